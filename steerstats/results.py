@@ -1,0 +1,117 @@
+"""What every estimator returns: a frozen result that carries its uncertainty, its n, its method and its doubts.
+
+A concrete result is a frozen keyword-only dataclass that derives from `Result`, documents the shape and unit of
+each field, and implements `to_frame`. Results hold numbers only; `steerstats.figures` draws them.
+"""
+
+from __future__ import annotations
+
+import html
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(ABC):
+    """Base of all results.
+
+    Parameters
+    ----------
+    method : str
+        How the numbers were obtained, in words that can stand in a methods section.
+    assumptions : tuple of str
+        What has to hold for the intervals to mean what they say.
+    warnings : tuple of str
+        Assumptions seen to fail on these data (singular fit, ratio with a denominator near zero, too few
+        datasets for a correlation, ...). Empty when there is nothing to say.
+    """
+
+    method: str
+    assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray) and value.flags.writeable:
+                value = value.view()
+                value.flags.writeable = False
+                object.__setattr__(self, field.name, value)
+
+    @abstractmethod
+    def to_frame(self) -> pd.DataFrame:
+        """The numbers as a tidy table, one row per estimate."""
+
+    def summary(self) -> str:
+        """The table, the method, the assumptions and the warnings, as text for a terminal."""
+        frame = self.to_frame()
+        shown = frame if len(frame) <= 60 else pd.concat([frame.head(30), frame.tail(30)])
+        lines = [type(self).__name__, "", shown.to_string(index=False, float_format=format_number)]
+        if len(shown) < len(frame):
+            lines.append(f"({len(frame)} rows; the middle is left out here, to_frame() has all)")
+        lines += ["", f"Method: {self.method}"]
+        lines += [f"Assumes: {text}" for text in self.assumptions]
+        lines += [f"Warning: {text}" for text in self.warnings]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        table = self.to_frame().to_html(index=False, float_format=format_number, max_rows=60, border=0)
+        notes = [("Method", self.method)]
+        notes += [("Assumes", text) for text in self.assumptions]
+        notes += [("Warning", text) for text in self.warnings]
+        items = "".join(f"<li><b>{label}:</b> {html.escape(text)}</li>" for label, text in notes)
+        return f"<div class='steerstats'><h4>{type(self).__name__}</h4>{table}<ul>{items}</ul></div>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Result):
+    """One number with its interval.
+
+    Parameters
+    ----------
+    name : str
+        The estimand, in the field's words ("mean gap", "ID-OOD Spearman").
+    estimate, ci_low, ci_high : float
+        Point estimate and interval limits, in `unit`. A limit may be infinite (Fieller) or NaN (not defined,
+        with a warning that says why).
+    se : float
+        Standard error in `unit`, NaN where the method gives none.
+    n : int
+        Number of units of resampling or observation behind the estimate.
+    unit : str
+        "nat per unit multiplier", "1" for a pure number, ...
+    level : float
+        Nominal coverage of the interval.
+    """
+
+    name: str
+    estimate: float
+    ci_low: float
+    ci_high: float
+    n: int
+    se: float = float("nan")
+    unit: str = "1"
+    level: float = 0.95
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row: name, estimate, se, ci_low, ci_high, level, n, unit."""
+        names = ["name", "estimate", "se", "ci_low", "ci_high", "level", "n", "unit"]
+        return pd.DataFrame({name: [getattr(self, name)] for name in names})
+
+    def __str__(self) -> str:
+        limits = f"[{format_number(self.ci_low)}, {format_number(self.ci_high)}]"
+        return f"{self.name}: {format_number(self.estimate)} {limits} (n = {self.n})"
+
+
+def format_number(value: float) -> str:
+    """Three significant digits after the sign, without exponents in the everyday range."""
+    if value is None or np.isnan(value):
+        return "NaN"
+    if np.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.3f}"
+    return f"{value:.2e}"
