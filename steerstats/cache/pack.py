@@ -1,0 +1,79 @@
+"""One portable file from a cache directory, for publication."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+import h5py
+
+from steerstats.cache.reader import CacheReader
+from steerstats.cache.schema import PACK_TYPE, VERSION, UnitData, content_hash
+from steerstats.cache.writer import PARTIAL, fsync_and_hash, write_group
+from steerstats.errors import CacheError
+
+
+def pack(
+    source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (), overwrite: bool = False
+) -> Path:
+    """Write every finished unit of a cache into one HDF5 file, one group a unit.
+
+    Parameters
+    ----------
+    source : path
+        A cache, directory or packed.
+    target : path
+        The file to write; it appears whole or not at all.
+    leave_out : iterable of str
+        Arrays that stay behind, `("activation",)` for the usual publication.
+    overwrite : bool
+        Replace a file that is there.
+
+    Returns
+    -------
+    pathlib.Path
+        The written file.
+
+    Raises
+    ------
+    CacheError
+        If the cache holds no finished unit, the target exists, or it cannot be written.
+    """
+    cache, out, dropped = CacheReader(source), Path(target), frozenset(leave_out)
+    if not cache.units:
+        raise CacheError(f"{cache.path} has no finished unit to pack")
+    if out.exists() and not overwrite:
+        raise CacheError(f"{out} exists; choose another name or pass overwrite")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+    try:
+        with h5py.File(partial, "w", libver=("v110", "v110")) as file:
+            file.attrs["type"] = PACK_TYPE
+            file.attrs["version"] = VERSION
+            manifest = json.dumps(cache.manifest, sort_keys=True, ensure_ascii=False)
+            file.create_dataset("manifest", data=manifest, dtype=h5py.string_dtype("utf-8"))
+            for unit in cache:
+                whole = unit.load()
+                arrays = {name: array for name, array in whole.arrays.items() if name not in dropped}
+                kept = UnitData(_without_orphans(arrays), whole.attrs)
+                group = file.create_group(unit.name)
+                write_group(group, kept)
+                side = {**unit.sidecar, "content_sha256": content_hash(kept), "left_out": sorted(dropped)}
+                group.attrs["sidecar"] = json.dumps(side, sort_keys=True)
+        fsync_and_hash(partial)
+        os.replace(partial, out)
+    except OSError as error:
+        raise CacheError(f"{out} could not be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return out
+
+
+def _without_orphans(arrays: dict) -> dict:
+    """Drop the width scale once nothing uses it: at 7B it would outweigh small units."""
+    if "activation" not in arrays and "direction" not in arrays:
+        arrays.pop("hidden", None)
+    return arrays

@@ -1,0 +1,320 @@
+"""Read caches, directory or packed file, as if a stranger had made them.
+
+No pickle, no links that leave the file, no external or virtual storage, no allocation before the declared size was
+held against what is stored, and the HDF5 path in every error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from steerstats.cache.schema import (
+    BY_NAME,
+    CACHE_TYPE,
+    PACK_TYPE,
+    SCALES,
+    STRING,
+    UnitData,
+    check_attrs,
+    check_unit,
+    check_version,
+    dtype_name,
+)
+from steerstats.cache.writer import MANIFEST, UNITS, sidecar_path
+from steerstats.errors import CacheError
+
+MAX_MANIFEST_BYTES = 64 << 20
+EXPANSION = 1100  # deflate cannot do better than 1032:1; a larger ratio is no data
+
+
+class Unit:
+    """One finished unit, read on demand.
+
+    Labels select along axes: `unit.read("propensity", setting_eval="base", vector=["base", "mean"])`.
+    """
+
+    def __init__(self, path: Path, group: str, name: str, sidecar: Mapping[str, Any]) -> None:
+        self.path, self.group, self.name, self.sidecar = path, group, name, dict(sidecar)
+        self.where = f"{path}" if group == "/" else f"{path}:{group}"
+        with self._open() as root:
+            self.attrs: dict[str, Any] = {key: _plain(value) for key, value in root.attrs.items()}
+            check_attrs(self.attrs, self.where)
+            self.names: tuple[str, ...] = tuple(sorted(root.keys()))
+            for array_name in self.names:
+                _check_storage(root, array_name, self.where)
+            self.coords: dict[str, np.ndarray] = {
+                scale: _load(root, scale, self.where) for scale in SCALES if scale in root
+            }
+            sizes = {scale: len(values) for scale, values in self.coords.items()}
+            for array_name in self.names:
+                _check_shape(root, array_name, sizes, self.where)
+
+    def __repr__(self) -> str:
+        axes = ", ".join(f"{name} {len(values)}" for name, values in self.coords.items())
+        return f"<Unit {self.name}: {axes}>"
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def read(self, name: str, **labels: Any) -> np.ndarray:
+        """One array, or the part of it at the given labels.
+
+        Parameters
+        ----------
+        name : str
+            An array of the schema.
+        **labels
+            Axis name to one label (the axis is dropped) or a sequence of labels (kept, in that order).
+
+        Returns
+        -------
+        numpy.ndarray
+            Text arrays come as object arrays of `str`.
+
+        Raises
+        ------
+        CacheError
+            If the array or a label is not in this unit; the message lists what is.
+        """
+        if name not in self.names:
+            raise CacheError(f"{self.where}: /{name} is not in this cache; it has {', '.join(self.names)}")
+        dims = BY_NAME[name].dims
+        unknown = set(labels) - set(dims)
+        if unknown:
+            raise CacheError(f"{self.where}: /{name} has the axes {dims}, not {sorted(unknown)[0]!r}")
+        with self._open() as root:
+            if not labels:
+                return _load(root, name, self.where)
+            index = tuple(self._index(axis, labels[axis]) if axis in labels else slice(None) for axis in dims)
+            return _select(root[name], index)
+
+    def load(self) -> UnitData:
+        """The whole unit in memory, held against the contract (see `check_unit`)."""
+        with self._open() as root:
+            arrays = {name: _load(root, name, self.where) for name in self.names}
+        unit = UnitData(arrays, self.attrs)
+        check_unit(unit, self.where)
+        return unit
+
+    def _index(self, axis: str, label: Any) -> int | list[int]:
+        if isinstance(label, (list, tuple, np.ndarray)):
+            return [self._position(axis, one) for one in label]
+        return self._position(axis, label)
+
+    def _position(self, axis: str, label: Any) -> int:
+        found = np.flatnonzero(self.coords[axis] == label)
+        if not len(found):
+            known = ", ".join(str(value) for value in self.coords[axis][:40])
+            raise CacheError(f"{self.where}: {axis} {label!r} is not in this cache; it has {known}")
+        return int(found[0])
+
+    @contextmanager
+    def _open(self) -> Iterator[h5py.Group]:
+        try:
+            file = h5py.File(self.path, "r", locking=False)
+        except OSError as error:
+            raise CacheError(f"{self.path} cannot be opened as HDF5: {error}") from error
+        with file:
+            try:
+                yield file[self.group]
+            except (KeyError, OSError, RuntimeError) as error:
+                raise CacheError(f"{self.where} cannot be read: {error}") from error
+
+
+class CacheReader:
+    """A cache: its manifest, the names of all its units, and those that are finished."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if self.path.is_dir():
+            self.packed = False
+            self.manifest = _read_json(self.path / MANIFEST)
+            finished = _finished(self.path, self.manifest)
+        elif self.path.is_file():
+            self.packed = True
+            self.manifest, finished = _read_pack(self.path)
+        else:
+            raise CacheError(f"{self.path} is neither a cache directory nor a packed cache: no such file")
+        if self.manifest.get("type") != CACHE_TYPE:
+            raise CacheError(f"{self.path}: manifest type is {self.manifest.get('type')!r}, not {CACHE_TYPE!r}")
+        check_version(self.manifest.get("version"), f"{self.path} (manifest)")
+        self._finished = finished
+        self._opened: dict[str, Unit] = {}
+
+    def __repr__(self) -> str:
+        return f"<cache {self.path}: {len(self.units)} of {len(self.planned_units)} units>"
+
+    def __getitem__(self, name: str) -> Unit:
+        if name not in self._finished:
+            known = ", ".join(self.units) or "none finished"
+            state = "not finished" if name in self.planned_units else "not in this cache"
+            raise CacheError(f"{self.path}: dataset {name!r} is {state}; it has {known}")
+        if name not in self._opened:
+            path, group, side = self._finished[name]
+            unit = Unit(path, group, name, side)
+            if unit.attrs.get("spec_hash") != self.spec_hash:
+                raise CacheError(
+                    f"{unit.where}: spec_hash {str(unit.attrs.get('spec_hash'))[:12]} is not the manifest's "
+                    f"{self.spec_hash[:12]}; the file belongs to another cache"
+                )
+            self._opened[name] = unit
+        return self._opened[name]
+
+    def __iter__(self) -> Iterator[Unit]:
+        return (self[name] for name in self.units)
+
+    @property
+    def kind(self) -> str:
+        """grid, sweep, import or simulated."""
+        return str(self.manifest.get("kind"))
+
+    @property
+    def spec_hash(self) -> str:
+        """The cache's identity."""
+        return str(self.manifest.get("spec_hash"))
+
+    @property
+    def planned_units(self) -> tuple[str, ...]:
+        """All units the manifest names."""
+        return tuple(self.manifest.get("units", ()))
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The finished ones, in the manifest's order."""
+        return tuple(name for name in self.planned_units if name in self._finished)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Units that are planned and not finished."""
+        return tuple(name for name in self.planned_units if name not in self._finished)
+
+
+def finished_sidecar(root: Path, name: str) -> dict[str, Any] | None:
+    """The sidecar of a finished unit, None while it is not (no sidecar, or a file of another size)."""
+    side_path = sidecar_path(root, name)
+    if not side_path.is_file():
+        return None
+    side = _read_json(side_path)
+    file = root / UNITS / f"{name}.h5"
+    if not file.is_file() or file.stat().st_size != side.get("bytes"):
+        return None
+    return side
+
+
+def _finished(root: Path, manifest: Mapping[str, Any]) -> dict[str, tuple[Path, str, dict[str, Any]]]:
+    found = {}
+    for name in manifest.get("units", ()):
+        if not isinstance(name, str) or Path(name).name != name:
+            raise CacheError(f"{root / MANIFEST}: unit name {name!r} leaves the cache directory")
+        side = finished_sidecar(root, name)
+        if side is not None:
+            file = root / UNITS / f"{name}.h5"
+            if file.resolve().parent != (root / UNITS).resolve():
+                raise CacheError(f"{file} is a link that leaves the cache directory; it is not followed")
+            found[name] = (file, "/", side)
+    return found
+
+
+def _read_pack(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Path, str, dict[str, Any]]]]:
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise CacheError(f"{path} cannot be opened as HDF5: {error}") from error
+    with file:
+        if _plain(file.attrs.get("type")) != PACK_TYPE:
+            raise CacheError(f"{path}: attribute type is {file.attrs.get('type')!r}, not {PACK_TYPE!r}")
+        check_version(file.attrs.get("version"), str(path))
+        manifest = _parse(str(_load(file, "manifest", str(path), schema=False)[()]), f"{path}:/manifest")
+        found = {}
+        for name in manifest.get("units", ()):
+            if name not in file:
+                continue
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise CacheError(f"{path}:/{name} is a link that leaves the file; it is not followed")
+            side = _parse(str(_plain(file[name].attrs.get("sidecar", "{}"))), f"{path}:/{name} sidecar")
+            found[name] = (path, f"/{name}", side)
+    return manifest, found
+
+
+def _check_storage(root: h5py.Group, name: str, where: str) -> None:
+    link = root.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise CacheError(f"{where}: /{name} is a {type(link).__name__} that leaves the file; it is not followed")
+    dataset = root[name]
+    if not isinstance(dataset, h5py.Dataset) or name not in BY_NAME and name != "manifest":
+        raise CacheError(f"{where}: /{name} is not part of the schema (see SCHEMA.md)")
+    if dataset.external or dataset.is_virtual:
+        raise CacheError(f"{where}: /{name} is stored outside this file; it is not followed")
+    declared = dataset.size * dataset.dtype.itemsize if dataset.shape is not None else 0
+    stored = dataset.id.get_storage_size()
+    limit = stored * (EXPANSION if dataset.compression or dataset.scaleoffset else 1)
+    if dataset.shape is None or declared > limit:
+        raise CacheError(f"{where}: /{name} declares {declared:,} bytes and stores {stored:,}; it is not read")
+
+
+def _check_shape(root: h5py.Group, name: str, sizes: Mapping[str, int], where: str) -> None:
+    spec, dataset = BY_NAME[name], root[name]
+    kind = STRING if h5py.check_string_dtype(dataset.dtype) else dtype_name(dataset.dtype)
+    if kind not in spec.dtypes:
+        raise CacheError(f"{where}: /{name} has type {kind}, it should be {' or '.join(spec.dtypes)}")
+    expected = tuple(sizes.get(axis, -1) for axis in spec.dims)
+    if dataset.shape != expected:
+        raise CacheError(f"{where}: /{name} has shape {dataset.shape}, {' x '.join(spec.dims)} is {expected}")
+
+
+def _load(root: h5py.Group, name: str, where: str, schema: bool = True) -> np.ndarray:
+    _check_storage(root, name, where)
+    if schema and name in SCALES and root[name].ndim != 1:
+        raise CacheError(f"{where}: /{name} is a scale with shape {root[name].shape}, it should be one axis")
+    return _select(root[name], ())
+
+
+def _select(dataset: h5py.Dataset, index: tuple) -> np.ndarray:
+    source = dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset
+    lists = [axis for axis, part in enumerate(index) if isinstance(part, list)]
+    if len(lists) <= 1 and all(part == sorted(set(part)) for part in (index[axis] for axis in lists)):
+        return np.asarray(source[index])
+    # h5py takes one increasing list; anything else is read along its axes and reordered in memory.
+    plain = tuple(slice(None) if isinstance(part, list) else part for part in index)
+    array = np.asarray(source[plain])
+    dropped = 0
+    for axis, part in enumerate(index):
+        if isinstance(part, list):
+            array = np.take(array, part, axis=axis - dropped)
+        dropped += isinstance(part, int)
+    return array
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise CacheError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes; it is not read")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise CacheError(f"{path.parent} is not a cache: it has no {path.name}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CacheError(f"{path} cannot be read: {error}") from error
+    return _parse(text, str(path))
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CacheError(f"{where}: line {error.lineno} is not JSON: {error.msg}") from error
+    if not isinstance(value, dict):
+        raise CacheError(f"{where} holds {type(value).__name__}, it should hold an object")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value.item() if isinstance(value, np.generic) else value

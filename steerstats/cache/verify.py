@@ -1,0 +1,102 @@
+"""Hold a delivered cache against its own claims: hashes, shapes, finite values, engine parity."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from steerstats.cache.reader import CacheReader, Unit
+from steerstats.cache.schema import UnitData, content_hash
+from steerstats.errors import SteerstatsError
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at: where, what, whether it held, and what was seen."""
+
+    where: str
+    what: str
+    ok: bool
+    detail: str
+
+
+def verify(path: str | Path) -> Iterator[Check]:
+    """Check every finished unit of a cache; yield each check as it is made.
+
+    Parameters
+    ----------
+    path : path
+        A cache, directory or packed.
+
+    Yields
+    ------
+    Check
+        Completeness, file hash, contract (axes, types, finite values), content hash, scores against logits,
+        and the engine's parity as the builder recorded it.
+
+    Raises
+    ------
+    CacheError
+        Only if the path is no cache at all; damage inside one is a failed check.
+    """
+    cache = CacheReader(path)
+    done, all_units = len(cache.units), len(cache.planned_units)
+    missing = f"; missing: {', '.join(cache.missing[:5])}" if cache.missing else ""
+    yield Check(str(cache.path), "complete", not cache.missing, f"{done} of {all_units} units{missing}")
+    for name in cache.units:
+        try:
+            unit = cache[name]
+            if not cache.packed:
+                yield _file_hash(unit)
+            whole = unit.load()
+        except SteerstatsError as error:
+            yield Check(name, "contract", False, str(error))
+            continue
+        yield Check(name, "contract", True, "axes, types and finite values as SCHEMA.md says")
+        yield _content(unit, whole)
+        yield from _scores(unit, whole)
+        yield _parity(unit)
+
+
+def _file_hash(unit: Unit) -> Check:
+    with open(unit.path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    claimed = str(unit.sidecar.get("sha256"))
+    return Check(unit.name, "file hash", digest == claimed, _compare(digest, claimed))
+
+
+def _content(unit: Unit, whole: UnitData) -> Check:
+    attrs = {key: value for key, value in whole.attrs.items() if key != "sidecar"}
+    digest, claimed = content_hash(UnitData(whole.arrays, attrs)), str(unit.sidecar.get("content_sha256"))
+    return Check(unit.name, "content hash", digest == claimed, _compare(digest, claimed))
+
+
+def _scores(unit: Unit, whole: UnitData) -> Iterator[Check]:
+    """The stored propensity follows from the stored logits, and probabilities stay below one."""
+    if "answer_logit" not in whole.arrays:
+        return
+    logits = whole.arrays["answer_logit"].astype(np.float64)
+    planned = whole.arrays["planned"].astype(bool)
+    if str(unit.attrs.get("score")) == "logit_diff":
+        gap = np.abs(logits[:, :, :, 0] - logits[:, :, :, 1] - whole.arrays["propensity"])[planned].max(initial=0)
+        yield Check(unit.name, "propensity = logit difference", bool(gap < 1e-4), f"largest difference {gap:.1e}")
+    if "logsumexp" in whole.arrays:
+        over = (logits - whole.arrays["logsumexp"][:, :, :, None])[planned].max(initial=-np.inf)
+        yield Check(unit.name, "probabilities at most 1", bool(over < 1e-4), f"largest log probability {over:.2g}")
+
+
+def _parity(unit: Unit) -> Check:
+    parity = unit.sidecar.get("run", {}).get("parity")
+    if not parity:
+        return Check(unit.name, "engine parity", True, "not recorded: this cache was not built by an engine")
+    difference, tolerance = parity.get("max_difference"), parity.get("tolerance")
+    ok = parity.get("path") == "plain" or (difference is not None and difference <= tolerance)
+    return Check(unit.name, "engine parity", bool(ok), f"{parity.get('path')} path, {difference} against {tolerance}")
+
+
+def _compare(found: str, claimed: str) -> str:
+    return found[:12] if found == claimed else f"{found[:12]}, the sidecar says {claimed[:12]}"
