@@ -16,9 +16,7 @@ from steerstats.cache.writer import PARTIAL, fsync_and_hash, write_group
 from steerstats.errors import CacheError
 
 
-def pack(
-    source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (), overwrite: bool = False
-) -> Path:
+def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (), overwrite: bool = False) -> Path:
     """Write every finished unit of a cache into one HDF5 file, one group a unit.
 
     Parameters

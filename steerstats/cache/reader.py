@@ -248,7 +248,7 @@ def _check_storage(root: h5py.Group, name: str, where: str) -> None:
     if not isinstance(link, h5py.HardLink):
         raise CacheError(f"{where}: /{name} is a {type(link).__name__} that leaves the file; it is not followed")
     dataset = root[name]
-    if not isinstance(dataset, h5py.Dataset) or name not in BY_NAME and name != "manifest":
+    if not isinstance(dataset, h5py.Dataset) or (name not in BY_NAME and name != "manifest"):
         raise CacheError(f"{where}: /{name} is not part of the schema (see SCHEMA.md)")
     if dataset.external or dataset.is_virtual:
         raise CacheError(f"{where}: /{name} is stored outside this file; it is not followed")

@@ -60,6 +60,7 @@ def _rows(text: str) -> tuple[ArraySpec, ...]:
     return tuple(rows)
 
 
+# One row an array, kept on one line each so that the contract reads as a table.
 ARRAYS: tuple[ArraySpec, ...] = _rows("""
 input | input | string | must | id of an evaluated input
 setting_eval | setting_eval | string | must | setting in which inputs are evaluated
