@@ -182,13 +182,13 @@ def _check_labels(arrays: Mapping[str, np.ndarray], where: str) -> None:
         if name in arrays:
             values, counts = np.unique(arrays[name].astype(str), return_counts=True)
             if counts.size and counts.max() > 1:
-                raise CacheError(f"{where}: /{name} holds {values[counts.argmax()]!r} more than once")
+                raise CacheError(f"{where}: /{name} holds {str(values[counts.argmax()])!r} more than once")
     multiplier = arrays["multiplier"]
     if not (np.all(np.isfinite(multiplier)) and np.all(np.diff(multiplier) > 0)):
         raise CacheError(f"{where}: /multiplier is {multiplier.tolist()}, it should be strictly increasing")
     unknown = sorted(set(arrays["vector_kind"].astype(str)) - set(VECTOR_KINDS))
     if unknown:
-        raise CacheError(f"{where}: /vector_kind holds {unknown[0]!r}, it should be one of {VECTOR_KINDS}")
+        raise CacheError(f"{where}: /vector_kind holds {str(unknown[0])!r}, it should be one of {VECTOR_KINDS}")
 
 
 def check_values(arrays: Mapping[str, np.ndarray], where: str) -> None:

@@ -1,0 +1,218 @@
+"""A cache from a table, for people who steer with other tools: `steerstats import TABLE`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from steerstats.cache.schema import NOT_DEFINED, UnitData
+from steerstats.cache.writer import create_cache, write_unit
+from steerstats.errors import InputError
+
+REQUIRED = ("dataset", "input", "setting_train", "setting_eval", "multiplier", "propensity")
+OPTIONAL = ("vector", "layer", "question", "text", "pos_is_a", "pos_is_yes", "len_positive", "len_negative")
+FLAGS = ("pos_is_a", "pos_is_yes")
+LENGTHS = ("len_positive", "len_negative")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a CSV or Parquet table and hold its columns and values against what an import needs.
+
+    Parameters
+    ----------
+    path : path
+        `.csv` or `.parquet`, one row a measured value. Columns: dataset, input, setting_train, setting_eval,
+        multiplier, propensity (nats); optional vector (label), layer, question (what twins share), text, pos_is_a
+        and pos_is_yes (true, false, or empty where they do not apply), len_positive, len_negative.
+
+    Raises
+    ------
+    InputError
+        Naming the file, the row (1 is the first after the header), the column and the value.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise InputError(f"{source}: no such file")
+    try:
+        if source.suffix == ".parquet":
+            frame = pd.read_parquet(source)
+        elif source.suffix == ".csv":
+            text = dict.fromkeys(("dataset", "input", "setting_train", "setting_eval", "vector", "question"), str)
+            frame = pd.read_csv(source, dtype=text, keep_default_na=True)
+        else:
+            raise InputError(f"{source}: {source.suffix or 'no ending'} is not read; give .csv or .parquet")
+    except (ValueError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{source} cannot be read as a table: {error}") from error
+    for name in REQUIRED:
+        if name not in frame:
+            raise InputError(f"{source}: column {name!r} is missing; it has {', '.join(map(str, frame.columns))}")
+    if frame.empty:
+        raise InputError(f"{source} has no rows")
+    frame.index = pd.RangeIndex(1, len(frame) + 1)  # rows count from 1 after the header, in every message
+    strangers = [str(name) for name in frame.columns if name not in REQUIRED + OPTIONAL]
+    if strangers:
+        known = ", ".join(REQUIRED + OPTIONAL)
+        raise InputError(f"{source}: column {strangers[0]!r} is not known; known are {known}")
+    for name in ("dataset", "input", "setting_train", "setting_eval"):
+        _refuse(frame[name].isna(), frame[name], f"{source}: {name}", "a label")
+        frame[name] = frame[name].astype(str)
+    for name in ("multiplier", "propensity"):
+        numbers = pd.to_numeric(frame[name], errors="coerce").astype(float)
+        _refuse(~np.isfinite(numbers), frame[name], f"{source}: {name}", "a finite number")
+        frame[name] = numbers
+    return frame
+
+
+def import_table(source: str | Path, target: str | Path, *, model: str) -> Path:
+    """Turn a table into a cache, so that every analysis works on it.
+
+    Parameters
+    ----------
+    source : path
+        See `read_table`. A setting_train named `mean` is the mean vector.
+    target : path
+        Cache directory to make.
+    model : str
+        Name of the model, for the record.
+
+    Returns
+    -------
+    pathlib.Path
+        The cache directory.
+
+    Raises
+    ------
+    InputError
+        If a (setting_eval, vector) pair is measured on some inputs and multipliers but not on all of its dataset,
+        if a value is there twice, or if multiplier 0 is missing; the message names the coordinates.
+    """
+    frame = read_table(source)
+    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    # Every dataset is checked before the first is written: bad input leaves nothing half-made.
+    units = {name: _unit(part, f"{source}: dataset {name}") for name, part in frame.groupby("dataset", sort=True)}
+    spec = {"source": Path(source).name, "sha256": digest, "model": model}
+    spec_hash = hashlib.sha256(repr(sorted(spec.items())).encode()).hexdigest()
+    names = {name: _stem(name) for name in units}
+    manifest = {"kind": "import", "spec": spec, "spec_hash": spec_hash, "model": model, "units": sorted(names.values())}
+    root = create_cache(target, manifest)
+    for name, arrays in units.items():
+        attrs = {"dataset": name, "model": model, "score": "imported", "spec_hash": spec_hash}
+        write_unit(root, names[name], UnitData(arrays, attrs), {"source": spec})
+    return root
+
+
+def _unit(frame: pd.DataFrame, where: str) -> dict[str, np.ndarray]:
+    frame = frame.copy()
+    frame["vector"] = _vector_labels(frame)
+    axes = {name: _labels(frame[name]) for name in ("setting_eval", "vector", "multiplier", "input")}
+    if 0.0 not in axes["multiplier"]:
+        found = ", ".join(f"{value:g}" for value in axes["multiplier"])
+        raise InputError(f"{where}: multiplier 0 (the unsteered model) is missing; it has {found}")
+    codes = [pd.Categorical(frame[name], categories=values).codes for name, values in axes.items()]
+    shape = tuple(len(values) for values in axes.values())
+    flat = np.ravel_multi_index(codes, shape)
+    _seen, first, counts = np.unique(flat, return_index=True, return_counts=True)
+    if counts.max() > 1:
+        row = frame.iloc[first[counts.argmax()]]
+        raise InputError(f"{where}: {_place(row)} is there {counts.max()} times; once is right")
+    grid = np.full(shape, np.nan, dtype=np.float32)
+    grid.ravel()[flat] = frame["propensity"].to_numpy(np.float32)
+    measured = np.isfinite(grid)
+    planned = measured.any(axis=(2, 3))
+    for e, v in zip(*np.nonzero(planned & ~measured.all(axis=(2, 3)))):
+        m, i = np.argwhere(~measured[e, v])[0]
+        raise InputError(
+            f"{where}: setting_eval={axes['setting_eval'][e]}, vector={axes['vector'][v]} has no value at "
+            f"multiplier={axes['multiplier'][m]:g}, input={axes['input'][i]}; measure every input at every multiplier"
+        )
+    by_input = frame.drop_duplicates("input").set_index("input", drop=False).loc[list(axes["input"])]
+    by_vector = frame.drop_duplicates("vector").set_index("vector").loc[list(axes["vector"])]
+    arrays: dict[str, np.ndarray] = dict(axes)
+    arrays |= {
+        "propensity": grid,
+        "planned": planned.astype(np.uint8),
+        "input_question": _column(by_input, "question", axes["input"]),
+        "vector_setting": by_vector["setting_train"].to_numpy(object),
+        "vector_kind": np.where(by_vector["setting_train"] == "mean", "mean", "trained").astype(object),
+        "vector_replicate": np.full(shape[1], -1, dtype=np.int32),
+    }
+    if "text" in by_input:
+        arrays["input_text"] = by_input["text"].fillna("").astype(str).to_numpy(object)
+    for name in FLAGS:
+        if name in by_input:
+            arrays[f"input_{name}"] = _flag(by_input[name], f"{where}: {name}")
+    for name in LENGTHS:
+        if name in by_input:
+            numbers = pd.to_numeric(by_input[name], errors="coerce")
+            _refuse(numbers.isna(), by_input[name], f"{where}: {name}", "a number of characters")
+            arrays[f"input_{name}"] = numbers.to_numpy(np.int32)
+    if "layer" in by_vector and by_vector["layer"].notna().all():
+        arrays["slot"] = np.zeros(1, dtype=np.int32)
+        arrays["vector_layer"] = by_vector["layer"].to_numpy(np.int32)[:, None]
+    return arrays
+
+
+def _vector_labels(frame: pd.DataFrame) -> pd.Series:
+    """The table's own labels, or the training setting (with the layer, where there are several)."""
+    if "vector" in frame and frame["vector"].notna().all():
+        return frame["vector"].astype(str)
+    if "layer" in frame and frame["layer"].nunique() > 1:
+        return frame["setting_train"] + "@" + frame["layer"].astype(str)
+    return frame["setting_train"]
+
+
+def _labels(column: pd.Series) -> np.ndarray:
+    values = column.unique()
+    return np.sort(values.astype(np.float64)) if column.name == "multiplier" else np.array(list(values), dtype=object)
+
+
+def _column(frame: pd.DataFrame, name: str, fallback: np.ndarray) -> np.ndarray:
+    return frame[name].astype(str).to_numpy(object) if name in frame else fallback.copy()
+
+
+def _flag(column: pd.Series, where: str) -> np.ndarray:
+    words = {"true": 1, "1": 1, "1.0": 1, "yes": 1, "false": 0, "0": 0, "0.0": 0, "no": 0, "": NOT_DEFINED}
+    text = column.astype(object).where(column.notna(), "").astype(str).str.strip().str.lower()
+    flags = text.map(words)
+    _refuse(flags.isna(), column, where, "true, false or empty")
+    return flags.to_numpy(np.int8)
+
+
+def _refuse(bad: pd.Series | np.ndarray, column: pd.Series, where: str, right: str) -> None:
+    rows = np.flatnonzero(np.asarray(bad))
+    if len(rows):
+        value, place = column.iloc[rows[0]], f"{column.index.name or 'row'} {column.index[rows[0]]}"
+        raise InputError(f"{where}, {place}: {value!r} should be {right}")
+
+
+def _place(row: pd.Series) -> str:
+    return ", ".join(f"{name}={row[name]}" for name in ("setting_eval", "vector", "multiplier", "input"))
+
+
+def _stem(name: str) -> str:
+    """A file stem for any dataset name: the name where it is one, else its safe part with a short hash."""
+    safe = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "-" for letter in name)
+    if safe == name and not name.startswith("."):
+        return name
+    return f"{safe.strip('.-') or 'dataset'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def example_rows() -> Iterator[dict[str, object]]:
+    """Rows of a minimal table, for documentation and tests."""
+    for position, slope in enumerate((1.0, 0.4, -0.2, 0.8)):
+        for multiplier in (-1.0, 0.0, 1.0):
+            yield {
+                "dataset": "kindness",
+                "input": f"q{position}",
+                "setting_train": "base",
+                "setting_eval": "base",
+                "multiplier": multiplier,
+                "propensity": 0.1 * position + slope * multiplier,
+                "pos_is_a": position % 2 == 0,
+            }

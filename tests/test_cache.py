@@ -1,0 +1,331 @@
+"""The cache contract: what is written can be read, and what breaks the contract is refused with its path."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from steerstats.cache import (
+    BY_NAME,
+    SETTINGS,
+    CacheReader,
+    UnitData,
+    check_unit,
+    content_hash,
+    create_cache,
+    pack,
+    verify,
+    write_unit,
+)
+from steerstats.cache.writer import CHUNK_BYTES, row_chunks
+from steerstats.errors import CacheError, InputError
+
+ATTRS = {"dataset": "openness", "model": "tiny", "score": "logit_diff", "spec_hash": "ab" * 32}
+
+
+def text(values) -> np.ndarray:
+    return np.array(list(values), dtype=object)
+
+
+def make_unit(n: int = 6, seed: int = 0, width: int = 5) -> UnitData:
+    rng = np.random.default_rng(seed)
+    vectors = [*SETTINGS, "mean"]
+    logits = rng.normal(size=(5, 6, 3, 2, n)).astype(np.float32)
+    arrays = {
+        "input": text(f"i{k}" for k in range(n)),
+        "setting_eval": text(SETTINGS),
+        "vector": text(vectors),
+        "multiplier": np.array([-1.0, 0.0, 1.0]),
+        "answer": text(["positive", "negative"]),
+        "hidden": np.arange(width, dtype=np.int32),
+        "layer": np.array([2], dtype=np.int32),
+        "pair": text(f"p{k}" for k in range(4)),
+        "setting_train": text(SETTINGS),
+        "input_question": text(f"q{k // 2}" for k in range(n)),
+        "input_text": text(f"<b>é {k}</b>" for k in range(n)),
+        "input_pos_is_a": np.array([1, 0, -1] * n, dtype=np.int8)[:n],
+        "vector_kind": text(["trained"] * 5 + ["mean"]),
+        "vector_setting": text(vectors),
+        "vector_replicate": np.full(6, -1, dtype=np.int32),
+        "answer_logit": logits,
+        "propensity": logits[:, :, :, 0] - logits[:, :, :, 1],
+        "logsumexp": np.logaddexp(logits[:, :, :, 0], logits[:, :, :, 1]) + np.float32(0.1),
+        "planned": np.ones((5, 6), dtype=np.uint8),
+        "activation": rng.normal(size=(5, 1, 2, 4, width)).astype(np.float16),
+    }
+    return UnitData(arrays, dict(ATTRS))
+
+
+def make_cache(path, units=("openness",), write=None):
+    create_cache(path, {"kind": "simulated", "spec_hash": ATTRS["spec_hash"], "units": list(units), "model": "tiny"})
+    for k, name in enumerate(write if write is not None else units):
+        unit = make_unit(seed=k)
+        write_unit(path, name, UnitData(unit.arrays, {**ATTRS, "dataset": name}), {"device": "cpu"})
+    return path
+
+
+def edit(path, change):
+    """Change a finished file as a stranger might, keeping its size claim consistent."""
+    file = path / "units" / "openness.h5"
+    with h5py.File(file, "r+") as root:
+        change(root)
+    side = json.loads((path / "units" / "openness.json").read_text())
+    side["bytes"] = file.stat().st_size
+    (path / "units" / "openness.json").write_text(json.dumps(side))
+
+
+def test_a_unit_comes_back_as_it_was_written(tmp_path):
+    unit = make_unit()
+    loaded = CacheReader(make_cache(tmp_path))["openness"].load()
+    assert set(loaded.arrays) == set(unit.arrays)
+    for name, array in unit.arrays.items():
+        np.testing.assert_array_equal(loaded.arrays[name], array, err_msg=name)
+
+
+def test_labels_select_in_the_order_asked_for(tmp_path):
+    unit, whole = CacheReader(make_cache(tmp_path))["openness"], make_unit().arrays["propensity"]
+    got = unit.read("propensity", vector=["mean", "base"], setting_eval="user_pos", multiplier=1.0)
+    np.testing.assert_array_equal(got, whole[3][[5, 0]][:, 2])
+    both = unit.read("propensity", vector=["mean", "base"], setting_eval=["sys_neg", "base"])
+    np.testing.assert_array_equal(both, whole[[2, 0]][:, [5, 0]])
+
+
+def test_an_unknown_label_or_array_names_what_there_is(tmp_path):
+    unit = CacheReader(make_cache(tmp_path))["openness"]
+    with pytest.raises(CacheError, match=r"vector 'median' is not in this cache; it has base, sys_pos"):
+        unit.read("propensity", vector="median")
+    with pytest.raises(CacheError, match=r"/direction is not in this cache; it has activation"):
+        unit.read("direction")
+
+
+def test_a_packed_cache_reads_and_hashes_like_its_directory(tmp_path):
+    names = ("openness", "narcissism")
+    source = make_cache(tmp_path / "cache", names)
+    packed = CacheReader(pack(source, tmp_path / "cache.h5"))
+    assert packed.units == names
+    for name in names:
+        assert content_hash(packed[name].load()) == content_hash(CacheReader(source)[name].load())
+    assert all(check.ok for check in verify(tmp_path / "cache.h5"))
+    lighter = CacheReader(pack(source, tmp_path / "light.h5", leave_out=["activation"]))
+    assert "activation" not in lighter["openness"]
+    assert all(check.ok for check in verify(tmp_path / "light.h5"))
+    with pytest.raises(CacheError, match="exists"):
+        pack(source, tmp_path / "cache.h5")
+
+
+def test_verify_finds_a_flipped_bit(tmp_path):
+    make_cache(tmp_path)
+    assert all(check.ok for check in verify(tmp_path))
+    file = tmp_path / "units" / "openness.h5"
+    with h5py.File(file, "r") as root:
+        offset = root["propensity"].id.get_offset()
+    with open(file, "rb+") as raw:
+        raw.seek(offset)
+        byte = raw.read(1)[0]
+        raw.seek(offset)
+        raw.write(bytes([byte ^ 1]))
+    failed = {check.what for check in verify(tmp_path) if not check.ok}
+    assert {"file hash", "content hash"} <= failed
+
+
+def test_a_unit_without_its_sidecar_or_of_another_size_is_not_finished(tmp_path):
+    make_cache(tmp_path, ("openness", "narcissism"))
+    (tmp_path / "units" / "openness.json").unlink()
+    with open(tmp_path / "units" / "narcissism.h5", "ab") as file:
+        file.write(b"x")
+    cache = CacheReader(tmp_path)
+    assert cache.units == ()
+    assert cache.missing == ("openness", "narcissism")
+    with pytest.raises(CacheError, match="'openness' is not finished"):
+        cache["openness"]
+
+
+def test_specs_are_not_mixed_in_one_directory(tmp_path):
+    make_cache(tmp_path)
+    before = (tmp_path / "manifest.json").read_bytes()
+    with pytest.raises(CacheError, match="specs are not mixed"):
+        create_cache(tmp_path, {"kind": "grid", "spec_hash": "cd" * 32, "units": [], "model": "tiny"})
+    create_cache(tmp_path, {"kind": "simulated", "spec_hash": ATTRS["spec_hash"], "units": ["other"], "model": "x"})
+    assert (tmp_path / "manifest.json").read_bytes() == before
+
+
+def test_a_directory_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(CacheError, match=r"is not empty and holds no manifest\.json"):
+        create_cache(tmp_path, {"kind": "grid", "spec_hash": "ab", "units": [], "model": "m"})
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def spoil(name, value, index=0):
+    def change(unit):
+        array = unit.arrays[name].copy()
+        array[index] = value
+        unit.arrays[name] = array
+
+    return change
+
+
+BROKEN = {
+    "nan": (spoil("propensity", np.nan, (1, 2, 0, 3)), r"/propensity is nan at setting_eval=sys_pos, vector=sys_neg"),
+    "inf": (spoil("activation", np.inf, (0, 0, 1, 2, 3)), r"/activation is inf at setting_train=base, layer=2"),
+    "unplanned": (spoil("planned", 0, (0, 4)), r"has a value at setting_eval=base, vector=user_neg.*planned excludes"),
+    "type": (lambda u: u.arrays.update(propensity=u.arrays["propensity"].astype(float)), "float64, it should be"),
+    "shape": (lambda u: u.arrays.update(planned=np.ones((5, 5), np.uint8)), r"\(5, 5\), setting_eval x vector is"),
+    "missing": (lambda u: u.arrays.pop("vector_kind"), "/vector_kind is missing"),
+    "stranger": (lambda u: u.arrays.update(extra=np.ones(3)), "/extra is not part of the schema"),
+    "twice": (spoil("input", "i1"), "'i1' more than once"),
+    "order": (spoil("multiplier", 5.0), "strictly increasing"),
+    "kind": (spoil("vector_kind", "magic"), "'magic', it should be one of"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_unit_is_refused_and_nothing_is_written(tmp_path, case):
+    change, message = BROKEN[case]
+    make_cache(tmp_path, write=())
+    unit = make_unit()
+    change(unit)
+    with pytest.raises(CacheError, match=message):
+        write_unit(tmp_path, "openness", unit)
+    assert os.listdir(tmp_path / "units") == []
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path, monkeypatch):
+    make_cache(tmp_path, write=())
+
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("steerstats.cache.writer.fsync_and_hash", full)
+    with pytest.raises(CacheError, match=r"openness\.h5 could not be written: .*No space left"):
+        write_unit(tmp_path, "openness", make_unit())
+    assert os.listdir(tmp_path / "units") == []
+
+
+def replace(name, make):
+    def change(root):
+        del root[name]
+        make(root)
+
+    return change
+
+
+HOSTILE = {
+    "external link": (
+        replace("propensity", lambda root: root.__setitem__("propensity", h5py.ExternalLink("/etc/hosts", "/x"))),
+        "ExternalLink that leaves the file",
+    ),
+    "soft link": (
+        replace("propensity", lambda root: root.__setitem__("propensity", h5py.SoftLink("/planned"))),
+        "SoftLink that leaves",
+    ),
+    "external storage": (
+        replace(
+            "propensity",
+            lambda root: root.create_dataset(
+                "propensity", (5, 6, 3, 6), "f4", external=[("/etc/hosts", 0, 5 * 6 * 3 * 6 * 4)]
+            ),
+        ),
+        "stored outside this file",
+    ),
+    "bomb": (
+        replace(
+            "propensity",
+            lambda root: root.create_dataset("propensity", (5, 6, 3, 1 << 40), "f4", chunks=(1, 1, 1, 1024)),
+        ),
+        r"/propensity declares .* bytes and stores 0",
+    ),
+    "compressed bomb": (
+        replace(
+            "activation",
+            lambda root: root.create_dataset("activation", (1 << 20,) * 5, "f2", chunks=(8,) * 5, compression="gzip"),
+        ),
+        r"/activation declares",
+    ),
+    "version": (
+        lambda root: root.attrs.__setitem__("version", 99),
+        r"version 99 cannot be read; this steerstats reads 1",
+    ),
+    "stranger": (lambda root: root.create_dataset("payload", data=np.ones(3)), "/payload is not part of the schema"),
+    "group": (lambda root: root.create_group("payload"), "/payload is not part of the schema"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_file_is_refused_with_its_path(tmp_path, case):
+    change, message = HOSTILE[case]
+    edit(make_cache(tmp_path), change)
+    with pytest.raises(CacheError, match=message):
+        CacheReader(tmp_path)["openness"].load()
+
+
+def test_unit_names_cannot_leave_the_directory(tmp_path):
+    make_cache(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"units": ["../../secret"]}))
+    with pytest.raises(CacheError, match="leaves the cache directory"):
+        CacheReader(tmp_path)
+    with pytest.raises(InputError, match="unit name"):
+        write_unit(tmp_path, "../evil", make_unit())
+
+
+@pytest.mark.parametrize("content", [b"", b"not json", b"[1]", b'{"type": "x"}'])
+def test_a_damaged_manifest_is_a_located_error(tmp_path, content):
+    make_cache(tmp_path)
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(CacheError, match=r"manifest"):
+        CacheReader(tmp_path)
+
+
+def test_truncated_hdf5_is_a_located_error(tmp_path):
+    make_cache(tmp_path)
+    file = tmp_path / "units" / "openness.h5"
+    file.write_bytes(file.read_bytes()[:2000])
+    side = json.loads((tmp_path / "units" / "openness.json").read_text()) | {"bytes": 2000}
+    (tmp_path / "units" / "openness.json").write_text(json.dumps(side))
+    with pytest.raises(CacheError, match=r"openness\.h5 cannot be opened as HDF5"):
+        CacheReader(tmp_path)["openness"]
+
+
+def test_xarray_opens_a_unit_with_its_coordinates(tmp_path):
+    xarray = pytest.importorskip("xarray", reason="the interop extra is not installed")
+    pytest.importorskip("h5netcdf", reason="the interop extra is not installed")
+    make_cache(tmp_path)
+    with xarray.open_dataset(tmp_path / "units" / "openness.h5", engine="h5netcdf") as data:
+        for name in data.variables:
+            assert data[name].dims == BY_NAME[name].dims
+        picked = data["propensity"].sel(setting_eval="user_neg", vector="mean", multiplier=1.0)
+        np.testing.assert_array_equal(picked, make_unit().arrays["propensity"][4, 5, 2])
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=5), st.sampled_from([1, 2, 4, 8]))
+@settings(max_examples=60, deadline=None)
+def test_chunks_are_whole_rows_of_at_most_a_mebibyte(shape, size):
+    array = np.broadcast_to(np.zeros(1, dtype=f"V{size}"), shape)
+    chunks = row_chunks(array)
+    if chunks is None:
+        assert array.nbytes <= CHUNK_BYTES
+        return
+    assert np.prod(chunks) * size <= CHUNK_BYTES
+    split = [axis for axis in range(array.ndim) if chunks[axis] < shape[axis]]
+    assert all(chunks[axis] == 1 for axis in range(split[-1]))
+    assert all(chunks[axis] == shape[axis] for axis in range(split[-1] + 1, array.ndim))
+
+
+def test_content_hash_sees_numbers_and_labels_and_no_provenance():
+    unit = make_unit()
+    same = UnitData(dict(unit.arrays), {**unit.attrs, "provenance": "another day"})
+    assert content_hash(unit) == content_hash(same)
+    for name in ("propensity", "input_text", "planned"):
+        other = make_unit()
+        flat = other.arrays[name].copy()
+        flat[(0,) * flat.ndim] = "x" if flat.dtype == object else 7
+        other.arrays[name] = flat
+        assert content_hash(other) != content_hash(unit), name
+    check_unit(UnitData(unit.arrays, {**unit.attrs, "type": "steerstats.unit", "version": 1}), "here")
