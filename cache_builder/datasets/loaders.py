@@ -1,0 +1,246 @@
+"""Readers of the four file formats. A line that is not what it should be is an error with its place.
+
+Formats: `mwe` (model-written evaluations, JSONL: `question`, `answer_matching_behavior`,
+`answer_not_matching_behavior`; options as text in persona files, or (A)/(B) with the choices inside the question),
+`caa` (the same records as one JSON list), `truthfulqa` (the official CSV) and `pairs` (JSONL of one's own):
+
+    {"prompt": "...", "positive": "(A)", "negative": "(B)", "factors": {"topic": "law"}, "choices": false}
+
+In a `pairs` file, `positive` and `negative` are completions, taken as they are. With `"choices": true` they are
+the texts of two options, and the question is asked as A/B in the order that the spec says.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cache_builder.datasets.choices import ChoiceBlock, find_choices
+from cache_builder.datasets.pairs import is_a, question_hash
+from steerstats.errors import InputError
+
+Format = Literal["mwe", "caa", "truthfulqa", "pairs"]
+Layout = Literal["choices", "truthfulqa", "embedded", "free"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceItem:
+    """One record of a source file before its option order is chosen.
+
+    Parameters
+    ----------
+    row : int
+        Record number from 0.
+    stem : str
+        The question without choices; for free completions the whole prompt.
+    positive, negative : str
+        Answers as completions; for layouts that are formatted later, empty.
+    option_positive, option_negative : str
+        The options as the file writes them, outer spaces included.
+    layout : {"choices", "truthfulqa", "embedded", "free"}
+        Formatted as persona items are, as TruthfulQA items are, already formatted, or no choices at all.
+    block : ChoiceBlock or None
+        The choices inside the question, for `embedded`.
+    factors : dict
+        The user's own factors.
+    question : str
+        Content hash, see `pairs.question_hash`.
+    """
+
+    row: int
+    stem: str
+    positive: str
+    negative: str
+    option_positive: str
+    option_negative: str
+    layout: Layout
+    block: ChoiceBlock | None = None
+    factors: dict[str, str | float | bool] = field(default_factory=dict)
+    question: str = ""
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """What two records share when they are exact copies of each other."""
+        text = self.block.text if self.block else self.stem
+        return (text, self.positive, self.negative, self.option_positive, self.option_negative)
+
+
+def read_items(data: bytes, file: str, form: Format | None = None) -> list[SourceItem]:
+    """Read the bytes of one source file.
+
+    Parameters
+    ----------
+    data : bytes
+        The file's content (read once, so that what is hashed is what is parsed).
+    file : str
+        Its name, for errors, and for the suffix that tells the format where `form` is None.
+    form : {"mwe", "caa", "truthfulqa", "pairs"}, optional
+        Format; found from suffix and fields when left out.
+
+    Returns
+    -------
+    list of SourceItem
+
+    Raises
+    ------
+    InputError
+        Naming file, line (record for a JSON list) and field.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(f"{file}, line {line}: is not UTF-8 ({error.reason})") from error
+    suffix = Path(file).suffix.lower()
+    if form == "truthfulqa" or (form is None and suffix == ".csv"):
+        items = list(_truthfulqa(text, file))
+    elif form == "caa" or (form is None and text.lstrip()[:1] == "["):
+        items = [_mwe(row, record, place) for row, record, place in _json_list(text, file)]
+    else:
+        items = [
+            _own(row, record, place)
+            if form == "pairs" or (form is None and "prompt" in record)
+            else _mwe(row, record, place)
+            for row, record, place in _json_lines(text, file)
+        ]
+    if not items:
+        raise InputError(f"{file}: holds no records")
+    return items
+
+
+def _json_lines(text: str, file: str) -> Iterator[tuple[int, dict, str]]:
+    row = 0
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{file}, line {number}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{place}: is not JSON ({error.msg} at column {error.colno})") from error
+        yield row, _object(record, place), place
+        row += 1
+
+
+def _json_list(text: str, file: str) -> Iterator[tuple[int, dict, str]]:
+    try:
+        records = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file}, line {error.lineno}: is not JSON ({error.msg})") from error
+    if not isinstance(records, list):
+        raise InputError(f"{file}: must hold a JSON list of records, not {type(records).__name__}")
+    for row, record in enumerate(records):
+        place = f"{file}, record {row + 1}"
+        yield row, _object(record, place), place
+
+
+def _object(record: Any, place: str) -> dict:
+    if not isinstance(record, dict):
+        raise InputError(f"{place}: must be a JSON object, not {type(record).__name__}")
+    return record
+
+
+def _string(record: dict, key: str, place: str) -> str:
+    if key not in record:
+        raise InputError(f"{place}: field '{key}' is missing; it has {', '.join(record) or 'no fields'}")
+    value = record[key]
+    if not isinstance(value, str):
+        raise InputError(f"{place}: field '{key}' must be text, not {type(value).__name__}")
+    if not value.strip():
+        raise InputError(f"{place}: field '{key}' is empty")
+    return value
+
+
+def _mwe(row: int, record: dict, place: str) -> SourceItem:
+    question = _string(record, "question", place)
+    positive = _string(record, "answer_matching_behavior", place)
+    negative = _string(record, "answer_not_matching_behavior", place)
+    _must_differ(positive, negative, place, "answer_not_matching_behavior")
+    if is_a(positive) is None or is_a(negative) is None:
+        return _formatted(row, question, positive, negative, "choices")
+    return _embedded(row, question, positive, negative, place, "question")
+
+
+def _own(row: int, record: dict, place: str) -> SourceItem:
+    unknown = sorted(set(record) - {"prompt", "positive", "negative", "factors", "choices"})
+    if unknown:
+        raise InputError(
+            f"{place}: field '{unknown[0]}' is not known; a record has prompt, positive, negative, factors, choices"
+        )
+    prompt = _string(record, "prompt", place)
+    positive = _string(record, "positive", place)
+    negative = _string(record, "negative", place)
+    _must_differ(positive, negative, place, "negative")
+    factors = record.get("factors", {})
+    if not isinstance(factors, dict) or not all(
+        isinstance(value, str | int | float | bool) for value in factors.values()
+    ):
+        raise InputError(f"{place}: field 'factors' must map names to text, numbers or true/false")
+    choices = record.get("choices", False)
+    if not isinstance(choices, bool):
+        raise InputError(f"{place}: field 'choices' must be true or false, not {choices!r}")
+    if choices:
+        return _formatted(row, prompt, positive, negative, "choices", factors)
+    if is_a(positive) is not None and is_a(negative) is not None and find_choices(prompt):
+        return _embedded(row, prompt, positive, negative, place, "prompt", factors)
+    question = question_hash(prompt, (positive, negative))
+    answers = (positive.strip(), negative.strip())
+    return SourceItem(row, prompt, *answers, *answers, "free", None, factors, question)
+
+
+def _truthfulqa(text: str, file: str) -> Iterator[SourceItem]:
+    # strict: a stray quote must not swallow the rest of the file into one cell
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    row = 0
+    while True:
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            raise InputError(f"{file}, line {reader.line_num}: is not CSV ({error})") from error
+        if record is None:
+            return
+        place = f"{file}, line {reader.line_num}"
+        cells = {key: value for key, value in record.items() if key is not None and value is not None}
+        question = _string(cells, "Question", place)
+        best = _string(cells, "Best Answer", place).strip()
+        incorrect = [part.strip() for part in _string(cells, "Incorrect Answers", place).split(";")]
+        first = next((part for part in incorrect if part), None)
+        if first is None:
+            raise InputError(f"{place}: field 'Incorrect Answers' names no answer")
+        _must_differ(best, first, place, "Incorrect Answers")
+        yield _formatted(row, question, best, first, "truthfulqa")
+        row += 1
+
+
+def _formatted(
+    row: int, stem: str, positive: str, negative: str, layout: Layout, factors: dict | None = None
+) -> SourceItem:
+    question = question_hash(stem, (positive, negative))
+    return SourceItem(row, stem, "", "", positive, negative, layout, None, factors or {}, question)
+
+
+def _embedded(
+    row: int, text: str, positive: str, negative: str, place: str, field_name: str, factors: dict | None = None
+) -> SourceItem:
+    block = find_choices(text)
+    if block is None:
+        raise InputError(
+            f"{place}: field '{field_name}' does not end in '(A) ... (B) ...', but the answers are "
+            f"{positive.strip()} and {negative.strip()}"
+        )
+    if is_a(positive) == is_a(negative):
+        raise InputError(f"{place}: both answers are {positive.strip()}")
+    options = (block.option_a, block.option_b) if is_a(positive) else (block.option_b, block.option_a)
+    question = question_hash(block.stem, options)
+    answers = (positive.strip(), negative.strip())
+    return SourceItem(row, block.stem, *answers, *options, "embedded", block, factors or {}, question)
+
+
+def _must_differ(positive: str, negative: str, place: str, field_name: str) -> None:
+    if positive.strip() == negative.strip():
+        raise InputError(f"{place}: field '{field_name}' equals the positive answer, {positive.strip()!r}")
