@@ -1,0 +1,352 @@
+"""Steerability over the inputs of a dataset: mean, median, spread and share of each sign, with intervals.
+
+The unit of sampling is the question. Inputs that share one (counterbalanced twins) are a cluster, and every
+interval here counts questions. All intervals are closed form, so none needs a random generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.results import Estimate, Result
+
+SLOPE_UNIT = "nat per unit multiplier"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignClasses(Result):
+    """How many inputs steer the wrong way.
+
+    Parameters
+    ----------
+    share : tuple of Estimate
+        `anti_steerable` (s < −error), `within_error` (|s| ≤ error), `steerable` (s > error), then `negative`
+        (s < 0 whatever the error) and `published_nonpositive` (s ≤ 0, as the original code counts).
+    count : tuple of int
+        Inputs in each, in the same order; the first three add up to n.
+    error : ndarray (n,)
+        Numerical error of each slope that the classes allow for, nats per unit multiplier.
+    """
+
+    share: tuple[Estimate, ...]
+    count: tuple[int, ...]
+    error: np.ndarray
+
+    def __getitem__(self, name: str) -> Estimate:
+        return {estimate.name: estimate for estimate in self.share}[name]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per class: name, estimate, interval, n, count."""
+        frame = pd.concat([estimate.to_frame() for estimate in self.share], ignore_index=True)
+        return frame.assign(count=self.count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteerabilitySummary(Result):
+    """What a dataset's slopes look like; `estimates` holds mean, median, sd and the five sign shares."""
+
+    estimates: tuple[Estimate, ...]
+
+    def __getitem__(self, name: str) -> Estimate:
+        return {estimate.name: estimate for estimate in self.estimates}[name]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per estimate, with the method of its interval."""
+        rows = [estimate.to_frame().assign(method=estimate.method) for estimate in self.estimates]
+        return pd.concat(rows, ignore_index=True)
+
+
+def mean_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level: float = 0.95) -> Estimate:
+    """Mean steerability with a t interval over questions.
+
+    Parameters
+    ----------
+    slopes : array (n,)
+        Per-input steerability, nats per unit multiplier.
+    questions : sequence (n,), optional
+        Question of each input; default: every input its own.
+
+    Returns
+    -------
+    Estimate
+        se = √(G/(G−1) Σ_g u_g²)/n with u_g the summed deviations of question g (s/√n without twins), t(G − 1).
+        With one question the limits are NaN and a warning says so.
+    """
+    s, codes, groups = _check_slopes(slopes, questions)
+    mean = float(s.mean())
+    se, warnings = _mean_se(s, codes, groups), []
+    if groups == 1:
+        warnings.append("one question: the mean has no interval")
+    elif se == 0:
+        warnings.append("all question means are equal: the interval has no width")
+    half = stats.t.ppf((1 + level) / 2, groups - 1) * se if groups > 1 else np.nan
+    return Estimate(
+        name="mean",
+        estimate=mean,
+        se=se,
+        ci_low=mean - half,
+        ci_high=mean + half,
+        n=groups,
+        unit=SLOPE_UNIT,
+        level=level,
+        method=f"mean over {s.size} inputs, t interval over {groups} questions",
+        assumptions=("questions are independent",),
+        warnings=tuple(warnings),
+    )
+
+
+def median_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level: float = 0.95) -> Estimate:
+    """Median steerability with a distribution-free interval between two order statistics.
+
+    The ranks are exact binomial ones for independent inputs. With twins the number of independent inputs in the
+    binomial is n over the design effect of "below the median" (Woodruff 1952, doi:10.1080/01621459.1952.10483443).
+    Below six independent inputs no pair of order statistics covers 95%: the limits are then infinite.
+    """
+    s, codes, groups = _check_slopes(slopes, questions)
+    ordered, median = np.sort(s), float(np.median(s))
+    effective = s.size
+    if groups < s.size:
+        effective = int(_effective_size((s <= median).astype(float), codes, groups, level))
+    # The smallest depth whose lower tail reaches (1 - level)/2, so the one below it, which the interval
+    # leaves out, does not.
+    depth = stats.binom.ppf((1 - level) / 2, effective, 0.5)
+    rank = int(depth * s.size / max(effective, 1))
+    warnings = () if rank >= 1 else (f"{effective} independent inputs are too few for a {level:.0%} interval",)
+    low, high = (ordered[rank - 1], ordered[s.size - rank]) if rank >= 1 else (-np.inf, np.inf)
+    clustered = "" if groups == s.size else f", ranks for {effective} effective inputs in {groups} questions"
+    return Estimate(
+        name="median",
+        estimate=median,
+        ci_low=float(low),
+        ci_high=float(high),
+        n=groups,
+        unit=SLOPE_UNIT,
+        level=level,
+        method=f"median of {s.size} inputs, order-statistic interval (binomial ranks{clustered})",
+        assumptions=("questions are independent",),
+        warnings=warnings,
+    )
+
+
+def slope_spread(slopes: np.ndarray, *, questions: Sequence | None = None, level: float = 0.95) -> Estimate:
+    """Standard deviation of steerability over inputs (ddof = 1), interval by Miller's jackknife.
+
+    The log variance is jackknifed by question and given a t interval on G − 1, which asks nothing of the shape of
+    the slopes beyond a fourth moment (Miller 1968, doi:10.1214/aoms/1177698418); in simulation 95% intervals
+    covered .94-.97 for normal slopes and two-group mixtures from n = 10, and .87-.91 for lognormal ones. It is the
+    spread of the measured slopes as they stand: residuals of the lines are lack of fit and are not taken off.
+    """
+    s, codes, groups = _check_slopes(slopes, questions)
+    n = s.size
+    deviation = s - s.mean()
+    variance = float(deviation @ deviation / (n - 1)) if n > 1 else np.nan
+    low = high = se = np.nan
+    warnings = []
+    sizes = np.bincount(codes)
+    if n == 1:
+        warnings.append("one input: the spread is not defined")
+    elif variance <= (16 * np.finfo(float).eps * np.abs(s).max()) ** 2:
+        variance = 0.0
+        warnings.append("all slopes are equal: the spread is 0 and has no interval")
+    elif groups < 3 or (n - sizes < 2).any():
+        warnings.append(f"{groups} questions are too few to jackknife the spread: no interval")
+    else:
+        left = n - sizes
+        first = -np.bincount(codes, weights=deviation)
+        second = deviation @ deviation - np.bincount(codes, weights=deviation**2)
+        without = (second - first**2 / left) / (left - 1)
+        if (without <= 1e-14 * variance).any():
+            warnings.append("without one question the slopes are all equal: the spread has no interval")
+        else:
+            pseudo = groups * np.log(variance) - (groups - 1) * np.log(without)
+            error = pseudo.std(ddof=1) / np.sqrt(groups)
+            centre, half = pseudo.mean(), stats.t.ppf((1 + level) / 2, groups - 1) * error
+            low, high = np.exp((centre - half) / 2), np.exp((centre + half) / 2)
+            se = np.sqrt(variance) * error / 2
+    return Estimate(
+        name="sd",
+        estimate=float(np.sqrt(variance)),
+        se=float(se),
+        ci_low=float(low),
+        ci_high=float(high),
+        n=groups,
+        unit=SLOPE_UNIT,
+        level=level,
+        method=f"SD over {n} inputs (ddof = 1), jackknife of the log variance over {groups} questions",
+        assumptions=("questions are independent", "slopes have a finite fourth moment"),
+        warnings=tuple(warnings),
+    )
+
+
+def anti_steerable(
+    slopes: np.ndarray,
+    *,
+    error: float | np.ndarray = 0.0,
+    questions: Sequence | None = None,
+    level: float = 0.95,
+) -> SignClasses:
+    """Share of anti-steerable inputs, of inputs too close to zero to tell, and of steerable ones.
+
+    Parameters
+    ----------
+    slopes : array (n,)
+    error : float or array (n,)
+        Numerical error of a slope (`slope_error`), nats per unit multiplier. Slopes within it form a class of
+        their own; with 0 that class holds the exact zeros.
+    questions : sequence (n,), optional
+
+    Returns
+    -------
+    SignClasses
+        Wilson intervals (doi:10.1080/01621459.1927.10502953). With twins, n in Wilson's formula is the effective
+        size n/deff of Korn and Graubard, with its t correction for few questions and deff not below 1; where the
+        share is 0 or 1 and shows no clustering, twins are counted as one (n²/Σ n_g²).
+    """
+    s, codes, groups = _check_slopes(slopes, questions)
+    allowed = np.broadcast_to(np.asarray(error, dtype=float), s.shape)
+    if not (np.isfinite(allowed).all() and (allowed >= 0).all()):
+        raise InputError(f"error is {error!r}; it has to be finite and 0 or more (nats per unit multiplier)")
+    members = {
+        "anti_steerable": s < -allowed,
+        "within_error": np.abs(s) <= allowed,
+        "steerable": s > allowed,
+        "negative": s < 0,
+        "published_nonpositive": s <= 0,
+    }
+    shares = [_share(name, inside, codes, groups, level) for name, inside in members.items()]
+    warnings = ()
+    if members["within_error"].any() and (allowed > 0).any():
+        warnings = (f"{int(members['within_error'].sum())} slopes are within the engine's numerical error of zero",)
+    return SignClasses(
+        share=tuple(shares),
+        count=tuple(int(inside.sum()) for inside in members.values()),
+        error=allowed,
+        method=shares[0].method,
+        assumptions=("questions are independent",),
+        warnings=warnings,
+    )
+
+
+def summarise_steerability(
+    slopes: np.ndarray,
+    *,
+    error: float | np.ndarray = 0.0,
+    questions: Sequence | None = None,
+    level: float = 0.95,
+) -> SteerabilitySummary:
+    """Mean, median, spread and sign shares of one dataset's slopes; arguments as in `anti_steerable`."""
+    kinds = (mean_slope, median_slope, slope_spread)
+    parts = [kind(slopes, questions=questions, level=level) for kind in kinds]
+    signs = anti_steerable(slopes, error=error, questions=questions, level=level)
+    estimates = (*parts, *signs.share)
+    return SteerabilitySummary(
+        estimates=estimates,
+        method="; ".join(dict.fromkeys(estimate.method for estimate in estimates)),
+        assumptions=tuple(dict.fromkeys(text for estimate in estimates for text in estimate.assumptions)),
+        warnings=tuple(dict.fromkeys(text for part in (*parts, signs) for text in part.warnings)),
+    )
+
+
+def summarise_datasets(
+    slopes: Mapping[str, np.ndarray],
+    *,
+    error: float = 0.0,
+    questions: Mapping[str, Sequence] | None = None,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """`summarise_steerability` of every dataset, in the order of the paper's figure 1 (median, highest first).
+
+    Returns
+    -------
+    DataFrame
+        Columns dataset, name, estimate, se, ci_low, ci_high, level, n, unit, method.
+    """
+    if not slopes:
+        raise CannotEstimate("slopes holds no dataset")
+    order = sorted(slopes, key=lambda name: (-float(np.median(slopes[name])), name))
+    frames = []
+    for name in order:
+        own = questions[name] if questions is not None else None
+        frame = summarise_steerability(slopes[name], error=error, questions=own, level=level).to_frame()
+        frame.insert(0, "dataset", name)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a proportion; `n` may be an effective size."""
+    z = stats.norm.ppf((1 + level) / 2)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # The formula reaches 0 and 1 only up to rounding where the share does.
+    low = 0.0 if share == 0 else max(0.0, centre - half)
+    high = 1.0 if share == 1 else min(1.0, centre + half)
+    return float(low), float(high)
+
+
+def group_codes(questions: Sequence | None, n: int) -> tuple[np.ndarray, int]:
+    """Question of each input as codes 0..G−1, and G; without questions every input is its own."""
+    if questions is None:
+        return np.arange(n), n
+    labels = pd.Series(list(questions), dtype=object)
+    if labels.size != n:
+        raise InputError(f"questions has {labels.size} entries for {n} inputs")
+    codes = pd.factorize(labels)[0]
+    if (codes < 0).any():
+        raise InputError(f"questions[{int(np.argmin(codes))}] is missing; every input needs its question")
+    return codes, int(codes.max()) + 1
+
+
+def _check_slopes(slopes: np.ndarray, questions: Sequence | None) -> tuple[np.ndarray, np.ndarray, int]:
+    s = np.asarray(slopes, dtype=float)
+    if s.ndim != 1:
+        raise InputError(f"slopes have shape {s.shape}; this takes the inputs of one dataset, shape (n,)")
+    if s.size == 0:
+        raise CannotEstimate("slopes are empty: there is no input to summarise")
+    if not np.isfinite(s).all():
+        at = int(np.flatnonzero(~np.isfinite(s))[0])
+        raise InputError(f"slopes[{at}] is {s[at]}; every slope has to be finite")
+    return s, *group_codes(questions, s.size)
+
+
+def _mean_se(values: np.ndarray, codes: np.ndarray, groups: int) -> float:
+    if groups == 1:
+        return float("nan")
+    sums = np.bincount(codes, weights=values - values.mean())
+    return float(np.sqrt(groups / (groups - 1) * (sums @ sums)) / values.size)
+
+
+def _effective_size(inside: np.ndarray, codes: np.ndarray, groups: int, level: float) -> float:
+    """Korn–Graubard effective number of independent inputs behind a share (never more than there are)."""
+    n, share = inside.size, inside.mean()
+    sizes = np.bincount(codes)
+    if share in (0.0, 1.0) or groups == 1:
+        return n**2 / float(sizes @ sizes)
+    clustered = _mean_se(inside, codes, groups) ** 2
+    independent = share * (1 - share) / (n - 1)
+    few = (stats.norm.ppf((1 + level) / 2) / stats.t.ppf((1 + level) / 2, groups - 1)) ** 2
+    return n * few / max(clustered / independent, 1.0)
+
+
+def _share(name: str, inside: np.ndarray, codes: np.ndarray, groups: int, level: float) -> Estimate:
+    n, share = inside.size, float(inside.mean())
+    effective, how = float(n), f"Wilson interval, {n} inputs"
+    if groups < n:
+        effective = _effective_size(inside.astype(float), codes, groups, level)
+        how += f" in {groups} questions, effective size by the design effect"
+    low, high = wilson_interval(share, effective, level)
+    return Estimate(
+        name=name,
+        estimate=share,
+        ci_low=low,
+        ci_high=high,
+        n=groups,
+        level=level,
+        method=how,
+    )

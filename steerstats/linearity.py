@@ -1,0 +1,156 @@
+"""Are propensity curves straight over a dataset: Hotelling T² on the non-linear contrasts, with its effect size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, stats
+
+from steerstats.distribution import group_codes
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.grid import check_grid, refuse_missing
+from steerstats.results import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearityTest(Result):
+    """Is the mean propensity curve a straight line, judged by how curves vary over inputs (Hotelling T²).
+
+    Parameters
+    ----------
+    t_squared, f_statistic, p_value : float
+        Hotelling's statistic, its F form, and the p-value on (`df_num`, `df_den`) degrees of freedom.
+    distance, distance_low, distance_high : float
+        Effect size: Mahalanobis length of the mean non-linear part in units of its spread over inputs, and its
+        interval by inverting the non-central F. 0 is straight.
+    rms_departure : float
+        Root mean square over the grid of the mean curve's departure from its own line, nats.
+    nonlinear_share : float
+        Share of the mean curve's variation over the grid that is not linear, 1 − R² of the mean curve.
+    n, n_questions : int
+        Inputs, and independent questions that the test counts.
+    """
+
+    t_squared: float
+    f_statistic: float
+    df_num: int
+    df_den: int
+    p_value: float
+    distance: float
+    distance_low: float
+    distance_high: float
+    rms_departure: float
+    nonlinear_share: float
+    n: int
+    n_questions: int
+    level: float = 0.95
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row with the statistic, the effect sizes and the counts."""
+        skipped = {"method", "assumptions", "warnings"}
+        names = [name for name in self.__dataclass_fields__ if name not in skipped]
+        return pd.DataFrame({name: [getattr(self, name)] for name in names})
+
+
+def linearity_test(
+    propensity: np.ndarray,
+    multipliers: np.ndarray,
+    *,
+    questions: Sequence | None = None,
+    level: float = 0.95,
+) -> LinearityTest:
+    """Hotelling T² test over inputs that the mean propensity curve has no non-linear part, with its effect size.
+
+    The m − 2 orthonormal contrasts that are blind to height and slope are averaged within question and tested
+    against zero with their own covariance over questions, so unequal variances and correlations along the grid
+    are allowed (λ against factor(λ) with independent residuals is not valid here).
+
+    Parameters
+    ----------
+    propensity : array (n, m)
+        Curves of one dataset, nats.
+    multipliers : array (m,)
+    questions : sequence (n,), optional
+        Question of each input; counterbalanced twins share one. Default: every input its own.
+
+    Raises
+    ------
+    CannotEstimate
+        With two multipliers; with no more questions than contrasts; or when the contrasts have no spread in some
+        direction although their mean is not zero.
+    """
+    lam = check_grid(multipliers)
+    y = np.asarray(propensity, dtype=float)
+    if y.ndim != 2 or y.shape[1] != lam.size:
+        raise InputError(f"propensity has shape {y.shape}; a linearity test takes (n inputs, {lam.size} multipliers)")
+    refuse_missing(y, np.asarray(True), lam, {})
+    k = lam.size - 2
+    if k < 1:
+        raise CannotEstimate("two multipliers cannot show a departure from a line; at least three are needed")
+    codes, n_questions = group_codes(questions, y.shape[0])
+    if n_questions <= k:
+        raise CannotEstimate(
+            f"{n_questions} questions for {k} non-linear contrasts: Hotelling T² needs at least {k + 1}"
+        )
+    basis = np.linalg.qr(np.column_stack([np.ones_like(lam), lam, np.eye(lam.size)]))[0][:, 2:]
+    contrasts = y @ basis
+    counts = np.bincount(codes)
+    units = np.column_stack([np.bincount(codes, weights=c) for c in contrasts.T]) / counts[:, None]
+    mean, cov = units.mean(axis=0), np.atleast_2d(np.cov(units, rowvar=False))
+
+    line = y.mean(axis=0) - y.mean()
+    total = float(line @ line)
+    departure = float(np.sum((line @ basis) ** 2))
+    scale = max(float(np.abs(y).max()), 1e-300)
+    exactly_linear = np.abs(contrasts).max() <= 1e-12 * scale
+    if exactly_linear:
+        t_squared, distance = 0.0, 0.0
+    else:
+        # Curves that share one shape differ only by rounding, which would pass for an enormous T².
+        if np.linalg.matrix_rank(cov, tol=(1e-9 * scale) ** 2, hermitian=True) < k:
+            raise CannotEstimate(
+                f"the {k} non-linear contrasts vary over inputs in fewer than {k} directions; T² is not defined"
+            )
+        distance = float(np.sqrt(mean @ np.linalg.solve(cov, mean)))
+        t_squared = n_questions * distance**2
+    df_den = n_questions - k
+    f_statistic = t_squared * df_den / (k * (n_questions - 1))
+    low, high = _noncentral_f_limits(f_statistic, k, df_den, level)
+    return LinearityTest(
+        t_squared=t_squared,
+        f_statistic=f_statistic,
+        df_num=k,
+        df_den=df_den,
+        p_value=float(stats.f.sf(f_statistic, k, df_den)),
+        distance=distance,
+        distance_low=0.0 if exactly_linear else float(np.sqrt(low / n_questions)),
+        distance_high=0.0 if exactly_linear else float(np.sqrt(high / n_questions)),
+        rms_departure=float(np.sqrt(departure / lam.size)),
+        nonlinear_share=departure / total if total > 0 else float("nan"),
+        n=y.shape[0],
+        n_questions=n_questions,
+        level=level,
+        method=f"Hotelling T² on {k} non-linear contrasts of the curve, units are questions",
+        assumptions=("question means of the contrasts are near normal or many", "questions are independent"),
+        warnings=("all curves are exactly linear",) if exactly_linear else (),
+    )
+
+
+def _noncentral_f_limits(f: float, df_num: int, df_den: int, level: float) -> tuple[float, float]:
+    """Non-centralities at which the observed F sits at the upper and at the lower tail."""
+    tail = (1 - level) / 2
+
+    def solve(target: float) -> float:
+        if stats.f.cdf(f, df_num, df_den) <= target:
+            return 0.0
+        if f > 1e6:  # scipy's non-central F fails further on; the numerator is by then all non-centrality
+            return float(df_num * f * stats.chi2.ppf(1 - target, df_den) / df_den)
+        top = 4.0 + 4 * df_num * f
+        while stats.ncf.cdf(f, df_num, df_den, top) > target:
+            top *= 2
+        return optimize.brentq(lambda nc: stats.ncf.cdf(f, df_num, df_den, nc) - target, 1e-12, top)
+
+    return solve(1 - tail), solve(tail)
