@@ -1,0 +1,119 @@
+"""Leases on units, so that several builders on one directory do not do the same work twice.
+
+They only save work: correctness rests on the atomic rename of finished units. A lease is a small file with a
+heartbeat (its modification time); one whose heart stopped, or whose process is gone, may be taken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from pathlib import Path
+
+HEARTBEAT_S = 5.0
+STALE_S = 60.0
+
+
+class Lease:
+    """A claim on one unit, kept alive by a thread until `release` (or the process ends)."""
+
+    def __init__(self, path: Path, token: str) -> None:
+        self.path, self.token = path, token
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"lease-{path.stem}", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give the claim back; a claim that someone else took meanwhile is left to them."""
+        self._stop.set()
+        self._thread.join()
+        if _read(self.path).get("token") == self.token:
+            self.path.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            try:
+                os.utime(self.path)
+            except OSError:  # taken away or disk gone: the build goes on, at worst the unit is computed twice
+                return
+
+
+def claim(root: str | Path, unit: str) -> Lease | None:
+    """Claim a unit of a cache directory; None while a living builder holds it.
+
+    Parameters
+    ----------
+    root : path
+        The cache directory.
+    unit : str
+        Unit name.
+    """
+    path = Path(root) / "units" / f".{unit}.lease"
+    token = secrets.token_hex(8)
+    mine = json.dumps({"token": token, "host": socket.gethostname(), "pid": os.getpid(), "started": _process_start()})
+    for _ in range(2):
+        try:
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(mine)
+            return Lease(path, token)
+        except FileExistsError:
+            if not _is_dead(path):
+                return None
+            # Renaming first lets exactly one of several takers win; unlink would let a slow one remove a new lease.
+            grave = path.with_name(f"{path.name}.{token}")
+            try:
+                os.rename(path, grave)
+                grave.unlink(missing_ok=True)
+            except FileNotFoundError:
+                continue
+    return None
+
+
+def _is_dead(path: Path) -> bool:
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return True
+    if age > STALE_S:
+        return True
+    holder = _read(path)
+    if holder.get("host") != socket.gethostname() or "pid" not in holder:
+        # An unreadable lease is being written right now, or by a crashed builder: its age decides.
+        return False
+    return not _is_alive(int(holder["pid"]), holder.get("started"))
+
+
+def _is_alive(pid: int, started: str | None) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return started is None or _process_start(pid) in (None, started)
+
+
+def _process_start(pid: int | str = "self") -> str | None:
+    """Start time of a process where the system tells (Linux), so that a reused pid is not taken for its holder."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()[19]
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

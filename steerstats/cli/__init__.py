@@ -1,0 +1,49 @@
+"""The `steerstats` command: one file for each family of commands, errors as one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from steerstats.cli import analyse, build, caches
+from steerstats.cli.console import complain
+from steerstats.errors import SteerstatsError
+
+app = typer.Typer(
+    name="steerstats",
+    help="Does a steering vector really work? Build caches of steered logit differences, analyse them, report.",
+    epilog="Any command takes --debug, which shows the traceback behind an error.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for family in (build, caches, analyse):
+    family.register(app)
+
+
+@app.callback()
+def root(version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True)) -> None:
+    """Statistics on steering vectors, from cached activations."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"steerstats {installed('steerstats')}")
+        raise typer.Exit
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; a mistake of the user's is one line and exit code 2, never a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or bool(os.environ.get("STEERSTATS_DEBUG"))
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        app(args=arguments, prog_name="steerstats")
+    except (SteerstatsError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        complain(error)
+        raise SystemExit(2) from None

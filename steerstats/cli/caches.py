@@ -1,0 +1,129 @@
+"""Commands that look at caches and move them: inspect, verify, pack, import."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+from rich.tree import Tree
+
+from steerstats.cli.console import out, say
+from steerstats.errors import InputError
+
+CachePath = Annotated[Path, typer.Argument(help="A cache: a directory, or a packed .h5 file.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this family's commands."""
+    app.command("inspect")(inspect)
+    app.command("verify")(verify)
+    app.command("pack")(pack)
+    app.command("import")(import_)
+
+
+def inspect(
+    cache: CachePath, unit: Annotated[str, typer.Option(help="Show this unit's arrays as well.")] = ""
+) -> None:
+    """Show what a cache holds, and what is still missing."""
+    from steerstats.cache import CacheReader
+
+    reader = CacheReader(cache)
+    tree = Tree(Text(f"{reader.path}  ({'packed file' if reader.packed else 'directory'}, {reader.kind})"))
+    tree.add(Text(f"model: {reader.manifest.get('model', 'not recorded')}"))
+    tree.add(Text(f"spec: {reader.spec_hash[:16]}"))
+    state = "complete" if not reader.missing else f"{len(reader.missing)} missing"
+    branch = tree.add(Text(f"units: {len(reader.units)} of {len(reader.planned_units)}, {state}"))
+    for name in reader.units:
+        leaf = branch.add(Text(f"{name}: {_describe(reader[name])}"))
+        if unit == name:
+            _arrays(reader[name], leaf)
+    for name in reader.missing:
+        branch.add(Text(f"{name}: missing", style="yellow"))
+    if unit and unit not in reader.units:
+        reader[unit]  # raises, naming the units there are
+    out.print(tree)
+
+
+def _describe(unit) -> str:
+    coords, kinds = unit.coords, Counter(unit.read("vector_kind").tolist())
+    parts = [f"{len(coords['input'])} inputs"]
+    if "pair" in coords:
+        parts.append(f"{len(coords['pair'])} training pairs")
+    parts.append(f"settings {', '.join(map(str, coords['setting_eval']))}")
+    parts.append("vectors " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
+    grid = coords["multiplier"]
+    parts.append(f"{len(grid)} multipliers {grid[0]:g} to {grid[-1]:g}")
+    if "layer" in coords and "activation" in unit:
+        parts.append(f"activations of layer {', '.join(map(str, coords['layer']))}")
+    parity = unit.sidecar.get("run", {}).get("parity")
+    if parity:
+        parts.append(f"{parity.get('path')} path, parity {parity.get('max_difference'):.1e} nats")
+    parts.append(f"{unit.sidecar.get('bytes', 0) / 1e6:.1f} MB")
+    return "; ".join(parts)
+
+
+def _arrays(unit, leaf: Tree) -> None:
+    from steerstats.cache import BY_NAME
+
+    for name in unit.names:
+        dims = " x ".join(f"{axis} {len(unit.coords[axis])}" for axis in BY_NAME[name].dims)
+        leaf.add(Text(f"{name} ({dims}): {BY_NAME[name].doc}"))
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(help="A cache, or a directory that `reproduce` wrote.", show_default=False)],
+) -> None:
+    """Check a delivered cache or report directory against its own hashes, contract and recorded parity."""
+    failed = total = 0
+    for check in _checks(path):
+        total += 1
+        failed += not check.ok
+        mark = Text("ok    ", style="green") if check.ok else Text("FAILED", style="bold red")
+        out.print(Text.assemble(mark, f" {check.where}: {check.what}: {check.detail}"))
+    say(f"{total - failed} of {total} checks hold")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _checks(path: Path):
+    if (path / "claims.json").is_file():
+        from reports.reproduce import verify_reproduction
+
+        return verify_reproduction(path)
+    from steerstats.cache import verify as verify_cache
+
+    return verify_cache(path)
+
+
+def pack(
+    cache: CachePath,
+    target: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+    activations: Annotated[bool, typer.Option(help="Keep the activations.")] = True,
+    overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a cache into one portable file, for publication."""
+    from steerstats.cache import pack as pack_cache
+
+    written = pack_cache(cache, target, leave_out=() if activations else ("activation",), overwrite=overwrite)
+    say(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
+
+
+def import_(
+    table: Annotated[Path, typer.Argument(help="A .csv or .parquet table, one row a value.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Cache directory to make.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Name of the steered model, for the record.")] = "not recorded",
+) -> None:
+    """Make a cache from a table of steered scores, for people who steer with other tools.
+
+    Columns: dataset, input, setting_train, setting_eval, multiplier, propensity; optional vector, layer, question,
+    text, pos_is_a, pos_is_yes, len_positive, len_negative.
+    """
+    from steerstats.cache.table import import_table
+
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; choose another directory for the imported cache")
+    root = import_table(table, out, model=model)
+    say(f"{root}: now `steerstats report {root} -o DIR`")
