@@ -1,0 +1,257 @@
+"""The generalisation gap: what steerability loses when the prompt shifts, and which part of it is transfer.
+
+gap = s(base->base) − s(train->eval), paired by input, positive when something is lost. It is the sum of what the
+evaluation prompt does to any vector, s(base->base) − s(eval->eval), and of what transfer costs,
+s(eval->eval) − s(train->eval).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from steerstats.errors import InputError
+from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS, Cells, Shift, SlopeGrid, parse_shift, shift_name
+from steerstats.generalization.vector_error import VECTOR_ERROR_IN, VECTOR_ERROR_OUT, with_vector_error
+from steerstats.resampling import SumRatio, collapse, interval, resample
+from steerstats.resampling.simultaneous import max_t_bands, romano_wolf
+from steerstats.results import Estimate, Result
+
+COMPONENTS = ("gap", "prompt", "transfer")
+FEW_UNITS = 10
+
+
+def gap(
+    reference: np.ndarray,
+    shifted: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    question: np.ndarray | None = None,
+    method: str = "studentised",
+    level: float = 0.95,
+    n_resamples: int = 10_000,
+) -> Estimate:
+    """Mean gap of one dataset under one shift, reference − shifted, paired by input.
+
+    Parameters
+    ----------
+    reference, shifted : array of shape (n_inputs,)
+        Slopes in nats per unit multiplier. Inputs with a NaN on either side are left out and counted.
+    rng : numpy.random.Generator
+    question : array of shape (n_inputs,), optional
+        Unit of resampling.
+    method : {"studentised", "percentile", "basic", "bca", "t", "normal"}
+    level : float
+    n_resamples : int
+
+    Returns
+    -------
+    Estimate
+        Limits are NaN with a single question.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ or no input is complete.
+    """
+    reference, shifted = np.asarray(reference, float), np.asarray(shifted, float)
+    if reference.ndim != 1 or reference.shape != shifted.shape:
+        raise InputError(f"reference {reference.shape} and shifted {shifted.shape} must be vectors of one length")
+    complete = np.isfinite(reference) & np.isfinite(shifted)
+    if not complete.any():
+        raise InputError("no input has a finite slope on both sides of the gap")
+    unit = None if question is None else np.asarray(question)[complete]
+    sums, sizes = collapse((reference - shifted)[complete], unit)
+    replicates = resample([SumRatio(sums, sizes)], rng=rng, n_resamples=n_resamples)[0]
+    low, high = interval(replicates, method, level)
+    left_out = int((~complete).sum())
+    return Estimate(
+        name="mean gap",
+        estimate=float(replicates.estimate[0]),
+        se=float(replicates.se[0]),
+        ci_low=float(low[0]),
+        ci_high=float(high[0]),
+        n=replicates.n_units,
+        unit="nat per unit multiplier",
+        level=level,
+        method=f"mean over inputs, {method} interval, {n_resamples} resamples of {replicates.n_units} questions",
+        assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
+        warnings=_unit_warnings(replicates.n_units, "")
+        + ((f"{left_out} inputs without a slope on both sides are left out",) if left_out else ())
+        + (("too many resamples have no variance: a limit is infinite",) if np.isinf([low[0], high[0]]).any() else ()),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GapTable(Result):
+    """Gaps of every dataset under every shift, each with its two parts.
+
+    Parameters
+    ----------
+    components : tuple of str
+        "gap", and where eval->eval was evaluated "prompt" and "transfer", which sum to it.
+    datasets, shifts : tuple of str
+    estimate, se, ci_low, ci_high : ndarray of shape (n_components, n_datasets, n_shifts)
+        Nats per unit multiplier.
+    band_low, band_high : ndarray of the same shape
+        Simultaneous over dataset x shift, within a component.
+    p_adjusted : ndarray of the same shape
+        Romano–Wolf step-down p-value of "no gap", over dataset x shift within a component.
+    n, n_excluded : ndarray of shape (n_datasets,)
+        Questions behind each dataset's numbers, and inputs left out as incomplete.
+    level : float
+    includes_vector_error : bool
+        Whether se, ci_low and ci_high hold the vector's own sampling error. Bands and p-values never do.
+    """
+
+    components: tuple[str, ...]
+    datasets: tuple[str, ...]
+    shifts: tuple[str, ...]
+    estimate: np.ndarray
+    se: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+    band_low: np.ndarray
+    band_high: np.ndarray
+    p_adjusted: np.ndarray
+    n: np.ndarray
+    n_excluded: np.ndarray
+    level: float
+    includes_vector_error: bool
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per dataset, shift and component."""
+        keys = pd.MultiIndex.from_product(
+            [self.components, self.datasets, self.shifts], names=["component", "dataset", "shift"]
+        )
+        names = ("estimate", "se", "ci_low", "ci_high", "band_low", "band_high", "p_adjusted")
+        frame = pd.DataFrame({name: getattr(self, name).ravel() for name in names}, index=keys).reset_index()
+        for name in ("n", "n_excluded"):
+            frame[name] = frame["dataset"].map(dict(zip(self.datasets, getattr(self, name)))).astype(int)
+        return frame.assign(level=self.level, includes_vector_error=self.includes_vector_error)
+
+
+def gap_table(
+    grid: SlopeGrid,
+    shifts: Sequence[Shift | str] = PAPER_SHIFTS,
+    *,
+    rng: np.random.Generator,
+    reference: Shift = ID_SHIFT,
+    method: str = "studentised",
+    level: float = 0.95,
+    n_resamples: int = 10_000,
+) -> GapTable:
+    """Gaps of all datasets under all shifts, with their decomposition, bands and adjusted p-values.
+
+    Parameters
+    ----------
+    grid : SlopeGrid
+        With `refits`, intervals are Satterthwaite t intervals that include the vector's sampling error, and
+        `method` describes the bands only.
+    shifts : sequence of (train, eval) or "train->eval"
+    rng : numpy.random.Generator
+        Each dataset gets an independent child generator, in the order of the grid.
+    reference : (train, eval)
+    method : str
+        As in `gap`.
+    level : float
+    n_resamples : int
+
+    Returns
+    -------
+    GapTable
+    """
+    shifts = tuple(parse_shift(shift) for shift in shifts)
+    if not shifts:
+        raise InputError("shifts is empty; at least one (train, eval) pair is needed")
+    own = [(evaluate, evaluate) for _, evaluate in shifts]
+    components = COMPONENTS if all(grid.has(shift) for shift in own) else COMPONENTS[:1]
+    wanted = [reference, *shifts, *(own if len(components) > 1 else [])]
+    shape = (len(components), len(grid.datasets), len(shifts))
+    out = {name: np.full(shape, np.nan) for name in ("estimate", "se", "ci_low", "ci_high")}
+    bootstrap_se = np.full(shape, np.nan)
+    t = np.zeros((n_resamples, *shape), dtype=np.float32)
+    n, n_excluded, warnings = [], [], []
+    for d, (name, child) in enumerate(zip(grid.datasets, rng.spawn(len(grid.datasets)))):
+        cells = grid.cells(name, wanted)
+        parts = _parts(cells.slopes, len(shifts), len(components))
+        sums, sizes = collapse(parts, cells.question)
+        replicates = resample([SumRatio(sums, sizes)], rng=child, n_resamples=n_resamples)[0]
+        t[:, :, d] = replicates.t().reshape(n_resamples, *shape[::2])
+        bootstrap_se[:, d] = replicates.se.reshape(shape[::2])
+        values = (replicates.estimate, replicates.se, *interval(replicates, method, level))
+        if cells.refits is not None:
+            values = _include_vector_error(cells, parts, len(shifts), level)
+        for key, value in zip(out, values):
+            out[key][:, d] = np.reshape(value, shape[::2])
+        n.append(replicates.n_units)
+        n_excluded.append(cells.n_excluded)
+        warnings += _unit_warnings(replicates.n_units, f"{name}: ")
+    bands, p = _families(out["estimate"], bootstrap_se, t, level)
+    if len(components) == 1:
+        warnings.append("eval->eval was not evaluated everywhere: gaps are shown without their decomposition")
+    if np.isinf(out["ci_low"]).any() or np.isinf(out["ci_high"]).any():
+        warnings.append("infinite limits: too many resamples of those cells have no variance")
+    if np.isinf(bands).any():
+        warnings.append("the simultaneous bands are infinite: too many resamples of some cell have no variance")
+    refitted = grid.refits is not None
+    how = "Satterthwaite t" if refitted else f"{method} bootstrap"
+    return GapTable(
+        components=components,
+        datasets=grid.datasets,
+        shifts=tuple(map(shift_name, shifts)),
+        **out,
+        band_low=bands[0],
+        band_high=bands[1],
+        p_adjusted=p,
+        n=np.array(n),
+        n_excluded=np.array(n_excluded),
+        level=level,
+        includes_vector_error=refitted,
+        method=f"{shift_name(reference)} minus shift, mean over inputs paired by input; {how} intervals; single-step "
+        f"max-|t| bands and Romano–Wolf p-values; {n_resamples} resamples of questions, independent between datasets",
+        assumptions=(
+            "the questions are a sample of those the dataset stands for",
+            VECTOR_ERROR_IN if refitted else VECTOR_ERROR_OUT,
+            *(("bands and p-values do not hold the vector's sampling error",) if refitted else ()),
+        ),
+        warnings=tuple(warnings),
+    )
+
+
+def _parts(slopes: np.ndarray, n_shifts: int, n_components: int) -> np.ndarray:
+    """(…, 1 + n_shifts [+ n_shifts], n_inputs) slopes -> (…, n_components * n_shifts, n_inputs) gaps."""
+    reference, shifted = slopes[..., :1, :], slopes[..., 1 : 1 + n_shifts, :]
+    if n_components == 1:
+        return reference - shifted
+    own = slopes[..., 1 + n_shifts :, :]
+    return np.concatenate([reference - shifted, reference - own, own - shifted], axis=-2)
+
+
+def _include_vector_error(cells: Cells, parts: np.ndarray, n_shifts: int, level: float) -> tuple[np.ndarray, ...]:
+    refits = _parts(cells.refits, n_shifts, len(parts) // n_shifts)
+    found = [
+        with_vector_error(part, refits[:, k], question=cells.question, level=level) for k, part in enumerate(parts)
+    ]
+    return tuple(np.array([getattr(e, key) for e in found]) for key in ("estimate", "se", "ci_low", "ci_high"))
+
+
+def _families(estimate: np.ndarray, se: np.ndarray, t: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    bands, p = np.empty((2, *estimate.shape)), np.empty(estimate.shape)
+    for k in range(len(estimate)):
+        family = estimate[k].ravel(), se[k].ravel(), t[:, k].reshape(len(t), -1)
+        for side, limit in enumerate(max_t_bands(*family, level)):
+            bands[side, k] = limit.reshape(estimate[k].shape)
+        p[k] = romano_wolf(*family).reshape(estimate[k].shape)
+    return bands, p
+
+
+def _unit_warnings(n_units: int, place: str) -> tuple[str, ...]:
+    if n_units == 1:
+        return (f"{place}a single question has no variance: no interval",)
+    if n_units < FEW_UNITS:
+        return (f"{place}only {n_units} questions",)
+    return ()

@@ -1,0 +1,273 @@
+"""Relative steerability: how much of what an in-place vector does a vector from elsewhere does, as a ratio.
+
+relative steerability = s(v_A on B) / s(v_B on B). Its denominator can be near zero, and then no number describes
+it: Fieller's set says so by its shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from steerstats.errors import InputError
+from steerstats.generalization.slopes import PAPER_SHIFTS, Cells, Shift, SlopeGrid, parse_shift, shift_name
+from steerstats.generalization.vector_error import VECTOR_ERROR_IN, VECTOR_ERROR_OUT
+from steerstats.resampling import SumRatio, collapse, fieller, interval, mean_covariance, resample, t_interval
+from steerstats.results import Estimate, Result
+
+METHODS = ("fieller", "delta", "studentised", "percentile", "basic", "bca")
+NEAR_ZERO = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatioEstimate(Estimate):
+    """A ratio with its confidence set.
+
+    Parameters
+    ----------
+    shape : str
+        "bounded": an interval. "two rays": everything but (excluded_low, excluded_high). "whole line": no ratio
+        is rejected. "undefined": no variance.
+    excluded_low, excluded_high : float
+        The gap between two rays, NaN otherwise.
+    """
+
+    shape: str
+    excluded_low: float = float("nan")
+    excluded_high: float = float("nan")
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row, as of an `Estimate`, with the shape of the set."""
+        extra = {"shape": self.shape, "excluded_low": self.excluded_low, "excluded_high": self.excluded_high}
+        return super().to_frame().assign(**extra)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatioTable(Result):
+    """Relative steerability of every dataset under every shift.
+
+    Parameters
+    ----------
+    datasets, shifts : tuple of str
+    estimate, ci_low, ci_high : ndarray of shape (n_datasets, n_shifts)
+        Pure numbers; limits are infinite where the set is unbounded.
+    shape : ndarray of str, same shape
+        As in `RatioEstimate`.
+    excluded_low, excluded_high : ndarray of the same shape
+    denominator : ndarray of the same shape
+        s(v_B on B), nats per unit multiplier.
+    denominator_z : ndarray of the same shape
+        The denominator over its standard error.
+    n, n_excluded : ndarray of shape (n_datasets,)
+    level : float
+    includes_vector_error : bool
+    """
+
+    datasets: tuple[str, ...]
+    shifts: tuple[str, ...]
+    estimate: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+    shape: np.ndarray
+    excluded_low: np.ndarray
+    excluded_high: np.ndarray
+    denominator: np.ndarray
+    denominator_z: np.ndarray
+    n: np.ndarray
+    n_excluded: np.ndarray
+    level: float
+    includes_vector_error: bool
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per dataset and shift."""
+        keys = pd.MultiIndex.from_product([self.datasets, self.shifts], names=["dataset", "shift"])
+        names = ("estimate", "ci_low", "ci_high", "shape", "excluded_low", "excluded_high", "denominator")
+        columns = {name: getattr(self, name).ravel() for name in (*names, "denominator_z")}
+        frame = pd.DataFrame(columns, index=keys).reset_index()
+        for name in ("n", "n_excluded"):
+            frame[name] = frame["dataset"].map(dict(zip(self.datasets, getattr(self, name)))).astype(int)
+        return frame.assign(level=self.level, includes_vector_error=self.includes_vector_error)
+
+
+def ratio(
+    numerator: np.ndarray,
+    denominator: np.ndarray,
+    *,
+    rng: np.random.Generator | None = None,
+    question: np.ndarray | None = None,
+    method: str = "fieller",
+    level: float = 0.95,
+    n_resamples: int = 10_000,
+) -> RatioEstimate:
+    """Ratio of two mean slopes on the same inputs.
+
+    Parameters
+    ----------
+    numerator, denominator : array of shape (n_inputs,)
+        Slopes of v_A and of v_B in the same evaluation setting; incomplete inputs are left out and counted.
+    rng : numpy.random.Generator, optional
+        Needed by the resampling methods, not by "fieller" and "delta".
+    question : array of shape (n_inputs,), optional
+    method : {"fieller", "delta", "studentised", "percentile", "basic", "bca"}
+    level : float
+    n_resamples : int
+
+    Returns
+    -------
+    RatioEstimate
+
+    Raises
+    ------
+    InputError
+        If shapes differ, no input is complete, the method is unknown, or it resamples and `rng` is missing.
+    """
+    numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
+    if numerator.ndim != 1 or numerator.shape != denominator.shape:
+        raise InputError(
+            f"numerator {numerator.shape} and denominator {denominator.shape} must be vectors of one length"
+        )
+    both = np.stack([numerator, denominator])
+    complete = np.isfinite(both).all(axis=0)
+    if not complete.any():
+        raise InputError("no input has a finite slope both above and below the line")
+    cells = Cells(
+        slopes=both[:, complete],
+        question=None if question is None else np.asarray(question)[complete],
+        n_inputs=int(complete.sum()),
+        n_excluded=int((~complete).sum()),
+        complete=complete,
+        refits=None,
+    )
+    row = _rows(cells, np.array([0]), np.array([1]), rng, method, level, n_resamples)
+    notes = _row_warnings("", row, 0)
+    if cells.n_excluded:
+        notes.append(f"{cells.n_excluded} inputs without a slope on both sides are left out")
+    return RatioEstimate(
+        name="relative steerability",
+        **{k: float(row[k][0]) for k in ("estimate", "se", "ci_low", "ci_high", "excluded_low", "excluded_high")},
+        shape=str(row["shape"][0]),
+        n=row["n"],
+        level=level,
+        method=f"ratio of means over {row['n']} questions, {method} interval",
+        assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
+        warnings=tuple(notes),
+    )
+
+
+def relative_steerability(
+    grid: SlopeGrid,
+    shifts: Sequence[Shift | str] = PAPER_SHIFTS,
+    *,
+    rng: np.random.Generator | None = None,
+    method: str = "fieller",
+    level: float = 0.95,
+    n_resamples: int = 10_000,
+) -> RatioTable:
+    """s(v_A on B) / s(v_B on B) for each dataset and each shift A->B.
+
+    Parameters
+    ----------
+    grid : SlopeGrid
+        With `refits`, Fieller and delta sets include the vectors' sampling error; the resampling methods do not.
+    shifts : sequence of (train, eval) or "train->eval"
+        The cell eval->eval has to be in the grid for each.
+    rng, method, level, n_resamples
+        As in `ratio`.
+
+    Returns
+    -------
+    RatioTable
+    """
+    shifts = tuple(parse_shift(shift) for shift in shifts)
+    if not shifts:
+        raise InputError("shifts is empty; at least one (train, eval) pair is needed")
+    cells = list(dict.fromkeys([*shifts, *((b, b) for _, b in shifts)]))
+    above = np.array([cells.index(shift) for shift in shifts])
+    below = np.array([cells.index((b, b)) for _, b in shifts])
+    children = [None] * len(grid.datasets) if rng is None else rng.spawn(len(grid.datasets))
+    rows, excluded, notes = [], [], []
+    for name, child in zip(grid.datasets, children):
+        complete = grid.cells(name, cells)
+        rows.append(_rows(complete, above, below, child, method, level, n_resamples))
+        excluded.append(complete.n_excluded)
+        for k, shift in enumerate(shifts):
+            notes += _row_warnings(f"{name} {shift_name(shift)}: ", rows[-1], k)
+    names = ("estimate", "ci_low", "ci_high", "shape", "excluded_low", "excluded_high", "denominator", "denominator_z")
+    refitted = grid.refits is not None and method in METHODS[:2]
+    return RatioTable(
+        datasets=grid.datasets,
+        shifts=tuple(map(shift_name, shifts)),
+        **{name: np.stack([row[name] for row in rows]) for name in names},
+        n=np.array([row["n"] for row in rows]),
+        n_excluded=np.array(excluded),
+        level=level,
+        includes_vector_error=refitted,
+        method=f"s(v_train on eval) / s(v_eval on eval), ratio of means over inputs, {method} intervals",
+        assumptions=(
+            "the questions are a sample of those the dataset stands for",
+            VECTOR_ERROR_IN if refitted else VECTOR_ERROR_OUT,
+        ),
+        warnings=tuple(notes),
+    )
+
+
+def _rows(cells: Cells, above, below, rng, method: str, level: float, n_resamples: int) -> dict:
+    """Ratios slopes[above] / slopes[below] of one dataset, each with its set."""
+    if method not in METHODS:
+        raise InputError(f"interval method {method!r} is unknown for a ratio; one of {', '.join(METHODS)}")
+    mean, covariance, n = mean_covariance(cells.slopes, cells.question)
+    with_vectors = cells.refits is not None and method in METHODS[:2] and len(cells.refits) > 1
+    of_vectors = np.cov(cells.refits.mean(axis=2), rowvar=False) if with_vectors else np.zeros_like(covariance)
+    total = covariance + of_vectors
+    y, x = mean[above], mean[below]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        estimate = y / x
+        weight = np.stack([np.ones_like(x), -estimate])
+
+    def at_ratio(c: np.ndarray) -> np.ndarray:
+        pairs = np.array([[c[above, above], c[above, below]], [c[below, above], c[below, below]]])
+        return np.einsum("ik,ijk,jk->k", weight, pairs, weight)
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = np.maximum(at_ratio(total), 0.0)
+        df = np.full(x.shape, float(n - 1))
+        if with_vectors:
+            parts = at_ratio(of_vectors) ** 2 / (len(cells.refits) - 1) + at_ratio(covariance) ** 2 / max(n - 1, 1)
+            df = np.where(parts > 0, variance**2 / parts, df)
+        se = np.sqrt(variance) / np.abs(x)
+        z = np.abs(x) / np.sqrt(total[below, below])
+    out = {"estimate": estimate, "se": se, "denominator": x, "denominator_z": z, "n": n}
+    nothing = np.full(x.shape, np.nan)
+    if method == "fieller":
+        found = [
+            fieller(y[k], x[k], total[a, a], total[b, b], total[a, b], df[k], level)
+            for k, (a, b) in enumerate(zip(above, below))
+        ]
+        low, high = np.array([f.low for f in found]), np.array([f.high for f in found])
+        rays = [np.array([getattr(f, key) for f in found]) for key in ("excluded_low", "excluded_high")]
+        shape = np.array([str(f.shape) for f in found])
+    else:
+        rays, shape = [nothing, nothing], np.where(n > 1, "bounded", "undefined").repeat(len(x))
+        if method == "delta":
+            low, high = t_interval(estimate, se, df, level) if n > 1 else (nothing, nothing)
+        else:
+            if rng is None:
+                raise InputError(f"the {method!r} interval resamples: rng is needed")
+            numerator, _ = collapse(cells.slopes[above], cells.question)
+            denominator, _ = collapse(cells.slopes[below], cells.question)
+            low, high = interval(
+                resample([SumRatio(numerator, denominator)], rng=rng, n_resamples=n_resamples)[0], method, level
+            )
+    return out | {"ci_low": low, "ci_high": high, "shape": shape, "excluded_low": rays[0], "excluded_high": rays[1]}
+
+
+def _row_warnings(place: str, row: dict, k: int) -> list[str]:
+    if row["n"] < 2:
+        return [f"{place}a single question has no variance: no interval"]
+    z = row["denominator_z"][k]
+    if z < NEAR_ZERO:
+        return [f"{place}the denominator is near zero ({row['denominator'][k]:.3g}, {z:.1f} standard errors)"]
+    return []

@@ -1,0 +1,199 @@
+"""Per-input slopes of many datasets over train x eval settings, and the inputs that a comparison may use.
+
+Every estimator of this package takes a `SlopeGrid`. Which inputs count is decided here and nowhere else: those
+with a finite slope in every setting compared, with the rest counted; twins of a question stay together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from steerstats.errors import InputError
+
+Shift = tuple[str, str]
+
+ID_SHIFT: Shift = ("base", "base")
+PAPER_SHIFTS: tuple[Shift, ...] = (
+    ("base", "user_neg"),
+    ("base", "user_pos"),
+    ("sys_pos", "user_neg"),
+    ("sys_neg", "user_pos"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlopeGrid:
+    """Steerability of every input under every training setting's vector, in every evaluation setting.
+
+    Parameters
+    ----------
+    train, evaluate : tuple of str
+        Setting names of the first two axes.
+    slopes : mapping of str to array of shape (n_train, n_eval, n_inputs)
+        Dataset -> slopes in nats per unit multiplier. NaN where a cell was not evaluated or has no slope;
+        the number of inputs may differ between datasets.
+    question : mapping of str to array of shape (n_inputs,), optional
+        Dataset -> hash of each input's question, the unit of resampling. Inputs are their own units without.
+    unsteered : mapping of str to array of shape (n_eval, n_inputs), optional
+        Dataset -> unsteered propensity m(0), in nats.
+    refits : mapping of str to array of shape (n_refits, n_train, n_eval, n_inputs), optional
+        Dataset -> slopes under vectors refitted on bootstrap resamples of the training pairs, replicate k from
+        the same resample of pairs in every setting. With them, intervals include the vector's own error.
+    category : mapping of str to str, optional
+        Dataset -> category, for leave-one-category-out.
+
+    Raises
+    ------
+    InputError
+        If a shape does not fit the settings, or a mapping names other datasets.
+    """
+
+    train: tuple[str, ...]
+    evaluate: tuple[str, ...]
+    slopes: Mapping[str, np.ndarray]
+    question: Mapping[str, np.ndarray] | None = None
+    unsteered: Mapping[str, np.ndarray] | None = None
+    refits: Mapping[str, np.ndarray] | None = None
+    category: Mapping[str, str] | None = None
+    _index: dict = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        index = {"train": _places(self.train, "train"), "evaluate": _places(self.evaluate, "evaluate")}
+        object.__setattr__(self, "_index", index)
+        if not self.slopes:
+            raise InputError("slopes is empty; at least one dataset is needed")
+        shape = (len(self.train), len(self.evaluate))
+        as_float = {name: np.asarray(array, dtype=float) for name, array in self.slopes.items()}
+        object.__setattr__(self, "slopes", as_float)
+        for name, array in as_float.items():
+            if array.ndim != 3 or array.shape[:2] != shape:
+                raise InputError(f"slopes[{name!r}] has shape {array.shape}; {shape} + (n_inputs,) is needed")
+            n = array.shape[2]
+            self._check("question", name, lambda a, n=n: a.shape == (n,), f"({n},)")
+            self._check("unsteered", name, lambda a, n=n: a.shape == (shape[1], n), f"({shape[1]}, {n})")
+            want = (*shape, n)
+            self._check("refits", name, lambda a, w=want: a.ndim == 4 and a.shape[1:] == w, f"(n_refits,) + {want}")
+        if self.category is not None and set(self.slopes) - set(self.category):
+            raise InputError(f"category lacks {sorted(set(self.slopes) - set(self.category))}")
+
+    def _check(self, name: str, dataset: str, fits, wanted: str) -> None:
+        mapping = getattr(self, name)
+        if mapping is None:
+            return
+        if dataset not in mapping:
+            raise InputError(f"{name} lacks dataset {dataset!r}, which slopes has")
+        shape = np.shape(mapping[dataset])
+        if not fits(np.asarray(mapping[dataset])):
+            raise InputError(f"{name}[{dataset!r}] has shape {shape}; {wanted} is needed")
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Dataset names, in the order of `slopes`."""
+        return tuple(self.slopes)
+
+    def place(self, shift: Shift) -> tuple[int, int]:
+        """Indices (train, eval) of a shift; InputError where a setting is not in the grid."""
+        train, evaluate = shift
+        if train not in self._index["train"]:
+            raise InputError(f"training setting {train!r} is not in the grid; it has {', '.join(self.train)}")
+        if evaluate not in self._index["evaluate"]:
+            raise InputError(f"evaluation setting {evaluate!r} is not in the grid; it has {', '.join(self.evaluate)}")
+        return self._index["train"][train], self._index["evaluate"][evaluate]
+
+    def has(self, shift: Shift, dataset: str | None = None) -> bool:
+        """Whether the shift was evaluated, on one dataset or on all."""
+        if shift[0] not in self._index["train"] or shift[1] not in self._index["evaluate"]:
+            return False
+        i, j = self.place(shift)
+        chosen = self.datasets if dataset is None else (dataset,)
+        return all(np.isfinite(self.slopes[name][i, j]).any() for name in chosen)
+
+    def cells(self, dataset: str, shifts: Sequence[Shift]) -> Cells:
+        """Slopes of one dataset in several cells, on the inputs that are complete in all of them.
+
+        Parameters
+        ----------
+        dataset : str
+        shifts : sequence of (train, eval)
+
+        Returns
+        -------
+        Cells
+
+        Raises
+        ------
+        InputError
+            If a cell was not evaluated, or no input is complete.
+        """
+        if dataset not in self.slopes:
+            raise InputError(f"dataset {dataset!r} is not in the grid; it has {', '.join(self.datasets)}")
+        for shift in shifts:
+            self.place(shift)
+            if not self.has(shift, dataset):
+                raise InputError(f"dataset {dataset!r} has no slopes in {shift_name(shift)}")
+        places = [self.place(shift) for shift in shifts]
+        slopes = np.stack([self.slopes[dataset][i, j] for i, j in places])
+        complete = np.isfinite(slopes).all(axis=0)
+        refits = None
+        if self.refits is not None:
+            refits = np.stack([np.asarray(self.refits[dataset], float)[:, i, j] for i, j in places], axis=1)
+            complete &= np.isfinite(refits).all(axis=(0, 1))
+        if not complete.any():
+            raise InputError(
+                f"dataset {dataset!r} has no input with slopes in all of {[shift_name(s) for s in shifts]}"
+            )
+        question = None if self.question is None else np.asarray(self.question[dataset])[complete]
+        return Cells(
+            slopes=slopes[:, complete],
+            question=question,
+            n_inputs=int(complete.sum()),
+            n_excluded=int((~complete).sum()),
+            complete=complete,
+            refits=None if refits is None else refits[..., complete],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """Complete cases of one dataset.
+
+    Parameters
+    ----------
+    slopes : ndarray of shape (n_shifts, n_inputs)
+    question : ndarray of shape (n_inputs,) or None
+    n_inputs, n_excluded : int
+        Inputs complete in all the cells, and inputs that were not.
+    complete : ndarray of bool, over all inputs of the dataset
+    refits : ndarray of shape (n_refits, n_shifts, n_inputs) or None
+    """
+
+    slopes: np.ndarray
+    question: np.ndarray | None
+    n_inputs: int
+    n_excluded: int
+    complete: np.ndarray
+    refits: np.ndarray | None
+
+
+def shift_name(shift: Shift) -> str:
+    """ "base->user_neg" for ("base", "user_neg")."""
+    return f"{shift[0]}->{shift[1]}"
+
+
+def parse_shift(text: str | Shift) -> Shift:
+    """("base", "user_neg") for "base->user_neg"; pairs pass through."""
+    if not isinstance(text, str):
+        return tuple(text)
+    train, arrow, evaluate = text.partition("->")
+    if not (arrow and train and evaluate):
+        raise InputError(f"shift {text!r} is not of the form 'train->eval'")
+    return train, evaluate
+
+
+def _places(names: Sequence[str], axis: str) -> dict[str, int]:
+    if len(set(names)) != len(names):
+        raise InputError(f"{axis} names a setting twice: {', '.join(names)}")
+    return {name: place for place, name in enumerate(names)}

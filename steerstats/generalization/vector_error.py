@@ -1,0 +1,170 @@
+"""The vector's own sampling error: a vector is an estimate too, from finitely many training pairs.
+
+Refits on bootstrap resamples of the pairs show how far the full-data vector could have come out elsewhere. Their
+variance is that of one vector and is never divided by the number of refits; only vectors from disjoint pairs
+average.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.resampling import collapse, mean_covariance
+from steerstats.resampling.intervals import check_level
+from steerstats.results import Estimate
+
+VECTOR_ERROR_IN = "the interval includes the vector's own sampling error"
+VECTOR_ERROR_OUT = "the interval does not include the vector's own sampling error: it is about this very vector"
+
+
+def with_vector_error(
+    values: np.ndarray,
+    refits: np.ndarray,
+    *,
+    question: np.ndarray | None = None,
+    level: float = 0.95,
+    name: str = "mean gap",
+) -> Estimate:
+    """Mean over inputs under the full-data vector, with an interval for another draw of pairs and of inputs.
+
+    Var = σ̂²_vector + σ̂²_inputs / n, t with Satterthwaite's degrees of freedom. σ̂²_vector is the variance of the
+    refits' means; the little that vector and inputs share (σ²_input×vector / n) is in both terms, so the interval
+    errs on the wide side by it.
+
+    Parameters
+    ----------
+    values : array of shape (n_inputs,)
+        Per-input gaps (or slopes) under the vector of all pairs, in nats per unit multiplier. For a gap, form
+        the gap first: errors of two vectors fitted on the same pairs are not independent.
+    refits : array of shape (n_refits, n_inputs)
+        The same under each vector refitted on a bootstrap resample of the pairs.
+    question : array of shape (n_inputs,), optional
+    level : float
+    name : str
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    CannotEstimate
+        With fewer than two refits.
+    InputError
+        If the shapes do not fit.
+    """
+    values, refits = _checked(values, refits)
+    if len(refits) < 2:
+        raise CannotEstimate(f"{len(refits)} refitted vectors; the vector's variance needs at least two")
+    mean, covariance, n_units = mean_covariance(values, question)
+    refit_means = refits.mean(axis=1)
+    from_vector, from_inputs = float(refit_means.var(ddof=1)), float(covariance[0, 0])
+    shift = float(refit_means.mean() - mean[0])
+    warnings = [] if len(refits) >= 10 else [f"only {len(refits)} refitted vectors"]
+    if from_vector > 0 and abs(shift) > 2 * np.sqrt(from_vector):
+        warnings.append(f"refitted vectors differ from the full-data vector on average by {shift:.3g} (bootstrap bias)")
+    return _satterthwaite(
+        name, float(mean[0]), [from_vector, from_inputs], [len(refits) - 1, n_units - 1], n_units, level,
+        f"mean over inputs; variance of {len(refits)} refitted vectors plus variance over {n_units} questions; "
+        "Satterthwaite t", warnings,
+    )  # fmt: skip
+
+
+def from_disjoint_folds(
+    folds: np.ndarray, *, question: np.ndarray | None = None, level: float = 0.95, name: str = "mean gap"
+) -> Estimate:
+    """Mean over inputs and over vectors from disjoint training pairs, as two crossed random samples.
+
+    Var = (MS_vector + MS_input − MS_residual) / (F n). The estimand is a vector trained on N / F pairs, not N.
+
+    Parameters
+    ----------
+    folds : array of shape (n_folds, n_inputs)
+        Gaps (or slopes) under each fold's vector.
+    question : array of shape (n_inputs,), optional
+        Twins are averaged within their question first, and questions then count equally.
+    level : float
+    name : str
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    CannotEstimate
+        With fewer than two folds or two questions.
+    """
+    folds = np.atleast_2d(np.asarray(folds, float))
+    sums, sizes = collapse(folds, question)
+    y = sums / sizes
+    f, n = y.shape
+    if f < 2 or n < 2:
+        raise CannotEstimate(f"{f} folds and {n} questions; at least two of each are needed")
+    grand = y.mean()
+    by_fold, by_input = y.mean(axis=1), y.mean(axis=0)
+    residual = y - by_fold[:, None] - by_input + grand
+    ms = [n * by_fold.var(ddof=1), f * by_input.var(ddof=1), (residual**2).sum() / ((f - 1) * (n - 1))]
+    warnings = []
+    parts, dfs = [ms[0] / (f * n), ms[1] / (f * n), -ms[2] / (f * n)], [f - 1, n - 1, (f - 1) * (n - 1)]
+    if sum(parts) < max(parts[:2]):
+        # The subtraction may not take the variance below what either sample alone shows.
+        keep = int(np.argmax(parts[:2]))
+        parts, dfs = [parts[keep]], [dfs[keep]]
+    if f < 5:
+        warnings.append(f"only {f} folds")
+    return _satterthwaite(
+        name, float(grand), parts, dfs, n, level,
+        f"mean over {f} vectors from disjoint pairs and {n} questions, crossed random effects, Satterthwaite t",
+        warnings, ("the estimand is a vector from one fold's pairs, fewer than the full vector's",),
+    )  # fmt: skip
+
+
+def _satterthwaite(
+    name: str,
+    estimate: float,
+    parts: list[float],
+    dfs: list[int],
+    n: int,
+    level: float,
+    method: str,
+    warnings: list[str],
+    assumptions: tuple[str, ...] = (),
+) -> Estimate:
+    check_level(level)
+    variance = sum(parts)
+    if n < 2:
+        low = high = se = float("nan")
+        warnings = [*warnings, "a single question has no variance: no interval"]
+    else:
+        se = float(np.sqrt(variance))
+        weight = sum(part**2 / df for part, df in zip(parts, dfs))
+        df = variance**2 / weight if weight > 0 else np.inf
+        margin = stats.t.ppf((1 + level) / 2, df) * se if se > 0 else 0.0
+        low, high = estimate - margin, estimate + margin
+    return Estimate(
+        name=name,
+        estimate=estimate,
+        se=se,
+        ci_low=float(low),
+        ci_high=float(high),
+        n=n,
+        unit="nat per unit multiplier",
+        level=level,
+        method=method,
+        assumptions=(VECTOR_ERROR_IN, *assumptions),
+        warnings=tuple(warnings),
+    )
+
+
+def _checked(values: np.ndarray, refits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values, refits = np.asarray(values, float), np.asarray(refits, float)
+    if values.ndim != 1 or refits.ndim != 2 or refits.shape[1] != len(values):
+        raise InputError(
+            f"values {values.shape} and refits {refits.shape}: (n_inputs,) and (n_refits, n_inputs) are needed"
+        )
+    if not (np.isfinite(values).all() and np.isfinite(refits).all()):
+        raise InputError("values or refits hold NaN or infinite entries; drop the incomplete inputs first")
+    return values, refits

@@ -1,0 +1,154 @@
+"""How often each unit is drawn: the counts matrix that every bootstrap in steerstats shares.
+
+A resample is a row of multinomial counts over the units of resampling (questions, or datasets), and a
+weighted sum over the units is a matrix product. One draw therefore serves every statistic that is paired on
+the same units. Rows come in chunks, so memory does not grow with the number of resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from steerstats.errors import InputError
+
+CHUNK_BYTES = 16 * 2**20
+
+
+def iter_counts(
+    n_units: int,
+    n_resamples: int,
+    rng: np.random.Generator,
+    *,
+    strata: np.ndarray | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Iterator[np.ndarray]:
+    """Bootstrap counts, chunk by chunk.
+
+    Parameters
+    ----------
+    n_units : int
+        Units of resampling; each resample draws as many, with replacement.
+    n_resamples : int
+        Rows over all chunks.
+    rng : numpy.random.Generator
+        Source of randomness. Unstratified draws use it exactly as `rng.integers(0, n_units, (n_resamples,
+        n_units))` does, which is also how `scipy.stats.bootstrap` draws.
+    strata : array of shape (n_units,), optional
+        Labels; units are drawn within their own stratum, whose size every resample then keeps.
+    chunk_bytes : int
+        Size of one float64 chunk. It does not change the numbers.
+
+    Yields
+    ------
+    ndarray of shape (chunk, n_units), float64
+        Non-negative whole numbers; each row sums to `n_units`.
+
+    Raises
+    ------
+    InputError
+        If there is no unit or no resample, or if `strata` has another length.
+    """
+    if n_units < 1:
+        raise InputError(f"n_units is {n_units}; a bootstrap needs at least one unit")
+    if n_resamples < 1:
+        raise InputError(f"n_resamples is {n_resamples}; a bootstrap needs at least one resample")
+    members = _members(n_units, strata)
+    # A generator per stratum, so that the numbers do not depend on where the chunks are cut.
+    rngs = [rng] if len(members) == 1 else rng.spawn(len(members))
+    rows = max(1, chunk_bytes // (8 * n_units))
+    for start in range(0, n_resamples, rows):
+        size = min(rows, n_resamples - start)
+        counts = np.empty((size, n_units))
+        for stratum, generator in zip(members, rngs):
+            counts[:, stratum] = _draw(len(stratum) if isinstance(stratum, np.ndarray) else n_units, size, generator)
+        yield counts
+
+
+def resampled_sums(
+    columns: np.ndarray,
+    n_resamples: int,
+    rng: np.random.Generator,
+    *,
+    strata: np.ndarray | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> np.ndarray:
+    """Sum of each column over the units of each resample.
+
+    Parameters
+    ----------
+    columns : array of shape (n_units, k)
+        What to sum.
+    n_resamples, rng, strata, chunk_bytes
+        As in `iter_counts`.
+
+    Returns
+    -------
+    ndarray of shape (n_resamples, k)
+    """
+    out = np.empty((n_resamples, columns.shape[1]))
+    start = 0
+    for counts in iter_counts(len(columns), n_resamples, rng, strata=strata, chunk_bytes=chunk_bytes):
+        np.matmul(counts, columns, out=out[start : start + len(counts)])
+        start += len(counts)
+    return out
+
+
+def collapse(values: np.ndarray, unit: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Sum inputs within their unit of resampling, so that twins of one question are drawn together.
+
+    Parameters
+    ----------
+    values : array of shape (..., n_inputs)
+        Finite numbers per input.
+    unit : array of shape (n_inputs,) or None
+        Label of each input's unit; None makes each input its own unit.
+
+    Returns
+    -------
+    sums : ndarray of shape (..., n_units)
+        Units in order of first appearance.
+    sizes : ndarray of shape (n_units,)
+        Inputs per unit.
+
+    Raises
+    ------
+    InputError
+        If `unit` has another length, or a value is not finite.
+    """
+    values = np.asarray(values, dtype=float)
+    n = values.shape[-1]
+    if not np.isfinite(values).all():
+        raise InputError("values hold NaN or infinite entries; drop the incomplete inputs first")
+    if unit is None:
+        return values, np.ones(n)
+    unit = np.asarray(unit)
+    if unit.shape != (n,):
+        raise InputError(f"unit has shape {unit.shape}; one label for each of the {n} inputs is needed")
+    _, first, inverse, sizes = np.unique(unit, return_index=True, return_inverse=True, return_counts=True)
+    appearance = np.argsort(first)
+    if len(sizes) == n:
+        return values, np.ones(n)
+    place = np.empty_like(appearance)
+    place[appearance] = np.arange(len(appearance))
+    order = np.argsort(place[inverse], kind="stable")
+    sizes = sizes[appearance]
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    return np.add.reduceat(values[..., order], starts, axis=-1), sizes.astype(float)
+
+
+def _members(n_units: int, strata: np.ndarray | None) -> list[np.ndarray | slice]:
+    if strata is None:
+        return [slice(None)]
+    strata = np.asarray(strata)
+    if strata.shape != (n_units,):
+        raise InputError(f"strata has shape {strata.shape}; one label for each of the {n_units} units is needed")
+    labels, codes = np.unique(strata, return_inverse=True)
+    return [slice(None)] if len(labels) == 1 else [np.flatnonzero(codes == k) for k in range(len(labels))]
+
+
+def _draw(n: int, rows: int, rng: np.random.Generator) -> np.ndarray:
+    index = rng.integers(0, n, (rows, n))
+    index += (np.arange(rows) * n)[:, None]
+    return np.bincount(index.ravel(), minlength=rows * n).reshape(rows, n)

@@ -1,0 +1,131 @@
+"""Spearman correlations: on the data, inside every resample, and their analytic interval.
+
+Source of the analytic interval: Bonett & Wright (2000, doi:10.1007/BF02294183).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from steerstats.errors import InputError
+from steerstats.resampling.counts import iter_counts
+from steerstats.resampling.intervals import check_level
+
+MIN_FOR_INTERVAL = 8
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Spearman correlation along the last axis, midranks for ties.
+
+    Parameters
+    ----------
+    x, y : array of shape (..., n)
+
+    Returns
+    -------
+    ndarray of shape (...,)
+        NaN where either side is constant or has fewer than two values.
+    """
+    rank_x, rank_y = (stats.rankdata(np.asarray(v, float), axis=-1) for v in (x, y))
+    return correlation(rank_x, rank_y, np.ones_like(rank_x))
+
+
+def weighted_midranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Midranks that each observation has in a sample that holds it `counts` times.
+
+    Parameters
+    ----------
+    values : array of shape (n,)
+    counts : array of shape (n_resamples, n)
+
+    Returns
+    -------
+    ndarray of shape (n_resamples, n)
+        Ranks from 1; where a count is 0 the rank the observation would share, which carries no weight.
+    """
+    _, level = np.unique(values, return_inverse=True)
+    order = np.argsort(level, kind="stable")
+    starts = np.flatnonzero(np.diff(level[order], prepend=-1))
+    tied = np.add.reduceat(counts[:, order], starts, axis=1)
+    ranks = np.cumsum(tied, axis=1) - (tied - 1) / 2
+    return ranks[:, level]
+
+
+def bootstrap_spearman(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    n_resamples: int = 10_000,
+    cluster: np.ndarray | None = None,
+) -> np.ndarray:
+    """Spearman correlation in bootstrap resamples of the observations, or of whole clusters of them.
+
+    Parameters
+    ----------
+    x, y : array of shape (n,)
+        Finite.
+    rng : numpy.random.Generator
+    n_resamples : int
+    cluster : array of shape (n,), optional
+        Label of each observation's cluster (the dataset of a (train, eval) pair); clusters are drawn whole.
+
+    Returns
+    -------
+    ndarray of shape (n_resamples,)
+        NaN where a resample is constant on either side; `quantile_pair` lets those widen the interval.
+    """
+    x, y = paired(x, y)
+    codes = np.arange(len(x)) if cluster is None else np.unique(np.asarray(cluster), return_inverse=True)[1]
+    if codes.shape != x.shape:
+        raise InputError(f"cluster has shape {codes.shape}; one label for each of the {len(x)} observations is needed")
+    out = [
+        correlation(weighted_midranks(x, counts), weighted_midranks(y, counts), counts)
+        for counts in (chunk[:, codes] for chunk in iter_counts(codes.max() + 1, n_resamples, rng))
+    ]
+    return np.concatenate(out)
+
+
+def bonett_wright(rho: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Analytic interval of a Spearman correlation, tanh(atanh ρ ± z √((1 + ρ²/2) / (n − 3))).
+
+    Parameters
+    ----------
+    rho : float
+    n : int
+        Pairs behind it; at least four.
+    level : float
+
+    Returns
+    -------
+    low, high : float
+        NaN with fewer than four pairs, or with |ρ| = 1, where the formula has no width.
+    """
+    check_level(level)
+    if n < 4 or not abs(rho) < 1:
+        return float("nan"), float("nan")
+    margin = stats.norm.ppf((1 + level) / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
+    return float(np.tanh(np.arctanh(rho) - margin)), float(np.tanh(np.arctanh(rho) + margin))
+
+
+def paired(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as finite float vectors of one length, or an InputError."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if x.ndim != 1 or x.shape != y.shape or len(x) == 0:
+        raise InputError(f"x {x.shape} and y {y.shape} must be vectors of one length, not empty")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise InputError("x or y holds NaN or infinite values; drop those pairs first")
+    return x, y
+
+
+def correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    total = weights.sum(axis=-1, keepdims=True)
+    x = x - (weights * x).sum(axis=-1, keepdims=True) / total
+    y = y - (weights * y).sum(axis=-1, keepdims=True) / total
+    wx = weights * x
+    xx, yy, xy = (wx * x).sum(axis=-1), (weights * y * y).sum(axis=-1), (wx * y).sum(axis=-1)
+    # Ranks are halves of whole numbers: any real variance is far above this.
+    constant = (xx < 1e-9) | (yy < 1e-9)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(constant, np.nan, np.clip(xy / np.sqrt(xx * yy), -1, 1))

@@ -1,0 +1,93 @@
+"""Many cells at once: simultaneous bands, and p-values that keep the family-wise error.
+
+Sources: Westfall & Young (1993) for the single step; Romano & Wolf (2005, doi:10.1198/016214504000000539) for
+the step-down.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from steerstats.errors import InputError
+from steerstats.resampling.intervals import check_level, sorted_quantile
+
+
+def max_t_bands(
+    estimate: np.ndarray, se: np.ndarray, t: np.ndarray, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bands that cover every cell at once with the given probability, from the largest |t| of each resample.
+
+    Parameters
+    ----------
+    estimate, se : array of shape (cells,)
+        Cells without a standard error (NaN) are outside the family; cells with a standard error of 0 get a band
+        of no width.
+    t : array of shape (n_resamples, cells)
+        Studentised deviations (`Replicates.t`). An infinite one makes its resample's maximum infinite.
+    level : float
+
+    Returns
+    -------
+    low, high : ndarray of shape (cells,)
+        NaN outside the family; infinite where more than 1 − level of the maxima are.
+    """
+    check_level(level)
+    estimate, se, size = _family(estimate, se, t)
+    use = np.isfinite(se)
+    if not use.any():
+        return np.full(estimate.shape, np.nan), np.full(estimate.shape, np.nan)
+    largest = np.sort(size[:, use].max(axis=1))[None]
+    critical = sorted_quantile(largest, np.array([level]))[0]
+    with np.errstate(invalid="ignore"):
+        margin = np.where(se == 0, 0.0, critical * se)
+    return estimate - margin, estimate + margin
+
+
+def romano_wolf(estimate: np.ndarray, se: np.ndarray, t: np.ndarray, null: float = 0.0) -> np.ndarray:
+    """Step-down p-values of "this cell equals `null`", two-sided, keeping the family-wise error.
+
+    Parameters
+    ----------
+    estimate, se : array of shape (cells,)
+    t : array of shape (n_resamples, cells)
+        As in `max_t_bands`.
+    null : float
+
+    Returns
+    -------
+    ndarray of shape (cells,)
+        At least 1 / (n_resamples + 1); NaN where the standard error is NaN. A cell without variance that
+        differs from the null has the smallest p-value, one that equals it 1.
+    """
+    estimate, se, size = _family(estimate, se, t)
+    p = np.full(estimate.shape, np.nan)
+    use = np.flatnonzero(np.isfinite(se))
+    if use.size == 0:
+        return p
+    difference = np.abs(estimate[use] - null)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        observed = np.where(difference == 0, 0.0, difference / se[use])
+    order = np.argsort(observed, kind="stable")
+    # From the least significant cell up, so that each step's maximum is over the cells not yet rejected.
+    largest = np.zeros(len(size), dtype=size.dtype)
+    stepwise = np.empty(len(use))
+    for k in order:
+        largest = np.maximum(largest, size[:, use[k]])
+        stepwise[k] = (1 + np.count_nonzero(largest >= observed[k])) / (len(size) + 1)
+    if np.isinf(observed).any():
+        # inf >= inf says nothing: a cell without variance is decided by its value alone.
+        stepwise[np.isinf(observed)] = 1 / (len(size) + 1)
+    p[use[order[::-1]]] = np.maximum.accumulate(stepwise[order[::-1]])
+    return p
+
+
+def _family(estimate: np.ndarray, se: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    estimate, se, t = np.asarray(estimate, float), np.asarray(se, float), np.asarray(t)
+    if estimate.shape != se.shape or t.ndim != 2 or t.shape[1:] != estimate.shape:
+        raise InputError(
+            f"estimate {estimate.shape}, se {se.shape} and t {t.shape} do not fit: t is (resamples, cells)"
+        )
+    size = np.abs(t)
+    # An undefined t of a cell in the family is evidence of nothing: it must not shrink the maximum.
+    size[np.isnan(size) & np.isfinite(se)] = np.inf
+    return estimate, se, size
