@@ -24,9 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command("import")(import_)
 
 
-def inspect(
-    cache: CachePath, unit: Annotated[str, typer.Option(help="Show this unit's arrays as well.")] = ""
-) -> None:
+def inspect(cache: CachePath, unit: Annotated[str, typer.Option(help="Show this unit's arrays as well.")] = "") -> None:
     """Show what a cache holds, and what is still missing."""
     from steerstats.cache import CacheReader
 

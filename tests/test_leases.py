@@ -1,0 +1,80 @@
+"""Leases save double work and never stand in the way of a builder whose predecessor died."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cache_builder import leases
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "units").mkdir()
+    return tmp_path
+
+
+def test_a_unit_has_one_living_holder(root):
+    with leases.claim(root, "openness") as held:
+        assert leases.claim(root, "openness") is None
+        other = leases.claim(root, "narcissism")
+        assert other is not None
+        other.release()
+        assert held.path.exists()
+    with leases.claim(root, "openness"):
+        pass
+    assert list((root / "units").iterdir()) == []
+
+
+def test_a_dead_process_leaves_its_unit_at_once(root):
+    script = (
+        "import os, sys; from cache_builder.leases import claim; "
+        "assert claim(sys.argv[1], 'openness'); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(root)], check=False)
+    assert done.returncode == -9
+    assert (root / "units" / ".openness.lease").exists()
+    taken = leases.claim(root, "openness")
+    assert taken is not None
+    taken.release()
+
+
+def test_a_reused_pid_is_not_its_old_holder(root):
+    path = root / "units" / ".openness.lease"
+    path.write_text(json.dumps({"token": "x", "host": leases.socket.gethostname(), "pid": os.getpid(), "started": "1"}))
+    taken = leases.claim(root, "openness")
+    assert taken is not None
+    taken.release()
+
+
+def test_another_host_is_believed_until_its_heart_stops(root):
+    path = root / "units" / ".openness.lease"
+    path.write_text(json.dumps({"token": "x", "host": "elsewhere", "pid": 1}))
+    assert leases.claim(root, "openness") is None
+    old = path.stat().st_mtime - leases.STALE_S - 1
+    os.utime(path, (old, old))
+    taken = leases.claim(root, "openness")
+    assert taken is not None
+    taken.release()
+
+
+def test_the_heart_beats(root, monkeypatch):
+    monkeypatch.setattr(leases, "HEARTBEAT_S", 0.02)
+    with leases.claim(root, "openness") as held:
+        os.utime(held.path, (1, 1))
+        for _ in range(200):
+            if held.path.stat().st_mtime > 1:
+                break
+            leases.time.sleep(0.02)
+        assert held.path.stat().st_mtime > 1
+
+
+def test_releasing_leaves_a_lease_that_was_taken_over(root):
+    held = leases.claim(root, "openness")
+    held.path.write_text(json.dumps({"token": "someone else"}))
+    held.release()
+    assert held.path.exists()
