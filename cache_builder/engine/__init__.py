@@ -1,0 +1,11 @@
+"""A model over a batch of tries: steered answer logits and activations, each distinct prefix computed once.
+
+`Engine(model).run(examples, steering)` is the whole interface; `Example`, `Steering` and `Scores` are what goes
+in and comes out, `Parity` is the proof that the fast path holds for this model.
+"""
+
+from cache_builder.engine.parity import Parity
+from cache_builder.engine.requests import OPERATORS, SCOPES, SCORES, Example, Scores, Steering
+from cache_builder.engine.runner import Engine, count_nodes
+
+__all__ = ["OPERATORS", "SCOPES", "SCORES", "Engine", "Example", "Parity", "Scores", "Steering", "count_nodes"]

@@ -1,0 +1,185 @@
+"""The proof that precedes a build: the trie path against plain one-sequence passes, on this model's real inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from cache_builder.engine.operators import layer_tables
+from cache_builder.engine.plan import Wanted, lay_out
+from cache_builder.engine.requests import Example, Steering
+from cache_builder.packing import Row
+
+if TYPE_CHECKING:
+    from cache_builder.engine.runner import Engine
+
+TOLERANCE_FLOAT32 = 1e-4
+LOW_PRECISION_FACTOR = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How far the trie path is from plain passes, and the path that follows from it.
+
+    Parameters
+    ----------
+    path : str
+        "trie" if it passed, else "plain".
+    passed : bool
+    difference : float
+        Largest difference of answer logits and log-sum-exp between the trie path and one-sequence passes, nats;
+        NaN where the trie path raised an error.
+    tolerance : float
+        Largest difference allowed: 1e-4 in float32; in lower precision three times `plain_difference`, but not
+        less than one rounding step of the largest logit.
+    plain_difference : float
+        The same difference between batched and one-sequence plain passes: the model's own noise.
+    own_difference : float
+        Between one-sequence passes without steering and the model called without any hook. In lower precision
+        this includes the model's own rounding of its logits.
+    activation_difference : float
+        Largest relative difference |a - b| / |b| of activations, middle and last layer.
+    n_examples, n_codes, longest : int
+        Examples and steering codes compared, and the tokens of the longest example.
+    dtype, attention, reason : str
+        `reason` says why the trie path was refused, and is empty otherwise.
+    """
+
+    path: str
+    passed: bool
+    difference: float
+    tolerance: float
+    plain_difference: float
+    own_difference: float
+    activation_difference: float
+    n_examples: int
+    n_codes: int
+    longest: int
+    dtype: str
+    attention: str
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON; NaN becomes None."""
+        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
+
+    def __str__(self) -> str:
+        found = f"largest difference {self.difference:.1e} nats (allowed {self.tolerance:.1e})"
+        if self.passed:
+            return f"trie path: {found}"
+        return f"plain path, slower: the trie path does not hold for this model ({self.reason}; {found})"
+
+
+def compare_paths(engine: Engine, examples: Sequence[Example], steering: Steering | None, n: int = 4) -> Parity:
+    """Run a few examples both ways; see `Engine.prove`.
+
+    Parameters
+    ----------
+    engine : Engine
+    examples, steering
+        Of the build; the longest example and `n - 1` spread over the others are compared.
+    """
+    chosen = [examples[i] for i in _choose(examples, n)]
+    codes = _extreme_codes(steering)
+    layers = tuple(sorted({(engine.n_layers - 1) // 2, engine.n_layers - 1}))
+    wanted = Wanted(first=True, reads=True)
+    single = _one_by_one(engine, chosen, steering, codes, layers)
+    everything = sum(len(ids) for example in chosen for ids in example.options) * (len(codes) + 2)
+    batched = engine._run(chosen, steering, wanted, layers, path="plain", budget=everything, codes=codes)
+    plain_difference = _difference(batched, single, codes)[0]
+    largest = float(np.nanmax(np.abs(single[0])))
+    low = engine.forward.dtype != torch.float32 and engine.forward.dtype != torch.float64
+    tolerance = TOLERANCE_FLOAT32
+    if low:
+        rounding = largest * torch.finfo(engine.forward.dtype).eps
+        tolerance = max(LOW_PRECISION_FACTOR * plain_difference, rounding)
+    reason, difference, activation = "", float("nan"), float("nan")
+    try:
+        trie = engine._run(chosen, steering, wanted, layers, path="trie", codes=codes)
+        difference, activation = _difference(trie, single, codes)
+        limit = tolerance if not low else max(tolerance, LOW_PRECISION_FACTOR * _difference(batched, single, codes)[1])
+        if not difference <= tolerance:
+            reason = "its logits differ"
+        elif not activation <= limit:
+            reason = f"its activations differ by {activation:.1e} of their norm"
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError) as error:
+        reason = f"it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return Parity(
+        path="plain" if reason else "trie",
+        passed=not reason,
+        difference=difference,
+        tolerance=float(tolerance),
+        plain_difference=plain_difference,
+        own_difference=_own_difference(engine, chosen, single[0]),
+        activation_difference=activation,
+        n_examples=len(chosen),
+        n_codes=len(codes),
+        longest=max(len(ids) for example in chosen for ids in example.options),
+        dtype=str(engine.forward.dtype).removeprefix("torch."),
+        attention=str(getattr(engine.forward.config, "_attn_implementation", "")),
+        reason=reason,
+    )
+
+
+def _choose(examples: Sequence[Example], n: int) -> list[int]:
+    longest = int(np.argmax([max(map(len, example.options)) for example in examples]))
+    spread = np.linspace(0, len(examples) - 1, min(max(n - 1, 1), len(examples))).round().astype(int)
+    return sorted({longest, *spread.tolist()})
+
+
+def _extreme_codes(steering: Steering | None) -> np.ndarray:
+    """Codes of the smallest and largest multipliers of the first and last vector."""
+    if steering is None:
+        return np.zeros(0, dtype=np.int64)
+    extremes = [int(np.argmin(steering.multipliers)), int(np.argmax(steering.multipliers))]
+    codes = np.unique(steering.codes[[0, 0, -1, -1], extremes * 2])
+    return codes[codes > 0]
+
+
+def _one_by_one(engine, examples, steering, codes, layers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits, log-sum-exp and activations from passes that hold one sequence each."""
+    tables = layer_tables(steering, engine.forward.places) if steering else {}
+    shape = (len(examples), len(codes) + 1)
+    logits = np.full((*shape, len(examples[0].options)), np.nan, dtype=np.float32)
+    total = np.full(shape, np.nan, dtype=np.float32)
+    reads = np.full((len(examples), max(len(e.reads) for e in examples), len(layers), engine.hidden), np.nan)
+    for i, example in enumerate(examples):
+        for column, code in enumerate([0, *codes]):
+            row = Row(np.array([i]), np.array([code] if code else [], dtype=np.int64), not code, 0)
+            layout = lay_out(examples, steering, row, Wanted(first=True), as_trie=False)
+            output = engine.forward.run(layout, tables)
+            logits[i, column] = output.picked[:, 0].cpu().numpy()
+            total[i, column] = output.logsumexp[0, 0].item()
+        for read, (option, start, stop) in enumerate(example.reads):
+            alone = Example((example.options[option],), example.prompt, example.branch, ((0, start, stop),))
+            row = Row(np.array([0]), np.zeros(0, dtype=np.int64), True, 0)
+            layout = lay_out([alone], None, row, Wanted(first=False, reads=True), as_trie=False)
+            reads[i, read] = engine.forward.run(layout, {}, layers).activations.mean(0).cpu().numpy()
+    return logits, total, reads
+
+
+def _difference(scores, single, codes: np.ndarray) -> tuple[float, float]:
+    """Largest difference of logits and log-sum-exp, and largest relative difference of activations."""
+    columns = [0, *codes]
+    logits, total, reads = single
+    worst = max(
+        float(np.abs(scores.logits[:, columns] - logits).max()),
+        float(np.abs(scores.logsumexp[:, columns] - total).max()),
+    )
+    norm = np.linalg.norm(reads, axis=-1)
+    apart = np.linalg.norm(scores.activations - reads, axis=-1)
+    relative = apart[np.isfinite(norm)] / np.maximum(norm[np.isfinite(norm)], 1e-30)
+    return worst, float(relative.max(initial=0.0))
+
+
+def _own_difference(engine, examples, logits: np.ndarray) -> float:
+    worst = 0.0
+    for i, example in enumerate(examples):
+        own = engine.forward.own_logits(example.options[0][: example.branch])[-1]
+        targets = [int(ids[example.branch]) for ids in example.options]
+        worst = max(worst, float(np.abs(own[targets] - logits[i, 0]).max()))
+    return worst

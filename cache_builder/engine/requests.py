@@ -1,0 +1,241 @@
+"""What is asked of the engine and what it answers: examples, steering, scores. Numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.special import logsumexp
+
+from steerstats.errors import InputError, ModelError
+
+SCOPES = ("last_prompt", "first_answer", "all", "prompt")
+OPERATORS = ("add", "add_keep_norm", "ablate", "ablate_add")
+SCORES = ("logit_difference", "completion_logprob", "completion_logit", "probability", "answer_mass")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One input: the same prompt with each answer option appended, as token ids.
+
+    Parameters
+    ----------
+    options : tuple of int arrays
+        Token ids of prompt and completion together, one array per option, the positive option first.
+    prompt : int
+        Number of prompt tokens: the last prompt token is at `prompt - 1`, the first answer token at `prompt`.
+        A token that straddles the boundary belongs to the answer.
+    branch : int
+        Length of the common prefix: index of the first token at which the options differ.
+    reads : tuple of (option, start, stop)
+        Where unsteered activations are read; the mean over the tokens start..stop-1 of that option. Default:
+        the token at `branch`, of every option.
+
+    Raises
+    ------
+    InputError
+        If the indices do not fit the token ids.
+    """
+
+    options: tuple[np.ndarray, ...]
+    prompt: int
+    branch: int
+    reads: tuple[tuple[int, int, int], ...] | None = None
+
+    def __post_init__(self) -> None:
+        options = tuple(np.asarray(ids, dtype=np.int64) for ids in self.options)
+        object.__setattr__(self, "options", options)
+        if not options or not 1 <= self.prompt <= self.branch:
+            raise InputError(
+                f"an example needs an option and 1 <= prompt <= branch; got {len(options)} options, "
+                f"prompt {self.prompt}, branch {self.branch}"
+            )
+        for index, ids in enumerate(options):
+            if len(ids) < self.branch or not np.array_equal(ids[: self.branch], options[0][: self.branch]):
+                raise InputError(f"option {index} does not share the first {self.branch} tokens with option 0")
+        if self.reads is None:
+            reads = tuple((i, self.branch, self.branch + 1) for i in range(len(options)))
+            object.__setattr__(self, "reads", reads)
+        for option, start, stop in self.reads:
+            if not 0 <= option < len(options) or not 0 <= start < stop <= len(options[option]):
+                raise InputError(f"a read at option {option}, tokens {start}:{stop} lies outside the example")
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """A grid of steering vectors and multipliers, and how they act.
+
+    Parameters
+    ----------
+    directions : float array (n_vectors, n_slots, hidden)
+        One direction for each layer that a vector steers at once (usually one slot).
+    layers : int array (n_vectors, n_slots)
+        Decoder block whose output the slot steers; layer L is `hidden_states[L + 1]`.
+    multipliers : float array (n_multipliers,)
+    operator : str
+        With h the activation, v the direction, u = v/|v| and x the multiplier: "add" is h + x v;
+        "add_keep_norm" is (h + x v) |h| / |h + x v|; "ablate" is h - x (h.u) u (x = 1 removes the direction);
+        "ablate_add" is h - (h.u) u + x v.
+    scope : str
+        Tokens that are steered: "last_prompt" from the last prompt token on, "first_answer" from the first
+        answer token on, "all", or "prompt", its tokens only.
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, a value is not finite, or operator or scope is unknown.
+    """
+
+    directions: np.ndarray
+    layers: np.ndarray
+    multipliers: np.ndarray
+    operator: str = "add"
+    scope: str = "last_prompt"
+
+    def __post_init__(self) -> None:
+        directions = np.asarray(self.directions, dtype=np.float32)
+        layers = np.asarray(self.layers, dtype=np.int64)
+        if directions.ndim == 2:
+            directions = directions[:, None]
+        if layers.ndim < 2:
+            layers = np.broadcast_to(layers.reshape(-1, 1), directions.shape[:2])
+        if directions.ndim != 3 or directions.shape[:2] != layers.shape:
+            raise InputError(
+                f"directions have shape {directions.shape} and layers {layers.shape}; "
+                "they have to be (vectors, slots, hidden) and (vectors, slots)"
+            )
+        if not np.isfinite(directions).all():
+            raise InputError(f"steering vector {int(np.argwhere(~np.isfinite(directions))[0][0])} is not finite")
+        for vector, row in enumerate(layers):
+            if len(set(row.tolist())) < len(row):
+                raise InputError(f"vector {vector} names a layer twice: {row.tolist()}")
+        if self.operator not in OPERATORS:
+            raise InputError(f"operator {self.operator!r} is not one of {', '.join(OPERATORS)}")
+        if self.scope not in SCOPES:
+            raise InputError(f"scope {self.scope!r} is not one of {', '.join(SCOPES)}")
+        if self.operator.startswith("ablate") and not np.linalg.norm(directions, axis=-1).all():
+            raise InputError(f"operator {self.operator!r} needs directions of non-zero norm")
+        multipliers = np.asarray(self.multipliers, dtype=np.float64).reshape(-1)
+        for name, value in (("directions", directions), ("layers", layers), ("multipliers", multipliers)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def codes(self) -> np.ndarray:
+        """Steering code (n_vectors, n_multipliers) of each cell; 0 where nothing is changed.
+
+        A multiplier of zero leaves the unsteered model under every operator but "ablate_add".
+        """
+        codes = np.zeros((len(self.directions), len(self.multipliers)), dtype=np.int64)
+        acting = np.broadcast_to((self.multipliers != 0) | (self.operator == "ablate_add"), codes.shape)
+        codes[acting] = np.arange(1, acting.sum() + 1)
+        return codes
+
+    @property
+    def n_codes(self) -> int:
+        """Number of steering codes, the unsteered code 0 included."""
+        return int(self.codes.max(initial=0)) + 1
+
+    def steered_span(self, example: Example) -> tuple[int, int | None]:
+        """First steered token and one past the last (None: to the end) of an example under the scope."""
+        return {
+            "last_prompt": (example.prompt - 1, None),
+            "first_answer": (example.prompt, None),
+            "all": (0, None),
+            "prompt": (0, example.prompt),
+        }[self.scope]
+
+    def check_acts(self, example: Example, n_layers: int) -> None:
+        """Refuse a scope under which steering cannot reach the position that predicts the answer.
+
+        Raises
+        ------
+        ModelError
+            If slopes would be exactly zero, with the remedy.
+        """
+        start, stop = self.steered_span(example)
+        predicts = example.branch - 1
+        direct = start <= predicts and (stop is None or predicts < stop)
+        by_attention = start <= predicts and int(self.layers.min(initial=n_layers)) < n_layers - 1
+        if not direct and not by_attention:
+            raise ModelError(
+                f"scope {self.scope!r} cannot act: steering begins at token {start}, but token {predicts} already "
+                "predicts the first differing token (the tokenizer joins the opening bracket and the letter?); "
+                "steer from the last prompt token (scope = 'last_prompt')"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What one run of the engine returns. Code 0 is the unsteered model; logits are nats, float32.
+
+    Parameters
+    ----------
+    logits : (n_examples, n_codes, n_options)
+        Logit of each option's first differing token, at the position that predicts it.
+    logsumexp : (n_examples, n_codes)
+        Log-sum-exp over the vocabulary at that position.
+    completion_logit, completion_logprob : (n_examples, n_codes, n_options) or None
+        Sums over all answer tokens, the closing ones included, of raw logits and of log-probabilities.
+    activations : (n_examples, n_reads, n_layers, hidden) or None
+        Unsteered activations at each example's reads; NaN past an example's own number of reads.
+    layers : tuple of int
+        Layers of `activations`.
+    computed, distinct, packed : int
+        Tokens that went through the model (padding included), tokens of one trie over all examples, and tokens
+        without padding.
+    """
+
+    logits: np.ndarray
+    logsumexp: np.ndarray
+    completion_logit: np.ndarray | None = None
+    completion_logprob: np.ndarray | None = None
+    activations: np.ndarray | None = None
+    layers: tuple[int, ...] = ()
+    computed: int = 0
+    distinct: int = 0
+    packed: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+    def propensity(self, score: str = "logit_difference") -> np.ndarray:
+        """One number per example and code, (n_examples, n_codes).
+
+        "logit_difference", "completion_logprob" and "completion_logit" are log odds of the first option against
+        the others (with two options: the difference), in nats. "probability" is the first option's share of
+        the probability of all options; "answer_mass" is the probability of all options together. Both refer
+        to the first differing token.
+        """
+        if score not in SCORES:
+            raise InputError(f"score {score!r} is not one of {', '.join(SCORES)}")
+        if score == "answer_mass":
+            return np.exp(logsumexp(self.logits, axis=2) - self.logsumexp)
+        values = self.logits if score in ("logit_difference", "probability") else getattr(self, score)
+        if values is None:
+            raise InputError(f"score {score!r} needs a run with completions=True")
+        odds = values[..., 0] - logsumexp(values[..., 1:].astype(np.float64), axis=2)
+        return (1 / (1 + np.exp(-odds)) if score == "probability" else odds).astype(np.float32)
+
+
+def check_examples(examples: Sequence[Example], *, first_token: bool) -> None:
+    """Same number of options everywhere, and distinct first differing tokens where they are scored.
+
+    Raises
+    ------
+    InputError
+        Naming the example.
+    """
+    if not examples:
+        raise InputError("no examples to run")
+    for index, example in enumerate(examples):
+        if len(example.options) != len(examples[0].options):
+            raise InputError(
+                f"example {index} has {len(example.options)} options, example 0 has {len(examples[0].options)}"
+            )
+        if not first_token:
+            continue
+        heads = [ids[example.branch] if len(ids) > example.branch else None for ids in example.options]
+        if None in heads or len(set(heads)) < len(heads):
+            raise InputError(
+                f"example {index}: the options' tokens at position {example.branch} are {heads}; every option needs "
+                "one of its own there (is one option the beginning of another?)"
+            )

@@ -1,0 +1,359 @@
+"""The engine: examples, vectors and multipliers in; answer logits and activations out.
+
+Every distinct (prefix, steering) is computed once. A proof on the model's own inputs decides between the trie
+path and the plain path, and rows that do not fit in memory are split and tried again.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from cache_builder.engine.forward import Forward, Output
+from cache_builder.engine.operators import layer_tables
+from cache_builder.engine.parity import Parity, compare_paths
+from cache_builder.engine.plan import COMPLETION, FIRST, Layout, Wanted, demand_of, lay_out
+from cache_builder.engine.requests import Example, Scores, Steering, check_examples
+from cache_builder.packing import Row, pack
+from steerstats.errors import InputError, ModelError
+
+DEFAULT_BUDGET = {"cuda": 4096}
+SMALLEST_BUDGET = 16
+
+
+class Engine:
+    """A causal language model that scores steered examples.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Left as it is; hooks are attached for the length of a forward pass.
+    budget : int, optional
+        Wanted tokens per row; `tune` measures the best. Default: 4096 on CUDA, 512 elsewhere.
+    path : str
+        "auto" (the trie path if `prove` finds it exact, which happens at the first run if not before), "trie"
+        or "plain".
+    flex : bool
+        CUDA FlexAttention instead of a dense mask; see `Forward`.
+
+    Attributes
+    ----------
+    budget : int
+        The budget in use: out-of-memory halves it. Record it, and pass it to a resumed build.
+    ceiling : int or None
+        Tokens per row that memory allowed, once a row did not fit.
+    path : str
+        "trie" or "plain" after a proof.
+    parity : Parity or None
+        The record of the last proof.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, *, budget: int | None = None, path: str = "auto", flex: bool = False
+    ) -> None:
+        if path not in ("auto", "trie", "plain"):
+            raise InputError(f"path {path!r} is not one of auto, trie, plain")
+        self.forward = Forward(model, flex=flex)
+        self.budget = budget or DEFAULT_BUDGET.get(self.forward.device.type, 512)
+        if self.budget < SMALLEST_BUDGET:
+            raise InputError(f"token budget {budget} is below the smallest that is useful, {SMALLEST_BUDGET}")
+        self.ceiling: int | None = None
+        self.path = path
+        self.parity: Parity | None = None
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder blocks."""
+        return len(self.forward.layers)
+
+    @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return self.forward.hidden
+
+    def run(
+        self,
+        examples: Sequence[Example],
+        steering: Steering | None = None,
+        *,
+        completions: bool = False,
+        read_layers: Sequence[int] = (),
+        first: bool = True,
+    ) -> Scores:
+        """Score every example under every steering code, unsteered included, and read activations.
+
+        Parameters
+        ----------
+        examples : sequence of Example
+            All with the same number of options.
+        steering : Steering, optional
+            Without it, only the unsteered model is run.
+        completions : bool
+            Also sum log-probabilities and raw logits over the whole completions.
+        read_layers : sequence of int
+            Layers (0-based decoder blocks) whose outputs are read at each example's `reads`, unsteered.
+        first : bool
+            Score the first differing token. False for a run that only reads.
+
+        Returns
+        -------
+        Scores
+
+        Raises
+        ------
+        InputError
+            If examples and steering do not fit each other or the model.
+        ModelError
+            If a scope cannot act, or not even one sequence fits in memory.
+        """
+        self._check(examples, steering, read_layers, first)
+        if self.path == "auto":
+            self.prove(examples, steering)
+        return self._run(examples, steering, Wanted(first, completions, bool(read_layers)), tuple(read_layers))
+
+    def read_activations(self, examples: Sequence[Example], layers: Sequence[int]) -> np.ndarray:
+        """Unsteered activations (n_examples, n_reads, n_layers, hidden), float32, at each example's reads.
+
+        For training pairs: with the default reads, entry [i, o] is the token of option o that holds the first
+        difference.
+        """
+        return self.run(examples, None, read_layers=layers, first=False).activations
+
+    def prove(self, examples: Sequence[Example], steering: Steering | None = None, n: int = 4) -> Parity:
+        """Compare the trie path with plain one-sequence passes on a few examples, and choose the path.
+
+        Parameters
+        ----------
+        examples : sequence of Example
+            Real inputs; the longest is always among those compared.
+        steering : Steering, optional
+            Vectors of the build; the largest multipliers of the first and the last vector are compared.
+        n : int
+            Number of examples compared.
+
+        Returns
+        -------
+        Parity
+            Also kept as `parity`. A ModelError of the trie path counts as a failed proof, with its text.
+        """
+        self._check(examples, steering, (), False)
+        self.parity = compare_paths(self, examples, steering, n)
+        if self.path == "auto" or not self.parity.passed:
+            self.path = self.parity.path
+        return self.parity
+
+    def tune(
+        self, examples: Sequence[Example], steering: Steering | None = None, budgets: Sequence[int] = (), n: int = 48
+    ) -> dict[int, float]:
+        """Measure examples per second for several budgets on a sample, and keep the best.
+
+        Returns
+        -------
+        dict
+            Examples per second for each budget that fitted in memory.
+        """
+        from time import perf_counter
+
+        cuda = self.forward.device.type == "cuda"
+        budgets = budgets or ((2048, 4096, 8192) if cuda else (256, 512, 1024))
+        step = max(1, len(examples) // n)
+        # Neighbours share prefixes, so that the sample is a run of examples rather than every k-th one.
+        start = (len(examples) - min(n, len(examples))) // 2 if step > 1 else 0
+        sample = examples[start : start + n]
+        self.run(sample[:2], steering)
+        speed = {}
+        for budget in budgets:
+            if self.ceiling is not None and budget > self.ceiling:
+                break
+            self.budget = budget
+            begin = perf_counter()
+            self.run(sample, steering)
+            speed[budget] = len(sample) / (perf_counter() - begin)
+        self.budget = min(max(speed, key=speed.get), self.ceiling or max(speed))
+        return speed
+
+    def _check(
+        self, examples: Sequence[Example], steering: Steering | None, read_layers: Sequence[int], first: bool
+    ) -> None:
+        check_examples(examples, first_token=first)
+        layers = [*read_layers, *(np.unique(steering.layers).tolist() if steering else [])]
+        for layer in layers:
+            if not 0 <= layer < self.n_layers:
+                raise InputError(f"layer {layer} is not in this model; it has 0-{self.n_layers - 1}")
+        if steering is None:
+            return
+        if steering.directions.shape[-1] != self.hidden:
+            raise InputError(
+                f"steering vectors have {steering.directions.shape[-1]} dimensions; the model has {self.hidden}"
+            )
+        for example in examples:
+            steering.check_acts(example, self.n_layers)
+
+    def _run(
+        self,
+        examples: Sequence[Example],
+        steering: Steering | None,
+        wanted: Wanted,
+        read_layers: tuple[int, ...],
+        *,
+        path: str | None = None,
+        budget: int | None = None,
+        codes: np.ndarray | None = None,
+    ) -> Scores:
+        """`run` without checks, on a given path, budget and subset of codes (for the proof)."""
+        as_trie = (path or self.path) == "trie"
+        demand = demand_of(examples, steering, wanted, share=as_trie)
+        if codes is None:
+            codes = np.arange(1, steering.n_codes if steering else 1)
+        tables = layer_tables(steering, self.forward.places) if steering else {}
+        answer = _Answer(examples, steering.n_codes if steering else 1, wanted, read_layers, self.hidden)
+        queue = deque(pack(demand, codes, budget or self.budget, ceiling=self.ceiling, share=as_trie))
+        waiting: deque[tuple[Layout, _Transfer]] = deque()
+        while queue:
+            row = queue.popleft()
+            if self.ceiling is not None and row.size > self.ceiling and row.splittable:
+                queue.extendleft(reversed(self._smaller(demand, row, as_trie)))
+                continue
+            layout = lay_out(examples, steering, row, wanted, as_trie=as_trie, round_to=self._round_to)
+            try:
+                output = self.forward.run(layout, tables, read_layers)
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                self._shrink(row, error)
+                queue.appendleft(row)
+                continue
+            waiting.append((layout, _Transfer(output)))
+            # One row stays in flight while the next is laid out on the host.
+            if len(waiting) > 1:
+                answer.take(*waiting.popleft())
+        while waiting:
+            answer.take(*waiting.popleft())
+        return answer.scores()
+
+    @property
+    def _round_to(self) -> int:
+        return 128 if self.forward.flex else 1
+
+    def _smaller(self, demand, row: Row, as_trie: bool) -> list[Row]:
+        rows = pack(
+            demand,
+            row.codes,
+            min(self.budget, self.ceiling),
+            ceiling=self.ceiling,
+            share=as_trie,
+            base=row.base,
+            subset=row.examples,
+        )
+        if len(rows) > 1:
+            return rows
+        # The estimate would not split it further: halve by hand, so that every retry is really smaller.
+        if len(row.examples) > 1:
+            halves = [(part, row.codes, row.base) for part in np.array_split(row.examples, 2)]
+        else:
+            parts = np.array_split(row.codes, 2)
+            halves = [(row.examples, part, row.base and i == 0) for i, part in enumerate(parts)]
+        return [Row(part, codes, base, (row.size + 1) // 2) for part, codes, base in halves]
+
+    def _shrink(self, row: Row, error: BaseException) -> None:
+        if not row.splittable:
+            raise ModelError(
+                f"one sequence of {row.size} tokens does not fit in the memory of {self.forward.device}; use a "
+                "smaller or quantised model, or several devices"
+            ) from error
+        self.ceiling = max(min(row.size, self.ceiling or row.size) // 2, 1)
+        self.budget = max(min(self.budget, self.ceiling), SMALLEST_BUDGET)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def count_nodes(examples: Sequence[Example], steering: Steering | None, *, completions: bool = False) -> int:
+    """Distinct (prefix, steering) nodes of all examples together: the floor of what has to be computed."""
+    wanted = Wanted(completions=completions)
+    row = Row(np.arange(len(examples)), np.arange(1, steering.n_codes if steering else 1), True, 0)
+    return int(lay_out(examples, steering, row, wanted, as_trie=True).lengths.sum())
+
+
+class _Transfer:
+    """Copies of a forward pass's results on their way to the host; on CUDA without stopping the device."""
+
+    def __init__(self, output: Output) -> None:
+        tensors = [output.picked, output.logsumexp, output.activations]
+        self.event = None
+        if output.picked.device.type == "cuda":
+            self.tensors = [None if t is None else _to_pinned(t) for t in tensors]
+            self.event = torch.cuda.Event()
+            self.event.record()
+        else:
+            self.tensors = [None if t is None else t.cpu() for t in tensors]
+
+    def arrays(self) -> list[np.ndarray | None]:
+        if self.event is not None:
+            self.event.synchronize()
+        return [None if t is None else t.numpy() for t in self.tensors]
+
+
+class _Answer:
+    """The arrays of `Scores`, filled row by row."""
+
+    def __init__(self, examples, n_codes: int, wanted: Wanted, layers: tuple[int, ...], hidden: int) -> None:
+        shape = (len(examples), n_codes, len(examples[0].options))
+        self.layers = layers
+        self.logits = np.full(shape, np.nan, dtype=np.float32)
+        self.logsumexp = np.full(shape[:2], np.nan, dtype=np.float32)
+        self.sums = np.zeros((2, *shape)) if wanted.completions else None
+        self.activations = None
+        if wanted.reads:
+            self.n_reads = max(len(example.reads) for example in examples)
+            self.activations = np.full((len(examples), self.n_reads, len(layers), hidden), np.nan, dtype=np.float32)
+        self.computed = self.packed = 0
+
+    def take(self, layout: Layout, transfer: _Transfer) -> None:
+        picked, total, activations = transfer.arrays()
+        self.computed += layout.token.size
+        self.packed += int(layout.lengths.sum())
+        example, option = layout.score_example[:, None], layout.score_option[:, None]
+        columns = layout.columns[None]
+        first = layout.score_kind == FIRST
+        self.logits[example[first], columns, option[first]] = picked[first]
+        self.logsumexp[example[first], columns] = total[first]
+        if self.sums is not None:
+            rest = layout.score_kind == COMPLETION
+            where = (example[rest], columns, option[rest])
+            np.add.at(self.sums[0], where, picked[rest])
+            np.add.at(self.sums[1], where, picked[rest].astype(np.float64) - total[rest])
+        if activations is not None:
+            slots, which = np.unique(layout.read_slot, axis=0, return_inverse=True)
+            mean = np.zeros((len(slots), *activations.shape[1:]), dtype=np.float32)
+            np.add.at(mean, which.reshape(-1), activations * layout.read_weight[:, None, None])
+            self.activations[slots[:, 0], slots[:, 1]] = mean
+
+    def scores(self) -> Scores:
+        sums = [None, None] if self.sums is None else self.sums.astype(np.float32)
+        return Scores(
+            logits=self.logits,
+            logsumexp=self.logsumexp,
+            completion_logit=sums[0],
+            completion_logprob=sums[1],
+            activations=self.activations,
+            layers=self.layers,
+            computed=self.computed,
+            packed=self.packed,
+        )
+
+
+def _to_pinned(tensor: torch.Tensor) -> torch.Tensor:
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
