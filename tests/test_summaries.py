@@ -1,0 +1,53 @@
+"""Summaries of activations: held out, by question, scale free where they say so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cache_builder.summaries import crossfit_projection, difference_cosine, question_folds
+
+
+def dprime(projection: np.ndarray) -> float:
+    gap = projection[0].mean() - projection[1].mean()
+    return gap / np.sqrt((projection[0].var(ddof=1) + projection[1].var(ddof=1)) / 2)
+
+
+def test_pure_noise_separates_in_sample_and_not_held_out():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(2, 400, 4096)).astype(np.float32)
+    questions = np.array([f"q{k}" for k in range(400)])
+    mean = (noise[0] - noise[1]).mean(axis=0)
+    assert dprime(noise @ (mean / np.linalg.norm(mean))) > 3
+    assert abs(dprime(crossfit_projection(noise, questions, 5, 0))) < 0.3
+
+
+def test_each_projection_uses_only_other_questions():
+    rng = np.random.default_rng(1)
+    activation = rng.normal(size=(2, 30, 6))
+    questions = np.array([f"q{k // 3}" for k in range(30)])
+    fold = question_folds(questions, 4, 7)
+    got = crossfit_projection(activation, questions, 4, 7)
+    for pair in range(30):
+        rest = fold != fold[pair]
+        direction = (activation[0, rest] - activation[1, rest]).mean(axis=0)
+        expected = activation[:, pair] @ direction / np.linalg.norm(direction)
+        np.testing.assert_allclose(got[:, pair], expected, rtol=1e-5)
+
+
+def test_folds_keep_questions_together_and_balance():
+    questions = np.array([f"q{k % 25}" for k in range(100)])
+    fold = question_folds(questions, 5, 0)
+    assert all(len(set(fold[questions == q])) == 1 for q in set(questions))
+    assert np.bincount(fold).tolist() == [20] * 5
+    assert (question_folds(questions, 5, 1) != fold).any()
+
+
+def test_one_question_has_no_held_out_projection():
+    assert not crossfit_projection(np.ones((2, 3, 4)), np.array(["q"] * 3), 5, 0).any()
+
+
+def test_cosine_ignores_length_and_defines_zero():
+    rows = np.array([[2.0, 0.0], [0.0, 3.0], [0.0, 0.0], [-1.0, 1.0]])
+    assert difference_cosine(rows, np.array([5.0, 0.0])) == pytest.approx([1, 0, 0, -np.sqrt(0.5)])
+    assert not difference_cosine(rows, np.zeros(2)).any()
