@@ -148,7 +148,7 @@ def test_missing_curve_is_named_by_its_coordinates():
 
 def test_unplanned_cells_are_nan_and_planned_ones_are_still_checked():
     y = curves(3, 2, 4)
-    y[0] = np.nan
+    y[0, 0] = np.nan
     fit = fit_steerability(y, GRID, planned=np.array([False, True]))
     assert np.isnan(fit.slope[0]).all()
     np.testing.assert_allclose(fit.slope[1], np.polyfit(GRID, y[1].T, 1)[0])
@@ -244,6 +244,17 @@ def test_clustered_share_covers_where_counting_twins_twice_does_not():
         naive += plain.ci_low <= 0.5 <= plain.ci_high
     assert 0.93 <= hits / 600 <= 0.985
     assert naive / 600 < 0.90
+
+
+def test_effective_size_of_a_share_by_hand():
+    inside = np.array([1, 1, 0, 0, 0, 1, 0, 0, 1, 0])
+    questions = [0, 0, 1, 1, 1, 2, 3, 3, 4, 4]
+    sums = np.bincount(questions, weights=inside - 0.4)
+    design = (5 / 4 * (sums @ sums) / 100) / (0.4 * 0.6 / 9)
+    effective = 10 / design * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 4)) ** 2
+    low, high = proportion_confint(0.4 * effective, effective, method="wilson")
+    share = anti_steerable(np.where(inside, -1, 1), questions=questions)["negative"]
+    np.testing.assert_allclose([share.ci_low, share.ci_high], [low, high])
 
 
 def test_negative_error_is_refused():
@@ -424,6 +435,8 @@ def test_linearity_counts_twins_once():
     )
     assert double.t_squared == pytest.approx(single.t_squared)
     assert (double.n, double.n_questions) == (80, 40)
+    uneven = linearity_test(np.concatenate([y, y[:10]]), GRID, questions=[*range(40), *range(10)])
+    assert uneven.t_squared == pytest.approx(single.t_squared)
 
 
 def test_linearity_edges():

@@ -1,0 +1,265 @@
+"""What measurement noise does to per-input slopes, from real replicates only: refitted vectors or paraphrases.
+
+Residuals of a propensity curve are lack of fit, and A/B order is an effect: neither is a replicate, and without
+replicates every function here raises. A shift that all inputs share (a refitted vector that is stronger throughout)
+does not blur the differences between inputs; it is reported apart and belongs in the interval of the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from steerstats.distribution import group_codes, wilson_interval
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.results import Estimate, Result
+
+Kind = Literal["refits", "paraphrases"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability(Result):
+    """How much of the spread of the measured slopes is a difference between inputs.
+
+    Parameters
+    ----------
+    reliability : Estimate
+        1 − noise variance / variance of the measured slopes; below 0 where the noise is the larger.
+    sd_measured, sd_noise, sd_true : float
+        SD over inputs of the measured slopes, of their noise, and √max(difference of squares, 0); nats per unit
+        multiplier.
+    sd_shared : float
+        SD over replicates of the shift that all inputs share, for the slope of one replicate. It is part of the
+        error of the mean, not of the reliability.
+    measured, shrunken : ndarray (n,)
+        The slopes, and the same drawn toward their mean by the reliability (clipped to [0, 1]): the best linear
+        prediction of each noise-free slope.
+    ceiling_correlation, ceiling_r2 : float
+        Largest correlation, and R², that a perfect noise-free predictor can reach with the measured slopes.
+    n_replicates : int
+    kind : str
+    """
+
+    reliability: Estimate
+    sd_measured: float
+    sd_noise: float
+    sd_true: float
+    sd_shared: float
+    measured: np.ndarray
+    shrunken: np.ndarray
+    ceiling_correlation: float
+    ceiling_r2: float
+    n_replicates: int
+    kind: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row: the reliability with its interval, the components, the ceilings, the counts."""
+        names = ["sd_measured", "sd_noise", "sd_true", "sd_shared", "ceiling_correlation", "ceiling_r2"]
+        columns = {name: getattr(self, name) for name in [*names, "n_replicates", "kind"]}
+        return self.reliability.to_frame().assign(**columns)
+
+
+def slope_reliability(
+    replicates: np.ndarray,
+    *,
+    kind: Kind,
+    slopes: np.ndarray | None = None,
+    questions: Sequence | None = None,
+    level: float = 0.95,
+) -> Reliability:
+    """Reliability of per-input slopes from a replicate axis.
+
+    Parameters
+    ----------
+    replicates : array (R, n)
+        Slopes of the same n inputs in R replicates, R ≥ 2, nats per unit multiplier.
+    kind : "refits" or "paraphrases"
+        Bootstrap refits of the vector scatter about the full-data vector as it does about the truth: they estimate
+        the noise of `slopes` and are never averaged, V = var(s_i), noise = MS(input × refit). Paraphrases are
+        independent measurements: the measured slope is their mean, V = MS(inputs)/R, noise = MS(input × paraphrase)/R.
+    slopes : array (n,)
+        Slopes under the full-data vector; needed for refits, refused for paraphrases.
+    questions : sequence (n,), optional
+
+    Returns
+    -------
+    Reliability
+        Interval: jackknife of log(noise/V) by question and by replicate, the two variances added, Satterthwaite t.
+
+    Raises
+    ------
+    CannotEstimate
+        Without at least two replicates and three questions, or when measured slopes do not vary.
+    """
+    z, s = _check(replicates, slopes, kind)
+    codes, groups = group_codes(questions, z.shape[1])
+    if groups < 3:
+        raise CannotEstimate(f"{groups} questions: a reliability needs at least 3")
+    measured, variance, noise = _components(z, s)
+    if variance <= (16 * np.finfo(float).eps * np.abs(measured).max()) ** 2:
+        raise CannotEstimate("the measured slopes are all equal: a reliability is not defined")
+    value, warnings = 1 - noise / variance, []
+    clipped = float(np.clip(value, 0, 1))
+    if clipped != value:
+        warnings.append("the noise is at least as large as the spread of the slopes: reliability below 0, used as 0")
+    low, high = _ratio_limits(z, s, codes, groups, level, warnings)
+    shared = z.mean(axis=1).var(ddof=1)
+    reliability = Estimate(
+        name="reliability",
+        estimate=float(value),
+        ci_low=float(1 - high),
+        ci_high=float(1 - low),
+        n=groups,
+        level=level,
+        method=f"1 − noise/variance from {len(z)} {kind}, jackknife by question and replicate",
+    )
+    return Reliability(
+        reliability=reliability,
+        sd_measured=float(np.sqrt(variance)),
+        sd_noise=float(np.sqrt(noise)),
+        sd_true=float(np.sqrt(max(variance - noise, 0.0))),
+        sd_shared=float(np.sqrt(shared)),
+        measured=measured,
+        shrunken=measured.mean() + clipped * (measured - measured.mean()),
+        ceiling_correlation=float(np.sqrt(clipped)),
+        ceiling_r2=clipped,
+        n_replicates=len(z),
+        kind=kind,
+        method=reliability.method,
+        assumptions=("noise has one variance over inputs", "replicates are exchangeable", "questions are independent"),
+        warnings=tuple(warnings),
+    )
+
+
+def corrected_anti_steerable(
+    replicates: np.ndarray,
+    *,
+    kind: Kind,
+    rng: np.random.Generator,
+    slopes: np.ndarray | None = None,
+    questions: Sequence | None = None,
+    n_resamples: int = 1000,
+    level: float = 0.95,
+) -> Estimate:
+    """Share of inputs whose noise-free slope is negative.
+
+    Slopes are drawn toward their mean by √reliability, so that their variance is that of the noise-free slopes
+    (Louis 1984, doi:10.1080/01621459.1984.10478062; shrinking by the reliability itself would narrow them too far),
+    and counted. Interval: Wilson's, its n the size that matches the variance over a bootstrap of questions and
+    replicates (never above n, so that a share of 0 keeps an interval).
+
+    Raises
+    ------
+    CannotEstimate
+        As `slope_reliability`.
+    """
+    fitted = slope_reliability(replicates, kind=kind, slopes=slopes, questions=questions, level=level)
+    z, s = _check(replicates, slopes, kind)
+    codes, groups = group_codes(questions, z.shape[1])
+    members = [np.flatnonzero(codes == g) for g in range(groups)]
+    share = _negative_share(z, s)
+    draws = np.empty(n_resamples)
+    for b in range(n_resamples):
+        inputs = np.concatenate([members[g] for g in rng.integers(groups, size=groups)])
+        rows = rng.integers(len(z), size=len(z))
+        # A drawn set that holds one replicate only says nothing of noise; draw again.
+        while (rows == rows[0]).all():
+            rows = rng.integers(len(z), size=len(z))
+        draws[b] = _negative_share(z[np.ix_(rows, inputs)], None if s is None else s[inputs])
+    sizes = np.bincount(codes)
+    most = z.shape[1] ** 2 / float(sizes @ sizes) if share in (0.0, 1.0) else float(z.shape[1])
+    spread = draws.var(ddof=1)
+    effective = min(share * (1 - share) / spread, most) if spread > 0 and 0 < share < 1 else most
+    low, high = wilson_interval(share, effective, level)
+    return Estimate(
+        name="anti_steerable_corrected",
+        estimate=share,
+        ci_low=low,
+        ci_high=high,
+        n=groups,
+        level=level,
+        method=f"share below 0 of slopes drawn in by √reliability ({len(z)} {kind}); Wilson, bootstrap effective n",
+        assumptions=("noise-free slopes have the shape of the measured ones", *fitted.assumptions),
+        warnings=fitted.warnings,
+    )
+
+
+def correlation_ceiling(reliability_a: float, reliability_b: float = 1.0) -> float:
+    """Largest correlation two measured quantities can show, √(reliability_a · reliability_b) (Spearman 1904)."""
+    for name, value in [("reliability_a", reliability_a), ("reliability_b", reliability_b)]:
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} is {value!r}; a reliability lies in [0, 1]")
+    return float(np.sqrt(reliability_a * reliability_b))
+
+
+def _check(replicates: np.ndarray, slopes: np.ndarray | None, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
+    if kind not in ("refits", "paraphrases"):
+        raise InputError(f"kind is {kind!r}; it has to be 'refits' or 'paraphrases'")
+    z = np.asarray(replicates, dtype=float)
+    if z.ndim != 2 or z.shape[0] < 2:
+        raise CannotEstimate(
+            f"replicates have shape {z.shape}: noise corrections need at least two refitted vectors or paraphrases, "
+            "shape (R, n inputs); residuals of the line are lack of fit and cannot stand in"
+        )
+    if not np.isfinite(z).all():
+        r, i = np.argwhere(~np.isfinite(z))[0]
+        raise InputError(f"replicates[{r}, {i}] is {z[r, i]}; every slope has to be finite")
+    if kind == "paraphrases":
+        if slopes is not None:
+            raise InputError("slopes were given with paraphrases; their measured slope is the mean of the replicates")
+        return z, None
+    s = None if slopes is None else np.asarray(slopes, dtype=float)
+    if s is None or s.shape != z.shape[1:] or not np.isfinite(s).all():
+        got = None if s is None else s.shape
+        raise InputError(f"slopes are {got}; refits need the {z.shape[1]} finite slopes of the full-data vector")
+    return z, s
+
+
+def _components(z: np.ndarray, s: np.ndarray | None) -> tuple[np.ndarray, float, float]:
+    """Measured slopes, their variance over inputs, and the noise in that variance."""
+    replicates, n = z.shape
+    apart = z - z.mean(axis=0) - z.mean(axis=1, keepdims=True) + z.mean()
+    noise = float((apart**2).sum() / ((replicates - 1) * (n - 1)))
+    if s is None:
+        mean = z.mean(axis=0)
+        return mean, float(mean.var(ddof=1)), noise / replicates
+    return s, float(s.var(ddof=1)), noise
+
+
+def _ratio_limits(
+    z: np.ndarray, s: np.ndarray | None, codes: np.ndarray, groups: int, level: float, warnings: list[str]
+) -> tuple[float, float]:
+    def log_ratio(rows: np.ndarray, inputs: np.ndarray) -> float:
+        _, variance, noise = _components(z[np.ix_(rows, inputs)], None if s is None else s[inputs])
+        # Deleting a paraphrase must not change the estimand: the noise is that of the mean of all of them.
+        factor = rows.size / len(z) if s is None else 1.0
+        true = variance - noise
+        return np.log(noise * factor) - np.log(max(true + noise * factor, 1e-300)) if noise > 0 else -np.inf
+
+    rows, inputs = np.arange(len(z)), np.arange(z.shape[1])
+    centre = log_ratio(rows, inputs)
+    by_question = np.array([log_ratio(rows, inputs[codes != g]) for g in range(groups)])
+    by_replicate = np.array([])
+    if len(z) > 2:
+        by_replicate = np.array([log_ratio(rows[rows != r], inputs) for r in rows])
+    else:
+        warnings.append("two replicates: the interval takes them as given")
+    parts = [by for by in (by_question, by_replicate) if by.size]
+    if not all(np.isfinite(by).all() for by in (*parts, np.array([centre]))):
+        warnings.append("no noise at all between replicates: no interval")
+        return float("nan"), float("nan")
+    variances = np.array([(by.size - 1) ** 2 / by.size * by.var(ddof=1) for by in parts])
+    df = variances.sum() ** 2 / sum(v**2 / (by.size - 1) for v, by in zip(variances, parts))
+    half = stats.t.ppf((1 + level) / 2, df) * np.sqrt(variances.sum())
+    return float(np.exp(centre - half)), float(np.exp(centre + half))
+
+
+def _negative_share(z: np.ndarray, s: np.ndarray | None) -> float:
+    measured, variance, noise = _components(z, s)
+    keep = np.sqrt(np.clip(1 - noise / variance, 0, 1)) if variance > 0 else 0.0
+    return float(np.mean(measured.mean() + keep * (measured - measured.mean()) < 0))

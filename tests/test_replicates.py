@@ -1,0 +1,152 @@
+"""Noise corrections: they recover a known truth from real replicates, and refuse to work without any."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.replicates import corrected_anti_steerable, correlation_ceiling, slope_reliability
+
+
+def simulated(kind: str, rng: np.random.Generator, *, replicates: int = 8, n: int = 60, noise: float = 0.5) -> dict:
+    truth = 1 + rng.normal(size=n)
+    shift = 0.4 * rng.normal(size=(replicates, 1))
+    scatter = noise * rng.normal(size=(replicates, n))
+    if kind == "paraphrases":
+        return {"kind": kind, "replicates": truth + shift + scatter}
+    slopes = truth + 0.4 * rng.normal() + noise * rng.normal(size=n)
+    return {"kind": kind, "slopes": slopes, "replicates": slopes + shift + scatter}
+
+
+def test_components_agree_with_two_way_anova():
+    data = simulated("paraphrases", np.random.default_rng(0), replicates=4, n=12)
+    z = data["replicates"]
+    fit = slope_reliability(**data)
+    inputs = 4 * z.mean(axis=0).var(ddof=1)
+    total = ((z - z.mean()) ** 2).sum() - 11 * inputs - 12 * 3 * z.mean(axis=1).var(ddof=1)
+    assert fit.reliability.estimate == pytest.approx(1 - (total / 33) / inputs)
+    assert fit.sd_noise == pytest.approx(np.sqrt(total / 33 / 4))
+    assert fit.sd_shared == pytest.approx(z.mean(axis=1).std(ddof=1))
+    np.testing.assert_allclose(fit.measured, z.mean(axis=0))
+
+
+@pytest.mark.parametrize(("kind", "truth"), [("paraphrases", 1 - (0.25 / 8) / (1 + 0.25 / 8)), ("refits", 0.8)])
+def test_reliability_covers_and_refits_are_not_averaged(kind, truth):
+    rng = np.random.default_rng(1)
+    fits = [slope_reliability(**simulated(kind, rng)).reliability for _ in range(150)]
+    assert np.mean([fit.estimate for fit in fits]) == pytest.approx(truth, abs=0.015)
+    assert 0.90 <= np.mean([fit.ci_low <= truth <= fit.ci_high for fit in fits]) <= 0.995
+
+
+def test_shrunken_slopes_are_nearer_the_truth_than_the_measured_ones():
+    rng = np.random.default_rng(2)
+    truth = rng.normal(size=400)
+    slopes = truth + rng.normal(size=400)
+    fit = slope_reliability(slopes + rng.normal(size=(10, 400)), kind="refits", slopes=slopes)
+    assert np.mean((fit.shrunken - truth) ** 2) < 0.65 * np.mean((slopes - truth) ** 2)
+    assert fit.shrunken.mean() == pytest.approx(slopes.mean())
+    assert np.corrcoef(truth, slopes)[0, 1] == pytest.approx(fit.ceiling_correlation, abs=0.05)
+
+
+@pytest.mark.parametrize("kind", ["paraphrases", "refits"])
+def test_corrected_share_recovers_what_noise_inflates(kind):
+    rng = np.random.default_rng(3)
+    wanted, raw, corrected, hits = stats.norm.cdf(-1), [], [], 0
+    for _ in range(40):
+        data = simulated(kind, rng, n=150, replicates=4, noise=1.0)
+        slopes = data.get("slopes", data["replicates"].mean(axis=0))
+        offset = slopes.mean() - 1  # the shared shift moves the share itself
+        data["replicates"] = data["replicates"] - offset
+        if "slopes" in data:
+            data["slopes"] = data["slopes"] - offset
+        share = corrected_anti_steerable(**data, rng=rng, n_resamples=100)
+        raw.append(np.mean(slopes - offset < 0))
+        corrected.append(share.estimate)
+        hits += share.ci_low <= wanted <= share.ci_high
+    assert abs(np.mean(corrected) - wanted) < 0.4 * abs(np.mean(raw) - wanted)
+    assert hits >= 36
+
+
+def test_corrected_share_of_zero_keeps_an_interval():
+    rng = np.random.default_rng(4)
+    z = 9 + rng.normal(size=40) + 0.1 * rng.normal(size=(5, 40))
+    share = corrected_anti_steerable(z, kind="paraphrases", rng=rng, n_resamples=50)
+    assert (share.estimate, share.ci_low) == (0, 0)
+    assert 0.05 < share.ci_high < 0.15
+
+
+@given(scale=st.floats(0.01, 100), sign=st.sampled_from([-1, 1]), shift=st.floats(-5, 5), seed=st.integers(0, 50))
+@settings(max_examples=25, deadline=None)
+def test_reliability_ignores_units_sign_shared_shifts_and_order(scale, sign, shift, seed):
+    rng = np.random.default_rng(seed)
+    data = simulated("refits", rng, n=12, replicates=3)
+    fit = slope_reliability(**data)
+    order = rng.permutation(12)
+    moved = slope_reliability(
+        sign * scale * data["replicates"][::-1, order] + np.array([[shift], [0], [2]]),
+        kind="refits",
+        slopes=sign * scale * data["slopes"][order] - shift,
+    )
+    for name in ("estimate", "ci_low", "ci_high"):
+        assert getattr(moved.reliability, name) == pytest.approx(getattr(fit.reliability, name), rel=1e-6, abs=1e-8)
+
+
+def test_twins_are_left_out_together():
+    rng = np.random.default_rng(5)
+    data = simulated("paraphrases", rng, n=40)
+    twice = np.repeat(data["replicates"], 2, axis=1)
+    plain = slope_reliability(**data).reliability
+    clustered = slope_reliability(twice, kind="paraphrases", questions=np.repeat(range(40), 2)).reliability
+    naive = slope_reliability(twice, kind="paraphrases").reliability
+    width, wide, narrow = (e.ci_high - e.ci_low for e in (plain, clustered, naive))
+    assert wide == pytest.approx(width, rel=0.1)
+    assert narrow < 0.9 * width
+
+
+@pytest.mark.parametrize("replicates", [np.ones(9), np.ones((1, 9))])
+def test_without_replicates_there_is_a_named_error(replicates):
+    for call in (
+        lambda: slope_reliability(replicates, kind="paraphrases"),
+        lambda: corrected_anti_steerable(replicates, kind="paraphrases", rng=np.random.default_rng(0)),
+    ):
+        with pytest.raises(CannotEstimate, match="at least two refitted vectors or paraphrases"):
+            call()
+
+
+def test_edges_are_named():
+    rng = np.random.default_rng(6)
+    z = rng.normal(size=(3, 9))
+    with pytest.raises(InputError, match="kind is 'orders'"):
+        slope_reliability(z, kind="orders")
+    with pytest.raises(InputError, match="slopes are None"):
+        slope_reliability(z, kind="refits")
+    with pytest.raises(InputError, match="mean of the replicates"):
+        slope_reliability(z, kind="paraphrases", slopes=z[0])
+    with pytest.raises(CannotEstimate, match="2 questions"):
+        slope_reliability(z[:, :2], kind="paraphrases")
+    with pytest.raises(CannotEstimate, match="all equal"):
+        slope_reliability(z, kind="refits", slopes=np.ones(9))
+    with pytest.raises(InputError, match=r"replicates\[1, 2\] is nan"):
+        slope_reliability(np.where((np.arange(3)[:, None] == 1) & (np.arange(9) == 2), np.nan, z), kind="paraphrases")
+    noisy = slope_reliability(10 * z, kind="refits", slopes=z[0])
+    assert noisy.reliability.estimate < 0
+    assert noisy.ceiling_r2 == 0
+    assert "below 0" in noisy.warnings[0]
+    np.testing.assert_allclose(noisy.shrunken, z[0].mean())
+    silent = slope_reliability(z[0] + np.zeros((2, 9)), kind="paraphrases")
+    assert silent.reliability.estimate == 1
+    assert np.isnan(silent.reliability.ci_low)
+    assert {
+        "two replicates: the interval takes them as given",
+        "no noise at all between replicates: no interval",
+    } <= set(silent.warnings)
+
+
+def test_ceiling_is_the_root_of_both_reliabilities():
+    assert correlation_ceiling(0.81, 0.25) == pytest.approx(0.45)
+    with pytest.raises(InputError, match=r"reliability_a is 1.2"):
+        correlation_ceiling(1.2)
