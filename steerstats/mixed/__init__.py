@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from steerstats.mixed.closed_form import ClosedForm, closed_form
+from steerstats.mixed.fit import fit_mixed
+from steerstats.mixed.result import MixedFit, VarianceComponents
 from steerstats.mixed.robust import RobustFit, hc2_bell_mccaffrey
 
-__all__ = ["RobustFit", "hc2_bell_mccaffrey"]
+__all__ = [
+    "ClosedForm",
+    "MixedFit",
+    "RobustFit",
+    "VarianceComponents",
+    "closed_form",
+    "fit_mixed",
+    "hc2_bell_mccaffrey",
+]

@@ -84,3 +84,14 @@ def t_statistic(
         statistic = np.where(nought, np.nan, estimate / se)
         p = 2 * stats.t.sf(np.abs(statistic), df)
     return statistic, p
+
+
+def relative_cholesky(psi: np.ndarray) -> np.ndarray:
+    """Lower factor of a positive semi-definite matrix, zero columns where it has no rank left."""
+    q = len(psi)
+    factor = np.zeros_like(psi)
+    for k in range(q):
+        left = psi[k:, k] - factor[k:, :k] @ factor[k, :k]
+        if left[0] > 1e-14 * max(psi[k, k], 0):
+            factor[k:, k] = left / np.sqrt(left[0])
+    return factor

@@ -1,0 +1,331 @@
+"""The exact maximum of a mixed model in which every input has the same complete design: no optimiser.
+
+With rotated coefficients T = Y Q (Z = QR) the likelihood splits into a within part that knows only sigma^2 and a
+between part with covariance Sigma_T = R Psi R' + sigma^2 I. The eigenvectors of T's residual scatter are those of
+the optimum, Psi >= 0 becomes theta_k >= sigma^2, and pooling the eigenvalues that violate it is the boundary
+solution. Array functions; `steerstats.mixed.fit_mixed` puts a formula in front of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from scipy.linalg import solve_triangular
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.mixed.arrays import aliased_columns, as_finite, relative_cholesky, t_statistic
+from steerstats.results import Result
+
+SINGULAR_TOLERANCE = 1e-4  # on the diagonal of the relative Cholesky factor, as in lme4's isSingular
+
+
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """Variance components of one unstructured term, on the rotated scale, as `solve_components` finds them.
+
+    Parameters
+    ----------
+    psi : ndarray, shape (q, q)
+        Psi on the rotated scale, R Psi R'.
+    sigma2 : float
+        Residual variance, nats squared.
+    rank : int
+        Rank of Psi: q less the number of pooled eigenvalues.
+    """
+
+    psi: np.ndarray
+    sigma2: float
+    rank: int
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Sigma_T = R Psi R' + sigma^2 I, shape (q, q)."""
+        return self.psi + self.sigma2 * np.eye(len(self.psi))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedForm(Result):
+    """A mixed model y_i = Z (Gamma' w_i + b_i) + e_i, b_i ~ N(0, Psi), in closed form.
+
+    Parameters
+    ----------
+    rows, columns : tuple of str
+        Names of the p columns of W that were kept, and of the q columns of Z.
+    coefficients, se, se_model : ndarray, shape (p, q)
+        Gamma in nats per unit of W and Z; its standard errors from the unconstrained S/(N - p) (exact t on
+        N - p, on the boundary too), and those of the constrained model (lme4's).
+    psi : ndarray, shape (q, q)
+        Covariance of the random effects.
+    sigma2 : float
+        Residual variance: lack of fit for deterministic logits, not sampling noise.
+    scatter : ndarray, shape (q, q)
+        S = E'E, cross-products of the between-input residuals of the per-input coefficients.
+    gram_inverse : ndarray, shape (p, p)
+        (W'W)^-1.
+    df : int
+        N - p.
+    criterion : float
+        REML criterion or deviance, as lme4 defines them; -inf for exactly linear data.
+    reml, singular : bool
+        `singular`: parity with lme4's isSingular. It says that Psi is on the boundary of the parameter space
+        given sigma^2, not that inputs do not differ.
+    rank : int
+        Rank of Psi.
+    aliased : tuple of str
+        Columns of W that were dropped.
+    n_groups, n_obs : int
+    level : float
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    coefficients: np.ndarray
+    se: np.ndarray
+    se_model: np.ndarray
+    psi: np.ndarray
+    sigma2: float
+    scatter: np.ndarray
+    gram_inverse: np.ndarray
+    df: int
+    criterion: float
+    reml: bool
+    singular: bool
+    rank: int
+    aliased: tuple[str, ...]
+    n_groups: int
+    n_obs: int
+    scale: float
+    level: float = 0.95
+    se_type: str = "unconstrained S/(N-p)"
+
+    @property
+    def log_likelihood(self) -> float:
+        """Half the negative criterion: the restricted log-likelihood under REML."""
+        return -self.criterion / 2
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per fixed effect: term, estimate, se, df, statistic, p, ci_low, ci_high, se_type."""
+        statistic, p = t_statistic(self.coefficients, self.se, self.df, self.scale)
+        half = stats.t.ppf((1 + self.level) / 2, self.df) * self.se
+        terms = [join_terms(row, column) for column in self.columns for row in self.rows]
+        values = {
+            "estimate": self.coefficients,
+            "se": self.se,
+            "df": np.full(self.se.shape, float(self.df)),
+            "statistic": statistic,
+            "p": p,
+            "ci_low": self.coefficients - half,
+            "ci_high": self.coefficients + half,
+        }
+        frame = pd.DataFrame({"term": terms} | {name: array.T.ravel() for name, array in values.items()})
+        return frame.assign(se_type=self.se_type)
+
+
+def closed_form(
+    Y: np.ndarray,
+    Z: np.ndarray,
+    W: np.ndarray,
+    *,
+    reml: bool = True,
+    row_names: Sequence[str] | None = None,
+    column_names: Sequence[str] | None = None,
+    level: float = 0.95,
+) -> ClosedForm:
+    r"""Fit y_i = Z(\Gamma'w_i + b_i) + e_i exactly, boundary included.
+
+    Parameters
+    ----------
+    Y : ndarray, shape (N, m)
+        Propensities in nats of N inputs at the same m multipliers.
+    Z : ndarray, shape (m, q)
+        Design within an input, for instance 1 and lambda. All its columns have random effects.
+    W : ndarray, shape (N, p)
+        Design between inputs, intercept included by the caller. Each column interacts with all of Z.
+    reml : bool
+        Restricted maximum likelihood, or maximum likelihood.
+    row_names, column_names : sequence of str, optional
+        Names of the columns of W and of Z; "Intercept" is left out of joint names.
+    level : float
+        Nominal coverage of the intervals.
+
+    Returns
+    -------
+    ClosedForm
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, a value is not finite, or columns of Z are aliased.
+    CannotEstimate
+        If m = q (the residual cannot be told from the random effects) or N = p.
+
+    Notes
+    -----
+    :math:`-2\ell = N(m-q)\log\sigma^2 + RSS/\sigma^2 + \nu\log|\Sigma| + \mathrm{tr}(\Sigma^{-1}S)` + constant,
+    :math:`\nu = N - p` under REML and N under ML: the growth-curve model of Potthoff and Roy (1964),
+    doi:10.1093/biomet/51.3-4.313, with covariance :math:`Z\Psi Z' + \sigma^2 I`.
+    """
+    Y, Z, W = as_finite(Y, "Y", 2), as_finite(Z, "Z", 2), as_finite(W, "W", 2)
+    (n_groups, m), q = Y.shape, Z.shape[1]
+    if len(Z) != m or len(W) != n_groups:
+        raise InputError(f"Y is {n_groups} x {m}: Z needs {m} rows and has {len(Z)}, W {n_groups} and has {len(W)}")
+    columns = tuple(column_names) if column_names is not None else tuple(f"z{k}" for k in range(q))
+    rows = tuple(row_names) if row_names is not None else tuple(f"w{j}" for j in range(W.shape[1]))
+    dropped = aliased_columns(W)
+    if dropped:
+        W = np.delete(W, dropped, axis=1)
+    kept = tuple(row for j, row in enumerate(rows) if j not in dropped)
+    p = W.shape[1]
+    check_identified(n_groups, m, p, q)
+
+    Q, R = within_basis(Z, columns)
+    scale = float(np.abs(Y).max())
+    T = Y @ Q[:, :q]
+    rss = float(np.sum((Y @ Q[:, q:]) ** 2))
+    QW, RW = np.linalg.qr(W)
+    rotated = QW.T @ T
+    E = T - QW @ rotated
+    scatter = E.T @ E
+    n_within = n_groups * (m - q)
+    rss, scatter = clean_zero(rss, scatter, scale, n_groups * m)
+    parts = solve_components(scatter, n_groups - p if reml else n_groups, rss, n_within)
+
+    inverse_W = np.linalg.solve(RW, np.eye(p))
+    gram_inverse = inverse_W @ inverse_W.T
+    back = solve_triangular(R, np.eye(q))  # coefficients on the scale of Z: Gamma = A R^-T
+    coefficients = inverse_W @ rotated @ back.T
+    psi = back @ parts.psi @ back.T
+    S = back @ scatter @ back.T
+    diagonal = np.diag(gram_inverse)[:, None]
+    constrained = np.diag(back @ parts.sigma @ back.T)
+
+    with np.errstate(divide="ignore"):
+        logdet_sigma = np.sum(np.log(np.maximum(np.linalg.eigvalsh(parts.sigma), 0)))
+        logdet_V = n_within * np.log(parts.sigma2) + n_groups * logdet_sigma
+    criterion = -np.inf
+    if parts.sigma2 > 0:
+        quadratic = rss / parts.sigma2 + np.trace(np.linalg.solve(parts.sigma, scatter))
+        criterion = n_groups * m * np.log(2 * np.pi) + logdet_V + quadratic
+        if reml:
+            logdet_W, logdet_R = np.log(np.abs(np.diag(RW))).sum(), np.log(np.abs(np.diag(R))).sum()
+            criterion += 2 * q * logdet_W + 2 * p * logdet_R - p * logdet_sigma - p * q * np.log(2 * np.pi)
+    singular = is_singular(psi, parts.sigma2, parts.rank)
+    return ClosedForm(
+        method=f"linear mixed model, {'REML' if reml else 'ML'}, closed form (same complete design in every input)",
+        assumptions=(
+            "random effects and residuals normal, residuals of equal variance",
+            "residuals independent given the random effects: for deterministic logits they are lack of fit",
+        ),
+        warnings=fit_warnings(parts.sigma2, S, n_groups - p, q, singular),
+        rows=kept,
+        columns=columns,
+        coefficients=coefficients,
+        se=np.sqrt(diagonal * np.diag(S) / (n_groups - p)),
+        se_model=np.sqrt(diagonal * constrained),
+        psi=psi,
+        sigma2=parts.sigma2,
+        scatter=S,
+        gram_inverse=gram_inverse,
+        df=n_groups - p,
+        criterion=float(criterion),
+        reml=reml,
+        singular=singular,
+        rank=parts.rank,
+        aliased=tuple(rows[j] for j in dropped),
+        n_groups=n_groups,
+        n_obs=n_groups * m,
+        scale=scale,
+        level=level,
+    )
+
+
+def solve_components(scatter: np.ndarray, nu: float, rss: float, n_within: float) -> Components:
+    """Maximise the split likelihood over sigma^2 > 0 and Psi >= 0 by pooling eigenvalues.
+
+    Parameters
+    ----------
+    scatter : ndarray, shape (q, q)
+        Residual cross-products of the rotated coefficients.
+    nu, n_within : float
+        Degrees of freedom of `scatter` and of `rss`.
+    rss : float
+        Within sum of squares.
+    """
+    eigenvalues, vectors = np.linalg.eigh(scatter)
+    eigenvalues = np.maximum(eigenvalues, 0)
+    total, weight, pooled = rss, n_within, 0
+    while pooled < len(eigenvalues) and eigenvalues[pooled] / nu < total / weight:
+        total, weight, pooled = total + eigenvalues[pooled], weight + nu, pooled + 1
+    sigma2 = total / weight
+    excess = np.where(np.arange(len(eigenvalues)) < pooled, 0.0, eigenvalues / nu - sigma2)
+    rank = int(np.count_nonzero(excess > 0))
+    return Components(psi=(vectors * excess) @ vectors.T, sigma2=float(sigma2), rank=rank)
+
+
+def within_basis(Z: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Complete orthonormal basis (m, m) whose first q columns span Z, and the q x q triangular factor.
+
+    Raises
+    ------
+    InputError
+        If columns of Z are aliased: the model would have two random effects for one direction.
+    """
+    dropped = aliased_columns(Z)
+    if dropped:
+        raise InputError(f"random term {names[dropped[0]]!r} is determined by those before it: leave it out")
+    Q, R = np.linalg.qr(Z, mode="complete")
+    return Q, R[: Z.shape[1]]
+
+
+def check_identified(n_groups: int, m: int, p: int, q: int) -> None:
+    """Raise CannotEstimate where residual and random effects, or the between-input variance, have no df."""
+    if m <= q:
+        raise CannotEstimate(
+            f"{m} observations per group cannot tell {q} random effects from the residual: at least {q + 1} are "
+            "needed (per-input slopes and `hc2_bell_mccaffrey` need no residual)"
+        )
+    if n_groups <= p:
+        raise CannotEstimate(f"{n_groups} groups leave no degree of freedom beside {p} between-group columns")
+
+
+def clean_zero(rss: float, scatter: np.ndarray, scale: float, count: int) -> tuple[float, np.ndarray]:
+    """Set sums of squares that are rounding noise of exactly linear data to zero."""
+    noise = count * (16 * np.finfo(float).eps * scale) ** 2
+    return (0.0 if rss <= noise else rss), (np.zeros_like(scatter) if np.trace(scatter) <= noise else scatter)
+
+
+def is_singular(psi: np.ndarray, sigma2: float, rank: int) -> bool:
+    """lme4's isSingular: the smallest diagonal element of the relative Cholesky factor is below 1e-4."""
+    if rank < len(psi):
+        return True
+    if sigma2 == 0:
+        return False
+    return bool(np.diag(relative_cholesky(psi / sigma2)).min() < SINGULAR_TOLERANCE)
+
+
+def fit_warnings(sigma2: float, scatter: np.ndarray, df: int, q: int, singular: bool) -> tuple[str, ...]:
+    """What a reader of a closed-form fit has to know."""
+    warnings = []
+    if not scatter.any():
+        warnings.append("inputs do not differ beyond the fixed effects: standard errors are zero, tests say nothing")
+    elif sigma2 == 0:
+        warnings.append("the curves are exactly linear in the design: sigma^2 = 0 and the likelihood is unbounded")
+    elif singular:
+        warnings.append(
+            "singular in lme4's sense: Psi is on the boundary given the lack of fit sigma^2; this does not say that "
+            "inputs do not differ (see the variance of the per-input slopes)"
+        )
+    if df < q:
+        warnings.append(f"{df} degrees of freedom between inputs for {q} random effects: Psi has rank {df} at most")
+    return tuple(warnings)
+
+
+def join_terms(row: str, column: str) -> str:
+    """Name of a product column, "Intercept" being silent."""
+    if row == "Intercept":
+        return column
+    return row if column == "Intercept" else f"{column}:{row}"

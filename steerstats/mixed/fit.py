@@ -1,0 +1,154 @@
+"""`fit_mixed`: a formula and a frame in, the cheapest exact engine chosen, a frozen fit out."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.mixed import engines
+from steerstats.mixed.engines import Solution
+from steerstats.mixed.formula import Design, build_design
+from steerstats.mixed.result import MixedFit, VarianceComponents
+
+ENGINES = ("auto", "closed_form", "crossed", "sufficient", "statsmodels")
+
+
+def fit_mixed(
+    formula: str, frame: pd.DataFrame, engine: str = "auto", reml: bool = True, *, level: float = 0.95
+) -> MixedFit:
+    """Fit a linear mixed model written as in lme4.
+
+    Parameters
+    ----------
+    formula : str
+        "y ~ lam * (pos_is_a + pos_is_yes) + (1 + lam | input)", with further random terms nested
+        ("+ (1 + lam | dataset) + (1 + lam | dataset:input)") or, balanced and intercepts only, crossed
+        ("(1 | input) + (1 | template)").
+    frame : DataFrame
+        One row per observation. Rows with a missing value in a column of the formula are left out and counted.
+    engine : {"auto", "closed_form", "crossed", "sufficient", "statsmodels"}
+        "auto" takes the closed form where it is exact, per-group sufficient statistics elsewhere, and never
+        statsmodels (whose boundary fits can be far from the maximum while they report convergence).
+    reml : bool
+        Restricted maximum likelihood, or maximum likelihood (for likelihood-ratio tests of fixed effects).
+    level : float
+        Nominal coverage of the intervals.
+
+    Returns
+    -------
+    MixedFit
+
+    Raises
+    ------
+    InputError
+        If the formula, a column or the engine does not fit the model.
+    CannotEstimate
+        If a component has no degree of freedom.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"engine {engine!r} is none of {', '.join(ENGINES)}")
+    if not 0 < level < 1:
+        raise InputError(f"level {level} is not between 0 and 1")
+    design = build_design(formula, frame)
+    if not design.names:
+        raise InputError(f"formula {formula!r} has no fixed effect; write at least '1'")
+    for term, count in zip(design.terms, design.levels):
+        if count < 2:
+            raise CannotEstimate(f"{term.label!r} has {count} level: its variance needs at least two")
+    solution = _solve(design, engine, reml)
+    return _result(design, solution, reml, level)
+
+
+def _solve(design: Design, engine: str, reml: bool) -> Solution:
+    """Run the engine asked for, or the first that is exact for this design."""
+    if engine == "statsmodels":
+        return engines.with_statsmodels(design, reml)
+    labels = list(dict.fromkeys(term.label for term in design.terms))
+    refusals = []
+    if engine in ("auto", "closed_form"):
+        solution, why = engines.with_closed_form(design, reml)
+        if solution:
+            return solution
+        refusals.append(why)
+    if engine in ("auto", "sufficient"):
+        solution, why = engines.with_sufficient(design, reml, "; ".join(refusals))
+        if solution:
+            return solution
+        refusals.append(why)
+    if engine in ("auto", "crossed") and len(labels) > 1:
+        solution, why = engines.with_crossed(design, reml)
+        if solution:
+            return solution
+        refusals.append(why)
+    elif engine == "crossed":
+        refusals.append("there is one grouping factor only")
+    raise InputError(
+        f"engine {engine!r} cannot fit {design.formula!r}: {'; '.join(refusals)}"
+        + ("" if engine != "auto" else " (crossed factors have to be balanced, with intercepts only, by REML)")
+    )
+
+
+def _result(design: Design, solution: Solution, reml: bool, level: float) -> MixedFit:
+    """Put names, counts and warnings to the numbers of an engine."""
+    scale = float(np.abs(design.y).max())
+    singular = solution.singular
+    warnings = list(solution.warnings)
+    if design.n_dropped:
+        warnings.append(f"{design.n_dropped} rows with a missing value were left out")
+    for term, lost in zip(design.terms, design.n_groups_lost):
+        if lost:
+            warnings.append(f"{lost} levels of {term.label!r} had no complete row and were left out")
+    if design.aliased:
+        warnings.append(f"dropped as aliased: {', '.join(design.aliased)}")
+    if not np.isfinite(solution.criterion):
+        warnings.append("the criterion is infinite: this fit cannot enter a likelihood-ratio test")
+    variance = VarianceComponents(
+        method=solution.method,
+        groups=tuple(term.label for term in design.terms),
+        columns=design.z_names,
+        psi=solution.psi,
+        sigma2=solution.sigma2,
+    )
+    counts = dict(zip((term.label for term in design.terms), design.levels))
+    # Psi of k correlated effects has k(k+1)/2 parameters.
+    n_variance = 1 + sum(len(names) * (len(names) + 1) // 2 for names in design.z_names)
+    order = np.argsort(np.array(design.names))
+    return MixedFit(
+        method=solution.method,
+        assumptions=(
+            "random effects and residuals normal, residuals of equal variance and independent given the effects",
+            "for deterministic logits the residual is lack of fit, not sampling noise",
+        ),
+        warnings=tuple(warnings),
+        formula=design.formula,
+        terms=design.names,
+        estimate=solution.beta,
+        se=np.sqrt(np.diag(solution.covariance)),
+        df=np.asarray(solution.df, dtype=float),
+        se_type=solution.se_type,
+        covariance=solution.covariance,
+        covariance_model=solution.covariance_model,
+        columns=solution.columns,
+        variance=variance,
+        criterion=solution.criterion,
+        log_likelihood=-solution.criterion / 2,
+        reml=reml,
+        engine=solution.engine,
+        engine_reason=solution.reason,
+        singular=singular,
+        aliased=design.aliased,
+        n_groups=tuple(counts.items()),
+        n_obs=len(design.y),
+        n_parameters=(len(design.names), n_variance),
+        fingerprint=(_digest(design.y), _digest(design.X[:, order])),
+        scale=scale,
+        closed=solution.closed,
+        level=level,
+    )
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()

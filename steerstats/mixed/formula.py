@@ -1,0 +1,233 @@
+"""Mixed-model formulas: lme4's random terms parsed here, the fixed part and each random part given to formulaic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from formulaic import Formula
+from formulaic.errors import FormulaicError
+
+from steerstats.errors import InputError
+from steerstats.mixed.arrays import aliased_columns
+
+
+@dataclass(frozen=True, slots=True)
+class RandomTerm:
+    """One `(effects | group)`: `effects` a one-sided formula, `group` the columns whose crossing is the group."""
+
+    effects: str
+    group: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        return ":".join(self.group)
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """A formula evaluated on a frame; rows as in the frame, incomplete ones left out.
+
+    `y` (n,), `X` (n, P) without aliased columns, `Z` one (n, k) array per random term, `codes` one (n,) integer
+    array per term with values 0..n_levels-1, `names` of the columns of X and `z_names` of those of each Z.
+    """
+
+    formula: str
+    y: np.ndarray
+    X: np.ndarray
+    names: tuple[str, ...]
+    aliased: tuple[str, ...]
+    terms: tuple[RandomTerm, ...]
+    Z: tuple[np.ndarray, ...]
+    z_names: tuple[tuple[str, ...], ...]
+    codes: tuple[np.ndarray, ...]
+    levels: tuple[int, ...]
+    n_dropped: int
+    n_groups_lost: tuple[int, ...]
+
+
+@lru_cache(maxsize=256)
+def parse_formula(formula: str) -> tuple[str, str, tuple[RandomTerm, ...]]:
+    """Split `y ~ fixed + (effects | group) + ...` into response, fixed part and random terms.
+
+    Parameters
+    ----------
+    formula : str
+        `(1 + lam | input)`, `(0 + lam | input)`, `(1 + lam || input)` (uncorrelated), `(1 | dataset:input)` and
+        `(1 | dataset / input)` are understood.
+
+    Returns
+    -------
+    response, fixed : str
+    terms : tuple of RandomTerm
+
+    Raises
+    ------
+    InputError
+        If there is no `~`, no random term, or a parenthesis is not closed.
+    """
+    response, tilde, right = formula.partition("~")
+    if not tilde or not response.strip():
+        raise InputError(f"formula {formula!r} has no response: write 'y ~ fixed + (1 + lam | input)'")
+    fixed, random = [], []
+    for piece in _split_sum(right, formula):
+        inner = piece[1:-1] if piece.startswith("(") and piece.endswith(")") else ""
+        if "|" in inner:
+            random.extend(_random_terms(inner, formula))
+        elif "|" in piece:
+            raise InputError(f"random term in {piece!r} of formula {formula!r} has to stand alone in parentheses")
+        else:
+            fixed.append(piece)
+    if not random:
+        raise InputError(f"formula {formula!r} has no random term such as (1 + lam | input)")
+    return response.strip(), " + ".join(fixed) or "1", tuple(random)
+
+
+def build_design(formula: str, frame: pd.DataFrame) -> Design:
+    """Evaluate a mixed-model formula on a frame.
+
+    Parameters
+    ----------
+    formula : str
+    frame : DataFrame
+        One row per observation.
+
+    Returns
+    -------
+    Design
+
+    Raises
+    ------
+    InputError
+        If a column is missing, a value is infinite, or nothing is left after dropping incomplete rows.
+    """
+    response, fixed, terms = parse_formula(formula)
+    parts = [_formula(fixed), *(_formula(term.effects) for term in terms)]
+    needed = {str(name) for part in parts for name in part.required_variables} | {response}
+    grouping = {name for term in terms for name in term.group}
+    missing = sorted((needed | grouping) - set(map(str, frame.columns)))
+    if missing:
+        raise InputError(f"column {missing[0]!r} of formula {formula!r} is not in the frame: {list(frame.columns)}")
+    kept, n_dropped, lost = _complete_rows(frame, sorted(needed), sorted(grouping), terms, formula)
+    y = kept[response].to_numpy(dtype=float)
+
+    matrices, names = [], []
+    for part in parts:
+        matrix, columns = _evaluate(part, kept, formula)
+        matrices.append(matrix)
+        names.append(columns)
+    dropped = aliased_columns(matrices[0])
+    codes, levels = zip(*(_codes(kept, term.group) for term in terms))
+    return Design(
+        formula=formula,
+        y=y,
+        X=np.delete(matrices[0], dropped, axis=1) if dropped else matrices[0],
+        names=tuple(name for j, name in enumerate(names[0]) if j not in dropped),
+        aliased=tuple(names[0][j] for j in dropped),
+        terms=terms,
+        Z=tuple(matrices[1:]),
+        z_names=tuple(names[1:]),
+        codes=codes,
+        levels=levels,
+        n_dropped=n_dropped,
+        n_groups_lost=lost,
+    )
+
+
+def _split_sum(text: str, formula: str) -> list[str]:
+    """Pieces between the plus signs that stand outside all brackets; a minus stays with its piece."""
+    pieces, depth, current = [], 0, ""
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if depth < 0:
+            break
+        if character == "+" and depth == 0:
+            pieces.append(current.strip())
+            current = ""
+        else:
+            current += character
+    if depth != 0:
+        raise InputError(f"brackets of formula {formula!r} do not match")
+    pieces.append(current.strip())
+    if not all(pieces):
+        raise InputError(f"formula {formula!r} has an empty term beside a '+'")
+    return pieces
+
+
+def _random_terms(inner: str, formula: str) -> list[RandomTerm]:
+    """The terms of one parenthesis: `||` splits the effects, `/` nests the groups."""
+    bar = "||" if "||" in inner else "|"
+    effects, _, group = (text.strip() for text in inner.partition(bar))
+    if not effects or not group:
+        raise InputError(f"random term ({inner}) of formula {formula!r} needs effects before and a group after '|'")
+    paths = [part.strip() for part in group.split("/")]
+    groups = [":".join(paths[: k + 1]) for k in range(len(paths))]
+    columns = [tuple(name.strip() for name in text.split(":")) for text in groups]
+    if not all(name.replace("_", "a").isalnum() for names in columns for name in names):
+        raise InputError(f"group {group!r} of formula {formula!r} is not a column, a:b or a/b")
+    if bar == "|":
+        return [RandomTerm(effects, names) for names in columns]
+    pieces = [piece for piece in _split_sum(effects, formula) if piece != "0"]
+    if "0" not in _split_sum(effects, formula) and "1" not in pieces:
+        pieces.insert(0, "1")
+    return [RandomTerm("1" if piece == "1" else f"0 + {piece}", names) for names in columns for piece in pieces]
+
+
+@lru_cache(maxsize=256)
+def _formula(text: str) -> Formula:
+    try:
+        return Formula(text)
+    except (FormulaicError, SyntaxError) as error:
+        raise InputError(f"{text!r} is not a formula: {error}") from error
+
+
+def _complete_rows(
+    frame: pd.DataFrame, needed: list[str], grouping: list[str], terms: tuple[RandomTerm, ...], formula: str
+) -> tuple[pd.DataFrame, int, tuple[int, ...]]:
+    """Rows without missing values, how many are left out, and how many groups of each term vanish with them."""
+    used = frame[list(dict.fromkeys(needed + grouping))]
+    complete = used.notna().to_numpy().all(axis=1)
+    n_dropped = int(len(used) - complete.sum())
+    if not complete.any():
+        raise InputError(f"no row of the frame is complete in {list(used.columns)}")
+    kept = used[complete] if n_dropped else used
+    for name in needed:
+        values = kept[name]
+        if values.dtype.kind == "f" and not np.isfinite(values.to_numpy()).all():
+            raise InputError(f"column {name!r} of formula {formula!r} holds an infinite value")
+    lost = [0] * len(terms)
+    if n_dropped:
+        lost = [_codes(used, term.group)[1] - _codes(kept, term.group)[1] for term in terms]
+    return kept, n_dropped, tuple(lost)
+
+
+def _evaluate(part: Formula, frame: pd.DataFrame, formula: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Model matrix as floats, and its column names with "Intercept" for the constant."""
+    if part.required_variables:
+        try:
+            matrix = part.get_model_matrix(frame, context={}, output="numpy")
+        except FormulaicError as error:
+            raise InputError(f"formula {formula!r} cannot be evaluated: {error}") from error
+        names = tuple(map(str, matrix.model_spec.column_names))
+        return np.asarray(matrix, dtype=float).reshape(len(frame), len(names)), names
+    # formulaic has no rows to count when no column is named.
+    if [str(term) for term in part] not in (["1"], []):
+        raise InputError(f"{part} of formula {formula!r} names no column")
+    width = len(list(part))
+    return np.ones((len(frame), width)), ("Intercept",) * width
+
+
+def _codes(frame: pd.DataFrame, group: tuple[str, ...]) -> tuple[np.ndarray, int]:
+    """Integer codes of the crossing of columns, in order of appearance; a missing label counts as no group."""
+    codes, levels = np.zeros(len(frame), dtype=np.int64), 1
+    for name in group:
+        more, uniques = pd.factorize(frame[name])
+        joint = np.where((codes < 0) | (more < 0), -1, codes * len(uniques) + more)
+        if len(group) > 1:
+            joint, kinds = pd.factorize(np.where(joint < 0, np.nan, joint.astype(float)))
+            codes, levels = joint.astype(np.int64), len(kinds)
+        else:
+            codes, levels = joint, len(uniques)
+    return codes, levels
