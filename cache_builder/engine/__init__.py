@@ -5,7 +5,19 @@ in and comes out, `Parity` is the proof that the fast path holds for this model.
 """
 
 from cache_builder.engine.parity import Parity
-from cache_builder.engine.requests import OPERATORS, SCOPES, SCORES, Example, Scores, Steering
+from cache_builder.engine.requests import OPERATORS, READS, SCOPES, SCORES, Example, Scores, Steering, read_spans
 from cache_builder.engine.runner import Engine, count_nodes
 
-__all__ = ["OPERATORS", "SCOPES", "SCORES", "Engine", "Example", "Parity", "Scores", "Steering", "count_nodes"]
+__all__ = [
+    "OPERATORS",
+    "READS",
+    "SCOPES",
+    "SCORES",
+    "Engine",
+    "Example",
+    "Parity",
+    "Scores",
+    "Steering",
+    "count_nodes",
+    "read_spans",
+]

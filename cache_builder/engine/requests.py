@@ -12,7 +12,8 @@ from steerstats.errors import InputError, ModelError
 
 SCOPES = ("last_prompt", "first_answer", "all", "prompt")
 OPERATORS = ("add", "add_keep_norm", "ablate", "ablate_add")
-SCORES = ("logit_difference", "completion_logprob", "completion_logit", "probability", "answer_mass")
+SCORES = ("logit_diff", "logprob_sum", "logit_sum", "probability", "answer_mass")
+READS = ("answer", "last_token", "last_prompt", "completion_mean")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +198,11 @@ class Scores:
     packed: int = 0
     notes: tuple[str, ...] = field(default=())
 
-    def propensity(self, score: str = "logit_difference") -> np.ndarray:
+    def propensity(self, score: str = "logit_diff") -> np.ndarray:
         """One number per example and code, (n_examples, n_codes).
 
-        "logit_difference", "completion_logprob" and "completion_logit" are log odds of the first option against
-        the others (with two options: the difference), in nats. "probability" is the first option's share of
+        "logit_diff" (first differing token), "logprob_sum" and "logit_sum" (whole completions) are log odds of
+        the first option against the others (with two options: the difference), in nats. "probability" is the first option's share of
         the probability of all options; "answer_mass" is the probability of all options together. Both refer
         to the first differing token.
         """
@@ -209,11 +210,36 @@ class Scores:
             raise InputError(f"score {score!r} is not one of {', '.join(SCORES)}")
         if score == "answer_mass":
             return np.exp(logsumexp(self.logits, axis=2) - self.logsumexp)
-        values = self.logits if score in ("logit_difference", "probability") else getattr(self, score)
+        sums = {"logprob_sum": self.completion_logprob, "logit_sum": self.completion_logit}
+        values = sums.get(score, self.logits)
         if values is None:
             raise InputError(f"score {score!r} needs a run with completions=True")
         odds = values[..., 0] - logsumexp(values[..., 1:].astype(np.float64), axis=2)
         return (1 / (1 + np.exp(-odds)) if score == "probability" else odds).astype(np.float32)
+
+
+def read_spans(mode: str, lengths: Sequence[int], prompt: int, branch: int) -> tuple[tuple[int, int, int], ...]:
+    """`Example.reads` for one of the named places, one read per option.
+
+    Parameters
+    ----------
+    mode : str
+        "answer": the token at `branch`; "last_token": each option's last token; "last_prompt": the last prompt
+        token (the same for all options of one prompt); "completion_mean": the mean over all answer tokens.
+    lengths : sequence of int
+        Tokens of each option, prompt included.
+    prompt, branch : int
+        As in `Example`.
+    """
+    if mode not in READS:
+        raise InputError(f"read {mode!r} is not one of {', '.join(READS)}")
+    spans = {
+        "answer": lambda length: (branch, branch + 1),
+        "last_token": lambda length: (length - 1, length),
+        "last_prompt": lambda length: (prompt - 1, prompt),
+        "completion_mean": lambda length: (prompt, length),
+    }
+    return tuple((option, *spans[mode](length)) for option, length in enumerate(lengths))
 
 
 def check_examples(examples: Sequence[Example], *, first_token: bool) -> None:

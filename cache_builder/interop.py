@@ -1,0 +1,140 @@
+"""Steering vectors in and out: safetensors files, `steering-vectors` objects, GGUF control vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from steerstats.errors import InputError, require
+
+FORMAT = "steerstats.vector"
+
+
+def save_vector(path: str | Path, vector: Mapping[int, np.ndarray], **facts: object) -> None:
+    """Write one steering vector to a safetensors file.
+
+    Parameters
+    ----------
+    path : path
+    vector : mapping of int to array (hidden,)
+        Direction by layer (0-based decoder block whose output is steered).
+    **facts
+        Anything else worth keeping (model, dataset, setting, method): plain JSON values, stored as metadata.
+    """
+    require("safetensors", "build", "writing a steering vector")
+    from safetensors.numpy import save_file
+
+    tensors = {f"layer.{layer}": values for layer, values in sorted(_checked(vector, str(path)).items())}
+    metadata = {"format": FORMAT, "version": "1", "facts": json.dumps(facts, sort_keys=True)}
+    save_file(tensors, str(path), metadata=metadata)
+
+
+def load_vector(path: str | Path) -> tuple[dict[int, np.ndarray], dict[str, object]]:
+    """Read a steering vector written by `save_vector`: direction by layer, and its facts.
+
+    Raises
+    ------
+    InputError
+        If the file is not such a vector, or holds values that are not finite.
+    """
+    require("safetensors", "build", "reading a steering vector")
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT or not all(name.startswith("layer.") for name in tensors):
+        raise InputError(f"{path}: tensors {sorted(tensors)[:3]} are not a {FORMAT}; they are named layer.N")
+    vector = {int(name.removeprefix("layer.")): values for name, values in tensors.items()}
+    return _checked(vector, str(path)), json.loads(metadata.get("facts", "{}"))
+
+
+def from_steering_vectors(vector: Any) -> dict[int, np.ndarray]:
+    """Direction by layer of a `steering_vectors.SteeringVector`, or of anything with `layer_activations`.
+
+    The package itself is not needed. Only vectors of decoder blocks are the same thing as ours.
+
+    Raises
+    ------
+    InputError
+        If there are no layer activations, or they belong to another place in the block.
+    """
+    activations = getattr(vector, "layer_activations", None)
+    if not isinstance(activations, Mapping) or not activations:
+        raise InputError(f"{type(vector).__name__} has no layer_activations; is it a steering-vectors object?")
+    kind = getattr(vector, "layer_type", "decoder_block")
+    if kind != "decoder_block":
+        raise InputError(f"layer_type {kind!r} is not the output of a decoder block, which is what is steered here")
+    arrays = {int(layer): _to_numpy(values) for layer, values in activations.items()}
+    return _checked(arrays, "steering-vectors object")
+
+
+def to_steering_vectors(vector: Mapping[int, np.ndarray]) -> Any:
+    """A `steering_vectors.SteeringVector` with these directions (needs that package and torch).
+
+    Raises
+    ------
+    MissingDependency
+        If the package is not installed.
+    """
+    package = require("steering_vectors", "interop", "a steering-vectors object")
+    torch = require("torch", "build", "a steering-vectors object")
+    checked = _checked(vector, "vector")
+    return package.SteeringVector({layer: torch.from_numpy(values) for layer, values in checked.items()})
+
+
+def save_gguf(path: str | Path, vector: Mapping[int, np.ndarray], architecture: str) -> None:
+    """Write a GGUF control vector, as llama.cpp reads it.
+
+    Parameters
+    ----------
+    path : path
+    vector : mapping of int to array (hidden,)
+        Direction by decoder block. llama.cpp adds tensor `direction.N` to the output of its layer N, and numbers
+        layers as we do but takes none for layer 0.
+    architecture : str
+        The model's type in GGUF ("llama", "qwen2", "gemma2", ...), stored as a hint.
+
+    Raises
+    ------
+    InputError
+        If layer 0 is steered, which the format cannot hold.
+    """
+    gguf = require("gguf", "interop", "a GGUF control vector")
+    checked = _checked(vector, str(path))
+    if 0 in checked:
+        raise InputError(f"{path}: a GGUF control vector cannot steer layer 0; it begins at layer 1")
+    writer = gguf.GGUFWriter(str(path), "controlvector")
+    writer.add_string("controlvector.model_hint", architecture)
+    writer.add_uint32("controlvector.layer_count", len(checked))
+    for layer, values in sorted(checked.items()):
+        writer.add_tensor(f"direction.{layer}", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _checked(vector: Mapping[int, np.ndarray], place: str) -> dict[int, np.ndarray]:
+    checked = {int(layer): np.ascontiguousarray(values, dtype=np.float32) for layer, values in vector.items()}
+    if not checked:
+        raise InputError(f"{place}: the vector has no layers")
+    for layer, values in checked.items():
+        if values.ndim != 1 or not len(values):
+            raise InputError(f"{place}: layer {layer} has shape {values.shape}; it has to be (hidden,)")
+        if not np.isfinite(values).all():
+            raise InputError(f"{place}: the vector of layer {layer} is not finite")
+    return checked
+
+
+def _to_numpy(values: Any) -> np.ndarray:
+    if hasattr(values, "detach"):
+        values = values.detach().float().cpu().numpy()
+    return np.asarray(values, dtype=np.float32).reshape(-1)

@@ -1,0 +1,248 @@
+"""Loading a model and its tokenizer: pinned, without remote code, with the facts that a cache has to record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from steerstats.errors import InputError, ModelError, require
+
+BUNDLED = "bundled:"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model ready for the engine.
+
+    Parameters
+    ----------
+    model, tokenizer
+        As transformers returns them, in evaluation mode.
+    id : str
+        As it was asked for.
+    revision : str or None
+        Commit that was really loaded; None for a local directory.
+    dtype, attention, device : str
+        As resolved.
+    weights_hash, tokenizer_hash, template_hash : str
+        SHA-256 of the weight files, of the tokenizer's definition, and of its chat template ("" without one).
+    """
+
+    model: Any
+    tokenizer: Any
+    id: str
+    revision: str | None
+    dtype: str
+    attention: str
+    device: str
+    weights_hash: str
+    tokenizer_hash: str
+    template_hash: str
+
+    def provenance(self) -> dict[str, object]:
+        """Everything but the two objects, as plain values for JSON."""
+        names = [name for name in self.__dataclass_fields__ if name not in ("model", "tokenizer")]
+        return {name: getattr(self, name) for name in names} | {
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+
+
+def load_model(
+    model_id: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    attention: str = "auto",
+    device: str = "auto",
+    device_map: str | dict | None = None,
+    load_in_8bit: bool = False,
+    load_in_4bit: bool = False,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a causal language model and its tokenizer.
+
+    Parameters
+    ----------
+    model_id : str
+        A hub id, a local directory, or `bundled:demo/model` for one that ships with this package.
+    revision : str, optional
+        Branch, tag or commit; the commit that it resolves to is recorded.
+    dtype : str
+        "float32", "bfloat16", "float16", or "auto": bfloat16 on CUDA, float32 elsewhere.
+    attention : str
+        An attention implementation of transformers, or "auto": SDPA where the model has it and keeps its
+        soft-capping (not Gemma-2), eager otherwise.
+    device : str
+        "auto": CUDA, else MPS, else CPU.
+    device_map : optional
+        Passed on, for models larger than one device ("auto", "balanced", ...); then `device` is not used.
+    load_in_8bit, load_in_4bit : bool
+        Passed to bitsandbytes.
+    trust_remote_code : bool
+        Off unless the user says otherwise.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, it is not a causal language model, or its files are damaged.
+    MissingDependency
+        If bitsandbytes or accelerate is needed and not installed.
+    """
+    place = resolve(model_id)
+    device = pick_device(device)
+    resolved = pick_dtype(dtype, device)
+    common = {"revision": revision, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"dtype": DTYPES[resolved]}
+    if load_in_8bit or load_in_4bit:
+        require("bitsandbytes", "build", "8-bit and 4-bit loading")
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_8bit=load_in_8bit, load_in_4bit=load_in_4bit, bnb_4bit_compute_dtype=DTYPES[resolved]
+        )
+        device_map = device_map or {"": device}
+    if device_map is not None:
+        require("accelerate", "build", "device_map")
+        options["device_map"] = device_map
+    try:
+        config = transformers.AutoConfig.from_pretrained(place, **common)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **common)
+        model = _load_with_attention(place, config, attention, {**common, **options})
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"model {model_id!r} cannot be loaded: {_first_line(error)}") from error
+    if device_map is None:
+        model = model.to(device)
+    return LoadedModel(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        id=model_id,
+        revision=getattr(model.config, "_commit_hash", None),
+        dtype=resolved,
+        attention=str(model.config.get_text_config()._attn_implementation),
+        device=str(device_map or device),
+        weights_hash=hash_weights(place, revision=getattr(model.config, "_commit_hash", None)),
+        tokenizer_hash=hash_tokenizer(tokenizer),
+        template_hash=hash_text(_template(tokenizer)),
+    )
+
+
+def resolve(model_id: str) -> str:
+    """The directory of a bundled or local model, or the hub id unchanged.
+
+    Raises
+    ------
+    ModelError
+        If a path is given and nothing is there.
+    """
+    if model_id.startswith(BUNDLED):
+        folder = Path(str(files("cache_builder"))).joinpath(*model_id.removeprefix(BUNDLED).split("/"))
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"model {model_id!r}: nothing of that name is bundled ({folder.name}/config.json missing)")
+        return str(folder)
+    path = Path(model_id).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"model {model_id!r}: the directory holds no config.json")
+        return str(path)
+    if model_id.startswith((".", "/", "~")):
+        raise ModelError(f"model {model_id!r}: no such directory")
+    return model_id
+
+
+def pick_device(device: str) -> str:
+    """CUDA, else MPS, else CPU for "auto"; anything else is checked and returned."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise InputError(f"device {device!r} is not one that torch knows (auto, cpu, cuda, cuda:1, mps)") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {device!r} asked for, but torch sees no CUDA device")
+    return device
+
+
+def pick_dtype(dtype: str, device: str) -> str:
+    """bfloat16 on CUDA and float32 elsewhere for "auto"; anything else is checked and returned."""
+    if dtype == "auto":
+        return "bfloat16" if torch.device(device).type == "cuda" else "float32"
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}")
+    return dtype
+
+
+def hash_weights(place: str, *, revision: str | None = None) -> str:
+    """SHA-256 over the names and contents of a model's weight files.
+
+    Files in the hub's own cache are stored under the SHA-256 of their content, which is taken as it stands.
+    """
+    folder = Path(place)
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(place, "config.json", revision=revision)
+        if not isinstance(found, str):
+            return ""
+        folder = Path(found).parent
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    digest = hashlib.sha256()
+    for path in weights:
+        digest.update(f"{path.name}\0{_file_hash(path)}\n".encode())
+    return digest.hexdigest() if weights else ""
+
+
+def hash_tokenizer(tokenizer: Any) -> str:
+    """SHA-256 of a tokenizer's full definition (fast), or of its vocabulary and special tokens (slow)."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        return hash_text(backend.to_str())
+    facts = [sorted(tokenizer.get_vocab().items()), sorted(map(str, tokenizer.special_tokens_map.items()))]
+    return hash_text(json.dumps(facts))
+
+
+def hash_text(text: str) -> str:
+    """SHA-256 of a text; "" for an empty one."""
+    return hashlib.sha256(text.encode()).hexdigest() if text else ""
+
+
+def _load_with_attention(place: str, config: Any, attention: str, options: dict[str, Any]) -> Any:
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    if attention != "auto":
+        return load(place, attn_implementation=attention, **options)
+    if config.get_text_config().model_type == "gemma2":
+        # SDPA has no soft-capping of attention scores and would leave it out.
+        return load(place, attn_implementation="eager", **options)
+    try:
+        return load(place, attn_implementation="sdpa", **options)
+    except ValueError as error:
+        if "scaled_dot_product" not in str(error) and "sdpa" not in str(error):
+            raise
+        return load(place, attn_implementation="eager", **options)
+
+
+def _template(tokenizer: Any) -> str:
+    template = getattr(tokenizer, "chat_template", None) or ""
+    return template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+
+
+def _file_hash(path: Path) -> str:
+    target = path.resolve()
+    if target.parent.name == "blobs" and len(target.name) == 64:
+        return target.name
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

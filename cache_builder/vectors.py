@@ -1,0 +1,390 @@
+"""Steering vectors from cached activations: extraction, rescaling, and the controls that give them error bars.
+
+Numpy and scikit-learn only. Every random draw comes from a generator named after what it is for, so that adding
+one control never changes another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+import numpy as np
+
+from steerstats.errors import InputError
+
+Extractor = Callable[[np.ndarray, np.ndarray], np.ndarray]
+ENTRY_POINTS = "steerstats.extractors"
+KINDS = ("trained", "mean", "resampled", "fold", "random", "shuffled", "debiased")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorSet:
+    """The vectors of one (model, dataset) unit, with the coordinates they have in the cache.
+
+    Parameters
+    ----------
+    direction : float32 array (n_vectors, n_slots, hidden)
+    layers : int32 array (n_vectors, n_slots)
+    label, kind, setting, method : tuple of str
+        `kind` is one of `KINDS`; `setting` is the training setting, "mean" for means over settings.
+    replicate : int32 array (n_vectors,)
+        Number of the refit, fold or draw; -1 for the main vectors.
+    norm, raw_norm : float32 array (n_vectors,)
+        L2 norm over all slots after and before rescaling.
+    notes : tuple of str
+        What could not be done, for the build's log.
+    """
+
+    direction: np.ndarray
+    layers: np.ndarray
+    label: tuple[str, ...]
+    kind: tuple[str, ...]
+    setting: tuple[str, ...]
+    method: tuple[str, ...]
+    replicate: np.ndarray
+    norm: np.ndarray
+    raw_norm: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def fit_vectors(
+    activations: np.ndarray,
+    settings: Sequence[str],
+    layers: Sequence[int],
+    *,
+    questions: Sequence[str] | None = None,
+    pos_is_a: np.ndarray | None = None,
+    pos_is_yes: np.ndarray | None = None,
+    method: str = "mean_difference",
+    mean: bool = True,
+    rescale: str = "base",
+    resampled: int = 0,
+    folds: int = 0,
+    random: int = 0,
+    shuffled: int = 0,
+    debiased: bool = False,
+    control_settings: Sequence[str] | None = None,
+    seed: int = 0,
+    name: str = "",
+) -> VectorSet:
+    """Fit one vector per training setting, their mean, and the controls asked for.
+
+    Parameters
+    ----------
+    activations : array (n_settings, n_layers, 2, n_pairs, hidden)
+        Positive and negative answers of the training pairs, at the layers that one vector steers at once.
+    settings : sequence of str
+        Names of the first axis.
+    layers : sequence of int
+        Layers of the second axis; they become the slots.
+    questions : sequence of str, optional
+        Question of each pair: pairs of one question are resampled, folded and shuffled together. Default: each
+        pair is its own.
+    pos_is_a, pos_is_yes : int arrays (n_pairs,), optional
+        1, 0, or -1 where not defined; for `debiased`.
+    method : str
+        "mean_difference", "pca", "logistic", or the name of an entry point of `steerstats.extractors`.
+    mean : bool
+        Add the mean over settings, rescaled after averaging.
+    rescale : str
+        "base" (every vector to the base vector's norm, slot by slot), "unit", or "none".
+    resampled, folds, random, shuffled : int
+        Refits on bootstrap resamples and on disjoint parts of the questions, which repeat the whole procedure,
+        rescaling included; random directions and refits with shuffled answers, at the norm of the vector that
+        they stand beside. One resample, partition or shuffle serves every setting.
+    debiased : bool
+        The vectors without their A/B and Yes/No directions (see `nuisance_directions`), at the same norm.
+    control_settings : sequence of str, optional
+        Settings for which controls are made ("mean" included); default: base, or the first setting.
+    seed : int
+    name : str
+        Model and dataset: together with the seed it names the random draws.
+
+    Returns
+    -------
+    VectorSet
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, a method is unknown, or a vector is zero or not finite.
+    """
+    activations = np.asarray(activations)
+    settings, layers = tuple(settings), tuple(layers)
+    if activations.ndim != 5 or activations.shape[:3] != (len(settings), len(layers), 2):
+        raise InputError(
+            f"activations have shape {activations.shape}; they have to be ({len(settings)} settings, "
+            f"{len(layers)} layers, 2 answers, pairs, hidden)"
+        )
+    n_pairs = activations.shape[3]
+    if n_pairs < 1:
+        raise InputError("a steering vector needs at least one training pair; got none")
+    if rescale not in ("base", "unit", "none"):
+        raise InputError(f"rescale {rescale!r} is not one of base, unit, none")
+    if rescale == "base" and "base" not in settings:
+        raise InputError(f"rescale 'base' needs the base setting; there are {', '.join(settings)}")
+    groups = _groups(questions, n_pairs)
+    fit = _Fit(activations, settings, find_extractor(method), mean, rescale, method)
+    wanted = tuple(control_settings or ("base" if "base" in settings else settings[0],))
+    for setting in wanted:
+        if setting not in fit.names:
+            raise InputError(f"control setting {setting!r} is not among {', '.join(fit.names)}")
+
+    table = _Table(layers, method)
+    main, raw = fit.all(np.arange(n_pairs))
+    for setting in fit.names:
+        kind = "mean" if setting == "mean" else "trained"
+        table.add(main[setting], raw[setting], kind, setting, -1)
+    for k in range(resampled):
+        rng = named_rng(seed, name, "resampled", str(k))
+        chosen = rng.integers(len(groups), size=len(groups))
+        table.add_refit(fit.all(np.concatenate([groups[g] for g in chosen])), wanted, "resampled", k)
+    if folds:
+        table.add_folds(fit, groups, named_rng(seed, name, "folds"), folds, wanted)
+    for k in range(random):
+        draw = named_rng(seed, name, "random", str(k)).normal(size=main[fit.names[0]].shape)
+        for setting in wanted:
+            table.add(to_norm(draw, slot_norms(main[setting])), draw, "random", setting, k, "random")
+    for k in range(shuffled):
+        flip = _flips(groups, n_pairs, named_rng(seed, name, "shuffled", str(k)))
+        vectors = fit.all(np.arange(n_pairs), flip)[1]
+        for setting in wanted:
+            table.add(to_norm(vectors[setting], slot_norms(main[setting])), vectors[setting], "shuffled", setting, k)
+    if debiased:
+        table.add_debiased(main, activations, settings, wanted, pos_is_a, pos_is_yes)
+    return table.finish()
+
+
+def mean_difference(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """Mean of positive minus negative activations (n_pairs, hidden) -> (hidden,)."""
+    return (positive.astype(np.float64) - negative).mean(axis=0)
+
+
+def pca(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """First principal direction of the differences about zero, as long as the mean difference along it.
+
+    The sign is that of the mean difference. About zero, because the differences of a consistent behaviour share
+    their mean, and centring would take away just that.
+    """
+    difference = positive.astype(np.float64) - negative
+    # The Gram matrix is small (pairs x pairs); its eigenvectors give the right singular vectors.
+    _, vectors = np.linalg.eigh(difference @ difference.T)
+    return _along(vectors[:, -1] @ difference, difference.mean(axis=0))
+
+
+def logistic(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """Normal of a logistic regression between the answers, as long as the mean difference along it."""
+    from sklearn.linear_model import LogisticRegression
+
+    points = np.concatenate([positive, negative]).astype(np.float64)
+    points -= points.mean(axis=0)
+    # One common scale keeps directions as they are and makes the ridge penalty independent of the model's units.
+    points /= max(points.std(), 1e-12)
+    labels = np.repeat([1, 0], [len(positive), len(negative)])
+    normal = LogisticRegression(max_iter=5000).fit(points, labels).coef_[0]
+    return _along(normal, mean_difference(positive, negative))
+
+
+BUILT_IN: dict[str, Extractor] = {"mean_difference": mean_difference, "pca": pca, "logistic": logistic}
+
+
+def find_extractor(method: str) -> Extractor:
+    """A built-in extractor, or one that an installed package registers under `steerstats.extractors`.
+
+    An extractor takes positive and negative activations, both (n_pairs, hidden), and returns (hidden,).
+
+    Raises
+    ------
+    InputError
+        If nothing has that name.
+    """
+    if method in BUILT_IN:
+        return BUILT_IN[method]
+    registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if method in registered:
+        return registered[method].load()
+    raise InputError(f"extraction method {method!r} is not one of {', '.join([*BUILT_IN, *sorted(registered)])}")
+
+
+def nuisance_directions(
+    activations: np.ndarray, pos_is_a: np.ndarray | None, pos_is_yes: np.ndarray | None
+) -> np.ndarray:
+    """What answering A rather than B, and Yes rather than No, adds to the difference of two answers.
+
+    With d_i the positive-minus-negative difference of pair i, each direction is half the difference between the
+    mean of d over pairs whose positive option is A (Yes) and over those where it is B (No).
+
+    Parameters
+    ----------
+    activations : array (2, n_pairs, hidden)
+    pos_is_a, pos_is_yes : int arrays (n_pairs,) or None
+        1, 0, or -1 where not defined.
+
+    Returns
+    -------
+    array (n_directions, hidden)
+        Only directions that the data define; possibly none.
+    """
+    difference = activations[0].astype(np.float64) - activations[1]
+    found = []
+    for factor in (pos_is_a, pos_is_yes):
+        level = np.full(len(difference), -1) if factor is None else np.asarray(factor)
+        if (level == 1).any() and (level == 0).any():
+            found.append((difference[level == 1].mean(axis=0) - difference[level == 0].mean(axis=0)) / 2)
+    return np.array(found).reshape(-1, difference.shape[1])
+
+
+def project_out(vector: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """The part of `vector` (hidden,) orthogonal to every row of `directions` (n, hidden)."""
+    if not len(directions):
+        return vector
+    _, size, basis = np.linalg.svd(directions, full_matrices=False)
+    basis = basis[size > 1e-10 * max(size.max(), 1e-30)]
+    return vector - (vector @ basis.T) @ basis
+
+
+def named_rng(seed: int, *names: str) -> np.random.Generator:
+    """A generator that depends on the seed and on the names alone (SHA-256, so the same on every machine)."""
+    digest = hashlib.sha256("\x1f".join(names).encode()).digest()
+    return np.random.default_rng(np.random.SeedSequence([seed, *np.frombuffer(digest, dtype="<u4").tolist()]))
+
+
+def slot_norms(direction: np.ndarray) -> np.ndarray:
+    """L2 norm of each slot, (n_slots, hidden) -> (n_slots,)."""
+    return np.linalg.norm(direction, axis=-1)
+
+
+def to_norm(direction: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """Rescale each slot of (n_slots, hidden) to the given norm.
+
+    Raises
+    ------
+    InputError
+        If a slot is zero: a zero vector has no direction.
+    """
+    own = slot_norms(direction)
+    if not (own > 0).all():
+        raise InputError(
+            "a steering vector is zero and cannot be rescaled; do both answers' activations come from the same "
+            "token of the same prefix (read = 'last_prompt')?"
+        )
+    return direction * (np.asarray(norms) / own)[..., None]
+
+
+class _Fit:
+    """One extraction procedure: a vector per setting, the mean, and rescaling."""
+
+    def __init__(self, activations, settings, extractor, mean, rescale, method):
+        self.activations, self.settings, self.extractor = activations, settings, extractor
+        self.mean, self.rescale, self.method = mean, rescale, method
+        self.names = (*settings, *(("mean",) if mean else ()))
+
+    def all(self, pairs: np.ndarray, flip: np.ndarray | None = None) -> tuple[dict, dict]:
+        """Rescaled and raw vectors (n_slots, hidden) by setting, from the pairs at these indices."""
+        raw = {}
+        for name, layers in zip(self.settings, self.activations):
+            slots = []
+            for positive, negative in layers:
+                positive, negative = positive[pairs], negative[pairs]
+                if flip is not None:
+                    turned = flip[pairs][:, None]
+                    positive, negative = np.where(turned, negative, positive), np.where(turned, positive, negative)
+                slots.append(np.asarray(self.extractor(positive, negative), dtype=np.float64))
+            raw[name] = np.stack(slots)
+            if not np.isfinite(raw[name]).all():
+                raise InputError(f"the {self.method} vector of setting {name} is not finite; are the activations?")
+        if self.rescale == "none":
+            scaled = dict(raw)
+        else:
+            norms = slot_norms(raw["base"]) if self.rescale == "base" else np.ones(len(self.activations[0]))
+            scaled = {name: to_norm(vector, norms) for name, vector in raw.items()}
+        if self.mean:
+            raw["mean"] = np.mean([scaled[name] for name in self.settings], axis=0)
+            scaled["mean"] = raw["mean"] if self.rescale == "none" else to_norm(raw["mean"], norms)
+        return scaled, raw
+
+
+class _Table:
+    """Vectors and their coordinates, in the order they get in the cache."""
+
+    def __init__(self, layers: tuple[int, ...], method: str) -> None:
+        self.layers, self.method, self.rows, self.notes = layers, method, [], []
+
+    def add(self, direction, raw, kind, setting, replicate, method=None) -> None:
+        label = setting if replicate < 0 and kind in ("trained", "mean") else f"{kind}:{setting}"
+        label += f":{replicate}" if replicate >= 0 else ""
+        self.rows.append((direction, raw, label, kind, setting, replicate, method or self.method))
+
+    def add_refit(self, fitted, settings, kind, k) -> None:
+        for setting in settings:
+            self.add(fitted[0][setting], fitted[1][setting], kind, setting, k)
+
+    def add_folds(self, fit: _Fit, groups, rng, folds, settings) -> None:
+        if len(groups) < folds:
+            raise InputError(f"{folds} disjoint folds need as many questions; there are {len(groups)}")
+        for k, part in enumerate(np.array_split(rng.permutation(len(groups)), folds)):
+            self.add_refit(fit.all(np.concatenate([groups[g] for g in part])), settings, "fold", k)
+
+    def add_debiased(self, main, activations, settings, wanted, pos_is_a, pos_is_yes) -> None:
+        for setting in wanted:
+            source = activations if setting == "mean" else activations[[settings.index(setting)]]
+            slots = [nuisance_directions(slot, pos_is_a, pos_is_yes) for slot in source.mean(axis=0, dtype=np.float64)]
+            if not len(slots[0]):
+                self.notes.append(f"no debiased vector for {setting}: the pairs define neither A/B nor Yes/No")
+                continue
+            raw = np.stack([project_out(vector, found) for vector, found in zip(main[setting], slots)])
+            self.add(to_norm(raw, slot_norms(main[setting])), raw, "debiased", setting, -1)
+
+    def finish(self) -> VectorSet:
+        directions, raws, labels, kinds, settings, replicates, methods = zip(*self.rows)
+        direction = np.stack(directions).astype(np.float32)
+        if not np.isfinite(direction).all():
+            bad = labels[int(np.argwhere(~np.isfinite(direction))[0][0])]
+            raise InputError(f"steering vector {bad!r} is not finite")
+        return VectorSet(
+            direction=direction,
+            layers=np.tile(np.array(self.layers, dtype=np.int32), (len(labels), 1)),
+            label=labels,
+            kind=kinds,
+            setting=settings,
+            method=methods,
+            replicate=np.array(replicates, dtype=np.int32),
+            norm=np.linalg.norm(direction, axis=(1, 2)).astype(np.float32),
+            raw_norm=np.array([np.linalg.norm(raw) for raw in raws], dtype=np.float32),
+            notes=tuple(self.notes),
+        )
+
+
+def _groups(questions: Sequence[str] | None, n_pairs: int) -> list[np.ndarray]:
+    """Indices of the pairs of each question, questions in the order of first appearance."""
+    if questions is None:
+        return [np.array([i]) for i in range(n_pairs)]
+    if len(questions) != n_pairs:
+        raise InputError(f"there are {len(questions)} questions for {n_pairs} pairs")
+    members: dict[str, list[int]] = {}
+    for i, question in enumerate(questions):
+        members.setdefault(str(question), []).append(i)
+    return [np.array(indices) for indices in members.values()]
+
+
+def _flips(groups: list[np.ndarray], n_pairs: int, rng: np.random.Generator) -> np.ndarray:
+    """Boolean (n_pairs,): half of the questions (drawn) have their two answers exchanged."""
+    flip = np.zeros(n_pairs, dtype=bool)
+    for pairs, turned in zip(groups, rng.random(len(groups)) < 0.5):
+        flip[pairs] = turned
+    return flip
+
+
+def _along(direction: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """The projection of `difference` on `direction`: its sign and its length come from the difference."""
+    norm = np.linalg.norm(direction)
+    if norm == 0:
+        return np.zeros_like(difference)
+    unit = direction / norm
+    return unit * (unit @ difference)
