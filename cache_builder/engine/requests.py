@@ -202,9 +202,9 @@ class Scores:
         """One number per example and code, (n_examples, n_codes).
 
         "logit_diff" (first differing token), "logprob_sum" and "logit_sum" (whole completions) are log odds of
-        the first option against the others (with two options: the difference), in nats. "probability" is the first option's share of
-        the probability of all options; "answer_mass" is the probability of all options together. Both refer
-        to the first differing token.
+        the first option against the others (with two options: the difference), in nats. "probability" is the
+        first option's share of the probability of all options, and "answer_mass" the probability of all options
+        together, both at the first differing token.
         """
         if score not in SCORES:
             raise InputError(f"score {score!r} is not one of {', '.join(SCORES)}")

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cache_builder.engine.forward import Forward, Output
+from cache_builder.engine.answer import Answer, Transfer
+from cache_builder.engine.forward import Forward
 from cache_builder.engine.operators import layer_tables
 from cache_builder.engine.parity import Parity, compare_paths
-from cache_builder.engine.plan import COMPLETION, FIRST, Layout, Wanted, demand_of, lay_out
+from cache_builder.engine.plan import Layout, Wanted, demand_of, lay_out
 from cache_builder.engine.requests import Example, Scores, Steering, check_examples
 from cache_builder.packing import Row, pack
 from steerstats.errors import InputError, ModelError
@@ -210,9 +211,9 @@ class Engine:
         if codes is None:
             codes = np.arange(1, steering.n_codes if steering else 1)
         tables = layer_tables(steering, self.forward.places) if steering else {}
-        answer = _Answer(examples, steering.n_codes if steering else 1, wanted, read_layers, self.hidden)
+        answer = Answer(examples, steering.n_codes if steering else 1, wanted, read_layers, self.hidden)
         queue = deque(pack(demand, codes, budget or self.budget, ceiling=self.ceiling, share=as_trie))
-        waiting: deque[tuple[Layout, _Transfer]] = deque()
+        waiting: deque[tuple[Layout, Transfer]] = deque()
         while queue:
             row = queue.popleft()
             if self.ceiling is not None and row.size > self.ceiling and row.splittable:
@@ -227,7 +228,7 @@ class Engine:
                 self._shrink(row, error)
                 queue.appendleft(row)
                 continue
-            waiting.append((layout, _Transfer(output)))
+            waiting.append((layout, Transfer(output)))
             # One row stays in flight while the next is laid out on the host.
             if len(waiting) > 1:
                 answer.take(*waiting.popleft())
@@ -277,79 +278,6 @@ def count_nodes(examples: Sequence[Example], steering: Steering | None, *, compl
     wanted = Wanted(completions=completions)
     row = Row(np.arange(len(examples)), np.arange(1, steering.n_codes if steering else 1), True, 0)
     return int(lay_out(examples, steering, row, wanted, as_trie=True).lengths.sum())
-
-
-class _Transfer:
-    """Copies of a forward pass's results on their way to the host; on CUDA without stopping the device."""
-
-    def __init__(self, output: Output) -> None:
-        tensors = [output.picked, output.logsumexp, output.activations]
-        self.event = None
-        if output.picked.device.type == "cuda":
-            self.tensors = [None if t is None else _to_pinned(t) for t in tensors]
-            self.event = torch.cuda.Event()
-            self.event.record()
-        else:
-            self.tensors = [None if t is None else t.cpu() for t in tensors]
-
-    def arrays(self) -> list[np.ndarray | None]:
-        if self.event is not None:
-            self.event.synchronize()
-        return [None if t is None else t.numpy() for t in self.tensors]
-
-
-class _Answer:
-    """The arrays of `Scores`, filled row by row."""
-
-    def __init__(self, examples, n_codes: int, wanted: Wanted, layers: tuple[int, ...], hidden: int) -> None:
-        shape = (len(examples), n_codes, len(examples[0].options))
-        self.layers = layers
-        self.logits = np.full(shape, np.nan, dtype=np.float32)
-        self.logsumexp = np.full(shape[:2], np.nan, dtype=np.float32)
-        self.sums = np.zeros((2, *shape)) if wanted.completions else None
-        self.activations = None
-        if wanted.reads:
-            self.n_reads = max(len(example.reads) for example in examples)
-            self.activations = np.full((len(examples), self.n_reads, len(layers), hidden), np.nan, dtype=np.float32)
-        self.computed = self.packed = 0
-
-    def take(self, layout: Layout, transfer: _Transfer) -> None:
-        picked, total, activations = transfer.arrays()
-        self.computed += layout.token.size
-        self.packed += int(layout.lengths.sum())
-        example, option = layout.score_example[:, None], layout.score_option[:, None]
-        columns = layout.columns[None]
-        first = layout.score_kind == FIRST
-        self.logits[example[first], columns, option[first]] = picked[first]
-        self.logsumexp[example[first], columns] = total[first]
-        if self.sums is not None:
-            rest = layout.score_kind == COMPLETION
-            where = (example[rest], columns, option[rest])
-            np.add.at(self.sums[0], where, picked[rest])
-            np.add.at(self.sums[1], where, picked[rest].astype(np.float64) - total[rest])
-        if activations is not None:
-            slots, which = np.unique(layout.read_slot, axis=0, return_inverse=True)
-            mean = np.zeros((len(slots), *activations.shape[1:]), dtype=np.float32)
-            np.add.at(mean, which.reshape(-1), activations * layout.read_weight[:, None, None])
-            self.activations[slots[:, 0], slots[:, 1]] = mean
-
-    def scores(self) -> Scores:
-        sums = [None, None] if self.sums is None else self.sums.astype(np.float32)
-        return Scores(
-            logits=self.logits,
-            logsumexp=self.logsumexp,
-            completion_logit=sums[0],
-            completion_logprob=sums[1],
-            activations=self.activations,
-            layers=self.layers,
-            computed=self.computed,
-            packed=self.packed,
-        )
-
-
-def _to_pinned(tensor: torch.Tensor) -> torch.Tensor:
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    return host.copy_(tensor, non_blocking=True)
 
 
 def _out_of_memory(error: BaseException) -> bool:
