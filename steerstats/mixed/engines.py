@@ -38,6 +38,7 @@ class Solution:
     singular: bool
     warnings: tuple[str, ...] = ()
     closed: ClosedForm | None = None
+    places: tuple[tuple[int, int], ...] = ()
 
 
 def with_closed_form(design: Design, reml: bool) -> tuple[Solution | None, str]:
@@ -242,7 +243,6 @@ def _from_closed(design: Design, fit: ClosedForm, places: list[tuple[int, int]])
     sigma = fit.scatter / fit.df
     _, R = np.linalg.qr(design.Z[0][: fit.n_obs // fit.n_groups])
     sigma_model = fit.psi + fit.sigma2 * np.linalg.inv(R.T @ R)
-    # Wilks' F needs to know which coefficients share a column of W.
     return Solution(
         engine="closed_form",
         reason="every group has the same complete design and the fixed part is a full product with it",
@@ -259,6 +259,7 @@ def _from_closed(design: Design, fit: ClosedForm, places: list[tuple[int, int]])
         singular=fit.singular,
         warnings=fit.warnings,
         closed=fit,
+        places=tuple(places),
     )
 
 

@@ -146,6 +146,7 @@ def _result(design: Design, solution: Solution, reml: bool, level: float) -> Mix
         fingerprint=(_digest(design.y), _digest(design.X[:, order])),
         scale=scale,
         closed=solution.closed,
+        places=solution.places,
         level=level,
     )
 

@@ -96,6 +96,8 @@ class MixedFit(Result):
         Largest absolute response, against which an exact zero is judged.
     closed : ClosedForm or None
         The array-level fit, where the fixed part is a full W x Z.
+    places : tuple of (int, int)
+        Row and column of each term in `closed.coefficients`.
     level : float
         Nominal coverage of the intervals.
     """
@@ -123,10 +125,14 @@ class MixedFit(Result):
     fingerprint: tuple[str, str]
     scale: float
     closed: ClosedForm | None = None
+    places: tuple[tuple[int, int], ...] = ()
     level: float = 0.95
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per fixed effect: term, estimate, se, df, statistic, p, ci_low, ci_high, se_type, n (levels of the finest factor)."""
+        """One row per fixed effect: term, estimate, se, df, statistic, p, ci_low, ci_high, se_type, n.
+
+        `n` counts the levels of the finest grouping factor.
+        """
         statistic, p = t_statistic(self.estimate, self.se, self.df, self.scale)
         half = stats.t.ppf((1 + self.level) / 2, self.df) * self.se
         return pd.DataFrame(

@@ -1,0 +1,254 @@
+"""Tests of mixed models: joint F on one random column, Wilks' F across columns, and likelihood ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.mixed.result import MixedFit
+from steerstats.results import Result
+
+
+class IncomparableFits(InputError):
+    """Two fits whose criteria do not measure the same thing: other data, or REML with other fixed effects."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HypothesisTest(Result):
+    """A test of several coefficients at once.
+
+    Parameters
+    ----------
+    name : str
+        "joint F on lam", "Wilks' F, intercept and slope together", "likelihood ratio".
+    terms : tuple of str
+        What is zero under the hypothesis.
+    statistic, df1, df2 : float
+        F on (df1, df2), or chi-square on df1 with df2 infinite.
+    p : float
+    p_boundary : float
+        For a likelihood ratio in which one random effect is added: p under the 50:50 mixture that holds because
+        a variance cannot be negative. NaN elsewhere.
+    """
+
+    name: str
+    terms: tuple[str, ...]
+    statistic: float
+    df1: float
+    df2: float
+    p: float
+    p_boundary: float = float("nan")
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row: name, terms, statistic, df1, df2, p, p_boundary."""
+        row = {"name": self.name, "terms": ", ".join(self.terms)}
+        row |= {key: getattr(self, key) for key in ["statistic", "df1", "df2", "p", "p_boundary"]}
+        return pd.DataFrame([row])
+
+
+def joint_test(fit: MixedFit, terms: Sequence[str]) -> HypothesisTest:
+    """F test that several coefficients along one random effect, such as all terms with lambda, are zero.
+
+    In the closed form the test is exact under normal homoscedastic effects, on the boundary too: it uses the
+    unconstrained variance of that column of per-input coefficients only.
+
+    Parameters
+    ----------
+    fit : MixedFit
+    terms : sequence of str
+        Fixed effects with the same entry in `fit.columns`.
+
+    Returns
+    -------
+    HypothesisTest
+
+    Raises
+    ------
+    InputError
+        If a term is not in the fit, or the terms run along different random effects (see `wilks_test`).
+    """
+    places = _places(fit, terms)
+    columns = sorted({fit.columns[j] for j in places})
+    if len(columns) > 1:
+        raise InputError(
+            f"terms {list(terms)} run along {columns}: test one column at a time, or intercept and slope together "
+            "by `wilks_test`"
+        )
+    beta = fit.estimate[places]
+    covariance = fit.covariance[np.ix_(places, places)]
+    rank, df2 = len(places), float(fit.df[places].min())
+    if not covariance.any():
+        statistic = np.nan if np.abs(beta).max() <= 1e-12 * fit.scale else np.inf
+    else:
+        statistic = float(beta @ np.linalg.solve(covariance, beta)) / rank
+    return HypothesisTest(
+        method=f"F test on {fit.se_type[places[0]]}",
+        assumptions=("random effects normal, of equal covariance in all groups",),
+        name=f"joint F on {columns[0] or 'residual terms'}",
+        terms=tuple(terms),
+        statistic=statistic,
+        df1=float(rank),
+        df2=df2,
+        p=float(stats.f.sf(statistic, rank, df2)),
+    )
+
+
+def wilks_test(fit: MixedFit, terms: Sequence[str]) -> HypothesisTest:
+    """Wilks' F that between-group factors act on no random column at all: intercept and slope together.
+
+    It rejects for an effect on the intercept alone, so it is not a test of slopes.
+
+    Parameters
+    ----------
+    fit : MixedFit
+        In closed form, with a fixed part W x Z.
+    terms : sequence of str
+        Complete sets such as ["pos_is_a", "lam:pos_is_a"].
+
+    Returns
+    -------
+    HypothesisTest
+
+    Raises
+    ------
+    InputError
+        If the fit has no such form, or a set is incomplete.
+    CannotEstimate
+        If fewer degrees of freedom are left between groups than there are columns.
+
+    References
+    ----------
+    Rao (1951), Bulletin of the International Statistical Institute 33, for F from Wilks' lambda.
+    """
+    if fit.closed is None:
+        raise InputError("wilks_test needs a closed-form fit whose fixed part is a full product with the random one")
+    q = len(fit.closed.columns)
+    places = [fit.places[j] for j in _places(fit, terms)]
+    rows = sorted({row for row, _ in places})
+    if len(places) != len(rows) * q:
+        raise InputError(f"terms {list(terms)} do not cover every column of {list(fit.closed.columns)}")
+    if fit.closed.df < q:
+        raise CannotEstimate(f"{fit.closed.df} degrees of freedom between groups for {q} columns")
+    gamma = fit.closed.coefficients[rows]
+    between = np.linalg.solve(fit.closed.gram_inverse[np.ix_(rows, rows)], gamma)
+    scatter, hypothesis = fit.closed.scatter, gamma.T @ between
+    wilks = np.exp(np.linalg.slogdet(scatter)[1] - np.linalg.slogdet(scatter + hypothesis)[1])
+    r = len(rows)
+    square = q * q + r * r - 5
+    s = np.sqrt((q * q * r * r - 4) / square) if square > 0 else 1.0
+    df1 = q * r
+    df2 = s * (fit.closed.df - (q - r + 1) / 2) - (df1 - 2) / 2
+    root = wilks ** (1 / s)
+    statistic = (1 - root) / root * df2 / df1
+    return HypothesisTest(
+        method="Rao's F of Wilks' lambda on the scatter of the per-group coefficients",
+        assumptions=("random effects normal, of equal covariance in all groups",),
+        name="Wilks' F, " + " and ".join(fit.closed.columns) + " together",
+        terms=tuple(terms),
+        statistic=float(statistic),
+        df1=float(df1),
+        df2=float(df2),
+        p=float(stats.f.sf(statistic, df1, df2)),
+    )
+
+
+def compare(a: MixedFit, b: MixedFit) -> HypothesisTest:
+    """Likelihood-ratio test of two nested mixed models.
+
+    Parameters
+    ----------
+    a, b : MixedFit
+        Fits to the same rows, one nested in the other, in either order. Fits by REML have to have the same fixed
+        effects: the restricted likelihood is that of contrasts which the fixed effects choose.
+
+    Returns
+    -------
+    HypothesisTest
+        `p` from chi-square; `p_boundary` from the 50:50 mixture where exactly one random effect is added.
+
+    Raises
+    ------
+    IncomparableFits
+        If the fits are of other data, mix REML and ML, are by REML with different fixed effects, or are not
+        nested.
+
+    References
+    ----------
+    Self and Liang (1987), doi:10.1080/01621459.1987.10478472; Stram and Lee (1994), doi:10.2307/2533455.
+    """
+    if a.fingerprint[0] != b.fingerprint[0]:
+        raise IncomparableFits(
+            f"fits of {a.n_obs} and {b.n_obs} observations: not the same responses in the same order"
+        )
+    if a.reml != b.reml:
+        raise IncomparableFits("one fit is by REML, the other by ML")
+    same_fixed = a.fingerprint[1] == b.fingerprint[1]
+    if a.reml and not same_fixed:
+        raise IncomparableFits(
+            "REML criteria of different fixed effects cannot be compared: refit both with reml=False"
+        )
+    if not np.isfinite([a.criterion, b.criterion]).all():
+        raise IncomparableFits("a criterion is infinite (sigma^2 = 0)")
+    small, big = sorted([a, b], key=sum_parameters)
+    added = [term for term in big.terms if term not in small.terms]
+    df = sum_parameters(big) - sum_parameters(small)
+    if not set(small.terms) <= set(big.terms) or not _random_nested(small, big) or df == 0:
+        raise IncomparableFits(f"{small.formula!r} is not nested in {big.formula!r}")
+    statistic = max(small.criterion - big.criterion, 0.0)
+    p_boundary, warnings = np.nan, []
+    n_variance = big.n_parameters[1] - small.n_parameters[1]
+    one_effect = sum(map(len, big.variance.columns)) - sum(map(len, small.variance.columns)) == 1
+    if n_variance and not added and one_effect:
+        upper = stats.chi2.sf(statistic, n_variance)
+        lower = stats.chi2.sf(statistic, n_variance - 1) if n_variance > 1 else float(statistic <= 0)
+        p_boundary = float((upper + lower) / 2)
+    elif n_variance:
+        warnings.append("variances lie on the boundary under the hypothesis: p is conservative")
+    if small.criterion < big.criterion - 1e-6:
+        warnings.append(f"the smaller model fits better by {big.criterion - small.criterion:.2g}: an optimiser stopped")
+    return HypothesisTest(
+        method=f"likelihood-ratio test, {'REML' if a.reml else 'ML'}",
+        assumptions=("many groups: the reference distribution is asymptotic",),
+        warnings=tuple(warnings),
+        name="likelihood ratio",
+        terms=tuple(added) + _random_added(small, big),
+        statistic=float(statistic),
+        df1=float(df),
+        df2=np.inf,
+        p=float(stats.chi2.sf(statistic, df)),
+        p_boundary=p_boundary,
+    )
+
+
+def sum_parameters(fit: MixedFit) -> int:
+    """Fixed effects and variance parameters of a fit."""
+    return sum(fit.n_parameters)
+
+
+def _places(fit: MixedFit, terms: Sequence[str]) -> list[int]:
+    unknown = [term for term in terms if term not in fit.terms]
+    if unknown or not terms or len(set(terms)) < len(terms):
+        raise InputError(f"terms {list(terms)} have to be distinct terms of the fit: {list(fit.terms)}")
+    return [fit.terms.index(term) for term in terms]
+
+
+def _effects(fit: MixedFit) -> set[tuple[str, str]]:
+    return {(g, name) for g, names in zip(fit.variance.groups, fit.variance.columns) for name in names}
+
+
+def _random_nested(small: MixedFit, big: MixedFit) -> bool:
+    """Whether each random term of the smaller model lies within one of the bigger."""
+    terms = list(zip(big.variance.groups, big.variance.columns))
+    return all(
+        any(group == other and set(names) <= set(more) for other, more in terms)
+        for group, names in zip(small.variance.groups, small.variance.columns)
+    )
+
+
+def _random_added(small: MixedFit, big: MixedFit) -> tuple[str, ...]:
+    return tuple(f"({name} | {group})" for group, name in sorted(_effects(big) - _effects(small)))

@@ -1,0 +1,203 @@
+"""Pooling over few datasets: one mixed model per dataset, then random-effects meta-analysis with Hartung-Knapp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, stats
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.mixed.arrays import as_finite, t_statistic
+from steerstats.mixed.fit import fit_mixed
+from steerstats.results import Result
+
+SE_TYPE = "Hartung-Knapp, t(D-1)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledEffects(Result):
+    """Random-effects means over datasets, one per term.
+
+    Parameters
+    ----------
+    terms : tuple of str
+    estimate, se, df, ci_low, ci_high : ndarray, shape (P,)
+        Mean over the population of datasets, Hartung-Knapp standard error, D - 1, and interval.
+    tau : ndarray, shape (P,)
+        Standard deviation between datasets (REML), in units of the estimate.
+    prediction_low, prediction_high : ndarray, shape (P,)
+        Interval for the effect in a new dataset.
+    n : ndarray of int, shape (P,)
+        Datasets behind each term.
+    level : float
+    """
+
+    terms: tuple[str, ...]
+    estimate: np.ndarray
+    se: np.ndarray
+    df: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+    tau: np.ndarray
+    prediction_low: np.ndarray
+    prediction_high: np.ndarray
+    n: np.ndarray
+    level: float = 0.95
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per term: the columns of `MixedFit.to_frame`, then tau and the prediction interval."""
+        statistic, p = t_statistic(self.estimate, self.se, self.df, np.abs(self.estimate).max())
+        frame = pd.DataFrame({"term": list(self.terms), "estimate": self.estimate, "se": self.se, "df": self.df})
+        frame = frame.assign(statistic=statistic, p=p, ci_low=self.ci_low, ci_high=self.ci_high, se_type=SE_TYPE)
+        return frame.assign(
+            n=self.n, tau=self.tau, prediction_low=self.prediction_low, prediction_high=self.prediction_high
+        )
+
+
+def hartung_knapp(
+    estimates: np.ndarray,
+    se: np.ndarray,
+    names: Sequence[str] | None = None,
+    *,
+    level: float = 0.95,
+) -> PooledEffects:
+    """Random-effects mean of D estimates with known standard errors, per column.
+
+    Weights 1/(se^2 + tau^2) with tau^2 by REML; variance of the mean by Hartung and Knapp's weighted residual mean
+    square, t on D - 1.
+
+    Parameters
+    ----------
+    estimates, se : ndarray, shape (D,) or (D, P)
+        NaN in both marks a dataset in which a term could not be estimated.
+    names : sequence of str, optional
+        Names of the P columns.
+    level : float
+
+    Returns
+    -------
+    PooledEffects
+
+    Raises
+    ------
+    InputError
+        If shapes disagree or a standard error is not positive.
+    CannotEstimate
+        If a term has fewer than two datasets.
+
+    References
+    ----------
+    Hartung and Knapp (2001), doi:10.1002/sim.791; IntHout et al. (2014), doi:10.1186/1471-2288-14-25.
+    """
+    y, s = np.asarray(estimates, dtype=float), np.asarray(se, dtype=float)
+    if y.shape != s.shape or y.ndim not in (1, 2):
+        raise InputError(f"estimates have shape {y.shape}, se {s.shape}: both (D,) or (D, P)")
+    y, s = (y[:, None], s[:, None]) if y.ndim == 1 else (y, s)
+    terms = tuple(names) if names is not None else tuple(f"x{j}" for j in range(y.shape[1]))
+    if len(terms) != y.shape[1]:
+        raise InputError(f"{len(terms)} names for {y.shape[1]} columns")
+    rows, warnings = [], []
+    for j, term in enumerate(terms):
+        there = ~(np.isnan(y[:, j]) & np.isnan(s[:, j]))
+        values, errors = as_finite(y[there, j], f"estimates of {term}", 1), as_finite(s[there, j], f"se of {term}", 1)
+        if len(values) < 2:
+            raise CannotEstimate(f"{term!r} is estimated in {len(values)} dataset; pooling needs two")
+        if (errors <= 0).any():
+            raise InputError(f"se of {term!r} holds {errors.min():g}; a standard error is positive")
+        if not there.all():
+            warnings.append(f"{term}: {int((~there).sum())} of {len(there)} datasets do not estimate it")
+        rows.append((*_pool(values, errors**2), len(values)))
+    mean, error, tau, n = (np.array(column) for column in zip(*rows))
+    quantile = stats.t.ppf((1 + level) / 2, n - 1)
+    spread = np.sqrt(tau**2 + error**2)
+    return PooledEffects(
+        method="random-effects meta-analysis, REML tau^2, Hartung-Knapp intervals on t(D-1)",
+        assumptions=("datasets are independent draws of one population", "dataset effects normal"),
+        warnings=tuple(warnings),
+        terms=terms,
+        estimate=mean,
+        se=error,
+        df=(n - 1).astype(float),
+        ci_low=mean - quantile * error,
+        ci_high=mean + quantile * error,
+        tau=tau,
+        prediction_low=mean - quantile * spread,
+        prediction_high=mean + quantile * spread,
+        n=n,
+        level=level,
+    )
+
+
+def two_stage(formula: str, frame: pd.DataFrame, by: str = "dataset", *, level: float = 0.95) -> PooledEffects:
+    """Fit the same mixed model in each dataset, and pool its fixed effects with `hartung_knapp`.
+
+    Parameters
+    ----------
+    formula : str
+        The model of one dataset, "y ~ lam * (pos_is_a + pos_is_yes) + (1 + lam | input)".
+    frame : DataFrame
+        All datasets.
+    by : str
+        Column that tells datasets apart.
+    level : float
+
+    Returns
+    -------
+    PooledEffects
+        Terms that a dataset cannot estimate (a factor with one level there) are pooled over the others, and
+        counted in `warnings`.
+
+    Raises
+    ------
+    InputError
+        If `by` is no column.
+    CannotEstimate
+        If fewer than two datasets can be fitted.
+    """
+    if by not in frame.columns:
+        raise InputError(f"column {by!r} is not in the frame: {list(frame.columns)}")
+    fits, failed = [], []
+    for name, part in frame.groupby(by, sort=False, observed=True):
+        try:
+            fits.append(fit_mixed(formula, part, level=level))
+        except CannotEstimate as error:
+            failed.append(f"{by} {name!r} is left out: {error}")
+    if len(fits) < 2:
+        raise CannotEstimate(f"{len(fits)} of {len(fits) + len(failed)} datasets can be fitted. {' '.join(failed)}")
+    terms = list(dict.fromkeys(term for fit in fits for term in fit.terms))
+    estimates, errors = np.full((2, len(fits), len(terms)), np.nan)
+    for d, fit in enumerate(fits):
+        columns = [terms.index(term) for term in fit.terms]
+        estimates[d, columns], errors[d, columns] = fit.estimate, fit.se
+    known = (~np.isnan(estimates)).sum(axis=0) >= 2
+    failed += [f"{term} is estimated in one dataset only and left out" for term, ok in zip(terms, known) if not ok]
+    pooled = hartung_knapp(
+        estimates[:, known], errors[:, known], [term for term, ok in zip(terms, known) if ok], level=level
+    )
+    values = {name: getattr(pooled, name) for name in PooledEffects.__dataclass_fields__}
+    return PooledEffects(
+        **values | {"warnings": (*pooled.warnings, *failed), "method": f"{formula} per {by}; then {pooled.method}"}
+    )
+
+
+def _pool(y: np.ndarray, v: np.ndarray) -> tuple[float, float, float]:
+    """Mean, Hartung-Knapp standard error and tau of one term."""
+
+    def score(tau2: float) -> float:
+        w = 1 / (v + tau2)
+        mean = w @ y / w.sum()
+        return float(w**2 @ (y - mean) ** 2 - w.sum() + (w @ w) / w.sum())
+
+    tau2 = 0.0
+    if score(0.0) > 0:
+        high = max(float(np.var(y, ddof=1)), float(v.max()))
+        while score(high) > 0:
+            high *= 2
+        tau2 = float(optimize.brentq(score, 0.0, high, xtol=1e-14 * high, rtol=1e-13))
+    w = 1 / (v + tau2)
+    mean = w @ y / w.sum()
+    error = np.sqrt(w @ (y - mean) ** 2 / (len(y) - 1) / w.sum())
+    return float(mean), float(error), float(np.sqrt(tau2))
