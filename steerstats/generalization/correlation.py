@@ -18,14 +18,14 @@ from steerstats.generalization.disattenuation import corrected_spearman
 from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS, Shift, SlopeGrid, parse_shift, shift_name
 from steerstats.resampling import (
     bonett_wright,
+    bootstrap_correlation,
     bootstrap_mean,
-    bootstrap_spearman,
     mean_covariance,
     quantile_pair,
     spearman,
 )
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
-from steerstats.results import Result
+from steerstats.results import Estimate, Result
 
 POPULATION = "a population of datasets"
 FIXED = "these datasets"
@@ -85,6 +85,22 @@ class CorrelationTable(Result):
             if named and record["comparison"] == comparison and record["target"] == target:
                 return record
         raise KeyError(f"no row {comparison!r}, {target!r}, {interval!r}; there are {sorted(set(self.comparison))}")
+
+    def as_estimate(self, comparison: str, target: str = FIXED, interval: str | None = None) -> Estimate:
+        """One row as an `Estimate`, for a verdict against a published value (these datasets) or a table."""
+        row = self.row(comparison, target, interval)
+        others = tuple(f"{name}: " for name in set(self.comparison) - {comparison})
+        return Estimate(
+            name=f"Spearman, {comparison}",
+            estimate=row["estimate"],
+            ci_low=row["ci_low"],
+            ci_high=row["ci_high"],
+            n=self.n,
+            level=self.level,
+            method=f"{self.method}; interval for {target}: {row['interval']}",
+            assumptions=self.assumptions,
+            warnings=tuple(text for text in self.warnings if not text.startswith(others)),
+        )
 
 
 def id_ood_correlation(
@@ -215,7 +231,7 @@ def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: in
         nothing = (float("nan"), float("nan"))
         population = fixed = analytic = nothing
         if enough:
-            draws = bootstrap_spearman(x, y, rng=rng, n_resamples=n_resamples)
+            draws = bootstrap_correlation(x, y, rng=rng, n_resamples=n_resamples)
             population = tuple(float(limit[0]) for limit in quantile_pair(draws[:, None], level))
             population = max(population[0], -1.0), min(population[1], 1.0)
             analytic = bonett_wright(rho, n, level)

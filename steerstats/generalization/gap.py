@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import InputError
-from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS, Cells, Shift, SlopeGrid, parse_shift, shift_name
-from steerstats.generalization.vector_error import VECTOR_ERROR_IN, VECTOR_ERROR_OUT, with_vector_error
-from steerstats.resampling import SumRatio, collapse, interval, resample
+from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS, Shift, SlopeGrid, parse_shift, shift_name
+from steerstats.generalization.vector_error import VECTOR_ERROR_IN, VECTOR_ERROR_OUT, refit_draws, with_vector_error
+from steerstats.resampling import Replicates, SumRatio, collapse, interval, resample
 from steerstats.resampling.simultaneous import max_t_bands, romano_wolf
 from steerstats.results import Estimate, Result
 
@@ -104,7 +104,7 @@ class GapTable(Result):
         Questions behind each dataset's numbers, and inputs left out as incomplete.
     level : float
     includes_vector_error : bool
-        Whether se, ci_low and ci_high hold the vector's own sampling error. Bands and p-values never do.
+        Whether standard errors, intervals, bands and p-values hold the vector's own sampling error.
     """
 
     components: tuple[str, ...]
@@ -149,8 +149,8 @@ def gap_table(
     Parameters
     ----------
     grid : SlopeGrid
-        With `refits`, intervals are Satterthwaite t intervals that include the vector's sampling error, and
-        `method` describes the bands only.
+        With `refits`, everything includes the vector's sampling error, and intervals are Satterthwaite t
+        whatever `method` says.
     shifts : sequence of (train, eval) or "train->eval"
     rng : numpy.random.Generator
         Each dataset gets an independent child generator, in the order of the grid.
@@ -172,7 +172,6 @@ def gap_table(
     wanted = [reference, *shifts, *(own if len(components) > 1 else [])]
     shape = (len(components), len(grid.datasets), len(shifts))
     out = {name: np.full(shape, np.nan) for name in ("estimate", "se", "ci_low", "ci_high")}
-    bootstrap_se = np.full(shape, np.nan)
     t = np.zeros((n_resamples, *shape), dtype=np.float32)
     n, n_excluded, warnings = [], [], []
     for d, (name, child) in enumerate(zip(grid.datasets, rng.spawn(len(grid.datasets)))):
@@ -180,17 +179,22 @@ def gap_table(
         parts = _parts(cells.slopes, len(shifts), len(components))
         sums, sizes = collapse(parts, cells.question)
         replicates = resample([SumRatio(sums, sizes)], rng=child, n_resamples=n_resamples)[0]
-        t[:, :, d] = replicates.t().reshape(n_resamples, *shape[::2])
-        bootstrap_se[:, d] = replicates.se.reshape(shape[::2])
-        values = (replicates.estimate, replicates.se, *interval(replicates, method, level))
+        values, deviations = (replicates.estimate, replicates.se, *interval(replicates, method, level)), replicates.t()
         if cells.refits is not None:
-            values = _include_vector_error(cells, parts, len(shifts), level)
+            refits = _parts(cells.refits, len(shifts), len(components))
+            found = [
+                with_vector_error(part, refits[:, k], question=cells.question, level=level)
+                for k, part in enumerate(parts)
+            ]
+            values = tuple(np.array([getattr(e, key) for e in found]) for key in out)
+            deviations = _t_with_vectors(replicates, refits.mean(axis=2), child)
+        t[:, :, d] = deviations.reshape(n_resamples, *shape[::2])
         for key, value in zip(out, values):
             out[key][:, d] = np.reshape(value, shape[::2])
         n.append(replicates.n_units)
         n_excluded.append(cells.n_excluded)
         warnings += _unit_warnings(replicates.n_units, f"{name}: ")
-    bands, p = _families(out["estimate"], bootstrap_se, t, level)
+    bands, p = _families(out["estimate"], out["se"], t, level)
     if len(components) == 1:
         warnings.append("eval->eval was not evaluated everywhere: gaps are shown without their decomposition")
     if np.isinf(out["ci_low"]).any() or np.isinf(out["ci_high"]).any():
@@ -216,7 +220,6 @@ def gap_table(
         assumptions=(
             "the questions are a sample of those the dataset stands for",
             VECTOR_ERROR_IN if refitted else VECTOR_ERROR_OUT,
-            *(("bands and p-values do not hold the vector's sampling error",) if refitted else ()),
         ),
         warnings=tuple(warnings),
     )
@@ -231,12 +234,13 @@ def _parts(slopes: np.ndarray, n_shifts: int, n_components: int) -> np.ndarray:
     return np.concatenate([reference - shifted, reference - own, own - shifted], axis=-2)
 
 
-def _include_vector_error(cells: Cells, parts: np.ndarray, n_shifts: int, level: float) -> tuple[np.ndarray, ...]:
-    refits = _parts(cells.refits, n_shifts, len(parts) // n_shifts)
-    found = [
-        with_vector_error(part, refits[:, k], question=cells.question, level=level) for k, part in enumerate(parts)
-    ]
-    return tuple(np.array([getattr(e, key) for e in found]) for key in ("estimate", "se", "ci_low", "ci_high"))
+def _t_with_vectors(replicates: Replicates, refit_means: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Studentised deviations of both samples at once, (n_resamples, cells): questions and training pairs."""
+    deviation, variance = refit_draws(refit_means, len(replicates.replicates), rng)
+    deviation += replicates.replicates - replicates.estimate
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = deviation / np.sqrt(variance + replicates.se_replicates**2)
+    return np.where(deviation == 0, 0.0, t)
 
 
 def _families(estimate: np.ndarray, se: np.ndarray, t: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:

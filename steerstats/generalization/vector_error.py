@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.resampling import collapse, mean_covariance
+from steerstats.resampling import collapse, mean_covariance, resampled_sums
 from steerstats.resampling.intervals import check_level
 from steerstats.results import Estimate
 
@@ -120,6 +120,31 @@ def from_disjoint_folds(
         f"mean over {f} vectors from disjoint pairs and {n} questions, crossed random effects, Satterthwaite t",
         warnings, ("the estimand is a vector from one fold's pairs, fewer than the full vector's",),
     )  # fmt: skip
+
+
+def refit_draws(means: np.ndarray, n_resamples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """What another draw of training pairs would add to several cells' means, and how well that is known.
+
+    Parameters
+    ----------
+    means : array of shape (n_refits, cells)
+        Mean over inputs under each refit; refits are paired over cells.
+    n_resamples : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    deviation : ndarray of shape (n_resamples, cells)
+        One refit's deviation per resample, scaled to the unbiased variance.
+    variance : ndarray of shape (n_resamples, cells)
+        The refits' variance as a resample of them shows it, so that a t formed with it has heavy enough tails.
+    """
+    k = len(means)
+    centred = (means - means.mean(axis=0)) * np.sqrt(k / (k - 1))
+    deviation = centred[rng.integers(0, k, n_resamples)]
+    sums = resampled_sums(np.concatenate([centred, centred**2], axis=1), n_resamples, rng)
+    first, second = np.split(sums / k, 2, axis=1)
+    return deviation, np.maximum(second - first**2, 0.0)
 
 
 def _satterthwaite(

@@ -52,15 +52,32 @@ def weighted_midranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return ranks[:, level]
 
 
-def bootstrap_spearman(
+def correlation_of(x: np.ndarray, y: np.ndarray, *, kind: str = "spearman") -> float:
+    """Spearman or Pearson correlation of two vectors, NaN where one is constant or not finite.
+
+    Parameters
+    ----------
+    x, y : array of shape (n,)
+    kind : {"spearman", "pearson"}
+    """
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return float("nan")
+    if kind == "spearman":
+        return float(spearman(x, y))
+    x, y = (_standardised(v) for v in paired(x, y))
+    return float(correlation(x, y, np.ones_like(x)))
+
+
+def bootstrap_correlation(
     x: np.ndarray,
     y: np.ndarray,
     *,
     rng: np.random.Generator,
     n_resamples: int = 10_000,
     cluster: np.ndarray | None = None,
+    kind: str = "spearman",
 ) -> np.ndarray:
-    """Spearman correlation in bootstrap resamples of the observations, or of whole clusters of them.
+    """Correlation in bootstrap resamples of the observations, or of whole clusters of them.
 
     Parameters
     ----------
@@ -70,6 +87,7 @@ def bootstrap_spearman(
     n_resamples : int
     cluster : array of shape (n,), optional
         Label of each observation's cluster (the dataset of a (train, eval) pair); clusters are drawn whole.
+    kind : {"spearman", "pearson"}
 
     Returns
     -------
@@ -77,13 +95,17 @@ def bootstrap_spearman(
         NaN where a resample is constant on either side; `quantile_pair` lets those widen the interval.
     """
     x, y = paired(x, y)
+    if kind not in ("spearman", "pearson"):
+        raise InputError(f"kind {kind!r} is unknown; 'spearman' or 'pearson'")
     codes = np.arange(len(x)) if cluster is None else np.unique(np.asarray(cluster), return_inverse=True)[1]
     if codes.shape != x.shape:
         raise InputError(f"cluster has shape {codes.shape}; one label for each of the {len(x)} observations is needed")
-    out = [
-        correlation(weighted_midranks(x, counts), weighted_midranks(y, counts), counts)
-        for counts in (chunk[:, codes] for chunk in iter_counts(codes.max() + 1, n_resamples, rng))
-    ]
+    scaled = [_standardised(v) for v in (x, y)]
+    out = []
+    for drawn in iter_counts(codes.max() + 1, n_resamples, rng):
+        counts = drawn[:, codes]
+        sides = scaled if kind == "pearson" else [weighted_midranks(v, counts) for v in (x, y)]
+        out.append(correlation(*sides, counts))
     return np.concatenate(out)
 
 
@@ -120,12 +142,24 @@ def paired(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted product-moment correlation along the last axis, NaN where a side is constant.
+
+    Parameters
+    ----------
+    x, y : array of shape (..., n)
+        Ranks, or values of unit variance: a sum of squares under 1e-9 counts as constant.
+    weights : array of shape (..., n)
+    """
     total = weights.sum(axis=-1, keepdims=True)
     x = x - (weights * x).sum(axis=-1, keepdims=True) / total
     y = y - (weights * y).sum(axis=-1, keepdims=True) / total
     wx = weights * x
     xx, yy, xy = (wx * x).sum(axis=-1), (weights * y * y).sum(axis=-1), (wx * y).sum(axis=-1)
-    # Ranks are halves of whole numbers: any real variance is far above this.
     constant = (xx < 1e-9) | (yy < 1e-9)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(constant, np.nan, np.clip(xy / np.sqrt(xx * yy), -1, 1))
+
+
+def _standardised(v: np.ndarray) -> np.ndarray:
+    spread = v.std()
+    return (v - v.mean()) / spread if spread > 0 else np.zeros_like(v)

@@ -1,0 +1,144 @@
+"""How much probability the two answers still hold at each multiplier.
+
+Where steering breaks the answer format both answers lose their probability, the logit difference between them no
+longer describes what the model does, and neither does its slope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from steerstats.errors import InputError
+from steerstats.resampling import mean_covariance, t_interval
+from steerstats.results import Result
+
+COLLAPSED_BELOW = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerMass(Result):
+    """Probability mass on the two answers, by dataset and multiplier.
+
+    Parameters
+    ----------
+    datasets : tuple of str
+    multipliers : ndarray of shape (n_multipliers,)
+    mean, ci_low, ci_high : ndarray of shape (n_datasets, n_multipliers)
+        Mean mass over inputs with a t interval over questions, in [0, 1].
+    share_low : ndarray of shape (n_datasets, n_multipliers)
+        Share of inputs whose mass is below `threshold`.
+    collapsed : ndarray of bool, shape (n_datasets, n_multipliers)
+        Mean mass below `threshold`.
+    threshold : float
+    n, n_excluded : ndarray of shape (n_datasets,)
+    level : float
+    """
+
+    datasets: tuple[str, ...]
+    multipliers: np.ndarray
+    mean: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+    share_low: np.ndarray
+    collapsed: np.ndarray
+    threshold: float
+    n: np.ndarray
+    n_excluded: np.ndarray
+    level: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per dataset and multiplier."""
+        keys = pd.MultiIndex.from_product([self.datasets, self.multipliers], names=["dataset", "multiplier"])
+        names = ("mean", "ci_low", "ci_high", "share_low", "collapsed")
+        frame = pd.DataFrame({name: getattr(self, name).ravel() for name in names}, index=keys).reset_index()
+        for name in ("n", "n_excluded"):
+            frame[name] = frame["dataset"].map(dict(zip(self.datasets, getattr(self, name)))).astype(int)
+        return frame.assign(threshold=self.threshold, level=self.level)
+
+
+def answer_mass(
+    answer_logit: Mapping[str, np.ndarray],
+    logsumexp: Mapping[str, np.ndarray],
+    multipliers: np.ndarray,
+    *,
+    question: Mapping[str, np.ndarray] | None = None,
+    threshold: float = COLLAPSED_BELOW,
+    level: float = 0.95,
+) -> AnswerMass:
+    """Mass on the two answers by multiplier, with datasets flagged where it collapses.
+
+    Parameters
+    ----------
+    answer_logit : mapping of str to array of shape (n_multipliers, 2, n_inputs)
+        Dataset -> logits of the positive and negative answer token, in nats.
+    logsumexp : mapping of str to array of shape (n_multipliers, n_inputs)
+        Dataset -> log of the summed exponentials over the vocabulary.
+    multipliers : array of shape (n_multipliers,)
+    question : mapping of str to array of shape (n_inputs,), optional
+    threshold : float
+        Mean mass below which the answers have collapsed.
+    level : float
+
+    Returns
+    -------
+    AnswerMass
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit, a mass exceeds 1, or no input is complete.
+    """
+    multipliers = np.asarray(multipliers, float)
+    rows, warnings = [], []
+    for name in answer_logit:
+        if name not in logsumexp:
+            raise InputError(f"logsumexp lacks dataset {name!r}, which answer_logit has")
+        logits, total = np.asarray(answer_logit[name], float), np.asarray(logsumexp[name], float)
+        if logits.ndim != 3 or logits.shape[:2] != (len(multipliers), 2) or total.shape != logits[:, 0].shape:
+            raise InputError(
+                f"{name}: answer_logit {logits.shape} and logsumexp {total.shape}; "
+                f"({len(multipliers)}, 2, n_inputs) and ({len(multipliers)}, n_inputs) are needed"
+            )
+        mass = np.exp(logits - total[:, None]).sum(axis=1)
+        complete = np.isfinite(mass).all(axis=0)
+        if not complete.any():
+            raise InputError(f"{name}: no input has answer logits at every multiplier")
+        mass = mass[:, complete]
+        if mass.max() > 1 + 1e-4:
+            raise InputError(
+                f"{name}: answers hold {mass.max():.4g} of the probability; logsumexp does not belong to them"
+            )
+        unit = None if question is None else np.asarray(question[name])[complete]
+        mean, covariance, n = mean_covariance(mass, unit)
+        low, high = t_interval(mean, np.sqrt(np.diag(covariance)), n - 1, level) if n > 1 else (mean * np.nan,) * 2
+        rows.append(
+            (mean, np.clip(low, 0, 1), np.clip(high, 0, 1), (mass < threshold).mean(axis=1), n, (~complete).sum())
+        )
+        below = multipliers[mean < threshold]
+        if below.size:
+            warnings.append(
+                f"{name}: the answers hold less than {threshold:g} of the probability at multiplier "
+                f"{', '.join(f'{m:g}' for m in below)}; slopes there no longer describe behaviour"
+            )
+    if not rows:
+        raise InputError("answer_logit is empty; at least one dataset is needed")
+    mean, low, high, share, n, excluded = (np.array(column) for column in zip(*rows))
+    return AnswerMass(
+        datasets=tuple(answer_logit),
+        multipliers=multipliers,
+        mean=mean,
+        ci_low=low,
+        ci_high=high,
+        share_low=share,
+        collapsed=mean < threshold,
+        threshold=threshold,
+        n=n,
+        n_excluded=excluded,
+        level=level,
+        method="exp(answer logit - log-sum-exp) summed over both answers, mean over inputs, t interval over questions",
+        warnings=tuple(warnings),
+    )

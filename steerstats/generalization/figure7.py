@@ -1,0 +1,184 @@
+"""Does a vector transfer worse between prompts that move the unsteered model further? Figure 7, and what drives it.
+
+x = mean_i |m_i^eval(0) − m_i^train(0)|, y = s(train->eval) / |s(eval->eval)|, kept where s(eval->eval) > 0.25. The
+original includes self-pairs, whose x is exactly 0 and y exactly 1; they alone induce a negative correlation.
+Its "mean" vector is excluded, having no prompt of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.generalization.slopes import SlopeGrid
+from steerstats.resampling import bootstrap_correlation, correlation_of, quantile_pair
+from steerstats.resampling.ranks import MIN_FOR_INTERVAL
+from steerstats.results import Result
+
+PUBLISHED_THRESHOLD = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropensityShift(Result):
+    """Points of figure 7 and their correlations under several definitions.
+
+    Parameters
+    ----------
+    dataset, train, evaluate : ndarray of str, shape (n_points,)
+    propensity_difference : ndarray of shape (n_points,)
+        x, in nats.
+    ratio : ndarray of shape (n_points,)
+        y, relative steerability over |s(eval->eval)|.
+    loss : ndarray of shape (n_points,)
+        s(eval->eval) − s(train->eval), nats per unit multiplier.
+    own : ndarray of shape (n_points,)
+        s(eval->eval), nats per unit multiplier.
+    self_pair : ndarray of bool, shape (n_points,)
+    definition : tuple of str
+        "original", "without self-pairs", "without self-pairs, no threshold", "transfer loss", ...
+    kind : tuple of str
+        "spearman" or "pearson".
+    estimate, ci_low, ci_high : ndarray of shape (n_rows,)
+        Percentile intervals from a bootstrap of whole datasets.
+    n_points : ndarray of shape (n_rows,)
+        (train, eval) pairs behind each row.
+    n : int
+        Datasets.
+    level : float
+    """
+
+    dataset: np.ndarray
+    train: np.ndarray
+    evaluate: np.ndarray
+    propensity_difference: np.ndarray
+    ratio: np.ndarray
+    loss: np.ndarray
+    own: np.ndarray
+    self_pair: np.ndarray
+    definition: tuple[str, ...]
+    kind: tuple[str, ...]
+    estimate: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+    n_points: np.ndarray
+    n: int
+    level: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per definition and kind of correlation."""
+        names = ("definition", "kind", "estimate", "ci_low", "ci_high", "n_points")
+        return pd.DataFrame({name: list(getattr(self, name)) for name in names}).assign(n=self.n, level=self.level)
+
+    def points(self) -> pd.DataFrame:
+        """One row per dataset and (train, eval) pair."""
+        names = ("dataset", "train", "evaluate", "propensity_difference", "ratio", "loss", "own", "self_pair")
+        return pd.DataFrame({name: getattr(self, name) for name in names})
+
+
+def propensity_shift(
+    grid: SlopeGrid,
+    *,
+    rng: np.random.Generator,
+    threshold: float = PUBLISHED_THRESHOLD,
+    other_thresholds: Sequence[float] = (0.0, 0.5),
+    level: float = 0.95,
+    n_resamples: int = 10_000,
+) -> PropensityShift:
+    """Correlate the unsteered difference between two prompts with what a vector loses between them.
+
+    Parameters
+    ----------
+    grid : SlopeGrid
+        With `unsteered`. Training settings that are not evaluation settings ("mean") are left out.
+    rng : numpy.random.Generator
+    threshold : float
+        Least s(eval->eval) for a ratio, nats per unit multiplier.
+    other_thresholds : sequence of float
+        Shown beside it, without self-pairs.
+    level : float
+    n_resamples : int
+
+    Returns
+    -------
+    PropensityShift
+        Whole datasets are resampled: pairs of one dataset are far from independent.
+
+    Raises
+    ------
+    InputError
+        If the grid holds no unsteered propensities.
+    CannotEstimate
+        If no setting is both a training and an evaluation setting.
+    """
+    if grid.unsteered is None:
+        raise InputError("the grid has no unsteered propensities m(0); figure 7 needs them")
+    settings = [name for name in grid.train if name in grid.evaluate]
+    if not settings:
+        raise CannotEstimate("no setting is both a training and an evaluation setting")
+    points = _points(grid, settings)
+    if not points:
+        raise CannotEstimate("no (train, eval) pair was evaluated together with eval->eval")
+    dataset, train, evaluate, x, shifted, own = (np.array(column) for column in zip(*points))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = shifted / np.abs(own)
+    loss, same = own - shifted, train == evaluate
+    definitions = [("original", ratio, own > threshold), ("without self-pairs", ratio, (own > threshold) & ~same)]
+    for other in other_thresholds:
+        definitions.append((f"without self-pairs, threshold {other:g}", ratio, (own > other) & ~same))
+    definitions += [("transfer loss", loss, ~same), ("transfer loss with self-pairs", loss, np.full(len(x), True))]
+    rows, warnings = [], []
+    for name, y, keep in definitions:
+        for kind in ("spearman", "pearson"):
+            estimate, low, high = float("nan"), float("nan"), float("nan")
+            clusters = np.unique(dataset[keep])
+            if keep.sum() > 1:
+                estimate = float(correlation_of(x[keep], y[keep], kind=kind))
+            if len(clusters) >= MIN_FOR_INTERVAL:
+                draws = bootstrap_correlation(
+                    x[keep], y[keep], rng=rng, n_resamples=n_resamples, cluster=dataset[keep], kind=kind
+                )
+                low, high = (float(limit[0]) for limit in quantile_pair(draws[:, None], level))
+            elif kind == "spearman":
+                warnings.append(f"{name}: {len(clusters)} datasets are fewer than {MIN_FOR_INTERVAL}, no interval")
+            rows.append((name, kind, estimate, max(low, -1.0), min(high, 1.0), int(keep.sum())))
+    columns = list(zip(*rows))
+    return PropensityShift(
+        dataset=dataset,
+        train=train,
+        evaluate=evaluate,
+        propensity_difference=x,
+        ratio=ratio,
+        loss=loss,
+        own=own,
+        self_pair=same,
+        definition=columns[0],
+        kind=columns[1],
+        **{key: np.array(columns[2 + k]) for k, key in enumerate(("estimate", "ci_low", "ci_high", "n_points"))},
+        n=len(grid.datasets),
+        level=level,
+        method=f"correlation over (train, eval) pairs; ratios where s(eval->eval) > {threshold:g} unless said; "
+        f"percentile intervals, {n_resamples} resamples of whole datasets",
+        assumptions=("datasets are independent draws from one population",),
+        warnings=tuple(warnings),
+    )
+
+
+def _points(grid: SlopeGrid, settings: Sequence[str]) -> list[tuple]:
+    points = []
+    for name in grid.datasets:
+        resting = np.asarray(grid.unsteered[name], float)
+        for a in settings:
+            for b in settings:
+                if not (grid.has((a, b), name) and grid.has((b, b), name)):
+                    continue
+                cells = grid.cells(name, [(a, b), (b, b)])
+                at = [resting[grid.evaluate.index(setting)] for setting in (a, b)]
+                use = cells.complete & np.isfinite(at).all(axis=0)
+                if use.any():
+                    kept = cells.slopes[:, use[cells.complete]].mean(axis=1)
+                    points.append((name, a, b, np.abs(at[1] - at[0])[use].mean(), kept[0], kept[1]))
+    return points

@@ -1,0 +1,148 @@
+"""Mean steerability of every vector in every prompt, with the unsteered propensity: the table behind every gap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from steerstats.errors import CannotEstimate
+from steerstats.generalization.slopes import SlopeGrid
+from steerstats.generalization.vector_error import VECTOR_ERROR_IN, VECTOR_ERROR_OUT, with_vector_error
+from steerstats.resampling import mean_covariance, t_interval
+from steerstats.results import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteerabilityTable(Result):
+    """Mean steerability over train x eval settings, and mean m(0) by evaluation setting.
+
+    Parameters
+    ----------
+    datasets, train, evaluate : tuple of str
+    mean, se, ci_low, ci_high : ndarray of shape (n_datasets, n_train, n_eval)
+        Nats per unit multiplier; NaN where a cell was not evaluated.
+    unsteered_mean, unsteered_ci_low, unsteered_ci_high : ndarray of shape (n_datasets, n_eval)
+        Unsteered propensity in nats; NaN without it.
+    n, n_excluded : ndarray of shape (n_datasets,)
+        Questions complete in every evaluated cell, and inputs that were not.
+    level : float
+    includes_vector_error : bool
+    """
+
+    datasets: tuple[str, ...]
+    train: tuple[str, ...]
+    evaluate: tuple[str, ...]
+    mean: np.ndarray
+    se: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+    unsteered_mean: np.ndarray
+    unsteered_ci_low: np.ndarray
+    unsteered_ci_high: np.ndarray
+    n: np.ndarray
+    n_excluded: np.ndarray
+    level: float
+    includes_vector_error: bool
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per dataset, train and eval setting; m(0) repeats over training settings."""
+        keys = pd.MultiIndex.from_product(
+            [self.datasets, self.train, self.evaluate], names=["dataset", "train", "evaluate"]
+        )
+        columns = {name: getattr(self, name).ravel() for name in ("mean", "se", "ci_low", "ci_high")}
+        for name in ("unsteered_mean", "unsteered_ci_low", "unsteered_ci_high"):
+            columns[name] = np.repeat(getattr(self, name)[:, None], len(self.train), axis=1).ravel()
+        frame = pd.DataFrame(columns, index=keys).reset_index()
+        for name in ("n", "n_excluded"):
+            frame[name] = frame["dataset"].map(dict(zip(self.datasets, getattr(self, name)))).astype(int)
+        return frame.assign(level=self.level, includes_vector_error=self.includes_vector_error)
+
+
+def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityTable:
+    """Mean steerability of each dataset in every train x eval cell that was evaluated.
+
+    Parameters
+    ----------
+    grid : SlopeGrid
+        With `unsteered` for m(0), with `refits` for intervals that include the vector's sampling error.
+    level : float
+
+    Returns
+    -------
+    SteerabilityTable
+        t intervals over questions, on the inputs complete in all evaluated cells of the dataset.
+
+    Raises
+    ------
+    CannotEstimate
+        If no cell of a dataset was evaluated.
+    """
+    shape = (len(grid.datasets), len(grid.train), len(grid.evaluate))
+    out = {name: np.full(shape, np.nan) for name in ("estimate", "se", "ci_low", "ci_high")}
+    resting = np.full((3, shape[0], shape[2]), np.nan)
+    n, n_excluded, warnings = [], [], []
+    for d, name in enumerate(grid.datasets):
+        present = [(a, b) for a in grid.train for b in grid.evaluate if grid.has((a, b), name)]
+        if not present:
+            raise CannotEstimate(f"dataset {name!r} has no slope in any train x eval cell")
+        cells = grid.cells(name, present)
+        where = tuple(np.array([grid.place(shift) for shift in present]).T)
+        mean, covariance, units = mean_covariance(cells.slopes, cells.question)
+        se = np.sqrt(np.diag(covariance))
+        values = [mean, se, *_limits(mean, se, units, level)]
+        if cells.refits is not None:
+            found = [
+                with_vector_error(cells.slopes[k], cells.refits[:, k], question=cells.question, level=level)
+                for k in range(len(present))
+            ]
+            values = [np.array([getattr(e, key) for e in found]) for key in out]
+        for key, value in zip(out, values):
+            out[key][d][where] = value
+        if grid.unsteered is not None:
+            resting[:, d] = _resting(np.asarray(grid.unsteered[name], float)[:, cells.complete], cells.question, level)
+        n.append(units)
+        n_excluded.append(cells.n_excluded)
+        if units == 1:
+            warnings.append(f"{name}: a single question has no variance: no interval")
+    refitted = grid.refits is not None
+    return SteerabilityTable(
+        datasets=grid.datasets,
+        train=grid.train,
+        evaluate=grid.evaluate,
+        mean=out["estimate"],
+        se=out["se"],
+        ci_low=out["ci_low"],
+        ci_high=out["ci_high"],
+        unsteered_mean=resting[0],
+        unsteered_ci_low=resting[1],
+        unsteered_ci_high=resting[2],
+        n=np.array(n),
+        n_excluded=np.array(n_excluded),
+        level=level,
+        includes_vector_error=refitted,
+        method="mean over inputs complete in all evaluated cells, t interval over questions"
+        + (" with Satterthwaite's degrees of freedom" if refitted else ""),
+        assumptions=(
+            "the questions are a sample of those the dataset stands for",
+            VECTOR_ERROR_IN if refitted else VECTOR_ERROR_OUT,
+        ),
+        warnings=tuple(warnings),
+    )
+
+
+def _resting(values: np.ndarray, question: np.ndarray | None, level: float) -> np.ndarray:
+    """Mean and interval of m(0) per evaluation setting, NaN where a setting lacks a value."""
+    out = np.full((3, len(values)), np.nan)
+    known = np.isfinite(values).all(axis=1)
+    if known.any():
+        mean, covariance, units = mean_covariance(values[known], question)
+        out[:, known] = mean, *_limits(mean, np.sqrt(np.diag(covariance)), units, level)
+    return out
+
+
+def _limits(mean: np.ndarray, se: np.ndarray, units: int, level: float) -> tuple[np.ndarray, np.ndarray]:
+    if units < 2:
+        return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    return t_interval(mean, se, units - 1, level)

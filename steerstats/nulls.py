@@ -1,0 +1,187 @@
+"""Is this vector better than a vector of the same norm that knows nothing, or nothing about the labels?
+
+Random directions and label-shuffled vectors answer different questions and are never pooled. The p-value counts
+vectors, not inputs: p = (1 + #{|s̄_r| >= |s̄|}) / (R + 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from steerstats.errors import InputError
+from steerstats.results import Result
+
+QUANTILES = (0.025, 0.5, 0.975)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NullTable(Result):
+    """Each dataset's vector against null vectors of one kind.
+
+    Parameters
+    ----------
+    kind : str
+        "random" or "shuffled".
+    datasets : tuple of str
+    mean : ndarray of shape (n_datasets,)
+        Mean steerability under the dataset's own vector, nats per unit multiplier.
+    null_abs_quantile : ndarray of shape (n_datasets,)
+        The 1 − alpha quantile of |mean steerability| over null vectors.
+    p, p_fdr : ndarray of shape (n_datasets,)
+        Two-sided p-value, and Benjamini–Hochberg adjusted over the datasets.
+    decision : tuple of str
+        "differs from the null", "does not differ" or "cannot resolve" (too few null vectors for the number of
+        datasets: no p-value could be small enough).
+    anti_steerable : ndarray of shape (n_datasets,)
+        Share of inputs with a negative slope under the dataset's own vector.
+    null_anti_steerable : ndarray of shape (n_datasets, 3)
+        2.5%, 50% and 97.5% quantiles, over null vectors, of the share of inputs with a negative slope.
+    n, n_excluded : ndarray of shape (n_datasets,)
+        Inputs complete under all vectors, and inputs that were not.
+    n_null : ndarray of shape (n_datasets,)
+        Null vectors.
+    n_null_needed : int
+        D / alpha − 1, rounded up.
+    alpha : float
+        False discovery rate.
+    """
+
+    kind: str
+    datasets: tuple[str, ...]
+    mean: np.ndarray
+    null_abs_quantile: np.ndarray
+    p: np.ndarray
+    p_fdr: np.ndarray
+    decision: tuple[str, ...]
+    anti_steerable: np.ndarray
+    null_anti_steerable: np.ndarray
+    n: np.ndarray
+    n_excluded: np.ndarray
+    n_null: np.ndarray
+    n_null_needed: int
+    alpha: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per dataset."""
+        names = ("mean", "null_abs_quantile", "p", "p_fdr", "decision", "anti_steerable", "n", "n_excluded", "n_null")
+        frame = pd.DataFrame({"kind": self.kind, "dataset": list(self.datasets)})
+        for name in names:
+            frame[name] = getattr(self, name)
+        for k, q in enumerate(("low", "median", "high")):
+            frame[f"null_anti_steerable_{q}"] = self.null_anti_steerable[:, k]
+        return frame
+
+
+def null_table(
+    slopes: Mapping[str, np.ndarray], null: Mapping[str, np.ndarray], *, kind: str, alpha: float = 0.05
+) -> NullTable:
+    """Compare the vectors of D datasets with null vectors of one kind.
+
+    Parameters
+    ----------
+    slopes : mapping of str to array of shape (n_inputs,)
+        Dataset -> per-input slopes under its own vector.
+    null : mapping of str to array of shape (n_null, n_inputs)
+        Dataset -> per-input slopes under each null vector, of the same norm and on the same inputs.
+    kind : {"random", "shuffled"}
+        Which null this is. Call once per kind.
+    alpha : float
+        False discovery rate over the datasets.
+
+    Returns
+    -------
+    NullTable
+
+    Raises
+    ------
+    InputError
+        If a dataset has no null vectors, shapes do not fit, or no input is complete.
+    """
+    if kind not in ("random", "shuffled"):
+        raise InputError(f"kind {kind!r} is unknown; 'random' or 'shuffled', one at a time")
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha is {alpha}; a rate such as 0.05 is needed")
+    if not slopes:
+        raise InputError("slopes is empty; at least one dataset is needed")
+    rows = [_one(name, slopes[name], null, alpha) for name in slopes]
+    columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    needed = null_vectors_needed(len(rows), alpha)
+    enough = columns["n_null"].min() >= needed
+    p_fdr = benjamini_hochberg(columns["p"])
+    differs = np.where(p_fdr <= alpha, "differs from the null", "does not differ")
+    warnings = []
+    if not enough:
+        warnings.append(
+            f"{columns['n_null'].min()} null vectors cannot resolve a false discovery rate of {alpha:g} over "
+            f"{len(rows)} datasets; {needed} are needed"
+        )
+    return NullTable(
+        kind=kind,
+        datasets=tuple(slopes),
+        **columns,
+        p_fdr=p_fdr,
+        decision=tuple(differs.tolist()) if enough else ("cannot resolve",) * len(rows),
+        n_null_needed=needed,
+        alpha=alpha,
+        method=f"two-sided rank of |mean steerability| among {kind} vectors of the same norm, "
+        "p = (1 + #{|null| >= |observed|}) / (R + 1); Benjamini-Hochberg over datasets",
+        assumptions=(
+            f"the vector is exchangeable with the {kind} vectors under the null",
+            "p-values of different datasets are independent or positively dependent",
+        ),
+        warnings=tuple(warnings),
+    )
+
+
+def null_vectors_needed(n_datasets: int, alpha: float = 0.05) -> int:
+    """Null vectors without which no dataset could pass: the smallest R >= D / alpha − 1."""
+    return int(np.ceil(n_datasets / alpha - 1 - 1e-9))
+
+
+def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
+    """Adjusted p-values that keep the false discovery rate (1995, doi:10.1111/j.2517-6161.1995.tb02031.x).
+
+    Parameters
+    ----------
+    p : array of shape (n,)
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Never below `p`, at most 1, in the order of `p`.
+    """
+    p = np.asarray(p, float)
+    order = np.argsort(p)[::-1]
+    scaled = p[order] * len(p) / np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.minimum.accumulate(scaled), 1.0)
+    return adjusted
+
+
+def _one(name: str, own: np.ndarray, null: Mapping[str, np.ndarray], alpha: float) -> dict:
+    if name not in null:
+        raise InputError(f"null lacks dataset {name!r}, which slopes has")
+    own, others = np.asarray(own, float), np.asarray(null[name], float)
+    if own.ndim != 1 or others.ndim != 2 or others.shape[1] != len(own) or len(others) == 0:
+        raise InputError(
+            f"{name}: slopes {own.shape} and null {others.shape}; (n_inputs,) and (n_null, n_inputs) are needed"
+        )
+    complete = np.isfinite(own) & np.isfinite(others).all(axis=0)
+    if not complete.any():
+        raise InputError(f"{name}: no input has a slope under the vector and all null vectors")
+    own, others = own[complete], others[:, complete]
+    mean, size = own.mean(), np.abs(others.mean(axis=1))
+    return {
+        "mean": mean,
+        "null_abs_quantile": np.quantile(size, 1 - alpha),
+        "p": (1 + np.count_nonzero(size >= abs(mean))) / (len(size) + 1),
+        "anti_steerable": (own < 0).mean(),
+        "null_anti_steerable": np.quantile((others < 0).mean(axis=1), QUANTILES),
+        "n": int(complete.sum()),
+        "n_excluded": int((~complete).sum()),
+        "n_null": len(size),
+    }

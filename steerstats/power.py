@@ -1,0 +1,228 @@
+"""How small a gap could this study have seen? And how many inputs, pairs or datasets would the next one need?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, special, stats
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.generalization.slopes import ID_SHIFT, Shift, SlopeGrid, parse_shift, shift_name
+from steerstats.meta import reml_tau2
+from steerstats.resampling import mean_covariance
+from steerstats.results import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class GapComponents(Result):
+    """Where the variance of an estimated gap comes from.
+
+    Parameters
+    ----------
+    between_datasets : float
+        Variance of the true gap over datasets (tau²), in (nats per unit multiplier)².
+    between_inputs : float
+        Variance of the gap over questions of a dataset, averaged over datasets.
+    of_vector : float
+        Sampling variance of a vector from `n_pairs` training pairs, averaged over datasets; NaN when unknown.
+    n_pairs : int or None
+        Training pairs behind `of_vector`.
+    n : int
+        Datasets the components were fitted on.
+    """
+
+    between_datasets: float
+    between_inputs: float
+    of_vector: float = float("nan")
+    n_pairs: int | None = None
+    n: int
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per component."""
+        rows = [
+            ("between datasets", self.between_datasets),
+            ("between inputs", self.between_inputs),
+            ("of the vector", self.of_vector),
+        ]
+        frame = pd.DataFrame(rows, columns=["component", "variance"])
+        return frame.assign(sd=np.sqrt(frame["variance"]), n=self.n, n_pairs=self.n_pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerTable(Result):
+    """Smallest detectable gap of each design.
+
+    Parameters
+    ----------
+    n_inputs, n_pairs, n_datasets : ndarray of int, shape (n_designs,)
+    gap : ndarray of shape (n_designs,)
+        Smallest true mean gap found with the given power, nats per unit multiplier.
+    se : ndarray of shape (n_designs,)
+        Standard error of the estimated mean gap.
+    power, alpha : float
+    includes_vector_error : bool
+    """
+
+    n_inputs: np.ndarray
+    n_pairs: np.ndarray
+    n_datasets: np.ndarray
+    gap: np.ndarray
+    se: np.ndarray
+    power: float
+    alpha: float
+    includes_vector_error: bool
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per design."""
+        names = ("n_inputs", "n_pairs", "n_datasets", "gap", "se")
+        frame = pd.DataFrame({name: getattr(self, name) for name in names})
+        return frame.assign(power=self.power, alpha=self.alpha, includes_vector_error=self.includes_vector_error)
+
+
+def fit_components(
+    grid: SlopeGrid, shift: Shift | str, *, n_pairs: int | None = None, reference: Shift = ID_SHIFT
+) -> GapComponents:
+    """Variance components of one shift's gap from a study that was run.
+
+    Parameters
+    ----------
+    grid : SlopeGrid
+        With `refits` for the vector's part.
+    shift : (train, eval) or "train->eval"
+    n_pairs : int, optional
+        Training pairs behind the vectors; needed with `refits`.
+    reference : (train, eval)
+
+    Returns
+    -------
+    GapComponents
+
+    Raises
+    ------
+    CannotEstimate
+        If no dataset has two questions.
+    InputError
+        If there are refits and `n_pairs` is missing.
+    """
+    shift = parse_shift(shift)
+    if grid.refits is not None and (n_pairs is None or n_pairs < 1):
+        raise InputError("n_pairs is needed with refits: the vector's variance is that of so many training pairs")
+    means, squared_errors, inputs, vectors = [], [], [], []
+    for name in grid.datasets:
+        cells = grid.cells(name, [reference, shift])
+        mean, covariance, n_units = mean_covariance(cells.slopes[0] - cells.slopes[1], cells.question)
+        if n_units < 2:
+            continue
+        of_vector = 0.0
+        if cells.refits is not None and len(cells.refits) > 1:
+            of_vector = float((cells.refits[:, 0] - cells.refits[:, 1]).mean(axis=1).var(ddof=1))
+        means.append(mean[0])
+        inputs.append(covariance[0, 0] * n_units)
+        vectors.append(of_vector)
+        squared_errors.append(covariance[0, 0] + of_vector)
+    if not means:
+        raise CannotEstimate("no dataset has two questions; the variance between inputs is unknown")
+    many = len(means) > 1 and min(squared_errors) > 0
+    warnings = []
+    if len(means) < 5:
+        warnings.append(f"only {len(means)} datasets: the variance between datasets is poorly known")
+    if grid.refits is None:
+        warnings.append("no refitted vectors: the vector's own error is missing, detectable gaps come out too small")
+    return GapComponents(
+        between_datasets=reml_tau2(np.array(means), np.array(squared_errors)) if many else float("nan"),
+        between_inputs=float(np.mean(inputs)),
+        of_vector=float(np.mean(vectors)) if grid.refits is not None else float("nan"),
+        n_pairs=n_pairs if grid.refits is not None else None,
+        n=len(means),
+        method=f"gap {shift_name(reference)} minus {shift_name(shift)}: REML between datasets, mean sample variance "
+        "between questions, mean variance over refitted vectors",
+        warnings=tuple(warnings),
+    )
+
+
+def smallest_detectable_gap(
+    components: GapComponents,
+    *,
+    n_inputs: int | Sequence[int],
+    n_datasets: int | Sequence[int] = 1,
+    n_pairs: int | Sequence[int] | None = None,
+    power: float = 0.8,
+    alpha: float = 0.05,
+) -> PowerTable:
+    """Smallest mean gap that a two-sided t test finds with the given power, for every combination of sizes.
+
+    SE² = (tau² + σ²_vector · N₀ / N + σ²_inputs / n) / D, t(D − 1); with one dataset tau² is left out, since the
+    test is then about that dataset, and t has n − 1 degrees of freedom. The vector's variance falls as 1 / N.
+
+    Parameters
+    ----------
+    components : GapComponents
+    n_inputs, n_datasets : int or sequence of int
+        Test questions per dataset, and datasets.
+    n_pairs : int or sequence of int, optional
+        Training pairs; those of the fitted study when left out.
+    power, alpha : float
+
+    Returns
+    -------
+    PowerTable
+
+    Raises
+    ------
+    CannotEstimate
+        If several datasets are asked for and tau² is unknown.
+    """
+    if not (0 < alpha < power < 1):
+        raise InputError(f"power {power} and alpha {alpha}: 0 < alpha < power < 1 is needed")
+    known = np.isfinite(components.of_vector)
+    pairs = components.n_pairs if n_pairs is None else n_pairs
+    if n_pairs is not None and not known:
+        raise CannotEstimate("the components hold no vector variance (no refitted vectors): n_pairs has no effect")
+    sizes = [np.atleast_1d(np.asarray(0 if s is None else s, int)) for s in (n_inputs, pairs, n_datasets)]
+    if sizes[0].min() < 2 or sizes[2].min() < 1 or (known and sizes[1].min() < 1):
+        raise InputError("a design needs at least 2 inputs, 1 training pair and 1 dataset")
+    if sizes[2].max() > 1 and not np.isfinite(components.between_datasets):
+        raise CannotEstimate("the components come from one dataset: the variance between datasets is unknown")
+    rows = []
+    for n, pair, d in product(*sizes):
+        variance = components.between_inputs / n
+        if known:
+            variance += components.of_vector * components.n_pairs / pair
+        if d > 1:
+            variance += components.between_datasets
+        se = np.sqrt(variance / d)
+        rows.append((n, pair, d, noncentrality(d - 1 if d > 1 else n - 1, power, alpha) * se, se))
+    columns = list(zip(*rows))
+    return PowerTable(
+        n_inputs=np.array(columns[0]),
+        n_pairs=np.array(columns[1]),
+        n_datasets=np.array(columns[2]),
+        gap=np.array(columns[3]),
+        se=np.array(columns[4]),
+        power=power,
+        alpha=alpha,
+        includes_vector_error=bool(known),
+        method=f"two-sided t test at {alpha:g} with power {power:g}, noncentral t, from fitted variance components",
+        assumptions=("components of the next study equal those fitted", "the vector's variance falls as 1 / pairs"),
+        warnings=components.warnings,
+    )
+
+
+def noncentrality(df: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """Noncentrality at which a two-sided t test with `df` degrees of freedom has the given power."""
+    # P(|T| > c) as the mean of a normal probability over the chi distribution: the noncentral t of scipy 1.17
+    # is NaN for some of the small df and large shifts that this needs.
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    scale = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, df) / df) * stats.t.ppf(1 - alpha / 2, df)
+
+    def excess(shift: float) -> float:
+        return float(weights @ (special.ndtr(shift - scale) + special.ndtr(-shift - scale)) / 2 - power)
+
+    top = 4.0
+    while excess(top) < 0:
+        top *= 2
+    return float(optimize.brentq(excess, 0.0, top, xtol=1e-10))

@@ -1,0 +1,136 @@
+"""Permutation tests on exchangeable units, all with p = (1 + #{as extreme}) / (n_permutations + 1).
+
+Source of the added one: Phipson & Smyth (2010, doi:10.2202/1544-6115.1585).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.resampling.counts import CHUNK_BYTES, collapse
+from steerstats.resampling.ranks import paired
+
+
+def sign_flip_test(
+    values: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    unit: np.ndarray | None = None,
+    n_permutations: int = 9_999,
+) -> np.ndarray:
+    """Two-sided p-value of "the differences are symmetric about zero", for paired differences.
+
+    Parameters
+    ----------
+    values : array of shape (n_inputs,) or (cells, n_inputs)
+        Paired differences (gaps); all cells get the same flips.
+    rng : numpy.random.Generator
+    unit : array of shape (n_inputs,), optional
+        All inputs of a unit flip together.
+    n_permutations : int
+
+    Returns
+    -------
+    ndarray of shape (cells,)
+    """
+    sums, _ = collapse(np.atleast_2d(values), unit)
+    observed = sums.sum(axis=1)
+    extreme = np.zeros(len(observed), dtype=int)
+    for rows in _chunks(n_permutations, sums.shape[1]):
+        signs = rng.integers(0, 2, (rows, sums.shape[1])) * 2.0 - 1.0
+        extreme += _as_extreme(signs @ sums.T, observed, np.abs(sums).sum(axis=1))
+    return (1 + extreme) / (n_permutations + 1)
+
+
+def group_difference_test(
+    values: np.ndarray,
+    group: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    n_permutations: int = 9_999,
+) -> float:
+    """Two-sided p-value of "both groups come from one distribution", by the difference of their means.
+
+    Parameters
+    ----------
+    values : array of shape (n,)
+        One value per unit.
+    group : array of shape (n,)
+        Two distinct labels.
+    rng : numpy.random.Generator
+    n_permutations : int
+
+    Raises
+    ------
+    CannotEstimate
+        If there are not exactly two groups.
+    """
+    values = np.asarray(values, float)
+    labels, codes = np.unique(np.asarray(group), return_inverse=True)
+    if len(labels) != 2:
+        raise CannotEstimate(f"group has the labels {labels.tolist()}; a difference needs exactly two")
+    if codes.shape != values.shape or not np.isfinite(values).all():
+        raise InputError(f"values {values.shape} must be finite and have one label each, group is {codes.shape}")
+    n = np.bincount(codes)
+    centred = values - values.mean()
+    # With the total fixed at zero, the difference of means is a multiple of one group's sum.
+    observed = np.array([(codes @ centred) * (1 / n[1] + 1 / n[0])])
+    extreme = 0
+    for rows in _chunks(n_permutations, len(values)):
+        shuffled = rng.permuted(np.broadcast_to(codes, (rows, len(codes))), axis=1)
+        drawn = (shuffled @ centred) * (1 / n[1] + 1 / n[0])
+        extreme += int(_as_extreme(drawn[:, None], observed, np.abs(centred).sum(keepdims=True))[0])
+    return (1 + extreme) / (n_permutations + 1)
+
+
+def spearman_test(
+    x: np.ndarray, y: np.ndarray, *, rng: np.random.Generator, n_permutations: int = 9_999
+) -> tuple[float, float]:
+    """Spearman correlation and its two-sided permutation p-value, rows exchanged whole.
+
+    Parameters
+    ----------
+    x, y : array of shape (n,) or (n_clusters, n_within)
+        In the second form whole rows of `y` are permuted (all pairs of a dataset move together).
+    rng : numpy.random.Generator
+    n_permutations : int
+
+    Returns
+    -------
+    rho, p : float
+        Both NaN where a side is constant.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if x.shape != y.shape or x.ndim not in (1, 2):
+        raise InputError(f"x {x.shape} and y {y.shape} must have one shape, (n,) or (n_clusters, n_within)")
+    shape = (len(x), x[0].size if x.ndim == 2 else 1)
+    paired(x.ravel(), y.ravel())
+    ranks = [stats.rankdata(v.ravel()).reshape(shape) for v in (x, y)]
+    a, b = (r - r.mean() for r in ranks)
+    scale = np.sqrt((a**2).sum() * (b**2).sum())
+    if scale < 1e-9:
+        return float("nan"), float("nan")
+    # products[i, j]: what row i of x contributes when it is given row j of y.
+    products = a @ b.T
+    observed = np.array([np.trace(products)])
+    index = np.arange(len(x))
+    extreme = 0
+    for rows in _chunks(n_permutations, len(x)):
+        shuffled = rng.permuted(np.broadcast_to(index, (rows, len(index))), axis=1)
+        drawn = products[index, shuffled].sum(axis=1)
+        extreme += int(_as_extreme(drawn[:, None], observed, np.array([scale]))[0])
+    return float(observed[0] / scale), (1 + extreme) / (n_permutations + 1)
+
+
+def _as_extreme(drawn: np.ndarray, observed: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    # Ties of equal sums added in another order must count as ties.
+    return (np.abs(drawn) >= np.abs(observed) - 1e-12 * scale).sum(axis=0)
+
+
+def _chunks(total: int, width: int) -> list[int]:
+    if total < 1:
+        raise InputError(f"n_permutations is {total}; at least one is needed")
+    rows = max(1, CHUNK_BYTES // (8 * max(width, 1)))
+    return [min(rows, total - start) for start in range(0, total, rows)]
