@@ -1,0 +1,102 @@
+"""Steerability by cell of position and token: how many inputs each holds, and how they steer (figures 3 and 16)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from steerstats.distribution import anti_steerable, group_codes, mean_slope
+from steerstats.errors import InputError
+from steerstats.results import Result
+from steerstats.spurious.coding import NEITHER, Factors, code_factors
+
+LEVEL_NAMES = {"pos_is_a": ("B", "A"), "pos_is_yes": ("No", "Yes")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorCells(Result):
+    """Slopes by cell of binary factors.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row per cell: the level of every factor, n, n_questions, mean with its interval, sd, quartiles,
+        anti_steerable share with its Wilson interval. Cells that hold no input are there with n = 0.
+    """
+
+    frame: pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """The cells."""
+        return self.frame.copy()
+
+
+def factor_cells(
+    slopes: np.ndarray,
+    factors: Factors,
+    *,
+    questions: Sequence | None = None,
+    published_binary: bool = False,
+    level: float = 0.95,
+) -> FactorCells:
+    """Means and counts of steerability in every cell of the binary factors.
+
+    Parameters
+    ----------
+    slopes : array (n,)
+        Nats per unit multiplier.
+    factors : mapping or DataFrame
+        Binary factors as in `code_factors`; numeric ones are refused.
+    questions : sequence (n,), optional
+    published_binary : bool
+        Count "neither" as the 0 level (No), as the paper does.
+
+    Raises
+    ------
+    InputError
+        If there is no factor or one is numeric.
+    """
+    s = np.asarray(slopes, dtype=float)
+    coded = code_factors(factors, s.size)
+    numeric = [str(name) for name in factors if str(name) not in coded.level]
+    if numeric or not coded.level:
+        raise InputError(f"cells need binary factors; {numeric or 'none'} given are not")
+    codes, _ = group_codes(questions, s.size)
+    labels = {}
+    for name, values in coded.level.items():
+        zero, one = LEVEL_NAMES.get(name, ("0", "1"))
+        rest = zero if published_binary else NEITHER
+        labels[name] = np.where(values == 1, one, np.where(values == 0, zero, rest)).astype(object)
+    order = {}
+    for name, given in labels.items():
+        zero, one = LEVEL_NAMES.get(name, ("0", "1"))
+        order[name] = [one, zero] + ([NEITHER] if NEITHER in given else [])
+    rows = []
+    for cell in product(*order.values()):
+        inside = np.logical_and.reduce([labels[name] == value for name, value in zip(labels, cell)])
+        rows.append(dict(zip(labels, cell)) | _describe(s[inside], codes[inside], level))
+    empty = [" and ".join(row[name] for name in labels) for row in rows if row["n"] == 0]
+    return FactorCells(
+        frame=pd.DataFrame(rows),
+        method="t interval of the mean and Wilson interval of the share within each cell, by question",
+        assumptions=("questions are independent",),
+        warnings=tuple(f"no input is {name}" for name in empty),
+    )
+
+
+def _describe(s: np.ndarray, codes: np.ndarray, level: float) -> dict[str, float]:
+    row = {"n": s.size, "n_questions": np.unique(codes).size}
+    names = ["mean", "ci_low", "ci_high", "sd", "q25", "median", "q75"]
+    names += ["anti_steerable", "anti_low", "anti_high"]
+    if s.size == 0:
+        return row | dict.fromkeys(names, np.nan)
+    mean = mean_slope(s, questions=codes, level=level)
+    share = anti_steerable(s, questions=codes, level=level)["anti_steerable"]
+    quartiles = np.quantile(s, [0.25, 0.5, 0.75])
+    spread = s.std(ddof=1) if s.size > 1 else np.nan
+    values = [mean.estimate, mean.ci_low, mean.ci_high, spread, *quartiles, share.estimate, share.ci_low, share.ci_high]
+    return row | {name: float(value) for name, value in zip(names, values)}

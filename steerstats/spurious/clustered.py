@@ -1,0 +1,120 @@
+"""HC2 with Bell–McCaffrey degrees of freedom, carried over to clusters (CR2): for counterbalanced twins.
+
+Two orders of one question share what is hard about the question. Treating them as independent inputs misjudges
+every standard error, in both directions. With one input per question this is `hc2_bell_mccaffrey` exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from steerstats.distribution import group_codes
+from steerstats.errors import CannotEstimate
+from steerstats.mixed import RobustFit
+from steerstats.mixed.arrays import aliased_columns, as_finite, t_statistic
+
+
+def cr2_bell_mccaffrey(
+    X: np.ndarray,
+    Y: np.ndarray,
+    clusters: Sequence,
+    names: Sequence[str],
+    *,
+    responses: Sequence[str],
+    level: float = 0.95,
+) -> RobustFit:
+    r"""Least squares with the bias-reduced cluster-robust covariance and Bell–McCaffrey degrees of freedom.
+
+    :math:`V = M(\sum_g X_g'A_g e_g e_g'A_g X_g)M`, :math:`A_g = (I - H_{gg})^{-1/2}`, :math:`M = (X'X)^{-1}`, under
+    an identity working model. For coefficient j, with :math:`v_g = A_g X_g M_j`, the degrees of freedom are
+    :math:`(\mathrm{tr}\,\Omega)^2/\mathrm{tr}\,\Omega^2`,
+    :math:`\Omega_{gh} = v_g'(I-H)_{gh}v_h`; only p × p matrices are formed.
+
+    Parameters
+    ----------
+    X : array (n, p)
+    Y : array (n, k)
+    clusters : sequence (n,)
+        Question of each input.
+    names, responses : sequence of str
+        Of the p columns of X and the k columns of Y.
+
+    Raises
+    ------
+    CannotEstimate
+        If columns are aliased, or one question alone determines a coefficient.
+
+    References
+    ----------
+    Bell and McCaffrey (2002), Survey Methodology 28(2); Pustejovsky and Tipton (2018),
+    doi:10.1080/07350015.2016.1247004.
+    """
+    X, Y = as_finite(X, "X", 2), as_finite(Y, "Y", 2)
+    n, p = X.shape
+    codes, groups = group_codes(clusters, n)
+    aliased = [names[j] for j in aliased_columns(X)]
+    if aliased:
+        raise CannotEstimate(f"columns {aliased} are determined by the columns before them: leave them out")
+    q, r = np.linalg.qr(X)
+    inverse = np.linalg.solve(r, np.eye(p))
+    influence = q @ inverse.T  # rows (X'X)^-1 x_i
+    estimate = inverse @ (q.T @ Y)
+    residual = Y - X @ estimate
+    scale = np.abs(Y).max(axis=0)
+    exact = np.abs(residual).max(axis=0) <= 1e-13 * np.maximum(scale, np.finfo(float).tiny)
+    residual = np.where(exact, 0.0, residual)
+
+    scores = np.empty((groups, p, Y.shape[1]))
+    lengths = np.empty((groups, p))  # v_g'v_g
+    loads = np.empty((groups, p, p))  # Q_g'v_g: axis 1 the coefficient, axis 2 the basis
+    order = np.argsort(codes, kind="stable")
+    for g, rows in enumerate(np.split(order, np.cumsum(np.bincount(codes))[:-1])):
+        values, vectors = np.linalg.eigh(np.eye(rows.size) - q[rows] @ q[rows].T)
+        if values[0] < 1e-10:
+            raise CannotEstimate(
+                f"question {list(clusters)[rows[0]]} alone determines a coefficient (leverage 1); "
+                "a factor level needs two questions"
+            )
+        v = (vectors / np.sqrt(values)) @ vectors.T @ influence[rows]
+        scores[g] = v.T @ residual[rows]
+        lengths[g] = (v**2).sum(axis=0)
+        loads[g] = v.T @ q[rows]
+    covariance = np.einsum("gak,gbk->abk", scores, scores)
+    trace = (lengths - (loads**2).sum(axis=2)).sum(axis=0)
+    inner = np.einsum("gja,gjb->jab", loads, loads)
+    squares = (
+        (lengths**2).sum(axis=0) - 2 * np.einsum("gj,gja,gja->j", lengths, loads, loads) + (inner**2).sum(axis=(1, 2))
+    )
+    df = trace**2 / squares
+    se = np.sqrt(np.einsum("aak->ak", covariance))
+    statistic, p_value = t_statistic(estimate, se, df[:, None], scale)
+    half = stats.t.ppf((1 + level) / 2, df)[:, None] * se
+    warnings = []
+    if exact.any():
+        fitted = [label for label, flag in zip(responses, exact) if flag]
+        warnings.append(f"the design fits {fitted} exactly: standard errors are zero, tests say nothing")
+    if df.min() < 4:
+        few = [f"{term} ({value:.1f})" for term, value in zip(names, df) if value < 4]
+        warnings.append(f"fewer than 4 degrees of freedom for {', '.join(few)}: a factor level is rare")
+    return RobustFit(
+        method="ordinary least squares, CR2 standard errors by question, Bell-McCaffrey degrees of freedom",
+        assumptions=("questions are independent", "the mean is linear in the columns of the design"),
+        warnings=tuple(warnings),
+        terms=tuple(names),
+        responses=tuple(responses),
+        estimate=estimate,
+        se=se,
+        df=df,
+        t=statistic,
+        p=p_value,
+        ci_low=estimate - half,
+        ci_high=estimate + half,
+        leverage=(q**2).sum(axis=1),
+        covariance=covariance,
+        n=n,
+        level=level,
+        se_type="CR2, Bell-McCaffrey df",
+    )

@@ -1,0 +1,164 @@
+"""Nuisance factors as columns of a design: what each column means, and what had to be left out.
+
+Binary factors are coded ±½, so a main effect is the difference between its two levels at the balanced mean of the
+others, whether or not an interaction is in the model. Inputs for which a factor is not defined (a positive option
+that is neither Yes nor No) form a level of their own: they inform the other terms and stay out of this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.mixed.arrays import aliased_columns
+
+Factors = Mapping[str, Sequence] | pd.DataFrame
+NEITHER = "neither"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorDesign:
+    """A full-rank design of nuisance factors.
+
+    Parameters
+    ----------
+    columns : ndarray (n_kept, p)
+        Intercept first.
+    names : tuple of str, length p
+    owner : tuple of str, length p
+        Factor (or "a:b" interaction) that each column belongs to; "" for the intercept.
+    kept : bool ndarray (n,)
+        Inputs in the design; only a numeric factor that is missing leaves an input out.
+    level : mapping of factor to ndarray (n,) of float
+        Coded levels of the binary factors: 1, 0, NaN where not defined.
+    warnings : tuple of str
+        What was dropped, and why.
+    """
+
+    columns: np.ndarray
+    names: tuple[str, ...]
+    owner: tuple[str, ...]
+    kept: np.ndarray
+    level: Mapping[str, np.ndarray]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Factors with at least one column, interactions after main effects."""
+        return tuple(dict.fromkeys(name for name in self.owner if name))
+
+
+def code_factors(
+    factors: Factors, n: int, *, interactions: Sequence[tuple[str, str]] = (), drop_undefined: bool = False
+) -> FactorDesign:
+    """Turn factors into a design, dropping what cannot be told apart and saying so.
+
+    Parameters
+    ----------
+    factors : mapping or DataFrame of name -> (n,)
+        Names that start with `pos_is_`, and columns of booleans, are binary: 1 or True, 0 or False, and −1, NaN or
+        None where not defined. Everything else is numeric (a difference of option lengths, in characters), and is
+        centred.
+    n : int
+        Inputs.
+    interactions : sequence of pairs of factor names
+    drop_undefined : bool
+        Leave out inputs for which a binary factor is not defined instead of giving them a level.
+
+    Raises
+    ------
+    InputError
+        If a factor has the wrong length, holds another value, or an interaction names a factor that is not there.
+    CannotEstimate
+        If no input is left.
+    """
+    read = {str(name): _read(str(name), factors[name], n) for name in factors}
+    for pair in interactions:
+        for name in pair:
+            if name not in read:
+                raise InputError(f"interaction {pair} names {name!r}; the factors are {sorted(read)}")
+    warnings, kept = [], np.ones(n, dtype=bool)
+    level = {name: values for name, (values, binary) in read.items() if binary}
+    for name, (values, binary) in read.items():
+        missing = np.isnan(values)
+        if missing.all():
+            continue
+        if (not binary or drop_undefined) and missing.any():
+            kept &= ~missing
+            warnings.append(f"{name} is missing for {int(missing.sum())} of {n} inputs: they are left out")
+    if not kept.any():
+        raise CannotEstimate(f"no input has all of {sorted(read)} defined")
+
+    blocks: dict[str, dict[str, np.ndarray]] = {}
+    for name, (values, binary) in read.items():
+        block = _binary_block(name, values[kept]) if binary else _numeric_block(name, values[kept])
+        if not block:
+            warnings.append(f"{name} has one level or is defined nowhere: dropped")
+        blocks[name] = block
+    for a, b in interactions:
+        blocks[f"{a}:{b}"] = {
+            f"{left}:{right}": x * y for left, x in blocks[a].items() for right, y in blocks[b].items()
+        }
+    names, owner, columns = ["Intercept"], [""], [np.ones(int(kept.sum()))]
+    for factor, block in blocks.items():
+        for name, column in block.items():
+            names.append(name)
+            owner.append(factor)
+            columns.append(column)
+    stacked = np.column_stack(columns)
+    aliased = aliased_columns(stacked)
+    warnings += [f"{names[j]} is determined by the columns before it: dropped" for j in aliased]
+    left = [j for j in range(len(names)) if j not in aliased]
+    return FactorDesign(
+        columns=stacked[:, left],
+        names=tuple(names[j] for j in left),
+        owner=tuple(owner[j] for j in left),
+        kept=kept,
+        level=level,
+        warnings=tuple(warnings),
+    )
+
+
+def _read(name: str, values: Sequence, n: int) -> tuple[np.ndarray, bool]:
+    """Values as floats with NaN where not defined, and whether the factor is binary."""
+    series = pd.Series(list(values), dtype=object)
+    if series.size != n:
+        raise InputError(f"factor {name!r} has {series.size} values for {n} inputs")
+    given = series[series.notna()]
+    flags = given.size > 0 and given.map(lambda value: isinstance(value, bool | np.bool_)).all()
+    binary = name.startswith("pos_is_") or bool(flags)
+    try:
+        numbers = pd.to_numeric(series.where(series.notna(), np.nan)).to_numpy(dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"factor {name!r} holds a value that is not a number: {error}") from error
+    if binary:
+        numbers = np.where(numbers == -1, np.nan, numbers)
+        odd = np.flatnonzero(~np.isnan(numbers) & ~np.isin(numbers, (0, 1)))
+        if odd.size:
+            raise InputError(
+                f"factor {name!r} is {numbers[odd[0]]:g} at input {odd[0]}; "
+                "it has to be 1, 0, or −1, NaN or None where not defined"
+            )
+    elif np.isinf(numbers).any():
+        raise InputError(f"factor {name!r} is infinite at input {int(np.argmax(np.isinf(numbers)))}")
+    return numbers, binary
+
+
+def _binary_block(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    missing = np.isnan(values)
+    block = {}
+    if np.unique(values[~missing]).size == 2:
+        block[name] = np.where(missing, 0.0, values - 0.5)
+    if missing.any() and not missing.all():
+        block[f"{name}[{NEITHER}]"] = missing.astype(float)
+    return block
+
+
+def _numeric_block(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    if np.isnan(values).all() or np.ptp(values) == 0:
+        return {}
+    return {name: values - values.mean()}

@@ -1,0 +1,296 @@
+"""How much of the variance of steerability goes with each nuisance factor.
+
+`variance_explained` divides adjusted R² by Shapley values, so no factor profits from being entered first;
+`published_variance_split` is the sequential split of the paper, kept beside it under its own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import factorial
+
+import numpy as np
+import pandas as pd
+
+from steerstats.distribution import group_codes
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.resampling.counts import resampled_sums
+from steerstats.resampling.intervals import quantile_pair
+from steerstats.results import Result
+from steerstats.spurious.coding import Factors, code_factors
+
+MAX_FACTORS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarianceExplained(Result):
+    """A division of the variance of steerability.
+
+    Parameters
+    ----------
+    split : str
+        "shapley_adjusted_r2" or "published_sequential".
+    components : tuple of str, length k
+        Factors, interactions, totals, and what is left.
+    share, ci_low, ci_high : ndarray (k,)
+        Share of the total variance and its percentile interval. Shapley shares of adjusted R² may be negative, and
+        are shown so: the factor explains less than a random one would.
+    variance, variance_low, variance_high : ndarray (k,)
+        The same in squared nats per unit multiplier.
+    total_variance : float
+        Variance of the slopes, ddof = 1.
+    n, n_questions, n_resamples : int
+    """
+
+    split: str
+    components: tuple[str, ...]
+    share: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+    variance: np.ndarray
+    variance_low: np.ndarray
+    variance_high: np.ndarray
+    total_variance: float
+    n: int
+    n_questions: int
+    n_resamples: int
+    level: float = 0.95
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per component."""
+        names = ["share", "ci_low", "ci_high", "variance", "variance_low", "variance_high"]
+        columns = {"split": self.split, "component": list(self.components)}
+        return pd.DataFrame(columns | {name: getattr(self, name) for name in names} | {"n": self.n})
+
+
+def variance_explained(
+    slopes: np.ndarray,
+    factors: Factors,
+    *,
+    rng: np.random.Generator,
+    interactions: Sequence[tuple[str, str]] | bool = False,
+    questions: Sequence | None = None,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> VarianceExplained:
+    """Shapley (LMG) division of adjusted R² among nuisance factors.
+
+    With two factors, A's share is ½[R²(A) + R²(A, Yes) − R²(Yes)], every R² adjusted. Interactions are divided
+    among themselves after all main effects. "explained" is the adjusted R² of everything.
+
+    Parameters
+    ----------
+    slopes : array (n,)
+        Nats per unit multiplier.
+    factors : mapping or DataFrame
+        As in `code_factors`; a factor with one level is dropped with a warning.
+    rng : numpy.random.Generator
+    interactions : sequence of pairs, or bool
+        True takes pos_is_a × pos_is_yes.
+    questions : sequence (n,), optional
+        Unit of the bootstrap.
+    n_resamples : int
+
+    Raises
+    ------
+    CannotEstimate
+        If the slopes are all equal, no factor varies, or there are too few inputs for the adjusted R².
+
+    References
+    ----------
+    Lindeman, Merenda and Gold (1980); Grömping (2007), doi:10.1198/000313007X188252.
+    """
+    s = np.asarray(slopes, dtype=float)
+    pairs = [("pos_is_a", "pos_is_yes")] if interactions is True else list(interactions or ())
+    design = code_factors(factors, s.size, interactions=pairs)
+    main = [name for name in design.factors if ":" not in name]
+    crossed = [name for name in design.factors if ":" in name]
+    if not main:
+        raise CannotEstimate(f"none of the factors {list(factors)} varies: {'; '.join(design.warnings)}")
+    if len(main) > MAX_FACTORS:
+        raise InputError(f"{len(main)} factors need {2 ** len(main)} regressions; at most {MAX_FACTORS} are divided")
+    columns = {name: [j - 1 for j, own in enumerate(design.owner) if own == name] for name in design.factors}
+    n, p = design.columns.shape
+    if n <= p:
+        raise CannotEstimate(f"{n} inputs for {p} columns: adjusted R² needs at least {p + 1}")
+
+    def shares(moments: _Moments) -> np.ndarray:
+        def adjusted(names: tuple[str, ...]) -> np.ndarray:
+            r2, rank = moments.r2([j for name in names for j in columns[name]])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                value = 1 - (1 - r2) * (moments.n - 1) / (moments.n - 1 - rank)
+            return np.where(moments.n - 1 - rank > 0, value, np.nan)
+
+        parts = [*_shapley(main, (), adjusted), *_shapley(crossed, tuple(main), adjusted)]
+        total = adjusted((*main, *crossed))
+        return np.stack([*parts, total, 1 - total], axis=-1)
+
+    return _divide(
+        s[design.kept],
+        design.columns,
+        None if questions is None else np.asarray(list(questions), dtype=object)[design.kept],
+        shares,
+        components=(*main, *crossed, "explained", "unexplained"),
+        split="shapley_adjusted_r2",
+        method="Shapley (LMG) shares of adjusted R², interactions after main effects",
+        rng=rng,
+        n_resamples=n_resamples,
+        level=level,
+        warnings=design.warnings,
+    )
+
+
+def published_variance_split(
+    slopes: np.ndarray,
+    factors: Factors,
+    *,
+    rng: np.random.Generator,
+    questions: Sequence | None = None,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> VarianceExplained:
+    """The paper's sequential split: A/B first, then what Yes/No adds, the rest unexplained; unadjusted.
+
+    Options that are neither Yes nor No count as No, as in the original. Components: `pos_is_a`,
+    `pos_is_yes after pos_is_a`, `unexplained`, and for reference `pos_is_yes alone` and `both`. The first factor takes
+    all that the two share, and unadjusted R² grows with every column: prefer `variance_explained`.
+
+    Parameters
+    ----------
+    slopes : array (n,)
+    factors : mapping or DataFrame with `pos_is_a` and `pos_is_yes`
+    rng, questions, n_resamples, level
+        As in `variance_explained`.
+    """
+    s = np.asarray(slopes, dtype=float)
+    for name in ("pos_is_a", "pos_is_yes"):
+        if name not in factors:
+            raise InputError(f"the published split needs {name!r}; the factors are {list(factors)}")
+    read = code_factors({name: factors[name] for name in ("pos_is_a", "pos_is_yes")}, s.size).level
+    binary = np.column_stack([np.ones(s.size), *(read[name] == 1 for name in ("pos_is_a", "pos_is_yes"))])
+
+    def shares(moments: _Moments) -> np.ndarray:
+        a, yes, both = (moments.r2(which)[0] for which in ([0], [1], [0, 1]))
+        return np.stack([a, both - a, 1 - both, yes, both], axis=-1)
+
+    undefined = int(np.isnan(read["pos_is_yes"]).sum())
+    return _divide(
+        s,
+        binary.astype(float),
+        questions,
+        shares,
+        components=("pos_is_a", "pos_is_yes after pos_is_a", "unexplained", "pos_is_yes alone", "both"),
+        split="published_sequential",
+        method="sequential split of unadjusted R², A/B before Yes/No, as published",
+        rng=rng,
+        n_resamples=n_resamples,
+        level=level,
+        warnings=(f"{undefined} inputs are neither Yes nor No and count as No",) if undefined else (),
+    )
+
+
+class _Moments:
+    """Centred cross-products of the columns and the slopes, one set per resample."""
+
+    def __init__(self, products: np.ndarray) -> None:
+        self.n = products[:, 0, 0]
+        sums = products[:, 0, 1:]
+        self.cross = products[:, 1:, 1:] - sums[:, :, None] * sums[:, None, :] / self.n[:, None, None]
+        # What centring leaves of a constant column or of equal slopes is rounding of the uncentred sum.
+        raw = np.einsum("bjj->bj", products)[:, 1:]
+        spread = np.einsum("bjj->bj", self.cross)
+        self.scale = np.where(spread > 1e-12 * raw, np.sqrt(np.maximum(spread, 0)), 0.0)
+
+    @property
+    def variance(self) -> np.ndarray:
+        return self.scale[:, -1] ** 2 / (self.n - 1)
+
+    def r2(self, which: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """R² and rank of the regression on some columns; NaN where the slopes are all equal."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            unit = self.cross / (self.scale[:, :, None] * self.scale[:, None, :])
+        flat = self.scale[:, -1] == 0
+        unit = np.where(np.isfinite(unit), unit, 0.0)
+        values, vectors = np.linalg.eigh(unit[:, which][:, :, which])
+        load = np.einsum("bji,bj->bi", vectors, unit[:, which, -1]) ** 2
+        used = values > 1e-9
+        r2 = np.where(used, load / np.where(used, values, 1.0), 0.0).sum(axis=1)
+        return np.where(flat, np.nan, np.minimum(r2, 1.0)), used.sum(axis=1)
+
+
+def _shapley(
+    names: Sequence[str], base: tuple[str, ...], value: Callable[[tuple[str, ...]], np.ndarray]
+) -> list[np.ndarray]:
+    """Shapley value of each name when all of `base` is already in; the empty set is worth 0."""
+    k = len(names)
+    worth = {
+        frozenset(chosen): value((*base, *chosen)) if base or chosen else 0.0
+        for size in range(k + 1)
+        for chosen in combinations(names, size)
+    }
+    out = []
+    for name in names:
+        total = 0.0
+        for size in range(k):
+            weight = factorial(size) * factorial(k - size - 1) / factorial(k)
+            for others in combinations([other for other in names if other != name], size):
+                total = total + weight * (worth[frozenset((*others, name))] - worth[frozenset(others)])
+        out.append(total)
+    return out
+
+
+def _divide(
+    s: np.ndarray,
+    columns: np.ndarray,
+    questions: Sequence | None,
+    shares: Callable[[_Moments], np.ndarray],
+    *,
+    components: tuple[str, ...],
+    split: str,
+    method: str,
+    rng: np.random.Generator,
+    n_resamples: int,
+    level: float,
+    warnings: tuple[str, ...],
+) -> VarianceExplained:
+    if s.ndim != 1 or s.size < 3 or not np.isfinite(s).all():
+        raise InputError(f"slopes have to be at least 3 finite numbers; their shape is {s.shape}")
+    codes, groups = group_codes(questions, s.size)
+    rows = np.column_stack([columns, s - s.mean()])
+    products = rows[:, :, None] * rows[:, None, :]
+    k = rows.shape[1]
+    by_question = np.zeros((groups, k * k))
+    np.add.at(by_question, codes, products.reshape(s.size, k * k))
+    observed = _Moments(by_question.sum(axis=0).reshape(1, k, k))
+    if observed.scale[0, -1] <= 1e-12 * np.abs(s).max() * np.sqrt(s.size):
+        raise CannotEstimate("the slopes are all equal: there is no variance to divide")
+    drawn = _Moments(resampled_sums(by_question, n_resamples, rng).reshape(-1, k, k))
+    share, draws = shares(observed)[0], shares(drawn)
+    low, high = quantile_pair(draws, level)
+    variance_low, variance_high = quantile_pair(draws * drawn.variance[:, None], level)
+    doubts = list(warnings)
+    undefined = int(np.isnan(draws).any(axis=1).sum())
+    if undefined:
+        doubts.append(
+            f"{undefined} of {n_resamples} resamples had no variance or too few inputs; they widen the interval"
+        )
+    return VarianceExplained(
+        split=split,
+        components=components,
+        share=share,
+        ci_low=low,
+        ci_high=high,
+        variance=share * observed.variance[0],
+        variance_low=variance_low,
+        variance_high=variance_high,
+        total_variance=float(observed.variance[0]),
+        n=s.size,
+        n_questions=groups,
+        n_resamples=n_resamples,
+        level=level,
+        method=f"{method}; percentile interval, {n_resamples} resamples of {groups} questions",
+        assumptions=("questions are independent", "additive in the coded factors"),
+        warnings=tuple(doubts),
+    )

@@ -1,0 +1,167 @@
+"""Variance explained: Shapley shares against all orderings of statsmodels fits, negative shares, intervals, edges."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.spurious import code_factors, published_variance_split, variance_explained
+
+
+def data(seed: int, n: int = 70, a: float = 1.5):
+    rng = np.random.default_rng(seed)
+    pos_is_a = rng.integers(0, 2, n)
+    factors = {
+        "pos_is_a": pos_is_a,
+        "pos_is_yes": np.where(rng.random(n) < 0.2, -1, rng.random(n) < 0.3 + 0.4 * pos_is_a),
+        "length_difference": rng.normal(0, 20, n) + 15 * pos_is_a,
+    }
+    return a * pos_is_a + 0.7 * (factors["pos_is_yes"] == 1) + rng.normal(size=n), factors
+
+
+def adjusted(slopes: np.ndarray, design, names) -> float:
+    columns = [j for j, own in enumerate(design.owner) if own == "" or own in names]
+    return sm.OLS(slopes, design.columns[:, columns]).fit().rsquared_adj
+
+
+def all_orders(slopes: np.ndarray, factors: dict) -> dict[str, float]:
+    """Mean gain in adjusted R² over every order of entry, one statsmodels fit at a time."""
+    design = code_factors(factors, slopes.size)
+    gains = {name: [] for name in design.factors}
+    for order in permutations(design.factors):
+        for k, name in enumerate(order):
+            before = adjusted(slopes, design, order[:k]) if k else 0.0
+            gains[name].append(adjusted(slopes, design, order[: k + 1]) - before)
+    return {name: float(np.mean(values)) for name, values in gains.items()}
+
+
+def test_shares_are_the_mean_over_all_orders_of_entry():
+    slopes, factors = data(0)
+    fit = variance_explained(slopes, factors, rng=np.random.default_rng(0), n_resamples=50)
+    expected = all_orders(slopes, factors)
+    assert fit.components == (*expected, "explained", "unexplained")
+    np.testing.assert_allclose(fit.share[:3], list(expected.values()), atol=1e-10)
+    np.testing.assert_allclose(fit.share[3], sum(expected.values()), atol=1e-10)
+    np.testing.assert_allclose(fit.share[3] + fit.share[4], 1)
+    np.testing.assert_allclose(fit.variance, fit.share * slopes.var(ddof=1), rtol=1e-10)
+
+
+def test_two_factors_follow_the_printed_formula():
+    slopes, factors = data(1)
+    del factors["length_difference"]
+    design = code_factors(factors, slopes.size)
+    a, yes, both = (adjusted(slopes, design, n) for n in (["pos_is_a"], ["pos_is_yes"], ["pos_is_a", "pos_is_yes"]))
+    fit = variance_explained(slopes, factors, rng=np.random.default_rng(0), n_resamples=50)
+    np.testing.assert_allclose(fit.share[:2], [(a + both - yes) / 2, (yes + both - a) / 2], atol=1e-12)
+
+
+def test_interactions_come_after_all_main_effects():
+    slopes, factors = data(2)
+    slopes = slopes + 3 * (factors["pos_is_a"] == 1) * (factors["pos_is_yes"] == 1)
+    design = code_factors(factors, slopes.size, interactions=[("pos_is_a", "pos_is_yes")])
+    rng = np.random.default_rng(0)
+    plain = variance_explained(slopes, factors, rng=rng, n_resamples=50)
+    crossed = variance_explained(slopes, factors, rng=rng, interactions=True, n_resamples=50)
+    np.testing.assert_allclose(crossed.share[:3], plain.share[:3])
+    gain = adjusted(slopes, design, design.factors) - adjusted(slopes, design, design.factors[:3])
+    assert crossed.components[3] == "pos_is_a:pos_is_yes"
+    assert crossed.share[3] == pytest.approx(gain)
+
+
+def test_intervals_agree_with_a_loop_of_refits_by_question():
+    slopes, factors = data(3, n=40)
+    del factors["length_difference"]
+    questions = np.arange(40) // 2
+    fit = variance_explained(slopes, factors, rng=np.random.default_rng(5), questions=questions, n_resamples=40)
+    draws = []
+    for row in np.random.default_rng(5).integers(0, 20, (40, 20)):
+        rows = np.concatenate([np.flatnonzero(questions == q) for q in row])
+        draws.append(list(all_orders(slopes[rows], {k: v[rows] for k, v in factors.items()}).values()))
+    np.testing.assert_allclose(fit.ci_low[:2], np.quantile(draws, 0.025, axis=0), atol=1e-9)
+    np.testing.assert_allclose(fit.ci_high[:2], np.quantile(draws, 0.975, axis=0), atol=1e-9)
+    assert fit.n_questions == 20
+
+
+def test_a_useless_factor_is_shown_negative_and_is_zero_on_average():
+    rng = np.random.default_rng(6)
+    shares = []
+    for _ in range(300):
+        factors = {"pos_is_a": rng.permutation(np.arange(40) % 2)}
+        shares.append(variance_explained(rng.normal(size=40), factors, rng=rng, n_resamples=2).share[0])
+    assert min(shares) < -0.02
+    assert abs(np.mean(shares)) < 3 * np.std(shares) / np.sqrt(300)
+
+
+def test_share_of_a_strong_factor_is_recovered_and_covered():
+    rng = np.random.default_rng(7)
+    fits = []
+    for _ in range(250):
+        a = rng.integers(0, 2, 150)
+        fits.append(variance_explained(2 * a + rng.normal(size=150), {"pos_is_a": a}, rng=rng, n_resamples=200))
+    assert np.mean([fit.share[0] for fit in fits]) == pytest.approx(0.5, abs=0.01)
+    assert 0.91 <= np.mean([fit.ci_low[0] <= 0.5 <= fit.ci_high[0] for fit in fits]) <= 0.985
+
+
+@given(seed=st.integers(0, 20), scale=st.sampled_from([-3.0, 0.01, 50.0]), shift=st.sampled_from([-100.0, 4.0]))
+@settings(max_examples=15, deadline=None)
+def test_shares_ignore_units_order_labels_and_the_order_of_factors(seed, scale, shift):
+    slopes, factors = data(seed, n=30)
+    fit = variance_explained(slopes, factors, rng=np.random.default_rng(0), n_resamples=5)
+    order = np.random.default_rng(seed).permutation(30)
+    turned = {name: factors[name][order] for name in reversed(factors)}
+    turned["pos_is_a"] = 1 - turned["pos_is_a"]
+    other = variance_explained(scale * slopes[order] + shift, turned, rng=np.random.default_rng(0), n_resamples=5)
+    ours, theirs = dict(zip(fit.components, fit.share)), dict(zip(other.components, other.share))
+    assert ours == pytest.approx(theirs, abs=1e-8)
+
+
+def test_published_split_depends_on_its_order_and_ours_does_not():
+    slopes, factors = data(8, a=1.0)
+    swapped = {"pos_is_a": factors["pos_is_yes"] == 1, "pos_is_yes": factors["pos_is_a"]}
+    rng = np.random.default_rng(0)
+    first = published_variance_split(slopes, factors, rng=rng, n_resamples=20)
+    second = published_variance_split(slopes, swapped, rng=rng, n_resamples=20)
+    assert first.share[0] > second.share[1] + 0.01
+    assert first.share[:3].sum() == pytest.approx(1)
+    assert first.split == "published_sequential"
+    assert "neither Yes nor No and count as No" in first.warnings[0]
+
+
+def test_published_split_stands_when_yes_never_occurs():
+    slopes, factors = data(9)
+    factors["pos_is_yes"] = np.full(70, -1)
+    fit = published_variance_split(slopes, factors, rng=np.random.default_rng(0), n_resamples=20)
+    assert fit.share[1] == pytest.approx(0, abs=1e-12)
+    assert fit.share[0] == pytest.approx(sm.OLS(slopes, sm.add_constant(factors["pos_is_a"])).fit().rsquared)
+
+
+def test_a_rare_level_missing_from_resamples_widens_nothing_silently():
+    rng = np.random.default_rng(10)
+    a = np.r_[1, 1, np.zeros(18)]
+    fit = variance_explained(rng.normal(size=20) + 3 * a, {"pos_is_a": a}, rng=rng, n_resamples=400)
+    assert np.isfinite(fit.ci_low[0])
+    assert fit.ci_low[0] <= 0  # the level is absent from an eighth of the resamples, which explain nothing
+
+
+def test_edges_are_named():
+    rng = np.random.default_rng(0)
+    a = np.arange(10) % 2
+    with pytest.raises(CannotEstimate, match="all equal"):
+        variance_explained(np.full(10, 0.3), {"pos_is_a": a}, rng=rng)
+    with pytest.raises(CannotEstimate, match="none of the factors"):
+        variance_explained(np.arange(10.0), {"pos_is_a": np.ones(10)}, rng=rng)
+    with pytest.raises(CannotEstimate, match="3 inputs for 3 columns"):
+        variance_explained(np.arange(3.0), {"pos_is_a": [1, 0, 0], "pos_is_yes": [1, 1, 0]}, rng=rng)
+    with pytest.raises(InputError, match="at least 3 finite"):
+        variance_explained(np.array([1, 2, np.nan, 1.0]), {"pos_is_a": [1, 0, 0, 1]}, rng=rng)
+    with pytest.raises(InputError, match="needs 'pos_is_yes'"):
+        published_variance_split(np.arange(4.0), {"pos_is_a": [1, 0, 0, 1]}, rng=rng)
+    two = variance_explained(np.r_[np.zeros(9), 1.0], {"pos_is_a": a}, rng=rng, n_resamples=200)
+    assert any("widen the interval" in text for text in two.warnings)
+    assert two.ci_low[0] == -np.inf
