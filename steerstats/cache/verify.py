@@ -93,7 +93,7 @@ def _parity(unit: Unit) -> Check:
     parity = unit.sidecar.get("run", {}).get("parity")
     if not parity:
         return Check(unit.name, "engine parity", True, "not recorded: this cache was not built by an engine")
-    difference, tolerance = parity.get("max_difference"), parity.get("tolerance")
+    difference, tolerance = parity.get("difference"), parity.get("tolerance")
     ok = parity.get("path") == "plain" or (difference is not None and difference <= tolerance)
     return Check(unit.name, "engine parity", bool(ok), f"{parity.get('path')} path, {difference} against {tolerance}")
 

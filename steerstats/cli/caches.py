@@ -42,7 +42,7 @@ def inspect(cache: CachePath, unit: Annotated[str, typer.Option(help="Show this 
         branch.add(Text(f"{name}: missing", style="yellow"))
     if unit and unit not in reader.units:
         reader[unit]  # raises, naming the units there are
-    out.print(tree)
+    out.print(tree, soft_wrap=False)
 
 
 def _describe(unit) -> str:
@@ -58,9 +58,13 @@ def _describe(unit) -> str:
         parts.append(f"activations of layer {', '.join(map(str, coords['layer']))}")
     parity = unit.sidecar.get("run", {}).get("parity")
     if parity:
-        parts.append(f"{parity.get('path')} path, parity {parity.get('max_difference'):.1e} nats")
+        parts.append(f"{parity.get('path')} path, parity {_number(parity.get('difference'))} nats")
     parts.append(f"{unit.sidecar.get('bytes', 0) / 1e6:.1f} MB")
     return "; ".join(parts)
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1e}"
 
 
 def _arrays(unit, leaf: Tree) -> None:

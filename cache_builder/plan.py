@@ -1,0 +1,144 @@
+"""What a build will do, before any model is loaded: units, their pairs, and what each one holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cache_builder.datasets import ContrastPair, Dataset, Split, find_source, load_dataset, paper_datasets, split_pairs
+from cache_builder.spec import BuildSpec
+from steerstats.cache import NOT_DEFINED
+from steerstats.errors import SpecError
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPlan:
+    """One unit: a dataset with its split, and the pairs that are evaluated (test; validation in a sweep)."""
+
+    name: str
+    dataset: Dataset
+    split: Split
+    evaluated: tuple[ContrastPair, ...]
+    evaluated_split: str
+
+    @property
+    def training(self) -> tuple[ContrastPair, ...]:
+        """Pairs that the vectors are made from."""
+        return self.split.train
+
+    @property
+    def category(self) -> str:
+        """Family of a public dataset (datasets of one family are not independent); "" for anything else."""
+        return find_source(self.name).family if self.name in paper_datasets() else ""
+
+
+def plan_units(spec: BuildSpec) -> tuple[UnitPlan, ...]:
+    """Load and split every dataset of a spec.
+
+    Returns
+    -------
+    tuple of UnitPlan
+        In the spec's order.
+
+    Raises
+    ------
+    SpecError
+        If two datasets share a name, or a sweep has no validation part.
+    InputError
+        One line naming file, line and field of a malformed record.
+    """
+    units: dict[str, UnitPlan] = {}
+    for name in spec.dataset_names():
+        dataset = load_dataset(
+            name,
+            path=spec.custom_datasets.get(name),
+            order=spec.order,
+            seed=spec.seed,
+            data_dir=spec.run.data_dir,
+        )
+        split = split_pairs(dataset.pairs, spec.split, spec.split_percent, spec.seed, spec.limit)
+        evaluated, label = (split.validation, "val") if spec.sweep else (split.test, "test")
+        if not evaluated:
+            raise SpecError(f"sweep: dataset {name} has no validation part; give split_percent a middle share above 0")
+        if dataset.name in units:
+            raise SpecError(f"datasets: two of them are called {dataset.name}; names make files, rename one")
+        units[dataset.name] = UnitPlan(dataset.name, dataset, split, evaluated, label)
+    return tuple(units.values())
+
+
+def planned_grid(
+    spec: BuildSpec, kinds: Sequence[str], settings: Sequence[str], eval_settings: Sequence[str]
+) -> np.ndarray:
+    """Which vector is evaluated in which setting.
+
+    Parameters
+    ----------
+    spec : BuildSpec
+        Its `shifts` restrict the main vectors, `controls.shifts` the controls.
+    kinds, settings : sequence of str (n_vectors,)
+        `vector_kind` and `vector_setting`.
+    eval_settings : sequence of str
+        Rows of the result.
+
+    Returns
+    -------
+    ndarray (n_eval, n_vectors) of uint8
+    """
+    planned = np.zeros((len(eval_settings), len(kinds)), dtype=np.uint8)
+    for column, (kind, trained) in enumerate(zip(kinds, settings)):
+        shifts = spec.shifts if kind in ("trained", "mean") else spec.controls.shifts
+        for row, evaluated in enumerate(eval_settings):
+            planned[row, column] = shifts == "all" or f"{trained}->{evaluated}" in shifts
+    return planned
+
+
+def dataset_facts(units: Sequence[UnitPlan], descriptions: Mapping[str, Mapping[str, str]]) -> dict[str, object]:
+    """What identifies the data of a build: hashes of source files, and the descriptions that prompts hold."""
+    return {
+        "datasets": {unit.name: unit.dataset.sha256 for unit in units},
+        "descriptions": {unit.name: dict(descriptions.get(unit.name, {})) for unit in units},
+    }
+
+
+def pair_arrays(pairs: Sequence[ContrastPair], prefix: str, *, text: bool) -> dict[str, np.ndarray]:
+    """The arrays of the schema that describe pairs, `input_...` or `pair_...`, with their scale.
+
+    Parameters
+    ----------
+    pairs : sequence of ContrastPair
+    prefix : {"input", "pair"}
+    text : bool
+        Prompts, completions and options as well, which only inputs have room for.
+    """
+    columns: dict[str, np.ndarray] = {
+        "question": _text(pair.question for pair in pairs),
+        "pos_is_a": _flags(pair.pos_is_a for pair in pairs),
+        "pos_is_yes": _flags(pair.pos_is_yes for pair in pairs),
+        "len_positive": np.array([pair.len_positive for pair in pairs], dtype=np.int32),
+        "len_negative": np.array([pair.len_negative for pair in pairs], dtype=np.int32),
+        "row": np.array([pair.row for pair in pairs], dtype=np.int32),
+    }
+    if text:
+        columns |= {
+            "text": _text(pair.text for pair in pairs),
+            "positive": _text(pair.positive for pair in pairs),
+            "negative": _text(pair.negative for pair in pairs),
+            "option_positive": _text(pair.option_positive for pair in pairs),
+            "option_negative": _text(pair.option_negative for pair in pairs),
+            "twin": np.array([pair.twin for pair in pairs], dtype=np.int8),
+        }
+    ids = _text(pair.id for pair in pairs)
+    return {prefix: ids} | {f"{prefix}_{name}": values for name, values in columns.items()}
+
+
+def _text(values) -> np.ndarray:
+    listed = list(values)
+    array = np.empty(len(listed), dtype=object)
+    array[:] = listed
+    return array
+
+
+def _flags(values) -> np.ndarray:
+    return np.array([NOT_DEFINED if value is None else int(value) for value in values], dtype=np.int8)

@@ -1,0 +1,103 @@
+"""Commands that turn caches into numbers and pages: fit, report, reproduce, simulate."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from steerstats.cli.caches import CachePath
+from steerstats.cli.console import out, progress_bar, say
+from steerstats.errors import InputError
+
+CachePaths = Annotated[list[Path], typer.Argument(help="Caches: directories, or packed .h5 files.", show_default=False)]
+OutDir = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.", show_default=False)]
+Seed = Annotated[int, typer.Option(help="Seed of every resampling; the same seed gives the same numbers.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this family's commands."""
+    app.command("fit")(fit)
+    app.command("report")(report)
+    app.command("reproduce")(reproduce)
+    app.command("simulate")(simulate)
+
+
+def fit(
+    cache: CachePath,
+    target: OutDir = Path("steerstats-fit"),
+    seed: Seed = 0,
+) -> None:
+    """Write the per-input steerability table and each dataset's summary (CSV and Parquet)."""
+    import steerstats
+    from steerstats.frames import slopes_frame
+
+    study = steerstats.open_cache(cache)
+    target.mkdir(parents=True, exist_ok=True)
+    result = study.steerability(seed=seed)
+    import pandas as pd
+
+    per_input = pd.concat([slopes_frame(study.reader[name]) for name in study.datasets], ignore_index=True)
+    for name, frame in (("steerability_per_input", per_input), ("steerability", result.to_frame())):
+        frame.to_csv(target / f"{name}.csv", index=False, lineterminator="\n")
+        frame.to_parquet(target / f"{name}.parquet", index=False)
+    say(result.summary())
+    say(f"{len(per_input):,} per-input slopes and the table above are in {target}")
+
+
+def report(
+    caches: CachePaths,
+    target: OutDir = Path("steerstats-report"),
+    seed: Seed = 0,
+) -> None:
+    """Write the statistical report: one self-contained HTML page, with its figures and tables beside it.
+
+    Several caches are set side by side, matched by dataset and input.
+    """
+    from reports.render import render_report
+
+    with progress_bar() as progress:
+        page = render_report(caches, target, seed=seed, progress=progress)
+    say(f"report: {page}")
+
+
+def reproduce(
+    caches: CachePaths,
+    target: OutDir = Path("steerstats-reproduction"),
+    seed: Seed = 0,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Scripts that run at once; 0 takes the cores.")] = 0,
+) -> None:
+    """Recompute every claim, figure and table from caches, the published value beside the recomputed one."""
+    from reports.reproduce import claims_table
+    from reports.reproduce import reproduce as run
+
+    with progress_bar() as progress:
+        record = run(caches, target, seed=seed, jobs=jobs or os.cpu_count() or 1, progress=progress)
+    out.print(claims_table(record))
+    say(f"report: {Path(target) / 'report.html'}")
+    say(f"check it later with: steerstats verify {target}")
+
+
+def simulate(
+    target: OutDir = Path("steerstats-simulated"),
+    seed: Seed = 0,
+    datasets: Annotated[int, typer.Option(min=1, help="How many datasets.")] = 12,
+    inputs: Annotated[int, typer.Option(min=2, help="Evaluated inputs of each dataset.")] = 200,
+    calibrate: Annotated[bool, typer.Option(help="Measure coverage and error rates instead; takes minutes.")] = False,
+) -> None:
+    """Write a cache with a known truth, or measure the intervals' coverage against known truths."""
+    if calibrate:
+        from steerstats.simulate.calibrate import calibration_table
+
+        with progress_bar() as progress:
+            table = calibration_table(seed=seed, progress=progress)
+        out.print(table.to_string(index=False))
+        return
+    from steerstats.simulate import SimulationTruth, simulate_cache
+
+    if target.exists() and any(target.iterdir()):
+        raise InputError(f"{target} is not empty; choose another directory for the simulated cache")
+    simulate_cache(target, SimulationTruth(datasets=datasets, n_inputs=inputs), seed=seed)
+    say(f"simulated cache: {target}; now `steerstats report {target} -o DIR`")

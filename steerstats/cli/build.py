@@ -1,0 +1,157 @@
+"""Commands that run models: build, sweep, demo, export. What they need beyond the analysis half is asked for by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from steerstats.cli.console import notice, out, progress_bar, say
+from steerstats.errors import require
+
+Source = Annotated[str, typer.Argument(help="A TOML spec, or a preset: demo, tan2024.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="Override a key: -s model.id=... -s limit=100 (repeatable).")
+]
+DataDir = Annotated[Path | None, typer.Option(help="Read the public data from here instead of fetching it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this family's commands."""
+    app.command("build")(build)
+    app.command("sweep")(sweep)
+    app.command("demo")(demo)
+    app.command("export")(export)
+
+
+def build(
+    source: Source,
+    target: Annotated[Path | None, typer.Option("--out", "-o", help="Cache directory to make or go on with.")] = None,
+    overrides: Overrides = None,
+    data_dir: DataDir = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print units, tokens, bytes and time; build nothing.")
+    ] = False,
+    probe: Annotated[
+        bool, typer.Option(help="With --dry-run: load the model and measure, for the expected time.")
+    ] = True,
+    backend: Annotated[str, typer.Option(help="local, or ray.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Address of a running Ray cluster.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Ray: number of workers; default one for each GPU.")] = None,
+) -> None:
+    """Build a cache: activations, vectors and steered logit differences, one resumable unit for each dataset.
+
+    Run it again after an interruption and it computes exactly what is missing. Several of these may work on one
+    directory at once.
+    """
+    spec = _load(source, overrides, data_dir)
+    if dry_run:
+        from cache_builder.dryrun import dry_run as estimate
+
+        with progress_bar() as progress:
+            table = estimate(spec, probe=probe, progress=_steps(progress, "measuring"))
+        out.print(table.render())
+        return
+    _build(spec, target or Path(spec.run.out or f"{spec.name}-cache"), backend, address, workers)
+
+
+def sweep(
+    source: Source,
+    target: Annotated[Path, typer.Option("--out", "-o", help="Cache directory of the sweep.", show_default=False)],
+    layers: Annotated[str, typer.Option(help="Layers to try: all, or a list such as 8,10,12.")] = "all",
+    overrides: Overrides = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Score every layer on the validation split, and name the best one with its uncertainty."""
+    from steerstats.sweeps import choose_layer
+
+    spec = _load(source, overrides, data_dir)
+    from cache_builder.build import sweep_spec
+
+    root = _build(sweep_spec(spec, layers), target, "local", None, None)
+    say(choose_layer(root).summary())
+
+
+def demo(
+    target: Annotated[Path, typer.Option("--out", "-o", help="Directory for the cache and the report.")] = Path(
+        "demo-out"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of every resampling.")] = 0,
+) -> None:
+    """Build a cache with the bundled micro model, analyse it and write the report: everything, in a few minutes."""
+    spec = _load("demo", None, None)
+    root = _build(spec, target / "cache", "local", None, None)
+    from reports.render import render_report
+
+    with progress_bar() as progress:
+        page = render_report([root], target, seed=seed, progress=progress)
+    say(f"cache:  {root}")
+    say(f"report: {page}")
+
+
+def export(
+    cache: Annotated[Path, typer.Argument(help="A cache.", show_default=False)],
+    dataset: Annotated[str, typer.Argument(help="Whose vector.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="File to write: .safetensors or .gguf.", show_default=False)],
+    vector: Annotated[str, typer.Option(help="Label of the vector.")] = "base",
+) -> None:
+    """Write one steering vector for use elsewhere."""
+    from cache_builder.interop import export_vector
+    from steerstats.cache import CacheReader
+
+    unit = CacheReader(cache)[dataset]
+    written = export_vector(
+        target,
+        direction=unit.read("direction", vector=vector),
+        layers=unit.read("vector_layer", vector=vector),
+        metadata={"model": str(unit.attrs.get("model")), "dataset": dataset, "vector": vector},
+    )
+    say(f"{written}: vector {vector} of {dataset}")
+
+
+def _load(source: str, overrides: list[str] | None, data_dir: Path | None):
+    require("torch", "build", "building a cache")
+    require("transformers", "build", "building a cache")
+    from cache_builder.spec import load_spec
+
+    more = list(overrides or [])
+    if data_dir is not None:
+        more.append(f"run.data_dir={data_dir}")
+    return load_spec(source, more)
+
+
+def _build(spec: Any, target: Path, backend: str, address: str | None, workers: int | None) -> Path:
+    from cache_builder.build import run_build
+
+    say(f"building {spec.name} into {target}")
+    try:
+        with progress_bar() as progress:
+            if backend == "ray":
+                require("ray", "ray", "building on Ray")
+                from cache_builder.distributed import run_on_ray
+
+                report = run_on_ray(
+                    spec, target, address=address, workers=workers, progress=_steps(progress, "units"), notice=notice
+                )
+            elif backend == "local":
+                report = run_build(spec, target, progress=_steps(progress, "units"), notice=notice)
+            else:
+                raise typer.BadParameter(f"{backend!r} is neither local nor ray", param_hint="--backend")
+    except KeyboardInterrupt:
+        notice(f"interrupted: finished units are kept in {target}; the same command goes on from there")
+        raise typer.Exit(130) from None
+    say(report.summary())
+    return report.root
+
+
+def _steps(progress: Progress, label: str) -> Callable[..., None]:
+    """A listener `(done, total, what)` that moves one bar."""
+    task = progress.add_task(label, total=None)
+
+    def step(done: float, total: float, what: str = "") -> None:
+        progress.update(task, completed=done, total=total, description=what or label)
+
+    return step
