@@ -1,8 +1,9 @@
 """Rank correlations over datasets: does what steers in distribution steer out of it, and on another model?
 
 Two questions hide in one coefficient, so both are answered. About a population of datasets, of which these are a
-sample: resample datasets. About these very datasets, measured on finitely many inputs: keep them and resample
-inputs. Beside them stand the analytic interval and the correlation with measurement noise taken out.
+sample: resample datasets. About these very datasets, measured on finitely many inputs: keep them and let their
+means vary as far as inputs (and vectors) leave them unknown. Beside them stand the analytic interval and the
+correlation with measurement noise taken out.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import pandas as pd
 
 from steerstats.errors import InputError
 from steerstats.generalization.disattenuation import corrected_spearman
+from steerstats.generalization.fixed_datasets import draw_correlations
 from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS, Shift, SlopeGrid, parse_shift, shift_name
 from steerstats.resampling import (
     bonett_wright,
     bootstrap_correlation,
-    bootstrap_mean,
     mean_covariance,
     quantile_pair,
     spearman,
@@ -131,9 +132,13 @@ def id_ood_correlation(
         interval for these datasets.
     """
     shifts = tuple(parse_shift(shift) for shift in shifts)
-    measured = _measure(grid, [reference, *shifts], rng, n_resamples)
+    measured = _measure(grid, [reference, *shifts])
+    mean, covariance = measured.mean.T, measured.covariance.T
     comparisons = [
-        (f"{shift_name(reference)} vs {shift_name(shift)}", measured.pair(0, k))
+        (
+            f"{shift_name(reference)} vs {shift_name(shift)}",
+            (mean[0], mean[k], covariance[0, 0], covariance[k, k], covariance[0, k]),
+        )
         for k, shift in enumerate(shifts, start=1)
     ]
     return _table(comparisons, grid.datasets, measured.n_excluded, rng, level, n_resamples, grid.refits is not None)
@@ -153,8 +158,8 @@ def cross_model_agreement(
     Parameters
     ----------
     first, second : SlopeGrid
-        One per model; datasets in common are used. Their inputs are resampled independently, since a question
-        may be missing from one of them; the noise that both share through it is ignored.
+        One per model; datasets in common are used. Noise that both models share through their questions is
+        ignored, since a question may be missing from one of them.
     shifts : sequence of (train, eval) or "train->eval"
         base->base is the comparison in distribution.
     rng, level, n_resamples
@@ -168,12 +173,11 @@ def cross_model_agreement(
     common = tuple(name for name in first.datasets if name in second.slopes)
     if not common:
         raise InputError("the two models share no dataset")
-    one, other = (_measure(grid, shifts, rng, n_resamples, common) for grid in (first, second))
+    one, other = _measure(first, shifts, common), _measure(second, shifts, common)
     comparisons = []
     for k, shift in enumerate(shifts):
-        pair = (one.mean[:, k], other.mean[:, k], one.covariance[:, k, k], other.covariance[:, k, k],
-                np.zeros(len(common)), one.replicates[:, :, k], other.replicates[:, :, k])  # fmt: skip
-        comparisons.append((shift_name(shift), pair))
+        noise = one.covariance[:, k, k], other.covariance[:, k, k], np.zeros(len(common))
+        comparisons.append((shift_name(shift), (one.mean[:, k], other.mean[:, k], *noise)))
     refitted = first.refits is not None and second.refits is not None
     excluded = one.n_excluded + other.n_excluded
     return _table(comparisons, common, excluded, rng, level, n_resamples, refitted)
@@ -183,34 +187,20 @@ def cross_model_agreement(
 class _Measured:
     mean: np.ndarray  # (n_datasets, n_shifts)
     covariance: np.ndarray  # (n_datasets, n_shifts, n_shifts), of the means
-    replicates: np.ndarray  # (n_resamples, n_datasets, n_shifts)
     n_excluded: np.ndarray
 
-    def pair(self, i: int, j: int) -> tuple[np.ndarray, ...]:
-        c, r = self.covariance, self.replicates
-        return self.mean[:, i], self.mean[:, j], c[:, i, i], c[:, j, j], c[:, i, j], r[:, :, i], r[:, :, j]
 
-
-def _measure(grid, shifts, rng, n_resamples: int, datasets: Sequence[str] | None = None) -> _Measured:
-    datasets = grid.datasets if datasets is None else datasets
+def _measure(grid: SlopeGrid, shifts: Sequence[Shift], datasets: Sequence[str] | None = None) -> _Measured:
     means, covariances, excluded = [], [], []
-    replicates = np.empty((n_resamples, len(datasets), len(shifts)), dtype=np.float32)
-    for d, (name, child) in enumerate(zip(datasets, rng.spawn(len(datasets)))):
+    for name in grid.datasets if datasets is None else datasets:
         cells = grid.cells(name, shifts)
-        mean, covariance, n_units = mean_covariance(cells.slopes, cells.question)
-        drawn = bootstrap_mean(cells.slopes, rng=child, n_resamples=n_resamples, unit=cells.question).replicates
+        mean, covariance, _ = mean_covariance(cells.slopes, cells.question)
         if cells.refits is not None and len(cells.refits) > 1:
-            refit_means = cells.refits.mean(axis=2)
-            covariance = covariance + np.cov(refit_means, rowvar=False).reshape(covariance.shape)
-            # One refit per resample, drawn with replacement: the vector of all pairs plus a refit's deviation.
-            drawn = drawn + (refit_means - refit_means.mean(axis=0))[child.integers(0, len(refit_means), n_resamples)]
-        if n_units < 2:
-            covariance = np.full_like(covariance, np.nan)
+            covariance = covariance + np.cov(cells.refits.mean(axis=2), rowvar=False).reshape(covariance.shape)
         means.append(mean)
         covariances.append(covariance)
         excluded.append(cells.n_excluded)
-        replicates[:, d] = drawn
-    return _Measured(np.array(means), np.array(covariances), replicates, np.array(excluded))
+    return _Measured(np.array(means), np.array(covariances), np.array(excluded))
 
 
 def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: int, refitted: bool) -> CorrelationTable:
@@ -220,9 +210,9 @@ def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: in
         warnings.append(
             f"{n} datasets: fewer than {MIN_FOR_INTERVAL} say little about a correlation, no interval is given"
         )
-    for name, (x, y, var_x, var_y, covariance, draws_x, draws_y) in comparisons:
+    for name, (x, y, *noise) in comparisons:
         rho = float(spearman(x, y))
-        corrected = corrected_spearman(x, y, var_x, var_y, covariance, rng=rng, level=level, n_resamples=n_resamples)
+        corrected = corrected_spearman(x, y, *noise, rng=rng, level=level, n_resamples=n_resamples)
         reliability = corrected.reliability_x, corrected.reliability_y
         enough = n >= MIN_FOR_INTERVAL
         if np.isnan(rho):
@@ -235,7 +225,9 @@ def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: in
             population = tuple(float(limit[0]) for limit in quantile_pair(draws[:, None], level))
             population = max(population[0], -1.0), min(population[1], 1.0)
             analytic = bonett_wright(rho, n, level)
-            fixed = _fixed_interval(rho, spearman(draws_x, draws_y), level)
+            if np.isfinite(noise).all():
+                known = draw_correlations(x, y, *noise, rng=rng, n_resamples=n_resamples)
+                fixed = tuple(float(np.clip(limit[0], -1, 1)) for limit in quantile_pair(known[:, None], level))
             if np.isnan(draws).any():
                 warnings.append(
                     f"{name}: {int(np.isnan(draws).sum())} resamples without a correlation widen the interval"
@@ -244,7 +236,7 @@ def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: in
         rows.append((name, POPULATION, "Bonett-Wright", rho, *analytic, *reliability))
         limits = (corrected.ci_low, corrected.ci_high) if enough else nothing
         rows.append((name, NOISE_FREE, "percentile, disattenuated", corrected.estimate, *limits, *reliability))
-        rows.append((name, FIXED, "resampled inputs", rho, *fixed, *reliability))
+        rows.append((name, FIXED, "draws of the true means", rho, *fixed, *reliability))
         warnings += [f"{name}: {text}" for text in corrected.warnings]
     columns = list(zip(*rows))
     return CorrelationTable(
@@ -260,20 +252,12 @@ def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: in
         level=level,
         includes_vector_error=refitted,
         method=f"Spearman correlation of mean steerability over {n} datasets; {n_resamples} resamples of datasets "
-        "(population; target: the correlation of observed means) or of inputs (these datasets)",
+        "(population; target: the correlation of observed means), or draws of these datasets' true means",
         assumptions=(
             "for a population of datasets: datasets are independent draws from it (those of one category are not)",
-            "noise-corrected: near-normal margins (coverage falls to 71-95% on lognormal datasets)",
+            "noise-corrected and these datasets: true means near normal (coverage falls to 71-95% on lognormal ones)",
             "measurement noise includes the vector's own error" if refitted
             else "measurement noise is that of inputs only, not the vector's own error",
         ),
         warnings=tuple(warnings),
     )  # fmt: skip
-
-
-def _fixed_interval(rho: float, draws: np.ndarray, level: float) -> tuple[float, float]:
-    """Basic interval on Fisher's scale: resampling adds the noise a second time, so percentiles would sit too low."""
-    bound = 1 - 1e-6
-    z = np.arctanh(np.clip(rho, -bound, bound))
-    low, high = quantile_pair(np.arctanh(np.clip(draws, -bound, bound))[:, None], level)
-    return float(np.tanh(2 * z - high[0])), float(np.tanh(2 * z - low[0]))

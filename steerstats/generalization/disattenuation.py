@@ -74,8 +74,8 @@ def corrected_spearman(
         return Corrected(
             nan, nan, nan, nan, nan, nan, ("measurement noise is unknown or datasets are too few to correct",)
         )
-    raw, reliability_x, reliability_y = _correct(x, y, noise, np.ones((1, len(x))))
-    draws = np.concatenate([_correct(x, y, noise, counts)[0] for counts in iter_counts(len(x), n_resamples, rng)])
+    raw, reliability_x, reliability_y = _correct(x, y, noise, np.ones((1, len(x))), 1)
+    draws = np.concatenate([_correct(x, y, noise, counts, 2)[0] for counts in iter_counts(len(x), n_resamples, rng)])
     outside = np.isnan(draws) | (np.abs(draws) >= 1)
     low, high = quantile_pair(np.where(np.isnan(draws), np.nan, np.clip(draws, -1, 1))[:, None], level)
     warnings = []
@@ -94,10 +94,13 @@ def corrected_spearman(
     )
 
 
-def _correct(x: np.ndarray, y: np.ndarray, noise: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, ...]:
+def _correct(
+    x: np.ndarray, y: np.ndarray, noise: np.ndarray, counts: np.ndarray, corrections: int
+) -> tuple[np.ndarray, ...]:
+    """Corrected correlation and reliabilities; a sample's variance is (n − 1) / n of its source's, a resample's twice."""
     rank_correlation = correlation(weighted_midranks(x, counts), weighted_midranks(y, counts), counts)
     normal = 2 * np.sin(np.pi * rank_correlation / 6)
-    observed_x, observed_y = (_variance(v, counts) for v in (x, y))
+    observed_x, observed_y = (_variance(v, counts, corrections) for v in (x, y))
     error_x, error_y, shared = (counts @ noise / counts.sum(axis=1, keepdims=True)).T
     true_x, true_y = observed_x - error_x, observed_y - error_y
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -109,10 +112,9 @@ def _correct(x: np.ndarray, y: np.ndarray, noise: np.ndarray, counts: np.ndarray
         return value, true_x / observed_x, true_y / observed_y
 
 
-def _variance(v: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Unbiased variance over datasets; a resample's is scaled by n / (n − 1) once more, as it is drawn from n."""
+def _variance(v: np.ndarray, counts: np.ndarray, corrections: int) -> np.ndarray:
     n = len(v)
     centred = v - v.mean()
     total = counts.sum(axis=1)
     second, first = counts @ centred**2 / total, counts @ centred / total
-    return (second - first**2) * n / (n - 1)
+    return (second - first**2) * (n / (n - 1)) ** corrections
