@@ -195,13 +195,15 @@ class Renderer:
                 raise ModelError(f"the chat template ({self.template_name}) changes or drops the text {part[:60]!r}")
         return rendered
 
-    def facts(self) -> dict[str, Any]:
-        """What belongs into the spec's hash and into provenance, as plain JSON types."""
-        return {
+    def identity(self) -> dict[str, Any]:
+        """What decides the rendered text beside the spec's own fields; for the spec's hash."""
+        return {"template_sha256": self.template_sha256, "folds_system": self.folds_system}
+
+    def describe(self) -> dict[str, Any]:
+        """All that is known about the rendering, as plain JSON types; for provenance."""
+        return self.identity() | {
             "template": self.template_name,
-            "template_sha256": self.template_sha256,
             "template_args": self.template_args,
-            "folds_system": self.folds_system,
             "injected": self.injected,
             "notes": list(self.notes),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import math
@@ -33,6 +34,10 @@ def _one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, str | int) and value not in ("auto", "all") else value
 
 
+def _iso(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime.date) else value  # TOML has dates of its own
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -62,7 +67,7 @@ class PromptSpec(_Frozen):
     descriptions: str | None = None
     template: str | None = None
     template_args: dict[str, str | bool | int | float] = {}
-    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] = "2024-07-01"
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$"), BeforeValidator(_iso)] = "2024-07-01"
     leading_space: bool = True
 
 
@@ -220,6 +225,8 @@ class BuildSpec(_Frozen):
         content = self.model_dump(mode="json", exclude={"name", "run", "custom_datasets"})
         content["datasets"] = sorted(self.dataset_names())
         content["training_settings"] = content["vectors"].pop("settings") or content["settings"]
+        if self.layers == "auto" and self.model.id in DEFAULT_LAYERS:
+            content["layers"] = [DEFAULT_LAYERS[self.model.id]]
         # files and local models are identified by their content, which `facts` holds, not by where they lie
         del content["prompt"]["descriptions"]
         if is_place(self.model.id):

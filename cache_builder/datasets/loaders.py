@@ -201,7 +201,8 @@ def _truthfulqa(text: str, file: str) -> Iterator[SourceItem]:
         try:
             record = next(reader, None)
         except csv.Error as error:
-            raise InputError(f"{file}, line {reader.line_num}: is not CSV ({error})") from error
+            # the reader has not counted the record that failed: it starts on the next line
+            raise InputError(f"{file}, line {reader.line_num + 1}: is not CSV ({error})") from error
         if record is None:
             return
         place = f"{file}, line {reader.line_num}"

@@ -1,0 +1,131 @@
+"""Prompt and completion as tokens: where the answer begins, where the two part, where activations are read."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_tokenizers import Slow, byte_level, metaspace, words
+
+from cache_builder.encoding import encode_pair, encode_pairs, require_steerable
+from steerstats.errors import InputError, ModelError
+
+PROMPT = "<s><user>\nDo you agree?\n<assistant>"
+MAKERS = {"byte_level": byte_level, "metaspace": metaspace, "words": words, "slow": lambda: Slow(())}
+
+
+def pieces(tokenizer, ids) -> list[str]:
+    return [tokenizer.decode([i]) for i in ids]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("space", [True, False])
+def test_the_letter_is_where_the_answers_part_and_where_activations_are_read(kind, space):
+    tokenizer = MAKERS[kind]()
+    pair = encode_pair(tokenizer, PROMPT, "(A)", "(B)", leading_space=space)
+    assert tokenizer.decode([pair.ids_positive[pair.first_diff]]) == "A"
+    assert tokenizer.decode([pair.ids_negative[pair.first_diff]]) == "B"
+    assert pair.read_positive == pair.read_negative == pair.first_diff
+    assert pair.ids_positive[: pair.first_diff] == pair.ids_negative[: pair.first_diff]
+    answer = "".join(pieces(tokenizer, pair.ids_positive[pair.answer_start :]))
+    assert answer.strip(" ") == "(A)"
+    assert tokenizer.decode([pair.ids_positive[pair.last_prompt]]) == ">"
+    assert pair.prompt_ids == tuple(tokenizer(PROMPT, add_special_tokens=False)["input_ids"])
+    assert not pair.straddles
+    require_steerable([pair], "first_answer")
+
+
+def test_a_tokenizer_that_joins_bracket_and_letter_moves_the_branch_and_refuses_the_late_scope():
+    tokenizer = byte_level(join=("(A", "(B"))
+    pair = encode_pair(tokenizer, PROMPT, "(A)", "(B)", leading_space=False)
+    assert pieces(tokenizer, pair.ids_positive[pair.answer_start :]) == ["(A", ")"]
+    assert pair.first_diff == pair.answer_start == pair.read_positive
+    for scope in ("last_prompt", "all", "prompt"):
+        require_steerable([pair], scope)
+    with pytest.raises(ModelError, match=r"scope: first_answer cannot act here.*scope = last_prompt"):
+        require_steerable([pair], "first_answer")
+
+
+def test_a_token_that_straddles_the_boundary_belongs_to_the_answer():
+    tokenizer = byte_level(join=(":(",))
+    pair = encode_pair(tokenizer, "Answer:", "(A)", "(B)", leading_space=False)
+    assert pair.straddles
+    assert pieces(tokenizer, pair.ids_positive[pair.answer_start :]) == [":(", "A", ")"]
+    assert pair.first_diff == pair.answer_start + 1
+
+
+def test_a_boundary_that_only_one_answer_straddles():
+    tokenizer = byte_level(join=(":(A",))
+    pair = encode_pair(tokenizer, "Answer:", "(A)", "(B)", leading_space=False)
+    assert pair.first_diff == pair.answer_start
+    assert tokenizer.decode([pair.ids_positive[pair.answer_start]]) == ":(A"
+    assert tokenizer.decode([pair.ids_negative[pair.answer_start]]) == ":"
+    # the negative answer's B comes two tokens later, and that is where its activation is read
+    assert tokenizer.decode([pair.ids_negative[pair.read_negative]]) == "B"
+    assert pair.read_positive == pair.first_diff
+
+
+def test_without_offsets_the_prompts_own_tokens_tell_the_boundary():
+    tokenizer = Slow()
+    pair = encode_pair(tokenizer, "Sure> ", "(A)", "(B)", leading_space=False)
+    assert tokenizer.convert_ids_to_tokens(list(pair.ids_positive)) == ["S", "u", "r", "e", "> ", "(A", ")"]
+    assert (pair.answer_start, pair.first_diff, pair.straddles) == (5, 5, False)
+    late = encode_pair(tokenizer, "Sure>", "(A)", "(B)", leading_space=True)
+    assert (late.answer_start, late.straddles) == (4, True)
+    assert tokenizer.convert_ids_to_tokens([late.ids_positive[late.answer_start]]) == ["> "]
+
+
+def test_completions_of_different_lengths():
+    tokenizer = byte_level()
+    pair = encode_pair(tokenizer, PROMPT, "Yes, I agree", "No")
+    assert len(pair.ids_positive) > len(pair.ids_negative)
+    assert tokenizer.decode(list(pair.ids_negative[pair.answer_start :])) == " No"
+
+
+@given(
+    prompt=st.text(min_size=1, max_size=20),
+    stem=st.text(max_size=6),
+    ends=st.tuples(st.characters(), st.characters()).filter(lambda two: two[0] != two[1]),
+)
+def test_on_any_text_the_pieces_add_up_and_the_indices_are_in_order(prompt, stem, ends):
+    tokenizer = _BYTES
+    if "<s>" in prompt or any(0xD800 <= ord(c) < 0xE000 for c in prompt + stem + "".join(ends)):
+        return
+    positive, negative = (f"{stem}{end}." for end in ends)
+    pair = encode_pair(tokenizer, f"{prompt}:", positive, negative)
+    for ids, text, read in (
+        (pair.ids_positive, positive, pair.read_positive),
+        (pair.ids_negative, negative, pair.read_negative),
+    ):
+        assert tokenizer.decode(list(ids)) == f"{prompt}: {text}"
+        assert 1 <= pair.answer_start <= pair.first_diff <= read < len(ids)
+    head = tokenizer.decode(list(pair.prompt_ids))
+    assert f"{prompt}:".startswith(head.rstrip("\ufffd"))
+
+
+def test_two_bos_tokens_are_an_error():
+    with pytest.raises(ModelError, match=r"has 2 BOS tokens \(<s>\), it should have one"):
+        encode_pair(byte_level(), "<s><s>hello:", "(A)", "(B)")
+
+
+def test_completions_that_do_not_part_are_an_error():
+    for two in (("(A)", "(A)"), ("Yes", "Yes,")):
+        with pytest.raises(InputError, match="have no token in which they differ"):
+            encode_pair(metaspace(), PROMPT, *two)
+
+
+def test_a_prompt_without_a_token_of_its_own_is_an_error():
+    with pytest.raises(ModelError, match="no token of its own before the answer"):
+        encode_pair(byte_level(), "", "(A)", "(B)")
+
+
+def test_a_batch_is_its_members():
+    tokenizer = byte_level()
+    prompts = [PROMPT, "Short:", "A longer one, with more words in it:"]
+    batch = encode_pairs(tokenizer, prompts, ["(A)", "(B)", "Yes"], ["(B)", "(A)", "No"])
+    assert batch[1] == encode_pair(tokenizer, prompts[1], "(B)", "(A)")
+    assert batch[2] == encode_pair(tokenizer, prompts[2], "Yes", "No")
+    assert encode_pairs(tokenizer, [], [], []) == []
+
+
+_BYTES = byte_level()

@@ -1,0 +1,181 @@
+"""The five settings, their descriptions, and what a chat template makes of them."""
+
+from __future__ import annotations
+
+import datetime
+import json
+
+import pytest
+from paper_data import PERSONA_PROMPTS, needs_data
+from tiny_tokenizers import DATED, INJECTING, NO_SYSTEM, WITH_SYSTEM, byte_level, words
+
+from cache_builder.datasets import paper_datasets
+from cache_builder.settings import (
+    SETTINGS,
+    Description,
+    Renderer,
+    choose_descriptions,
+    load_descriptions,
+    pin_date,
+)
+from cache_builder.templates import TEMPLATES
+from steerstats.errors import ModelError, SpecError
+
+SAID = Description("You are good.", "You are bad.")
+SYSTEM = "You are a helpful, honest and concise assistant."
+
+
+def test_our_own_table_describes_the_forty_datasets_and_their_opposites():
+    table = load_descriptions()
+    assert set(table) == set(paper_datasets())
+    texts = [text for d in table.values() for text in (d.positive, d.negative)]
+    assert all(text == text.strip() and text.endswith(".") for text in texts)
+    assert len(set(texts)) == 2 * len(table) - 2  # the two halves of the sycophancy set share theirs
+
+
+@needs_data
+def test_the_official_table_is_read_and_ours_is_not_a_copy_of_it():
+    official, ours = load_descriptions(PERSONA_PROMPTS), load_descriptions()
+    assert choose_descriptions(paper_datasets(), SETTINGS, official)["openness"].negative.startswith("You are low in")
+    for name, description in ours.items():
+        assert {description.positive, description.negative}.isdisjoint(
+            {official[name].positive, official[name].negative}
+        )
+
+
+def test_a_bare_table_is_read_and_a_malformed_one_named(tmp_path):
+    path = tmp_path / "d.json"
+    path.write_text('{"mine": {"positive": "P.", "negative": "N."}}')
+    assert load_descriptions(path) == {"mine": Description("P.", "N.")}
+    path.write_text('{"mine": {"positive": "P."}}')
+    with pytest.raises(SpecError, match=r"prompt\.descriptions: .*d\.json, mine: field 'negative' must be text"):
+        load_descriptions(path)
+    path.write_text("[1")
+    with pytest.raises(SpecError, match="is not JSON"):
+        load_descriptions(path)
+    path.write_text("[]")
+    with pytest.raises(SpecError, match="must map dataset names"):
+        load_descriptions(path)
+    with pytest.raises(SpecError, match=r"prompt\.descriptions: .*none\.json cannot be read"):
+        load_descriptions(tmp_path / "none.json")
+
+
+def test_a_dataset_without_a_description_needs_the_base_setting_alone():
+    assert choose_descriptions(["mine"], ["base"], {}) == {}
+    assert choose_descriptions(["bundled:demo/mine"], ["sys_pos"], {"mine": SAID}) == {"mine": SAID}
+    with pytest.raises(SpecError, match=r"dataset 'mine' has none, and setting sys_pos needs it"):
+        choose_descriptions(["mine"], ["base", "sys_pos"], {})
+
+
+@pytest.mark.parametrize(
+    ("setting", "system", "user"),
+    [
+        ("base", SYSTEM, "Q?"),
+        ("sys_pos", "You are good.", "Q?"),
+        ("sys_neg", "You are bad.", "Q?"),
+        ("user_pos", SYSTEM, "You are good.\n\nQ?"),
+        ("user_neg", SYSTEM, "You are bad.\n\nQ?"),
+    ],
+)
+def test_where_each_setting_puts_the_description(setting, system, user):
+    rendered = Renderer(byte_level()).render(setting, "Q?", SAID)
+    assert rendered == f"<s><system>\n{system}\n<user>\n{user}\n<assistant>\n"
+    folded = Renderer(byte_level(NO_SYSTEM))
+    assert folded.render(setting, "Q?", SAID) == f"<s><user>\n{system}\n\n{user}\n<assistant>\n"
+    assert folded.folds_system
+    assert any("no system role" in note for note in folded.notes)
+
+
+def test_an_ordinary_template_leaves_nothing_to_note():
+    renderer = Renderer(byte_level())
+    assert (renderer.notes, renderer.injected, renderer.folds_system) == ((), "", False)
+
+
+def test_a_template_that_swallows_the_system_text_is_folded_too():
+    silent = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    renderer = Renderer(byte_level(silent))
+    assert renderer.render("sys_neg", "Q?", SAID) == "You are bad.\n\nQ?"
+
+
+def test_injected_system_text_is_recorded_where_it_appears():
+    assert Renderer(byte_level(INJECTING)).injected == ""
+    bare = Renderer(byte_level(INJECTING), system_text="")
+    assert bare.injected == "You are Tiny, made by Nobody."
+    assert "You are Tiny" in bare.render("base", "Q?")
+    assert "You are Tiny" not in bare.render("sys_pos", "Q?", SAID)
+
+
+def test_a_date_in_the_template_is_pinned():
+    renderer = Renderer(byte_level(DATED), date="2023-02-01")
+    assert renderer.render("base", "Q?").startswith("Today is 01 February 2023\n<s>")
+    assert any("pinned to 2023-02-01" in note for note in renderer.notes)
+    assert str(datetime.date.today().year) not in renderer.render("base", "Q?")
+    with pytest.raises(ModelError, match="cannot be pinned"):
+        pin_date("{{ strftime_now(format) }}", "2024-07-01")
+    with pytest.raises(SpecError, match=r"prompt\.date: '2024-13-01' is not a date"):
+        pin_date("", "2024-13-01")
+    assert pin_date("{% if strftime_now is defined %}x{% endif %}", "2024-07-01").count("strftime_now") == 1
+
+
+def test_template_arguments_reach_the_template():
+    tokenizer = byte_level(WITH_SYSTEM + "{% if not think %}<nothing>{% endif %}")
+    assert Renderer(tokenizer, template_args={"think": True}).render("base", "Q").endswith("<assistant>\n")
+    assert Renderer(tokenizer, template_args={"think": False}).render("base", "Q").endswith("<nothing>")
+
+
+def test_a_tokenizer_without_template_needs_one_named_in_the_spec():
+    with pytest.raises(SpecError, match=r"prompt\.template: .* name one of plain, llama-2, chatml"):
+        Renderer(byte_level(None))
+    with pytest.raises(SpecError, match=r"prompt\.template: 'alpaca' is not known; there are plain"):
+        Renderer(byte_level(), template="alpaca")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("plain", "S\n\nQ?\n\nAnswer:"),
+        ("llama-2", "[INST] <<SYS>>\nS\n<</SYS>>\n\nQ? [/INST]"),
+        ("chatml", "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ?<|im_end|>\n<|im_start|>assistant\n"),
+    ],
+)
+def test_named_templates(name, expected):
+    assert Renderer(byte_level(None), template=name, system_text="S").render("base", "Q?") == expected
+    assert name in TEMPLATES
+    without = Renderer(byte_level(None), template=name, system_text=None)
+    assert without.render("base", "Q?").count("Q?") == 1
+    assert "SYS" not in without.render("base", "Q?")
+    assert without.injected == ""
+
+
+def test_named_templates_begin_with_the_bos_that_the_tokenizer_would_add():
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = words(None)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    assert Renderer(tokenizer, template="plain").render("base", "Q").startswith(f"<s>{SYSTEM}")
+    tokenizer.chat_template = WITH_SYSTEM.replace("{{ bos_token }}", "")
+    assert any("writes none" in note for note in Renderer(tokenizer).notes)
+
+
+def test_a_template_that_changes_the_question_is_refused():
+    upper = WITH_SYSTEM.replace("| trim", "| upper")
+    with pytest.raises(ModelError, match="changes or drops the text 'you are good"):
+        Renderer(byte_level(upper), system_text=None).render("sys_pos", "q?", Description("you are good.", "x"))
+    with pytest.raises(ModelError, match="cannot render"):
+        Renderer(byte_level("{{ raise_exception('never') }}"))
+
+
+def test_unknown_settings_and_missing_descriptions_are_named():
+    renderer = Renderer(byte_level())
+    with pytest.raises(SpecError, match="settings: 'sys' is not one of base, sys_pos"):
+        renderer.render("sys", "Q?", SAID)
+    with pytest.raises(SpecError, match="user_pos needs a description"):
+        renderer.render("user_pos", "Q?")
+
+
+def test_the_identity_follows_the_template_and_not_the_remarks():
+    one, two = Renderer(byte_level()), Renderer(byte_level(INJECTING))
+    assert one.identity() != two.identity()
+    assert one.identity() == Renderer(words()).identity()
+    assert set(one.identity()) <= set(one.describe())
+    json.dumps(one.describe())

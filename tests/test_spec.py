@@ -1,0 +1,215 @@
+"""Build specs: what is refused and how it is said, what the hash covers, what the presets hold."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from pydantic import ValidationError
+
+from cache_builder.datasets import paper_datasets
+from cache_builder.spec import DEFAULT_LAYERS, SETTINGS, BuildSpec, load_spec, local_path, parse_spec, presets
+from steerstats.errors import SpecError
+
+MINIMAL = 'datasets = ["openness"]\nlayers = [1]\n[model]\nid = "some/model"\n'
+
+
+@pytest.fixture
+def toml(tmp_path):
+    def write(text: str):
+        path = tmp_path / "spec.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_the_tan2024_preset_is_the_papers_grid():
+    spec = load_spec("tan2024")
+    assert spec.dataset_names() == paper_datasets()
+    assert spec.settings == SETTINGS == spec.training_settings()
+    assert spec.multipliers == (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
+    assert (spec.scope, spec.score, spec.order, spec.operator) == ("last_prompt", "logit_diff", "tan2024", "add")
+    assert (spec.vectors.mean, spec.vectors.rescale, spec.vectors.method) == (True, "base", "mean_difference")
+    assert spec.split_percent == (40, 10, 50)
+    assert spec.steered_layers(32) == ((13,),)
+    assert load_spec("tan2024", ["scope=first_answer", "score=logit_sum"]).score == "logit_sum"
+
+
+@pytest.mark.parametrize(
+    ("model", "layer"),
+    [
+        ("meta-llama/Llama-2-7b-chat-hf", 13),
+        ("Qwen/Qwen1.5-14B-Chat", 21),
+        ("meta-llama/Llama-2-70b-chat-hf", 30),
+        ("google/gemma-2-2b-it", 14),
+    ],
+)
+def test_the_papers_models_have_their_layers(model, layer):
+    assert load_spec("tan2024", [f"model.id={model}"]).steered_layers() == ((layer,),)
+    assert len(DEFAULT_LAYERS) == 4
+
+
+def test_the_demo_preset_names_bundled_things_only():
+    assert presets() == ("demo", "tan2024")
+    spec = load_spec("demo")
+    assert spec.model.id == "bundled:demo/model"
+    assert local_path(spec.model.id).parts[-3:] == ("cache_builder", "demo", "model")
+    assert spec.model.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("multiplier=[1]", "multiplier: key is not known; did you mean multipliers?"),
+        ("model.idd=x", "model.idd: key is not known; did you mean id?"),
+        ("xyzzy=1", "xyzzy: key is not known; there are name, model, datasets"),
+        ("multipliers=[0.5, 1]", "multipliers: must contain 0 and one other multiplier at least, not [0.5, 1.0]"),
+        ("multipliers=[0, nan]", "multipliers: must be finite"),
+        ('multipliers=[0, "x"]', "multipliers.1: "),
+        ("scope=last", "scope: input should be 'last_prompt', 'first_answer', 'all' or 'prompt', not 'last'"),
+        ('settings=["base", "sys"]', "settings.1: "),
+        ("datasets=openess", "datasets: dataset 'openess' is not known; did you mean openness"),
+        ("datasets=[]", "datasets: is empty"),
+        ("split_percent=[40, 10, 40]", "split_percent: [40, 10, 40] must add up to 100"),
+        ("layers=[]", "layers: is empty"),
+        ("layers=[-1]", "layers.0: "),
+        ("seed=-1", "seed: "),
+        ("limit=0", "limit: "),
+        ("controls.folds=1", "controls.folds: is 0 (no fold vectors) or at least 2"),
+        ('controls.shifts=["base"]', "controls.shifts: 'base' is not train->eval"),
+        ("shifts=mean->nowhere", "shifts: 'mean->nowhere' is not train->eval"),
+        ('vectors.settings=["sys_pos"]', 'vectors.rescale: "base" needs the base setting'),
+        ("prompt.date=today", "prompt.date: "),
+        ("custom_datasets={'a b' = 'x'}", "custom_datasets: the name 'a b'"),
+        ("model.dtype=int8", "model.dtype: "),
+        ("model=x", "model: "),
+        ("run.budget=0", "run.budget: "),
+        ("no equals sign", "override 'no equals sign': must be key=value"),
+        ("seed.x=1", "override 'seed.x=1': seed is not a table"),
+    ],
+)
+def test_what_is_wrong_is_one_line_that_names_the_key(override, message):
+    with pytest.raises(SpecError) as caught:
+        load_spec("tan2024", [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_one_line_even_for_several_wrong_keys(toml):
+    with pytest.raises(SpecError, match=r"spec\.toml: .* \(and 1 more wrong key\)$"):
+        load_spec(toml(MINIMAL), ["seed=-1", "order=none"])
+
+
+def test_both_quantisations_at_once_are_refused():
+    with pytest.raises(SpecError, match="model: load_in_8bit and load_in_4bit exclude each other"):
+        load_spec("tan2024", ["model.load_in_8bit=true", "model.load_in_4bit=true"])
+
+
+def test_files_that_are_no_specs_are_named(toml, tmp_path):
+    with pytest.raises(SpecError, match=r"nope: is neither a file nor a preset \(demo, tan2024\)"):
+        load_spec("nope")
+    with pytest.raises(SpecError, match=r"spec\.toml: is not TOML: .*line 2"):
+        load_spec(toml("seed = 1\nseed 2"))
+    with pytest.raises(SpecError, match=r"spec\.toml: model: is missing"):
+        load_spec(toml('datasets = ["openness"]'))
+
+
+def test_paths_in_a_file_are_relative_to_it_and_in_an_override_to_the_caller(toml, tmp_path, monkeypatch):
+    (tmp_path / "weights").mkdir()
+    text = (
+        MINIMAL.replace("some/model", "weights")
+        + '[prompt]\ndescriptions = "d.json"\n[custom_datasets]\nmine = "m.jsonl"\n'
+    )
+    spec = load_spec(toml(text), ["custom_datasets.yours=y.jsonl", "run.data_dir=data"])
+    assert local_path(spec.model.id) == tmp_path / "weights"
+    assert spec.prompt.descriptions == str(tmp_path / "d.json")
+    assert spec.custom_datasets == {"mine": str(tmp_path / "m.jsonl"), "yours": "y.jsonl"}
+    assert spec.run.data_dir == "data"
+    assert spec.dataset_names() == ("openness", "mine", "yours")
+    monkeypatch.chdir(tmp_path)
+    assert load_spec("tan2024", ["model.id=weights"]).model.id == "./weights"
+
+
+def test_a_spec_is_frozen_and_survives_a_round_trip():
+    spec = load_spec("tan2024", ["layers=7", "limit=20", "controls.random=5", "shifts=base->base"])
+    with pytest.raises(ValidationError):
+        spec.seed = 3
+    again = parse_spec(json.loads(spec.model_dump_json()))
+    assert again == spec
+    assert again.hash() == spec.hash()
+    assert (spec.layers, spec.shifts) == ((7,), ("base->base",))
+
+
+CHANGES = [
+    "model.id=other/model", "model.revision=abc", "model.dtype=float32", "model.attention=eager",
+    "model.load_in_8bit=true", "model.load_in_4bit=true", "model.trust_remote_code=true",
+    'datasets=["openness"]', 'settings=["base"]', "prompt.system_text=Hi", "prompt.template=plain",
+    "prompt.template_args.enable_thinking=false", "prompt.date=2024-07-02", "prompt.leading_space=false",
+    "order=balanced", "split=tan2024-literal", "split_percent=[50, 0, 50]", "seed=1", "limit=10",
+    "layers=[12]", "sweep=[1, 2]", "activation_layers=[3]", "activation_dtype=float32",
+    "vectors.method=pca", "vectors.read=last_token", "vectors.mean=false", "vectors.rescale=none",
+    'vectors.settings=["base"]', "multipliers=[-1, 0, 1]", "scope=all", "operator=ablate_add",
+    "score=logprob_sum", 'shifts=["base->base"]', "controls.resampled=3", "controls.folds=2",
+    "controls.random=1", "controls.shuffled=1", "controls.debiased=true",
+    'controls.shifts=["base->user_neg"]', "controls.crossfit_folds=4",
+]  # fmt: skip
+
+
+def test_everything_that_changes_numbers_changes_the_hash():
+    hashes = [load_spec("tan2024", [change]).hash() for change in CHANGES] + [load_spec("tan2024").hash()]
+    assert len(set(hashes)) == len(hashes)
+    covered = {re.split(r"[.=]", change)[0] for change in CHANGES}
+    assert covered == set(BuildSpec.model_fields) - {"name", "run", "custom_datasets"}
+    fields = {re.split(r"=", change)[0] for change in CHANGES}
+    for table in ("model", "prompt", "vectors", "controls"):
+        own = {f"{table}.{name}" for name in BuildSpec.model_fields[table].annotation.model_fields}
+        assert own - {"prompt.descriptions", "prompt.template_args"} <= fields
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "name=other",
+        "run.device=cuda",
+        "run.budget=512",
+        "run.threads=3",
+        "run.data_dir=x",
+        "run.out=y",
+        "run.device_map=auto",
+        "prompt.descriptions=d.json",
+        "multipliers=[1.5, 1, 0.5, -0.0, -0.5, -1, -1.5]",
+        "layers=13",
+    ],
+)
+def test_what_changes_no_numbers_leaves_the_hash_alone(override):
+    assert load_spec("tan2024", [override]).hash() == load_spec("tan2024").hash()
+
+
+def test_files_and_local_models_count_by_content_and_not_by_place():
+    one, two = (load_spec("tan2024", [f"model.id=/{d}/model", f"custom_datasets.mine=/{d}/m"]) for d in ("a", "b"))
+    assert one.hash({"data": {"mine": "1"}}) == two.hash({"data": {"mine": "1"}})
+    assert one.hash({"data": {"mine": "1"}}) != one.hash({"data": {"mine": "2"}})
+    assert one.hash() != load_spec("tan2024").hash()
+
+
+def test_the_hash_is_the_same_in_every_version():
+    # a changed value here orphans every cache that was ever built: raise the cache version when it has to change
+    assert (
+        load_spec("tan2024", ["layers=[13]"]).hash({"x": 1})
+        == "4eda0e68d703a2ae20bc2e3ee1aaa5839edf99641fceee635c06a05975c5d369"
+    )
+
+
+def test_layers_are_checked_against_the_model():
+    spec = load_spec("tan2024", ["layers=[3, 40]"])
+    assert spec.steered_layers() == ((3, 40),)
+    with pytest.raises(SpecError, match=r"layers: layer 40 is not in meta-llama/Llama-2-7b-chat-hf; it has 0-31"):
+        spec.steered_layers(32)
+    with pytest.raises(SpecError, match="activation_layers: layer 99"):
+        load_spec("tan2024", ["activation_layers=[99]"]).steered_layers(32)
+    with pytest.raises(SpecError, match="layers: no default for gpt2"):
+        load_spec("tan2024", ["model.id=gpt2"]).steered_layers()
+    assert load_spec("tan2024", ["sweep=[5, 4]"]).steered_layers(32) == ((4,), (5,))
