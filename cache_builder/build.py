@@ -80,7 +80,7 @@ class Session:
         if threads:
             torch.set_num_threads(int(threads))
         progress(0, None, f"loading {spec.model.id}")
-        self.loaded = _load(spec)
+        self.loaded = load(spec)
         renderer = Renderer(
             self.loaded.tokenizer,
             system_text=spec.prompt.system_text,
@@ -301,7 +301,8 @@ def _announce(session: Session, notice: Notice) -> None:
             )
 
 
-def _load(spec: BuildSpec) -> LoadedModel:
+def load(spec: BuildSpec) -> LoadedModel:
+    """The model of a spec, where and how the spec says."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # one progress display is enough, and it is ours

@@ -1,4 +1,4 @@
-"""Commands that run models: build, sweep, demo, export. What they need beyond the analysis half is asked for by name."""
+"""Commands that run models: build, sweep, demo, export. What they need beyond the analysis half they name."""
 
 from __future__ import annotations
 
