@@ -11,6 +11,7 @@ import numpy as np
 from steerstats.cache import UnitData, create_cache, write_unit
 from steerstats.cache.writer import checked_name
 from steerstats.errors import CacheError
+from steerstats.seeds import generator
 from steerstats.simulate.curves import (
     MEAN,
     Inputs,
@@ -31,7 +32,7 @@ from steerstats.simulate.geometry import (
     draw_activations,
     fit_directions,
 )
-from steerstats.simulate.truth import SimulationTruth, generator
+from steerstats.simulate.truth import SimulationTruth
 
 LOGIT = 18.0  # where answer logits lie in the chat models that the field steers
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from steerstats.cache import NOT_DEFINED
 from steerstats.errors import InputError
-from steerstats.simulate.truth import SimulationTruth, generator
+from steerstats.seeds import generator
+from steerstats.simulate.truth import SimulationTruth
 
 PAPER_SHIFTS = (
     ("base", "base"),

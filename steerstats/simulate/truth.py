@@ -185,12 +185,6 @@ PER_DATASET = (
 )  # fmt: skip
 
 
-def generator(seed: int, *key: str) -> np.random.Generator:
-    """A generator that depends on the seed and the key alone, never on the order in which things are drawn."""
-    words = np.frombuffer(hashlib.sha256("\n".join(key).encode()).digest(), dtype="<u4")
-    return np.random.default_rng(np.random.SeedSequence([int(seed), *words.tolist()]))
-
-
 def _check_sizes(truth: SimulationTruth) -> None:
     if not truth.datasets or len(set(truth.datasets)) != len(truth.datasets):
         raise InputError(f"datasets is {truth.datasets}; at least one, each name once")

@@ -1,0 +1,80 @@
+"""steerstats: does a steering vector really work? Statistics over cached steered logit differences.
+
+    import steerstats
+
+    study = steerstats.open_cache("my-cache")
+    print(study.steerability().summary())
+
+Importing this costs nothing: every name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steerstats.errors import (
+        CacheError,
+        CannotEstimate,
+        InputError,
+        MissingDependency,
+        ModelError,
+        SpecError,
+        SteerstatsError,
+    )
+    from steerstats.frames import inputs_frame, pairs_frame, propensity_frame, slopes_frame, vectors_frame
+    from steerstats.results import Estimate, Result
+    from steerstats.simulate import SimulationTruth, simulate_cache
+    from steerstats.study import Study, demo_cache, open_cache
+
+__all__ = [
+    "CacheError",
+    "CannotEstimate",
+    "Estimate",
+    "InputError",
+    "MissingDependency",
+    "ModelError",
+    "Result",
+    "SimulationTruth",
+    "SpecError",
+    "SteerstatsError",
+    "Study",
+    "demo_cache",
+    "inputs_frame",
+    "open_cache",
+    "pairs_frame",
+    "propensity_frame",
+    "simulate_cache",
+    "slopes_frame",
+    "vectors_frame",
+]
+
+_HOMES = {
+    "steerstats.errors": (
+        "CacheError",
+        "CannotEstimate",
+        "InputError",
+        "MissingDependency",
+        "ModelError",
+        "SpecError",
+        "SteerstatsError",
+    ),
+    "steerstats.frames": ("inputs_frame", "pairs_frame", "propensity_frame", "slopes_frame", "vectors_frame"),
+    "steerstats.results": ("Estimate", "Result"),
+    "steerstats.simulate": ("SimulationTruth", "simulate_cache"),
+    "steerstats.study": ("Study", "demo_cache", "open_cache"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'steerstats' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,200 @@
+"""What the checking methods of `Study` do: nulls, debiasing, reliability, answer mass, cosines, linearity, grids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from steerstats.errors import CacheError, CannotEstimate
+from steerstats.generalization import AnswerMass, gap, shift_name
+from steerstats.generalization import answer_mass as mass_by_multiplier
+from steerstats.generalization.slopes import Shift
+from steerstats.linearity import linearity_test
+from steerstats.nulls import NullTable, null_table
+from steerstats.replicates import slope_reliability
+from steerstats.seeds import generator
+from steerstats.spurious import spurious_factors
+from steerstats.study_checks import Debiased, MultiplierRange, NullComparison, VectorCosines, range_rows
+from steerstats.study_estimates import TEST_ONLY, unfinished
+from steerstats.study_results import PerDataset, doubts, for_each
+from steerstats.study_unit import StudyUnit
+
+if TYPE_CHECKING:
+    from steerstats.study import Study
+
+
+def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
+    """One table per kind of null vector that the cache holds."""
+    units = [study.unit(name) for name in study.datasets]
+    tables: dict[str, NullTable | None] = {}
+    for kind in ("random", "shuffled"):
+        having = [unit for unit in units if unit.has(shift, kind)]
+        tables[kind] = None
+        if having:
+            own = {unit.name: unit.slopes.at(shift) for unit in having}
+            controls = {unit.name: unit.control_slopes(kind, shift) for unit in having}
+            tables[kind] = null_table(own, controls, kind=kind, alpha=alpha)
+    found = [table for table in tables.values() if table is not None]
+    if not found:
+        raise CacheError(
+            f"{study.path}: no random or shuffled vectors evaluated in {shift_name(shift)} are in this cache; build "
+            "with controls.random or controls.shuffled"
+        )
+    notes = list(unfinished(study))
+    for kind, table in tables.items():
+        absent = [] if table is None else [name for name in study.datasets if name not in table.datasets]
+        if absent:
+            notes.append(f"without {kind} vectors, and left out: {', '.join(absent)}")
+    return NullComparison(
+        random=tables["random"],
+        shuffled=tables["shuffled"],
+        shift=shift_name(shift),
+        method="; ".join(table.method for table in found),
+        assumptions=tuple(dict.fromkeys(text for table in found for text in table.assumptions)),
+        warnings=(*notes, *dict.fromkeys(text for table in found for text in table.warnings)),
+    )
+
+
+def debiased(study: Study, shift: Shift, seed: int, level: float) -> Debiased:
+    """Own against debiased vector, on the same inputs."""
+    loss, rows, notes = {}, [], list(unfinished(study))
+    for name in study.datasets:
+        unit = study.unit(name)
+        own, other = unit.slopes.at(shift), unit.control_slopes("debiased", shift)[0]
+        rng = generator(seed, "debiased", name)
+        loss[name] = gap(own, other, rng=rng, question=unit.question, level=level)
+        columns = unit.factors(("pos_is_a", "pos_is_yes"))
+        try:
+            fits = [spurious_factors(slopes, columns, questions=unit.question, level=level) for slopes in (own, other)]
+        except CannotEstimate as error:
+            notes.append(f"{name}: no factor effects: {error}")
+            continue
+        for vector, fit in zip(("own", "debiased"), fits):
+            terms = [term for term in fit.design.names if term in columns]
+            rows += [fit.term(term).to_dict() | {"dataset": name, "vector": vector} for term in terms]
+    first = ["dataset", "vector", "term", "estimate", "se", "ci_low", "ci_high"]
+    effects = pd.DataFrame(rows)
+    if len(effects):
+        effects = effects[first + [column for column in effects.columns if column not in [*first, "model"]]]
+    return Debiased(
+        loss=loss,
+        effects=effects,
+        shift=shift_name(shift),
+        method=f"own minus debiased vector, paired by input; {next(iter(loss.values())).method}; {TEST_ONLY}",
+        assumptions=next(iter(loss.values())).assumptions,
+        warnings=(*notes, *doubts(loss, {})),
+    )
+
+
+def reliability(study: Study, shift: Shift, level: float) -> PerDataset:
+    """Signal in the spread of slopes, from resampled vectors."""
+
+    def one(name: str):
+        unit = study.unit(name)
+        refits = unit.control_slopes("resampled", shift)
+        own = unit.slopes.at(shift)
+        return slope_reliability(refits, kind="refits", slopes=own, questions=unit.question, level=level)
+
+    return _per_dataset(study, shift, one)
+
+
+def answer_mass(study: Study, shift: Shift, threshold: float, level: float) -> AnswerMass:
+    """Mass by multiplier under one shift."""
+    logits, totals, questions, grids = {}, {}, {}, []
+    for name in study.datasets:
+        unit = study.unit(name)
+        label = unit.vectors[shift[0]]
+        cell = {"setting_eval": shift[1], "vector": label}
+        logits[name] = unit.unit.read("answer_logit", **cell)[..., unit.kept]
+        totals[name] = unit.unit.read("logsumexp", **cell)[..., unit.kept]
+        questions[name] = unit.question
+        grids.append(unit.multipliers)
+        if grids[-1].shape != grids[0].shape or not np.array_equal(grids[-1], grids[0]):
+            raise CannotEstimate(
+                f"dataset {name} has multipliers {grids[-1].tolist()}, {study.datasets[0]} {grids[0].tolist()}; open "
+                "the datasets of one grid with open_cache(..., datasets=[...])"
+            )
+    return mass_by_multiplier(logits, totals, grids[0], question=questions, threshold=threshold, level=level)
+
+
+def vector_cosines(study: Study) -> VectorCosines:
+    """Cosines between main vectors, and of each with its own refits."""
+    names = study.vectors
+    shape = (len(study.datasets), len(names))
+    cosine, norm = np.full((*shape, len(names)), np.nan), np.full(shape, np.nan)
+    stability = np.full((*shape, 3), np.nan)
+    for d, dataset in enumerate(study.datasets):
+        unit = study.unit(dataset)
+        rows = [names.index(name) for name in unit.vectors]
+        main = _unit_directions(unit, list(unit.vectors.values()))
+        cosine[d][np.ix_(rows, rows)] = main @ main.T
+        if "vector_raw_norm" in unit.unit:
+            norm[d, rows] = unit.unit.read("vector_raw_norm", vector=list(unit.vectors.values()))
+        for row, name, direction in zip(rows, unit.vectors, main):
+            again = unit.controls("resampled", name)
+            if again:
+                agreement = _unit_directions(unit, list(again)) @ direction
+                stability[d, row] = np.quantile(agreement, (0.025, 0.5, 0.975))
+    notes = list(unfinished(study))
+    if np.isnan(stability).all():
+        notes.append("no resampled vectors: how well a vector agrees with its own refits is not known")
+    return VectorCosines(
+        datasets=study.datasets,
+        vectors=names,
+        cosine=cosine,
+        stability=stability,
+        norm=norm,
+        method="cosines of the vectors as applied; stability: quantiles of the cosine with bootstrap refits",
+        assumptions=("cosines describe these very vectors, and have no sampling interval of their own",),
+        warnings=tuple(notes),
+    )
+
+
+def linearity(study: Study, shift: Shift, level: float) -> PerDataset:
+    """Hotelling T² on every dataset's curves."""
+
+    def one(name: str):
+        unit = study.unit(name)
+        curves = unit.propensity[unit.place(shift)]
+        return linearity_test(curves, unit.multipliers, questions=unit.question, level=level)
+
+    return _per_dataset(study, shift, one)
+
+
+def multiplier_range(study: Study, shift: Shift, level: float) -> MultiplierRange:
+    """Slopes on |λ| ≤ c, as the per-input fits hold them."""
+    frames, notes = [], list(unfinished(study))
+    for name in study.datasets:
+        unit = study.unit(name)
+        slopes = unit.fit.range_slope[unit.place(shift)]
+        frames.append(range_rows(name, slopes, unit.fit.ranges, unit.question, level))
+        if len(unit.fit.ranges) < 2:
+            notes.append(f"{name}: the grid has one range only, there is nothing to compare")
+    return MultiplierRange(
+        frame=pd.concat(frames, ignore_index=True),
+        shift=shift_name(shift),
+        method=f"{shift_name(shift)}; {TEST_ONLY}; least-squares slopes on |λ| ≤ c, t interval over questions",
+        assumptions=("questions are independent",),
+        warnings=tuple(notes),
+    )
+
+
+def _per_dataset(study: Study, shift: Shift, one) -> PerDataset:
+    results, left_out = for_each(study.datasets, one)
+    first = next(iter(results.values()))
+    return PerDataset(
+        results=results,
+        left_out=left_out,
+        method=f"{shift_name(shift)}; {TEST_ONLY}; {first.method}",
+        assumptions=first.assumptions,
+        warnings=(*unfinished(study), *doubts(results, left_out)),
+    )
+
+
+def _unit_directions(unit: StudyUnit, labels: list[str]) -> np.ndarray:
+    """(vector, slot * hidden), each of length one; an all-zero vector stays zero."""
+    rows = unit.unit.read("direction", vector=labels).astype(float).reshape(len(labels), -1)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)

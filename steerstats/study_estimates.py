@@ -1,0 +1,324 @@
+"""From the units of a study to the estimators and back: what each method of `Study` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from steerstats.distribution import summarise_steerability
+from steerstats.errors import CacheError, CannotEstimate, InputError
+from steerstats.generalization import (
+    ID_SHIFT,
+    PAPER_SHIFTS,
+    CorrelationTable,
+    SlopeGrid,
+    cross_model_agreement,
+    gap_table,
+    id_ood_correlation,
+    overall_gap,
+    propensity_shift,
+    relative_steerability,
+    shift_name,
+    steerability_table,
+    steerability_variance,
+    with_vector_error,
+)
+from steerstats.generalization.slopes import Shift
+from steerstats.power import PowerTable, fit_components, smallest_detectable_gap
+from steerstats.seeds import NamedStreams, generator
+from steerstats.spurious import (
+    factor_cells,
+    pool_spurious_factors,
+    published_variance_split,
+    spurious_factors,
+    variance_explained,
+)
+from steerstats.study_results import DatasetSteerability, Generalization, SpuriousTable, doubts, for_each, pooled
+from steerstats.study_unit import StudyUnit
+
+if TYPE_CHECKING:
+    from steerstats.study import Study
+
+TEST_ONLY = "test inputs only, main vectors only"
+
+
+def slope_grid(study: Study, cells: Sequence[Shift] | None, refits: bool) -> SlopeGrid:
+    """Slopes over training × evaluation settings; NaN where not evaluated or not among `cells`."""
+    train, evaluate = study.vectors, study.settings
+    slopes, question, unsteered, again = {}, {}, {}, {}
+    for name in study.datasets:
+        unit = study.unit(name)
+        own, n = unit.slopes, len(unit.inputs)
+        slopes[name] = np.full((len(train), len(evaluate), n), np.nan)
+        question[name] = own.question
+        unsteered[name] = np.full((len(evaluate), n), np.nan)
+        for j, evaluation in enumerate(evaluate):
+            if evaluation in own.settings:
+                unsteered[name][j] = own.unsteered[own.settings.index(evaluation)]
+        for i, trained in enumerate(train):
+            for j, evaluation in enumerate(evaluate):
+                if unit.has((trained, evaluation)) and (cells is None or (trained, evaluation) in cells):
+                    slopes[name][i, j] = own.at((trained, evaluation))
+        if refits:
+            parts = {shift: unit.control_slopes("resampled", shift) for shift in dict.fromkeys(cells or ())}
+            counts = {len(part) for part in parts.values()}
+            if len(counts) != 1:
+                raise CacheError(f"{unit.unit.where}: settings have different numbers of resampled vectors, {counts}")
+            again[name] = np.full((counts.pop(), *slopes[name].shape), np.nan)
+            for (trained, evaluation), part in parts.items():
+                again[name][:, train.index(trained), evaluate.index(evaluation)] = part
+    return SlopeGrid(
+        train=train,
+        evaluate=evaluate,
+        slopes=slopes,
+        question=question,
+        unsteered=unsteered,
+        refits=again or None,
+        category=study.category,
+    )
+
+
+def has_refits(study: Study, shifts: Sequence[Shift]) -> bool:
+    """Two or more resampled vectors under every shift, in every dataset."""
+    units = [study.unit(name) for name in study.datasets]
+    return all(
+        unit.has(shift, "resampled") and len(unit.controls("resampled", shift[0])) > 1
+        for unit in units
+        for shift in shifts
+    )
+
+
+def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerability:
+    """Per-dataset summaries, highest median first."""
+    found, errors = {}, {}
+    for name in study.datasets:
+        unit = study.unit(name)
+        slopes, questions = unit.slopes.at(shift), unit.question
+        found[name] = summarise_steerability(slopes, error=unit.slope_error, questions=questions, level=level)
+        if has_refits_in(unit, shift):
+            errors[name] = with_vector_error(
+                slopes,
+                unit.control_slopes("resampled", shift),
+                question=questions,
+                level=level,
+                name="mean, vector error included",
+            )
+    order = sorted(found, key=lambda name: (-found[name]["median"].estimate, name))
+    found = {name: found[name] for name in order}
+    mean = {name: result["mean"] for name, result in found.items()}
+    summary = pooled(
+        {name: one.estimate for name, one in mean.items()},
+        {name: errors.get(name, one).se for name, one in mean.items()},
+        study.category,
+        level,
+    )
+    return DatasetSteerability(
+        results=found,
+        shift=shift_name(shift),
+        vector_error=errors,
+        over_datasets=summary,
+        method=f"least-squares slopes of propensity on the multiplier, {shift_name(shift)}; {TEST_ONLY}; "
+        + next(iter(found.values())).method,
+        assumptions=next(iter(found.values())).assumptions,
+        warnings=(*unfinished(study), *doubts({**found}, {}), *([] if summary is None else summary.warnings)),
+    )
+
+
+def spurious(
+    study: Study,
+    shift: Shift,
+    factors: Sequence[str],
+    interactions: bool,
+    seed: int,
+    level: float,
+    n_resamples: int,
+) -> SpuriousTable:
+    """Effects, variance shares and cells of the nuisance factors."""
+    explained, published, cells = {}, {}, {}
+    crossed = interactions and {"pos_is_a", "pos_is_yes"} <= set(factors)
+
+    def one(name: str):
+        unit = study.unit(name)
+        slopes, columns = unit.slopes.at(shift), unit.factors(factors, shift[1])
+        if not columns:
+            raise CannotEstimate(f"the cache records none of {', '.join(factors)}")
+        if len(slopes) < 3:
+            raise CannotEstimate(f"{len(slopes)} inputs; a bias needs at least three")
+        e, v = unit.place(shift)
+        usable = crossed and {"pos_is_a", "pos_is_yes"} <= set(columns)
+        fitted = spurious_factors(
+            slopes,
+            columns,
+            unsteered=unit.slopes.unsteered[e],
+            propensity=unit.propensity[e, v],
+            multipliers=unit.multipliers,
+            interactions=usable,
+            questions=unit.question,
+            level=level,
+        )
+        rest = {"questions": unit.question, "n_resamples": n_resamples, "level": level}
+        rng = generator(seed, "variance explained", name)
+        explained[name] = variance_explained(slopes, columns, rng=rng, interactions=usable, **rest)
+        if {"pos_is_a", "pos_is_yes"} <= set(columns):
+            rng = generator(seed, "published variance split", name)
+            published[name] = published_variance_split(slopes, columns, rng=rng, **rest)
+        binary = {key: column for key, column in columns.items() if key.startswith("pos_is_")}
+        if binary:
+            cells[name] = factor_cells(slopes, binary, questions=unit.question, level=level)
+        return fitted
+
+    results, left_out = for_each(study.datasets, one)
+    notes = [*unfinished(study), *doubts(results, left_out)]
+    try:
+        over = pool_spurious_factors(results, category=study.category, level=level)
+        notes += [f"over datasets: {text}" for text in over.warnings]
+    except CannotEstimate as error:
+        over = None
+        notes.append(f"nothing is pooled over datasets: {error}")
+    return SpuriousTable(
+        results=results,
+        left_out=left_out,
+        shift=shift_name(shift),
+        explained=explained,
+        published=published,
+        cells=cells,
+        over_datasets=over,
+        method=f"{shift_name(shift)}; {TEST_ONLY}; " + next(iter(results.values())).method,
+        assumptions=next(iter(results.values())).assumptions,
+        warnings=tuple(notes),
+    )
+
+
+def generalization(
+    study: Study, shifts: tuple[Shift, ...], seed: int, level: float, n_resamples: int
+) -> Generalization:
+    """Gaps, their parts, ratios and correlations, with the vectors' error wherever the cache can tell it."""
+    options = {"level": level, "n_resamples": n_resamples}
+    whole, own = study.grid(), [(evaluation, evaluation) for _, evaluation in shifts]
+    wanted = [ID_SHIFT, *shifts]
+    complete = all(whole.has(shift) for shift in own)
+    with_own = has_refits(study, [*wanted, *own])
+    refitted = with_own or has_refits(study, wanted)
+    decomposition = gap_table(whole, shifts, rng=NamedStreams(seed, "gaps", whole.datasets), **options)
+    gaps, grid = decomposition, whole
+    if refitted:
+        cells = [*wanted, *own] if with_own else wanted
+        grid = study.grid(cells, refits=True)
+        gaps = gap_table(grid, shifts, rng=NamedStreams(seed, "gaps", grid.datasets), **options)
+        if with_own:
+            decomposition = gaps
+        elif complete:
+            gaps = replace(gaps, warnings=tuple(text for text in gaps.warnings if "decomposition" not in text))
+    ratios = moved = None
+    if complete:
+        base = grid if with_own else whole
+        ratios = relative_steerability(base, shifts, rng=NamedStreams(seed, "ratios", base.datasets), **options)
+        moved = propensity_shift(whole, rng=generator(seed, "propensity shift"), **options)
+    correlations = id_ood_correlation(grid, shifts, rng=NamedStreams(seed, "correlations", grid.datasets), **options)
+    variances = steerability_variance(whole, shifts, rng=generator(seed, "variances"), **options)
+    try:
+        overall = overall_gap(gaps, category=study.category, level=level)
+    except CannotEstimate:
+        overall = None
+    notes = list(unfinished(study))
+    absent = [shift for shift in PAPER_SHIFTS if not whole.has(shift)]
+    if absent:
+        notes.append(f"not in this cache for every dataset, and left out: {', '.join(map(shift_name, absent))}")
+    parts = [part for part in (gaps, ratios, correlations, variances, moved) if part is not None]
+    return Generalization(
+        gaps=gaps,
+        decomposition=decomposition,
+        ratios=ratios,
+        correlations=correlations,
+        overall=overall,
+        settings=steerability_table(whole, level=level),
+        variances=variances,
+        propensity_shift=moved,
+        method=f"{TEST_ONLY}, complete cases; {gaps.method}",
+        assumptions=gaps.assumptions,
+        warnings=tuple(dict.fromkeys([*notes, *(text for part in parts for text in part.warnings)])),
+    )
+
+
+def cross_model(
+    first: Study, second: Study, shifts: Sequence[Shift | str] | None, seed: int, level: float, n_resamples: int
+) -> CorrelationTable:
+    """Rank agreement over the datasets that both caches have."""
+    common = [name for name in first.datasets if name in second.datasets]
+    if not common:
+        raise InputError(
+            f"{first.path} and {second.path} share no dataset: {first.datasets[:3]}, {second.datasets[:3]}"
+        )
+    notes = [*unfinished(first), *unfinished(second)]
+    if shifts is not None:
+        chosen = [first.require(shift) for shift in shifts]
+        for shift in chosen:
+            second.require(shift)
+    else:
+        every = [ID_SHIFT, *PAPER_SHIFTS]
+        both = [(study.unit(name), study) for study in (first, second) for name in common]
+        chosen = [shift for shift in every if all(unit.has(shift) for unit, _ in both)]
+        if not chosen:
+            raise CacheError(f"{first.path} and {second.path} share none of {', '.join(map(shift_name, every))}")
+        if len(chosen) < len(every):
+            lost = [shift_name(shift) for shift in every if shift not in chosen]
+            notes.append(f"not in both caches for every dataset, and left out: {', '.join(lost)}")
+    for one, other in ((first, second), (second, first)):
+        alone = [name for name in one.datasets if name not in other.datasets]
+        if alone:
+            notes.append(f"only in {one.path}, and left out: {', '.join(alone)}")
+    for name in common:
+        grids = [study.unit(name).multipliers for study in (first, second)]
+        if grids[0].shape != grids[1].shape or not np.allclose(*grids):
+            notes.append(f"{name}: the caches have different multipliers, slopes are fitted on different grids")
+    refits = has_refits(first, chosen) and has_refits(second, chosen)
+    grids = [study.grid(chosen, refits=refits) for study in (first, second)]
+    table = cross_model_agreement(
+        *grids, chosen, rng=NamedStreams(seed, "cross-model", common), level=level, n_resamples=n_resamples
+    )
+    return replace(
+        table, warnings=(*notes, *table.warnings), method=f"{first.model} and {second.model}: {table.method}"
+    )
+
+
+def detectable_gap(
+    study: Study,
+    shift: Shift,
+    n_inputs: int | Sequence[int] | None,
+    n_datasets: int | Sequence[int] | None,
+    n_pairs: int | Sequence[int] | None,
+    power: float,
+    alpha: float,
+) -> PowerTable:
+    """Components from this study, and what a study of some size could see."""
+    cells = [ID_SHIFT, shift]
+    refits = has_refits(study, cells)
+    units = [study.unit(name) for name in study.datasets]
+    pairs = [len(unit.unit.coords["pair"]) for unit in units if "pair" in unit.unit.coords]
+    refits = refits and len(pairs) == len(units)
+    grid = study.grid(cells, refits=refits)
+    components = fit_components(grid, shift, n_pairs=round(float(np.mean(pairs))) if refits else None)
+    questions = round(float(np.mean([len(np.unique(unit.question)) for unit in units])))
+    return smallest_detectable_gap(
+        components,
+        n_inputs=max(questions, 2) if n_inputs is None else n_inputs,
+        n_datasets=len(units) if n_datasets is None else n_datasets,
+        n_pairs=n_pairs,
+        power=power,
+        alpha=alpha,
+    )
+
+
+def unfinished(study: Study) -> tuple[str, ...]:
+    """The warning that a build is not complete."""
+    if not study.missing:
+        return ()
+    return (f"{len(study.missing)} planned datasets are not finished: {', '.join(study.missing[:5])}",)
+
+
+def has_refits_in(unit: StudyUnit, shift: Shift) -> bool:
+    """Whether one dataset has two or more resampled vectors under a shift."""
+    return unit.has(shift, "resampled") and len(unit.controls("resampled", shift[0])) > 1

@@ -1,0 +1,265 @@
+"""One unit of a cache as the estimators want it: test inputs only, main vectors by training setting, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from steerstats.cache import NOT_DEFINED, Unit
+from steerstats.errors import CacheError, InputError
+from steerstats.generalization import parse_shift, shift_name
+from steerstats.generalization.slopes import Shift
+from steerstats.grid import slope_error
+from steerstats.results import Result
+from steerstats.steerability import SteerabilityFit, fit_steerability
+
+MAIN_KINDS = ("trained", "mean")
+FACTORS = ("pos_is_a", "pos_is_yes", "length_difference", "prompt_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slopes(Result):
+    """Steerability of every test input of one dataset under every main vector, in every setting.
+
+    Parameters
+    ----------
+    dataset : str
+    settings, vectors, inputs : tuple of str
+        Labels of the three axes: evaluation setting; training setting of the vector, or "mean"; input.
+    slope : ndarray (setting_eval, vector, input)
+        Nats per unit multiplier; NaN where the cache did not evaluate that vector in that setting.
+    unsteered : ndarray (setting_eval, input)
+        Propensity at multiplier 0, nats.
+    question : ndarray (input,) of str
+        Unit of resampling.
+    fit : SteerabilityFit
+        The lines themselves: intercepts, curvature, R², slopes by range.
+    """
+
+    dataset: str
+    settings: tuple[str, ...]
+    vectors: tuple[str, ...]
+    inputs: tuple[str, ...]
+    slope: np.ndarray
+    unsteered: np.ndarray
+    question: np.ndarray
+    fit: SteerabilityFit
+
+    def at(self, shift: Shift | str) -> np.ndarray:
+        """Slopes (input,) of one shift, `"base->user_neg"`."""
+        train, evaluation = parse_shift(shift)
+        if train not in self.vectors or evaluation not in self.settings:
+            known = f"vectors {', '.join(self.vectors)} and settings {', '.join(self.settings)}"
+            shift = shift_name((train, evaluation))
+            raise CacheError(f"dataset {self.dataset}: shift {shift} is not here; it has {known}")
+        return self.slope[self.settings.index(evaluation), self.vectors.index(train)]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per setting, vector and input; cells that were not evaluated are left out."""
+        frame = self.fit.to_frame().assign(question=np.tile(self.question, self.slope.shape[0] * self.slope.shape[1]))
+        frame.insert(0, "dataset", self.dataset)
+        return frame[np.isfinite(frame["slope"])].reset_index(drop=True)
+
+
+class StudyUnit:
+    """Arrays of one unit, loaded when first asked for and then kept.
+
+    Parameters
+    ----------
+    unit : steerstats.cache.Unit
+    split : str
+        The inputs that count: "test", or "val" in a sweep over layers.
+    layer : int, optional
+        The layer to look at, where several were steered one at a time.
+    """
+
+    def __init__(self, unit: Unit, *, split: str = "test", layer: int | None = None) -> None:
+        self.unit, self.name, self.layer = unit, unit.name, layer
+        self.settings: tuple[str, ...] = tuple(unit.coords["setting_eval"])
+        self.multipliers: np.ndarray = unit.coords["multiplier"]
+        labels = unit.read("input_split") if "input_split" in unit else np.full(len(unit.coords["input"]), split)
+        # An imported table names no split, and its inputs then all count.
+        self.kept = np.flatnonzero(labels == split)
+        if not len(self.kept):
+            raise CacheError(f"{unit.where}: /input_split has no {split!r} input; it has {_counts(labels)}")
+        self.inputs = tuple(unit.coords["input"][self.kept])
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {len(self.inputs)} inputs, {len(self.vectors)} vectors, {len(self.settings)} settings>"
+
+    @cached_property
+    def question(self) -> np.ndarray:
+        """Question of every kept input."""
+        return self.unit.read("input_question")[self.kept]
+
+    @cached_property
+    def _vector_table(self) -> pd.DataFrame:
+        """Label, kind, setting, replicate and place of the vectors at the chosen layer."""
+        table = pd.DataFrame({"label": self.unit.coords["vector"]})
+        for name in ("kind", "setting", "replicate"):
+            table[name] = self.unit.read(f"vector_{name}")
+        table["place"] = np.arange(len(table))
+        if self.layer is not None:
+            if "vector_layer" not in self.unit:
+                raise CacheError(f"{self.unit.where}: no /vector_layer, so layer {self.layer} cannot be chosen")
+            steered = self.unit.read("vector_layer")
+            table = table[(steered == self.layer).any(axis=1)]
+            if table.empty:
+                known = ", ".join(str(one) for one in np.unique(steered))
+                raise CacheError(f"{self.unit.where}: layer {self.layer} is not in this cache; it has {known}")
+        return table.reset_index(drop=True)
+
+    @cached_property
+    def vectors(self) -> Mapping[str, str]:
+        """Training setting (or "mean") of each main vector -> its label in the cache."""
+        table = self._vector_table
+        main = table[table["kind"].isin(MAIN_KINDS) & (table["replicate"] == -1)]
+        if main.empty:
+            raise CacheError(f"{self.unit.where}: /vector has no trained vector; its kinds are {set(table['kind'])}")
+        twice = main["setting"][main["setting"].duplicated()]
+        if len(twice):
+            setting = twice.iloc[0]
+            labels = ", ".join(main["label"][main["setting"] == setting][:6])
+            layers = np.unique(self.unit.read("vector_layer")) if "vector_layer" in self.unit else []
+            hint = f"layer, one of {', '.join(map(str, layers))}" if len(layers) > 1 else "label"
+            raise CacheError(
+                f"{self.unit.where}: setting {setting!r} has several vectors ({labels}); choose one by {hint}"
+            )
+        return dict(zip(main["setting"], main["label"]))
+
+    @cached_property
+    def planned(self) -> np.ndarray:
+        """bool (setting_eval, all vectors of the file)."""
+        return self.unit.read("planned").astype(bool)
+
+    @cached_property
+    def propensity(self) -> np.ndarray:
+        """(setting_eval, main vector, input, multiplier), float64 nats; NaN where not planned."""
+        curves = self.unit.read("propensity", vector=list(self.vectors.values()))[..., self.kept]
+        return np.moveaxis(curves, 2, -1).astype(float)
+
+    @cached_property
+    def fit(self) -> SteerabilityFit:
+        """Lines through all main curves, axes (setting_eval, vector, input)."""
+        coords = {"setting_eval": self.settings, "vector": tuple(self.vectors), "input": self.inputs}
+        return self._fit(self.propensity, self._planned(self.vectors.values()), coords)
+
+    @cached_property
+    def slopes(self) -> Slopes:
+        """Slopes of the main vectors, with their labels."""
+        fit = self.fit
+        # Multiplier 0 is the same run for every vector: the first that was evaluated in a setting tells it.
+        first = self._planned(self.vectors.values()).argmax(axis=1)
+        return Slopes(
+            dataset=self.name,
+            settings=self.settings,
+            vectors=tuple(self.vectors),
+            inputs=self.inputs,
+            slope=fit.slope,
+            unsteered=fit.unsteered[np.arange(len(self.settings)), first],
+            question=self.question,
+            fit=fit,
+            method=fit.method,
+            assumptions=fit.assumptions,
+            warnings=fit.warnings,
+        )
+
+    def has(self, shift: Shift, kind: str = "main") -> bool:
+        """Whether main vectors (or every control of a kind) were evaluated under a shift."""
+        train, evaluation = shift
+        if evaluation not in self.settings:
+            return False
+        if kind == "main":
+            labels = [self.vectors[train]] if train in self.vectors else []
+        else:
+            labels = list(self.controls(kind, train))
+        return bool(labels) and bool(self._planned(labels)[self.settings.index(evaluation)].all())
+
+    def controls(self, kind: str, train: str = "base") -> tuple[str, ...]:
+        """Labels of the control vectors of one kind and training setting, by replicate; empty if there are none."""
+        table = self._vector_table
+        chosen = table[(table["kind"] == kind) & (table["setting"] == train)].sort_values("replicate", kind="stable")
+        return tuple(chosen["label"])
+
+    def control_slopes(self, kind: str, shift: Shift | str) -> np.ndarray:
+        """Slopes (replicate, input) of control vectors under one shift.
+
+        Raises
+        ------
+        CacheError
+            If the cache was built without them; the message says what it has.
+        """
+        train, evaluation = parse_shift(shift)
+        if not self.has((train, evaluation), kind):
+            kinds = self._vector_table["kind"].value_counts(sort=False).to_dict()
+            raise CacheError(
+                f"{self.unit.where}: no {kind} vectors of {train} evaluated in {evaluation} are in this cache; its "
+                f"vectors are {', '.join(f'{count} {name}' for name, count in kinds.items())}"
+            )
+        key = (kind, train, evaluation)
+        if key not in self._control_cache:
+            labels = self.controls(kind, train)
+            curves = self.unit.read("propensity", setting_eval=evaluation, vector=list(labels))[..., self.kept]
+            curves = np.moveaxis(curves, 1, -1).astype(float)
+            fit = self._fit(curves, np.ones(len(labels), bool), {"vector": labels, "input": self.inputs})
+            self._control_cache[key] = fit.slope
+        return self._control_cache[key]
+
+    @cached_property
+    def slope_error(self) -> float:
+        """Numerical error of a slope that follows from the engine's recorded parity; 0 where none was recorded."""
+        parity = (self.unit.sidecar.get("run") or {}).get("parity") or {}
+        return slope_error(float(parity.get("max_difference") or 0.0), self.multipliers)
+
+    def place(self, shift: Shift | str) -> tuple[int, int]:
+        """Indices (setting_eval, main vector) of a shift."""
+        train, evaluation = parse_shift(shift)
+        return self.settings.index(evaluation), list(self.vectors).index(train)
+
+    def factors(self, names: Sequence[str], evaluation: str = "base") -> dict[str, np.ndarray]:
+        """Nuisance factors of the kept inputs; one that the cache does not record is not in the answer.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Of `pos_is_a` and `pos_is_yes` (1, 0, NaN where not defined), `length_difference` (characters, positive
+            minus negative option) and `prompt_tokens` (in the evaluation setting).
+        """
+        unknown = [name for name in names if name not in FACTORS]
+        if unknown:
+            raise InputError(f"factor {unknown[0]!r} is not known; there are {', '.join(FACTORS)}")
+        found = {}
+        for name in names:
+            if name == "length_difference" and {"input_len_positive", "input_len_negative"} <= set(self.unit.names):
+                pair = [self.unit.read(f"input_len_{side}")[self.kept] for side in ("positive", "negative")]
+                found[name] = (pair[0] - pair[1]).astype(float)
+            elif name == "prompt_tokens" and "input_prompt_tokens" in self.unit:
+                found[name] = self.unit.read("input_prompt_tokens", setting_eval=evaluation)[self.kept].astype(float)
+            elif name.startswith("pos_is_") and f"input_{name}" in self.unit:
+                flags = self.unit.read(f"input_{name}")[self.kept].astype(float)
+                found[name] = np.where(flags == NOT_DEFINED, np.nan, flags)
+        return found
+
+    @cached_property
+    def _control_cache(self) -> dict[tuple[str, str, str], np.ndarray]:
+        return {}
+
+    def _planned(self, labels) -> np.ndarray:
+        place = {label: k for k, label in enumerate(self.unit.coords["vector"])}
+        places = [place[label] for label in labels]
+        return self.planned[:, places]
+
+    def _fit(self, curves: np.ndarray, planned: np.ndarray, coords: Mapping[str, tuple]) -> SteerabilityFit:
+        try:
+            return fit_steerability(curves, self.multipliers, planned=planned, coords=coords)
+        except InputError as error:
+            raise CacheError(f"{self.unit.where}: /propensity: {error}") from error
+
+
+def _counts(labels: np.ndarray) -> str:
+    values, counts = np.unique(labels.astype(str), return_counts=True)
+    return ", ".join(f"{count} {value!r}" for value, count in zip(values, counts))
