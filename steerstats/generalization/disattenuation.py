@@ -97,7 +97,7 @@ def corrected_spearman(
 def _correct(
     x: np.ndarray, y: np.ndarray, noise: np.ndarray, counts: np.ndarray, corrections: int
 ) -> tuple[np.ndarray, ...]:
-    """Corrected correlation and reliabilities; a sample's variance is (n − 1) / n of its source's, a resample's twice."""
+    """A variance is (n − 1) / n of its source's in a sample, and once more in a resample: `corrections` undoes both."""
     rank_correlation = correlation(weighted_midranks(x, counts), weighted_midranks(y, counts), counts)
     normal = 2 * np.sin(np.pi * rank_correlation / 6)
     observed_x, observed_y = (_variance(v, counts, corrections) for v in (x, y))

@@ -13,8 +13,6 @@ import numpy as np
 
 from steerstats.resampling import iter_counts, spearman
 
-CHUNK_BYTES = 2**20
-
 
 def draw_correlations(
     x: np.ndarray,
@@ -44,10 +42,7 @@ def draw_correlations(
     """
     seen = np.stack([np.asarray(v, float) for v in (x, y)])
     noise = np.stack([np.asarray(v, float) for v in (var_x, covariance, var_y)])
-    draws = [
-        _draw(seen, noise, counts, rng)
-        for counts in iter_counts(seen.shape[1], n_resamples, rng, chunk_bytes=CHUNK_BYTES)
-    ]
+    draws = [_draw(seen, noise, counts, rng) for counts in iter_counts(seen.shape[1], n_resamples, rng)]
     return np.concatenate(draws)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from steerstats.errors import InputError
 
-CHUNK_BYTES = 16 * 2**20
+# Chunks that stay in the processor's cache: with 16 MiB a draw of 10,000 resamples took half as long again.
+CHUNK_BYTES = 2**20
 
 
 def iter_counts(

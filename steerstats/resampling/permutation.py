@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.resampling.counts import CHUNK_BYTES, collapse
+from steerstats.resampling.counts import collapse
 from steerstats.resampling.ranks import paired
 
 
@@ -132,5 +132,5 @@ def _as_extreme(drawn: np.ndarray, observed: np.ndarray, scale: np.ndarray) -> n
 def _chunks(total: int, width: int) -> list[int]:
     if total < 1:
         raise InputError(f"n_permutations is {total}; at least one is needed")
-    rows = max(1, CHUNK_BYTES // (8 * max(width, 1)))
+    rows = max(1, 2**22 // (8 * max(width, 1)))
     return [min(rows, total - start) for start in range(0, total, rows)]
