@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from formulaic import Formula
 from scipy import stats
 from statsmodels.multivariate.manova import MANOVA
 from statsmodels.stats.meta_analysis import combine_effects
 
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.mixed import IncomparableFits, compare, fit_mixed, hartung_knapp, joint_test, two_stage, wilks_test
-from steerstats.mixed.formula import parse_formula
+from steerstats.mixed.formula import build_design, parse_formula
 from steerstats.mixed.sufficient import Level, Moments, _descend, fit_levels
 
 LAM = np.array([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5])
@@ -67,6 +68,23 @@ def test_random_terms_are_parsed_as_lme4_does():
 def test_a_wrong_formula_is_named(frame, formula, message):
     with pytest.raises(InputError, match=message):
         fit_mixed(formula, frame)
+
+
+@pytest.mark.parametrize("fixed", ["lam * (a + yes)", "0 + lam:a + yes", "a * yes * lam - a:yes", "lam + lam:yes", "1"])
+def test_numeric_products_are_the_columns_that_formulaic_builds(frame, fixed):
+    design = build_design(f"y ~ {fixed} + (1 | input)", frame)
+    reference = Formula(f"{fixed} + {{lam * 0}}").get_model_matrix(frame).drop(columns="lam * 0")
+    assert list(design.names) == list(reference.columns)
+    np.testing.assert_array_equal(design.X, reference.to_numpy())
+
+
+def test_categorical_and_transformed_terms_go_through_formulaic(frame):
+    frame = frame.assign(answer=np.where(frame.a == 1, "A", "B"))
+    fit = fit_mixed("y ~ lam * answer + (1 + lam | input)", frame)
+    assert fit.terms == ("Intercept", "lam", "answer[T.B]", "lam:answer[T.B]")
+    assert fit.engine == "closed_form"
+    plain = fit_mixed("y ~ lam * a + (1 + lam | input)", frame)
+    assert fit.estimate[3] == pytest.approx(-plain.estimate[3])
 
 
 def test_engine_is_the_cheapest_exact_one_and_says_why(frame):
