@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import logsumexp
 
+from cache_builder.encoding import EncodedPair
 from steerstats.errors import InputError, ModelError
 
 SCOPES = ("last_prompt", "first_answer", "all", "prompt")
@@ -61,6 +62,16 @@ class Example:
         for option, start, stop in self.reads:
             if not 0 <= option < len(options) or not 0 <= start < stop <= len(options[option]):
                 raise InputError(f"a read at option {option}, tokens {start}:{stop} lies outside the example")
+
+    @classmethod
+    def of_pair(cls, pair: EncodedPair, read: str = "answer") -> Example:
+        """The example of an encoded pair, read at the token that holds each answer's first differing character,
+        or at another of `READS`."""
+        options = (pair.ids_positive, pair.ids_negative)
+        reads = tuple((i, at, at + 1) for i, at in enumerate((pair.read_positive, pair.read_negative)))
+        if read != "answer":
+            reads = read_spans(read, [len(ids) for ids in options], pair.answer_start, pair.first_diff)
+        return cls(options, prompt=pair.answer_start, branch=pair.first_diff, reads=reads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +193,8 @@ class Scores:
         Unsteered activations at each example's reads; NaN past an example's own number of reads.
     layers : tuple of int
         Layers of `activations`.
-    computed, distinct, packed : int
-        Tokens that went through the model (padding included), tokens of one trie over all examples, and tokens
-        without padding.
+    computed, packed : int
+        Tokens that went through the model, padding included and without it.
     """
 
     logits: np.ndarray
@@ -194,9 +204,7 @@ class Scores:
     activations: np.ndarray | None = None
     layers: tuple[int, ...] = ()
     computed: int = 0
-    distinct: int = 0
     packed: int = 0
-    notes: tuple[str, ...] = field(default=())
 
     def propensity(self, score: str = "logit_diff") -> np.ndarray:
         """One number per example and code, (n_examples, n_codes).

@@ -1,0 +1,196 @@
+"""The engine against what people use today, on real prompts: a random Llama of 8 layers x 512, float32, one thread.
+
+Two yardsticks. The example-at-a-time protocol through the published `steering-vectors` package: one forward pass
+per input, vector, multiplier and answer. And ONE batched unsteered pass over the same prompts (sorted by length,
+last-token logits only, the best of several batch sizes): what it costs to run the model at all. Everything is timed
+in turn within each round, and the least of the rounds is taken; the spread over rounds stands beside it.
+
+    python -m benchmarks.bench_engine [--inputs 32] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+import torch
+import transformers
+
+from benchmarks.prompts import data_dir, real_examples
+from cache_builder.engine import Engine, Steering, count_nodes
+
+DATASETS = ("narcissism", "power-seeking-inclination", "truthfulqa")
+MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
+BATCH_SIZES = (1, 2, 4, 8, 16)
+LAYERS, HIDDEN, VOCABULARY = 8, 512, 4096
+RESULTS = Path(__file__).parent / "results" / "engine.json"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, print a table, write `results/engine.json`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--inputs", type=int, default=32, help="inputs per dataset")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; the least time counts")
+    parser.add_argument("--pairs", type=int, default=1, help="inputs that go through the one-at-a-time protocol")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    if data_dir() is None:
+        print("no source data: set STEERSTATS_TEST_DATA to the folder that shared/data is", file=sys.stderr)
+        return 0
+    torch.set_num_threads(1)
+    load = os.getloadavg()[0]
+    model = random_llama()
+    rows = []
+    for name, examples in real_examples(DATASETS, options.inputs, vocabulary=VOCABULARY).items():
+        rows += measure_dataset(name, model, examples, options.rounds, options.pairs)
+        for row in rows[-2:]:
+            print_row(row)
+    record = {
+        "rows": rows,
+        "model": f"random Llama, {LAYERS} layers x {HIDDEN}, vocabulary {VOCABULARY}, float32, one CPU thread",
+        "rounds": options.rounds,
+        "inputs": options.inputs,
+        "load_at_start": load,
+        "loaded_machine": bool(load > 0.5),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    if record["loaded_machine"]:
+        print(f"NOTE: the machine was busy (load {load:.1f}) when this started; ratios are interleaved, times are not")
+    return 0
+
+
+def random_llama() -> transformers.PreTrainedModel:
+    """The benchmark's model."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=1376,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        max_position_embeddings=4096,
+    )
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+def measure_dataset(name: str, model, examples, rounds: int, pairs: int) -> list[dict[str, object]]:
+    """One row per token scope."""
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(6, 1, HIDDEN)) * 0.3
+    grids = {
+        scope: Steering(directions, np.full((6, 1), 3), MULTIPLIERS, scope=scope)
+        for scope in ("last_prompt", "first_answer")
+    }
+    engines = {}
+    for scope, steering in grids.items():
+        engines[scope] = Engine(model)
+        engines[scope].prove(examples, steering)
+        engines[scope].tune(examples, steering, budgets=(256, 384, 512, 768, 1024), n=16)
+    times = {key: [] for key in [*grids, *BATCH_SIZES]}
+    scores = {}
+    for _ in range(rounds):
+        for scope, steering in grids.items():
+            begin = process_time()
+            scores[scope] = engines[scope].run(examples, steering)
+            times[scope].append(process_time() - begin)
+        for size in BATCH_SIZES:
+            begin = process_time()
+            unsteered_pass(model, examples, size)
+            times[size].append(process_time() - begin)
+    tokens = sum(example.branch for example in examples)
+    best = min(BATCH_SIZES, key=lambda size: min(times[size]))
+    rows = []
+    for scope, steering in grids.items():
+        steered, plain = np.array(times[scope]), np.array(times[best])
+        single, apart = one_at_a_time(model, examples[:pairs], steering, scores[scope])
+        mine, nodes = scores[scope], count_nodes(examples, steering)
+        per_input = steered.min() / len(examples)
+        rows.append(
+            {
+                "dataset": name,
+                "scope": scope,
+                "tokens_per_prompt": tokens / len(examples),
+                "speedup_over_one_at_a_time": single / per_input,
+                "largest_difference": apart,
+                "grid_over_unsteered_pass": steered.min() / plain.min(),
+                "grid_over_unsteered_pass_by_round": (steered / plain).tolist(),
+                "node_over_token": steered.min() / mine.computed / (plain.min() / tokens),
+                "nodes_per_prompt_token": nodes / tokens,
+                "computed_over_distinct": mine.computed / nodes,
+                "padding": 1 - mine.packed / mine.computed,
+                "triples_per_second": len(examples) * 6 * 7 / steered.min(),
+                "budget": engines[scope].budget,
+                "unsteered_batch_size": best,
+                "parity": engines[scope].parity.difference,
+                "seconds": {"grid": steered.tolist(), "unsteered": plain.tolist(), "one_at_a_time_per_input": single},
+            }
+        )
+    return rows
+
+
+@torch.inference_mode()
+def unsteered_pass(model, examples, size: int) -> None:
+    """One plain pass over all prompts: sorted by length, right-padded, logits of each last token only."""
+    ordered = sorted((example.options[0][: example.branch] for example in examples), key=len)
+    for start in range(0, len(ordered), size):
+        batch = ordered[start : start + size]
+        ids = torch.zeros(len(batch), len(batch[-1]), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for line, tokens in enumerate(batch):
+            ids[line, : len(tokens)] = torch.from_numpy(tokens)
+            mask[line, : len(tokens)] = 1
+        # Without padding the model takes its faster causal path.
+        hidden = model.model(input_ids=ids, attention_mask=None if mask.all() else mask, use_cache=False)[0]
+        last = hidden[torch.arange(len(batch)), mask.sum(1) - 1]
+        torch.logsumexp(model.lm_head(last), -1)
+
+
+@torch.inference_mode()
+def one_at_a_time(model, examples, steering: Steering, scores) -> tuple[float, float]:
+    """Seconds per input of the usual protocol, and the largest difference of its propensities from ours."""
+    from steering_vectors import SteeringVector
+
+    begin, apart = process_time(), 0.0
+    for i, example in enumerate(examples):
+        start, _ = steering.steered_span(example)
+        for v, vector in enumerate(steering.directions):
+            object_ = SteeringVector({int(steering.layers[v, 0]): torch.from_numpy(vector[0])})
+            for j, multiplier in enumerate(steering.multipliers):
+                if multiplier == 0 and v:
+                    continue
+                answers = []
+                with object_.apply(model, multiplier=float(multiplier), min_token_index=start):
+                    for ids in example.options:
+                        logits = model(input_ids=torch.from_numpy(ids[None]), use_cache=False).logits
+                        answers.append(float(logits[0, example.branch - 1, ids[example.branch]]))
+                code = steering.codes[v, j]
+                apart = max(apart, abs(answers[0] - answers[1] - float(scores.propensity()[i, code])))
+    return (process_time() - begin) / len(examples), apart
+
+
+def print_row(row: dict[str, object]) -> None:
+    """One line for people."""
+    print(
+        f"{row['dataset']:28s} {row['scope']:13s} {row['speedup_over_one_at_a_time']:6.0f}x one at a time   "
+        f"{row['grid_over_unsteered_pass']:.2f} unsteered passes   node/token {row['node_over_token']:.2f}   "
+        f"computed/distinct {row['computed_over_distinct']:.2f}   budget {row['budget']}   "
+        f"difference {row['largest_difference']:.1e}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

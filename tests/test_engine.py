@@ -1,0 +1,384 @@
+"""The engine gives what one sequence at a time gives, on every architecture, however it is batched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import slow_steering
+import torch
+from tiny_models import ARCHITECTURES, PLAIN_ARCHITECTURES, WINDOW, random_examples, random_steering, tiny_model
+
+from cache_builder.engine import OPERATORS, SCOPES, Engine, Example, Steering, count_nodes
+from steerstats.errors import InputError, ModelError
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_trie_plain_and_slow_agree_on_every_cell(name):
+    rng = np.random.default_rng(1)
+    model, examples, steering = tiny_model(name), random_examples(rng), random_steering(rng)
+    expected = slow_steering.grid(model, examples, steering)
+    assert np.ptp(expected["logits"], axis=1).min() > 0.05, "steering has to matter for this test to mean anything"
+    for path in ("trie", "plain"):
+        scores = Engine(model, path=path, budget=64).run(examples, steering, completions=True)
+        assert np.abs(scores.logits - expected["logits"]).max() < TOLERANCE
+        assert np.abs(scores.logsumexp - expected["logsumexp"][..., 0]).max() < TOLERANCE
+        assert np.abs(scores.completion_logit - expected["completion_logit"]).max() < TOLERANCE
+        assert np.abs(scores.completion_logprob - expected["completion_logprob"]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_proof_passes_and_chooses_the_trie(name):
+    rng = np.random.default_rng(2)
+    engine = Engine(tiny_model(name))
+    parity = engine.prove(random_examples(rng), random_steering(rng))
+    assert parity.passed
+    assert engine.path == "trie"
+    assert parity.difference < 1e-5
+    assert parity.activation_difference < 1e-5
+    assert parity.own_difference < 1e-5
+
+
+@pytest.mark.parametrize("name", PLAIN_ARCHITECTURES)
+def test_models_that_take_no_tree_mask_go_the_plain_path_by_themselves(name):
+    rng = np.random.default_rng(3)
+    model, examples, steering = tiny_model(name), random_examples(rng, 4), random_steering(rng)
+    engine = Engine(model, budget=64)
+    scores = engine.run(examples, steering, completions=True)
+    assert engine.path == "plain"
+    assert not engine.parity.passed
+    assert "plain path" in str(engine.parity)
+    expected = slow_steering.grid(model, examples, steering)
+    assert np.abs(scores.logits - expected["logits"]).max() < TOLERANCE
+    assert np.abs(scores.completion_logprob - expected["completion_logprob"]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3"])
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_scopes_and_operators_equal_the_slow_way(name, scope, operator):
+    rng = np.random.default_rng(4)
+    model, examples = tiny_model(name), random_examples(rng, 3)
+    steering = random_steering(rng, 1, operator=operator, scope=scope, multipliers=(-1.0, 0.0, 0.7))
+    expected = slow_steering.grid(model, examples, steering)
+    assert np.abs(np.diff(expected["logits"], axis=1)).max() > 0.01
+    for path in ("trie", "plain"):
+        scores = Engine(model, path=path, budget=50).run(examples, steering, completions=True)
+        assert np.abs(scores.logits - expected["logits"]).max() < TOLERANCE
+        assert np.abs(scores.completion_logprob - expected["completion_logprob"]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["qwen3", "opt"])
+def test_several_layers_at_once_and_vectors_of_different_layers(name):
+    rng = np.random.default_rng(5)
+    model, examples = tiny_model(name), random_examples(rng, 3)
+    together = random_steering(rng, 2, layers=(0, 2))
+    apart = Steering(rng.normal(size=(3, 1, 32)), [[0], [1], [2]], (-1.0, 0.0, 1.0))
+    for steering in (together, apart):
+        scores = Engine(model, path="trie").run(examples, steering)
+        assert np.abs(scores.logits - slow_steering.grid(model, examples, steering)["logits"]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_published_package_gives_the_same_propensities(name):
+    package = pytest.importorskip("steering_vectors", reason="the oracle is not installed")
+    if name == "opt":
+        layers = {"decoder_block": "model.decoder.layers.{num}"}
+    elif name == "falcon":
+        layers = {"decoder_block": "transformer.h.{num}"}
+    else:
+        layers = None
+    rng = np.random.default_rng(6)
+    model, examples, steering = tiny_model(name), random_examples(rng, 4), random_steering(rng)
+    propensity = Engine(model, path="trie").run(examples, steering).propensity()
+    for v, direction in enumerate(steering.directions):
+        vector = package.SteeringVector({1: torch.from_numpy(direction[0])})
+        for j, multiplier in enumerate(steering.multipliers):
+            for i, example in enumerate(examples):
+                with vector.apply(model, layers, multiplier=float(multiplier), min_token_index=example.prompt - 1):
+                    answers = []
+                    for ids in example.options:
+                        with torch.inference_mode():
+                            logits = model(input_ids=torch.tensor(ids)[None]).logits[0, example.branch - 1]
+                        answers.append(float(logits[ids[example.branch]]))
+                assert abs(answers[0] - answers[1] - propensity[i, steering.codes[v, j]]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral", "gemma2", "mamba"])
+def test_batch_composition_and_row_packing_do_not_matter(name):
+    rng = np.random.default_rng(7)
+    model, examples, steering = tiny_model(name), random_examples(rng, 7), random_steering(rng)
+    path = "plain" if name == "mamba" else "trie"
+    results = [
+        Engine(model, path=path, budget=budget).run(chosen, steering, read_layers=(1,))
+        for budget in (16, 40, 2000)
+        for chosen in (examples, examples[::-1])
+    ]
+    for k, scores in enumerate(results[1:], start=1):
+        order = slice(None, None, -1 if k % 2 else 1)
+        assert np.abs(scores.logits[order] - results[0].logits).max() < 1e-5
+        assert np.abs(scores.activations[order] - results[0].activations).max() < 1e-5
+    alone = Engine(model, path=path).run(examples[2:3], steering)
+    assert np.abs(alone.logits[0] - results[0].logits[2]).max() < 1e-5
+
+
+def test_the_same_budget_gives_the_same_bits():
+    rng = np.random.default_rng(8)
+    model, examples, steering = tiny_model("llama"), random_examples(rng, 6), random_steering(rng)
+    first, second = (Engine(model, path="trie", budget=60).run(examples, steering) for _ in range(2))
+    assert np.array_equal(first.logits, second.logits)
+
+
+@pytest.mark.parametrize("path", ["trie", "plain"])
+@pytest.mark.parametrize("name", ["llama", "gpt_neox", "gemma3"])
+def test_multiplier_zero_is_the_untouched_model(name, path):
+    rng = np.random.default_rng(9)
+    model, examples = tiny_model(name), random_examples(rng, 4)
+    steering = random_steering(rng)
+    assert (steering.codes[:, 2] == 0).all()
+    scores = Engine(model, path=path).run(examples, steering)
+    for i, example in enumerate(examples):
+        with torch.inference_mode():
+            own = model(input_ids=torch.tensor(example.options[0])[None]).logits[0, example.branch - 1].numpy()
+        answers = [ids[example.branch] for ids in example.options]
+        assert np.abs(scores.logits[i, 0] - own[answers]).max() < 1e-5
+        assert abs(scores.logsumexp[i, 0] - np.log(np.exp(own.astype(np.float64)).sum())) < 1e-5
+
+
+@pytest.mark.parametrize("path", ["trie", "plain"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "falcon", "olmo2"])
+def test_activations_are_the_block_outputs_at_the_tokens_asked_for(name, path):
+    rng = np.random.default_rng(10)
+    model = tiny_model(name)
+    examples = []
+    for example in random_examples(rng, 4):
+        ends = [len(ids) for ids in example.options]
+        reads = (
+            (0, example.branch, example.branch + 1),
+            (1, example.prompt, ends[1]),
+            (0, example.prompt - 1, example.prompt),
+        )
+        examples.append(Example(example.options, example.prompt, example.branch, reads))
+    layers = (0, 2)
+    together = Engine(model, path=path, budget=48).run(examples, random_steering(rng), read_layers=layers)
+    alone = Engine(model, path=path).read_activations(examples, layers)
+    for i, example in enumerate(examples):
+        for r, (option, start, stop) in enumerate(example.reads):
+            captured = {}
+            handles = [
+                block.register_forward_hook(
+                    lambda m, a, out, k=k: captured.update({k: out[0] if isinstance(out, tuple) else out})
+                )
+                for k, block in enumerate(slow_steering.blocks(model))
+            ]
+            with torch.inference_mode():
+                model(input_ids=torch.tensor(example.options[option])[None])
+            for handle in handles:
+                handle.remove()
+            for column, layer in enumerate(layers):
+                expected = captured[layer].reshape(-1, 32)[start:stop].mean(0).numpy()
+                assert np.abs(together.activations[i, r, column] - expected).max() < TOLERANCE
+                assert np.abs(alone[i, r, column] - expected).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2", "gemma3"])
+def test_sliding_windows_shorter_than_the_prompt_are_kept(name):
+    rng = np.random.default_rng(11)
+    examples, steering = random_examples(rng, 3), random_steering(rng)
+    assert min(example.prompt for example in examples) > WINDOW
+    model = tiny_model(name)
+    expected = slow_steering.grid(model, examples, steering)["logits"]
+    wide = slow_steering.grid(tiny_model(name, sliding_window=100), examples, steering)["logits"]
+    assert np.abs(expected - wide).max() > 0.01, "the window has to matter"
+    scores = Engine(model, path="trie").run(examples, steering)
+    assert np.abs(scores.logits - expected).max() < TOLERANCE
+
+
+def test_more_than_two_options():
+    rng = np.random.default_rng(12)
+    model, steering = tiny_model("llama"), random_steering(rng)
+    examples = random_examples(rng, 3, n_options=4)
+    expected = slow_steering.grid(model, examples, steering)
+    scores = Engine(model, path="trie").run(examples, steering, completions=True)
+    assert np.abs(scores.logits - expected["logits"]).max() < TOLERANCE
+    odds = expected["logits"][..., 0] - np.log(np.exp(expected["logits"][..., 1:]).sum(-1))
+    assert np.abs(scores.propensity() - odds).max() < TOLERANCE
+    assert np.abs(scores.propensity("probability") - 1 / (1 + np.exp(-odds))).max() < TOLERANCE
+
+
+def test_every_score_follows_from_the_slow_logits():
+    rng = np.random.default_rng(13)
+    model, examples, steering = tiny_model("qwen2"), random_examples(rng, 4), random_steering(rng)
+    expected = slow_steering.grid(model, examples, steering)
+    scores = Engine(model, path="trie").run(examples, steering, completions=True)
+    mass = np.exp(expected["logits"] - expected["logsumexp"]).sum(-1)
+    pairs = {
+        "logit_diff": expected["logits"],
+        "logprob_sum": expected["completion_logprob"],
+        "logit_sum": expected["completion_logit"],
+    }
+    for score, values in pairs.items():
+        assert np.abs(scores.propensity(score) - (values[..., 0] - values[..., 1])).max() < TOLERANCE
+    assert np.abs(scores.propensity("answer_mass") - mass).max() < TOLERANCE
+    assert (mass < 0.9).all()
+    assert (mass > 0).all()
+
+
+def test_a_token_of_bracket_and_letter_refuses_a_scope_that_could_not_act():
+    rng = np.random.default_rng(14)
+    example = random_examples(rng, 1)[0]
+    joined = Example(example.options, prompt=example.branch, branch=example.branch)
+    engine = Engine(tiny_model("llama"), path="trie")
+    with pytest.raises(ModelError, match="scope = 'last_prompt'"):
+        engine.run([joined], random_steering(rng, scope="first_answer"))
+    scores = engine.run([joined], random_steering(rng, scope="last_prompt"))
+    assert np.ptp(scores.propensity()) > 0.05
+
+
+def test_steering_the_prompt_at_the_last_layer_could_not_act():
+    rng = np.random.default_rng(15)
+    engine = Engine(tiny_model("llama"), path="trie")
+    with pytest.raises(ModelError, match="cannot act"):
+        engine.run(random_examples(rng, 1), random_steering(rng, layers=2, scope="prompt"))
+    assert np.ptp(engine.run(random_examples(rng, 1), random_steering(rng, layers=1, scope="prompt")).logits) > 0
+
+
+def test_nodes_are_computed_once_each():
+    rng = np.random.default_rng(16)
+    examples, steering = random_examples(rng, 6), random_steering(rng)
+    scores = Engine(tiny_model("gpt2"), path="trie", budget=4000).run(examples, steering)
+    assert scores.computed == scores.packed == count_nodes(examples, steering)
+    paths = set()
+    for example in examples:
+        ids, n = example.options[0].tolist(), example.branch
+        for code in range(steering.n_codes):
+            marked = [(t, code if i >= example.prompt - 1 else 0) for i, t in enumerate(ids[:n])]
+            paths |= {tuple(marked[: i + 1]) for i in range(n)}
+    assert scores.computed == len(paths)
+
+
+@pytest.mark.parametrize("path", ["trie", "plain"])
+def test_out_of_memory_halves_the_budget_and_loses_nothing(path, monkeypatch):
+    rng = np.random.default_rng(17)
+    model, examples, steering = tiny_model("llama"), random_examples(rng, 8), random_steering(rng)
+    expected = Engine(model, path=path).run(examples, steering, read_layers=(1,))
+    engine = Engine(model, path=path, budget=500)
+    real, refused = engine.forward.run, []
+
+    def small_device(layout, tables, read_layers=()):
+        if layout.token.size > 60:
+            refused.append(layout.token.size)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return real(layout, tables, read_layers)
+
+    monkeypatch.setattr(engine.forward, "run", small_device)
+    scores = engine.run(examples, steering, read_layers=(1,))
+    assert refused
+    assert engine.budget < 500
+    assert engine.ceiling < 500
+    assert np.abs(scores.logits - expected.logits).max() < 1e-5
+    assert np.abs(scores.activations - expected.activations).max() < 1e-5
+
+
+def test_a_sequence_that_never_fits_is_a_named_error(monkeypatch):
+    engine = Engine(tiny_model("llama"), path="trie")
+
+    def nothing_fits(*args):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(engine.forward, "run", nothing_fits)
+    rng = np.random.default_rng(18)
+    with pytest.raises(ModelError, match="does not fit in the memory"):
+        engine.run(random_examples(rng, 4), random_steering(rng))
+
+
+def test_other_errors_of_the_model_are_not_taken_for_lack_of_memory(monkeypatch):
+    engine = Engine(tiny_model("llama"), path="trie")
+
+    def broken(*args):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(engine.forward, "run", broken)
+    rng = np.random.default_rng(19)
+    with pytest.raises(RuntimeError, match="shapes"):
+        engine.run(random_examples(rng, 1), None)
+
+
+def test_nothing_stays_hooked_into_the_model():
+    rng = np.random.default_rng(20)
+    model, examples = tiny_model("llama"), random_examples(rng, 2)
+    before = model(input_ids=torch.tensor(examples[0].options[0])[None]).logits
+    attention = model.config._attn_implementation
+    Engine(model).run(examples, random_steering(rng), read_layers=(0, 1))
+    assert torch.equal(model(input_ids=torch.tensor(examples[0].options[0])[None]).logits, before)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert "forward" not in vars(model.lm_head)
+    assert model.config._attn_implementation == attention
+
+
+def test_low_precision_is_held_to_the_models_own_noise():
+    rng = np.random.default_rng(21)
+    engine = Engine(tiny_model("llama").to(torch.bfloat16))
+    parity = engine.prove(random_examples(rng), random_steering(rng))
+    assert parity.dtype == "bfloat16"
+    assert parity.plain_difference > 1e-4
+    assert parity.difference <= parity.tolerance < 0.2
+    scores = engine.run(random_examples(rng), random_steering(rng))
+    # A bfloat16 logit has 8 significant bits; ours have to be finer.
+    rounded = torch.from_numpy(scores.logits).to(torch.bfloat16).float().numpy()
+    assert (rounded != scores.logits).mean() > 0.9
+
+
+def test_a_wrong_mask_fails_the_proof(monkeypatch):
+    rng = np.random.default_rng(22)
+    engine = Engine(tiny_model("llama"))
+    monkeypatch.setattr(engine.forward, "_mask", lambda layout: torch.ones(layout.token.shape, dtype=torch.long))
+    parity = engine.prove(random_examples(rng), random_steering(rng))
+    assert engine.path == parity.path == "plain"
+    assert parity.difference > parity.tolerance
+    assert parity.to_dict()["passed"] is False
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"layers": 3}, "layer 3 is not in this model; it has 0-2"),
+        ({"directions": np.full((1, 1, 32), np.nan), "n_vectors": 1}, "vector 0 is not finite"),
+        ({"directions": np.ones((1, 1, 31)), "n_vectors": 1}, "31 dimensions; the model has 32"),
+        ({"scope": "answer"}, "scope 'answer' is not one of"),
+        ({"operator": "times"}, "operator 'times' is not one of"),
+        ({"layers": (1, 1)}, "names a layer twice"),
+    ],
+)
+def test_steering_that_does_not_fit_is_an_error(change, words):
+    rng = np.random.default_rng(23)
+    with pytest.raises(InputError, match=words):
+        Engine(tiny_model("llama"), path="trie").run(random_examples(rng, 1), random_steering(rng, **change))
+
+
+def test_options_of_which_one_begins_the_other_have_no_first_differing_token():
+    ids = np.arange(5, 12)
+    example = Example((ids, ids[:6]), prompt=4, branch=6, reads=())
+    with pytest.raises(InputError, match="example 0"):
+        Engine(tiny_model("llama"), path="trie").run([example])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"prompt": 0, "branch": 3}, "prompt 0"),
+        ({"prompt": 4, "branch": 3}, "branch 3"),
+        ({"prompt": 2, "branch": 6}, "option 1 does not share"),
+        ({"prompt": 2, "branch": 5, "reads": ((0, 6, 9),)}, "outside the example"),
+    ],
+)
+def test_examples_whose_indices_do_not_fit_are_refused(values, words):
+    options = (np.array([1, 2, 3, 4, 5, 6, 7]), np.array([1, 2, 3, 4, 5, 8, 7]))
+    with pytest.raises(InputError, match=words):
+        Example(options, **values)
