@@ -186,6 +186,21 @@ def test_questions_that_name_choices_elsewhere_are_refused_and_counted(text):
         assert make_pairs(items, order) == ([], 1)
 
 
+def test_the_last_block_of_a_question_is_its_choices():
+    block = find_choices("Ex?\n (A) u\n (B) v\nNow?\n (A): 1 \n\n (B): 2\t\n")
+    assert (block.option_a, block.option_b) == ("1", "2")
+    assert block.stem.endswith("Now?\n ")
+    assert find_choices("Which?\n(B) 1\n(A) 2") is None
+    assert find_choices("Which (A) or\n(B)?") is None
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_field(tmp_path):
+    for name, content in (("x.csv", HEADER + "Q1,a,b\n"), ("x.jsonl", MWE), ("x.json", f"[{MWE}]")):
+        path = tmp_path / name
+        path.write_bytes(content.encode("utf-8-sig"))
+        assert len(load_dataset("mine", path=path)) == 1
+
+
 def own(**fields) -> bytes:
     record = {"prompt": "Capital of France?", "positive": "Paris", "negative": "Rome"} | fields
     return (json.dumps(record) + "\n").encode()

@@ -11,6 +11,7 @@ from cache_builder.encoding import encode_pair, encode_pairs, require_steerable
 from steerstats.errors import InputError, ModelError
 
 PROMPT = "<s><user>\nDo you agree?\n<assistant>"
+_BYTES = byte_level()
 MAKERS = {"byte_level": byte_level, "metaspace": metaspace, "words": words, "slow": lambda: Slow(())}
 
 
@@ -128,4 +129,18 @@ def test_a_batch_is_its_members():
     assert encode_pairs(tokenizer, [], [], []) == []
 
 
-_BYTES = byte_level()
+class Retokenising:
+    """Stands for a tokenizer whose choice of an answer reaches back into the prompt."""
+
+    is_fast, bos_token_id = True, None
+
+    def __call__(self, texts, **kwargs):
+        ids = [[1, 2, 3, 4], [1, 9, 5]]
+        ends = [[(0, 1), (1, 2), (2, 3), (3, 4)], [(0, 1), (1, 3), (3, 4)]]
+        return {"input_ids": ids, "offset_mapping": ends}
+
+
+def test_tokens_of_the_prompt_that_depend_on_the_answer_belong_to_the_answer():
+    pair = encode_pair(Retokenising(), "abc", "A", "B", leading_space=False)
+    assert (pair.answer_start, pair.first_diff) == (1, 1)
+    assert (pair.read_positive, pair.read_negative) == (3, 2)
