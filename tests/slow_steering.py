@@ -54,6 +54,21 @@ def logits_of(model, ids, steered: range, by_layer: dict[int, np.ndarray], x: fl
             handle.remove()
 
 
+@torch.inference_mode()
+def block_outputs(model, ids) -> list[np.ndarray]:
+    """Output (n_tokens, hidden) of every decoder block, unsteered."""
+    outputs = []
+
+    def keep(module, args, output):
+        outputs.append((output[0] if isinstance(output, tuple) else output).squeeze(0).numpy())
+
+    handles = [block.register_forward_hook(keep) for block in blocks(model)]
+    model(input_ids=torch.tensor(ids)[None])
+    for handle in handles:
+        handle.remove()
+    return outputs
+
+
 def cell(model, example: Example, steering: Steering, vector: int, x: float) -> dict[str, np.ndarray]:
     """Everything that `Scores` holds for one example, vector and multiplier: arrays over options."""
     n = max(len(ids) for ids in example.options)
