@@ -16,8 +16,7 @@ import pandas as pd
 
 from steerstats.distribution import group_codes
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.resampling.counts import resampled_sums
-from steerstats.resampling.intervals import quantile_pair
+from steerstats.resampling import quantile_pair, resampled_sums
 from steerstats.results import Result
 from steerstats.spurious.coding import Factors, code_factors
 
