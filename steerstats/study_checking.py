@@ -57,14 +57,14 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
     )
 
 
-def debiased(study: Study, shift: Shift, seed: int, level: float) -> Debiased:
+def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: int) -> Debiased:
     """Own against debiased vector, on the same inputs."""
     loss, rows, notes = {}, [], list(unfinished(study))
     for name in study.datasets:
         unit = study.unit(name)
         own, other = unit.slopes.at(shift), unit.control_slopes("debiased", shift)[0]
         rng = generator(seed, "debiased", name)
-        loss[name] = gap(own, other, rng=rng, question=unit.question, level=level)
+        loss[name] = gap(own, other, rng=rng, question=unit.question, level=level, n_resamples=n_resamples)
         columns = unit.factors(("pos_is_a", "pos_is_yes"))
         try:
             fits = [spurious_factors(slopes, columns, questions=unit.question, level=level) for slopes in (own, other)]

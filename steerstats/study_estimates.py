@@ -14,12 +14,10 @@ from steerstats.generalization import (
     ID_SHIFT,
     PAPER_SHIFTS,
     CorrelationTable,
-    SlopeGrid,
     cross_model_agreement,
     gap_table,
     id_ood_correlation,
     overall_gap,
-    propensity_shift,
     relative_steerability,
     shift_name,
     steerability_table,
@@ -37,58 +35,11 @@ from steerstats.spurious import (
     variance_explained,
 )
 from steerstats.study_results import DatasetSteerability, Generalization, SpuriousTable, doubts, for_each, pooled
-from steerstats.study_unit import StudyUnit
 
 if TYPE_CHECKING:
     from steerstats.study import Study
 
 TEST_ONLY = "test inputs only, main vectors only"
-
-
-def slope_grid(study: Study, cells: Sequence[Shift] | None, refits: bool) -> SlopeGrid:
-    """Slopes over training × evaluation settings; NaN where not evaluated or not among `cells`."""
-    train, evaluate = study.vectors, study.settings
-    slopes, question, unsteered, again = {}, {}, {}, {}
-    for name in study.datasets:
-        unit = study.unit(name)
-        own, n = unit.slopes, len(unit.inputs)
-        slopes[name] = np.full((len(train), len(evaluate), n), np.nan)
-        question[name] = own.question
-        unsteered[name] = np.full((len(evaluate), n), np.nan)
-        for j, evaluation in enumerate(evaluate):
-            if evaluation in own.settings:
-                unsteered[name][j] = own.unsteered[own.settings.index(evaluation)]
-        for i, trained in enumerate(train):
-            for j, evaluation in enumerate(evaluate):
-                if unit.has((trained, evaluation)) and (cells is None or (trained, evaluation) in cells):
-                    slopes[name][i, j] = own.at((trained, evaluation))
-        if refits:
-            parts = {shift: unit.control_slopes("resampled", shift) for shift in dict.fromkeys(cells or ())}
-            counts = {len(part) for part in parts.values()}
-            if len(counts) != 1:
-                raise CacheError(f"{unit.unit.where}: settings have different numbers of resampled vectors, {counts}")
-            again[name] = np.full((counts.pop(), *slopes[name].shape), np.nan)
-            for (trained, evaluation), part in parts.items():
-                again[name][:, train.index(trained), evaluate.index(evaluation)] = part
-    return SlopeGrid(
-        train=train,
-        evaluate=evaluate,
-        slopes=slopes,
-        question=question,
-        unsteered=unsteered,
-        refits=again or None,
-        category=study.category,
-    )
-
-
-def has_refits(study: Study, shifts: Sequence[Shift]) -> bool:
-    """Two or more resampled vectors under every shift, in every dataset."""
-    units = [study.unit(name) for name in study.datasets]
-    return all(
-        unit.has(shift, "resampled") and len(unit.controls("resampled", shift[0])) > 1
-        for unit in units
-        for shift in shifts
-    )
 
 
 def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerability:
@@ -98,7 +49,7 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
         unit = study.unit(name)
         slopes, questions = unit.slopes.at(shift), unit.question
         found[name] = summarise_steerability(slopes, error=unit.slope_error, questions=questions, level=level)
-        if has_refits_in(unit, shift):
+        if unit.has_refits(shift):
             errors[name] = with_vector_error(
                 slopes,
                 unit.control_slopes("resampled", shift),
@@ -200,8 +151,8 @@ def generalization(
     whole, own = study.grid(), [(evaluation, evaluation) for _, evaluation in shifts]
     wanted = [ID_SHIFT, *shifts]
     complete = all(whole.has(shift) for shift in own)
-    with_own = has_refits(study, [*wanted, *own])
-    refitted = with_own or has_refits(study, wanted)
+    with_own = study.has_refits([*wanted, *own])
+    refitted = with_own or study.has_refits(wanted)
     decomposition = gap_table(whole, shifts, rng=NamedStreams(seed, "gaps", whole.datasets), **options)
     gaps, grid = decomposition, whole
     if refitted:
@@ -212,11 +163,10 @@ def generalization(
             decomposition = gaps
         elif complete:
             gaps = replace(gaps, warnings=tuple(text for text in gaps.warnings if "decomposition" not in text))
-    ratios = moved = None
+    ratios = None
     if complete:
         base = grid if with_own else whole
         ratios = relative_steerability(base, shifts, rng=NamedStreams(seed, "ratios", base.datasets), **options)
-        moved = propensity_shift(whole, rng=generator(seed, "propensity shift"), **options)
     correlations = id_ood_correlation(grid, shifts, rng=NamedStreams(seed, "correlations", grid.datasets), **options)
     variances = steerability_variance(whole, shifts, rng=generator(seed, "variances"), **options)
     try:
@@ -227,7 +177,7 @@ def generalization(
     absent = [shift for shift in PAPER_SHIFTS if not whole.has(shift)]
     if absent:
         notes.append(f"not in this cache for every dataset, and left out: {', '.join(map(shift_name, absent))}")
-    parts = [part for part in (gaps, ratios, correlations, variances, moved) if part is not None]
+    parts = [part for part in (gaps, ratios, correlations, variances) if part is not None]
     return Generalization(
         gaps=gaps,
         decomposition=decomposition,
@@ -236,7 +186,6 @@ def generalization(
         overall=overall,
         settings=steerability_table(whole, level=level),
         variances=variances,
-        propensity_shift=moved,
         method=f"{TEST_ONLY}, complete cases; {gaps.method}",
         assumptions=gaps.assumptions,
         warnings=tuple(dict.fromkeys([*notes, *(text for part in parts for text in part.warnings)])),
@@ -274,7 +223,7 @@ def cross_model(
         grids = [study.unit(name).multipliers for study in (first, second)]
         if grids[0].shape != grids[1].shape or not np.allclose(*grids):
             notes.append(f"{name}: the caches have different multipliers, slopes are fitted on different grids")
-    refits = has_refits(first, chosen) and has_refits(second, chosen)
+    refits = first.has_refits(chosen) and second.has_refits(chosen)
     grids = [study.grid(chosen, refits=refits) for study in (first, second)]
     table = cross_model_agreement(
         *grids, chosen, rng=NamedStreams(seed, "cross-model", common), level=level, n_resamples=n_resamples
@@ -295,7 +244,7 @@ def detectable_gap(
 ) -> PowerTable:
     """Components from this study, and what a study of some size could see."""
     cells = [ID_SHIFT, shift]
-    refits = has_refits(study, cells)
+    refits = study.has_refits(cells)
     units = [study.unit(name) for name in study.datasets]
     pairs = [len(unit.unit.coords["pair"]) for unit in units if "pair" in unit.unit.coords]
     refits = refits and len(pairs) == len(units)
@@ -317,8 +266,3 @@ def unfinished(study: Study) -> tuple[str, ...]:
     if not study.missing:
         return ()
     return (f"{len(study.missing)} planned datasets are not finished: {', '.join(study.missing[:5])}",)
-
-
-def has_refits_in(unit: StudyUnit, shift: Shift) -> bool:
-    """Whether one dataset has two or more resampled vectors under a shift."""
-    return unit.has(shift, "resampled") and len(unit.controls("resampled", shift[0])) > 1

@@ -14,7 +14,6 @@ from steerstats.generalization import (
     CorrelationTable,
     GapTable,
     OverallGap,
-    PropensityShift,
     RatioTable,
     SteerabilityTable,
     VarianceTable,
@@ -144,9 +143,6 @@ class Generalization(Result):
         Mean slope and unsteered propensity in the whole train × eval table.
     variances : VarianceTable
         Spread of slopes over inputs, in distribution and under each shift.
-    propensity_shift : PropensityShift or None
-        Unsteered difference between prompts against what transfer loses (figure 7); None where eval->eval is
-        missing.
     """
 
     gaps: GapTable
@@ -156,7 +152,6 @@ class Generalization(Result):
     overall: OverallGap | None
     settings: SteerabilityTable
     variances: VarianceTable
-    propensity_shift: PropensityShift | None
 
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset, shift and component (gap, prompt, transfer)."""

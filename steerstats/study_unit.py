@@ -185,6 +185,10 @@ class StudyUnit:
         chosen = table[(table["kind"] == kind) & (table["setting"] == train)].sort_values("replicate", kind="stable")
         return tuple(chosen["label"])
 
+    def has_refits(self, shift: Shift) -> bool:
+        """Whether two or more resampled vectors were evaluated under a shift."""
+        return self.has(shift, "resampled") and len(self.controls("resampled", shift[0])) > 1
+
     def control_slopes(self, kind: str, shift: Shift | str) -> np.ndarray:
         """Slopes (replicate, input) of control vectors under one shift.
 

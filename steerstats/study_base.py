@@ -1,0 +1,189 @@
+"""What a study is made of: the finished units of one cache, its labels, and the slopes that the estimators take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from steerstats.cache import SETTINGS, CacheReader
+from steerstats.errors import CacheError
+from steerstats.generalization import PAPER_SHIFTS, SlopeGrid, parse_shift, shift_name
+from steerstats.generalization.slopes import Shift
+from steerstats.study_unit import Slopes, StudyUnit
+
+
+class StudyBase:
+    """Units, labels and slopes; `steerstats.study.Study` adds the questions."""
+
+    def __init__(self, reader: CacheReader, *, datasets: Sequence[str] | None = None, layer: int | None = None) -> None:
+        self.reader, self.layer = reader, layer
+        wanted = reader.units if datasets is None else tuple(datasets)
+        if not wanted:
+            planned = ", ".join(reader.planned_units[:5])
+            raise CacheError(f"{reader.path} has no finished unit to analyse; planned are {planned or 'none'}")
+        split = "val" if reader.kind == "sweep" else "test"
+        self._units = {name: StudyUnit(reader[name], split=split, layer=layer) for name in wanted}
+
+    def __repr__(self) -> str:
+        return f"<Study of {self.model}: {len(self.datasets)} datasets, settings {', '.join(self.settings)}>"
+
+    @property
+    def path(self) -> Path:
+        """Where the cache lies."""
+        return self.reader.path
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Datasets under analysis, in the manifest's order."""
+        return tuple(self._units)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Datasets that the build planned and has not finished."""
+        return self.reader.missing
+
+    @property
+    def kind(self) -> str:
+        """grid, sweep, import or simulated."""
+        return self.reader.kind
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The build spec, as the manifest records it."""
+        return dict(self.reader.manifest.get("spec") or {})
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        named = self.reader.manifest.get("model")
+        return str(named.get("id", named) if isinstance(named, dict) else named)
+
+    @property
+    def category(self) -> dict[str, str] | None:
+        """Dataset to family, None unless the manifest says so for every dataset."""
+        known = self.reader.manifest.get("categories") or {}
+        return {name: str(known[name]) for name in self.datasets} if set(self.datasets) <= set(known) else None
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Evaluation settings of any dataset, in the paper's order."""
+        found = dict.fromkeys(name for unit in self._units.values() for name in unit.settings)
+        return tuple(sorted(found, key=lambda name: SETTINGS.index(name) if name in SETTINGS else len(SETTINGS)))
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Training settings of the main vectors, and "mean"."""
+        return tuple(dict.fromkeys(name for unit in self._units.values() for name in unit.vectors))
+
+    def unit(self, dataset: str) -> StudyUnit:
+        """One dataset's arrays, restricted to what an analysis uses."""
+        if dataset not in self._units:
+            raise CacheError(
+                f"{self.path}: dataset {dataset!r} is not in this study; it has {', '.join(self.datasets)}"
+            )
+        return self._units[dataset]
+
+    def slopes(self, dataset: str) -> Slopes:
+        """Per-input steerability of one dataset under every main vector, in every setting.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> slopes = study.slopes(study.datasets[0])
+        >>> slopes.at("base->base").shape == (len(slopes.inputs),)
+        True
+        """
+        return self.unit(dataset).slopes
+
+    def shifts(self, wanted: Sequence[Shift | str] | None = None) -> tuple[Shift, ...]:
+        """The shifts asked for, or those of the paper's out-of-distribution shifts that every dataset has.
+
+        Raises
+        ------
+        CacheError
+            If the cache lacks one that was asked for, or has none of the paper's.
+        """
+        if wanted is not None:
+            return tuple(self.require(shift) for shift in wanted)
+        found = tuple(shift for shift in PAPER_SHIFTS if all(unit.has(shift) for unit in self._units.values()))
+        if not found:
+            raise CacheError(
+                f"{self.path}: none of {', '.join(map(shift_name, PAPER_SHIFTS))} is in this cache for every dataset; "
+                f"it was built with the settings {', '.join(self.settings)}"
+            )
+        return found
+
+    def require(self, shift: Shift | str) -> Shift:
+        """A shift as a pair, or a CacheError that says what the cache has instead."""
+        train, evaluation = parse_shift(shift)
+        name = shift_name((train, evaluation))
+        for known, asked, what in ((self.settings, evaluation, "settings"), (self.vectors, train, "vectors")):
+            if asked not in known:
+                raise CacheError(
+                    f"{self.path}: {name} is not in this cache: built without {asked}; it has the {what} "
+                    f"{', '.join(known)}"
+                )
+        for dataset, unit in self._units.items():
+            if not unit.has((train, evaluation)):
+                has = [shift_name((t, e)) for t in unit.vectors for e in unit.settings if unit.has((t, e))]
+                raise CacheError(
+                    f"{self.path}: {name} is not in this cache: dataset {dataset} was evaluated in {', '.join(has)}"
+                )
+        return train, evaluation
+
+    def grid(self, shifts: Sequence[Shift | str] | None = None, *, refits: bool = False) -> SlopeGrid:
+        """Slopes of all datasets as the estimators of `steerstats.generalization` take them.
+
+        Parameters
+        ----------
+        shifts : sequence of (train, eval) or "train->eval", optional
+            Hold only these cells. Default: everything that was evaluated.
+        refits : bool
+            Add the slopes under resampled vectors, which every one of `shifts` must have (`has_refits`).
+        """
+        cells = None if shifts is None else [self.require(shift) for shift in shifts]
+        train, evaluate = self.vectors, self.settings
+        slopes, question, unsteered, again = {}, {}, {}, {}
+        for name, unit in self._units.items():
+            own, n = unit.slopes, len(unit.inputs)
+            slopes[name] = np.full((len(train), len(evaluate), n), np.nan)
+            question[name] = own.question
+            unsteered[name] = np.full((len(evaluate), n), np.nan)
+            for j, evaluation in enumerate(evaluate):
+                if evaluation in own.settings:
+                    unsteered[name][j] = own.unsteered[own.settings.index(evaluation)]
+                for i, trained in enumerate(train):
+                    shift = trained, evaluation
+                    if unit.has(shift) and (cells is None or shift in cells):
+                        slopes[name][i, j] = own.at(shift)
+            if refits:
+                again[name] = self._refits(unit, list(dict.fromkeys(cells or ())))
+        return SlopeGrid(
+            train=train,
+            evaluate=evaluate,
+            slopes=slopes,
+            question=question,
+            unsteered=unsteered,
+            refits=again or None,
+            category=self.category,
+        )
+
+    def has_refits(self, shifts: Sequence[Shift | str]) -> bool:
+        """Whether every dataset has two or more resampled vectors under each of the shifts."""
+        cells = [parse_shift(shift) for shift in shifts]
+        return all(unit.has_refits(shift) for unit in self._units.values() for shift in cells)
+
+    def _refits(self, unit: StudyUnit, cells: list[Shift]) -> np.ndarray:
+        """(refit, setting_train, setting_eval, input), NaN outside `cells`."""
+        parts = {shift: unit.control_slopes("resampled", shift) for shift in cells}
+        counts = {len(part) for part in parts.values()}
+        if len(counts) != 1:
+            raise CacheError(f"{unit.unit.where}: cells have different numbers of resampled vectors, {sorted(counts)}")
+        out = np.full((counts.pop(), len(self.vectors), len(self.settings), len(unit.inputs)), np.nan)
+        for (train, evaluation), part in parts.items():
+            out[:, self.vectors.index(train), self.settings.index(evaluation)] = part
+        return out
