@@ -1,0 +1,338 @@
+"""From a unit of a cache to tidy frames with declared columns, ready for pandas, CSV and Parquet.
+
+Every frame has a tuple of `Column`s that says what each column is called, which array it comes from, its type, and
+whether a cache must hold it. Columns of arrays that a cache does not hold are left out; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from steerstats.cache import NOT_DEFINED, Unit
+from steerstats.errors import CacheError, InputError
+from steerstats.steerability import fit_steerability
+
+__all__ = [
+    "INPUT_COLUMNS",
+    "PAIR_COLUMNS",
+    "PROPENSITY_COLUMNS",
+    "SLOPE_COLUMNS",
+    "VECTOR_COLUMNS",
+    "Column",
+    "inputs_frame",
+    "pairs_frame",
+    "propensity_frame",
+    "slopes_frame",
+    "vectors_frame",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a frame.
+
+    Parameters
+    ----------
+    name : str
+        Column name.
+    source : str
+        Array of the cache it is read from; "" where it is computed or comes from the unit's attributes.
+    dtype : str
+        pandas type: `str`, `float64`, `int64`, `boolean` (with missing values: the factor does not apply).
+    required : bool
+        Whether every cache holds it.
+    doc : str
+    """
+
+    name: str
+    source: str
+    dtype: str
+    required: bool
+    doc: str = ""
+
+
+def _columns(text: str) -> tuple[Column, ...]:
+    rows = []
+    for line in text.strip().splitlines():
+        name, source, dtype, required, doc = (cell.strip() for cell in line.split("|"))
+        rows.append(Column(name, source, dtype, required == "must", doc))
+    return tuple(rows)
+
+
+INPUT_COLUMNS = _columns("""
+dataset | | str | must | name of the unit
+input | input | str | must | id of the input
+question | input_question | str | must | unit of resampling; counterbalanced twins share it
+split | input_split | str | may | test or val
+row | input_row | int64 | may | row of the source file, from 0
+twin | input_twin | int64 | may | 1 for the counterbalanced twin
+pos_is_a | input_pos_is_a | boolean | may | the positive option is A; missing where not defined
+pos_is_yes | input_pos_is_yes | boolean | may | the positive option is Yes; missing where it is neither
+len_positive | input_len_positive | int64 | may | characters of the positive option
+len_negative | input_len_negative | int64 | may | characters of the negative option
+positive | input_positive | str | may | positive completion
+negative | input_negative | str | may | negative completion
+option_positive | input_option_positive | str | may | text of the positive option
+option_negative | input_option_negative | str | may | text of the negative option
+text | input_text | str | may | the user's turn; untrusted text
+""")
+
+PAIR_COLUMNS = _columns("""
+dataset | | str | must | name of the unit
+pair | pair | str | must | id of the training pair
+question | pair_question | str | may | hash of the question
+pos_is_a | pair_pos_is_a | boolean | may | the positive option is A
+pos_is_yes | pair_pos_is_yes | boolean | may | the positive option is Yes
+len_positive | pair_len_positive | int64 | may | characters of the positive option
+len_negative | pair_len_negative | int64 | may | characters of the negative option
+row | pair_row | int64 | may | row of the source file, from 0
+""")
+
+VECTOR_COLUMNS = _columns("""
+dataset | | str | must | name of the unit
+vector | vector | str | must | label
+kind | vector_kind | str | must | trained, mean, resampled, fold, random, shuffled or debiased
+setting_train | vector_setting | str | must | training setting
+replicate | vector_replicate | int64 | must | -1 for main vectors
+method | vector_method | str | may | extraction method
+norm | vector_norm | float64 | may | as applied at multiplier 1
+raw_norm | vector_raw_norm | float64 | may | before rescaling
+unembedding_cosine | vector_unembedding_cosine | float64 | may | with the unembedding of answer A minus answer B
+layers | vector_layer | str | may | steered layers, joined by "+"
+""")
+
+PROPENSITY_COLUMNS = _columns("""
+dataset | | str | must | name of the unit
+setting_eval | setting_eval | str | must | setting of evaluation
+vector | vector | str | must | label
+setting_train | vector_setting | str | must | training setting
+multiplier | multiplier | float64 | must |
+input | input | str | must | id of the input
+question | input_question | str | must | unit of resampling
+propensity | propensity | float64 | must | nats
+logit_positive | answer_logit | float64 | may | nats
+logit_negative | answer_logit | float64 | may | nats
+logsumexp | logsumexp | float64 | may | nats, over the vocabulary
+answer_mass | logsumexp | float64 | may | probability of the two answers together
+""")
+
+SLOPE_COLUMNS = _columns("""
+dataset | | str | must | name of the unit
+setting_train | vector_setting | str | must | training setting
+setting_eval | setting_eval | str | must | setting of evaluation
+vector | vector | str | must | label
+input | input | str | must | id of the input
+question | input_question | str | must | unit of resampling
+slope | | float64 | must | steerability, nats per unit multiplier
+intercept | | float64 | must | height of the line at 0, nats
+unsteered | | float64 | must | propensity at multiplier 0, nats
+r_squared | | float64 | must | missing where the curve is constant
+rmse | | float64 | must | nats
+curvature | | float64 | must | nats per squared unit multiplier; missing with two multipliers
+monotonicity | | float64 | must | 1 rising throughout, -1 falling
+split | input_split | str | may | test or val
+pos_is_a | input_pos_is_a | boolean | may | the positive option is A
+pos_is_yes | input_pos_is_yes | boolean | may | the positive option is Yes
+""")
+
+
+def inputs_frame(unit: Unit) -> pd.DataFrame:
+    """Every evaluated input with its factors, one row each; columns as in `INPUT_COLUMNS`.
+
+    Prompt lengths, where the cache holds them, follow as `prompt_tokens_<setting>`.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> frame = steerstats.inputs_frame(study.unit(study.datasets[0]).unit)
+    >>> frame["input"].is_unique
+    True
+    """
+    frame = _plain(unit, INPUT_COLUMNS)
+    if "input_prompt_tokens" in unit:
+        tokens = unit.read("input_prompt_tokens")
+        for setting, row in zip(unit.coords["setting_eval"], tokens):
+            frame[f"prompt_tokens_{setting}"] = row.astype(np.int64)
+    return frame
+
+
+def pairs_frame(unit: Unit) -> pd.DataFrame:
+    """Every training pair, one row each, with the cosine of its difference per setting (`cosine_<setting>`)."""
+    frame = _plain(unit, PAIR_COLUMNS)
+    if "pair_difference_cosine" in unit:
+        for setting, row in zip(unit.coords["setting_train"], unit.read("pair_difference_cosine")):
+            frame[f"cosine_{setting}"] = row.astype(float)
+    return frame
+
+
+def vectors_frame(unit: Unit) -> pd.DataFrame:
+    """Every vector, controls included, one row each; columns as in `VECTOR_COLUMNS`."""
+    return _plain(unit, VECTOR_COLUMNS)
+
+
+def propensity_frame(
+    unit: Unit,
+    *,
+    setting_eval: str | Sequence[str] | None = None,
+    vector: str | Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Propensities in long form, one row per setting, vector, multiplier and input; `PROPENSITY_COLUMNS`.
+
+    Parameters
+    ----------
+    unit : steerstats.cache.Unit
+    setting_eval : str or sequence of str, optional
+        Default: all.
+    vector : str or sequence of str, optional
+        Labels. Default: the main vectors (replicate -1). Cells that the build did not plan have no rows.
+
+    Raises
+    ------
+    CacheError
+        If a label is not in the unit, or a planned value is not finite; the message names its coordinates.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> frame = steerstats.propensity_frame(study.unit(study.datasets[0]).unit, setting_eval="base", vector="base")
+    >>> frame["multiplier"].min() < 0 < frame["multiplier"].max()
+    True
+    """
+    settings, labels, planned = _cells(unit, setting_eval, vector)
+    propensity = unit.read("propensity", setting_eval=settings, vector=labels).astype(float)
+    shape = propensity.shape
+    rows = np.broadcast_to(planned[:, :, None, None], shape)
+    _refuse_holes(unit, propensity, rows, settings, labels)
+    places = np.nonzero(rows)
+    of_vector = dict(zip(unit.coords["vector"], unit.read("vector_setting")))
+    columns = {
+        "dataset": np.full(len(places[0]), unit.name, dtype=object),
+        "setting_eval": np.array(settings, dtype=object)[places[0]],
+        "vector": np.array(labels, dtype=object)[places[1]],
+        "setting_train": np.array([of_vector[label] for label in labels], dtype=object)[places[1]],
+        "multiplier": unit.coords["multiplier"][places[2]],
+        "input": unit.coords["input"][places[3]],
+        "question": unit.read("input_question")[places[3]],
+        "propensity": propensity[places],
+    }
+    if "answer_logit" in unit:
+        logits = unit.read("answer_logit", setting_eval=settings, vector=labels).astype(float)
+        columns["logit_positive"], columns["logit_negative"] = logits[:, :, :, 0][places], logits[:, :, :, 1][places]
+        if "logsumexp" in unit:
+            total = unit.read("logsumexp", setting_eval=settings, vector=labels).astype(float)[places]
+            columns["logsumexp"] = total
+            columns["answer_mass"] = np.exp(columns["logit_positive"] - total) + np.exp(
+                columns["logit_negative"] - total
+            )
+    return _typed(columns, PROPENSITY_COLUMNS)
+
+
+def slopes_frame(
+    unit: Unit,
+    *,
+    setting_eval: str | Sequence[str] | None = None,
+    vector: str | Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Per-input steerability, one row per setting, vector and input; columns as in `SLOPE_COLUMNS`.
+
+    All inputs are there, those of split "val" too; arguments and errors as in `propensity_frame`.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> frame = steerstats.slopes_frame(study.unit(study.datasets[0]).unit)
+    >>> bool(frame["slope"].notna().all())
+    True
+    """
+    settings, labels, planned = _cells(unit, setting_eval, vector)
+    curves = unit.read("propensity", setting_eval=settings, vector=labels).astype(float)
+    _refuse_holes(unit, curves, np.broadcast_to(planned[:, :, None, None], curves.shape), settings, labels)
+    fit = fit_steerability(np.moveaxis(curves, 2, -1), unit.coords["multiplier"], planned=planned)
+    places = np.nonzero(np.broadcast_to(planned[:, :, None], fit.slope.shape))
+    of_vector = dict(zip(unit.coords["vector"], unit.read("vector_setting")))
+    columns = {
+        "dataset": np.full(len(places[0]), unit.name, dtype=object),
+        "setting_train": np.array([of_vector[label] for label in labels], dtype=object)[places[1]],
+        "setting_eval": np.array(settings, dtype=object)[places[0]],
+        "vector": np.array(labels, dtype=object)[places[1]],
+        "input": unit.coords["input"][places[2]],
+        "question": unit.read("input_question")[places[2]],
+    }
+    for name in ("slope", "intercept", "unsteered", "r_squared", "rmse", "curvature", "monotonicity"):
+        columns[name] = getattr(fit, name)[places]
+    for name in ("split", "pos_is_a", "pos_is_yes"):
+        if f"input_{name}" in unit:
+            columns[name] = unit.read(f"input_{name}")[places[2]]
+    return _typed(columns, SLOPE_COLUMNS)
+
+
+def _plain(unit: Unit, declared: tuple[Column, ...]) -> pd.DataFrame:
+    """A frame whose columns are arrays along one axis."""
+    columns: dict[str, np.ndarray] = {}
+    for column in declared:
+        if column.source and column.source not in unit:
+            if column.required:
+                raise CacheError(f"{unit.where}: column {column.name!r} needs /{column.source}, which is not there")
+            continue
+        if not column.source:
+            continue
+        values = unit.read(column.source)
+        if column.source == "vector_layer":
+            values = np.array(["+".join(map(str, row)) for row in values], dtype=object)
+        columns[column.name] = values
+    length = len(next(iter(columns.values())))
+    return _typed({"dataset": np.full(length, unit.name, dtype=object), **columns}, declared)
+
+
+def _typed(columns: dict[str, np.ndarray], declared: tuple[Column, ...]) -> pd.DataFrame:
+    """Columns in their declared order and type."""
+    out = {}
+    for column in declared:
+        if column.name not in columns:
+            continue
+        values = columns[column.name]
+        if column.dtype == "boolean":
+            missing = values == NOT_DEFINED
+            out[column.name] = pd.array(np.where(missing, None, values == 1), dtype="boolean")
+        else:
+            out[column.name] = pd.Series(values).astype(column.dtype)
+    return pd.DataFrame(out)
+
+
+def _cells(
+    unit: Unit, setting_eval: str | Sequence[str] | None, vector: str | Sequence[str] | None
+) -> tuple[list[str], list[str], np.ndarray]:
+    """Settings, vector labels, and which of their cells were planned."""
+    settings = _labels(unit, "setting_eval", setting_eval)
+    if vector is None:
+        main = unit.read("vector_replicate") == -1
+        labels = list(unit.coords["vector"][main])
+    else:
+        labels = _labels(unit, "vector", vector)
+    return settings, labels, unit.read("planned", setting_eval=settings, vector=labels).astype(bool)
+
+
+def _labels(unit: Unit, axis: str, wanted: str | Sequence[str] | None) -> list[str]:
+    if wanted is None:
+        return list(unit.coords[axis])
+    labels = [wanted] if isinstance(wanted, str) else list(wanted)
+    if not labels:
+        raise InputError(f"{axis} is empty; give at least one label")
+    return labels
+
+
+def _refuse_holes(unit: Unit, grid: np.ndarray, planned: np.ndarray, settings: list[str], labels: list[str]) -> None:
+    bad = planned & ~np.isfinite(grid)
+    if bad.any():
+        e, v, m, i = (int(k) for k in np.argwhere(bad)[0])
+        raise CacheError(
+            f"{unit.where}: /propensity is {grid[e, v, m, i]} at setting_eval={settings[e]}, vector={labels[v]}, "
+            f"multiplier={unit.coords['multiplier'][m]:g}, input={unit.coords['input'][i]}; it should be finite"
+        )
