@@ -75,7 +75,7 @@ class VectorSpec(_Frozen):
     """How steering vectors are made. `settings` are the training settings; empty means all of the spec's."""
 
     method: str = "mean_difference"
-    read: Literal["answer", "last_token"] = "answer"
+    read: Literal["answer", "last_token", "completion_mean"] = "answer"
     settings: tuple[Setting, ...] = ()
     mean: bool = True
     rescale: Literal["base", "none", "unit"] = "base"

@@ -240,6 +240,8 @@ HEADER = "Question,Best Answer,Incorrect Answers\n"
         ("x.jsonl", MWE.replace(" No", " Yes"), ["line 1", "'answer_not_matching_behavior'", "Yes"]),
         ("x.jsonl", MWE.replace("Q?", " "), ["line 1", "'question' is empty"]),
         ("x.jsonl", MWE.replace(" Yes", "(A)").replace(" No", "(B)"), ["line 1", "'question'", "(A) ... (B)"]),
+        ("x.jsonl", MWE.replace("Q?", "Q\\u0000"), ["line 1", "'question'", "U+0000"]),
+        ("x.jsonl", MWE.replace("Q?", "Q\\ud83d"), ["line 1", "'question'", "U+D83D"]),
         ("x.jsonl", own(factors=[1]).decode(), ["line 1", "'factors'"]),
         ("x.jsonl", own(chioces=True).decode(), ["line 1", "'chioces' is not known"]),
         ("x.jsonl", own(choices="yes").decode(), ["line 1", "'choices'", "'yes'"]),
