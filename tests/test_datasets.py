@@ -122,6 +122,14 @@ def test_balanced_order_is_half_a_within_every_yes_no_cell():
     assert [p.pos_is_a for p in one] != [p.pos_is_a for p in two]
 
 
+@needs_data
+def test_the_one_record_with_nul_characters_is_asked_in_a_form_that_can_be_stored():
+    dataset = load_dataset("corrigible-less-HHH", data_dir=DATA)
+    assert any("1 records hold NUL" in note for note in dataset.notes)
+    assert not any("\0" in text for p in dataset.pairs for text in (p.text, p.option_positive, p.option_negative))
+    assert dataset.pairs[300].text.count("\ufffd") == 16
+
+
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
@@ -240,7 +248,6 @@ HEADER = "Question,Best Answer,Incorrect Answers\n"
         ("x.jsonl", MWE.replace(" No", " Yes"), ["line 1", "'answer_not_matching_behavior'", "Yes"]),
         ("x.jsonl", MWE.replace("Q?", " "), ["line 1", "'question' is empty"]),
         ("x.jsonl", MWE.replace(" Yes", "(A)").replace(" No", "(B)"), ["line 1", "'question'", "(A) ... (B)"]),
-        ("x.jsonl", MWE.replace("Q?", "Q\\u0000"), ["line 1", "'question'", "U+0000"]),
         ("x.jsonl", MWE.replace("Q?", "Q\\ud83d"), ["line 1", "'question'", "U+D83D"]),
         ("x.jsonl", own(factors=[1]).decode(), ["line 1", "'factors'"]),
         ("x.jsonl", own(chioces=True).decode(), ["line 1", "'chioces' is not known"]),

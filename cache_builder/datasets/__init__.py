@@ -143,6 +143,9 @@ def load_dataset(
     blank = sum(not (item.option_positive.strip() and item.option_negative.strip()) for item in items)
     if blank:
         notes.append(f"{blank} records have an empty option")
+    nul = sum(any("\0" in part for part in item.content) for item in items)
+    if nul:
+        notes.append(f"{nul} records hold NUL characters, which cannot be stored: they are asked with U+FFFD instead")
     exact, loose = count_duplicates(items)
     return Dataset(
         name=name.rpartition("/")[2] if name.startswith(_BUNDLED) else name,

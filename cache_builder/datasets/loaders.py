@@ -153,8 +153,8 @@ def _string(record: dict, key: str, place: str) -> str:
         raise InputError(f"{place}: field '{key}' must be text, not {type(value).__name__}")
     if not value.strip():
         raise InputError(f"{place}: field '{key}' is empty")
-    # neither a NUL nor half a surrogate pair can be stored or tokenised, and JSON can spell both
-    bad = next((character for character in value if character == "\0" or 0xD800 <= ord(character) < 0xE000), None)
+    # JSON can spell half a surrogate pair, which can be neither tokenised nor stored
+    bad = next((character for character in value if 0xD800 <= ord(character) < 0xE000), None)
     if bad is not None:
         raise InputError(f"{place}: field '{key}' holds the character U+{ord(bad):04X}, which is no text")
     return value

@@ -104,6 +104,8 @@ def _pair(item: SourceItem, positive_at_a: bool, twin: int) -> ContrastPair:
         text = f"{item.stem}\n\n(A) {a}\n(B) {b}"
     else:
         text = f"{item.stem}\n\nChoices:\n(A): {a}\n(B): {b}"
+    # HDF5 cannot store a NUL, and the stored prompt has to be the one that was asked: replaced before asking
+    text, positive, negative, *options = (part.replace("\0", "\ufffd") for part in (text, positive, negative, *options))
     shown = tuple(option.strip() for option in options)
     return ContrastPair(
         id=f"{item.row:05d}{'b' if twin else ''}-{item.question[:8]}",
