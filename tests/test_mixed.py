@@ -1,4 +1,4 @@
-"""`fit_mixed` and what stands on it: engine choice, formulas, tests, pooling over datasets, and edges."""
+"""`fit_mixed` and what stands on it: formulas, engine choice, hypothesis tests, and edges."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import pytest
 from formulaic import Formula
 from scipy import stats
 from statsmodels.multivariate.manova import MANOVA
-from statsmodels.stats.meta_analysis import combine_effects
 
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.mixed import IncomparableFits, compare, fit_mixed, hartung_knapp, joint_test, two_stage, wilks_test
+from steerstats.mixed import IncomparableFits, compare, fit_mixed, joint_test, wilks_test
 from steerstats.mixed.formula import build_design, parse_formula
-from steerstats.mixed.sufficient import Level, Moments, _descend, fit_levels
 
 LAM = np.array([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5])
 FORMULA = "y ~ lam * (a + yes) + (1 + lam | input)"
@@ -39,9 +37,6 @@ def make_frame(rng, n=20, sd_slope=0.6, sd_residual=0.5, effect=(0.0, 0.0), data
 @pytest.fixture
 def frame():
     return make_frame(np.random.default_rng(1))
-
-
-# --- formulas and engine choice ---------------------------------------------------------------------------
 
 
 def test_random_terms_are_parsed_as_lme4_does():
@@ -106,8 +101,29 @@ def test_unbalanced_crossed_factors_are_refused_with_the_reason(frame):
     assert fit_mixed("y ~ 1 + (1 | input) + (1 | template)", frame).engine == "crossed"
     with pytest.raises(InputError, match=r"not nested.*not balanced"):
         fit_mixed("y ~ 1 + (1 | input) + (1 | template)", frame.drop(index=5))
+    # Every input and every template has three observations, and yet the factors are not crossed.
+    block = frame[(np.arange(140) % 7 - np.arange(140) // 7) % 7 < 3].iloc[:21]
+    with pytest.raises(InputError, match="not balanced"):
+        fit_mixed("y ~ 1 + (1 | input) + (1 | template)", block)
     with pytest.raises(InputError, match="REML only"):
         fit_mixed("y ~ 1 + (1 | input) + (1 | template)", frame, reml=False)
+
+
+def test_balanced_crossed_inference_is_that_of_the_mean_squares(frame):
+    frame = frame.assign(template=np.tile(list("abcdefg"), 20))
+    frame = frame.assign(y=frame.y + frame.template.map(dict(zip("abcdefg", [0, 2, -1, 0.5, -2, 1, 0.7]))))
+    fit = fit_mixed("y ~ a + (1 | input) + (1 | template)", frame)
+    Y = frame.y.to_numpy().reshape(20, 7)
+    a = frame.a.to_numpy()[::7]
+    means = Y.mean(axis=1)
+    within = sum(np.sum((means[a == k] - means[a == k].mean()) ** 2) for k in (0, 1))
+    table = fit.to_frame().set_index("term")
+    assert table.loc["a", "se"] == pytest.approx(np.sqrt(within / 18 * (1 / 10 + 1 / 10)))
+    assert table.loc["a", "df"] == pytest.approx(18)
+    # In the interior the mean squares are the REML estimates, so both covariances are one.
+    assert not fit.singular
+    np.testing.assert_allclose(fit.covariance, fit.covariance_model, rtol=1e-9)
+    assert 6 < table.loc["Intercept", "df"] < 24
 
 
 def test_fixed_curvature_without_a_random_one_stays_closed_and_mixes_degrees_of_freedom(frame):
@@ -116,14 +132,18 @@ def test_fixed_curvature_without_a_random_one_stays_closed_and_mixes_degrees_of_
     assert fit.engine == "closed_form"
     assert table.loc["lam:a", "df"] == pytest.approx(18)
     assert table.loc["I(lam ** 2)", "df"] == pytest.approx(20 * 5 - 1)
+    plain = fit_mixed("y ~ lam * a + (1 + lam | input)", frame).to_frame().set_index("term")
+    assert table.loc["lam:a", "se"] == pytest.approx(plain.loc["lam:a", "se"])  # curvature is orthogonal to slopes
     assert 18 < table.loc["Intercept", "df"] < 99  # it mixes the spread of inputs with lack of fit
     assert "Satterthwaite" in table.loc["Intercept", "se_type"]
     curve = LAM**2 - np.mean(LAM**2)  # orthogonal to 1 and lambda
     per_input = frame.y.to_numpy().reshape(20, 7) @ (curve / (curve @ curve))
     assert table.loc["I(lam ** 2)", "estimate"] == pytest.approx(per_input.mean())
-
-
-# --- what the frame may hold --------------------------------------------------------------------------------
+    X = np.column_stack([np.ones(7), LAM, curve])
+    Y = frame.y.to_numpy().reshape(20, 7)
+    residual = Y - (Y @ X / np.sum(X**2, axis=0)) @ X.T
+    rss = np.sum(residual**2) + np.sum((per_input - per_input.mean()) ** 2) * (curve @ curve)
+    assert table.loc["I(lam ** 2)", "se"] == pytest.approx(np.sqrt(rss / 99 / (curve @ curve) / 20))
 
 
 def test_an_input_without_values_is_left_out_and_counted(frame):
@@ -181,85 +201,6 @@ def test_singular_is_never_called_no_spread():
         assert fit.singular
         (warning,) = [text for text in fit.warnings if "singular" in text]
         assert "does not say that" in warning
-
-
-# --- sufficient statistics ----------------------------------------------------------------------------------
-
-
-def nested_data(rng, datasets=6, n=9):
-    parts = [make_frame(rng, n, dataset=f"d{d}") for d in range(datasets)]
-    data = pd.concat(parts, ignore_index=True)
-    shift = dict(zip(data.dataset.unique(), rng.normal(size=datasets)))
-    return data.assign(y=data.y + data.dataset.map(shift) * (0.5 + data.lam * 0.4))
-
-
-def levels_of(data):
-    n = len(data)
-    outer, inner = pd.factorize(data.dataset)[0], pd.factorize(data.input)[0]
-    Z = np.column_stack([np.ones(n), data.lam])
-    X = np.column_stack([np.ones(n), data.lam, data.a, data.lam * data.a])
-    return data.y.to_numpy(), X, [Level(X, outer, np.zeros(4, int)), Level(Z, inner, np.zeros(2, int))]
-
-
-@pytest.mark.parametrize("reml", [True, False])
-@pytest.mark.parametrize("holes", [False, True])
-def test_gradient_is_the_derivative_of_the_deviance(reml, holes):
-    rng = np.random.default_rng(3)
-    data = nested_data(rng)
-    moments = Moments(*levels_of(data.sample(frac=0.8, random_state=1) if holes else data), reml)
-    theta = rng.normal(size=moments.size)
-    numeric = [
-        (moments.evaluate(theta + 1e-6 * unit).deviance - moments.evaluate(theta - 1e-6 * unit).deviance) / 2e-6
-        for unit in np.eye(moments.size)
-    ]
-    np.testing.assert_allclose(moments.evaluate(theta).gradient, numeric, rtol=1e-5, atol=1e-5)
-
-
-def test_many_alike_inputs_are_compressed_without_changing_the_deviance():
-    data = nested_data(np.random.default_rng(4), datasets=3, n=40)
-    y, X, levels = levels_of(data)
-    compressed = Moments(y, X, levels, True)
-    wobble = data.lam + 1e-8 * np.repeat(np.arange(120), 7)  # no two inputs share a design any more
-    Z = np.column_stack([np.ones(len(data)), wobble])
-    whole = Moments(y, X, [levels[0], Level(Z, levels[1].codes, levels[1].blocks)], True)
-    assert len(compressed.A) < 3 * 20 < len(whole.A)
-    theta = np.random.default_rng(5).normal(size=compressed.size)
-    assert compressed.evaluate(theta).deviance == pytest.approx(whole.evaluate(theta).deviance, abs=1e-4)
-
-
-def test_an_eigenvector_leads_out_where_the_gradient_vanishes():
-    data = nested_data(np.random.default_rng(6))
-    y, X, levels = levels_of(data)
-    moments = Moments(y, X, levels, True)
-    nought = np.zeros(moments.size)
-    assert not moments.evaluate(nought).gradient.any()  # every optimiser that follows the gradient stays here
-    assert moments.kkt(moments.evaluate(nought))[0] < -1
-    _, value, escapes = _descend(moments, nought)
-    best = fit_levels(y, X, levels)
-    assert escapes >= 2
-    assert value == pytest.approx(_descend(moments, np.ones(moments.size))[1], abs=1e-6)
-    assert best.kkt > -1e-6
-
-
-def test_more_than_two_levels_and_unnested_groups_are_refused(frame):
-    frame = frame.assign(half=np.tile([0, 1, 0, 1, 0, 1, 0], 20))
-    with pytest.raises(InputError, match="not nested"):
-        fit_mixed("y ~ lam + (1 + lam | half) + (1 | input)", frame)
-    with pytest.raises(InputError, match="3 grouping factors"):
-        fit_mixed("y ~ lam + (1 | a) + (1 | a:yes) + (1 + lam | a:yes:input)", frame)
-
-
-def test_terms_of_few_datasets_have_the_datasets_degrees_of_freedom_and_say_what_is_ignored():
-    data = nested_data(np.random.default_rng(7))
-    fit = fit_mixed("y ~ lam * a + (1 + lam * a | dataset) + (1 + lam | dataset:input)", data)
-    assert (fit.df == 5).all()
-    assert any("prefer `two_stage`" in text for text in fit.warnings)
-    loose = fit_mixed("y ~ lam * a + (1 + lam | dataset) + (1 + lam | dataset:input)", data)
-    assert dict(zip(loose.terms, loose.df)) == {"Intercept": 5, "lam": 5, "a": 53, "lam:a": 53}
-    assert any(text.startswith("a, lam:a vary within 'dataset'") for text in loose.warnings)
-
-
-# --- tests of hypotheses --------------------------------------------------------------------------------------
 
 
 def test_joint_slope_test_is_the_f_test_of_per_input_slopes(frame):
@@ -334,65 +275,3 @@ def test_adding_one_random_effect_is_tested_against_the_boundary_mixture(frame):
     expected = (stats.chi2.sf(test.statistic, 2) + stats.chi2.sf(test.statistic, 1)) / 2
     assert test.p_boundary == pytest.approx(expected)
     assert test.terms == ("(lam | input)",)
-
-
-# --- pooling over datasets --------------------------------------------------------------------------------------
-
-
-def test_hartung_knapp_is_reml_tau_with_the_weighted_residual_variance():
-    y = np.array([0.4, -0.1, 0.9, 0.3, 1.4, 0.2])
-    se = np.array([0.1, 0.2, 0.3, 0.15, 0.4, 0.1])
-    pooled = hartung_knapp(y, se)
-
-    def restricted(tau2):
-        w = 1 / (se**2 + tau2)
-        mean = w @ y / w.sum()
-        return -np.log(w).sum() + np.log(w.sum()) + w @ (y - mean) ** 2
-
-    grid = np.linspace(0, 2, 200001)
-    best = grid[np.argmin([restricted(t) for t in grid])]
-    assert pooled.tau[0] ** 2 == pytest.approx(best, abs=2e-5)
-    w = 1 / (se**2 + pooled.tau[0] ** 2)
-    mean = w @ y / w.sum()
-    assert pooled.estimate[0] == pytest.approx(mean)
-    assert pooled.se[0] == pytest.approx(np.sqrt(w @ (y - mean) ** 2 / 5 / w.sum()))
-    assert pooled.ci_high[0] == pytest.approx(mean + stats.t.ppf(0.975, 5) * pooled.se[0])
-    # statsmodels has Paule and Mandel's tau^2; the interval is of the same kind, and close.
-    other = combine_effects(y, se**2, method_re="iterated").summary_frame().loc["random effect"]
-    assert pooled.estimate[0] == pytest.approx(other["eff"], abs=0.05)
-
-
-def test_hartung_knapp_covers_with_few_datasets_where_z_does_not():
-    rng = np.random.default_rng(9)
-    D, rounds = 6, 1500
-    covered = z = 0
-    for _ in range(rounds):
-        se = rng.uniform(0.1, 0.4, D)
-        y = rng.normal(size=D) * np.sqrt(se**2 + 0.09)
-        pooled = hartung_knapp(y, se)
-        covered += pooled.ci_low[0] <= 0 <= pooled.ci_high[0]
-        w = 1 / (se**2 + pooled.tau[0] ** 2)
-        z += abs(w @ y / w.sum()) <= 1.96 / np.sqrt(w.sum())
-    # 6,000 rounds gave .937 (at these unequal standard errors) and .895.
-    assert 0.92 <= covered / rounds <= 0.96
-    assert z / rounds < 0.91
-
-
-def test_two_stage_pools_each_term_over_the_datasets_that_have_it():
-    rng = np.random.default_rng(10)
-    data = nested_data(rng)
-    data.loc[data.dataset == "d2", "a"] = 1
-    formula = "y ~ lam * a + (1 + lam | input)"
-    pooled = two_stage(formula, data)
-    table = pooled.to_frame().set_index("term")
-    assert dict(table.n) == {"Intercept": 6, "lam": 6, "a": 5, "lam:a": 5}
-    assert dict(table.df) == {"Intercept": 5, "lam": 5, "a": 4, "lam:a": 4}
-    fits = [fit_mixed(formula, part) for name, part in data.groupby("dataset") if name != "d2"]
-    alone = hartung_knapp([fit.estimate[3] for fit in fits], [fit.se[3] for fit in fits])
-    assert table.loc["lam:a", "estimate"] == pytest.approx(alone.estimate[0])
-    assert table.loc["lam:a", "ci_low"] == pytest.approx(alone.ci_low[0])
-    assert any("1 of 6 datasets do not estimate it" in text for text in pooled.warnings)
-    with pytest.raises(CannotEstimate, match="1 of 1 datasets can be fitted"):
-        two_stage(formula, data[data.dataset == "d1"])
-    with pytest.raises(InputError, match="se of 'x0' holds 0"):
-        hartung_knapp([1.0, 2.0], [0.0, 1.0])
