@@ -79,12 +79,14 @@ def test_intervals_agree_with_a_loop_of_refits_by_question():
     del factors["length_difference"]
     questions = np.arange(40) // 2
     fit = variance_explained(slopes, factors, rng=np.random.default_rng(5), questions=questions, n_resamples=40)
-    draws = []
+    draws, variances = [], []
     for row in np.random.default_rng(5).integers(0, 20, (40, 20)):
         rows = np.concatenate([np.flatnonzero(questions == q) for q in row])
         draws.append(list(all_orders(slopes[rows], {k: v[rows] for k, v in factors.items()}).values()))
+        variances.append(slopes[rows].var(ddof=1) * np.array(draws[-1]))
     np.testing.assert_allclose(fit.ci_low[:2], np.quantile(draws, 0.025, axis=0), atol=1e-9)
     np.testing.assert_allclose(fit.ci_high[:2], np.quantile(draws, 0.975, axis=0), atol=1e-9)
+    np.testing.assert_allclose(fit.variance_high[:2], np.quantile(variances, 0.975, axis=0), atol=1e-9)
     assert fit.n_questions == 20
 
 
