@@ -16,6 +16,7 @@ from pathlib import Path
 
 from steerstats import study_checking as checks
 from steerstats import study_estimates as estimates
+from steerstats import study_predicting as predicting
 from steerstats.cache import CacheReader
 from steerstats.errors import CacheError
 from steerstats.generalization import (
@@ -184,6 +185,38 @@ class Study(StudyBase):
         """
         second = other if isinstance(other, Study) else open_cache(other, layer=self.layer)
         return estimates.cross_model(self, second, shifts, seed, level, n_resamples)
+
+    def predictors(
+        self,
+        shift: Shift | str = ID,
+        *,
+        by_category: bool = False,
+        seed: int = 0,
+        level: float = 0.95,
+        n_resamples: int = 5000,
+        n_permutations: int = 1000,
+    ) -> predicting.Predictors:
+        """What in the cached activations foretells steerability, over datasets and inside them.
+
+        Parameters
+        ----------
+        shift : (train, eval) or "train->eval"
+            Its vector's training activations against its slopes.
+        by_category : bool
+            Resample and hold out whole families of datasets instead of datasets.
+        seed, level, n_resamples, n_permutations
+            Of intervals and permutation p-values; ridge regressions use at most 200 permutations.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> found = study.predictors(n_resamples=200, n_permutations=50)
+        >>> "d_prime" in set(found.to_frame()["name"])
+        True
+        """
+        chosen = self.require(shift)
+        return predicting.predictors(self, chosen, by_category, seed, level, n_resamples, n_permutations)
 
     def propensity_shift(self, *, seed: int = 0, level: float = 0.95, n_resamples: int = 2000) -> PropensityShift:
         """Does a vector transfer worse between prompts that move the unsteered model further (figure 7)?
