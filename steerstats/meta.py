@@ -151,11 +151,11 @@ def mean_over_datasets(
     rest = [_hartung_knapp(y[groups != g], v[groups != g], level) for g in left_out]
     if d < 5:
         warnings.append(f"only {d} datasets: tau and the prediction interval say little")
-    if fit.tau2 == 0 and fit.q_factor < 0.5:
-        warnings.append("datasets vary less than their standard errors allow: the Hartung-Knapp interval is narrow")
     if category is not None and len(left_out) < 5:
         warnings.append(f"only {len(left_out)} categories: leaving one out is a coarse check")
     tau_low, tau_high = (np.sqrt(limit) for limit in _q_profile(y, v, level))
+    if tau_high == 0:
+        warnings.append("datasets vary less than their standard errors allow: tau has an empty interval, shown as 0")
     return MetaAnalysis(
         mean=fit.mean,
         se=fit.se,
@@ -203,8 +203,8 @@ def reml_tau2(effects: np.ndarray, variances: np.ndarray) -> float:
     y, v = np.asarray(effects, float), np.asarray(variances, float)
     top = 4 * y.var(ddof=1) + v.max()
     # A coarse grid brackets every sign change: the criterion can have two humps when variances differ a lot.
-    grid = np.concatenate([[0.0], np.geomspace(1e-6 * top, top, 200)])
-    score = np.array([_reml_score(t, y, v) for t in grid])
+    grid = np.concatenate([[0.0], np.geomspace(1e-6 * top, top, 120)])
+    score = _reml_score(grid[:, None], y, v)
     candidates = [0.0]
     for k in np.flatnonzero((score[:-1] > 0) & (score[1:] <= 0)):
         candidates.append(optimize.brentq(_reml_score, grid[k], grid[k + 1], args=(y, v), xtol=1e-15 * top, rtol=1e-14))
@@ -218,26 +218,28 @@ class _Fit:
     low: float
     high: float
     tau2: float
-    q_factor: float
 
 
 def _hartung_knapp(y: np.ndarray, v: np.ndarray, level: float) -> _Fit:
     nan = float("nan")
     if len(y) < 2:
-        return _Fit(float(y[0]) if len(y) else nan, nan, nan, nan, nan, nan)
+        return _Fit(float(y[0]) if len(y) else nan, nan, nan, nan, nan)
     tau2 = reml_tau2(y, v)
     w = 1 / (v + tau2)
     mean = float(w @ y / w.sum())
     factor = float(w @ (y - mean) ** 2 / (len(y) - 1))
     se = float(np.sqrt(factor / w.sum()))
     margin = stats.t.ppf((1 + level) / 2, len(y) - 1) * se
-    return _Fit(mean, se, mean - margin, mean + margin, tau2, factor)
+    return _Fit(mean, se, mean - margin, mean + margin, tau2)
 
 
-def _reml_score(tau2: float, y: np.ndarray, v: np.ndarray) -> float:
+def _reml_score(tau2: np.ndarray | float, y: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Derivative of the restricted log-likelihood; tau2 is a number or a column of them."""
     w = 1 / (v + tau2)
-    residual = y - w @ y / w.sum()
-    return float(0.5 * (w**2 @ residual**2 - w.sum() + w @ w / w.sum()))
+    total = w.sum(axis=-1)
+    residual = y - ((w * y).sum(axis=-1) / total)[..., None]
+    squares = np.square(w)
+    return 0.5 * ((squares * np.square(residual)).sum(axis=-1) - total + squares.sum(axis=-1) / total)
 
 
 def _reml_criterion(tau2: float, y: np.ndarray, v: np.ndarray) -> float:

@@ -1,0 +1,134 @@
+"""Means over datasets against base R (tests/reference/meta.R), published values, and simulated coverage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.meta import mean_over_datasets, reml_tau2
+
+REFERENCE = pd.read_csv(Path(__file__).parent / "reference" / "meta.csv")
+
+
+def case(name: str) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    rows = REFERENCE[REFERENCE["case"] == name]
+    values = {key: group["value"].to_numpy() for key, group in rows.groupby("quantity")}
+    return values.pop("effect"), values.pop("variance"), {key: float(value[0]) for key, value in values.items()}
+
+
+@pytest.mark.parametrize("name", ["bcg", "boundary", "five"])
+def test_random_effects_equal_base_r(name):
+    effect, variance, known = case(name)
+    found = mean_over_datasets(effect, variance)
+    for key in ("mean", "se", "ci_low", "ci_high", "prediction_low", "prediction_high", "q", "q_p"):
+        assert getattr(found, key) == pytest.approx(known[key], rel=2e-7), key
+    for key in ("tau", "tau_ci_low", "tau_ci_high"):
+        squared = known[key.replace("tau_ci", "tau2") if "ci" in key else "tau2"]
+        assert getattr(found, key) ** 2 == pytest.approx(squared, rel=1e-6), key
+
+
+def test_the_bcg_trials_give_their_published_random_effects_mean():
+    # Viechtbauer (2010, doi:10.18637/jss.v036.i03): REML tau² 0.3132, mean −0.7145.
+    effect, variance, _ = case("bcg")
+    found = mean_over_datasets(effect, variance)
+    assert found.tau**2 == pytest.approx(0.3132, abs=5e-5)
+    assert found.mean == pytest.approx(-0.7145, abs=5e-5)
+
+
+def test_the_unweighted_mean_is_a_plain_t_interval():
+    y = np.array([0.2, 0.5, -0.1, 0.9, 0.4])
+    found = mean_over_datasets(y, np.array([0.1, 0.2, 0.01, 0.4, 0.3]))
+    known = stats.ttest_1samp(y, 0).confidence_interval()
+    np.testing.assert_allclose([found.unweighted_ci_low, found.unweighted_ci_high], known)
+
+
+def test_with_equal_variances_both_means_and_intervals_agree():
+    y = np.random.default_rng(0).normal(size=9)
+    found = mean_over_datasets(y, np.full(9, 0.05))
+    assert found.mean == pytest.approx(found.unweighted_mean)
+    assert found.ci_low == pytest.approx(found.unweighted_ci_low)
+    assert found.tau**2 == pytest.approx(y.var(ddof=1) - 0.05, rel=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-10, 10))
+def test_rescaling_and_shifting_effects_rescale_and_shift_the_answer(seed, scale, shift):
+    rng = np.random.default_rng(seed)
+    y, v = rng.normal(0, 0.5, 8), rng.uniform(0.02, 0.4, 8)
+    plain, moved = mean_over_datasets(y, v), mean_over_datasets(scale * y + shift, scale**2 * v)
+    size = abs(shift) + scale
+    assert moved.mean == pytest.approx(scale * plain.mean + shift, abs=1e-6 * size)
+    assert moved.tau == pytest.approx(scale * plain.tau, abs=1e-5 * scale)
+
+
+def test_leaving_out_a_category_is_the_analysis_without_it():
+    rng = np.random.default_rng(1)
+    y, v, category = rng.normal(size=10), rng.uniform(0.1, 0.3, 10), np.array(list("aaabbbccdd"))
+    found = mean_over_datasets(y, v, category=category.tolist())
+    assert found.left_out == ("a", "b", "c", "d")
+    rest = mean_over_datasets(y[category != "b"], v[category != "b"])
+    known = [rest.mean, rest.ci_low, rest.ci_high, rest.n]
+    row = [found.left_out_mean[1], found.left_out_ci_low[1], found.left_out_ci_high[1], found.left_out_n[1]]
+    np.testing.assert_allclose(row, known)
+
+
+def test_reml_takes_the_higher_of_two_humps():
+    # Precise studies agree at 0 and 8; the restricted likelihood is then far from concave near zero.
+    y, v = np.array([0.0, 0.1, 8.0, 3.0]), np.array([1e-4, 1e-4, 20.0, 30.0])
+    tau2 = reml_tau2(y, v)
+
+    def criterion(t):
+        w = 1 / (v + t)
+        return np.log(w).sum() - np.log(w.sum()) - w @ (y - w @ y / w.sum()) ** 2
+
+    grid = np.concatenate([[0], np.geomspace(1e-6, 100, 4000)])
+    assert criterion(tau2) >= max(criterion(t) for t in grid) - 1e-9
+
+
+def test_hartung_knapp_covers_where_the_normal_interval_does_not():
+    rng, hits, normal = np.random.default_rng(7), 0, 0
+    for _ in range(400):
+        v = rng.uniform(0.01, 0.2, 5)
+        y = rng.normal(0.3, np.sqrt(0.05 + v))
+        found = mean_over_datasets(y, v, category=["one"] * 5)
+        hits += found.ci_low <= 0.3 <= found.ci_high
+        w = 1 / (v + found.tau**2)
+        normal += abs(found.mean - 0.3) <= 1.96 / np.sqrt(w.sum())
+    assert 0.925 <= hits / 400 <= 0.975
+    assert normal / 400 < 0.92
+
+
+def test_the_prediction_interval_covers_a_new_dataset():
+    rng, hits = np.random.default_rng(8), 0
+    for _ in range(300):
+        v = rng.uniform(0.01, 0.1, 20)
+        found = mean_over_datasets(rng.normal(0.3, np.sqrt(0.2 + v)), v, category=["one"] * 20)
+        hits += found.prediction_low <= rng.normal(0.3, np.sqrt(0.2)) <= found.prediction_high
+    assert 0.92 <= hits / 300 <= 0.98
+
+
+def test_datasets_without_a_variance_are_left_out_by_name():
+    found = mean_over_datasets([1.0, 2.0, 3.0, 9.0], [0.1, 0.2, np.nan, 0.0], names=["a", "b", "lonely", "constant"])
+    assert found.n == 2
+    assert any("lonely, constant" in text for text in found.warnings)
+    assert np.isnan(found.prediction_low)
+
+
+def test_leaving_out_the_only_category_leaves_nothing():
+    found = mean_over_datasets([1.0, 2.0], [0.1, 0.1], category=["a", "a"])
+    assert found.left_out_n.tolist() == [0]
+    assert np.isnan(found.left_out_mean).all()
+
+
+def test_one_dataset_has_no_mean_over_datasets():
+    with pytest.raises(CannotEstimate, match="1 usable datasets"):
+        mean_over_datasets([1.0], [0.1])
+    with pytest.raises(InputError, match="one entry per dataset"):
+        mean_over_datasets([1.0, 2.0], [0.1])
