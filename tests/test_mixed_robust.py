@@ -45,43 +45,6 @@ def test_agrees_with_the_matrix_formulas(seed, n, p):
     np.testing.assert_allclose(np.diag(fit.covariance), se**2, rtol=1e-9)
 
 
-def test_clustered_standard_errors_agree_with_the_matrix_formulas():
-    rng = np.random.default_rng(9)
-    clusters = np.array([0, 1, 1, 2, 3, 3, 3, 4, 5, 5, 6, 7, 8, 8])[rng.permutation(14)]
-    X = np.column_stack([np.ones(14), rng.normal(size=(14, 2))])
-    y = rng.normal(size=14) + rng.normal(size=9)[clusters]
-    fit = hc2_bell_mccaffrey(X, y, clusters=clusters.astype(str))
-    bread = np.linalg.inv(X.T @ X)
-    maker = np.eye(14) - X @ bread @ X.T
-    residual, meat, columns = maker @ y, 0, []
-    for g in range(9):
-        rows = np.flatnonzero(clusters == g)
-        values, vectors = np.linalg.eigh(maker[np.ix_(rows, rows)])
-        root = vectors @ np.diag(values**-0.5) @ vectors.T
-        score = X[rows].T @ root @ residual[rows]
-        meat = meat + np.outer(score, score)
-        columns.append(maker[:, rows] @ root @ X[rows] @ bread)
-    np.testing.assert_allclose(fit.covariance, bread @ meat @ bread, rtol=1e-9)
-    for j in range(3):
-        form = np.column_stack([column[:, j] for column in columns])
-        eigenvalues = np.linalg.eigvalsh(form.T @ form)
-        assert fit.df[j] == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum(), rel=1e-9)
-    assert (fit.n, fit.n_clusters, fit.se_type) == (14, 9, "CR2, Bell-McCaffrey df")
-    alone = hc2_bell_mccaffrey(X, y, clusters=np.arange(14))
-    np.testing.assert_allclose(alone.se, hc2_bell_mccaffrey(X, y).se, rtol=1e-12)
-
-
-def test_a_cluster_that_determines_a_coefficient_and_wrong_labels_are_named():
-    X = np.column_stack([np.ones(6), [0, 0, 1, 1, 0, 0]])
-    y = np.random.default_rng(10).normal(size=6)
-    with pytest.raises(CannotEstimate, match="leverage is 1 at the cluster of 2 with row 2 of 6"):
-        hc2_bell_mccaffrey(X, y, clusters=[0, 0, 1, 1, 2, 2])
-    with pytest.raises(InputError, match="5 cluster labels for 6 rows"):
-        hc2_bell_mccaffrey(X, y, clusters=range(5))
-    with pytest.raises(InputError, match="cluster label 1 is missing"):
-        hc2_bell_mccaffrey(X, y, clusters=[0.0, np.nan, 1, 1, 2, 2])
-
-
 def test_two_groups_give_welchs_standard_error_and_df_between_the_smaller_group_and_both():
     rng = np.random.default_rng(3)
     a, b = rng.normal(size=5), rng.normal(size=30) * 2

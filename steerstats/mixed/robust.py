@@ -37,8 +37,7 @@ class RobustFit(Result):
         Diagonal of the hat matrix.
     covariance : ndarray, shape (p, p, k), or (p, p)
         HC2 covariance of the coefficients.
-    n, n_clusters : int
-        Rows, and independent units among them.
+    n : int
     level : float
         Nominal coverage of the intervals.
     se_type : str
@@ -56,7 +55,6 @@ class RobustFit(Result):
     leverage: np.ndarray
     covariance: np.ndarray
     n: int
-    n_clusters: int
     level: float = 0.95
     se_type: str = "HC2, Bell-McCaffrey df"
 
@@ -83,7 +81,6 @@ def hc2_bell_mccaffrey(
     names: Sequence[str] | None = None,
     *,
     responses: Sequence[str] | None = None,
-    clusters: Sequence[object] | None = None,
     level: float = 0.95,
 ) -> RobustFit:
     r"""Ordinary least squares with HC2 standard errors and Bell-McCaffrey degrees of freedom.
@@ -92,8 +89,7 @@ def hc2_bell_mccaffrey(
     variance is :math:`\sum_i g_i^2 e_i^2`, a quadratic form in the errors. Matching its first two moments under
     homoscedastic normal errors to a scaled chi-square gives
     :math:`\nu_j = (\mathrm{tr}\,A)^2/\mathrm{tr}(A^2)` with :math:`A = \mathrm{diag}(g)(I-H)\mathrm{diag}(g)`.
-    The n x n matrices are never formed. Clustered rows (CR2) put :math:`(I-H_{gg})^{-1/2}` of each cluster in the
-    place of the square root.
+    The n x n matrices are never formed.
 
     Parameters
     ----------
@@ -105,9 +101,6 @@ def hc2_bell_mccaffrey(
         Names of the p columns.
     responses : sequence of str, optional
         Names of the k responses.
-    clusters : sequence of length n, optional
-        Label of the independent unit of each row, such as the question of counterbalanced twins. Standard errors
-        are then CR2, of which HC2 is the case of clusters of one.
     level : float
         Nominal coverage of the intervals.
 
@@ -120,14 +113,13 @@ def hc2_bell_mccaffrey(
     InputError
         If shapes disagree or a value is not finite.
     CannotEstimate
-        If columns are aliased, or an observation (a cluster) has leverage 1: it alone determines a coefficient,
-        so its residual says nothing of its variance.
+        If columns are aliased, or an observation has leverage 1 (it alone determines a coefficient, so its
+        residual says nothing of its variance).
 
     References
     ----------
     MacKinnon and White (1985), doi:10.1016/0304-4076(85)90158-7; Bell and McCaffrey (2002), Survey
-    Methodology 28(2); Imbens and Kolesar (2016), doi:10.1162/REST_a_00552; Pustejovsky and Tipton
-    (2018), doi:10.1080/07350015.2016.1247004.
+    Methodology 28(2); Imbens and Kolesar (2016), doi:10.1162/REST_a_00552.
     """
     X = as_finite(X, "X", 2)
     Y = np.asarray(Y, dtype=float)
@@ -150,6 +142,12 @@ def hc2_bell_mccaffrey(
 
     Q, R = np.linalg.qr(X)
     leverage = np.einsum("ij,ij->i", Q, Q)
+    full = np.flatnonzero(leverage > 1 - 1e-10)
+    if full.size:
+        shown = ", ".join(map(str, full[:5])) + (", ..." if full.size > 5 else "")
+        raise CannotEstimate(
+            f"leverage is 1 at row {shown} of {n}: HC2 has no residual there; a factor level needs two inputs"
+        )
     estimate = np.linalg.solve(R, Q.T @ Y)
     residual = Y - X @ estimate
     # Least squares leaves rounding noise where the fit is exact; a variance of noise would look like evidence.
@@ -158,10 +156,12 @@ def hc2_bell_mccaffrey(
     residual = np.where(exact, 0.0, residual)
 
     influence = np.linalg.solve(R, Q.T).T  # (n, p): row i holds (X'X)^-1 x_i
-    codes = np.arange(n) if clusters is None else _cluster_codes(clusters, n)
-    covariance, df = _sandwich(Q, influence, residual, codes)
+    weighted = influence / np.sqrt(1 - leverage)[:, None]
+    covariance = np.einsum("ia,ib,ik->abk", weighted, weighted, residual**2, optimize=True)
+    variance = np.einsum("ia,ik->ak", weighted**2, residual**2)
+    df = _bell_mccaffrey_df(weighted**2, Q, leverage)
 
-    se = np.sqrt(np.einsum("aak->ak", covariance))
+    se = np.sqrt(variance)
     t, p_value = t_statistic(estimate, se, df[:, None], scale)
     half = stats.t.ppf((1 + level) / 2, df)[:, None] * se
     warnings = []
@@ -172,14 +172,12 @@ def hc2_bell_mccaffrey(
         few = [f"{term} ({value:.1f})" for term, value in zip(terms, df) if value < 4]
         warnings.append(f"fewer than 4 degrees of freedom for {', '.join(few)}: a factor level is rare")
 
-    kind, unit = ("HC2", "rows") if clusters is None else ("CR2", "clusters")
-
     def shaped(values: np.ndarray) -> np.ndarray:
         return values[..., 0] if flat else values
 
     return RobustFit(
-        method=f"ordinary least squares, {kind} standard errors, Bell-McCaffrey degrees of freedom",
-        assumptions=(f"{unit} are independent", "the mean is linear in the columns of the design"),
+        method="ordinary least squares, HC2 standard errors, Bell-McCaffrey degrees of freedom",
+        assumptions=("rows are independent", "the mean is linear in the columns of the design"),
         warnings=tuple(warnings),
         terms=terms,
         responses=labels,
@@ -193,54 +191,13 @@ def hc2_bell_mccaffrey(
         leverage=leverage,
         covariance=shaped(covariance),
         n=n,
-        n_clusters=int(codes.max()) + 1,
         level=level,
-        se_type=f"{kind}, Bell-McCaffrey df",
     )
 
 
-def _cluster_codes(clusters: Sequence[object], n: int) -> np.ndarray:
-    """Integer codes 0..G-1 of the clusters."""
-    if len(clusters) != n:
-        raise InputError(f"{len(clusters)} cluster labels for {n} rows")
-    codes = pd.factorize(np.asarray(clusters))[0]
-    if codes.min() < 0:
-        raise InputError(f"cluster label {int(np.argmin(codes))} is missing")
-    return codes
-
-
-def _sandwich(
-    Q: np.ndarray, influence: np.ndarray, residual: np.ndarray, codes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Covariance (p, p, k) and df (p,) of CR2, clusters of one row being HC2.
-
-    With A = (I - H_gg)^(-1/2), w_g = A X_g (X'X)^-1 and v_g = Q_g' w_g, the quadratic form behind the variance of one
-    coefficient has the G x G matrix diag(|w_g|^2) - VV', whose traces need only V'V.
-    """
-    p, k = Q.shape[1], residual.shape[1]
-    covariance = np.zeros((p, p, k))
-    trace, square, inner = np.zeros(p), np.zeros(p), np.zeros((p, p, p))
-    order, sizes = np.argsort(codes, kind="stable"), np.bincount(codes)
-    first = np.cumsum(sizes) - sizes
-    for size in np.unique(sizes):
-        rows = order[first[sizes == size][:, None] + np.arange(size)]  # (groups of this size, size)
-        own = Q[rows]
-        values, vectors = np.linalg.eigh(np.eye(size) - own @ own.transpose(0, 2, 1))
-        if values.min() < 1e-10:
-            full = rows[values[:, 0] < 1e-10][:, 0]
-            shown = ", ".join(map(str, full[:5])) + (", ..." if full.size > 5 else "")
-            what = "row" if size == 1 else f"the cluster of {size} with row"
-            raise CannotEstimate(
-                f"leverage is 1 at {what} {shown} of {len(Q)}: there is no residual there; a factor level needs two "
-                f"{'inputs' if size == 1 else 'clusters'}"
-            )
-        root = (vectors / np.sqrt(values)[:, None, :]) @ vectors.transpose(0, 2, 1)
-        w = root @ influence[rows]
-        score = np.einsum("gsp,gsk->gpk", w, residual[rows])
-        covariance += np.einsum("gak,gbk->abk", score, score)
-        v = np.einsum("gsq,gsp->gpq", own, w)
-        length, along = (w**2).sum(axis=1), (v**2).sum(axis=2)
-        trace += (length - along).sum(axis=0)
-        square += (length**2 - 2 * length * along).sum(axis=0)
-        inner += np.einsum("gpq,gpr->pqr", v, v)
-    return covariance, trace**2 / (square + (inner**2).sum(axis=(1, 2)))
+def _bell_mccaffrey_df(squared: np.ndarray, Q: np.ndarray, leverage: np.ndarray) -> np.ndarray:
+    """(tr A)^2 / tr(A^2) per column, from H_ij^2 = (Q_i . Q_j)^2 without an n x n matrix."""
+    trace = (squared * (1 - leverage)[:, None]).sum(axis=0)
+    diagonal = (squared**2 * (1 - 2 * leverage)[:, None]).sum(axis=0)
+    inner = np.einsum("ij,ia,ib->jab", squared, Q, Q, optimize=True)
+    return trace**2 / (diagonal + (inner**2).sum(axis=(1, 2)))
