@@ -1,0 +1,102 @@
+"""Null vectors: the p-value's definition, what cannot be resolved, type I error and false discovery rate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from steerstats.errors import InputError
+from steerstats.nulls import benjamini_hochberg, null_table, null_vectors_needed
+
+
+def study(rng, effects: np.ndarray, n_null: int, n: int = 40) -> tuple[dict, dict]:
+    """Each vector shifts all inputs by its own draw; real ones by `effects` more."""
+    slopes, null = {}, {}
+    for k, effect in enumerate(effects):
+        null[f"d{k}"] = rng.normal(size=(n_null, 1)) + rng.normal(size=(n_null, n))
+        slopes[f"d{k}"] = effect + rng.normal() + rng.normal(size=n)
+    return slopes, null
+
+
+def test_the_p_value_counts_vectors_at_least_as_strong():
+    null = {"d": np.array([[0.5, 0.5], [-2.0, -2.0], [1.0, 1.0], [-1.0, -1.0]])}
+    assert null_table({"d": np.array([0.0, 2.0])}, null, kind="random", alpha=0.5).p[0] == pytest.approx(4 / 5)
+    assert null_table({"d": np.array([-3.0, -2.0])}, null, kind="random", alpha=0.5).p[0] == pytest.approx(1 / 5)
+
+
+def test_benjamini_hochberg_equals_scipys():
+    p = np.array([0.04, 0.001, 0.8, 0.02, 0.02, 1.0])
+    np.testing.assert_allclose(benjamini_hochberg(p), stats.false_discovery_control(p))
+
+
+@pytest.mark.parametrize(("n_datasets", "needed"), [(1, 19), (3, 59), (40, 799)])
+def test_vectors_needed_let_the_smallest_p_value_pass(n_datasets, needed):
+    assert null_vectors_needed(n_datasets) == needed
+    assert 1 / (needed + 1) <= 0.05 / n_datasets < 1 / needed
+
+
+@pytest.mark.parametrize(("n_null", "decision"), [(58, "cannot resolve"), (59, "differs from the null")])
+def test_too_few_null_vectors_resolve_nothing(n_null, decision):
+    slopes, null = study(np.random.default_rng(0), np.array([50.0, 0, 0]), n_null)
+    found = null_table(slopes, null, kind="random")
+    assert found.decision[0] == decision
+    assert any("59 are needed" in text for text in found.warnings) == (decision == "cannot resolve")
+    assert found.p[0] == pytest.approx(1 / (n_null + 1))
+
+
+def test_type_one_error_is_the_level():
+    rng = np.random.default_rng(3)
+    slopes, null = study(rng, np.zeros(2000), 19)
+    p = null_table(slopes, null, kind="shuffled").p
+    assert 0.036 <= (p <= 0.05).mean() <= 0.064  # exact: 0.05, 2000 datasets
+    assert p.mean() == pytest.approx(0.525, abs=0.02)
+
+
+def test_the_false_discovery_rate_is_kept_and_strong_vectors_are_found():
+    rng, rates, power = np.random.default_rng(4), [], []
+    for _ in range(60):
+        effects = np.repeat([0.0, 6.0], [14, 6])
+        found = null_table(*study(rng, effects, 399, 5), kind="random", alpha=0.1)
+        passed = np.array(found.decision) == "differs from the null"
+        rates.append(passed[:14].sum() / max(passed.sum(), 1))
+        power.append(passed[14:].mean())
+    assert 0.02 <= np.mean(rates) <= 0.115  # 0.1 * 14/20 = 0.07 expected
+    assert np.mean(power) > 0.9
+
+
+def test_the_null_share_of_anti_steerable_inputs_is_a_distribution():
+    slopes, null = study(np.random.default_rng(5), np.array([3.0]), 400)
+    found = null_table(slopes, null, kind="random")
+    low, median, high = found.null_anti_steerable[0]
+    shares = (null["d0"] < 0).mean(axis=1)
+    np.testing.assert_allclose([low, median, high], np.quantile(shares, [0.025, 0.5, 0.975]))
+    assert low < 0.1
+    assert high > 0.9
+
+
+def test_inputs_missing_under_any_vector_are_left_out_and_counted():
+    slopes, null = study(np.random.default_rng(5), np.array([1.0]), 30)
+    slopes["d0"][3], null["d0"][7, 5] = np.nan, np.nan
+    found = null_table(slopes, null, kind="random")
+    assert (found.n[0], found.n_excluded[0]) == (38, 2)
+    keep = np.delete(np.arange(40), [3, 5])
+    assert found.mean[0] == pytest.approx(slopes["d0"][keep].mean())
+
+
+def test_scale_does_not_matter_but_every_kind_stands_alone():
+    slopes, null = study(np.random.default_rng(6), np.array([1.0, 2.0]), 60)
+    plain = null_table(slopes, null, kind="random")
+    scaled = null_table({k: -3 * v for k, v in slopes.items()}, {k: 3 * v for k, v in null.items()}, kind="random")
+    np.testing.assert_allclose(plain.p, scaled.p)
+    with pytest.raises(InputError, match="one at a time"):
+        null_table(slopes, null, kind="both")
+    with pytest.raises(InputError, match="lacks dataset 'd1'"):
+        null_table(slopes, {"d0": null["d0"]}, kind="random")
+
+
+def test_the_frame_has_a_row_per_dataset():
+    slopes, null = study(np.random.default_rng(6), np.array([1.0, 2.0]), 60)
+    frame = null_table(slopes, null, kind="random").to_frame()
+    assert frame["dataset"].tolist() == ["d0", "d1"]
+    assert (frame["kind"] == "random").all()

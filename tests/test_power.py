@@ -1,0 +1,95 @@
+"""Smallest detectable gaps: against scipy, against simulation, and against the arithmetic of components."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.power import TTestPower
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.generalization import SlopeGrid
+from steerstats.power import GapComponents, fit_components, noncentrality, smallest_detectable_gap
+
+
+def components(**changes) -> GapComponents:
+    values = {
+        "between_datasets": 0.04,
+        "between_inputs": 0.9,
+        "of_vector": 0.01,
+        "n_pairs": 200,
+        "n": 40,
+        "method": "given",
+    }
+    return GapComponents(**values | changes)
+
+
+@pytest.mark.parametrize("df", [2, 5, 39, 499])
+@pytest.mark.parametrize("power", [0.5, 0.8, 0.95])
+def test_noncentrality_gives_the_power_of_scipys_noncentral_t(df, power):
+    critical, shift = stats.t.ppf(0.975, df), noncentrality(df, power)
+    assert stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift) == pytest.approx(power, abs=1e-6)
+
+
+def test_noncentrality_equals_statsmodels():
+    known = TTestPower().solve_power(effect_size=None, nobs=40, alpha=0.05, power=0.8) * np.sqrt(40)
+    assert noncentrality(39) == pytest.approx(known, rel=1e-5)
+
+
+def test_the_standard_error_adds_the_components():
+    found = smallest_detectable_gap(components(), n_inputs=100, n_datasets=[1, 10], n_pairs=[50, 400])
+    one = [np.sqrt(0.009 + 0.04), np.sqrt(0.009 + 0.005)]
+    ten = [np.sqrt((0.009 + 0.04 + 0.04) / 10), np.sqrt((0.009 + 0.005 + 0.04) / 10)]
+    known = {(50, 1): one[0], (400, 1): one[1], (50, 10): ten[0], (400, 10): ten[1]}
+    assert len(found.se) == 4
+    for pairs, d, se, gap in zip(found.n_pairs, found.n_datasets, found.se, found.gap):
+        assert se == pytest.approx(known[pairs, d])
+        assert gap == pytest.approx(se * noncentrality(9 if d > 1 else 99))
+
+
+def test_the_gap_is_found_as_often_as_promised():
+    found = smallest_detectable_gap(components(), n_inputs=60, n_datasets=12)
+    rng = np.random.default_rng(0)
+    sd = np.sqrt(0.04 + 0.01 + 0.9 / 60)
+    p = stats.ttest_1samp(rng.normal(found.gap[0], sd, (4000, 12)), 0, axis=1).pvalue
+    assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_components_are_recovered_from_a_study():
+    rng, slopes, refits = np.random.default_rng(1), {}, {}
+    for k in range(60):
+        gap = rng.normal(0.5, 0.6) + rng.normal(0, 0.3)  # between datasets, and the vector's error
+        base = rng.normal(2, 1, 80)
+        shifted = base - gap - rng.normal(0, 0.9, 80)
+        slopes[f"d{k}"] = np.stack([base, shifted])[None]
+        wobble = rng.normal(0, 0.3, (25, 1, 1))
+        refits[f"d{k}"] = np.stack([base + 0 * wobble[..., 0], shifted + wobble[..., 0]], axis=1)[:, None]
+    grid = SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes, refits=refits)
+    found = fit_components(grid, "base->user_neg", n_pairs=150)
+    assert found.between_inputs == pytest.approx(0.81, rel=0.05)
+    assert found.of_vector == pytest.approx(0.09, rel=0.1)
+    assert found.between_datasets == pytest.approx(0.36, rel=0.35)
+    assert found.n_pairs == 150
+    bare = fit_components(SlopeGrid(train=grid.train, evaluate=grid.evaluate, slopes=slopes), "base->user_neg")
+    assert np.isnan(bare.of_vector)
+    assert bare.between_datasets > found.between_datasets  # the vector's error now passes for spread
+    assert any("no refitted vectors" in text for text in bare.warnings)
+    assert not smallest_detectable_gap(bare, n_inputs=50).includes_vector_error
+
+
+def test_more_of_anything_detects_less():
+    gap = smallest_detectable_gap(components(), n_inputs=[20, 40, 80, 5000], n_datasets=20).gap
+    assert (np.diff(gap) < 0).all()
+    floor = noncentrality(19) * np.sqrt((0.04 + 0.01) / 20)
+    assert gap[-1] == pytest.approx(floor, rel=0.01)  # more inputs do not help past the other components
+
+
+def test_designs_that_cannot_be_judged_are_refused():
+    with pytest.raises(CannotEstimate, match="n_pairs has no effect"):
+        smallest_detectable_gap(components(of_vector=float("nan"), n_pairs=None), n_inputs=10, n_pairs=5)
+    with pytest.raises(CannotEstimate, match="between datasets is unknown"):
+        smallest_detectable_gap(components(between_datasets=float("nan")), n_inputs=10, n_datasets=2)
+    with pytest.raises(InputError, match="at least 2 inputs"):
+        smallest_detectable_gap(components(), n_inputs=1)
+    with pytest.raises(InputError, match="alpha < power"):
+        smallest_detectable_gap(components(), n_inputs=10, power=0.01)
