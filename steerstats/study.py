@@ -96,8 +96,8 @@ class Study(StudyBase):
         --------
         >>> import steerstats
         >>> table = steerstats.open_cache(steerstats.demo_cache()).steerability()
-        >>> sorted(set(table.to_frame()["name"]))[:3]
-        ['anti_steerable', 'mean', 'median']
+        >>> {"mean", "median", "sd", "anti_steerable"} <= set(table.to_frame()["name"])
+        True
         """
         return estimates.steerability(self, self.require(shift), level)
 
