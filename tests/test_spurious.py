@@ -12,6 +12,7 @@ from scipy import linalg, stats
 
 from steerstats.distribution import anti_steerable
 from steerstats.errors import CannotEstimate, InputError
+from steerstats.meta import mean_over_datasets
 from steerstats.mixed import hc2_bell_mccaffrey
 from steerstats.spurious import (
     code_factors,
@@ -89,6 +90,7 @@ def test_missing_numbers_leave_the_input_out_and_say_so():
         ({"pos_is_a": [1, 0, 2]}, "is 2 at input 2"),
         ({"tone": ["x", "y", "z"]}, "not a number"),
         ({"length_difference": [1, np.inf, 2]}, "infinite at input 1"),
+        ({"a:b": [1, 0, 2]}, "'a:b' holds one of"),
     ],
 )
 def test_bad_factors_are_named(factors, words):
@@ -309,6 +311,8 @@ def test_pooled_p_belongs_to_its_interval_and_fdr_to_the_datasets():
     low = row["estimate"] - stats.t.ppf(1 - row["p"] / 2, 4) * row["se"]
     assert low == pytest.approx(0, abs=1e-9)
     own = pooled.datasets.query("term == 'pos_is_a'")
+    direct = mean_over_datasets(own["estimate"].to_numpy(), own["se"].to_numpy() ** 2)
+    assert (row["estimate"], row["tau"]) == (direct.mean, direct.tau)
     ranked = np.sort(own["p"].to_numpy())
     step_up = np.minimum.accumulate((ranked * 5 / np.arange(1, 6))[::-1])[::-1]
     np.testing.assert_allclose(np.sort(own["p_fdr"]), np.minimum(step_up, 1))
@@ -356,6 +360,16 @@ def test_cells_agree_with_groupby_and_the_published_binary_merges_neither_into_n
     expected = pd.Series(slopes).groupby([factors["pos_is_a"], np.array(factors["pos_is_yes"]) == 1]).mean()
     assert merged.query("pos_is_a == 'B' and pos_is_yes == 'No'")["mean"].item() == pytest.approx(expected[0, False])
     assert len(merged) == 4
+
+
+def test_cells_count_questions_not_twins():
+    rng = np.random.default_rng(15)
+    slopes, questions, a = np.repeat(rng.normal(size=20), 2), np.repeat(np.arange(20), 2), np.repeat([1, 0], 20)
+    row = factor_cells(slopes, {"pos_is_a": a}, questions=questions).to_frame().iloc[0]
+    single = factor_cells(slopes[::2], {"pos_is_a": a[::2]}).to_frame().iloc[0]
+    assert (row["n"], row["n_questions"], single["n"]) == (20, 10, 10)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((single["ci_low"], single["ci_high"]))
+    assert row["anti_high"] - row["anti_low"] >= single["anti_high"] - single["anti_low"]
 
 
 def test_empty_cells_are_shown_and_named():

@@ -125,6 +125,8 @@ def code_factors(
 
 def _read(name: str, values: Sequence, n: int) -> tuple[np.ndarray, bool]:
     """Values as floats with NaN where not defined, and whether the factor is binary."""
+    if set(name) & set(":[]"):
+        raise InputError(f"factor {name!r} holds one of ':[]', which name interactions and levels; rename it")
     series = pd.Series(list(values), dtype=object)
     if series.size != n:
         raise InputError(f"factor {name!r} has {series.size} values for {n} inputs")

@@ -11,8 +11,7 @@ import pandas as pd
 from steerstats.distribution import group_codes
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.grid import check_grid
-from steerstats.mixed import RobustFit, hc2_bell_mccaffrey
-from steerstats.mixed.closed_form import ClosedForm, closed_form
+from steerstats.mixed import ClosedForm, RobustFit, closed_form, hc2_bell_mccaffrey
 from steerstats.results import Result
 from steerstats.spurious.clustered import cr2_bell_mccaffrey
 from steerstats.spurious.coding import FactorDesign, Factors, code_factors
