@@ -97,8 +97,8 @@ def test_sufficient_statistics_find_what_the_closed_form_knows(case, reml):
     searched = fit_mixed(formula, frame, engine="sufficient", reml=bool(reml))
     assert searched.criterion == pytest.approx(exact.criterion, abs=1e-8)
     np.testing.assert_allclose(searched.estimate, exact.estimate, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(searched.variance.psi[0], exact.variance.psi[0], atol=1e-6)
-    np.testing.assert_allclose(searched.covariance_model, exact.covariance_model, rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(searched.variance.psi[0], exact.variance.psi[0], atol=1e-8)
+    np.testing.assert_allclose(searched.covariance_model, exact.covariance_model, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("engine", ["auto", "sufficient"])

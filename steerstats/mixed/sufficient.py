@@ -77,9 +77,9 @@ def fit_levels(y: np.ndarray, X: np.ndarray, levels: list[Level], *, reml: bool 
     """
     moments = Moments(y, X, levels, reml)
     moments.check_residual()
-    starts = [1.0, 0.1] if moments.n <= 5000 else [1.0]
-    best = min((_descend(moments, np.full(moments.size, start)) for start in starts), key=lambda found: found[1])
-    theta, _, escapes = best
+    # Columns of Z have unit size here: each effect starts with the residual's variance.
+    start = np.concatenate([np.eye(len(mask))[mask] for mask in moments.free])
+    theta, escapes = _descend(moments, start)
     theta = _polish(moments, theta)
     state = moments.evaluate(theta)
     scaled = [factor @ factor.T for factor in state.factors]
@@ -279,9 +279,8 @@ class Moments:
         return worst
 
 
-def _descend(moments: Moments, diagonal: np.ndarray) -> tuple[np.ndarray, float, int]:
+def _descend(moments: Moments, theta: np.ndarray) -> tuple[np.ndarray, int]:
     """L-BFGS from one start, restarted along an eigenvector as long as the KKT condition fails."""
-    theta = np.concatenate([np.diag(np.full(len(mask), diagonal[0]))[mask] for mask in moments.free])
 
     def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
         state = moments.evaluate(point)
@@ -306,7 +305,7 @@ def _descend(moments: Moments, diagonal: np.ndarray) -> tuple[np.ndarray, float,
         if value >= state.deviance:
             break
         theta, escapes = candidate, escapes + 1
-    return theta, state.deviance, escapes
+    return theta, escapes
 
 
 def _polish(moments: Moments, theta: np.ndarray) -> np.ndarray:
