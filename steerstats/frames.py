@@ -16,6 +16,8 @@ from steerstats.cache import NOT_DEFINED, Unit
 from steerstats.errors import CacheError, InputError
 from steerstats.steerability import fit_steerability
 
+MAIN_KINDS = ("trained", "mean")
+
 __all__ = [
     "INPUT_COLUMNS",
     "PAIR_COLUMNS",
@@ -189,7 +191,7 @@ def propensity_frame(
     setting_eval : str or sequence of str, optional
         Default: all.
     vector : str or sequence of str, optional
-        Labels. Default: the main vectors (replicate -1). Cells that the build did not plan have no rows.
+        Labels. Default: the main vectors (trained and mean). Cells that the build did not plan have no rows.
 
     Raises
     ------
@@ -312,7 +314,7 @@ def _cells(
     """Settings, vector labels, and which of their cells were planned."""
     settings = _labels(unit, "setting_eval", setting_eval)
     if vector is None:
-        main = unit.read("vector_replicate") == -1
+        main = (unit.read("vector_replicate") == -1) & np.isin(unit.read("vector_kind").astype(str), MAIN_KINDS)
         labels = list(unit.coords["vector"][main])
     else:
         labels = _labels(unit, "vector", vector)

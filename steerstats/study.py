@@ -222,6 +222,13 @@ class Study(StudyBase):
         """Does a vector transfer worse between prompts that move the unsteered model further (figure 7)?
 
         Self-pairs are dropped, the threshold's effect is shown, and the published definition stands beside ours.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> "without self-pairs" in study.propensity_shift(n_resamples=200).definition
+        True
         """
         rng = generator(seed, "propensity shift")
         return propensity_shift(self.grid(), rng=rng, level=level, n_resamples=n_resamples)
@@ -233,17 +240,40 @@ class Study(StudyBase):
         ------
         CacheError
             If the cache was built without either.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> set(study.nulls().to_frame()["kind"]) <= {"random", "shuffled"}
+        True
         """
         return checks.nulls(self, self.require(shift), alpha)
 
     def debiased(
         self, shift: Shift | str = ID, *, seed: int = 0, level: float = 0.95, n_resamples: int = 2000
     ) -> Debiased:
-        """What projecting the A/B and Yes/No directions out of the vector does to steerability and to its bias."""
+        """What projecting the A/B and Yes/No directions out of the vector does to steerability and to its bias.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> set(study.debiased(n_resamples=200).effects["vector"]) == {"own", "debiased"}
+        True
+        """
         return checks.debiased(self, self.require(shift), seed, level, n_resamples)
 
     def reliability(self, shift: Shift | str = ID, *, level: float = 0.95) -> PerDataset:
-        """How much of the spread of slopes is a difference between inputs, from refitted vectors."""
+        """How much of the spread of slopes is a difference between inputs, from refitted vectors.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> bool((study.reliability().to_frame()["estimate"] <= 1).all())
+        True
+        """
         return checks.reliability(self, self.require(shift), level)
 
     def answer_mass(self, shift: Shift | str = ID, *, threshold: float = 0.5, level: float = 0.95) -> AnswerMass:
@@ -259,7 +289,15 @@ class Study(StudyBase):
         return checks.answer_mass(self, self.require(shift), threshold, level)
 
     def vector_cosines(self) -> VectorCosines:
-        """Cosines between the vectors of different training settings, beside those with their own refits."""
+        """Cosines between the vectors of different training settings, beside those with their own refits.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> bool(study.vector_cosines().to_frame()["cosine"].between(-1, 1).all())
+        True
+        """
         return checks.vector_cosines(self)
 
     def linearity(self, shift: Shift | str = ID, *, level: float = 0.95) -> PerDataset:
@@ -275,7 +313,15 @@ class Study(StudyBase):
         return checks.linearity(self, self.require(shift), level)
 
     def multiplier_range(self, shift: Shift | str = ID, *, level: float = 0.95) -> MultiplierRange:
-        """Mean steerability fitted on |λ| ≤ c alone, for every c of the grid."""
+        """Mean steerability fitted on |λ| ≤ c alone, for every c of the grid.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> sorted(set(study.multiplier_range().to_frame()["range"]))
+        [0.5, 1.0, 1.5]
+        """
         return checks.multiplier_range(self, self.require(shift), level)
 
     def power(
@@ -296,6 +342,14 @@ class Study(StudyBase):
             Default: the first out-of-distribution shift of the cache.
         n_inputs, n_datasets, n_pairs : int or sequence of int, optional
             Sizes to consider; default: this study's.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> more = study.power(n_inputs=[50, 500])
+        >>> bool(more.gap[1] <= more.gap[0])
+        True
         """
         chosen = self.require(shift) if shift is not None else self.shifts()[0]
         return estimates.detectable_gap(self, chosen, n_inputs, n_datasets, n_pairs, power, alpha)

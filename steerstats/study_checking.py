@@ -60,7 +60,11 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
 def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: int) -> Debiased:
     """Own against debiased vector, on the same inputs."""
     loss, rows, notes = {}, [], list(unfinished(study))
-    for name in study.datasets:
+    having = [name for name in study.datasets if study.unit(name).has(shift, "debiased")]
+    absent = [name for name in study.datasets if name not in having]
+    if having and absent:
+        notes.append(f"without a debiased vector, and left out: {', '.join(absent)}")
+    for name in having or study.datasets:
         unit = study.unit(name)
         own, other = unit.slopes.at(shift), unit.control_slopes("debiased", shift)[0]
         rng = generator(seed, "debiased", name)

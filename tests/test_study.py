@@ -414,7 +414,8 @@ def test_unknown_datasets_and_shifts_are_refused(study):
 
 
 def test_every_example_runs(tmp_path, monkeypatch):
-    small = cache_of(tmp_path, datasets=4, n_inputs=20)
+    controls = {"n_resampled": 3, "n_random": 2, "n_shuffled": 2, "debiased": True}
+    small = cache_of(tmp_path, datasets=4, n_inputs=20, **controls)
     packed = steerstats.cache.pack(small.path, tmp_path / "demo.h5")
     monkeypatch.setattr(steerstats, "demo_cache", lambda: packed, raising=False)
     runner = doctest.DocTestRunner()
@@ -424,7 +425,7 @@ def test_every_example_runs(tmp_path, monkeypatch):
     examples += doctest.DocTestFinder().find(open_cache, "open_cache")
     for test in examples:
         runner.run(test)
-    assert len(examples) >= 8
+    assert len(examples) >= 14
     assert runner.summarize(verbose=False).failed == 0
 
 

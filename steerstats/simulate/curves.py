@@ -156,11 +156,13 @@ def plan_vectors(truth: SimulationTruth) -> Vectors:
     trains = list(dict.fromkeys(train for train, _ in shifts))
     wanted = [("resampled", truth.n_resampled, trains), ("fold", truth.n_folds, trains)]
     wanted += [("random", truth.n_random, trains[:1]), ("shuffled", truth.n_shuffled, trains[:1])]
-    wanted += [("debiased", int(truth.debiased), trains[:1])]
     for kind, count, names in wanted:
-        rows += [(f"{name}/{kind}/{k:03d}", kind, name, k) for name in names for k in range(count)]
+        rows += [(f"{kind}:{name}:{k}", kind, name, k) for name in names for k in range(count)]
+    if truth.debiased:
+        rows += [(f"debiased:{name}", "debiased", name, -1) for name in trains[:1]]
     label, kind, setting, replicate = zip(*rows)
-    planned = [[k < 0 or (s, e) in shifts for _, _, s, k in rows] for e in truth.settings]
+    main = ("trained", MEAN)
+    planned = [[kind in main or (s, e) in shifts for _, kind, s, _ in rows] for e in truth.settings]
     return Vectors(
         label=label,
         kind=kind,
