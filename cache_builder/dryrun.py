@@ -136,8 +136,9 @@ def dry_run(spec: BuildSpec, *, probe: bool = True, progress: Callable[..., None
             if not len(chosen):
                 continue
             inputs, grid = examples(unit, unit.evaluated, setting), _grid(spec, layers[chosen], hidden)
-            # The two unsteered answer tokens of each input are read as well.
-            steering += count_nodes(inputs, grid, completions=spec.score != "logit_diff") + 2 * len(inputs)
+            # Unsteered answers are read as well: two more tokens an input, unless whole completions are run anyway.
+            whole = spec.score != "logit_diff"
+            steering += count_nodes(inputs, grid, completions=whole) + (0 if whole else 2 * len(inputs))
             if speed is None and engine is not None:
                 speed = _measure(engine, inputs[:PROBE_EXAMPLES], grid)
         size = _bytes(spec, unit, len(kinds), layers.shape[1], hidden)

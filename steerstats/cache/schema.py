@@ -232,7 +232,7 @@ def content_hash(unit: UnitData) -> str:
     Provenance (times, hosts, versions) is left out on purpose, so that two builds can be compared.
     """
     digest = hashlib.sha256()
-    for key in ("dataset", "model", "score", "spec_hash"):
+    for key in ("dataset", "score", "spec_hash"):
         digest.update(f"{key}={unit.attrs.get(key)}\n".encode())
     for name in sorted(unit.arrays):
         array = unit.arrays[name]

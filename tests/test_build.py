@@ -1,0 +1,224 @@
+"""A build end to end on a tiny random model: what lands in the cache, what resumes, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from tiny_build import DATASETS, content, tiny_spec, write_model
+
+from cache_builder.build import Session, run_build, sweep_spec
+from cache_builder.dryrun import dry_run
+from cache_builder.spec import parse_spec
+from steerstats.cache import CacheReader, verify
+from steerstats.errors import CacheError, ModelError, SpecError
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def built(model, tmp_path_factory):
+    root = tmp_path_factory.mktemp("built") / "cache"
+    notices = []
+    report = run_build(tiny_spec(model), root, notice=notices.append)
+    return root, report, notices
+
+
+def hashes(root) -> dict[str, str]:
+    return {name: CacheReader(root)[name].sidecar["content_sha256"] for name in CacheReader(root).units}
+
+
+def test_a_build_is_complete_and_verifies(built):
+    root, report, _ = built
+    assert report.built == DATASETS
+    assert not (checks := [check for check in verify(root) if not check.ok]), checks
+    assert sorted(os.listdir(root / "units")) == sorted(f"{n}.{end}" for n in DATASETS for end in ("h5", "json"))
+
+
+def test_every_kind_of_vector_lands_under_its_name(built):
+    unit = CacheReader(built[0])["likes-rain"]
+    labels = unit.coords["vector"].tolist()
+    assert labels[:4] == ["base", "sys_pos", "user_neg", "mean"]
+    kinds = dict(zip(labels, unit.read("vector_kind")))
+    assert {kinds[label] for label in labels[4:]} == {"resampled", "random", "shuffled", "debiased"}
+    planned = dict(zip(labels, unit.read("planned").T.tolist()))
+    assert all(planned[label] == [1, 1, 1] for label in labels[:4])
+    assert all(planned[label] == [1, 0, 0] for label in labels[4:])
+
+
+def test_vectors_are_mean_differences_at_the_base_norm(built):
+    unit = CacheReader(built[0])["tells-truth"]
+    activation = unit.read("activation", layer=1).astype(np.float64)
+    raw = (activation[:, 0] - activation[:, 1]).mean(axis=1)
+    norm = np.linalg.norm(raw[0])
+    expected = raw / np.linalg.norm(raw, axis=1, keepdims=True) * norm
+    mean = expected.mean(axis=0)
+    expected = np.vstack([expected, mean / np.linalg.norm(mean) * norm])
+    got = unit.read("direction")[:4, 0]
+    np.testing.assert_allclose(got, expected, atol=2e-3 * norm)
+    kinds, norms = unit.read("vector_kind"), unit.read("vector_norm")
+    # A refit on a resample repeats the whole procedure, and has its own base norm.
+    np.testing.assert_allclose(norms[kinds != "resampled"], norm, rtol=1e-3)
+
+
+def test_grid_cells_are_what_the_model_says_when_steered_by_hand(built, model):
+    session = Session(tiny_spec(model))
+    unit, plan = CacheReader(built[0])["plans-ahead"], session.units[1]
+    network = session.loaded.model
+    for setting, vector, multiplier, i in [
+        ("base", "base", 2.0, 0),
+        ("user_neg", "mean", -1.0, 3),
+        ("sys_pos", "sys_pos", 0.0, 6),
+    ]:
+        encoded = session.builder.encode(plan, plan.evaluated[i : i + 1], setting)[0]
+        push = multiplier * torch.tensor(unit.read("direction", vector=vector)[0])
+        start = encoded.last_prompt
+
+        def steer(_module, _inputs, output, push=push, start=start):
+            hidden = output[0] if isinstance(output, tuple) else output
+            hidden[:, start:] += push
+            return output
+
+        handle = network.model.layers[1].register_forward_hook(steer)
+        with torch.inference_mode():
+            logits = network(torch.tensor([encoded.ids_positive])).logits[0, encoded.first_diff - 1]
+        handle.remove()
+        expected = logits[encoded.ids_positive[encoded.first_diff]] - logits[encoded.ids_negative[encoded.first_diff]]
+        place = {"setting_eval": setting, "vector": vector, "multiplier": multiplier, "input": plan.evaluated[i].id}
+        assert unit.read("propensity", **place) == pytest.approx(float(expected), abs=1e-4)
+        assert unit.read("logsumexp", **place) == pytest.approx(float(torch.logsumexp(logits, 0)), abs=1e-4)
+
+
+def test_multiplier_zero_is_the_unsteered_model_for_every_vector(built):
+    for unit in CacheReader(built[0]):
+        grid, planned = unit.read("propensity", multiplier=0.0), unit.read("planned").astype(bool)
+        for row, here in zip(grid, planned):
+            assert (row[here] == row[0]).all()
+
+
+def test_training_and_test_questions_are_apart(built):
+    for unit in CacheReader(built[0]):
+        assert not set(unit.read("input_question")) & set(unit.read("pair_question"))
+
+
+def test_a_missing_unit_is_computed_again_to_the_same_bits_and_nothing_else_is(built, model, tmp_path):
+    root = shutil.copytree(built[0], tmp_path / "cache")
+    (root / "units" / "plans-ahead.json").unlink()
+    before = {name: (root / "units" / f"{name}.h5").stat().st_mtime_ns for name in DATASETS}
+    report = run_build(tiny_spec(model), root)
+    assert report.built == ("plans-ahead",)
+    after = {name: (root / "units" / f"{name}.h5").stat().st_mtime_ns for name in DATASETS}
+    assert [name for name in DATASETS if before[name] != after[name]] == ["plans-ahead"]
+    assert hashes(root) == hashes(built[0])
+
+
+def test_another_spec_is_refused_before_anything_is_computed(built, model):
+    before = hashes(built[0])
+    with pytest.raises(CacheError, match="specs are not mixed"):
+        run_build(tiny_spec(model, multipliers=[-1.0, 0.0, 1.0]), built[0])
+    assert hashes(built[0]) == before
+
+
+def test_identity_sees_what_changes_numbers_and_nothing_else(model, tmp_path):
+    base = Session(tiny_spec(model)).spec_hash
+    moved = shutil.copytree(model, tmp_path / "elsewhere")
+    assert Session(tiny_spec(moved, name="other", run={"budget": 999})).spec_hash == base
+    other = write_model(tmp_path / "other", seed=1)
+    assert Session(tiny_spec(other)).spec_hash != base
+    assert Session(tiny_spec(model, seed=1)).spec_hash != base
+    said = tmp_path / "said.json"
+    table = {name: {"positive": "You agree.", "negative": "You do not agree."} for name in DATASETS}
+    said.write_text(json.dumps(table))
+    assert Session(tiny_spec(model, prompt={"descriptions": str(said)})).spec_hash != base
+
+
+def test_activations_that_overflow_float16_are_kept_as_float32_and_said_so(model, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    loud = shutil.copytree(model, tmp_path / "loud")
+    network = AutoModelForCausalLM.from_pretrained(loud)
+    with torch.no_grad():
+        network.model.embed_tokens.weight.mul_(1e6)
+    network.save_pretrained(loud)
+    run_build(tiny_spec(loud, datasets=["bundled:demo/likes-rain"], controls={}), tmp_path / "cache")
+    unit = CacheReader(tmp_path / "cache")["likes-rain"]
+    assert unit.read("activation").dtype == np.float32
+    assert any("overflows float16" in note for note in json.loads(unit.attrs["notes"]))
+
+
+def test_a_sweep_steers_each_layer_by_its_own_vector_on_validation_inputs(model, tmp_path):
+    spec = sweep_spec(tiny_spec(model, limit=40, split_percent=[40, 30, 30]), "all")
+    run_build(spec, tmp_path / "sweep")
+    cache = CacheReader(tmp_path / "sweep")
+    assert cache.kind == "sweep"
+    unit = cache["likes-rain"]
+    assert unit.coords["vector"].tolist() == ["base@0", "base@1", "base@2"]
+    assert unit.read("vector_layer").ravel().tolist() == [0, 1, 2]
+    assert set(unit.read("input_split")) == {"val"}
+    one = tmp_path / "one"
+    content_ = spec.model_dump(mode="json") | {"sweep": [], "layers": [1], "split_percent": [40, 0, 60]}
+    run_build(parse_spec(content_), one)
+    np.testing.assert_array_equal(
+        CacheReader(one)["likes-rain"].read("direction", vector="base"), unit.read("direction", vector="base@1")
+    )
+
+
+@pytest.mark.parametrize("score", ["logit_diff", "logprob_sum", "logit_sum"])
+def test_a_dry_run_counts_the_tokens_that_a_build_computes(model, tmp_path, score, monkeypatch):
+    from cache_builder.engine import Engine
+
+    spec = tiny_spec(model, datasets=["bundled:demo/likes-rain"], score=score, run={"budget": 100000, "threads": 1})
+    estimate = dry_run(spec, probe=False)
+    counted = []
+    plain = Engine._run
+
+    def counting(self, *arguments, **options):
+        scores = plain(self, *arguments, **options)
+        counted.append(scores.packed)
+        return scores
+
+    session = Session(spec)
+    session.prove()
+    session.builder._trained = None
+    monkeypatch.setattr(Engine, "_run", counting)
+    data = session.builder.build(session.units[0], session.spec_hash)
+    assert estimate.tokens == sum(counted)
+    assert estimate.vectors == len(data.arrays["vector"])
+    written = sum(array.nbytes for array in data.arrays.values() if array.dtype != object)
+    assert estimate.bytes == pytest.approx(written, rel=0.35)
+
+
+@pytest.mark.parametrize("architecture", ["bloom", "mamba"])
+def test_a_model_that_tries_do_not_fit_is_built_on_the_plain_path_and_says_so(tmp_path, architecture):
+    spec = tiny_spec(write_model(tmp_path / "m", architecture), datasets=["bundled:demo/likes-rain"], controls={})
+    notices = []
+    report = run_build(spec, tmp_path / "cache", notice=notices.append)
+    assert "plain path" in report.parity
+    assert any("plain path" in text for text in notices)
+    unit = CacheReader(tmp_path / "cache")["likes-rain"]
+    assert unit.sidecar["run"]["parity"]["path"] == "plain"
+    assert all(check.ok for check in verify(tmp_path / "cache"))
+
+
+WRONG = {
+    "layer": ({"layers": [7]}, SpecError, r"layers: layer 7 is not in .*; it has 0-2"),
+    "dataset": ({"datasets": ["likes-rian"]}, Exception, r"'likes-rian' is not known"),
+    "model": ({"model": {"id": "./nowhere"}}, ModelError, r"'\./nowhere': no such directory"),
+    "descriptions": ({"prompt": {}}, SpecError, r"prompt\.descriptions: dataset 'likes-rain' has none"),
+    "record": ({"custom_datasets": {"mine": "missing.jsonl"}, "datasets": ["mine"]}, Exception, r"missing\.jsonl"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_with_a_spec_is_said_before_anything_is_written(model, tmp_path, case):
+    change, error, message = WRONG[case]
+    with pytest.raises(error, match=message):
+        run_build(parse_spec(content(model) | change), tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
