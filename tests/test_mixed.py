@@ -159,6 +159,10 @@ def test_an_input_without_values_is_left_out_and_counted(frame):
     )
     with pytest.raises(InputError, match="no row of the frame is complete"):
         fit_mixed(FORMULA, frame.assign(y=np.nan))
+    with pytest.raises(InputError, match="'y' is not numeric"):
+        fit_mixed(FORMULA, frame.assign(y="high"))
+    with np.errstate(divide="ignore"), pytest.raises(InputError, match="not finite in every row"):
+        fit_mixed("y ~ np.log(lam + 1.5) + (1 | input)", frame)
     with pytest.raises(InputError, match=r"'y' of formula .* infinite"):
         fit_mixed(FORMULA, frame.assign(y=np.inf))
 

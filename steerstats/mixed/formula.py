@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -111,15 +112,21 @@ def build_design(formula: str, frame: pd.DataFrame) -> Design:
     if missing:
         raise InputError(f"column {missing[0]!r} of formula {formula!r} is not in the frame: {list(frame.columns)}")
     kept, n_dropped, lost = _complete_rows(frame, sorted(needed), sorted(grouping), terms, formula)
-    y = kept[response].to_numpy(dtype=float)
+    series = {name: kept[name] for name in needed | grouping}  # a look-up in a frame costs more than the algebra
+    try:
+        y = series[response].to_numpy(dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"response {response!r} is not numeric: {series[response].dtype}") from error
 
     matrices, names = [], []
     for part in parts:
-        matrix, columns = _evaluate(part, kept, formula)
+        matrix, columns = _products(part, series) or _evaluate(part, kept, formula)
+        if not np.isfinite(matrix).all():
+            raise InputError(f"{part} of formula {formula!r} is not finite in every row")
         matrices.append(matrix)
         names.append(columns)
     dropped = aliased_columns(matrices[0])
-    codes, levels = zip(*(_codes(kept, term.group) for term in terms))
+    codes, levels = zip(*(_codes(series, term.group) for term in terms))
     return Design(
         formula=formula,
         y=y,
@@ -205,9 +212,6 @@ def _complete_rows(
 
 def _evaluate(part: Formula, frame: pd.DataFrame, formula: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Model matrix as floats, and its column names with "Intercept" for the constant."""
-    simple = _products(part, frame)
-    if simple:
-        return simple
     if part.required_variables:
         try:
             matrix = part.get_model_matrix(frame, context={}, output="numpy")
@@ -219,14 +223,15 @@ def _evaluate(part: Formula, frame: pd.DataFrame, formula: str) -> tuple[np.ndar
     raise InputError(f"{part} of formula {formula!r} names no column")
 
 
-def _products(part: Formula, frame: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]] | None:
+def _products(part: Formula, frame: Mapping[str, pd.Series]) -> tuple[np.ndarray, tuple[str, ...]] | None:
     """The model matrix where every term is a product of numeric columns: formulaic's answer at a tenth of its cost."""
     columns: dict[str, np.ndarray] = {}
     for name in map(str, part.required_variables):
         if frame[name].dtype.kind not in "fiu":
             return None
         columns[name] = frame[name].to_numpy(dtype=float)
-    matrix, names = np.ones((len(frame), len(part))), []
+    n = len(next(iter(frame.values())))
+    matrix, names = np.ones((n, len(part))), []
     for j, term in enumerate(part):
         factors = [factor.expr for factor in term.factors if factor.expr != "1"]
         if not columns.keys() >= set(factors):
@@ -237,9 +242,9 @@ def _products(part: Formula, frame: pd.DataFrame) -> tuple[np.ndarray, tuple[str
     return matrix, tuple(names)
 
 
-def _codes(frame: pd.DataFrame, group: tuple[str, ...]) -> tuple[np.ndarray, int]:
+def _codes(frame: Mapping[str, pd.Series], group: tuple[str, ...]) -> tuple[np.ndarray, int]:
     """Integer codes of the crossing of columns, in order of appearance; a missing label counts as no group."""
-    codes, levels = np.zeros(len(frame), dtype=np.int64), 1
+    codes, levels = np.zeros(len(frame[group[0]]), dtype=np.int64), 1
     for name in group:
         more, uniques = pd.factorize(frame[name])
         joint = np.where((codes < 0) | (more < 0), -1, codes * len(uniques) + more)
