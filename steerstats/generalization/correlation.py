@@ -228,6 +228,10 @@ def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: in
             if np.isfinite(noise).all():
                 known = draw_correlations(x, y, *noise, rng=rng, n_resamples=n_resamples)
                 fixed = tuple(float(np.clip(limit[0], -1, 1)) for limit in quantile_pair(known[:, None], level))
+                if not fixed[0] <= rho <= fixed[1]:
+                    warnings.append(
+                        f"{name}: noise pulls the observed correlation out of the interval for its true value"
+                    )
             if np.isnan(draws).any():
                 warnings.append(
                     f"{name}: {int(np.isnan(draws).sum())} resamples without a correlation widen the interval"

@@ -261,6 +261,10 @@ def _rows(cells: Cells, above, below, rng, method: str, level: float, n_resample
             low, high = interval(
                 resample([SumRatio(numerator, denominator)], rng=rng, n_resamples=n_resamples)[0], method, level
             )
+    # A vector relative to itself is 1 by definition, whatever its denominator.
+    same = (above == below) & (n > 1)
+    low, high, shape = np.where(same, 1.0, low), np.where(same, 1.0, high), np.where(same, "bounded", shape)
+    rays = [np.where(same, np.nan, ray) for ray in rays]
     return out | {"ci_low": low, "ci_high": high, "shape": shape, "excluded_low": rays[0], "excluded_high": rays[1]}
 
 

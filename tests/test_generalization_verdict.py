@@ -1,0 +1,86 @@
+"""Verdicts against published values, and where steering broke the answer format."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from steerstats.errors import InputError
+from steerstats.generalization import answer_mass, verdict
+from steerstats.generalization.verdict import MUST_MATCH
+from steerstats.results import Estimate
+
+ALL = dict.fromkeys(MUST_MATCH, True)
+
+
+def estimate(low: float, high: float) -> Estimate:
+    return Estimate(name="rho", estimate=(low + high) / 2, ci_low=low, ci_high=high, n=40, method="test")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "found"),
+    [
+        (0.85, 0.93, "consistent"),
+        (0.79, 0.99, "consistent"),  # exactly the margin
+        (0.60, 0.95, "cannot say"),  # contains the published value, and much else
+        (0.78, 0.93, "cannot say"),
+        (0.50, 0.78, "inconsistent"),
+        (0.995, 0.999, "inconsistent"),
+        (np.nan, np.nan, "cannot say"),
+        (-np.inf, np.inf, "cannot say"),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval_on_one_side_of_the_margin(low, high, found):
+    assert verdict("rho", 0.89, estimate(low, high), margin=0.1, matches=ALL).verdict == found
+
+
+@pytest.mark.parametrize("condition", MUST_MATCH)
+def test_one_condition_that_differs_makes_it_not_comparable(condition):
+    found = verdict("rho", 0.89, estimate(0.85, 0.93), margin=0.1, matches=ALL | {condition: False})
+    assert (found.verdict, found.differs_in) == ("not comparable", (condition,))
+    unsaid = {name: True for name in MUST_MATCH if name != condition}
+    assert verdict("rho", 0.89, estimate(0.85, 0.93), margin=0.1, matches=unsaid).verdict == "not comparable"
+
+
+def test_a_margin_has_to_be_stated():
+    with pytest.raises(InputError, match="margin is 0"):
+        verdict("rho", 0.89, estimate(0.85, 0.93), margin=0, matches=ALL)
+    with pytest.raises(InputError, match="names colour"):
+        verdict("rho", 0.89, estimate(0.85, 0.93), margin=0.1, matches=ALL | {"colour": True})
+
+
+def logits(mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Answer logits and log-sum-exp, (m, 2, n) and (m, n), whose answers hold the given mass."""
+    offset = np.random.default_rng(0).normal(20, 5, mass.shape)
+    return np.log(np.stack([0.3 * mass, 0.7 * mass], axis=1)) + offset[:, None], offset
+
+
+def test_mass_is_recovered_and_its_collapse_flagged():
+    mass = np.array([[0.95, 0.9, 0.99], [0.9, 0.8, 0.7], [0.3, 0.6, 0.1]])
+    answer, total = logits(mass)
+    found = answer_mass(
+        {"d": answer, "fine": answer[:2][[0, 1, 1]]}, {"d": total, "fine": total[[0, 1, 1]]}, [0, 1, 1.5]
+    )
+    np.testing.assert_allclose(found.mean[0], mass.mean(axis=1))
+    assert found.collapsed.tolist() == [[False, False, True], [False, False, False]]
+    np.testing.assert_allclose(found.share_low[0], [0, 0, 2 / 3])
+    assert len(found.warnings) == 1
+    assert "d: the answers hold less than 0.5 of the probability at multiplier 1.5" in found.warnings[0]
+    known = stats.ttest_1samp(mass[1], 0).confidence_interval()
+    np.testing.assert_allclose([found.ci_low[0, 1], found.ci_high[0, 1]], [known.low, min(known.high, 1)])
+
+
+def test_an_input_without_logits_is_left_out_at_every_multiplier():
+    answer, total = logits(np.full((2, 5), 0.9))
+    answer[1, 0, 2] = np.nan
+    found = answer_mass({"d": answer}, {"d": total}, [0, 1])
+    assert (found.n[0], found.n_excluded[0]) == (4, 1)
+
+
+def test_a_log_sum_exp_of_something_else_is_refused():
+    answer, total = logits(np.full((2, 5), 0.9))
+    with pytest.raises(InputError, match="logsumexp is not theirs"):
+        answer_mass({"d": answer}, {"d": total - 1}, [0, 1])
+    with pytest.raises(InputError, match=r"\(3, 2, n_inputs\)"):
+        answer_mass({"d": answer}, {"d": total}, [0, 1, 2])
