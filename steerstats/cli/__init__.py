@@ -25,14 +25,19 @@ for family in (build, caches, analyse):
     family.register(app)
 
 
-@app.callback()
-def root(version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True)) -> None:
-    """Statistics on steering vectors, from cached activations."""
-    if version:
-        from importlib.metadata import version as installed
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
 
-        typer.echo(f"steerstats {installed('steerstats')}")
+        typer.echo(f"steerstats {version('steerstats')}")
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    _: bool = typer.Option(False, "--version", help="Print the version and stop.", callback=_version, is_eager=True),
+) -> None:
+    """Statistics on steering vectors, from cached activations."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,0 +1,128 @@
+"""The command line on caches: what it prints, and one line with exit code 2 for every mistake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from test_cache import edit, make_cache
+
+from steerstats.cache.table import example_rows
+from steerstats.cli import main
+
+
+@pytest.fixture
+def run(capsys):
+    def command(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return command
+
+
+def test_inspect_shows_units_and_what_is_missing(run, tmp_path):
+    make_cache(tmp_path / "c", ("openness", "narcissism"), write=("openness",))
+    code, out, _ = run("inspect", tmp_path / "c", "--unit", "openness")
+    assert code == 0
+    assert "units: 1 of 2, 1 missing" in out
+    assert "narcissism: missing" in out
+    assert "propensity (setting_eval 5 x vector 6 x multiplier 3 x input 6)" in " ".join(out.replace("│", " ").split())
+
+
+def test_verify_fails_with_code_1_and_says_what(run, tmp_path):
+    make_cache(tmp_path / "c")
+    assert run("verify", tmp_path / "c")[0] == 0
+    edit(tmp_path / "c", lambda root: root["propensity"].__setitem__((0, 0, 0, 0), 9.0))
+    code, out, _ = run("verify", tmp_path / "c")
+    assert code == 1
+    assert "FAILED openness: file hash" in out
+
+
+def test_pack_then_inspect(run, tmp_path):
+    make_cache(tmp_path / "c")
+    assert run("pack", tmp_path / "c", tmp_path / "c.h5", "--no-activations")[0] == 0
+    code, out, _ = run("inspect", tmp_path / "c.h5")
+    assert code == 0
+    assert "packed file" in out
+    assert "activations" not in out
+
+
+def test_import_makes_a_cache_and_says_what_to_do_next(run, tmp_path):
+    pd.DataFrame(list(example_rows())).to_csv(tmp_path / "t.csv", index=False)
+    code, out, _ = run("import", tmp_path / "t.csv", "-o", tmp_path / "c", "--model", "mine")
+    assert code == 0
+    assert "steerstats report" in out
+    assert run("verify", tmp_path / "c")[0] == 0
+
+
+def mistakes(tmp_path):
+    make_cache(tmp_path / "good")
+    make_cache(tmp_path / "old")
+    edit(tmp_path / "old", lambda root: root.attrs.__setitem__("version", 99))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.csv").write_text("dataset,input\nx,y\n")
+    (tmp_path / "junk.h5").write_bytes(b"junk")
+    return {
+        "no such cache": (["inspect", tmp_path / "nowhere"], "nowhere"),
+        "no manifest": (["inspect", tmp_path / "empty"], "is not a cache: it has no manifest.json"),
+        "not hdf5": (["inspect", tmp_path / "junk.h5"], "cannot be opened as HDF5"),
+        "version": (["inspect", tmp_path / "old"], "schema version 99 cannot be read; this steerstats reads 1"),
+        "unit": (["inspect", tmp_path / "good", "--unit", "x"], "dataset 'x' is not in this cache; it has openness"),
+        "table": (["import", tmp_path / "bad.csv", "-o", tmp_path / "new"], "column 'setting_train' is missing"),
+        "no table": (["import", tmp_path / "no.csv", "-o", tmp_path / "new"], "no such file"),
+        "taken": (["pack", tmp_path / "good", tmp_path / "junk.h5"], "junk.h5 exists"),
+        "report": (["report", tmp_path / "nowhere", "-o", tmp_path / "new"], "nowhere"),
+        "fit": (["fit", tmp_path / "old", "-o", tmp_path / "new"], "schema version 99"),
+    }
+
+
+CASES = ("no such cache", "no manifest", "not hdf5", "version", "unit", "table", "no table", "taken", "report", "fit")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, case):
+    arguments, message = mistakes(tmp_path)[case]
+    code, out, errors = run(*arguments)
+    assert code == 2
+    assert errors.count("\n") == 1, errors
+    assert errors.startswith("error: ")
+    assert message in errors
+    assert "Traceback" not in out + errors
+    assert not (tmp_path / "new").exists()
+
+
+def test_debug_shows_the_traceback(run, tmp_path):
+    code, _, errors = run("inspect", tmp_path / "nowhere", "--debug")
+    assert code == 2
+    assert "Traceback" in errors
+
+
+def test_markup_in_a_name_is_shown_and_not_interpreted(run, tmp_path):
+    code, _, errors = run("inspect", tmp_path / "[red]x[")
+    assert code == 2
+    assert "[red]x[" in errors
+
+
+def test_the_analysis_half_starts_without_torch(tmp_path):
+    make_cache(tmp_path / "c")
+    script = (
+        "import sys; sys.modules['torch'] = None; sys.modules['transformers'] = None; "
+        "from steerstats.cli import main; main(sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "inspect", str(tmp_path / "c")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-c", script, "build", "demo"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "building a cache needs torch, which is not installed: pip install 'steerstats[build]'" in done.stderr
+
+
+def test_version_is_the_installed_one(run):
+    from importlib.metadata import version
+
+    assert run("--version")[1].strip() == f"steerstats {version('steerstats')}"
