@@ -29,7 +29,7 @@ from cache_builder.engine import Engine, Steering, count_nodes
 DATASETS = ("narcissism", "power-seeking-inclination", "truthfulqa")
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 BATCH_SIZES = (1, 2, 4, 8, 16)
-LAYERS, HIDDEN, VOCABULARY = 8, 512, 4096
+LAYERS, HIDDEN, VOCABULARY = 8, 512, 2048
 RESULTS = Path(__file__).parent / "results" / "engine.json"
 
 

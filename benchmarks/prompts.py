@@ -36,19 +36,20 @@ def render(text: str, setting: str = "base") -> str:
     return f"[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST]"
 
 
-def real_examples(names: Sequence[str], n: int, settings: Sequence[str] = ("base",), vocabulary: int = 4096):
+def real_examples(names: Sequence[str], n: int, settings: Sequence[str] = ("base",), vocabulary: int = 2048):
     """Examples of each dataset, n pairs from its middle in each setting.
 
     Returns
     -------
     dict of str to list of Example
     """
-    chosen = {}
+    chosen, texts = {}, []
     for name in names:
         pairs = load_dataset(name, data_dir=data_dir()).pairs
+        texts += [render(pair.text) for pair in pairs[::3]]
         start = max(0, (len(pairs) - n) // 2)
         chosen[name] = [(render(p.text, s), p.positive, p.negative) for s in settings for p in pairs[start : start + n]]
-    tokenizer = train_tokenizer([prompt for rows in chosen.values() for prompt, _, _ in rows], vocabulary)
+    tokenizer = train_tokenizer(texts, vocabulary)
     return {
         name: [Example.of_pair(pair) for pair in encode_pairs(tokenizer, *zip(*rows))] for name, rows in chosen.items()
     }

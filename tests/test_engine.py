@@ -8,7 +8,7 @@ import slow_steering
 import torch
 from tiny_models import ARCHITECTURES, PLAIN_ARCHITECTURES, WINDOW, random_examples, random_steering, tiny_model
 
-from cache_builder.engine import OPERATORS, SCOPES, Engine, Example, Steering, count_nodes
+from cache_builder.engine import OPERATORS, SCOPES, Engine, Example, Steering, attention, count_nodes
 from steerstats.errors import InputError, ModelError
 
 TOLERANCE = 1e-4
@@ -128,6 +128,50 @@ def test_batch_composition_and_row_packing_do_not_matter(name):
     assert np.abs(alone.logits[0] - results[0].logits[2]).max() < 1e-5
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("scope", ["last_prompt", "all"])
+def test_attention_in_blocks_equals_the_dense_mask(name, scope, monkeypatch):
+    rng = np.random.default_rng(24)
+    model, examples, steering = tiny_model(name), random_examples(rng, 6), random_steering(rng, scope=scope)
+    dense = Engine(model, path="trie", budget=150)
+    dense.forward.attention = "dense"
+    blocked = Engine(model, path="trie", budget=150)
+    assert blocked.forward.attention == ("dense" if name == "gemma2" else "blocked")
+    monkeypatch.setattr(attention, "BLOCK", {"cpu": 8})
+    blocked.forward.always_block = True
+    calls = []
+    attend = attention.BlockPlan.attend
+    monkeypatch.setattr(attention.BlockPlan, "attend", lambda *a: calls.append(1) or attend(*a))
+    apart = blocked.run(examples, steering).logits - dense.run(examples, steering).logits
+    assert np.abs(apart).max() < 1e-5
+    assert bool(calls) == (name != "gemma2")
+
+
+def test_blocks_are_used_where_they_save_and_the_proof_always_tries_them(monkeypatch):
+    rng = np.random.default_rng(25)
+    model, examples, steering = tiny_model("llama"), random_examples(rng, 6), random_steering(rng)
+    calls = []
+    attend = attention.BlockPlan.attend
+    monkeypatch.setattr(attention.BlockPlan, "attend", lambda *a: calls.append(1) or attend(*a))
+    engine = Engine(model, path="trie", budget=2000)
+    engine.run(examples, steering)
+    assert not calls
+    assert engine.prove(examples, steering).mask == "blocked"
+    assert calls
+    calls.clear()
+    engine.run(random_examples(rng, 40), steering)
+    assert calls
+
+
+def test_blocks_that_fail_the_proof_leave_the_trie_with_a_dense_mask(monkeypatch):
+    rng = np.random.default_rng(26)
+    engine = Engine(tiny_model("llama"))
+    monkeypatch.setattr(attention.BlockPlan, "attend", lambda self, query, key, value, scale: query)
+    parity = engine.prove(random_examples(rng), random_steering(rng))
+    assert parity.passed
+    assert parity.mask == engine.forward.attention == "dense"
+
+
 def test_the_same_budget_gives_the_same_bits():
     rng = np.random.default_rng(8)
     model, examples, steering = tiny_model("llama"), random_examples(rng, 6), random_steering(rng)
@@ -170,19 +214,9 @@ def test_activations_are_the_block_outputs_at_the_tokens_asked_for(name, path):
     alone = Engine(model, path=path).read_activations(examples, layers)
     for i, example in enumerate(examples):
         for r, (option, start, stop) in enumerate(example.reads):
-            captured = {}
-            handles = [
-                block.register_forward_hook(
-                    lambda m, a, out, k=k: captured.update({k: out[0] if isinstance(out, tuple) else out})
-                )
-                for k, block in enumerate(slow_steering.blocks(model))
-            ]
-            with torch.inference_mode():
-                model(input_ids=torch.tensor(example.options[option])[None])
-            for handle in handles:
-                handle.remove()
+            outputs = slow_steering.block_outputs(model, example.options[option])
             for column, layer in enumerate(layers):
-                expected = captured[layer].reshape(-1, 32)[start:stop].mean(0).numpy()
+                expected = outputs[layer][start:stop].mean(0)
                 assert np.abs(together.activations[i, r, column] - expected).max() < TOLERANCE
                 assert np.abs(alone[i, r, column] - expected).max() < TOLERANCE
 
@@ -314,12 +348,12 @@ def test_nothing_stays_hooked_into_the_model():
     rng = np.random.default_rng(20)
     model, examples = tiny_model("llama"), random_examples(rng, 2)
     before = model(input_ids=torch.tensor(examples[0].options[0])[None]).logits
-    attention = model.config._attn_implementation
+    implementation = model.config._attn_implementation
     Engine(model).run(examples, random_steering(rng), read_layers=(0, 1))
     assert torch.equal(model(input_ids=torch.tensor(examples[0].options[0])[None]).logits, before)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert "forward" not in vars(model.lm_head)
-    assert model.config._attn_implementation == attention
+    assert model.config._attn_implementation == implementation
 
 
 def test_low_precision_is_held_to_the_models_own_noise():
@@ -338,7 +372,7 @@ def test_low_precision_is_held_to_the_models_own_noise():
 def test_a_wrong_mask_fails_the_proof(monkeypatch):
     rng = np.random.default_rng(22)
     engine = Engine(tiny_model("llama"))
-    monkeypatch.setattr(engine.forward, "_mask", lambda layout: torch.ones(layout.token.shape, dtype=torch.long))
+    monkeypatch.setattr(engine.forward, "_mask", lambda layout, stack: torch.ones(layout.token.shape, dtype=torch.long))
     parity = engine.prove(random_examples(rng), random_steering(rng))
     assert engine.path == parity.path == "plain"
     assert parity.difference > parity.tolerance

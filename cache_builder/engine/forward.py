@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cache_builder.engine.attention import FULL, WINDOW, BlockedAttention, marker, plan_blocks, worthwhile
 from cache_builder.engine.operators import LayerTable
 from cache_builder.engine.plan import Layout
 from steerstats.errors import ModelError
@@ -32,9 +33,10 @@ class Forward:
     ----------
     model : transformers.PreTrainedModel
         Any decoder with a language-model head; it is put into evaluation mode, never changed otherwise.
-    flex : bool
-        Use FlexAttention with the interval as block mask instead of a dense mask. The model has to be loaded
-        with `attn_implementation="flex_attention"`.
+    attention : str
+        How a trie row is masked: "dense" (boolean row x row mask), "blocked" (where the model uses SDPA; dense for
+        rows in which it saves little; see `attention`), or "flex" (FlexAttention with the interval as block mask;
+        the model has to be loaded with `attn_implementation="flex_attention"`).
 
     Raises
     ------
@@ -42,9 +44,10 @@ class Forward:
         If the decoder blocks or the head cannot be found.
     """
 
-    def __init__(self, model: nn.Module, *, flex: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, attention: str = "dense") -> None:
         self.model = model.eval()
-        self.flex = flex
+        self.attention = attention
+        self.always_block = False
         self.config = model.config.get_text_config()
         self.layers = decoder_blocks(model)
         self.head = model.get_output_embeddings()
@@ -69,7 +72,7 @@ class Forward:
             stack.enter_context(self._unembedding(self._tensor(wanted)))
             output = self.model(
                 input_ids=self._tensor(layout.token),
-                attention_mask=self._mask(layout),
+                attention_mask=self._mask(layout, stack),
                 use_cache=False,
                 **arguments,
             )
@@ -97,23 +100,25 @@ class Forward:
             return tensor.to(self.device)
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
-    def _mask(self, layout: Layout) -> torch.Tensor | dict[str, torch.Tensor]:
+    def _mask(self, layout: Layout, stack: ExitStack) -> torch.Tensor | dict[str, torch.Tensor]:
+        """The mask argument of the model: one tensor, or one for each kind of layer."""
         if not layout.is_trie:
             return self._tensor((layout.depth < layout.lengths[:, None]).astype(np.int64))
-        end, depth = self._tensor(layout.end), self._tensor(layout.depth)
-        if self.flex:
-            from cache_builder.engine.flex import block_mask as build
-        else:
-            build = self._dense_mask
         window = getattr(self.config, "sliding_window", None)
         kinds = set(getattr(self.config, "layer_types", None) or ())
-        if kinds > {"sliding_attention"} and window is not None:
-            return {
-                "full_attention": build(end, depth, None),
-                "sliding_attention": build(end, depth, window),
-            }
-        everywhere = kinds == {"sliding_attention"} or not kinds
-        return build(end, depth, window if everywhere else None)
+        mixed = window is not None and kinds > {"sliding_attention"}
+        windows = (None, window) if mixed else (window if kinds <= {"sliding_attention"} else None,)
+        if self.attention == "blocked" and (self.always_block or worthwhile(layout, self.device)):
+            plans = {kind: plan_blocks(layout, self.device, w) for kind, w in zip((FULL, WINDOW), windows)}
+            stack.enter_context(BlockedAttention(plans))
+            masks = [marker(kind, self.device) for kind in plans]
+        else:
+            build = self._dense_mask
+            if self.attention == "flex":
+                from cache_builder.engine.flex import block_mask as build
+            end, depth = self._tensor(layout.end), self._tensor(layout.depth)
+            masks = [build(end, depth, w) for w in windows]
+        return dict(zip(("full_attention", "sliding_attention"), masks)) if mixed else masks[0]
 
     def _dense_mask(self, end: torch.Tensor, depth: torch.Tensor, window: int | None) -> torch.Tensor:
         position = torch.arange(end.shape[-1], device=end.device)

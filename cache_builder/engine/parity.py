@@ -45,7 +45,8 @@ class Parity:
         Largest relative difference |a - b| / |b| of activations, middle and last layer.
     n_examples, n_codes, longest : int
         Examples and steering codes compared, and the tokens of the longest example.
-    dtype, attention, reason : str
+    dtype, attention, mask, reason : str
+        `attention` is the model's implementation; `mask` is how trie rows are masked (blocked, dense, flex);
         `reason` says why the trie path was refused, and is empty otherwise.
     """
 
@@ -61,6 +62,7 @@ class Parity:
     longest: int
     dtype: str
     attention: str
+    mask: str
     reason: str = ""
 
     def to_dict(self) -> dict[str, object]:
@@ -98,6 +100,7 @@ def compare_paths(engine: Engine, examples: Sequence[Example], steering: Steerin
         rounding = largest * torch.finfo(engine.forward.dtype).eps
         tolerance = max(LOW_PRECISION_FACTOR * plain_difference, rounding)
     reason, difference, activation = "", float("nan"), float("nan")
+    engine.forward.always_block = True
     try:
         trie = engine._run(chosen, steering, wanted, layers, path="trie", codes=codes)
         difference, activation = _difference(trie, single, codes)
@@ -108,6 +111,8 @@ def compare_paths(engine: Engine, examples: Sequence[Example], steering: Steerin
             reason = f"its activations differ by {activation:.1e} of their norm"
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError) as error:
         reason = f"it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    finally:
+        engine.forward.always_block = False
     return Parity(
         path="plain" if reason else "trie",
         passed=not reason,
@@ -121,6 +126,7 @@ def compare_paths(engine: Engine, examples: Sequence[Example], steering: Steerin
         longest=max(len(ids) for example in chosen for ids in example.options),
         dtype=str(engine.forward.dtype).removeprefix("torch."),
         attention=str(getattr(engine.forward.config, "_attn_implementation", "")),
+        mask=engine.forward.attention,
         reason=reason,
     )
 

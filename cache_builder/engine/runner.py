@@ -22,7 +22,7 @@ from cache_builder.engine.requests import Example, Scores, Steering, check_examp
 from cache_builder.packing import Row, pack
 from steerstats.errors import InputError, ModelError
 
-DEFAULT_BUDGET = {"cuda": 4096}
+DEFAULT_BUDGET = {"cuda": 4096, "cpu": 1024}
 SMALLEST_BUDGET = 16
 
 
@@ -34,12 +34,12 @@ class Engine:
     model : transformers.PreTrainedModel
         Left as it is; hooks are attached for the length of a forward pass.
     budget : int, optional
-        Wanted tokens per row; `tune` measures the best. Default: 4096 on CUDA, 512 elsewhere.
+        Wanted tokens per row; `tune` measures the best. Default: 4096 on CUDA, 1024 elsewhere.
     path : str
         "auto" (the trie path if `prove` finds it exact, which happens at the first run if not before), "trie"
         or "plain".
     flex : bool
-        CUDA FlexAttention instead of a dense mask; see `Forward`.
+        CUDA FlexAttention for trie rows; see `Forward`.
 
     Attributes
     ----------
@@ -58,8 +58,8 @@ class Engine:
     ) -> None:
         if path not in ("auto", "trie", "plain"):
             raise InputError(f"path {path!r} is not one of auto, trie, plain")
-        self.forward = Forward(model, flex=flex)
-        self.budget = budget or DEFAULT_BUDGET.get(self.forward.device.type, 512)
+        self.forward = Forward(model, attention="flex" if flex else _best_attention(model))
+        self.budget = budget or DEFAULT_BUDGET.get(self.forward.device.type, 1024)
         if self.budget < SMALLEST_BUDGET:
             raise InputError(f"token budget {budget} is below the smallest that is useful, {SMALLEST_BUDGET}")
         self.ceiling: int | None = None
@@ -143,6 +143,9 @@ class Engine:
         """
         self._check(examples, steering, (), False)
         self.parity = compare_paths(self, examples, steering, n)
+        if not self.parity.passed and self.forward.attention != "dense":
+            self.forward.attention = "dense"
+            self.parity = compare_paths(self, examples, steering, n)
         if self.path == "auto" or not self.parity.passed:
             self.path = self.parity.path
         return self.parity
@@ -160,7 +163,7 @@ class Engine:
         from time import perf_counter
 
         cuda = self.forward.device.type == "cuda"
-        budgets = budgets or ((2048, 4096, 8192) if cuda else (256, 512, 1024))
+        budgets = budgets or ((2048, 4096, 8192, 16384) if cuda else (512, 1024, 2048))
         step = max(1, len(examples) // n)
         # Neighbours share prefixes, so that the sample is a run of examples rather than every k-th one.
         start = (len(examples) - min(n, len(examples))) // 2 if step > 1 else 0
@@ -238,7 +241,7 @@ class Engine:
 
     @property
     def _round_to(self) -> int:
-        return 128 if self.forward.flex else 1
+        return 128 if self.forward.attention == "flex" else 1
 
     def _smaller(self, demand, row: Row, as_trie: bool) -> list[Row]:
         rows = pack(
@@ -278,6 +281,13 @@ def count_nodes(examples: Sequence[Example], steering: Steering | None, *, compl
     wanted = Wanted(completions=completions)
     row = Row(np.arange(len(examples)), np.arange(1, steering.n_codes if steering else 1), True, 0)
     return int(lay_out(examples, steering, row, wanted, as_trie=True).lengths.sum())
+
+
+def _best_attention(model: torch.nn.Module) -> str:
+    """Blocked where the model calls SDPA; a model over several devices keeps its masks where they are."""
+    places = {parameter.device for parameter in model.parameters()}
+    attention = getattr(model.config.get_text_config(), "_attn_implementation", None)
+    return "blocked" if attention == "sdpa" and len(places) == 1 else "dense"
 
 
 def _out_of_memory(error: BaseException) -> bool:

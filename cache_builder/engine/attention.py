@@ -1,0 +1,121 @@
+"""Attention over a trie in blocks: each block of queries sees only the keys that any of them may see.
+
+In depth-first order the keys of queries a..b-1 are the ancestors of node a and the nodes a..b-1 themselves. So the
+keys of every block are gathered, and one batched call computes all blocks: the cost of a query is its depth plus
+the block, whatever the length of the row, and no mask of row x row is ever made. The model calls the attention
+that it always calls; the mask it passes on is a marker, and only calls with that marker are taken over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+
+from cache_builder.engine.plan import Layout
+
+BLOCK = {"cuda": 128}
+FULL, WINDOW = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """Keys and mask of every block of queries.
+
+    Parameters
+    ----------
+    size : int
+        Queries per block.
+    key : int64 tensor (n_blocks * longest,)
+        Gathered key positions, padded with 0.
+    mask : bool tensor (n_blocks, 1, size, longest)
+    """
+
+    size: int
+    key: torch.Tensor
+    mask: torch.Tensor
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
+        """What masked attention over the whole row gives; tensors (1, n_heads, row, head_size)."""
+        length, blocks = query.shape[2], self.mask.shape[0]
+        queries = pad(query, (0, 0, 0, blocks * self.size - length))
+        queries = queries.view(query.shape[1], blocks, self.size, -1).transpose(0, 1)
+        place = self.key.to(key.device)
+        gathered = [
+            tensor[0].index_select(1, place).view(tensor.shape[1], blocks, -1, tensor.shape[-1]).transpose(0, 1)
+            for tensor in (key, value)
+        ]
+        out = scaled_dot_product_attention(queries, *gathered, attn_mask=self.mask.to(key.device), scale=scale)
+        return out.transpose(0, 1).reshape(1, query.shape[1], blocks * self.size, -1)[:, :, :length]
+
+
+class BlockedAttention(TorchFunctionMode):
+    """While active, attention calls that carry a marker mask are computed by the plan of that marker."""
+
+    def __init__(self, plans: dict[int, BlockPlan]) -> None:
+        super().__init__()
+        self.plans = plans
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is scaled_dot_product_attention:
+            mask = kwargs.get("attn_mask", args[3] if len(args) > 3 else None)
+            if mask is not None and mask.shape[:-1] == (1, 1, 1) and mask.shape[-1] in self.plans:
+                query, key, value = (kwargs.get(name, args[i] if i < len(args) else None) for i, name in _ARGUMENTS)
+                if kwargs.get("enable_gqa") and query.shape[1] != key.shape[1]:
+                    repeats = query.shape[1] // key.shape[1]
+                    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+                return self.plans[mask.shape[-1]].attend(query, key, value, kwargs.get("scale"))
+        return func(*args, **kwargs)
+
+
+_ARGUMENTS = ((0, "query"), (1, "key"), (2, "value"))
+
+
+def worthwhile(layout: Layout, device: torch.device) -> bool:
+    """Whether blocks save at least half of the row's query-key pairs."""
+    length = layout.token.shape[1]
+    block = BLOCK.get(device.type, 64)
+    return len(layout.token) == 1 and 2 * (int(layout.depth.max()) + block) <= length
+
+
+def plan_blocks(layout: Layout, device: torch.device, window: int | None = None) -> BlockPlan:
+    """The plan of one trie row.
+
+    Parameters
+    ----------
+    layout : Layout
+        A single line.
+    device : torch.device
+    window : int, optional
+        Sliding window of the layers it is for.
+    """
+    size = BLOCK.get(device.type, 64)
+    end, depth = layout.end[0], layout.depth[0]
+    length = len(end)
+    starts = np.arange(0, length, size)
+    own = np.arange(length)
+    # Proper ancestors of a block's first node: earlier nodes whose subtree reaches past it.
+    above = [np.flatnonzero(end[:a] > a) for a in starts]
+    longest = max(map(len, above)) + size
+    key = np.zeros((len(starts), longest), dtype=np.int64)
+    real = np.zeros(key.shape, dtype=bool)
+    for line, (a, ancestors) in enumerate(zip(starts, above)):
+        keys = np.concatenate([ancestors, own[a : a + size]])
+        key[line, : len(keys)], real[line, : len(keys)] = keys, True
+    query = starts[:, None] + np.arange(size)
+    mask = real[:, None] & (key[:, None] <= query[..., None]) & (query[..., None] < end[key][:, None])
+    if window is not None:
+        mask &= depth[np.minimum(query, length - 1)][..., None] - depth[key][:, None] < window
+    # Queries past the row are thrown away; they only have to see something.
+    mask[query >= length, 0] = True
+    place = torch.from_numpy(key.reshape(-1)).to(device)
+    return BlockPlan(size, place, torch.from_numpy(mask[:, None]).to(device))
+
+
+def marker(kind: int, device: torch.device) -> torch.Tensor:
+    """The mask that a model passes on to its attention; its last extent tells which plan is meant."""
+    return torch.ones(1, 1, 1, kind, dtype=torch.bool, device=device)
