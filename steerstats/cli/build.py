@@ -10,7 +10,7 @@ import typer
 from rich.progress import Progress
 
 from steerstats.cli.console import notice, out, progress_bar, say
-from steerstats.errors import require
+from steerstats.errors import InputError, require
 
 Source = Annotated[str, typer.Argument(help="A TOML spec, or a preset: demo, tan2024.", show_default=False)]
 Overrides = Annotated[
@@ -66,13 +66,13 @@ def sweep(
     data_dir: DataDir = None,
 ) -> None:
     """Score every layer on the validation split, and name the best one with its uncertainty."""
-    from steerstats.sweeps import choose_layer
+    from steerstats.sweeps import choose_sweep_layer
 
     spec = _load(source, overrides, data_dir)
     from cache_builder.build import sweep_spec
 
     root = _build(sweep_spec(spec, layers), target, "local", None, None)
-    say(choose_layer(root).summary())
+    say(choose_sweep_layer(root).summary())
 
 
 def demo(
@@ -97,19 +97,27 @@ def export(
     dataset: Annotated[str, typer.Argument(help="Whose vector.", show_default=False)],
     target: Annotated[Path, typer.Argument(help="File to write: .safetensors or .gguf.", show_default=False)],
     vector: Annotated[str, typer.Option(help="Label of the vector.")] = "base",
+    architecture: Annotated[str, typer.Option(help="GGUF: the model's type, as llama.cpp names it.")] = "llama",
 ) -> None:
-    """Write one steering vector for use elsewhere."""
-    from cache_builder.interop import export_vector
+    """Write one steering vector for use elsewhere: safetensors, or a GGUF control vector for llama.cpp."""
     from steerstats.cache import CacheReader
 
+    if target.suffix not in (".safetensors", ".gguf"):
+        raise InputError(f"{target}: {target.suffix or 'no ending'} is not written; give .safetensors or .gguf")
+    require("safetensors", "build", "exporting a vector")
+    from cache_builder.interop import save_gguf, save_vector
+
     unit = CacheReader(cache)[dataset]
-    written = export_vector(
-        target,
-        direction=unit.read("direction", vector=vector),
-        layers=unit.read("vector_layer", vector=vector),
-        metadata={"model": str(unit.attrs.get("model")), "dataset": dataset, "vector": vector},
-    )
-    say(f"{written}: vector {vector} of {dataset}")
+    layers, slots = unit.read("vector_layer", vector=vector), unit.read("direction", vector=vector)
+    by_layer = {int(layer): direction for layer, direction in zip(layers, slots)}
+    model = str(unit.attrs.get("model"))
+    if target.suffix == ".gguf":
+        save_gguf(target, by_layer, architecture)
+    else:
+        save_vector(
+            target, by_layer, model=model, dataset=dataset, vector=vector, spec_hash=str(unit.attrs["spec_hash"])
+        )
+    say(f"{target}: vector {vector} of {dataset}, layer {', '.join(map(str, by_layer))} of {model}")
 
 
 def _load(source: str, overrides: list[str] | None, data_dir: Path | None):

@@ -1,0 +1,190 @@
+"""Which layer to steer: the best one of a sweep, by a stated rule, with how sure that is.
+
+The rule is the highest mean steerability over datasets (each dataset counts once) on validation inputs. The highest
+of many noisy means is too high on average, so the choice carries the share of resamples that agree with it, and the
+layers that the data cannot tell from it; its size has to be judged on the test split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from steerstats.errors import CacheError, CannotEstimate, InputError
+from steerstats.resampling import collapse, quantile_pair, resampled_sums
+from steerstats.results import Result
+from steerstats.seeds import NamedStreams
+
+RULE = "the layer with the highest mean steerability over datasets, each counting once, on validation inputs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerChoice(Result):
+    """The chosen layer and the profile it was chosen from.
+
+    Parameters
+    ----------
+    layers : ndarray (n_layers,)
+    mean : ndarray (n_layers,)
+        Mean steerability over datasets, nats per unit multiplier.
+    ci_low, ci_high : ndarray (n_layers,)
+        Percentile interval of each mean; inputs are resampled within these datasets.
+    share : ndarray (n_layers,)
+        Share of resamples in which the layer is the best; sums to 1.
+    behind, behind_low, behind_high : ndarray (n_layers,)
+        How far each layer is behind the chosen one, paired by input, with its simultaneous interval (max-|t| over
+        all pairs of layers, so that it holds although the data chose the winner). 0 for the chosen one.
+    chosen : int
+    rivals : tuple of int
+        Layers whose interval of `behind` holds 0: with the chosen one they hold the best layer at the stated level.
+    n_datasets, n_inputs : int
+    """
+
+    layers: np.ndarray
+    mean: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+    share: np.ndarray
+    behind: np.ndarray
+    behind_low: np.ndarray
+    behind_high: np.ndarray
+    chosen: int
+    rivals: tuple[int, ...]
+    n_datasets: int
+    n_inputs: int
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a layer."""
+        names = ["mean", "ci_low", "ci_high", "share", "behind", "behind_low", "behind_high"]
+        frame = pd.DataFrame({"layer": self.layers, **{name: getattr(self, name) for name in names}})
+        return frame.assign(chosen=self.layers == self.chosen, n=self.n_datasets)
+
+    def summary(self) -> str:
+        """The table, then the choice in a sentence."""
+        best = int(np.flatnonzero(self.layers == self.chosen)[0])
+        rivals = f"; not told apart from it: {', '.join(map(str, self.rivals))}" if self.rivals else ""
+        return (
+            f"{Result.summary(self)}\n\nLayer {self.chosen}: {self.mean[best]:.3f} nats per unit multiplier, best in "
+            f"{self.share[best]:.0%} of resamples{rivals}"
+        )
+
+
+def choose_layer(
+    slopes: Mapping[str, np.ndarray],
+    layers: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    questions: Mapping[str, np.ndarray] | None = None,
+    n_resamples: int = 4000,
+    level: float = 0.95,
+) -> LayerChoice:
+    """Choose the layer with the highest mean steerability.
+
+    Parameters
+    ----------
+    slopes : mapping of dataset to ndarray (n_layers, n_inputs)
+        Per-input steerability, nats per unit multiplier.
+    layers : ndarray (n_layers,)
+    rng : numpy.random.Generator
+        One child for each dataset.
+    questions : mapping of dataset to ndarray (n_inputs,), optional
+        Units of resampling, where inputs share them.
+    n_resamples : int
+    level : float
+
+    Returns
+    -------
+    LayerChoice
+
+    Raises
+    ------
+    InputError
+        If shapes disagree or a slope is not finite.
+    CannotEstimate
+        If a dataset has fewer than two questions: its error cannot be estimated.
+    """
+    layers = np.asarray(layers)
+    if not slopes:
+        raise InputError("no dataset to choose a layer on")
+    means, draws, n_inputs = [], [], 0
+    for (name, values), stream in zip(slopes.items(), rng.spawn(len(slopes))):
+        values = np.asarray(values, dtype=float)
+        if values.ndim != 2 or len(values) != len(layers):
+            raise InputError(
+                f"dataset {name}: slopes have shape {values.shape}; they should be ({len(layers)}, inputs)"
+            )
+        if not np.isfinite(values).all():
+            row, column = np.argwhere(~np.isfinite(values))[0]
+            raise InputError(f"dataset {name}: the slope of input {column} at layer {layers[row]} is not finite")
+        sums, sizes = collapse(values, None if questions is None else questions[name])
+        if len(sizes) < 2:
+            raise CannotEstimate(f"dataset {name} has one question; a bootstrap needs two at least")
+        drawn = resampled_sums(np.column_stack([sums.T, sizes]), n_resamples, stream)
+        means.append(values.mean(axis=1))
+        draws.append(drawn[:, :-1] / drawn[:, -1:])
+        n_inputs += values.shape[1]
+    mean, resampled = np.mean(means, axis=0), np.mean(draws, axis=0)
+    best = int(mean.argmax())
+    low, high = quantile_pair(resampled, level)
+    winners = np.bincount(resampled.argmax(axis=1), minlength=len(layers)) / n_resamples
+    behind = mean[best] - mean
+    se = (resampled[:, [best]] - resampled).std(axis=0, ddof=1)
+    reach = _reach(mean, resampled, level)
+    inside = (behind - reach * se <= 0) & (np.arange(len(layers)) != best)
+    warnings = [] if winners[best] >= 0.5 else [f"only {winners[best]:.0%} of resamples agree with the choice"]
+    return LayerChoice(
+        layers=layers,
+        mean=mean,
+        ci_low=low,
+        ci_high=high,
+        share=winners,
+        behind=behind,
+        behind_low=behind - reach * se,
+        behind_high=behind + reach * se,
+        chosen=int(layers[best]),
+        rivals=tuple(int(layer) for layer in layers[inside]),
+        n_datasets=len(slopes),
+        n_inputs=n_inputs,
+        method=f"{RULE}; {n_resamples} resamples of questions within these datasets",
+        assumptions=("these datasets are the ones of interest: between-dataset variation is not in the intervals",),
+        warnings=tuple(warnings),
+    )
+
+
+def _reach(mean: np.ndarray, resampled: np.ndarray, level: float) -> float:
+    """Quantile of the largest |t| over all pairs of layers.
+
+    Over all pairs, not over those with the winner: the winner is chosen by the data, and only bands that hold for
+    every pair at once hold for the ones that the data picked (Hsu 1984, doi:10.1214/aos/1176346733).
+    """
+    largest = np.zeros(len(resampled))
+    for first in range(len(mean) - 1):
+        spread = resampled[:, [first]] - resampled[:, first + 1 :]
+        se = spread.std(axis=0, ddof=1)
+        error = np.abs(spread - (mean[first] - mean[first + 1 :]))
+        t = np.divide(error, se, out=np.zeros_like(error), where=se > 0)
+        largest = np.maximum(largest, t.max(axis=1))
+    return float(np.quantile(largest, level))
+
+
+def choose_sweep_layer(path: object, *, seed: int = 0) -> LayerChoice:
+    """`choose_layer` on a sweep's cache, over all its datasets in the base setting.
+
+    Raises
+    ------
+    CacheError
+        If the cache is no sweep.
+    """
+    from steerstats.study import open_cache
+
+    study = open_cache(path)
+    if study.kind != "sweep":
+        raise CacheError(f"{path} is a cache of kind {study.kind}; a layer is chosen on a sweep (`steerstats sweep`)")
+    layers = np.unique(study.unit(study.datasets[0]).unit.read("vector_layer"))
+    at_layer = [open_cache(path, layer=int(layer)) for layer in layers]
+    slopes = {name: np.stack([one.slopes(name).at("base->base") for one in at_layer]) for name in study.datasets}
+    questions = {name: study.unit(name).unit.read("input_question") for name in study.datasets}
+    return choose_layer(slopes, layers, questions=questions, rng=NamedStreams(seed, "layer choice", study.datasets))

@@ -1,0 +1,76 @@
+"""The layer choice: the right layer, an honest share, and layers that cannot be told apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.sweeps import choose_layer
+
+LAYERS = np.array([8, 10, 12, 14])
+
+
+def simulated(rng, means, n=60, spread=1.0, datasets=3):
+    common = {f"d{k}": rng.normal(scale=spread, size=n) for k in range(datasets)}
+    return {
+        name: np.array(means)[:, None] + shared + rng.normal(scale=0.3, size=(len(means), n))
+        for name, shared in common.items()
+    }
+
+
+def test_a_clear_winner_is_chosen_with_certainty_and_no_rival():
+    slopes = simulated(np.random.default_rng(0), [0.5, 1.0, 2.0, 1.2])
+    choice = choose_layer(slopes, LAYERS, rng=np.random.default_rng(1))
+    assert choice.chosen == 12
+    assert choice.share.tolist() == [0, 0, 1, 0]
+    assert choice.rivals == ()
+    assert choice.mean == pytest.approx(np.mean([values.mean(axis=1) for values in slopes.values()], axis=0))
+    assert (choice.behind_low[[0, 1, 3]] > 0).all()
+    assert choice.behind[2] == choice.behind_low[2] == choice.behind_high[2] == 0
+
+
+def test_equal_layers_are_rivals_and_the_choice_is_warned_about():
+    slopes = simulated(np.random.default_rng(2), [1.0, 1.0, 1.0, 0.0])
+    choice = choose_layer(slopes, LAYERS, rng=np.random.default_rng(3))
+    assert set(choice.rivals) | {choice.chosen} == {8, 10, 12}
+    assert choice.share.sum() == pytest.approx(1)
+    assert any("resamples agree" in text for text in choice.warnings) == (choice.share.max() < 0.5)
+
+
+def test_pairing_by_input_tells_layers_apart_that_their_own_intervals_do_not():
+    slopes = simulated(np.random.default_rng(4), [1.0, 1.3, 1.0, 1.0], spread=3.0)
+    choice = choose_layer(slopes, LAYERS, rng=np.random.default_rng(5))
+    assert choice.ci_low[1] < choice.ci_high[0]
+    assert choice.chosen == 10
+    assert choice.rivals == ()
+
+
+def test_of_equal_layers_none_is_ruled_out_more_often_than_the_stated_rate():
+    wrong = 0
+    for seed in range(200):
+        slopes = simulated(np.random.default_rng(seed), [1.0, 1.0, 1.0, 1.0], n=40, datasets=2)
+        choice = choose_layer(slopes, LAYERS, rng=np.random.default_rng(seed + 1000), n_resamples=400)
+        wrong += len(choice.rivals) < 3
+    assert wrong / 200 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200)
+
+
+def test_twins_are_one_unit_and_the_seed_decides():
+    values = {"d": np.repeat(np.random.default_rng(6).normal(1, 1, (4, 30)), 2, axis=1)}
+    questions = {"d": np.repeat([f"q{k}" for k in range(30)], 2)}
+    paired = choose_layer(values, LAYERS, rng=np.random.default_rng(0), questions=questions)
+    alone = choose_layer(values, LAYERS, rng=np.random.default_rng(0))
+    assert (paired.ci_high - paired.ci_low > 1.2 * (alone.ci_high - alone.ci_low)).all()
+    again = choose_layer(values, LAYERS, rng=np.random.default_rng(0), questions=questions)
+    assert again.to_frame().equals(paired.to_frame())
+
+
+def test_bad_input_is_named():
+    with pytest.raises(InputError, match=r"dataset d: slopes have shape \(3, 5\)"):
+        choose_layer({"d": np.ones((3, 5))}, LAYERS, rng=np.random.default_rng(0))
+    with pytest.raises(CannotEstimate, match="dataset d has one question"):
+        choose_layer({"d": np.ones((4, 1))}, LAYERS, rng=np.random.default_rng(0))
+    holes = np.ones((4, 5))
+    holes[2, 3] = np.nan
+    with pytest.raises(InputError, match="input 3 at layer 12 is not finite"):
+        choose_layer({"d": holes}, LAYERS, rng=np.random.default_rng(0))
