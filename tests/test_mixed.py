@@ -272,10 +272,12 @@ def test_likelihood_ratios_refuse_what_reml_cannot_compare(frame):
         compare(fit_mixed(small, frame), fit_mixed("y ~ lam * a + (1 | input)", centred))
 
 
-def test_adding_one_random_effect_is_tested_against_the_boundary_mixture(frame):
+def test_adding_one_random_effect_is_tested_against_the_boundary_mixture():
+    frame = make_frame(np.random.default_rng(6), sd_slope=0.16)
     whole, simple = (fit_mixed(f"y ~ lam * a + ({e} | input)", frame) for e in ["1 + lam", "1"])
     test = compare(whole, simple)
     assert test.df1 == 2
     expected = (stats.chi2.sf(test.statistic, 2) + stats.chi2.sf(test.statistic, 1)) / 2
+    assert 0.01 < expected < 0.5  # a statistic at which the mixture matters
     assert test.p_boundary == pytest.approx(expected)
     assert test.terms == ("(lam | input)",)
