@@ -280,20 +280,33 @@ def test_a_cache_without_any_shift_of_the_paper_says_so(tmp_path):
     assert study.generalization(["base->sys_pos"], **FAST).gaps.estimate.shape == (3, 2, 1)
 
 
+def test_factors_are_those_of_the_test_inputs_with_undefined_ones_missing(tmp_path):
+    path = cache_of(tmp_path, datasets=1, n_inputs=20, n_val=4, yes_defined=0.5).path
+    unit = open_cache(path).unit("sim-00")
+    found = unit.factors(("pos_is_yes", "length_difference", "prompt_tokens"), "user_pos")
+    flags = unit.unit.read("input_pos_is_yes")[unit.kept]
+    np.testing.assert_array_equal(np.isnan(found["pos_is_yes"]), flags == -1)
+    np.testing.assert_array_equal(found["pos_is_yes"][flags >= 0], flags[flags >= 0])
+    positive, negative = (unit.unit.read(f"input_len_{side}")[unit.kept] for side in ("positive", "negative"))
+    np.testing.assert_array_equal(found["length_difference"], positive - negative)
+    np.testing.assert_array_equal(found["prompt_tokens"], unit.unit.read("input_prompt_tokens")[3][unit.kept])
+
+
 def test_unplanned_cells_are_not_there(tmp_path):
     truth = SimulationTruth(datasets=1, n_inputs=5, n_pairs=6)
-    data, _ = simulate_unit(truth, "sim-00")
+    data, unit = simulate_unit(truth, "sim-00")
     arrays = dict(data.arrays)
     arrays["planned"] = arrays["planned"].copy()
-    arrays["planned"][4, 1] = 0
+    arrays["planned"][4, :2] = 0
     for name in ("propensity", "answer_logit", "logsumexp", "input_projection", "input_difference_cosine"):
         arrays[name] = arrays[name].copy()
-        arrays[name][4, 1] = np.nan
+        arrays[name][4, :2] = np.nan
     study = open_cache(written(tmp_path, {"sim-00": UnitData(arrays, data.attrs)}))
     with pytest.raises(CacheError, match="sys_pos->user_neg is not in this cache: dataset sim-00 was evaluated in"):
         study.steerability("sys_pos->user_neg")
     assert ("sys_pos", "user_neg") not in study.shifts()
-    assert study.slopes("sim-00").to_frame().shape[0] == 29 * 5
+    assert study.slopes("sim-00").to_frame().shape[0] == 28 * 5
+    np.testing.assert_allclose(study.slopes("sim-00").unsteered, unit.intercept, atol=1e-5)
 
 
 def written(tmp_path, units, kind="grid"):
