@@ -158,7 +158,7 @@ def _reach(mean: np.ndarray, resampled: np.ndarray, level: float) -> float:
     """Quantile of the largest |t| over all pairs of layers.
 
     Over all pairs, not over those with the winner: the winner is chosen by the data, and only bands that hold for
-    every pair at once hold for the ones that the data picked (Hsu 1984, doi:10.1214/aos/1176346733).
+    every pair at once hold for the ones that the data picked (multiple comparisons with the best, Hsu 1984).
     """
     largest = np.zeros(len(resampled))
     for first in range(len(mean) - 1):
