@@ -116,7 +116,7 @@ def load_model(
         config = transformers.AutoConfig.from_pretrained(place, **common)
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **common)
         model = _load_with_attention(place, config, attention, {**common, **options})
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # damaged files raise bare Exceptions of the Rust libraries
         raise ModelError(f"model {model_id!r} cannot be loaded: {_first_line(error)}") from error
     if device_map is None:
         model = model.to(device)

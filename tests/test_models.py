@@ -1,0 +1,120 @@
+"""Loading: what is resolved, recorded and refused."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+
+import pytest
+import torch
+from tiny_models import tiny_model
+from tiny_tokenizers import words
+
+from cache_builder import models
+from cache_builder.models import hash_text, load_model, pick_device, pick_dtype
+from steerstats.errors import InputError, MissingDependency, ModelError
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model("llama").save_pretrained(folder)
+    tokenizer = words(None)
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_local_directory_loads_in_float32_on_the_cpu_with_its_hashes(saved):
+    loaded = load_model(str(saved), device="cpu")
+    assert loaded.dtype == "float32"
+    assert loaded.model.dtype == torch.float32
+    assert loaded.attention == "sdpa"
+    assert not loaded.model.training
+    assert loaded.revision is None
+    file = hashlib.sha256((saved / "model.safetensors").read_bytes()).hexdigest()
+    assert loaded.weights_hash == hash_text(f"model.safetensors\0{file}\n")
+    assert loaded.template_hash == hash_text("{{ messages[0]['content'] }}")
+    assert len(loaded.tokenizer_hash) == 64
+    facts = loaded.provenance()
+    assert facts["parameters"] == sum(p.numel() for p in loaded.model.parameters())
+    assert "model" not in facts
+
+
+def test_the_weights_hash_follows_the_weights(saved, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(saved, other)
+    assert load_model(str(other), device="cpu").weights_hash == load_model(str(saved), device="cpu").weights_hash
+    tiny_model("llama", seed=1).save_pretrained(other)
+    assert load_model(str(other), device="cpu").weights_hash != load_model(str(saved), device="cpu").weights_hash
+
+
+def test_dtype_and_attention_can_be_chosen(saved):
+    loaded = load_model(str(saved), dtype="bfloat16", attention="eager", device="cpu")
+    assert loaded.model.dtype == torch.bfloat16
+    assert (loaded.dtype, loaded.attention) == ("bfloat16", "eager")
+
+
+@pytest.mark.parametrize(("name", "attention"), [("gemma2", "eager"), ("bloom", "eager"), ("gpt2", "sdpa")])
+def test_attention_is_sdpa_where_the_model_has_it_and_keeps_its_soft_capping(name, attention, saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "m")
+    tiny_model(name).save_pretrained(tmp_path / "m")
+    assert load_model(str(tmp_path / "m"), device="cpu").attention == attention
+
+
+@pytest.mark.parametrize(
+    ("model_id", "words_"),
+    [
+        ("./no/such/directory", "no such directory"),
+        ("bundled:demo/none", "nothing of that name is bundled"),
+    ],
+)
+def test_missing_models_are_one_line(model_id, words_):
+    with pytest.raises(ModelError, match=words_) as caught:
+        load_model(model_id)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("nobody/nothing is not a local folder and is not a valid model identifier\nmore\nlines")
+
+    monkeypatch.setattr(models.transformers.AutoConfig, "from_pretrained", offline)
+    with pytest.raises(ModelError, match="'nobody/nothing' cannot be loaded: nobody/nothing is not a local") as caught:
+        load_model("nobody/nothing")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_directory_without_a_model_and_damaged_weights_are_named(saved, tmp_path):
+    with pytest.raises(ModelError, match=r"holds no config\.json"):
+        load_model(str(tmp_path))
+    broken = tmp_path / "broken"
+    shutil.copytree(saved, broken)
+    (broken / "model.safetensors").write_bytes(b"\x00" * 64)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(str(broken), device="cpu")
+    shutil.copy(saved / "model.safetensors", broken)
+    (broken / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(str(broken), device="cpu")
+
+
+def test_choices_that_do_not_exist_are_refused():
+    with pytest.raises(InputError, match="dtype 'float8' is not one of"):
+        pick_dtype("float8", "cpu")
+    with pytest.raises(InputError, match="device 'gpu'"):
+        pick_device("gpu")
+    assert pick_dtype("auto", "cuda") == "bfloat16"
+    assert pick_dtype("auto", "mps") == "float32"
+    if not torch.cuda.is_available():
+        with pytest.raises(ModelError, match="sees no CUDA device"):
+            pick_device("cuda:0")
+
+
+def test_quantised_loading_names_the_package_it_needs(saved, monkeypatch):
+    def absent(package, extra, purpose):
+        raise MissingDependency(f"{purpose} needs {package}")
+
+    monkeypatch.setattr(models, "require", absent)
+    with pytest.raises(MissingDependency, match="bitsandbytes"):
+        load_model(str(saved), load_in_8bit=True)
