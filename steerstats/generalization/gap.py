@@ -172,7 +172,7 @@ def gap_table(
     wanted = [reference, *shifts, *(own if len(components) > 1 else [])]
     shape = (len(components), len(grid.datasets), len(shifts))
     out = {name: np.full(shape, np.nan) for name in ("estimate", "se", "ci_low", "ci_high")}
-    t = np.zeros((n_resamples, *shape), dtype=np.float32)
+    t = np.zeros((*shape, n_resamples), dtype=np.float32)
     n, n_excluded, warnings = [], [], []
     for d, (name, child) in enumerate(zip(grid.datasets, rng.spawn(len(grid.datasets)))):
         cells = grid.cells(name, wanted)
@@ -188,7 +188,7 @@ def gap_table(
             ]
             values = tuple(np.array([getattr(e, key) for e in found]) for key in out)
             deviations = _t_with_vectors(replicates, refits.mean(axis=2), child)
-        t[:, :, d] = deviations.reshape(n_resamples, *shape[::2])
+        t[:, d] = deviations.T.reshape(*shape[::2], n_resamples)
         for key, value in zip(out, values):
             out[key][:, d] = np.reshape(value, shape[::2])
         n.append(replicates.n_units)
@@ -246,7 +246,7 @@ def _t_with_vectors(replicates: Replicates, refit_means: np.ndarray, rng: np.ran
 def _families(estimate: np.ndarray, se: np.ndarray, t: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     bands, p = np.empty((2, *estimate.shape)), np.empty(estimate.shape)
     for k in range(len(estimate)):
-        family = estimate[k].ravel(), se[k].ravel(), t[:, k].reshape(len(t), -1)
+        family = estimate[k].ravel(), se[k].ravel(), t[k].reshape(se[k].size, -1).T
         for side, limit in enumerate(max_t_bands(*family, level)):
             bands[side, k] = limit.reshape(estimate[k].shape)
         p[k] = romano_wolf(*family).reshape(estimate[k].shape)

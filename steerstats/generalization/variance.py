@@ -11,6 +11,7 @@ from scipy import stats
 
 from steerstats.errors import InputError
 from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS, Shift, SlopeGrid, parse_shift, shift_name
+from steerstats.generalization.vector_error import VECTOR_ERROR_OUT
 from steerstats.resampling import (
     SumRatio,
     bonett_wright,
@@ -140,7 +141,7 @@ def steerability_variance(
         level=level,
         method=f"variance of per-input slopes (ddof 1), {shift_name(reference)} against each shift on the same inputs; "
         "t interval of the log ratio by linearisation over questions; Spearman over datasets",
-        assumptions=("the questions are a sample of those the dataset stands for",),
+        assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
         warnings=tuple(warnings),
     )
 

@@ -32,12 +32,14 @@ def max_t_bands(
         NaN outside the family; infinite where more than 1 − level of the maxima are.
     """
     check_level(level)
-    estimate, se, size = _family(estimate, se, t)
-    use = np.isfinite(se)
-    if not use.any():
+    estimate, se, t = _family(estimate, se, t)
+    use = np.flatnonzero(np.isfinite(se))
+    if use.size == 0:
         return np.full(estimate.shape, np.nan), np.full(estimate.shape, np.nan)
-    largest = np.sort(size[:, use].max(axis=1))[None]
-    critical = sorted_quantile(largest, np.array([level]))[0]
+    largest = np.zeros(len(t), dtype=t.dtype)
+    for k in use:
+        np.maximum(largest, _size(t, k), out=largest)
+    critical = sorted_quantile(np.sort(largest)[None], np.array([level]))[0]
     with np.errstate(invalid="ignore"):
         margin = np.where(se == 0, 0.0, critical * se)
     return estimate - margin, estimate + margin
@@ -59,7 +61,7 @@ def romano_wolf(estimate: np.ndarray, se: np.ndarray, t: np.ndarray, null: float
         At least 1 / (n_resamples + 1); NaN where the standard error is NaN. A cell without variance that
         differs from the null has the smallest p-value, one that equals it 1.
     """
-    estimate, se, size = _family(estimate, se, t)
+    estimate, se, t = _family(estimate, se, t)
     p = np.full(estimate.shape, np.nan)
     use = np.flatnonzero(np.isfinite(se))
     if use.size == 0:
@@ -69,14 +71,14 @@ def romano_wolf(estimate: np.ndarray, se: np.ndarray, t: np.ndarray, null: float
         observed = np.where(difference == 0, 0.0, difference / se[use])
     order = np.argsort(observed, kind="stable")
     # From the least significant cell up, so that each step's maximum is over the cells not yet rejected.
-    largest = np.zeros(len(size), dtype=size.dtype)
+    largest = np.zeros(len(t), dtype=t.dtype)
     stepwise = np.empty(len(use))
     for k in order:
-        largest = np.maximum(largest, size[:, use[k]])
-        stepwise[k] = (1 + np.count_nonzero(largest >= observed[k])) / (len(size) + 1)
+        np.maximum(largest, _size(t, use[k]), out=largest)
+        stepwise[k] = (1 + np.count_nonzero(largest >= observed[k])) / (len(t) + 1)
     if np.isinf(observed).any():
         # inf >= inf says nothing: a cell without variance is decided by its value alone.
-        stepwise[np.isinf(observed)] = 1 / (len(size) + 1)
+        stepwise[np.isinf(observed)] = 1 / (len(t) + 1)
     p[use[order[::-1]]] = np.maximum.accumulate(stepwise[order[::-1]])
     return p
 
@@ -87,7 +89,11 @@ def _family(estimate: np.ndarray, se: np.ndarray, t: np.ndarray) -> tuple[np.nda
         raise InputError(
             f"estimate {estimate.shape}, se {se.shape} and t {t.shape} do not fit: t is (resamples, cells)"
         )
-    size = np.abs(t)
-    # An undefined t of a cell in the family is evidence of nothing: it must not shrink the maximum.
-    size[np.isnan(size) & np.isfinite(se)] = np.inf
-    return estimate, se, size
+    return estimate, se, t
+
+
+def _size(t: np.ndarray, cell: int) -> np.ndarray:
+    """|t| of one cell, column by column to spare memory; an undefined t is evidence of nothing and counts as inf."""
+    size = np.abs(t[:, cell])
+    size[np.isnan(size)] = np.inf
+    return size
