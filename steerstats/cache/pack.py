@@ -58,7 +58,7 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
                 arrays = {name: array for name, array in whole.arrays.items() if name not in dropped}
                 kept = UnitData(_without_orphans(arrays), whole.attrs)
                 group = file.create_group(unit.name)
-                write_group(group, kept)
+                write_group(group, kept, compress=True)
                 side = {**unit.sidecar, "content_sha256": content_hash(kept), "left_out": sorted(dropped)}
                 group.attrs["sidecar"] = json.dumps(side, sort_keys=True)
         fsync_and_hash(partial)

@@ -38,6 +38,7 @@ MANIFEST = "manifest.json"
 UNITS = "units"
 PARTIAL = ".partial"
 CHUNK_BYTES = 1 << 20
+SMALL_BYTES = 1 << 12  # not worth a chunk index
 
 
 def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
@@ -136,8 +137,12 @@ def write_unit(root: str | Path, name: str, unit: UnitData, run: Mapping[str, An
     return target
 
 
-def write_group(group: h5py.Group, unit: UnitData) -> None:
-    """Write arrays, scales and attributes of one unit into a file's root or a group of a packed file."""
+def write_group(group: h5py.Group, unit: UnitData, *, compress: bool = False) -> None:
+    """Write arrays, scales and attributes of one unit into a file's root or a group of a packed file.
+
+    `compress` deflates everything but activations, which gain nothing: a grid is repetitive where it holds the
+    unsteered model once for every vector, and NaN where nothing was planned.
+    """
     for key, value in unit.attrs.items():
         group.attrs[key] = value
     ordered = [name for name in SCALES if name in unit.arrays]
@@ -148,7 +153,10 @@ def write_group(group: h5py.Group, unit: UnitData) -> None:
             text = array.astype(object)
             dataset = group.create_dataset(name, data=text, dtype=h5py.string_dtype("utf-8"))
         else:
-            dataset = group.create_dataset(name, data=array, chunks=row_chunks(array))
+            packed = compress and name not in SCALES and name != "activation" and array.nbytes > SMALL_BYTES
+            filters = {"compression": "gzip", "compression_opts": 6, "shuffle": True} if packed else {}
+            chunks = row_chunks(array) or (True if packed else None)
+            dataset = group.create_dataset(name, data=array, chunks=chunks, **filters)
         dataset.attrs["long_name"] = BY_NAME[name].doc
         if name in SCALES:
             dataset.make_scale(name)
