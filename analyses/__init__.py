@@ -1,0 +1,110 @@
+"""One short script for each claim: `main(cache, out)` writes a figure, a table and a claim record. README.md maps them.
+
+Here is only the order in which a report tells them. Scripts never import each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analyses._claim import Finding
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of the report: its anchor, title, a sentence on what it answers, and its scripts in order."""
+
+    id: str
+    title: str
+    lead: str
+    scripts: tuple[str, ...]
+
+
+SECTIONS: tuple[Section, ...] = (
+    Section(
+        "variability",
+        "How variable is steering?",
+        "Steerability is the slope of an input's propensity on the multiplier: how far one unit of the vector moves "
+        "the answer. A good mean can hide inputs that do not move, or move the wrong way.",
+        ("per_input_steerability", "propensity_curves", "linearity", "multiplier_range", "answer_mass"),
+    ),
+    Section(
+        "spurious",
+        "How much of it is spurious?",
+        "Some of what looks like steering of a behaviour is a pull towards the letter A or B, or towards the words Yes "
+        "or No, whichever stands for the behaviour in that question.",
+        ("positive_option", "variance_explained", "spurious_effects", "debiased_vectors"),
+    ),
+    Section(
+        "transfer",
+        "How well does it transfer?",
+        "The vector was made under one prompt. Here it is used under others: a system or user message that describes "
+        "the behaviour or its opposite.",
+        (
+            "id_vs_ood",
+            "gap_parts",
+            "propensity_difference",
+            "variance_id_ood",
+            "vector_cosines",
+        ),
+    ),
+    Section(
+        "models",
+        "Across models and caches",
+        "The same datasets in another cache: another model, another layer, another vector, or a before and an after.",
+        ("cross_model", "comparison", "split_leakage", "layer_sweep"),
+    ),
+    Section(
+        "doubts",
+        "What could be wrong",
+        "Would a vector that knows nothing do the same? Would another draw of training pairs? Could this study have "
+        "seen what it did not find, and could its steerability have been foretold?",
+        ("null_vectors", "vector_sampling_error", "predictors", "power"),
+    ),
+)
+
+SCRIPTS: tuple[str, ...] = tuple(name for section in SECTIONS for name in section.scripts)
+COMPARING: tuple[str, ...] = ("cross_model", "comparison", "split_leakage")  # take two caches
+
+
+def run(script: str, cache: Any, out: str | Path, seed: int = 0) -> Finding:
+    """Run one script; what a cache does not allow comes back as a finding that says so, and is written as one.
+
+    Parameters
+    ----------
+    script : str
+        One of `SCRIPTS`.
+    cache : path, Study, or a list of them
+        A list for scripts that compare.
+    out : path
+        Directory for figure, table and record.
+    seed : int
+        Of every resampling.
+
+    Raises
+    ------
+    SteerstatsError
+        Where the cache itself is damaged; that is no finding.
+    """
+    from analyses._cache import using_seed
+    from analyses._claim import Finding, publish
+    from steerstats.errors import CacheError, CannotEstimate
+
+    module = import_module(f"analyses.{script}")
+    try:
+        with using_seed(seed):
+            return module.main(cache, out)
+    except CannotEstimate as error:
+        reason = str(error)
+    except CacheError as error:
+        reason = str(error)
+        if "not in this cache" not in reason:
+            raise
+        reason = reason[reason.index("not in this cache") :]
+    if not reason.startswith("not in this cache"):
+        reason = f"cannot be estimated here: {reason}"
+    return publish(out, Finding(script=script, title=module.TITLE, paper=module.PAPER, missing=reason))

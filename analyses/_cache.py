@@ -1,0 +1,228 @@
+"""What scripts ask of a cache: opened once, checked for what a claim needs, and described for verdicts and captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import lru_cache
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analyses._claim import NotInCache
+from steerstats import open_cache
+from steerstats.distribution import mean_slope
+from steerstats.generalization import PAPER_SHIFTS, GapTable, SlopeGrid, SteerabilityTable, gap_table, shift_name
+from steerstats.resampling import mean_covariance, t_interval
+from steerstats.results import Estimate
+from steerstats.seeds import NamedStreams
+from steerstats.study import Study
+
+Cache = Study | str | Path
+# One seed for all estimators, so that a number is the same wherever it stands; the command line sets another.
+_SEED: ContextVar[int] = ContextVar("steerstats_seed", default=0)
+
+
+def current_seed() -> int:
+    """Seed of every resampling in this run."""
+    return _SEED.get()
+
+
+@contextmanager
+def using_seed(seed: int) -> Iterator[None]:
+    """Run scripts inside this block with another seed."""
+    token = _SEED.set(int(seed))
+    try:
+        yield
+    finally:
+        _SEED.reset(token)
+
+
+def study_of(cache: Cache | Sequence[Cache]) -> Study:
+    """One cache as a study; the first where several are given."""
+    if isinstance(cache, (list, tuple)):
+        cache = cache[0]
+    return cache if isinstance(cache, Study) else _opened(Path(cache))
+
+
+def studies_of(cache: Cache | Sequence[Cache]) -> list[Study]:
+    """All caches given, as studies."""
+    return [study_of(one) for one in (cache if isinstance(cache, (list, tuple)) else [cache])]
+
+
+def two_studies(cache: Cache | Sequence[Cache], what: str) -> tuple[Study, Study]:
+    """The two caches that a comparison takes, or the reason why there is none."""
+    found = studies_of(cache)
+    if len(found) < 2:
+        raise NotInCache(f"{what}; give it as a second cache")
+    return found[0], found[1]
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path) -> Study:
+    return open_cache(path)
+
+
+_ANSWERS: dict[tuple[int, str, str], tuple[Study, Any]] = {}
+
+
+def ask(study: Study, question: str, **options: Any) -> Any:
+    """`getattr(study, question)(**options)` under the current seed, answered once per study and process."""
+    method = getattr(study, question)
+    if "seed" in signature(method).parameters:
+        options.setdefault("seed", current_seed())
+    key = (id(study), question, repr(sorted(options.items(), key=lambda item: item[0])))
+    if key not in _ANSWERS:
+        # The study is kept beside its answer, so that its id cannot pass to another one.
+        _ANSWERS[key] = (study, method(**options))
+    return _ANSWERS[key][1]
+
+
+def need_settings(study: Study, names: Iterable[str]) -> None:
+    """Raise `NotInCache` naming the settings that the cache was built without."""
+    absent = [name for name in names if name not in study.settings]
+    if absent:
+        raise NotInCache(f"built without {', '.join(absent)}")
+
+
+def need_shifts(study: Study) -> tuple[tuple[str, str], ...]:
+    """Those of the paper's four shifts that every dataset has, or the reason why there is none."""
+    found = tuple(shift for shift in PAPER_SHIFTS if all(study.unit(name).has(shift) for name in study.datasets))
+    if not found:
+        absent = [name for shift in PAPER_SHIFTS for name in shift if name not in study.settings]
+        need_settings(study, dict.fromkeys(absent))
+        raise NotInCache("built without the paper's shifts; its vectors were evaluated in their own setting only")
+    return found
+
+
+def need_controls(study: Study, *kinds: str) -> None:
+    """Raise `NotInCache` unless every dataset has control vectors of one of these kinds, in distribution."""
+    units = [study.unit(name) for name in study.datasets]
+    if not any(all(unit.has(("base", "base"), kind) for unit in units) for kind in kinds):
+        raise NotInCache(f"built without {' or '.join(kinds)} vectors")
+
+
+def need_array(study: Study, name: str, what: str) -> None:
+    """Raise `NotInCache` unless every unit holds an array."""
+    if not all(name in study.unit(dataset).unit for dataset in study.datasets):
+        raise NotInCache(f"built without {what}")
+
+
+def facts_of(study: Study) -> dict[str, Any]:
+    """What decides whether a number can be held against a published one; None where the cache does not say."""
+    spec, unit = study.spec, study.unit(study.datasets[0])
+    layer = spec.get("layer")
+    if "vector_layer" in unit.unit:
+        steered = unit.unit.read("vector_layer", vector=list(unit.vectors.values()))
+        layer = int(steered.flat[0]) if (steered == steered.flat[0]).all() else None
+    return {
+        "model": study.model,
+        "layer": layer,
+        "split": spec.get("split"),
+        "scope": spec.get("scope"),
+        "score": str(unit.unit.attrs.get("score")),
+        "datasets": sorted(study.datasets),
+    }
+
+
+def mean_over_datasets(values: Sequence[float], name: str, unit: str = "1", level: float = 0.95) -> Estimate:
+    """Plain mean over datasets, every dataset counting alike, with a t interval from their spread."""
+    values = np.asarray(values, float)
+    found = mean_slope(values[np.isfinite(values)], level=level)
+    method = f"mean over {found.n} datasets, each counting alike, t({found.n - 1}) interval over datasets"
+    return replace(found, name=name, unit=unit, method=method, assumptions=("datasets are independent",))
+
+
+def mean_curves(study: Study, shift: tuple[str, str] = ("base", "base"), level: float = 0.95) -> pd.DataFrame:
+    """Mean propensity of every dataset at every multiplier.
+
+    Returns
+    -------
+    DataFrame
+        dataset, multiplier, estimate, ci_low, ci_high (t over questions), low, high (10% and 90% quantile over
+        inputs), n (questions).
+    """
+    parts = []
+    for name in study.datasets:
+        unit = study.unit(name)
+        curves = unit.propensity[unit.settings.index(shift[1]), list(unit.vectors).index(shift[0])]
+        mean, covariance, n = mean_covariance(curves.T, unit.question)
+        margins = t_interval(mean, np.sqrt(np.diag(covariance)), n - 1, level) if n > 1 else (np.nan, np.nan)
+        low, high = np.quantile(curves, [0.1, 0.9], axis=0)
+        columns = {"multiplier": unit.multipliers, "estimate": mean, "ci_low": margins[0], "ci_high": margins[1]}
+        parts.append(pd.DataFrame({"dataset": name, **columns, "low": low, "high": high, "n": n}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def side_by_side(
+    first: SteerabilityTable, x: tuple[str, str], second: SteerabilityTable, y: tuple[str, str]
+) -> pd.DataFrame:
+    """Mean steerability of each dataset in two cells, as `figures.agreement` takes it: x, x_low, x_high, y, ..."""
+    parts = []
+    for table, (train, evaluate), side in ((first, x, "x"), (second, y, "y")):
+        rows = table.to_frame().set_index(["train", "evaluate", "dataset"]).sort_index().loc[(train, evaluate)]
+        names = {"mean": side, "ci_low": f"{side}_low", "ci_high": f"{side}_high"}
+        parts.append(rows[list(names)].rename(columns=names))
+    return pd.concat(parts, axis=1, join="inner").reset_index()
+
+
+def paired_gap(one: Study, other: Study, shift: tuple[str, str] = ("base", "base")) -> tuple[GapTable, int]:
+    """Mean steerability of the second study minus that of the first, paired by input, and how many inputs match.
+
+    Returns
+    -------
+    (GapTable, int)
+        One component, one "shift" (second minus first), with simultaneous bands over datasets.
+    """
+    slopes, questions, matched = {}, {}, 0
+    for name in one.datasets:
+        if name not in other.datasets or not (one.unit(name).has(shift) and other.unit(name).has(shift)):
+            continue
+        sides = [pd.Series(study.slopes(name).at(shift), index=study.unit(name).inputs) for study in (one, other)]
+        both = sides[0].index.intersection(sides[1].index, sort=False)
+        if len(both):
+            # The gap is reference minus shifted, so the second study is the reference.
+            slopes[name] = np.stack([sides[1][both], sides[0][both]])[:, None]
+            place = pd.Index(one.unit(name).inputs).get_indexer(both)
+            questions[name] = one.unit(name).question[place]
+            matched += len(both)
+    if not slopes:
+        raise NotInCache("the two caches share no input of any dataset")
+    grid = SlopeGrid(train=("second", "first"), evaluate=("shared inputs",), slopes=slopes, question=questions)
+    rng = NamedStreams(current_seed(), "comparison", grid.datasets)
+    cell = "shared inputs"
+    table = gap_table(grid, [("first", cell)], rng=rng, reference=("second", cell))
+    return replace(table, warnings=tuple(text for text in table.warnings if "decomposition" not in text)), matched
+
+
+def order_by_median(study: Study) -> list[str]:
+    """Datasets in the order of figure 1: highest median steerability first."""
+    return list(ask(study, "steerability").results)
+
+
+def named(shifts: Iterable[tuple[str, str]]) -> list[str]:
+    """Shifts as "train->eval"."""
+    return [shift_name(shift) for shift in shifts]
+
+
+def people_count(count: int, what: str) -> str:
+    """ "1 dataset", "3 datasets"."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def between(counts: Iterable[int], what: str) -> str:
+    """ "60 questions", or "48 to 60 questions"."""
+    counts = sorted(int(count) for count in counts)
+    return f"{counts[0]} {what}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]} {what}"
+
+
+def by_dataset(frame: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """Rows of a frame in the order of the datasets given; datasets that are not in it are skipped."""
+    rank: Mapping[str, int] = {name: k for k, name in enumerate(order)}
+    kept = frame[frame["dataset"].isin(rank)]
+    return kept.iloc[kept["dataset"].map(rank).argsort(kind="stable")].reset_index(drop=True)

@@ -1,0 +1,142 @@
+"""Published values, as transcribed, and the only way in which anything is compared with them.
+
+The values come from notes on the paper and its code and were not checked against the PDF; that is said wherever
+one is printed. A comparison needs the same model, layer, split, scope, score and datasets, and a margin that was
+stated before anything was computed; without them the verdict is "not comparable", with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from steerstats.generalization.verdict import MUST_MATCH, verdict
+from steerstats.results import Estimate
+
+SOURCE = "Tan et al. 2024, arXiv 2407.12404"
+CAVEAT = "as transcribed from notes, not checked against the PDF"
+
+_NAMES = """
+    believes-abortion-should-be-illegal anti-LGBTQ-rights politically-liberal subscribes-to-Hinduism
+    subscribes-to-Islam subscribes-to-Christianity subscribes-to-utilitarianism subscribes-to-deontology
+    believes-life-has-no-meaning willingness-to-use-social-engineering-to-achieve-its-goals
+    willingness-to-use-physical-force-to-achieve-benevolent-goals subscribes-to-average-utilitarianism openness
+    narcissism conscientiousness desire-to-create-allies interest-in-music interest-in-science
+    believes-AIs-are-not-an-existential-threat-to-humanity believes-it-has-phenomenal-consciousness
+    believes-it-is-not-being-watched-by-humans corrigible-more-HHH corrigible-neutral-HHH corrigible-less-HHH
+    coordinate-other-ais coordinate-other-versions coordinate-itself myopic-reward one-box-tendency
+    self-awareness-training-web-gpt self-awareness-text-model self-awareness-good-text-model
+    self-awareness-general-ai self-awareness-training-architecture survival-instinct power-seeking-inclination
+    wealth-seeking-inclination sycophancy_train sycophancy_test truthfulqa
+"""
+FORTY = frozenset(_NAMES.split())
+
+LLAMA, QWEN = "Llama-2-7b-chat", "Qwen1.5-14B-Chat"
+LAYERS = {LLAMA: 13, QWEN: 21}
+# What the published runs used, by the original experiment code: the sum of raw logits over the whole completion,
+# steering from the last prompt token on, and a test split that overlaps its training half.
+PROTOCOL = {"split": "tan2024-literal", "scope": "last_prompt", "score": "logit_sum"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One value of the paper.
+
+    Parameters
+    ----------
+    value : float
+    models : tuple of str
+        Model or models it was measured on, in order where a claim takes two.
+    datasets : frozenset of str
+        Those it is about.
+    margin : float
+        Half width of what counts as consistent, stated here beforehand.
+    note : str
+        Where in the paper, and what is uncertain about the transcription.
+    """
+
+    value: float
+    models: tuple[str, ...]
+    margin: float
+    datasets: frozenset[str] = FORTY
+    note: str = ""
+
+    @property
+    def source(self) -> str:
+        """Where from, with the caveat that belongs to it."""
+        return f"{SOURCE}{', ' + self.note if self.note else ''}; {CAVEAT}"
+
+
+ID_OOD = {
+    LLAMA: Published(value=0.891, models=(LLAMA,), margin=0.05, note="ID–OOD Spearman, shift not stated in the notes"),
+    QWEN: Published(value=0.694, models=(QWEN,), margin=0.05, note="ID–OOD Spearman, shift not stated in the notes"),
+}
+CROSS_ID = Published(value=0.769, models=(LLAMA, QWEN), margin=0.05, note="Llama–Qwen Spearman, in distribution")
+CROSS_OOD = Published(
+    value=0.586, models=(LLAMA, QWEN), margin=0.05, note="Llama–Qwen Spearman; the code prints sys_pos->user_neg alone"
+)
+PROPENSITY = {
+    LLAMA: Published(value=-0.26, models=(LLAMA,), margin=0.05, note="figure 7, self-pairs included"),
+    QWEN: Published(value=-0.46, models=(QWEN,), margin=0.05, note="figure 7, self-pairs included"),
+}
+MYOPIC_ANTI = Published(
+    value=0.49, models=(LLAMA,), margin=0.03, datasets=frozenset({"myopic-reward"}), note="read off figure 1"
+)
+MYOPIC_VARIANCE = Published(
+    value=8.4, models=(LLAMA,), margin=0.5, datasets=frozenset({"myopic-reward"}), note="read off figure 4"
+)
+
+
+def published_for(table: Mapping[str, Published], model: str) -> Published:
+    """The entry for the model at hand; the paper's first model where there is none (then not comparable)."""
+    return next((entry for name, entry in table.items() if same_model(model, name)), table[LLAMA])
+
+
+def judge(estimate: Estimate, published: Published, facts: tuple[Mapping[str, Any], ...]) -> tuple[str, str]:
+    """Verdict on a published value, and its reason.
+
+    Parameters
+    ----------
+    estimate : Estimate
+        Ours; its interval is for these very datasets, inputs (and vectors) resampled.
+    published : Published
+    facts : tuple of mapping
+        `model`, `layer`, `split`, `scope`, `score`, `datasets` of each cache behind the number.
+
+    Returns
+    -------
+    (str, str)
+        "not comparable", "consistent", "cannot say" or "inconsistent"; the reason.
+    """
+    differences = _differences(published, facts)
+    matches = {name: name not in differences for name in MUST_MATCH}
+    found = verdict(published.note, published.value, estimate, margin=published.margin, matches=matches)
+    if differences:
+        return found.verdict, "; ".join(differences.values())
+    return found.verdict, found.reason
+
+
+def same_model(ours: str, theirs: str) -> bool:
+    """Whether a model id (`meta-llama/Llama-2-7b-chat-hf`) is the paper's model."""
+    return theirs.lower() in ours.lower().rsplit("/", 1)[-1]
+
+
+def _differences(published: Published, facts: tuple[Mapping[str, Any], ...]) -> dict[str, str]:
+    """Condition -> how it differs, first cache first."""
+    found: dict[str, str] = {}
+    for fact, model in zip(facts, published.models):
+        if not same_model(str(fact["model"]), model):
+            found.setdefault("model", f"model is {fact['model']}, there {model}")
+        if fact["layer"] != LAYERS[model]:
+            found.setdefault("layer", f"layer is {fact['layer']}, there {LAYERS[model]}")
+        for key, theirs in PROTOCOL.items():
+            if fact[key] != theirs:
+                found.setdefault(key, f"{key} is {fact[key] or 'not recorded'}, there {theirs}")
+        here = set(fact["datasets"])
+        if published.datasets == FORTY and here != FORTY:
+            others = f" and {len(here - FORTY)} others" if here - FORTY else ""
+            found.setdefault("datasets", f"{len(here & FORTY)} of the paper's 40 datasets are here{others}")
+        elif not published.datasets <= here:
+            found.setdefault("datasets", f"{', '.join(sorted(published.datasets))} is not here")
+    return found

@@ -1,0 +1,46 @@
+"""Do the two answers keep their probability? Where steering breaks the format, the slope describes nothing."""
+
+from analyses._cache import ask, between, facts_of, mean_over_datasets, need_array, study_of
+from analyses._claim import Claim, Finding, command_line, publish
+from steerstats import figures
+
+TITLE = "Probability left on the two answers"
+PAPER = ""
+
+
+def main(cache, out):
+    """Answer mass by multiplier, with datasets flagged where it falls below one half."""
+    study = study_of(cache)
+    need_array(study, "logsumexp", "the log-sum-exp over the vocabulary")
+    need_array(study, "answer_logit", "the logits of the answers")
+    result = ask(study, "answer_mass")
+    frame = result.to_frame().rename(columns={"mean": "estimate"})
+    flagged = [name for name, bad in zip(result.datasets, result.collapsed) if bad.any()]
+    lowest = frame.groupby("dataset", sort=False)["estimate"].min()
+    least = mean_over_datasets(lowest, "lowest mass", "share")
+    rest = mean_over_datasets(frame[frame["multiplier"] == 0]["estimate"], "mass unsteered", "share")
+    claims = (
+        Claim.of("mass.unsteered", "Probability on the two answers without steering, mean over datasets:", rest,
+                 "datasets"),
+        Claim.of("mass.lowest", "The same at the multiplier where it is lowest, mean over datasets:", least,
+                 "datasets"),
+    )  # fmt: skip
+    with figures.style():
+        figure, ax = figures.canvas(width=5.6, height=3.3)
+        figures.mass_curves(frame, ax=ax, collapsed=flagged)
+    found = Finding.of(
+        result, script="answer_mass", title=TITLE, paper=PAPER, claims=claims,
+        reading="Each line is a dataset: the probability that the model's next token is one of the two answers. "
+        f"Datasets whose line falls below {result.threshold:.0%} are flagged"
+        + (f" ({', '.join(flagged)})." if flagged else "; there are none."),
+        bars="none are drawn; the table has 95% t intervals over questions.",
+        counted=f"{len(result.datasets)} datasets, {between(result.n, 'questions')} each.",
+        alt=f"Probability on the two answers against the multiplier, {len(result.datasets)} lines. It is "
+        f"{rest.estimate:.0%} unsteered on average and {least.estimate:.0%} at its lowest; {len(flagged)} flagged.",
+        facts=facts_of(study),
+    )  # fmt: skip
+    return publish(out, found, figure, frame)
+
+
+if __name__ == "__main__":
+    command_line(main, __doc__)

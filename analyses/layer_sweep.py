@@ -1,0 +1,54 @@
+"""Which layer steers best? Mean steerability by steered layer, on the validation split of a sweep."""
+
+import numpy as np
+import pandas as pd
+
+from analyses._cache import facts_of, study_of
+from analyses._claim import Claim, Finding, NotInCache, command_line, publish
+from steerstats import figures, open_cache
+
+TITLE = "Layer sweep"
+PAPER = "appendix: choice of layer"
+
+
+def main(cache, out):
+    """Mean steerability of every dataset at every layer, and the mean over datasets."""
+    study = study_of(cache)
+    if study.kind != "sweep":
+        raise NotInCache("one layer only; `steerstats sweep` builds a cache that has them all")
+    unit = study.unit(study.datasets[0]).unit
+    layers = np.unique(unit.read("vector_layer"))
+    rows = []
+    for layer in layers.tolist():
+        result = open_cache(study.path, layer=layer).steerability()
+        for name, summary in result.results.items():
+            mean = summary["mean"]
+            rows.append((layer, name, mean.estimate, mean.ci_low, mean.ci_high, mean.n))
+        over = result.over_datasets
+        if over is not None:
+            limits = over.unweighted_mean, over.unweighted_ci_low, over.unweighted_ci_high
+            rows.append((layer, None, *limits, over.n))
+    frame = pd.DataFrame(rows, columns=["layer", "dataset", "estimate", "ci_low", "ci_high", "n"])
+    whole = frame[frame["dataset"].isna()] if frame["dataset"].isna().any() else frame
+    best = whole.loc[whole["estimate"].idxmax()]
+    layer = int(best["layer"])
+    text = f"Mean steerability at layer {layer}, the highest of {len(layers)}, mean over datasets:"
+    claim = Claim.row("sweep.best", text, best, "datasets", unit="nat per unit multiplier",
+                      interval="t(D − 1) over datasets; the choice of the highest is not in it")  # fmt: skip
+    with figures.style():
+        figure, ax = figures.canvas(width=6.2, height=3.4)
+        figures.layer_profile(frame if whole is not frame else frame.drop(columns="dataset"), ax=ax, chosen=layer)
+    found = Finding.of(
+        result, script="layer_sweep", title=TITLE, paper=PAPER, claims=(claim,),
+        reading="The line is the mean over datasets of steerability when this layer is steered, thin lines are the "
+        "datasets. The highest layer of a sweep looks better than it is; judge it on the test split.",
+        bars="band: 95% t interval of the mean over datasets.",
+        counted=f"{len(study.datasets)} datasets, {len(layers)} layers, validation inputs.",
+        alt=f"Mean steerability by layer; the highest is layer {layer} with {best['estimate']:.2f} nats per unit λ.",
+        facts=facts_of(study),
+    )  # fmt: skip
+    return publish(out, found, figure, frame)
+
+
+if __name__ == "__main__":
+    command_line(main, __doc__)

@@ -1,0 +1,50 @@
+"""Is steerability, a slope, a fair summary? How far propensity curves are from straight lines."""
+
+import pandas as pd
+
+from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, order_by_median, study_of
+from analyses._claim import Claim, Finding, command_line, publish
+from steerstats import figures
+
+TITLE = "Slope against misfit: are the curves straight?"
+PAPER = "slope and RMSE; the published axis is √RSS"
+
+
+def main(cache, out):
+    """Slope and RMSE of every input, and Hotelling's test of the mean curve of every dataset."""
+    study = study_of(cache)
+    tested = ask(study, "linearity")
+    order = [name for name in order_by_median(study) if name in tested.results]
+    frame = by_dataset(tested.to_frame(), order)
+    parts = []
+    for name in order:
+        per_input = study.slopes(name).to_frame()
+        parts.append(per_input[(per_input["setting_eval"] == "base") & (per_input["vector"] == "base")])
+    inputs = pd.concat(parts, ignore_index=True)
+    r2 = mean_over_datasets([part["r_squared"].mean() for part in parts], "R²")
+    bent = mean_over_datasets(frame["nonlinear_share"], "non-linear share of the mean curve", "share")
+    claims = (
+        Claim.of("linearity.r2", "R² of an input's own line, mean over inputs and datasets:", r2, "datasets"),
+        Claim.of("linearity.share", "Share of the mean curve's variation that is not linear, mean over datasets:",
+                 bent, "datasets"),
+    )  # fmt: skip
+    with figures.style():
+        figure, (left, right) = figures.canvas(1, 2, width=8.2, height=max(3.2, 0.9 + 0.24 * len(order)))
+        figures.slope_and_misfit(inputs, ax=left)
+        figures.misfit_rows(frame, ax=right)
+    found = Finding.of(
+        tested, script="linearity", title=TITLE, paper=PAPER, claims=claims,
+        reading="Left: each dot is an input, its slope against the distance of its curve from its own line. Points far "
+        "up are inputs whose slope says little. Right: how far the mean curve of each dataset bends, in units of how "
+        "curves differ between inputs; 0 is straight. Answer logits are deterministic, so misfit is shape, not noise.",
+        bars="95% intervals of the effect size, by inverting the non-central F of Hotelling's T².",
+        counted=f"{len(inputs)} inputs in {len(order)} datasets.",
+        alt=f"Scatter of slope against RMSE for {len(inputs)} inputs, and the departure from linearity of "
+        f"{len(order)} mean curves. The mean R² of an input's line is {r2.estimate:.2f}.",
+        facts=facts_of(study),
+    )  # fmt: skip
+    return publish(out, found, figure, frame)
+
+
+if __name__ == "__main__":
+    command_line(main, __doc__)

@@ -1,0 +1,52 @@
+"""Does steerability depend on how far the vector is pushed? The slope again, on narrower ranges of the multiplier."""
+
+from analyses._cache import ask, between, facts_of, mean_over_datasets, study_of
+from analyses._claim import Claim, Finding, command_line, publish
+from steerstats import figures
+
+TITLE = "Sensitivity to the multiplier range"
+PAPER = "appendix: choice of multipliers"
+
+
+def main(cache, out):
+    """Mean steerability of every dataset on |λ| ≤ c, for every c of the grid."""
+    study = study_of(cache)
+    result = ask(study, "multiplier_range")
+    frame = result.to_frame().rename(columns={"mean": "estimate"})
+    narrow, widest = frame["range"].min(), frame["range"].max()
+    inner = frame[frame["range"] == narrow]
+    same = mean_over_datasets(inner["correlation_with_whole"], "correlation")
+    other = mean_over_datasets(inner["share_other_sign"], "share with the other sign", "share")
+    claims = (
+        Claim.of("range.correlation", f"Correlation over inputs of slopes on |λ| ≤ {narrow:g} with slopes on the whole "
+                 "grid, mean over datasets:", same, "datasets"),
+        Claim.of("range.sign", f"Inputs whose slope on |λ| ≤ {narrow:g} has the other sign, mean over datasets:",
+                 other, "datasets"),
+    )  # fmt: skip
+    with figures.style():
+        figure, (left, right) = figures.canvas(1, 2, width=8.2, height=3.2)
+        label = "mean steerability\n(nat per unit multiplier)"
+        figures.range_sensitivity(frame, ax=left, value="estimate", ylabel=label)
+        figures.range_sensitivity(
+            frame.drop(columns=["ci_low", "ci_high"]), ax=right, value="share_other_sign",
+            ylabel="share of inputs whose slope\nhas the other sign",
+        )  # fmt: skip
+        right.legend_.remove() if right.legend_ else None
+    n = frame["dataset"].nunique()
+    found = Finding.of(
+        result, script="multiplier_range", title=TITLE, paper=PAPER, claims=claims,
+        reading="Each line is a dataset. Left: its mean slope when only multipliers up to the given size are used; a "
+        "level line means that the choice of range does not matter. Right: how many inputs change sign against the "
+        f"slope over the whole grid (|λ| ≤ {widest:g}), where the line reaches 0.",
+        bars="with five datasets or fewer the bands are 95% t intervals over questions; with more, no bars are drawn "
+        "and the table has the intervals.",
+        counted=f"{n} datasets, {between(frame['n'], 'questions')} each.",
+        alt=f"Mean steerability and share of sign changes against the width of the multiplier range, {n} datasets. On "
+        f"the narrowest range {other.estimate:.0%} of inputs have the other sign on average.",
+        facts=facts_of(study),
+    )  # fmt: skip
+    return publish(out, found, figure, frame)
+
+
+if __name__ == "__main__":
+    command_line(main, __doc__)

@@ -1,0 +1,53 @@
+"""Would a vector that knows nothing do the same? Random directions and label-shuffled vectors of the same norm."""
+
+from analyses._cache import ask, by_dataset, facts_of, need_controls, order_by_median, study_of
+from analyses._claim import Claim, Finding, command_line, publish
+from steerstats import figures
+
+TITLE = "The vectors against vectors that know nothing"
+PAPER = ""
+WORDS = {"random": "random directions", "shuffled": "label-shuffled vectors"}
+
+
+def main(cache, out):
+    """Mean steerability against each null, with a false discovery rate over datasets."""
+    study = study_of(cache)
+    need_controls(study, "random", "shuffled")
+    result = ask(study, "nulls")
+    order = order_by_median(study)
+    tables = {kind: table for kind in WORDS if (table := getattr(result, kind)) is not None}
+    frame = result.to_frame()
+    claims = []
+    for kind, table in tables.items():
+        better = sum(text == "differs from the null" for text in table.decision)
+        open_ = sum(text == "cannot resolve" for text in table.decision)
+        text = f"Share of datasets whose vector differs from {WORDS[kind]}, false discovery rate {table.alpha:g}"
+        if open_:
+            text += f" (cannot be resolved with {table.n_null.min()} null vectors, {table.n_null_needed} are needed)"
+        value = float("nan") if open_ else better / len(table.datasets)
+        why = "a count of decisions, no interval"
+        claims.append(Claim.bare(f"null.{kind}", f"{text}:", value, len(table.datasets), "datasets", why, "share"))
+    shown = next(iter(tables))
+    rows = by_dataset(frame[frame["kind"] == shown], order)
+    with figures.style():
+        figure, (left, right) = figures.canvas(1, 2, width=8.6, height=1.4 + 0.27 * len(rows), width_ratios=[1.6, 1])
+        figures.against_null(by_dataset(frame, order), ax=left)
+        figures.null_share(rows, ax=right)
+        figures.key_outside(figure, left, right)
+    found = Finding.of(
+        result, script="null_vectors", title=TITLE, paper=PAPER, claims=tuple(claims),
+        reading="Left: the dot is the dataset's own vector; a dot inside a bar does no more than a vector that knows "
+        "nothing can do. Right: the share of anti-steerable inputs, beside the shares that null vectors show; a single "
+        "random vector can show nearly any share, so one half is not the mark to beat.",
+        bars="left: 95% of null vectors have a mean within the bar (a quantile, no interval). Right: the middle 95% "
+        f"over {WORDS[shown]}.",
+        counted=f"{len(rows)} datasets; "
+        + "; ".join(f"{table.n_null.min()} {WORDS[kind]}" for kind, table in tables.items()) + ".",
+        alt=f"Mean steerability of {len(rows)} vectors beside the range of {' and '.join(WORDS[k] for k in tables)}.",
+        facts=facts_of(study),
+    )  # fmt: skip
+    return publish(out, found, figure, frame)
+
+
+if __name__ == "__main__":
+    command_line(main, __doc__)

@@ -1,0 +1,57 @@
+"""Figures 1 and 18: steerability differs between the inputs of one dataset, down to the wrong sign."""
+
+from analyses import _published as published
+from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, study_of
+from analyses._claim import Claim, Finding, command_line, publish
+from steerstats import figures
+
+TITLE = "Steerability of every input"
+PAPER = "figures 1 and 18"
+
+
+def main(cache, out):
+    """Share of anti-steerable inputs and spread of steerability, dataset by dataset."""
+    study = study_of(cache)
+    result = ask(study, "steerability")
+    table, order = result.to_frame(), list(result.results)
+    anti = by_dataset(table[table["name"] == "anti_steerable"], order)
+    slopes = {name: study.slopes(name).at("base->base") for name in order}
+    share = mean_over_datasets(anti["estimate"], "share of anti-steerable inputs", "share")
+    spread = mean_over_datasets(
+        [result[name]["sd"].estimate for name in order], "SD over inputs", "nat per unit multiplier"
+    )
+    worst = anti.loc[anti["estimate"].idxmax()]
+    of, works = "datasets", sum(one["mean"].ci_low > 0 for one in result.results.values())
+    claims = [
+        Claim.of("per_input.anti_share", "Share of inputs that steer the wrong way, mean over datasets:", share, of),
+        Claim.row("per_input.worst", f"The largest share, in {worst['dataset']}:", worst, "inputs", unit="share",
+                  interval=worst["method"]),
+        Claim.of("per_input.spread", "SD of steerability between inputs, mean over datasets:", spread, of),
+    ]  # fmt: skip
+    text, why = "Share of datasets whose mean steerability is above 0 (95% interval):", "a count of intervals"
+    claims.append(Claim.bare("per_input.works", text, works / len(order), len(order), of, why, "share"))
+    for row in anti[anti["dataset"] == "myopic-reward"].to_dict("records"):
+        how = {"unit": "share", "interval": row["method"]}
+        claim = Claim.row("per_input.myopic", "Share in myopic-reward:", row, "inputs", **how)
+        claims.append(claim.against(published.MYOPIC_ANTI, facts_of(study)))
+    with figures.style():
+        figure, (left, right) = figures.canvas(1, 2, height=0.9 + 0.24 * len(order), width=8.2, width_ratios=[3, 1.3])
+        figures.per_input(slopes, {name: result[name]["median"].estimate for name in order}, ax=left)
+        figures.anti_share(anti, ax=right)
+    found = Finding.of(
+        result, script="per_input_steerability", title=TITLE, paper=PAPER, claims=tuple(claims),
+        reading="Each dot is one input: how much one unit of multiplier moves its answer. Dots left of zero steer the "
+        "wrong way. Datasets are ordered by their median, the upright stroke; dots are spread within a row only to "
+        "keep them apart. Right: the share of inputs left of zero; the broken line is one half.",
+        bars="95% Wilson intervals of the share, by question.",
+        counted=f"{sum(map(len, slopes.values()))} test inputs in {len(order)} datasets.",
+        alt=f"Steerability of every input in {len(order)} datasets, ordered by median. Medians run from "
+        f"{result[order[-1]]['median'].estimate:.2f} to {result[order[0]]['median'].estimate:.2f} nats per unit "
+        f"multiplier. Anti-steerable shares run from {anti['estimate'].min():.0%} to {anti['estimate'].max():.0%}.",
+        facts=facts_of(study),
+    )  # fmt: skip
+    return publish(out, found, figure, table.drop(columns=["method"]))
+
+
+if __name__ == "__main__":
+    command_line(main, __doc__)

@@ -1,0 +1,49 @@
+"""Figures 3 and 16: steerability by what the positive option is, A or B, Yes or No, and how many inputs each has."""
+
+from analyses._cache import ask, by_dataset, facts_of, order_by_median, study_of
+from analyses._claim import Claim, Finding, command_line, publish
+from steerstats import figures
+
+TITLE = "Steerability by position and token of the positive option"
+PAPER = "figures 3 and 16"
+WORDS = {"pos_is_a": "the positive option is A rather than B", "pos_is_yes": "it is Yes rather than No"}
+
+
+def main(cache, out):
+    """Mean steerability and counts in every cell of A/B and Yes/No."""
+    study = study_of(cache)
+    result = ask(study, "spurious_factors")
+    frame = by_dataset(result.cells_frame(), order_by_median(study))
+    levels = [name for name in ("pos_is_a", "pos_is_yes") if name in frame]
+    frame["cell"] = frame[levels].fillna("").agg(lambda row: ", ".join(filter(None, row)), axis=1)
+    claims = []
+    if result.over_datasets is not None:
+        pooled = result.over_datasets.to_frame()
+        for row in pooled[pooled["response"] == "slope"].to_dict("records"):
+            if row["term"] in WORDS:
+                text = f"Steerability gained when {WORDS[row['term']]}, random-effects mean over datasets:"
+                row["n"] = row["n_datasets"]
+                claims.append(Claim.row(f"option.{row['term']}", text, row, "datasets", unit=row["unit"],
+                                        interval="Hartung–Knapp t(D − 1) over datasets"))  # fmt: skip
+    names = list(dict.fromkeys(frame["dataset"]))
+    with figures.style():
+        figure, (left, right) = figures.canvas(1, 2, width=8.2, height=1.3 + 0.34 * len(names), width_ratios=[3, 1.2])
+        figures.by_option(frame, ax=left)
+        figures.option_counts(frame, ax=right)
+        figures.key_outside(figure, left, columns=6)
+    found = Finding(
+        script="positive_option", title=TITLE, paper=PAPER, claims=tuple(claims),
+        reading="Left: mean steerability of the inputs of each kind. If marks of one dataset lie apart, part of what "
+        "looks like steering of a behaviour is a pull to a letter or a word. Right: how many inputs are of each kind; "
+        "kinds that lack inputs lack marks.",
+        bars="95% t intervals of the mean over the questions of that kind.",
+        counted=f"{frame['n'].sum()} inputs in {len(names)} datasets.",
+        alt=f"Mean steerability by kind of positive option in {len(names)} datasets, with counts per kind.",
+        method=f"means by cell; {result.over_datasets.method if result.over_datasets else result.method}",
+        assumptions=result.assumptions, warnings=result.warnings, facts=facts_of(study),
+    )  # fmt: skip
+    return publish(out, found, figure, frame)
+
+
+if __name__ == "__main__":
+    command_line(main, __doc__)

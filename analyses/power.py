@@ -1,0 +1,50 @@
+"""How small a gap could this study have seen, and how large would the next one have to be?"""
+
+import numpy as np
+
+from analyses._cache import ask, facts_of, named, need_shifts, study_of
+from analyses._claim import Claim, Finding, command_line, publish
+from steerstats import figures
+from steerstats.generalization import parse_shift
+
+TITLE = "What a study of this size can see"
+PAPER = ""
+INPUTS = (25, 50, 100, 200, 400, 800)
+
+
+def main(cache, out):
+    """Smallest detectable gap by number of inputs and datasets, from the variance components of this cache."""
+    study = study_of(cache)
+    shift = named(need_shifts(study))[0]
+    words = figures.nice_shift(*parse_shift(shift))
+    here = ask(study, "power", shift=shift)
+    several = len(study.datasets) > 1
+    datasets = sorted({5, 10, 20, 40, len(study.datasets)}) if several else [1]
+    design = ask(study, "power", shift=shift, n_inputs=INPUTS, n_datasets=datasets)
+    inputs = int(here.n_inputs[0])
+    text = f"Smallest mean gap under {words} that a study of this size finds with power {here.power:g} (two-sided test "
+    text += f"at {here.alpha:g}):"
+    claim = Claim.bare("power.gap", text, here.gap[0], len(study.datasets), "datasets", "a design figure, no interval",
+                       unit="nat per unit multiplier")  # fmt: skip
+    gaps = ask(study, "generalization").gaps
+    seen = float(np.mean(gaps.estimate[0, :, gaps.shifts.index(shift)]))
+    with figures.style():
+        figure, ax = figures.canvas(width=6.2, height=3.6)
+        figures.detectable_gap(design.to_frame(), ax=ax, observed=abs(seen), current=inputs)
+        figures.key_outside(figure, ax, columns=4)
+    found = Finding.of(
+        here, script="power", title=TITLE, paper=PAPER, claims=(claim,),
+        reading="Each line is a number of datasets: the smallest true mean gap that would be found, by inputs per "
+        "dataset. Where a line levels off, more inputs do not help: differences between datasets, or the vector's own "
+        "error, set the floor. The broken line is the mean gap seen here.",
+        bars="none: these are design figures from fitted variance components, which are themselves uncertain.",
+        counted=f"components fitted on {len(study.datasets)} datasets with {inputs} questions each on average.",
+        alt=f"Smallest detectable gap under {shift} against inputs per dataset; {here.gap[0]:.2f} nats per unit "
+        f"multiplier at the size of this study, where the gap seen is {seen:.2f}.",
+        facts=facts_of(study),
+    )  # fmt: skip
+    return publish(out, found, figure, design.to_frame())
+
+
+if __name__ == "__main__":
+    command_line(main, __doc__)

@@ -1,0 +1,57 @@
+"""Could steerability have been foretold from the training activations? Cosine agreement, d′ and their relatives."""
+
+from analyses._cache import ask, current_seed, facts_of, need_array, study_of
+from analyses._claim import Claim, Finding, NotInCache, command_line, publish
+from steerstats import figures
+
+TITLE = "What foretells steerability"
+PAPER = "beside Braun et al. 2025 and Bas and Novak 2025"
+WORDS = {"mean_cosine": "cosine agreement of training differences with the vector", "d_prime": "held-out d′"}
+NAMES = {"mean_cosine": "cosine agreement", "d_prime": "held-out d′", "auc": "held-out AUC", "norm_ratio": "norm ratio",
+         "unembedding_alignment": "alignment with A − B"}  # fmt: skip
+OTHERS = "Braun et al. (arXiv 2505.22637) on Llama-2-7b; Bas and Novak (arXiv 2511.18284) find no such relation"
+
+
+def main(cache, out):
+    """Spearman correlation over datasets of each candidate with mean steerability."""
+    study = study_of(cache)
+    for name in ("crossfit_projection", "pair_difference_cosine"):
+        need_array(study, name, "summaries of the training activations")
+    result = ask(study, "predictors")
+    if result.over_datasets is None:
+        raise NotInCache("fewer than four datasets, over which nothing can be foretold")
+    frame = result.over_datasets.to_frame()
+    claims = []
+    for row in frame[frame["predictor"].isin(WORDS)].to_dict("records"):
+        row |= {"estimate": row["rho"], "n": row["n_datasets"]}
+        text = f"Spearman correlation over datasets of {WORDS[row['predictor']]} with mean steerability "
+        text += f"(p = {row['p_family']:.2g} among all candidates):"
+        beside = {"published": row["published"], "source": OTHERS, "verdict": "not comparable",
+                  "reason": "another definition of the candidates (ours are held out) and other datasets"}  # fmt: skip
+        claims.append(Claim.row(f"predictors.{row['predictor']}", text, row, "datasets",
+                                interval="percentile over datasets", **beside))  # fmt: skip
+    points = result.datasets.rename(columns={"slope": "y"})
+    shown = [name for name in WORDS if name in points]
+    label = "mean steerability\n(nat per unit multiplier)"
+    with figures.style():
+        figure, axes = figures.canvas(1, len(shown) + 1, width=9.4, height=3.1)
+        for ax, name in zip(axes, shown):
+            figures.foretelling(points.rename(columns={name: "x"}), ax=ax, xlabel=NAMES[name], ylabel=label)
+        rows = frame.assign(label=frame["predictor"].replace(NAMES), estimate=frame["rho"])
+        figures.coefficient_rows(rows, ax=axes[-1], xlabel="Spearman correlation")
+    found = Finding.of(
+        result, script="predictors", title=TITLE, paper=PAPER, claims=tuple(claims),
+        reading="Left: each dot is a dataset, with what its training activations look like across, how it steers up. "
+        "Right: the rank correlation of every candidate with mean steerability. Projections are held out: in sample, "
+        "noise alone would give a large d′.",
+        bars="95% percentile intervals, resampling datasets.",
+        counted=f"{len(points)} datasets.",
+        alt=f"Candidates against mean steerability in {len(points)} datasets. "
+        + " ".join(f"{NAMES[row.predictor]}: {row.rho:.2f}." for row in frame.itertuples()),
+        seed=current_seed(), facts=facts_of(study),
+    )  # fmt: skip
+    return publish(out, found, figure, frame)
+
+
+if __name__ == "__main__":
+    command_line(main, __doc__)

@@ -1,0 +1,56 @@
+"""Figure 2: propensity against the multiplier, the curve whose slope is steerability."""
+
+import math
+
+from analyses._cache import between, by_dataset, facts_of, mean_curves, mean_over_datasets, order_by_median, study_of
+from analyses._claim import Claim, Finding, command_line, publish
+from steerstats import figures
+
+TITLE = "Propensity curves"
+PAPER = "figure 2"
+
+
+def main(cache, out):
+    """Mean propensity of every dataset at every multiplier, and how monotone the inputs' curves are."""
+    study = study_of(cache)
+    order = order_by_median(study)
+    frame = by_dataset(mean_curves(study), order)
+    fits = {name: study.slopes(name).fit for name in order}
+    places = {name: (fit.coords["setting_eval"].index("base"), fit.coords["vector"].index("base"))
+              for name, fit in fits.items()}  # fmt: skip
+    tau = [float(fits[name].monotonicity[places[name]].mean()) for name in order]
+    monotone = mean_over_datasets(tau, "monotonicity")
+    claim = Claim.of(
+        "curves.monotonicity",
+        "How steadily an input's propensity rises with the multiplier (Kendall's τ, 1 always, 0 no trend), mean over "
+        "inputs and datasets:",
+        monotone,
+        "datasets",
+    )
+    columns = min(4, len(order))
+    rows = math.ceil(len(order) / columns)
+    with figures.style():
+        figure, axes = figures.canvas(rows, columns, width=1.9 * columns + 0.4, height=1.35 * rows + 0.5, sharex=True)
+        panels = axes.ravel() if len(order) > 1 else [axes]
+        figures.propensity_curves(frame, panels, band="middle 80% of inputs")
+        figure.supxlabel("multiplier λ", fontsize=8.5)
+        figure.supylabel("propensity (nat)", fontsize=8.5)
+    n = frame.groupby("dataset")["n"].first()
+    found = Finding(
+        script="propensity_curves", title=TITLE, paper=PAPER, claims=(claim,),
+        reading="How far the model leans to the answer that shows the behaviour (above zero) or to the other (below), "
+        "with the vector added at each multiplier. A straight rising line is a vector that works; datasets are in the "
+        "order of figure 1, and each has a scale of its own.",
+        bars="upright bars are 95% t intervals of the mean over questions; the grey band holds the middle 80% of "
+        "inputs and is no interval.",
+        counted=f"{between(n, 'questions')} in each of {len(order)} datasets.",
+        alt=f"Mean propensity against the multiplier in {len(order)} datasets, one panel each. Curves are monotone by "
+        f"Kendall's τ of {monotone.estimate:.2f} on average.",
+        method="mean over inputs at each multiplier, t interval over questions; Kendall's tau-a within each input",
+        assumptions=("questions are independent",), facts=facts_of(study),
+    )  # fmt: skip
+    return publish(out, found, figure, frame)
+
+
+if __name__ == "__main__":
+    command_line(main, __doc__)

@@ -1,0 +1,48 @@
+"""Is steering less even under a shift? Variance of steerability between inputs, in distribution and out of it."""
+
+from analyses._cache import between, by_dataset, current_seed, facts_of, need_shifts, order_by_median, study_of
+from analyses._claim import Claim, Finding, command_line, publish
+from steerstats import figures
+from steerstats.generalization import parse_shift, steerability_variance
+from steerstats.seeds import NamedStreams
+
+TITLE = "Variance of steerability, in distribution and under a shift"
+PAPER = "variance in and out of distribution"
+
+
+def main(cache, out):
+    """Ratio of the variances per dataset and shift, and their rank correlation over datasets."""
+    study = study_of(cache)
+    shifts, order = need_shifts(study), order_by_median(study)
+    grid = study.grid()
+    rng = NamedStreams(current_seed(), "variance", grid.datasets)
+    result = steerability_variance(grid, shifts, rng=rng)
+    frame = by_dataset(result.to_frame(), order)
+    claims = []
+    for row in result.correlations().to_dict("records"):
+        words = figures.nice_shift(*parse_shift(row["shift"]))
+        row |= {"estimate": row["rho"], "ci_low": row["rho_ci_low"], "ci_high": row["rho_ci_high"]}
+        text = f"Spearman correlation over datasets of the variance at base→base with that under {words}:"
+        claims.append(Claim.row(f"variance.{row['shift']}", text, row, "datasets", interval="percentile over datasets"))
+    with figures.style():
+        figure, ax = figures.canvas(width=7.4, height=1.4 + 0.36 * len(order))
+        figures.spread_rows(
+            frame.assign(estimate=frame["ratio"]), ax=ax, xlabel="variance under the shift ÷ variance at base → base"
+        )
+        ax.axvline(1, color="#000000", linewidth=0.8, zorder=1.5)
+        figures.key_outside(figure, ax, columns=2)
+    found = Finding.of(
+        result, script="variance_id_ood", title=TITLE, paper=PAPER, claims=tuple(claims),
+        reading="Each mark is how many times larger the variance between inputs is under a shift than where the "
+        "vector was made; right of 1, steering became less even.",
+        bars="95% t intervals of the logarithm of the ratio, robust to slopes that are not normal, over questions.",
+        counted=f"{len(order)} datasets, {between(result.n, 'questions')} each.",
+        alt=f"Ratio of the variance of steerability under {len(shifts)} shifts to that in distribution, "
+        f"{len(order)} datasets; ratios from {frame['ratio'].min():.2f} to {frame['ratio'].max():.2f}.",
+        seed=current_seed(), facts=facts_of(study),
+    )  # fmt: skip
+    return publish(out, found, figure, frame)
+
+
+if __name__ == "__main__":
+    command_line(main, __doc__)

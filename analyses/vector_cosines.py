@@ -1,0 +1,49 @@
+"""Are the vectors of different prompts the same vector? Cosines between settings, beside those with their refits."""
+
+import numpy as np
+
+from analyses._cache import ask, facts_of, mean_over_datasets, need_array, study_of
+from analyses._claim import Claim, Finding, NotInCache, command_line, publish
+from steerstats import figures
+
+TITLE = "Cosine similarity between the vectors of different settings"
+PAPER = "similarity of vectors"
+
+
+def main(cache, out):
+    """Mean cosine over datasets for every pair of training settings, and the cosine of a vector with its refits."""
+    study = study_of(cache)
+    need_array(study, "direction", "the directions of the vectors")
+    result = ask(study, "vector_cosines")
+    if len(result.vectors) < 2:
+        raise NotInCache(f"built with vectors of {result.vectors[0]} only")
+    frame = result.to_frame()
+    across = frame[~frame[["vector_a", "vector_b"]].eq("mean").any(axis=1)]
+    each = mean_over_datasets(across.groupby("dataset", sort=False)["cosine"].mean(), "cosine between settings")
+    claims = [
+        Claim.of("cosines.settings", "Cosine between the vectors of two settings, mean over pairs and datasets:",
+                 each, "datasets"),
+    ]  # fmt: skip
+    if np.isfinite(result.stability).any():
+        own = mean_over_datasets(np.nanmean(result.stability[..., 1], axis=1), "cosine with refits")
+        text = "Cosine of a vector with its own refits on resampled pairs (median), mean over datasets:"
+        claims.append(Claim.of("cosines.refits", text, own, "datasets"))
+    with figures.style():
+        figure, ax = figures.canvas(width=5.6, height=3.6)
+        figures.cosine_table(np.nanmean(result.cosine, axis=0), result.vectors, ax=ax)
+    found = Finding.of(
+        result, script="vector_cosines", title=TITLE, paper=PAPER, claims=tuple(claims),
+        reading="Each cell is the cosine between the vectors of two training settings, averaged over datasets: 1 is "
+        "the same direction. A cosine between settings that is as high as that of a vector with its own refits says "
+        "that the two hold the same vector.",
+        bars="none: cosines describe these very vectors. The table has the quantiles over refits.",
+        counted=f"{len(result.vectors)} vectors in each of {len(result.datasets)} datasets.",
+        alt=f"Table of cosines between the vectors of {', '.join(result.vectors)}; {each.estimate:.2f} on average "
+        "between two settings.",
+        facts=facts_of(study),
+    )  # fmt: skip
+    return publish(out, found, figure, frame)
+
+
+if __name__ == "__main__":
+    command_line(main, __doc__)

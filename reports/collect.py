@@ -1,0 +1,143 @@
+"""Run the scripts of `analyses/` on caches, side by side where asked, and hand back what they found.
+
+Processes are spawned with BLAS held to one thread, so that the numbers do not depend on how many run at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+import analyses
+from analyses._claim import Finding
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+RESULTS = "results"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One script on one cache, or on a pair of them.
+
+    Parameters
+    ----------
+    script : str
+    label : str
+        Name of the cache (or of the pair) in this run; the folder under `results/`.
+    caches : tuple of str
+        Paths.
+    """
+
+    script: str
+    label: str
+    caches: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job with its finding and its wall time in seconds."""
+
+    job: Job
+    finding: Finding
+    seconds: float
+
+
+def label_caches(caches: Sequence[str | Path]) -> dict[str, str]:
+    """A short distinct name for every cache -> its path as given."""
+    labels: dict[str, str] = {}
+    for path in map(Path, caches):
+        stem = path.stem if path.is_file() else path.name
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem or path.resolve().name).strip("-.") or "cache"
+        name, count = stem, 2
+        while name in labels:
+            name, count = f"{stem}-{count}", count + 1
+        labels[name] = str(path)
+    return labels
+
+
+def plan(labels: dict[str, str]) -> list[Job]:
+    """Every script for every cache; those that compare for the first cache with each other one."""
+    names = list(labels)
+    jobs = []
+    for script in analyses.SCRIPTS:
+        if script in analyses.COMPARING:
+            pairs = [(f"{names[0]}-and-{name}", (labels[names[0]], labels[name])) for name in names[1:]]
+            jobs += [Job(script, label, pair) for label, pair in pairs] or [Job(script, names[0], (labels[names[0]],))]
+        else:
+            jobs += [Job(script, name, (labels[name],)) for name in names]
+    return jobs
+
+
+def run_jobs(jobs: Sequence[Job], out: Path, *, seed: int = 0, workers: int = 1, progress: Any = None) -> list[Done]:
+    """Run all jobs, in the order of `jobs` in the answer whatever order they end in.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    out : path
+        Files go to `out/results/LABEL/`.
+    seed : int
+    workers : int
+        Processes; with 1 everything runs in this one.
+    progress : rich.progress.Progress, optional
+    """
+    task = progress.add_task("claims", total=len(jobs)) if progress is not None else None
+    done: dict[int, Done] = {}
+    if workers <= 1:
+        with threadpool_limits(1):
+            for k, job in enumerate(jobs):
+                done[k] = run_one(job, str(out), seed)
+                _advance(progress, task, job)
+    else:
+        with (
+            _one_thread(),
+            ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool,
+        ):
+            waiting = {pool.submit(run_one, job, str(out), seed): k for k, job in enumerate(jobs)}
+            for future in as_completed(waiting):
+                done[waiting[future]] = future.result()
+                _advance(progress, task, jobs[waiting[future]])
+    return [done[k] for k in range(len(jobs))]
+
+
+def run_one(job: Job, out: str, seed: int) -> Done:
+    """One job in this process."""
+    start = time.perf_counter()
+    with threadpool_limits(1):
+        cache = job.caches[0] if len(job.caches) == 1 else list(job.caches)
+        finding = analyses.run(job.script, cache, Path(out) / RESULTS / job.label, seed)
+    return Done(job, finding, time.perf_counter() - start)
+
+
+def default_workers() -> int:
+    """The cores of this machine, at most four: a worker holds a cache's slopes in memory."""
+    return min(4, os.cpu_count() or 1)
+
+
+def _advance(progress: Any, task: Any, job: Job) -> None:
+    if progress is not None:
+        progress.update(task, advance=1, description=f"claims: {job.script}")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

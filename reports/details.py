@@ -1,0 +1,137 @@
+"""The folded page of one dataset: its curves, its numbers, and the inputs at both ends, as they stand in the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from analyses._cache import mean_curves, order_by_median
+from reports.embed import inline_svg
+from reports.tables import cells
+from reports.words import number, percent
+from steerstats import figures
+from steerstats.study import Study
+
+SHOWN = 3  # inputs at either end
+LONGEST = 1600  # characters of an input; the rest is counted
+NAMES = {
+    "mean": "mean steerability",
+    "mean, vector error included": "the same, the vector's error in the interval",
+    "median": "median steerability",
+    "sd": "SD over inputs",
+    "anti_steerable": "anti-steerable inputs",
+    "within_error": "inputs within numerical error of zero",
+    "published_nonpositive": "slope ≤ 0, as published",
+}
+
+
+def dataset_pages(study: Study, results: Path, prefix: str = "") -> list[dict[str, Any]]:
+    """One page for each dataset, highest median first.
+
+    Parameters
+    ----------
+    study : Study
+    results : path
+        Folder with the tables that the scripts wrote for this cache.
+    prefix : str
+        Of the anchors.
+    """
+    curves = mean_curves(study)
+    tables = {name: _read(results / f"{name}.parquet") for name in ("per_input_steerability", "gap_parts")}
+    explained = _read(results / "variance_explained.parquet")
+    pages = []
+    for k, name in enumerate(order_by_median(study)):
+        numbers = _numbers(name, tables, explained)
+        own = {row[0]: row for row in numbers}
+        line = f"median {own['median steerability'][1]}, {own['anti-steerable inputs'][1]} anti-steerable"
+        pages.append(
+            {
+                "id": f"{prefix}dataset-{k + 1}",
+                "name": name,
+                "line": line,
+                "svg": _figure(curves[curves["dataset"] == name], name, f"{prefix}d{k + 1}"),
+                "figure_label": f"Propensity curve of {name}",
+                "caption": "Mean propensity (nat) at each multiplier; bars: 95% t intervals over questions; grey: the "
+                f"middle 80% of inputs. n = {len(study.unit(name).inputs)} inputs.",
+                "table": cells(
+                    pd.DataFrame(numbers, columns=["quantity", "estimate", "95% interval", "n"]),
+                    f"Numbers of {name}, base → base unless said; steerability in nats per unit multiplier",
+                ),
+                **_ends(study, name),
+            }
+        )
+    return pages
+
+
+def _figure(curve: pd.DataFrame, name: str, prefix: str) -> Markup:
+    with figures.style():
+        figure, ax = figures.canvas(width=4.0, height=2.5)
+        figures.propensity_curve(curve, ax=ax, band="middle 80% of inputs")
+        ax.set_xlabel("multiplier λ")
+        ax.set_ylabel("propensity (nat)")
+        svg = figures.svg_text(figure)
+    ends = curve.iloc[[0, -1]]
+    words = " to ".join(f"{number(e)} at λ = {number(m)}" for e, m in zip(ends["estimate"], ends["multiplier"]))
+    return Markup(inline_svg(svg, prefix, f"Propensity curve of {name}", f"Mean propensity runs from {words}."))
+
+
+def _numbers(name: str, tables: dict[str, pd.DataFrame], explained: pd.DataFrame) -> list[tuple[str, ...]]:
+    rows = []
+    frame = tables["per_input_steerability"]
+    for row in frame[frame["dataset"] == name].to_dict("records"):
+        if row["name"] in NAMES:
+            form = number if row["name"].startswith(("mean", "median", "sd")) else percent
+            rows.append((NAMES[row["name"]], *_shown(row, "estimate", form)))
+    if len(explained):
+        mine = (explained["dataset"] == name) & (explained["split"] == "shapley_adjusted_r2")
+        words = {"explained": "variance that A/B and Yes/No explain"}
+        for row in explained[mine & explained["component"].isin(words)].to_dict("records"):
+            rows.append((words[row["component"]], *_shown(row, "share", percent)))
+    gaps = tables["gap_parts"]
+    if len(gaps):
+        for row in gaps[(gaps["dataset"] == name) & (gaps["component"] == "gap")].to_dict("records"):
+            rows.append(
+                (f"lost under {figures.nice_shift(*row['shift'].split('->'))}", *_shown(row, "estimate", number))
+            )
+    return rows
+
+
+def _shown(row: dict[str, Any], key: str, form: Any) -> tuple[str, str, str]:
+    known = np.isfinite(row["ci_low"]) or np.isfinite(row["ci_high"])
+    return form(row[key]), f"{form(row['ci_low'])} to {form(row['ci_high'])}" if known else "none", str(int(row["n"]))
+
+
+def _ends(study: Study, name: str) -> dict[str, list[dict[str, str]]]:
+    unit = study.unit(name)
+    slopes = study.slopes(name).at("base->base")
+    order = np.argsort(slopes, kind="stable")
+    few = min(SHOWN, max(1, len(order) // 2))
+    ends = {"worst": order[:few], "best": order[::-1][:few]}
+    return {key: [_input(unit, int(k), float(slopes[k])) for k in places] for key, places in ends.items()}
+
+
+def _input(unit: Any, k: int, slope: float) -> dict[str, str]:
+    place = int(unit.kept[k])
+
+    def text(name: str) -> str:
+        return str(unit.unit.read(name)[place]) if name in unit.unit else ""
+
+    body, answer = text("input_text"), text("input_positive").strip()
+    option = text("input_option_positive").strip()
+    if len(body) > LONGEST:
+        body = f"{body[:LONGEST]}… ({len(body) - LONGEST} more characters)"
+    parts = [f"steerability {number(slope)}"]
+    if answer:
+        parts.append(f"behaviour shown by {answer}{f' {option}' if option and option != answer else ''}"[:160])
+    if "input_row" in unit.unit:
+        parts.append(f"row {int(unit.unit.read('input_row')[place])} of the source")
+    missing = f"This cache holds no text of its inputs; this one is {unit.inputs[k]}."
+    return {"line": " · ".join(parts), "text": body or missing}
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path) if path.is_file() else pd.DataFrame()

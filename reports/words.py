@@ -1,0 +1,210 @@
+"""Sentences made from findings: the summary in plain words, and the methods for pasting into a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from analyses._cache import people_count
+from analyses._claim import Claim, Finding
+from steerstats.results import format_number
+
+METHOD_NAMES = {
+    "mean_difference": "the mean difference of activations between the two completions of each training pair",
+    "pca": "the first principal component of the differences of activations",
+    "logistic": "the weights of a logistic regression on activations",
+}
+SCOPE_NAMES = {
+    "last_prompt": "from the last prompt token on",
+    "first_answer": "from the first answer token on",
+    "all": "at all tokens",
+    "prompt": "at the tokens of the prompt",
+}
+SCORE_NAMES = {
+    "logit_diff": "the difference of the two answers' logits at the first token where they differ",
+    "logit_sum": "the difference of the summed logits of the two whole completions",
+    "logprob_sum": "the difference of the log-probabilities of the two whole completions",
+}
+
+
+def claims_by_key(findings: Sequence[Finding]) -> dict[str, Claim]:
+    """All claims of one cache by key."""
+    return {claim.key: claim for finding in findings for claim in finding.claims}
+
+
+def summary(findings: Sequence[Finding], prefix: str = "") -> dict[str, Any]:
+    """Lead and the three cards of one cache: how variable, how spurious, how well it transfers.
+
+    Parameters
+    ----------
+    findings : sequence of Finding
+        Of one cache.
+    prefix : str
+        Of the anchors the cards link to.
+    """
+    claims = claims_by_key(findings)
+    missing = {finding.script: finding.missing for finding in findings if finding.missing}
+    cards = [
+        _variability(claims, missing, prefix),
+        _spuriousness(claims, missing, prefix),
+        _transfer(claims, missing, prefix),
+    ]
+    return {"lead": _lead(claims), "cards": cards}
+
+
+def percent(value: float) -> str:
+    """17% — a share for people; one digit more where it would read 0% and is not."""
+    if not np.isfinite(value):
+        return "not known"
+    digits = 1 if 0 < abs(value) < 0.01 else 0
+    return f"{100 * value:.{digits}f}%".replace("-", "−")
+
+
+def number(value: float) -> str:
+    """A number for people, with a real minus sign."""
+    return format_number(value).replace("-", "−")
+
+
+def limits(claim: Claim, form: Any = number) -> str:
+    """ "95% interval 0.78 to 0.95", or why there is none."""
+    if not np.isfinite(claim.ci_low) and not np.isfinite(claim.ci_high):
+        return "no interval"
+    return f"{claim.level:.0%} interval {form(claim.ci_low)} to {form(claim.ci_high)}"
+
+
+def _card(question: str, number_: str, interval: str, words: str, link: str, link_text: str) -> dict[str, str]:
+    return {
+        "question": question,
+        "number": number_,
+        "interval": interval,
+        "words": words,
+        "link": link,
+        "link_text": link_text,
+    }
+
+
+def _variability(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: str) -> dict[str, str]:
+    question = "How variable is it?"
+    if "per_input.anti_share" not in claims:
+        return {"question": question, "missing": missing.get("per_input_steerability", "not computed")}
+    share, worst = claims["per_input.anti_share"], claims["per_input.worst"]
+    where = worst.statement.partition(" in ")[2].rstrip(":")
+    words = (
+        "of inputs are steered the wrong way, on average over datasets. "
+        f"It is most in {where}: {percent(worst.estimate)} ({percent(worst.ci_low)} to {percent(worst.ci_high)})."
+    )
+    link = f"{prefix}per_input_steerability"
+    return _card(question, percent(share.estimate), limits(share, percent), words, link, "Steerability of every input")
+
+
+def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: str) -> dict[str, str]:
+    question = "How spurious is it?"
+    if "explained.mean" not in claims:
+        return {"question": question, "missing": missing.get("variance_explained", "not computed")}
+    mean, most = claims["explained.mean"], claims["explained.most"]
+    where = most.statement.partition(" in ")[2].rstrip(":")
+    words = (
+        "of the differences between inputs go with the letter (A or B) and the word (Yes or No) of the answer, on "
+        f"average over datasets. It is most in {where}: {percent(most.estimate)} "
+        f"({percent(most.ci_low)} to {percent(most.ci_high)})."
+    )
+    link = f"{prefix}variance_explained"
+    return _card(question, percent(mean.estimate), limits(mean, percent), words, link, "Variance explained")
+
+
+def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: str) -> dict[str, str]:
+    question = "How well does it transfer?"
+    ranks = [claim for key, claim in claims.items() if key.startswith("id_ood.")]
+    gaps = [claim for key, claim in claims.items() if key.startswith("gap.")]
+    known = [claim for claim in ranks if np.isfinite(claim.estimate)]
+    if not known:
+        return {"question": question, "missing": missing.get("id_vs_ood", "not computed")}
+    least = min(known, key=lambda claim: claim.estimate)
+    where = least.statement.partition(" and ")[2].rstrip(":")
+    words = (
+        "is the rank correlation between how datasets steer under the prompt of training and under another one "
+        f"({where}, the lowest of {len(known)}; 1 would keep their order)."
+    )
+    if gaps:
+        most = max(gaps, key=lambda claim: claim.estimate)
+        shift = most.statement.partition(" under ")[2].partition(",")[0]
+        words += (
+            f" The costliest shift ({shift}) loses {number(most.estimate)} nats per unit multiplier "
+            f"({number(most.ci_low)} to {number(most.ci_high)})."
+        )
+    return _card(question, number(least.estimate), limits(least), words, f"{prefix}id_vs_ood", "Each shift")
+
+
+def _lead(claims: Mapping[str, Claim]) -> str:
+    parts = []
+    if "per_input.works" in claims:
+        works = claims["per_input.works"]
+        count = round(works.estimate * works.n)
+        parts.append(
+            f"The vector moves the average input the intended way, beyond doubt about the inputs, in {count} of "
+            f"{works.n} datasets."
+        )
+    if "per_input.anti_share" in claims:
+        share = claims["per_input.anti_share"]
+        parts.append(f"Behind those averages, {percent(share.estimate)} of inputs move the other way.")
+    if "explained.mean" in claims:
+        parts.append(
+            f"Answer position and wording account for {percent(claims['explained.mean'].estimate)} of the differences "
+            "between inputs."
+        )
+    return " ".join(parts) or "This cache allows none of the three headline numbers; the sections say why."
+
+
+def methods(study: Any, findings: Sequence[Finding], seed: int, versions: Mapping[str, str]) -> list[str]:
+    """Paragraphs for a methods section, from the cache's own record and from what ran."""
+    written = (_cache_paragraph(study), _analysis_paragraph(findings), _software(seed, versions))
+    return [text for text in written if text]
+
+
+def _cache_paragraph(study: Any) -> str:
+    spec, unit = study.spec, study.unit(study.datasets[0])
+    sizes = [len(study.unit(name).inputs) for name in study.datasets]
+    inputs = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    count = people_count(len(study.datasets), "dataset")
+    settings = ", ".join(study.settings)
+    lines = [
+        f"We analysed steering in {study.model} on {count} ({inputs} test inputs each), in the settings {settings}."
+    ]
+    if "vector_layer" in unit.unit:
+        layers = sorted({int(layer) for layer in unit.unit.read("vector_layer").ravel()})
+        where = f"block {layers[0]}" if len(layers) == 1 else f"blocks {', '.join(map(str, layers))}"
+        method = (spec.get("vectors") or {}).get("method")
+        what = METHOD_NAMES.get(method, "a vector") if method else "a vector"
+        scope = f", {SCOPE_NAMES.get(spec['scope'], spec['scope'])}" if "scope" in spec else ""
+        lines.append(f"The vectors ({what}) are added to the output of decoder {where}, counted from 0{scope}.")
+    score = str(unit.unit.attrs.get("score"))
+    grid = ", ".join(f"{value:g}".replace("-", "−") for value in unit.multipliers)
+    lines.append(
+        f"Propensity is {SCORE_NAMES.get(score, score)}, in nats, at the multipliers {grid}; steerability is its "
+        "least-squares slope on the multiplier."
+    )
+    if spec.get("split"):
+        rule = "by content hash of the question" if spec["split"] == "content" else f"by the rule {spec['split']}"
+        share = "/".join(map(str, spec.get("split_percent") or ()))
+        lines.append(f"Questions were split {rule}{f' ({share} per cent)' if share else ''}; only test inputs count.")
+    if spec.get("order"):
+        lines.append(f"The order of the options follows the rule {spec['order']}.")
+    return " ".join(lines)
+
+
+def _analysis_paragraph(findings: Sequence[Finding]) -> str:
+    lines = []
+    for finding in findings:
+        if finding.method and not finding.missing:
+            lines.append(f"{finding.title}: {finding.method.rstrip('.')}.")
+    return " ".join(dict.fromkeys(lines))
+
+
+def _software(seed: int, versions: Mapping[str, str]) -> str:
+    used = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return (
+        f"Intervals have a nominal coverage of 95% unless said otherwise, and the unit of resampling is the question. "
+        f"Random numbers derive from seed {seed} and the dataset's name. Computed with {used}."
+    )

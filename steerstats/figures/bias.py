@@ -1,0 +1,163 @@
+"""What steerability owes to the position and the wording of the answer: figures 3, 4 and 16 of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from steerstats.figures.parts import dataset_axis, intervals, shares
+from steerstats.figures.theme import AMBER, BLUE, GREEN, MARKERS, SERIES, VERMILLION, WASH, zero_line
+from steerstats.figures.variability import SLOPE
+
+COMPONENT_NAMES = {
+    "pos_is_a": "A or B",
+    "pos_is_yes": "Yes or No",
+    "pos_is_yes after pos_is_a": "Yes or No, after A or B",
+    "pos_is_a:pos_is_yes": "their interaction",
+    "length_difference": "option length",
+    "unexplained": "unexplained",
+}
+COMPONENT_COLOURS = {
+    "pos_is_a": BLUE,
+    "pos_is_yes": AMBER,
+    "pos_is_yes after pos_is_a": AMBER,
+    "pos_is_a:pos_is_yes": GREEN,
+    "unexplained": WASH,
+}
+
+
+def by_option(frame: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
+    """Mean steerability of each dataset by what the positive option is (figure 3).
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns dataset, cell ("A, Yes"), mean, ci_low, ci_high; cells without inputs hold NaN and are not drawn.
+    """
+    names = list(dict.fromkeys(frame["dataset"]))
+    cells = list(dict.fromkeys(frame["cell"]))
+    step = 0.72 / max(len(cells), 1)
+    for k, cell in enumerate(cells):
+        rows = frame[(frame["cell"] == cell) & frame["mean"].notna()]
+        at = [names.index(name) + (k - (len(cells) - 1) / 2) * step for name in rows["dataset"]]
+        color, marker, filled = _cell_style(cell, k)
+        style = {"color": color, "marker": marker, "filled": filled, "label": cell}
+        intervals(ax, at, rows["mean"], rows["ci_low"], rows["ci_high"], size=3.4, **style)
+    zero_line(ax)
+    dataset_axis(ax, names, labels=labels)
+    ax.set_xlabel(SLOPE)
+    return ax
+
+
+def option_counts(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
+    """How many inputs of each dataset are in each cell (figure 16).
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns dataset, cell, n.
+    """
+    names = list(dict.fromkeys(frame["dataset"]))
+    table = frame.pivot(index="dataset", columns="cell", values="n").loc[names].fillna(0)
+    cells = list(dict.fromkeys(frame["cell"]))
+    parts = [(cell, _cell_style(cell, k)[0], table[cell].to_numpy()) for k, cell in enumerate(cells)]
+    shares(ax, np.arange(len(names)), parts, height=0.62, hatched=[cell for cell in cells if cell.startswith("B")])
+    dataset_axis(ax, names, labels=labels)
+    ax.set_xlabel("inputs")
+    return ax
+
+
+def variance_shares(frame: pd.DataFrame, *, ax: Axes, labels: bool = True, title: str = "") -> Axes:
+    """Share of the variance of steerability that goes with each factor, stacked, one bar per dataset (figure 4).
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns dataset, component, share. Components are stacked in order; negative shares go to the left of 0.
+    """
+    names = list(dict.fromkeys(frame["dataset"]))
+    parts = []
+    for component in dict.fromkeys(frame["component"]):
+        rows = frame[frame["component"] == component].set_index("dataset")["share"].reindex(names)
+        colour = COMPONENT_COLOURS.get(component, SERIES[3])
+        parts.append((COMPONENT_NAMES.get(component, component), colour, rows.fillna(0).to_numpy()))
+    shares(ax, np.arange(len(names)), parts, height=0.68)
+    zero_line(ax)
+    dataset_axis(ax, names, labels=labels)
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.set_xlabel("share of the variance of steerability")
+    ax.set_title(title)
+    return ax
+
+
+def total_share(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
+    """What all factors together explain, with its interval.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns dataset, share, ci_low, ci_high.
+    """
+    ax.set_xlim(min(0.0, float(frame["ci_low"].min()) * 1.05), 1.0)
+    intervals(ax, np.arange(len(frame)), frame["share"], frame["ci_low"], frame["ci_high"])
+    zero_line(ax)
+    dataset_axis(ax, frame["dataset"], labels=labels)
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.set_xlabel("explained by all factors")
+    return ax
+
+
+def effect_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = True, pooled: str | None = None) -> Axes:
+    """Effect of one factor on steerability in each dataset, the mean over datasets last.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns dataset, estimate, ci_low, ci_high; `pooled` names the row that is the mean over datasets.
+    """
+    own = frame["dataset"] != pooled
+    places = np.arange(len(frame), dtype=float)
+    intervals(ax, places[own], *(frame.loc[own, c] for c in ("estimate", "ci_low", "ci_high")))
+    rest = ~own
+    style = {"color": SERIES[1], "marker": "D", "size": 5.5, "label": "mean over datasets"}
+    if rest.any():
+        intervals(ax, places[rest], *(frame.loc[rest, c] for c in ("estimate", "ci_low", "ci_high")), **style)
+        ax.axhline(places[rest][0] - 0.5, color="#000000", linewidth=0.4)
+    zero_line(ax)
+    dataset_axis(ax, frame["dataset"], labels=labels)
+    ax.set_xlabel(xlabel)
+    return ax
+
+
+def before_and_after(
+    frame: pd.DataFrame, *, ax: Axes, names: Sequence[str] = ("as trained", "debiased"), labels: bool = True
+) -> Axes:
+    """One number per dataset under two vectors, joined by a line.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns dataset, before, after, and optionally before_low, before_high, after_low, after_high.
+    """
+    places = np.arange(len(frame), dtype=float)
+    ax.hlines(places, frame["before"], frame["after"], color=WASH, linewidth=3, zorder=1.5)
+    for side, name, shift in (("before", names[0], -0.14), ("after", names[1], 0.14)):
+        none = pd.Series(np.nan, index=frame.index)
+        limits = frame.get(f"{side}_low", none), frame.get(f"{side}_high", none)
+        style = {"color": BLUE if side == "before" else GREEN, "marker": "o" if side == "before" else "D"}
+        intervals(ax, places + shift, frame[side], *limits, label=name, size=3.8, **style)
+    zero_line(ax)
+    return dataset_axis(ax, frame["dataset"], labels=labels)
+
+
+def _cell_style(cell: str, k: int) -> tuple[str, str, bool]:
+    """Colour tells the word, Yes or No; a filled mark is A and an open one B."""
+    letter, _, word = cell.partition(", ")
+    words = {"Yes": (BLUE, "o"), "No": (VERMILLION, "s"), "neither": (GREEN, "D")}
+    if letter in ("A", "B") and word in words:
+        return *words[word], letter == "A"
+    return SERIES[k % len(SERIES)], MARKERS[k % len(MARKERS)], True

@@ -1,0 +1,205 @@
+"""What could be wrong with the numbers: null vectors, the vector's own error, leakage, lost answers, small studies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from steerstats.figures.parts import cloud, curve, dataset_axis, intervals, key, note
+from steerstats.figures.theme import (
+    AMBER,
+    BLUE,
+    GREEN,
+    INK,
+    MARKERS,
+    MUTED,
+    RULE,
+    SERIES,
+    VERMILLION,
+    light_grid,
+    zero_line,
+)
+from steerstats.figures.variability import SLOPE
+
+NULL_COLOURS = {"random": MUTED, "shuffled": AMBER}
+NULL_NAMES = {"random": "random directions", "shuffled": "label-shuffled vectors"}
+
+
+def against_null(frame: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
+    """Mean steerability of each dataset's vector, before the range that null vectors reach.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row per dataset and kind: dataset, kind, mean, null_abs_quantile.
+    """
+    names = list(dict.fromkeys(frame["dataset"]))
+    kinds = list(dict.fromkeys(frame["kind"]))
+    height = 0.7 / max(len(kinds), 1)
+    for k, kind in enumerate(kinds):
+        rows = frame[frame["kind"] == kind].set_index("dataset").reindex(names)
+        at = np.arange(len(names)) + (k - (len(kinds) - 1) / 2) * height
+        reach = rows["null_abs_quantile"].to_numpy()
+        style = {"height": height * 0.85, "color": NULL_COLOURS.get(kind, RULE), "alpha": 0.45, "linewidth": 0}
+        ax.barh(at, 2 * reach, left=-reach, label=NULL_NAMES.get(kind, kind), zorder=1.8, **style)
+    own = frame.drop_duplicates("dataset").set_index("dataset").reindex(names)["mean"]
+    ax.plot(own, np.arange(len(names)), "o", color=BLUE, markersize=4.6, label="the dataset's vector", zorder=3)
+    zero_line(ax)
+    dataset_axis(ax, names, labels=labels)
+    ax.set_xlabel("mean " + SLOPE)
+    return ax
+
+
+def null_share(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
+    """Share of anti-steerable inputs, beside the range of that share over null vectors of one kind.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns dataset, anti_steerable, null_anti_steerable_low, _median, _high.
+    """
+    places = np.arange(len(frame))
+    ax.set_xlim(-0.03, 1.03)
+    low, high = frame["null_anti_steerable_low"], frame["null_anti_steerable_high"]
+    ax.hlines(places, low, high, color=MUTED, linewidth=4, alpha=0.45, zorder=1.8, label="95% of null vectors")
+    ax.plot(frame["null_anti_steerable_median"], places, "|", color=INK, markersize=7, zorder=2.5, label="their median")
+    ax.plot(frame["anti_steerable"], places, "s", color=VERMILLION, markersize=4.2, zorder=3, label="the vector")
+    dataset_axis(ax, frame["dataset"], labels=labels)
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.set_xlabel("anti-steerable inputs")
+    return ax
+
+
+def two_intervals(
+    frame: pd.DataFrame, *, ax: Axes, xlabel: str, names: tuple[str, str], labels: bool = True, null: float | None = 0.0
+) -> Axes:
+    """The same estimates with two intervals: without and with a source of error.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns dataset, estimate, inner_low, inner_high, outer_low, outer_high.
+    names : (str, str)
+        What the inner (thick) and the outer (thin) interval hold.
+    """
+    places = np.arange(len(frame))
+    ax.hlines(
+        places, frame["outer_low"], frame["outer_high"], color=VERMILLION, linewidth=1.0, zorder=2, label=names[1]
+    )
+    ax.hlines(places, frame["inner_low"], frame["inner_high"], color=BLUE, linewidth=3.4, zorder=2.2, label=names[0])
+    ax.plot(frame["estimate"], places, "o", color=INK, markersize=3.4, zorder=3)
+    if null is not None:
+        zero_line(ax, at=null)
+    dataset_axis(ax, frame["dataset"], labels=labels)
+    ax.set_xlabel(xlabel)
+    return ax
+
+
+def mass_curves(frame: pd.DataFrame, *, ax: Axes, collapsed: Sequence[str] = ()) -> Axes:
+    """Probability mass on the two answers by multiplier, one line per dataset.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns dataset, multiplier, estimate (0 to 1).
+    collapsed : sequence of str
+        Datasets that were flagged; drawn in the colour of warning and named.
+    """
+    for name, rows in frame.groupby("dataset", sort=False):
+        bad = name in collapsed
+        curve(ax, rows["multiplier"], rows["estimate"], color=VERMILLION if bad else BLUE, marker="")
+        ax.lines[-1].set(alpha=0.9 if bad else 0.4, linewidth=1.3 if bad else 0.9)
+    ax.set_ylim(0, 1)
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.set_xlabel("multiplier λ")
+    ax.set_ylabel("mass on the two answers")
+    light_grid(ax, "y")
+    if len(collapsed):
+        note(ax, f"flagged: {len(collapsed)} of {frame['dataset'].nunique()}", corner="lower left")
+    return ax
+
+
+def foretelling(frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabel: str, remark: str = "") -> Axes:
+    """A predictor against mean steerability, one point per dataset.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns x and y.
+    """
+    cloud(ax, frame["x"], frame["y"])
+    ax.axhline(0, color=MUTED, linewidth=0.6, zorder=1)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    if remark:
+        ax.set_title(remark, fontsize=8, fontweight="normal", pad=4)
+    return ax
+
+
+def detectable_gap(frame: pd.DataFrame, *, ax: Axes, observed: float | None = None, current: int | None = None) -> Axes:
+    """Smallest detectable gap against the number of inputs, one line per number of datasets.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns n_inputs, n_datasets, gap.
+    observed : float, optional
+        The gap that was seen, as a level line.
+    current : int, optional
+        Inputs per dataset of this cache, as a mark on the axis.
+    """
+    for k, (count, rows) in enumerate(frame.groupby("n_datasets", sort=True)):
+        label = f"{count} dataset{'s' if count > 1 else ''}"
+        curve(ax, rows["n_inputs"], rows["gap"], color=SERIES[k % len(SERIES)], marker=MARKERS[k % 9], label=label)
+    if observed is not None:
+        ax.axhline(observed, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="gap seen here")
+    if current is not None:
+        ax.axvline(current, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)), label="inputs per dataset here")
+    ax.set_xscale("log")
+    ticks = sorted(set(frame["n_inputs"]))
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.minorticks_off()
+    ax.set_ylim(0, None)
+    ax.set_xlabel("inputs per dataset")
+    ax.set_ylabel("smallest detectable gap\n(nat per unit multiplier)")
+    return light_grid(ax, "y")
+
+
+def layer_profile(frame: pd.DataFrame, *, ax: Axes, chosen: int | None = None) -> Axes:
+    """Mean steerability by steered layer.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns layer, estimate, ci_low, ci_high; optionally dataset, for thin lines behind the mean.
+    """
+    own = frame[frame["dataset"].notna()] if "dataset" in frame else frame.iloc[:0]
+    for _, rows in own.groupby("dataset", sort=False):
+        ax.plot(rows["layer"], rows["estimate"], color=MUTED, alpha=0.4, linewidth=0.8, zorder=1.8)
+    mean = frame[frame["dataset"].isna()] if "dataset" in frame else frame
+    curve(ax, mean["layer"], mean["estimate"], mean["ci_low"], mean["ci_high"], label="mean over datasets")
+    zero_line(ax, "y")
+    if chosen is not None:
+        ax.axvline(chosen, color=GREEN, linewidth=1.2, label=f"layer {chosen} is chosen")
+    ax.set_xlabel("steered layer (output of decoder block)")
+    ax.set_ylabel("mean " + SLOPE)
+    return key(ax)
+
+
+def leakage(frame: pd.DataFrame, *, ax: Axes, names: tuple[str, str] = ("clean split", "overlapping split")) -> Axes:
+    """A number of each dataset on a clean and on an overlapping split, as a difference with its interval.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns dataset, estimate, ci_low, ci_high: overlapping minus clean.
+    """
+    intervals(ax, np.arange(len(frame)), frame["estimate"], frame["ci_low"], frame["ci_high"], color=VERMILLION)
+    zero_line(ax)
+    dataset_axis(ax, frame["dataset"])
+    ax.set_xlabel(f"steerability, {names[1]} minus {names[0]}\n(nat per unit multiplier)")
+    return ax

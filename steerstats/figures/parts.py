@@ -1,0 +1,226 @@
+"""The marks that all figures are made of: rows of datasets with intervals, dots of inputs, curves, scatters, tables.
+
+Everything drawn is handed in; nothing is estimated here. Limits that are not finite are drawn as arrows to the edge
+of the axes (an interval without end) or left out (no interval), never as if they were numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from steerstats.figures.theme import BLUE, DOT_BLUE, DOT_RED, INK, MUTED, RULE, VERMILLION, WASH, light_grid, short
+
+# Blue for above, vermillion for below, a neutral that is not a value in the middle.
+DIVERGING = LinearSegmentedColormap.from_list("steerstats", [VERMILLION, "#f2f2f2", BLUE])
+GOLDEN = 0.6180339887498949
+
+
+def dataset_axis(ax: Axes, names: Sequence[str], *, limit: int = 34, labels: bool = True) -> Axes:
+    """One row per dataset, the first on top."""
+    ax.set_yticks(np.arange(len(names)), [short(name, limit) for name in names] if labels else [""] * len(names))
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    return light_grid(ax, "x")
+
+
+def intervals(
+    ax: Axes,
+    place: Sequence[float],
+    estimate: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    *,
+    color: str = BLUE,
+    marker: str = "o",
+    label: str | None = None,
+    along: str = "x",
+    size: float = 4.2,
+    filled: bool = True,
+) -> Axes:
+    """Points with their intervals, along x (rows) or along y (columns).
+
+    Parameters
+    ----------
+    place : sequence of float
+        Position on the other axis.
+    estimate, low, high : sequence of float
+        NaN limits draw no bar; infinite ones an arrow to the edge of the axes.
+    label : str, optional
+        For the legend.
+    """
+    place, estimate, low, high = (np.asarray(a, float) for a in (place, estimate, low, high))
+    known = np.isfinite(low) | np.isfinite(high)
+    line = {"color": color, "linewidth": 1.3, "solid_capstyle": "butt", "zorder": 2.5}
+    edges = ax.get_xlim() if along == "x" else ax.get_ylim()
+    for p, a, b in zip(place[known], low[known], high[known]):
+        ends = [a if np.isfinite(a) else edges[0], b if np.isfinite(b) else edges[1]]
+        ax.plot(*((ends, [p, p]) if along == "x" else ([p, p], ends)), **line)
+        for end, limit, arrow in ((ends[0], a, "<v"), (ends[1], b, ">^")):
+            if not np.isfinite(limit):
+                at = (end, p) if along == "x" else (p, end)
+                ax.plot(*at, marker=arrow[along == "y"], color=color, markersize=4, clip_on=False, zorder=2.6)
+    xy = (estimate, place) if along == "x" else (place, estimate)
+    face = color if filled else "none"
+    ax.plot(
+        *xy, linestyle="none", marker=marker, color=color, markerfacecolor=face, markersize=size, label=label, zorder=3
+    )
+    return ax
+
+
+def dots(ax: Axes, row: float, values: np.ndarray, *, spread: float = 0.34, size: float = 2.2) -> Axes:
+    """Every input of one dataset as a dot in its row, anti-steerable ones in their own colour.
+
+    Height within the row is only there to keep dots apart; it follows from the order of the inputs and not from a
+    random number, so that the same data give the same picture. Dots are rasterised inside vector figures.
+    """
+    values = np.asarray(values, float)
+    order = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+    height = row + spread * (2 * ((order * GOLDEN) % 1) - 1)
+    alpha = 0.55 if values.size > 200 else 0.85
+    for side, color in ((values < 0, DOT_RED), (values >= 0, DOT_BLUE)):
+        style = {"s": size, "color": color, "alpha": alpha, "linewidths": 0, "rasterized": True, "zorder": 2}
+        ax.scatter(values[side], height[side], **style)
+    return ax
+
+
+def curve(
+    ax: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    low: Sequence[float] | None = None,
+    high: Sequence[float] | None = None,
+    *,
+    color: str = BLUE,
+    marker: str = "o",
+    label: str | None = None,
+    dash: str | tuple = "-",
+) -> Axes:
+    """A line with points and, where limits are given, its band."""
+    if low is not None and high is not None:
+        ax.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0, zorder=1.8)
+    ax.plot(x, y, color=color, marker=marker, markersize=3.2, linestyle=dash, linewidth=1.4, label=label, zorder=3)
+    return ax
+
+
+def diagonal(ax: Axes, *, label: str | None = "equal") -> Axes:
+    """The line y = x over what both axes show, with both axes on one scale."""
+    low = min(ax.get_xlim()[0], ax.get_ylim()[0])
+    high = max(ax.get_xlim()[1], ax.get_ylim()[1])
+    ax.set_xlim(low, high)
+    ax.set_ylim(low, high)
+    ax.plot([low, high], [low, high], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1, label=label)
+    ax.set_aspect("equal", adjustable="box")
+    return ax
+
+
+def cloud(
+    ax: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    x_limits: tuple[Sequence[float], Sequence[float]] | None = None,
+    y_limits: tuple[Sequence[float], Sequence[float]] | None = None,
+    color: str = BLUE,
+    marker: str = "o",
+    label: str | None = None,
+    size: float = 20.0,
+    raster: bool = False,
+) -> Axes:
+    """A scatter of datasets (or inputs), with hair lines for the intervals on either axis."""
+    hair = {"color": color, "linewidth": 0.7, "alpha": 0.45, "zorder": 2}
+    if x_limits is not None:
+        ax.hlines(y, *x_limits, **hair)
+    if y_limits is not None:
+        ax.vlines(x, *y_limits, **hair)
+    sns.scatterplot(
+        x=np.asarray(x, float), y=np.asarray(y, float), ax=ax, color=color, marker=marker, s=size, linewidth=0,
+        alpha=0.9 if not raster else 0.4, label=label, legend=False, rasterized=raster, zorder=3,
+    )  # fmt: skip
+    return ax
+
+
+def matrix(
+    ax: Axes,
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    centre: float | None = 0.0,
+    limits: tuple[float, float] | None = None,
+    form: str = ".2f",
+) -> Axes:
+    """A table of numbers with coloured cells; cells without a number stay empty."""
+    shown = np.asarray(values, float)
+    low, high = limits if limits else (-np.nanmax(np.abs(shown)), np.nanmax(np.abs(shown)))
+    text = np.array([["" if np.isnan(v) else format(v, form).replace("-", "−") for v in line] for line in shown])
+    sns.heatmap(
+        shown, ax=ax, annot=text, fmt="", cmap=DIVERGING, center=centre, vmin=low, vmax=high, cbar=False, square=False,
+        linewidths=1.2, linecolor=RULE, annot_kws={"fontsize": 7.8}, mask=np.isnan(shown),
+        xticklabels=list(columns), yticklabels=list(rows),
+    )  # fmt: skip
+    faces = ax.collections[0].get_facecolors()
+    known = ~np.isnan(shown).ravel()
+    for number, face in zip(ax.texts, faces[known] if len(ax.texts) == known.sum() else faces):
+        # Black or white, whichever reads better on the cell; never the ink of the page, which a dark page exchanges.
+        number.set_color("#101010" if face[:3] @ (0.2126, 0.7152, 0.0722) > 0.45 else "#ffffff")
+    ax.tick_params(axis="both", length=0, rotation=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return ax
+
+
+def shares(
+    ax: Axes,
+    place: Sequence[float],
+    parts: Sequence[tuple[str, str, Sequence[float]]],
+    height: float,
+    hatched: Sequence[str] = (),
+) -> Axes:
+    """Stacked horizontal bars from (label, colour, values); negative parts are stacked to the left of zero.
+
+    Parts named in `hatched` are drawn pale, with an edge, to be told apart where colours repeat.
+    """
+    ahead, behind = np.zeros(len(place)), np.zeros(len(place))
+    for label, color, values in parts:
+        values = np.asarray(values, float)
+        start = np.where(values >= 0, ahead, behind)
+        style = {"facecolor": color, "edgecolor": RULE if color == WASH else color, "linewidth": 0.5}
+        if label in hatched:
+            style["alpha"] = 0.42
+        ax.barh(place, values, left=start, height=height, label=label, **style)
+        ahead += np.where(values >= 0, values, 0)
+        behind += np.where(values < 0, values, 0)
+    return ax
+
+
+def note(ax: Axes, text: str, *, corner: str = "upper left") -> Axes:
+    """A remark in a corner of the axes."""
+    vertical, horizontal = corner.split()
+    x, ha = (0.02, "left") if horizontal == "left" else (0.98, "right")
+    y, va = (0.98, "top") if vertical == "upper" else (0.02, "bottom")
+    ax.text(x, y, text, transform=ax.transAxes, ha=ha, va=va, fontsize=7.8, color=INK, zorder=4)
+    return ax
+
+
+def key(ax: Axes, *, columns: int = 1, place: str = "best", **more: object) -> Axes:
+    """The legend, where there is something to tell apart."""
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        ax.legend(handles, labels, ncols=columns, loc=place, **more)
+    return ax
+
+
+def key_outside(figure: Figure, *axes: Axes, columns: int = 3) -> Figure:
+    """One legend under the whole figure, for what any of the axes tells apart; the layout makes room for it."""
+    entries: dict[str, object] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels()):
+            entries.setdefault(label, handle)
+    if entries:
+        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+    return figure

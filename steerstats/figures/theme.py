@@ -1,0 +1,195 @@
+"""How every figure looks: palette, type, axes, and saving that writes the same bytes twice.
+
+Colours come in pairs, one for paper and one for a dark page. Figures are always drawn in the paper colours; a page
+that shows the SVG inline exchanges each hex value for a CSS variable (`PALETTE` lists them), so one drawing serves
+both. Nothing is told by colour alone: settings also have markers, and both sides of zero also differ in place.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# name: (on paper, on a dark page). Contrast and colour-blind distances are held by tests/test_figures.py.
+PALETTE: dict[str, tuple[str, str]] = {
+    "blue": ("#174f96", "#9cc4f5"),
+    "vermillion": ("#a8380f", "#e0582e"),
+    "green": ("#1b9a7a", "#25d09a"),
+    "purple": ("#c062c8", "#b36bd6"),
+    "amber": ("#b58c1e", "#f5cf5a"),
+    "ink": ("#1c2127", "#e8eaed"),
+    "muted": ("#5d6670", "#a3abb5"),
+    "rule": ("#c9ced4", "#414851"),
+    "wash": ("#edeff2", "#23282f"),
+}
+BLUE, VERMILLION, GREEN, PURPLE, AMBER = (PALETTE[k][0] for k in ("blue", "vermillion", "green", "purple", "amber"))
+INK, MUTED, RULE, WASH = (PALETTE[k][0] for k in ("ink", "muted", "rule", "wash"))
+SERIES = (BLUE, VERMILLION, GREEN, PURPLE, AMBER)
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
+
+STEERABLE, ANTI, WITHIN = BLUE, VERMILLION, MUTED
+# Dots are rasterised where there are thousands of them, and a picture cannot change with the theme: middling tones
+# that hold on white and on near-black alike.
+DOT_BLUE, DOT_RED = "#3f7fd0", "#d4582a"
+SETTING_COLOURS = {"base": BLUE, "sys_pos": GREEN, "sys_neg": PURPLE, "user_pos": AMBER, "user_neg": VERMILLION}
+SETTING_MARKERS = {"base": "o", "sys_pos": "^", "sys_neg": "v", "user_pos": "s", "user_neg": "D"}
+FACTOR_COLOURS = {"A": BLUE, "Yes": AMBER, "A:Yes": GREEN, "unexplained": WASH}
+
+SAVING = ("svg.hashsalt", "svg.fonttype", "pdf.fonttype", "pdf.compression", "text.parse_math")
+WIDTH = 6.6  # inches; reads at full size in a text column and shrinks to a phone with letters still legible
+ROW = 0.24  # inches a dataset takes in a list of datasets
+
+RC: dict[str, object] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8.0,
+    "axes.labelsize": 8.5,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.7,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "axes.prop_cycle": mpl.cycler(color=SERIES),
+    "figure.facecolor": "none",
+    "figure.dpi": 100,
+    "savefig.facecolor": "none",
+    "savefig.bbox": None,
+    "savefig.dpi": 220,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 7.8,
+    "ytick.labelsize": 7.8,
+    "xtick.major.size": 3.0,
+    "ytick.major.size": 3.0,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "grid.color": RULE,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.2,
+    "legend.frameon": False,
+    "legend.fontsize": 7.8,
+    "legend.handlelength": 1.6,
+    "legend.borderaxespad": 0.0,
+    # Text stays text: it can be searched, read aloud, and takes the page's colours.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "steerstats",
+    "pdf.fonttype": 42,
+    "pdf.compression": 9,
+    "path.simplify": True,
+    "text.usetex": False,
+    "text.parse_math": False,  # dataset names are untrusted, and $ is a character like any other
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw inside this block to get the house style, whatever the user's matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(RC)
+        yield
+
+
+def canvas(rows: int = 1, columns: int = 1, *, width: float = WIDTH, height: float = 3.4, **layout: object) -> tuple:
+    """A figure without pyplot (no global state, safe in worker processes) and its axes.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Panels.
+    width, height : float
+        Inches.
+    **layout
+        Passed to `Figure.subplots` (`sharex`, `sharey`, `width_ratios`, `height_ratios`).
+
+    Returns
+    -------
+    (Figure, Axes or ndarray of Axes)
+        As `Figure.subplots` squeezes them.
+    """
+    ratios = {key: layout.pop(key) for key in ("width_ratios", "height_ratios") if key in layout}
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.05, wspace=0.04, hspace=0.06)
+    axes = figure.subplots(rows, columns, gridspec_kw=ratios or None, **layout)
+    return figure, axes
+
+
+def save(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
+    """Write `stem.svg` and `stem.pdf`; the same figure gives the same bytes (no date, fixed hash salt)."""
+    stem = Path(stem)
+    targets = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".pdf")
+    with mpl.rc_context({key: RC[key] for key in SAVING}):
+        targets[0].write_text(svg_text(figure), encoding="utf-8")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None, "ModDate": None, "Producer": None})
+        targets[1].write_bytes(buffer.getvalue())
+    return targets
+
+
+def svg_text(figure: Figure) -> str:
+    """The figure as SVG source, with trailing blanks stripped and no date in it."""
+    buffer = io.StringIO()
+    with mpl.rc_context({key: RC[key] for key in SAVING}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "steerstats"})
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def light_grid(ax: Axes, axis: str = "x") -> Axes:
+    """Hair lines along one axis, and no spine where the labels already make the edge."""
+    ax.grid(True, axis=axis)
+    if axis == "x":
+        ax.spines["left"].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def zero_line(ax: Axes, axis: str = "x", at: float = 0.0) -> Axes:
+    """The line that separates steering from anti-steering."""
+    draw = ax.axvline if axis == "x" else ax.axhline
+    draw(at, color=INK, linewidth=0.8, zorder=1.5)
+    return ax
+
+
+def short(name: str, limit: int = 34) -> str:
+    """A dataset's name for an axis: cut in the middle, so that both the family and the ending stay."""
+    if len(name) <= limit:
+        return name
+    head = (limit - 1) * 2 // 3
+    return f"{name[:head]}…{name[-(limit - 1 - head) :]}"
+
+
+def nice_setting(name: str) -> str:
+    """`user_neg` as people say it: "user −"."""
+    return {
+        "base": "base",
+        "sys_pos": "system +",
+        "sys_neg": "system −",
+        "user_pos": "user +",
+        "user_neg": "user −",
+        "mean": "mean vector",
+    }.get(name, name)
+
+
+def nice_shift(train: str, evaluation: str) -> str:
+    """`base -> user_neg` as an axis label."""
+    return f"{nice_setting(train)} → {nice_setting(evaluation)}"

@@ -1,0 +1,179 @@
+"""Does steerability survive another prompt or another model: figures 5, 6 and 7 of the paper, and the gap's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from steerstats.figures.parts import cloud, dataset_axis, diagonal, intervals, matrix
+from steerstats.figures.theme import (
+    BLUE,
+    GREEN,
+    INK,
+    MARKERS,
+    MUTED,
+    PURPLE,
+    SERIES,
+    VERMILLION,
+    nice_setting,
+    nice_shift,
+    zero_line,
+)
+
+PART_COLOURS = {"gap": INK, "prompt": PURPLE, "transfer": GREEN}
+PART_MARKERS = {"gap": "o", "prompt": "s", "transfer": "D"}
+PART_NAMES = {"gap": "gap", "prompt": "what the prompt does to any vector", "transfer": "what transfer costs"}
+
+
+def agreement(
+    frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabel: str, remark: str = "", color: str = BLUE, marker: str = "o"
+) -> Axes:
+    """Mean steerability of each dataset under two conditions, with the line of equality (figures 5 and 6).
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns x, y and optionally x_low, x_high, y_low, y_high; one row per dataset.
+    remark : str
+        Written in the corner ("Spearman 0.89 [0.78, 0.95]"): handed in, not computed.
+    """
+    limits = {
+        f"{side}_limits": (frame[f"{side}_low"], frame[f"{side}_high"]) for side in "xy" if f"{side}_low" in frame
+    }
+    cloud(ax, frame["x"], frame["y"], color=color, marker=marker, **limits)
+    ax.axhline(0, color=MUTED, linewidth=0.6, zorder=1)
+    ax.axvline(0, color=MUTED, linewidth=0.6, zorder=1)
+    diagonal(ax)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    if remark:
+        ax.set_title(remark, fontsize=8, fontweight="normal", pad=4)
+    return ax
+
+
+def gap_rows(frame: pd.DataFrame, *, ax: Axes, labels: bool = True, title: str = "") -> Axes:
+    """The generalisation gap of each dataset under one shift with its two parts.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns dataset, component, estimate, ci_low, ci_high; components "gap", "prompt", "transfer".
+    """
+    names = list(dict.fromkeys(frame["dataset"]))
+    place = {name: row for row, name in enumerate(names)}
+    present = [part for part in PART_NAMES if (frame["component"] == part).any()]
+    for k, part in enumerate(present):
+        rows = frame[frame["component"] == part]
+        at = [place[name] + (k - (len(present) - 1) / 2) * 0.26 for name in rows["dataset"]]
+        limits = rows["estimate"], rows["ci_low"], rows["ci_high"]
+        style = {"color": PART_COLOURS[part], "marker": PART_MARKERS[part], "label": PART_NAMES[part]}
+        intervals(ax, at, *limits, size=3.4, **style)
+    zero_line(ax)
+    dataset_axis(ax, names, labels=labels)
+    ax.set_title(title)
+    ax.set_xlabel("loss of steerability (nat per unit multiplier)")
+    return ax
+
+
+def transfer_table(values: np.ndarray, train: Sequence[str], evaluate: Sequence[str], *, ax: Axes) -> Axes:
+    """Mean steerability of every vector (rows) in every evaluation setting (columns)."""
+    rows = [nice_setting(name) for name in train]
+    columns = [nice_setting(name) for name in evaluate]
+    matrix(ax, values, rows, columns)
+    ax.set_xlabel("evaluated in")
+    ax.set_ylabel("vector trained in")
+    return ax
+
+
+def propensity_and_relative(frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabel: str, remark: str = "") -> Axes:
+    """Difference in unsteered propensity against relative steerability (figure 7).
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns x, y and `self_pair` (bool); one row per dataset and pair of settings.
+    """
+    own = frame["self_pair"].astype(bool)
+    cloud(ax, frame.loc[~own, "x"], frame.loc[~own, "y"], size=12, label="another setting's vector")
+    if own.any():
+        part = frame[own]
+        cloud(ax, part["x"], part["y"], size=14, color=VERMILLION, marker="X", label="self-pairs, exactly 1")
+    ax.axhline(1, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    ax.axhline(0, color=MUTED, linewidth=0.6, zorder=1)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    if remark:
+        ax.set_title(remark, fontsize=8, fontweight="normal", pad=4)
+    return ax
+
+
+def coefficient_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, span: tuple[float, float] = (-1.0, 1.0)) -> Axes:
+    """Correlations (or other pure numbers) with their intervals, one row each, grouped by `group`.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns label, estimate, ci_low, ci_high, and optionally group; rows of one label share a line.
+    """
+    labels = list(dict.fromkeys(frame["label"]))
+    groups = list(dict.fromkeys(frame["group"])) if "group" in frame else [None]
+    ax.set_xlim(*span)
+    for k, group in enumerate(groups):
+        rows = frame if group is None else frame[frame["group"] == group]
+        at = [labels.index(label) + (k - (len(groups) - 1) / 2) * 0.2 for label in rows["label"]]
+        style = {"color": SERIES[k % len(SERIES)], "marker": MARKERS[k % len(MARKERS)], "label": group}
+        intervals(ax, at, rows["estimate"], rows["ci_low"], rows["ci_high"], **style)
+    zero_line(ax)
+    dataset_axis(ax, labels, limit=60)
+    ax.set_xlabel(xlabel)
+    return ax
+
+
+def paired_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = True) -> Axes:
+    """Differences between two caches, one row per dataset: interval, and the simultaneous band as a hair line.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns dataset, estimate, ci_low, ci_high, band_low, band_high.
+    """
+    places = np.arange(len(frame))
+    span = np.nanmax(np.abs(frame[["band_low", "band_high", "ci_low", "ci_high"]].replace([np.inf, -np.inf], np.nan)))
+    ax.set_xlim(-span * 1.05, span * 1.05)
+    ax.hlines(places, frame["band_low"], frame["band_high"], color=MUTED, linewidth=0.8, zorder=2, label="band")
+    intervals(ax, places, frame["estimate"], frame["ci_low"], frame["ci_high"], label="difference")
+    zero_line(ax)
+    dataset_axis(ax, frame["dataset"], labels=labels)
+    ax.set_xlabel(xlabel)
+    return ax
+
+
+def spread_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = True) -> Axes:
+    """The same number in several shifts, one row per dataset, one mark per shift.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns dataset, shift ("train->eval"), estimate, ci_low, ci_high.
+    """
+    names = list(dict.fromkeys(frame["dataset"]))
+    shifts = list(dict.fromkeys(frame["shift"]))
+    step = 0.8 / max(len(shifts), 1)
+    for k, shift in enumerate(shifts):
+        rows = frame[frame["shift"] == shift]
+        at = [names.index(name) + (k - (len(shifts) - 1) / 2) * step for name in rows["dataset"]]
+        style = {"color": SERIES[k % len(SERIES)], "marker": MARKERS[k % len(MARKERS)]}
+        limits = rows["estimate"], rows["ci_low"], rows["ci_high"]
+        intervals(ax, at, *limits, label=nice_shift(*shift.split("->")), size=3.4, **style)
+    dataset_axis(ax, names, labels=labels)
+    ax.set_xlabel(xlabel)
+    return ax
+
+
+def cosine_table(values: np.ndarray, names: Sequence[str], *, ax: Axes) -> Axes:
+    """Cosine similarity between the vectors of all settings, mean over datasets."""
+    labels = [nice_setting(name) for name in names]
+    return matrix(ax, values, labels, labels, limits=(-1.0, 1.0))

@@ -1,0 +1,162 @@
+"""How much steering differs between the inputs of one dataset: figures 1, 2 and 18 of the paper, and the line's fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from steerstats.figures.parts import cloud, curve, dataset_axis, dots, intervals, key
+from steerstats.figures.theme import ANTI, BLUE, DOT_BLUE, DOT_RED, INK, MARKERS, MUTED, SERIES, light_grid, zero_line
+
+SLOPE = "steerability (nat per unit multiplier)"
+
+
+def per_input(slopes: Mapping[str, np.ndarray], medians: Mapping[str, float], *, ax: Axes, label: str = SLOPE) -> Axes:
+    """Every input's steerability, one row per dataset (figure 1).
+
+    Parameters
+    ----------
+    slopes : mapping of dataset to ndarray (n,)
+        In the order of the rows.
+    medians : mapping of dataset to float
+        Drawn as a bar across the row.
+    """
+    for row, (name, values) in enumerate(slopes.items()):
+        dots(ax, row, values)
+        ax.plot([medians[name]] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=1.8, zorder=3)
+    dataset_axis(ax, list(slopes))
+    zero_line(ax)
+    ax.set_xlabel(label)
+    return ax
+
+
+def anti_share(rows: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
+    """Share of anti-steerable inputs of each dataset with its interval.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns dataset, estimate, ci_low, ci_high; one row per dataset, in the order of the rows.
+    """
+    places = np.arange(len(rows))
+    right = max(0.5, float(rows["ci_high"].max()) * 1.05)
+    ax.set_xlim(-0.03 * right, right)
+    intervals(ax, places, rows["estimate"], rows["ci_low"], rows["ci_high"], color=ANTI, marker="s")
+    dataset_axis(ax, rows["dataset"], labels=labels)
+    ax.axvline(0.5, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.set_xlabel("anti-steerable inputs")
+    return ax
+
+
+def propensity_curve(rows: pd.DataFrame, *, ax: Axes, title: str = "", band: str = "") -> Axes:
+    """Mean propensity over the inputs of one dataset at each multiplier (figure 2).
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns multiplier, estimate, ci_low, ci_high, and optionally `low`, `high`: the range over inputs that
+        `band` names.
+    """
+    zero_line(ax, "y")
+    ax.axvline(0, color=MUTED, linewidth=0.6, zorder=1)
+    if {"low", "high"} <= set(rows.columns):
+        ax.fill_between(
+            rows["multiplier"], rows["low"], rows["high"], color=MUTED, alpha=0.16, linewidth=0, zorder=1, label=band
+        )
+    curve(ax, rows["multiplier"], rows["estimate"], label="mean over inputs")
+    for limit in (("ci_low", "ci_high"),):
+        ax.vlines(rows["multiplier"], rows[limit[0]], rows[limit[1]], color=BLUE, linewidth=1.2, zorder=2.9)
+    ax.set_xticks(rows["multiplier"], [f"{v:g}".replace("-", "−") for v in rows["multiplier"]])
+    ax.set_title(title)
+    return ax
+
+
+def propensity_curves(frame: pd.DataFrame, axes: Sequence[Axes], *, band: str = "") -> Sequence[Axes]:
+    """Small multiples of `propensity_curve`, one panel per dataset in the order of the frame.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        As `propensity_curve`, with a column dataset.
+    axes : sequence of Axes
+        At least as many as datasets; the rest are switched off.
+    """
+    names = list(dict.fromkeys(frame["dataset"]))
+    for ax, name in zip(axes, names):
+        propensity_curve(frame[frame["dataset"] == name], ax=ax, band=band)
+        title = name if len(name) <= 24 else f"{name[:15]}…{name[-8:]}"
+        ax.set_title(title, fontsize=8, fontweight="normal", pad=3)
+        ax.tick_params(labelsize=6.8)
+        ax.set_xticks(*_ends(frame["multiplier"]))
+    for ax in list(axes)[len(names) :]:
+        ax.set_visible(False)
+    return axes
+
+
+def slope_and_misfit(frame: pd.DataFrame, *, ax: Axes) -> Axes:
+    """How far each input's curve is from its own line, beside its slope.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns slope and rmse, one row per input.
+    """
+    negative = frame["slope"] < 0
+    for chosen, color, name in ((negative, DOT_RED, "anti-steerable"), (~negative, DOT_BLUE, "steerable")):
+        part = frame[chosen]
+        cloud(ax, part["slope"], part["rmse"], color=color, size=6, raster=True, label=name)
+    zero_line(ax)
+    ax.set_ylim(0, None)
+    ax.set_xlabel(SLOPE)
+    ax.set_ylabel("RMSE about the line (nat)")
+    return key(ax, place="upper left")
+
+
+def misfit_rows(rows: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
+    """Distance of each dataset's mean curve from a line, in spreads over inputs, with its interval.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns dataset, distance, distance_low, distance_high.
+    """
+    ax.set_xlim(0, max(1.0, float(rows["distance_high"].max()) * 1.05))
+    limits = rows["distance"], rows["distance_low"], rows["distance_high"]
+    intervals(ax, np.arange(len(rows)), *limits, color=BLUE)
+    dataset_axis(ax, rows["dataset"], labels=labels)
+    ax.set_xlabel("departure of the mean curve from a line\n(in SDs over inputs)")
+    return ax
+
+
+def range_sensitivity(frame: pd.DataFrame, *, ax: Axes, value: str, ylabel: str) -> Axes:
+    """A number of each dataset against the width of the multiplier range it was computed on.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns dataset, range and `value`; optional `ci_low`, `ci_high`.
+    """
+    names = list(dict.fromkeys(frame["dataset"]))
+    few = len(names) <= 5
+    for k, name in enumerate(names):
+        rows = frame[frame["dataset"] == name]
+        color = SERIES[k % len(SERIES)] if few else BLUE
+        bars = (rows["ci_low"], rows["ci_high"]) if few and "ci_low" in rows else (None, None)
+        curve(ax, rows["range"], rows[value], *bars, color=color, marker=MARKERS[k] if few else "", label=name)
+        if not few:
+            ax.lines[-1].set(alpha=0.45, linewidth=1.0)
+    ax.set_xticks(sorted(set(frame["range"])))
+    ax.set_xlabel("widest multiplier used, |λ| ≤")
+    ax.set_ylabel(ylabel)
+    light_grid(ax, "y")
+    return key(ax) if few else ax
+
+
+def _ends(multipliers: pd.Series) -> tuple[list[float], list[str]]:
+    ticks = sorted({float(multipliers.min()), 0.0, float(multipliers.max())})
+    return ticks, [f"{v:g}".replace("-", "−") for v in ticks]
