@@ -98,7 +98,7 @@ def measure_dataset(name: str, model, examples, rounds: int, pairs: int) -> list
     for scope, steering in grids.items():
         engines[scope] = Engine(model)
         engines[scope].prove(examples, steering)
-        engines[scope].tune(examples, steering, budgets=(256, 384, 512, 768, 1024), n=16)
+        engines[scope].tune(examples, steering, budgets=(512, 1024, 2048), n=24)
     times = {key: [] for key in [*grids, *BATCH_SIZES]}
     scores = {}
     for _ in range(rounds):
@@ -147,14 +147,13 @@ def unsteered_pass(model, examples, size: int) -> None:
     ordered = sorted((example.options[0][: example.branch] for example in examples), key=len)
     for start in range(0, len(ordered), size):
         batch = ordered[start : start + size]
-        ids = torch.zeros(len(batch), len(batch[-1]), dtype=torch.long)
-        mask = torch.zeros_like(ids)
+        lengths = np.array([len(tokens) for tokens in batch])
+        ids = np.zeros((len(batch), lengths.max()), dtype=np.int64)
         for line, tokens in enumerate(batch):
-            ids[line, : len(tokens)] = torch.from_numpy(tokens)
-            mask[line, : len(tokens)] = 1
-        # Without padding the model takes its faster causal path.
-        hidden = model.model(input_ids=ids, attention_mask=None if mask.all() else mask, use_cache=False)[0]
-        last = hidden[torch.arange(len(batch)), mask.sum(1) - 1]
+            ids[line, : len(tokens)] = tokens
+        # Right padding is invisible to causal attention, so the model takes its fastest path, without a mask.
+        hidden = model.model(input_ids=torch.from_numpy(ids).to(model.device), use_cache=False)[0]
+        last = hidden[torch.arange(len(batch)), torch.from_numpy(lengths - 1).to(model.device)]
         torch.logsumexp(model.lm_head(last), -1)
 
 

@@ -8,6 +8,7 @@ that it always calls; the mask it passes on is a marker, and only calls with tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,29 +79,38 @@ _ARGUMENTS = ((0, "query"), (1, "key"), (2, "value"))
 def worthwhile(layout: Layout, device: torch.device) -> bool:
     """Whether blocks save at least half of the row's query-key pairs."""
     length = layout.token.shape[1]
-    block = BLOCK.get(device.type, 64)
-    return len(layout.token) == 1 and 2 * (int(layout.depth.max()) + block) <= length
+    return len(layout.token) == 1 and 2 * (int(layout.depth.max()) + block_size(device)) <= length
 
 
-def plan_blocks(layout: Layout, device: torch.device, window: int | None = None) -> BlockPlan:
+def block_size(device: torch.device) -> int:
+    """Queries per block: large enough to keep matrix units busy, small against the depth of a prompt."""
+    return BLOCK.get(device.type, 64)
+
+
+def plan_blocks(
+    layout: Layout, size: int, put: Callable[[np.ndarray], torch.Tensor], window: int | None = None
+) -> BlockPlan:
     """The plan of one trie row.
 
     Parameters
     ----------
     layout : Layout
         A single line.
-    device : torch.device
+    size : int
+        Queries per block, see `block_size`.
+    put : callable
+        Brings an array to the device, without stopping it.
     window : int, optional
         Sliding window of the layers it is for.
     """
-    size = BLOCK.get(device.type, 64)
     end, depth = layout.end[0], layout.depth[0]
     length = len(end)
     starts = np.arange(0, length, size)
     own = np.arange(length)
     # Proper ancestors of a block's first node: earlier nodes whose subtree reaches past it.
     above = [np.flatnonzero(end[:a] > a) for a in starts]
-    longest = max(map(len, above)) + size
+    # CUDA kernels want the mask's rows aligned.
+    longest = -(-(max(map(len, above)) + size) // 16) * 16
     key = np.zeros((len(starts), longest), dtype=np.int64)
     real = np.zeros(key.shape, dtype=bool)
     for line, (a, ancestors) in enumerate(zip(starts, above)):
@@ -112,8 +122,7 @@ def plan_blocks(layout: Layout, device: torch.device, window: int | None = None)
         mask &= depth[np.minimum(query, length - 1)][..., None] - depth[key][:, None] < window
     # Queries past the row are thrown away; they only have to see something.
     mask[query >= length, 0] = True
-    place = torch.from_numpy(key.reshape(-1)).to(device)
-    return BlockPlan(size, place, torch.from_numpy(mask[:, None]).to(device))
+    return BlockPlan(size, put(key.reshape(-1)), put(mask[:, None]))
 
 
 def marker(kind: int, device: torch.device) -> torch.Tensor:

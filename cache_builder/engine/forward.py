@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cache_builder.engine.attention import FULL, WINDOW, BlockedAttention, marker, plan_blocks, worthwhile
+from cache_builder.engine.attention import FULL, WINDOW, BlockedAttention, block_size, marker, plan_blocks, worthwhile
 from cache_builder.engine.operators import LayerTable
 from cache_builder.engine.plan import Layout
 from steerstats.errors import ModelError
@@ -80,8 +80,8 @@ class Forward:
         if len(logits) != max(len(wanted), 1):
             raise ModelError(f"{type(self.model).__name__} post-processes logits in a way that was not foreseen")
         logits = logits.float()
-        inverse = torch.from_numpy(inverse.reshape(layout.score_node.shape)).to(logits.device)
-        target = torch.from_numpy(layout.score_target).to(logits.device)
+        inverse = self._tensor(inverse.reshape(layout.score_node.shape)).to(logits.device)
+        target = self._tensor(layout.score_target).to(logits.device)
         picked = logits[inverse, target[:, None].expand_as(inverse)]
         activations = None
         if reads:
@@ -109,7 +109,8 @@ class Forward:
         mixed = window is not None and kinds > {"sliding_attention"}
         windows = (None, window) if mixed else (window if kinds <= {"sliding_attention"} else None,)
         if self.attention == "blocked" and (self.always_block or worthwhile(layout, self.device)):
-            plans = {kind: plan_blocks(layout, self.device, w) for kind, w in zip((FULL, WINDOW), windows)}
+            size = block_size(self.device)
+            plans = {kind: plan_blocks(layout, size, self._tensor, w) for kind, w in zip((FULL, WINDOW), windows)}
             stack.enter_context(BlockedAttention(plans))
             masks = [marker(kind, self.device) for kind in plans]
         else:

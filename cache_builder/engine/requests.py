@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 from cache_builder.encoding import EncodedPair
 from steerstats.errors import InputError, ModelError
@@ -217,12 +216,12 @@ class Scores:
         if score not in SCORES:
             raise InputError(f"score {score!r} is not one of {', '.join(SCORES)}")
         if score == "answer_mass":
-            return np.exp(logsumexp(self.logits, axis=2) - self.logsumexp)
+            return np.exp(np.logaddexp.reduce(self.logits, axis=2) - self.logsumexp)
         sums = {"logprob_sum": self.completion_logprob, "logit_sum": self.completion_logit}
         values = sums.get(score, self.logits)
         if values is None:
             raise InputError(f"score {score!r} needs a run with completions=True")
-        odds = values[..., 0] - logsumexp(values[..., 1:].astype(np.float64), axis=2)
+        odds = values[..., 0] - np.logaddexp.reduce(values[..., 1:].astype(np.float64), axis=2)
         return (1 / (1 + np.exp(-odds)) if score == "probability" else odds).astype(np.float32)
 
 

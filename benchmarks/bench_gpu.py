@@ -1,0 +1,192 @@
+"""The paper's grid on one GPU: a random 7B-shaped Llama in bfloat16, real prompts, the `tan2024` preset.
+
+Every dataset is measured in some of the five settings (in rotation), on a run of inputs long enough to fill rows, and
+the whole grid is extrapolated from that: test inputs in five settings under six vectors and seven multipliers, and
+the training activations. Nothing is fetched. Without CUDA it says so and does nothing.
+
+    python -m benchmarks.bench_gpu [--inputs 64] [--settings 2] [--flex]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+import transformers
+
+from benchmarks.bench_engine import MULTIPLIERS, unsteered_pass
+from benchmarks.prompts import SETTINGS, data_dir, real_examples
+from cache_builder.datasets import load_dataset, paper_datasets
+from cache_builder.engine import Engine, Steering, count_nodes
+
+PEAK = 989e12
+SHAPE = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
+VOCABULARY, TOKENIZER, LAYER = 32000, 8000, 13
+BATCH_SIZES = (16, 32, 64)
+RESULTS = Path(__file__).parent / "results" / "gpu.json"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, print, write `results/gpu.json`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--inputs", type=int, default=64, help="inputs per dataset and measured setting")
+    parser.add_argument("--settings", type=int, default=2, help="measured settings per dataset, of five")
+    parser.add_argument("--datasets", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--flex", action="store_true", help="FlexAttention instead of attention in blocks")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model on any device: does the program work?")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available() and not options.tiny:
+        print("no CUDA device here: nothing was measured, and the GPU figures stay unverified")
+        return 0
+    if data_dir() is None:
+        print("no source data: set STEERSTATS_TEST_DATA to the folder that shared/data is; nothing was measured")
+        return 0
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = random_llama(TINY if options.tiny else SHAPE, device, options.flex)
+    samples, sizes = stratified(options.datasets, options.inputs, options.settings)
+    record = measure(model, samples, sizes, options)
+    record |= {
+        "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
+        "shape": "tiny" if options.tiny else "7B",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    for key, value in record.items():
+        if not isinstance(value, (list, dict)):
+            print(f"{key:44s} {value:.4g}" if isinstance(value, float) else f"{key:44s} {value}")
+    return 0
+
+
+def random_llama(shape: dict[str, int], device: str, flex: bool) -> transformers.PreTrainedModel:
+    """Random weights, made on the device itself."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY,
+        max_position_embeddings=4096,
+        num_key_value_heads=shape["num_attention_heads"],
+        attn_implementation="flex_attention" if flex else "sdpa",
+        **shape,
+    )
+    with torch.device(device):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    return model.to(torch.bfloat16).eval()
+
+
+def stratified(n_datasets: int, n_inputs: int, n_settings: int):
+    """Examples by (dataset, setting), and the number of pairs of each dataset."""
+    names = paper_datasets()[:n_datasets]
+    samples, sizes = {}, {}
+    for number, name in enumerate(names):
+        sizes[name] = len(load_dataset(name, data_dir=data_dir()).pairs)
+        for step in range(n_settings):
+            samples[name, SETTINGS[(number + 2 * step) % 5]] = None
+    by_setting = {
+        setting: real_examples([n for n, s in samples if s == setting], n_inputs, (setting,), TOKENIZER)
+        for setting in SETTINGS
+        if any(s == setting for _, s in samples)
+    }
+    return {(name, setting): by_setting[setting][name] for name, setting in samples}, sizes
+
+
+def measure(model, samples, sizes, options) -> dict[str, object]:
+    """All figures of one model."""
+    engine = Engine(model, flex=options.flex)
+    rng = np.random.default_rng(0)
+    layer = min(LAYER, engine.n_layers - 1)
+    directions = rng.normal(size=(6, 1, engine.hidden)) * 0.05
+    steering = Steering(directions, np.full((6, 1), layer), MULTIPLIERS)
+    first = next(iter(samples.values()))
+    parity = engine.prove(first, steering)
+    budgets = engine.tune(first, steering)
+    grid = {key: [] for key in samples}
+    training, plain = {key: [] for key in samples}, {size: [] for size in BATCH_SIZES}
+    computed = distinct = scored = 0
+    for number in range(options.rounds):
+        for key, examples in samples.items():
+            scores, seconds = timed(lambda examples=examples: engine.run(examples, steering))
+            grid[key].append(seconds)
+            training[key].append(timed(lambda e=examples: engine.read_activations(e, (layer,)))[1])
+            if not number:
+                computed += scores.computed
+                distinct += count_nodes(examples, steering)
+                scored += len(examples) * steering.n_codes
+        everything = [example for examples in samples.values() for example in examples]
+        for size in BATCH_SIZES:
+            plain[size].append(timed(lambda size=size, e=everything: unsteered_pass(model, e, size))[1])
+    best = min(BATCH_SIZES, key=lambda size: min(plain[size]))
+    total = sum(min(times) for times in grid.values())
+    tokens = sum(example.branch for examples in samples.values() for example in examples)
+    body = sum(p.numel() for name, p in model.named_parameters() if "embed" not in name and "lm_head" not in name)
+    work = 2 * body * computed + 2 * engine.hidden * VOCABULARY * scored
+    n = sum(map(len, samples.values()))
+    return {
+        "path": engine.path,
+        "mask": engine.forward.attention,
+        "budget": engine.budget,
+        "examples_per_second_by_budget": {str(k): v for k, v in budgets.items()},
+        "parity_difference": parity.difference,
+        "parity_tolerance": float(parity.tolerance),
+        "plain_batched_vs_single": parity.plain_difference,
+        "triples_per_second": n * 42 / total,
+        "nodes_per_second": computed / total,
+        "model_flop_utilisation": work / total / PEAK,
+        "hours_for_the_papers_grid": hours(grid, training, samples, sizes),
+        "grid_over_unsteered_pass": total / min(plain[best]),
+        "node_over_token": total / computed / (min(plain[best]) / tokens),
+        "computed_over_distinct": computed / distinct,
+        "unsteered_batch_size": best,
+        "spread_between_rounds": float(np.median([max(t) / min(t) - 1 for t in grid.values()])),
+        "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan"),
+        **bfloat16_error(model, engine, first[:16], steering),
+    }
+
+
+def hours(grid, training, samples, sizes: dict[str, int]) -> float:
+    """Expected time of the whole grid: 50% of the pairs of every dataset evaluated and 40% trained on, in all five
+    settings, at the speed measured for that dataset; scaled up where fewer than forty datasets were measured."""
+    seconds = 0.0
+    for name, size in sizes.items():
+        keys = [key for key in samples if key[0] == name]
+        per_input = np.mean([min(grid[key]) / len(samples[key]) for key in keys])
+        per_pair = np.mean([min(training[key]) / len(samples[key]) for key in keys])
+        seconds += 5 * size * (0.5 * per_input + 0.4 * per_pair)
+    return seconds / 3600 * len(paper_datasets()) / len(sizes)
+
+
+def bfloat16_error(model, engine: Engine, examples, steering: Steering) -> dict[str, float]:
+    """Propensities in bfloat16 against the same weights in float32 (the model is left in float32)."""
+    low = engine.run(examples, steering).propensity()
+    high = Engine(model.float(), path="trie", budget=engine.budget).run(examples, steering).propensity()
+    apart = np.abs(low - high)
+    return {"bfloat16_largest_difference": float(apart.max()), "bfloat16_median_difference": float(np.median(apart))}
+
+
+def timed(call):
+    """Result and wall seconds, with the device idle before and after."""
+    synchronise()
+    begin = perf_counter()
+    result = call()
+    synchronise()
+    return result, perf_counter() - begin
+
+
+def synchronise() -> None:
+    """Wait for the device."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
