@@ -118,7 +118,7 @@ def fit_components(
         if n_units < 2:
             continue
         of_vector = 0.0
-        if cells.refits is not None and len(cells.refits) > 1:
+        if cells.refits is not None:
             of_vector = float((cells.refits[:, 0] - cells.refits[:, 1]).mean(axis=1).var(ddof=1))
         means.append(mean[0])
         inputs.append(covariance[0, 0] * n_units)

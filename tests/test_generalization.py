@@ -251,6 +251,7 @@ def test_one_refit_or_fold_cannot_show_a_variance():
         (lambda g: SlopeGrid(train=("a",), evaluate=("b",), slopes={"d": np.ones((2, 1, 3))}), r"shape \(2, 1, 3\)"),
         (lambda g: SlopeGrid(train=("a", "a"), evaluate=("b",), slopes={}), "twice"),
         (lambda g: SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes=g.slopes, question={}), "question lacks"),
+        (lambda g: make_grid(1, 4, n_refits=1), "has 1; a variance"),
         (lambda g: gap(np.ones(3), np.ones(2), rng=np.random.default_rng(0)), "one length"),
         (lambda g: gap(np.ones(1), np.array([np.nan]), rng=np.random.default_rng(0)), "no input"),
     ],

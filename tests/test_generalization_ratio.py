@@ -66,6 +66,15 @@ def test_fieller_flips_and_inverts_with_the_ratio():
     np.testing.assert_allclose([inverted.low, inverted.high], [1 / one.high, 1 / one.low])
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_limit_near_zero_keeps_its_digits(sign):
+    # 4 R² − 2 (2 sign) R + 1e-12 = 0 has a root at sign · 2.5e-13 that subtraction would lose.
+    t2 = stats.t.ppf(0.975, 10) ** 2
+    found = fieller(sign, 2.0, (1 - 1e-12) / t2, 0.0, 0.0, 10)
+    small = min(abs(found.low), abs(found.high))
+    assert small == pytest.approx(2.5e-13, rel=1e-3)
+
+
 def test_without_a_variance_the_set_is_undefined():
     found = ratio(np.array([1.0]), np.array([2.0]))
     assert (found.estimate, found.shape) == (0.5, "undefined")
@@ -143,6 +152,13 @@ def test_vector_error_widens_the_set():
     assert (wide.includes_vector_error, narrow.includes_vector_error) == (True, False)
     assert (wide.ci_high - wide.ci_low > narrow.ci_high - narrow.ci_low).all()
     np.testing.assert_allclose(wide.estimate, narrow.estimate)
+
+
+def test_one_cell_alone_takes_vector_error():
+    rng = np.random.default_rng(0)
+    slopes = {"d": rng.normal(1, 1, (1, 1, 9))}
+    grid = SlopeGrid(train=("base",), evaluate=("base",), slopes=slopes, refits={"d": rng.normal(1, 1, (3, 1, 1, 9))})
+    assert relative_steerability(grid, ["base->base"]).estimate == [[1]]
 
 
 def test_refusals_name_the_method_and_the_missing_generator():

@@ -58,6 +58,14 @@ def test_intervals_equal_scipys_on_the_same_resamples(ours, theirs, what):
     np.testing.assert_allclose(np.ravel(interval(found, ours)), known.confidence_interval, rtol=1e-12)
 
 
+def test_bca_counts_ties_with_the_estimate_half_as_scipy_does():
+    x = np.array([0.0, 0, 0, 1, 1, 2, 3, 5]) / 8  # sums of eighths are exact, and tie often
+    found = bootstrap_mean(x, rng=np.random.default_rng(5), n_resamples=900)
+    assert (np.abs(found.replicates - found.estimate) < 1e-12).mean() > 0.08
+    known = stats.bootstrap((x,), np.mean, n_resamples=900, method="BCa", rng=np.random.default_rng(5))
+    np.testing.assert_allclose(np.ravel(interval(found, "bca")), known.confidence_interval, rtol=1e-12)
+
+
 def test_studentised_interval_equals_a_loop_over_resamples():
     y, x = skewed(2)
     found = bootstrap_mean(x - y, rng=np.random.default_rng(3), n_resamples=300)

@@ -195,7 +195,7 @@ def _measure(grid: SlopeGrid, shifts: Sequence[Shift], datasets: Sequence[str] |
     for name in grid.datasets if datasets is None else datasets:
         cells = grid.cells(name, shifts)
         mean, covariance, _ = mean_covariance(cells.slopes, cells.question)
-        if cells.refits is not None and len(cells.refits) > 1:
+        if cells.refits is not None:
             covariance = covariance + np.cov(cells.refits.mean(axis=2), rowvar=False).reshape(covariance.shape)
         means.append(mean)
         covariances.append(covariance)

@@ -219,8 +219,10 @@ def _rows(cells: Cells, above, below, rng, method: str, level: float, n_resample
     if method not in METHODS:
         raise InputError(f"interval method {method!r} is unknown for a ratio; one of {', '.join(METHODS)}")
     mean, covariance, n = mean_covariance(cells.slopes, cells.question)
-    with_vectors = cells.refits is not None and method in METHODS[:2] and len(cells.refits) > 1
-    of_vectors = np.cov(cells.refits.mean(axis=2), rowvar=False) if with_vectors else np.zeros_like(covariance)
+    with_vectors = cells.refits is not None and method in METHODS[:2]
+    of_vectors = np.zeros_like(covariance)
+    if with_vectors:
+        of_vectors += np.cov(cells.refits.mean(axis=2), rowvar=False)
     total = covariance + of_vectors
     y, x = mean[above], mean[below]
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -48,7 +48,7 @@ class SlopeGrid:
     Raises
     ------
     InputError
-        If a shape does not fit the settings, or a mapping names other datasets.
+        If a shape does not fit the settings, a mapping lacks a dataset, or there are fewer than two refits.
     """
 
     train: tuple[str, ...]
@@ -76,6 +76,8 @@ class SlopeGrid:
             self._check("unsteered", name, lambda a, n=n: a.shape == (shape[1], n), f"({shape[1]}, {n})")
             want = (*shape, n)
             self._check("refits", name, lambda a, w=want: a.ndim == 4 and a.shape[1:] == w, f"(n_refits,) + {want}")
+            if self.refits is not None and len(self.refits[name]) < 2:
+                raise InputError(f"refits[{name!r}] has {len(self.refits[name])}; a variance needs at least two")
         if self.category is not None and set(self.slopes) - set(self.category):
             raise InputError(f"category lacks {sorted(set(self.slopes) - set(self.category))}")
 

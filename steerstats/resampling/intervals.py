@@ -208,9 +208,10 @@ def _bca(r: Replicates, level: float) -> tuple[np.ndarray, np.ndarray]:
     if np.isnan(rows).any():
         empty = np.full(r.estimate.shape, np.nan)
         return empty, empty.copy()
-    # Ties with the estimate count half: counts of a discrete statistic would otherwise bias z0.
-    below = np.array([np.searchsorted(row, value, "left") for row, value in zip(rows, r.estimate)])
-    upto = np.array([np.searchsorted(row, value, "right") for row, value in zip(rows, r.estimate)])
+    # Ties with the estimate count half, or a discrete statistic would bias z0; sums tie up to rounding only.
+    slack = 1e-12 * (np.abs(r.estimate) + r.se)
+    below = np.array([np.searchsorted(row, value, "left") for row, value in zip(rows, r.estimate - slack)])
+    upto = np.array([np.searchsorted(row, value, "right") for row, value in zip(rows, r.estimate + slack)])
     z0 = special.ndtri((below + upto) / (2 * rows.shape[1]))
     limits = []
     for tail in ((1 - level) / 2, (1 + level) / 2):
