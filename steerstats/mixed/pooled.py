@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError
+from steerstats.meta import reml_tau2
 from steerstats.mixed.arrays import as_finite, t_statistic
 from steerstats.mixed.fit import fit_mixed
 from steerstats.results import Result
@@ -29,7 +30,7 @@ class PooledEffects(Result):
     tau : ndarray, shape (P,)
         Standard deviation between datasets (REML), in units of the estimate.
     prediction_low, prediction_high : ndarray, shape (P,)
-        Interval for the effect in a new dataset.
+        Interval for the effect in a new dataset, NaN with two datasets.
     n : ndarray of int, shape (P,)
         Datasets behind each term.
     level : float
@@ -66,6 +67,7 @@ def hartung_knapp(
 ) -> PooledEffects:
     """Random-effects mean of D estimates with known standard errors, per column.
 
+    `steerstats.meta.mean_over_datasets` says more about one effect; this is the table of many terms.
     Weights 1/(se^2 + tau^2) with tau^2 by REML; variance of the mean by Hartung and Knapp's weighted residual mean
     square, t on D - 1.
 
@@ -112,7 +114,8 @@ def hartung_knapp(
         rows.append((*_pool(values, errors**2), len(values)))
     mean, error, tau, n = (np.array(column) for column in zip(*rows))
     quantile = stats.t.ppf((1 + level) / 2, n - 1)
-    spread = np.sqrt(tau**2 + error**2)
+    # A new dataset: t(D - 2), as `steerstats.meta` has it; two datasets say nothing of a third.
+    reach = stats.t.ppf((1 + level) / 2, np.where(n > 2, n - 2, np.nan)) * np.sqrt(tau**2 + error**2)
     return PooledEffects(
         method="random-effects meta-analysis, REML tau^2, Hartung-Knapp intervals on t(D-1)",
         assumptions=("datasets are independent draws of one population", "dataset effects normal"),
@@ -124,8 +127,8 @@ def hartung_knapp(
         ci_low=mean - quantile * error,
         ci_high=mean + quantile * error,
         tau=tau,
-        prediction_low=mean - quantile * spread,
-        prediction_high=mean + quantile * spread,
+        prediction_low=mean - reach,
+        prediction_high=mean + reach,
         n=n,
         level=level,
     )
@@ -185,18 +188,7 @@ def two_stage(formula: str, frame: pd.DataFrame, by: str = "dataset", *, level: 
 
 def _pool(y: np.ndarray, v: np.ndarray) -> tuple[float, float, float]:
     """Mean, Hartung-Knapp standard error and tau of one term."""
-
-    def score(tau2: float) -> float:
-        w = 1 / (v + tau2)
-        mean = w @ y / w.sum()
-        return float(w**2 @ (y - mean) ** 2 - w.sum() + (w @ w) / w.sum())
-
-    tau2 = 0.0
-    if score(0.0) > 0:
-        high = max(float(np.var(y, ddof=1)), float(v.max()))
-        while score(high) > 0:
-            high *= 2
-        tau2 = float(optimize.brentq(score, 0.0, high, xtol=1e-14 * high, rtol=1e-13))
+    tau2 = reml_tau2(y, v)
     w = 1 / (v + tau2)
     mean = w @ y / w.sum()
     error = np.sqrt(w @ (y - mean) ** 2 / (len(y) - 1) / w.sum())
