@@ -17,6 +17,7 @@ import steerstats
 from steerstats import study as study_module
 from steerstats.cache import UnitData, create_cache, write_unit
 from steerstats.errors import CacheError, CannotEstimate, InputError
+from steerstats.meta import mean_over_datasets
 from steerstats.seeds import NamedStreams
 from steerstats.simulate import SimulationTruth, simulate_cache, simulate_unit
 from steerstats.study import open_cache
@@ -40,7 +41,20 @@ def test_steerability_is_that_of_the_test_inputs_ordered_by_median(study, simula
     assert set(frame["dataset"]) == set(study.datasets)
     included = frame[frame["name"] == "mean, vector error included"].set_index("dataset")["se"]
     assert (included > frame[frame["name"] == "mean"].set_index("dataset")["se"]).all()
+    means = frame[frame["name"] == "mean"].set_index("dataset")["estimate"]
+    expected = mean_over_datasets(means.to_numpy(), included[means.index].to_numpy() ** 2)
     assert table.over_datasets.n == 10
+    assert (table.over_datasets.mean, table.over_datasets.se) == pytest.approx((expected.mean, expected.se))
+
+
+def test_refits_sit_in_their_cell_of_the_grid(study):
+    grid = study.grid(["base->base", "sys_pos->user_neg"], refits=True)
+    own = study.unit("sim-04").control_slopes("resampled", "sys_pos->user_neg")
+    assert own.shape == (12, 40)
+    i, j = grid.place(("sys_pos", "user_neg"))
+    np.testing.assert_array_equal(grid.refits["sim-04"][:, i, j], own)
+    assert np.isfinite(grid.refits["sim-04"]).sum() == 2 * 12 * 40
+    assert np.isfinite(grid.slopes["sim-04"]).sum() == 2 * 40
 
 
 def test_slopes_are_labelled_and_validation_inputs_are_out(study, simulated):
@@ -105,6 +119,8 @@ def test_bias_is_recovered_with_its_interval(study):
         (("unsteered", "pos_is_a"), 1.0),
     ):
         assert pooled.loc[term, "ci_low"] < truth < pooled.loc[term, "ci_high"]
+    heights = [table[name].term("Intercept", "unsteered")["estimate"] for name in study.datasets]
+    assert np.mean(heights) == pytest.approx(0.0, abs=0.4), "the base setting's, not the -2 of user_neg"
     own = table["sim-02"].term("pos_is_a")
     assert abs(own["estimate"] - 0.8) < 4 * own["se"]
     shares = table.explained_frame().query("split == 'shapley_adjusted_r2' and component == 'pos_is_a'")
@@ -121,6 +137,9 @@ def test_nulls_stay_apart_and_say_when_they_cannot_resolve(study):
     assert (found.random.kind, found.shuffled.kind) == ("random", "shuffled")
     assert set(found.random.decision) == {"cannot resolve"}
     assert found.random.n_null.tolist() == [6] * 10
+    for table in (found.random, found.shuffled):
+        own = study.unit("sim-03").control_slopes(table.kind, "base->base").mean(axis=1)
+        assert table.null_abs_quantile[3] == pytest.approx(np.quantile(np.abs(own), 0.95))
     strong = open_cache(study.path, datasets=["sim-09"]).nulls(alpha=0.2)
     assert strong.random.decision == ("differs from the null",)
 
@@ -171,7 +190,10 @@ def test_cosines_between_settings_and_with_refits(study):
     at = {name: k for k, name in enumerate(found.vectors)}
     assert np.median(found.cosine[:, at["base"], at["user_neg"]]) == pytest.approx(0.6, abs=0.1)
     assert np.diagonal(found.cosine, axis1=1, axis2=2) == pytest.approx(1.0)
-    assert (found.stability[:, at["base"], 1] > 0.9).all()
+    unit = study.unit("sim-00").unit
+    rows = unit.read("direction", vector=["base", *study.unit("sim-00").controls("resampled")])[:, 0].astype(float)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.stability[0, at["base"]], np.quantile(rows[1:] @ rows[0], (0.025, 0.5, 0.975)))
     assert np.isnan(found.stability[:, at["user_pos"]]).all(), (
         "the simulation refits vectors of the paper's shifts only"
     )
