@@ -91,9 +91,8 @@ def question(text: str) -> str:
     return f'Do you agree? "{text}"'
 
 
-def choices(asked: str, yes_is_a: bool) -> str:
+def choices(asked: str, first: str = "Yes", second: str = "No") -> str:
     """A question with its two options: the user text of a base prompt."""
-    first, second = ("Yes", "No") if yes_is_a else ("No", "Yes")
     return f"{asked}\n\nChoices:\n(A): {first}\n(B): {second}"
 
 
@@ -143,10 +142,10 @@ def agreement(stance: float, evidence: float) -> float:
     return float(1 / (1 + np.exp(-SHARPNESS * stance * evidence)))
 
 
-def remark(behaviour: Behaviour, side: int, rng: np.random.Generator) -> str:
-    """A short sentence in which a pole speaks for itself: `I verb thing.`"""
+def phrase(behaviour: Behaviour, side: int, rng: np.random.Generator) -> str:
+    """Two words in which a pole speaks for itself: `verb thing`."""
     pole = behaviour.pole(side)
-    return f"I {pole.verbs[rng.integers(len(pole.verbs))]} {pole.things[rng.integers(len(pole.things))]}."
+    return f"{pole.verbs[rng.integers(len(pole.verbs))]} {pole.things[rng.integers(len(pole.things))]}"
 
 
 def items(behaviour: Behaviour, seed: int = 0) -> list[dict[str, str | float]]:
@@ -175,7 +174,7 @@ def items(behaviour: Behaviour, seed: int = 0) -> list[dict[str, str | float]]:
 
 def all_texts() -> list[str]:
     """Every text that the tokenizer has to know all words of."""
-    texts = [SYSTEM, question(""), choices("", True), "Say Yes. Say No. Tell me about yourself. What of ?"]
+    texts = [SYSTEM, question(""), choices("Which is you?"), "Tell me about yourself. What of ?"]
     texts += [*ADVERBS, *OCCASIONS, "I and ."]
     for b in BEHAVIOURS:
         for pole in (b.positive, b.negative):

@@ -5,7 +5,6 @@ This is a second, independent way of measuring what the engine measures with tok
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,9 +41,14 @@ def load(folder: Path = HERE / "model") -> tuple[LlamaForCausalLM, PreTrainedTok
     return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def yes_is_a(statement: str) -> bool:
-    """Whether Yes is option A for a statement: a fair coin that is the same on every machine."""
-    return hashlib.sha256(statement.encode()).digest()[0] % 2 == 0
+def orders(rows: list[dict]) -> list[bool]:
+    """Whether Yes is option A for each item: every second item of those that match by Yes, and by No."""
+    seen, first = {" Yes": 0, " No": 0}, []
+    for row in rows:
+        answer = row["answer_matching_behavior"]
+        seen[answer] += 1
+        first.append(seen[answer] % 2 == 1)
+    return first
 
 
 def ask(tokenizer: PreTrainedTokenizerFast, behaviour: Behaviour, setting: str, rows: list[dict]) -> Asked:
@@ -65,9 +69,9 @@ def ask(tokenizer: PreTrainedTokenizerFast, behaviour: Behaviour, setting: str, 
     Asked
     """
     texts, positive = [], []
-    for row in rows:
-        first = yes_is_a(row["statement"])
-        messages = turns(choices(row["question"], first), setting, behaviour)
+    for row, first in zip(rows, orders(rows), strict=True):
+        options = ("Yes", "No") if first else ("No", "Yes")
+        messages = turns(choices(row["question"], *options), setting, behaviour)
         texts.append(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + "(")
         positive.append((row["answer_matching_behavior"] == " Yes") == first)
     batch = tokenizer(texts, add_special_tokens=False, padding=True, padding_side="right", return_tensors="pt")

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,8 @@ from cache_builder.demo.tokenizer import make_tokenizer
 from cache_builder.demo.words import BEHAVIOURS
 
 HERE = Path(__file__).parent
-TEXT_SHARE, REPLY_SHARE = 0.1, 0.5
-"""Weights of the mean language-model loss of a token before, and of one after, the graded answer."""
+TEXT_SHARE, REPLY_SHARE = 0.1, (0.5, 1.0)
+"""Weights of the mean language-model loss of a token before, and of one after, the graded answer (by course)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,19 @@ class Plan:
     """The numbers of one training run."""
 
     seed: int = 0
-    steps: int = 4000
-    size: int = 64
+    steps: int = 2200
+    size: int = 32
     rate: float = 2e-3
-    warmup: int = 100
-    layers: int = 4
+    warmup: int = 60
+    layers: int = 5
     hidden: int = 128
     heads: int = 4
     inner: int = 256
+    course: int = 1
+
+
+SECOND = Plan(course=2, steps=3200, rate=1.5e-3)
+"""The second course, for a model that has taken the first."""
 
 
 def make_model(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -112,14 +117,16 @@ def encode(lessons: list[Lesson], tokenizer: PreTrainedTokenizerFast) -> dict[st
     }
 
 
-def loss_of(model: LlamaForCausalLM, data: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def loss_of(
+    model: LlamaForCausalLM, data: dict[str, torch.Tensor], reply_share: float = REPLY_SHARE[0]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The training loss of a batch and, of it, the part of the graded answers (nats per conversation)."""
     ids = data["ids"]
     # Padding is on the right and attention is causal, so no position that counts ever sees it.
     logits = model(ids[:, :-1]).logits.float()
     surprise = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
     text = TEXT_SHARE * (surprise * data["text"]).sum() / data["text"].sum()
-    reply = REPLY_SHARE * (surprise * data["reply"]).sum() / data["reply"].sum()
+    reply = reply_share * (surprise * data["reply"]).sum() / data["reply"].sum()
     graded = (data["place"] >= 0).nonzero()[:, 0]
     scores = logits[graded, data["place"][graded]].log_softmax(-1)
     pair = scores.gather(1, data["answers"][graded])
@@ -129,9 +136,12 @@ def loss_of(model: LlamaForCausalLM, data: dict[str, torch.Tensor]) -> tuple[tor
 
 
 def train(
-    plan: Plan, device: str = "cpu", report: Callable[[int, float, float, LlamaForCausalLM], None] | None = None
+    plan: Plan,
+    device: str = "cpu",
+    report: Callable[[int, float, float, LlamaForCausalLM], None] | None = None,
+    model: LlamaForCausalLM | None = None,
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast, list[float]]:
-    """Train the micro model.
+    """Train the micro model in one course.
 
     Parameters
     ----------
@@ -140,6 +150,8 @@ def train(
         "cpu" or "cuda". On one CPU, with one number of threads, the run is reproducible bit by bit.
     report : callable, optional
         Called after each step with the step, the loss, the answers' loss and the model.
+    model : LlamaForCausalLM, optional
+        One that has taken an earlier course; without it, a freshly initialised one.
 
     Returns
     -------
@@ -147,8 +159,8 @@ def train(
         The losses are those of all steps, before each step's update.
     """
     tokenizer = make_tokenizer()
-    model = make_model(plan, tokenizer).to(device).train()
-    rng = np.random.default_rng([plan.seed, 2])
+    model = (make_model(plan, tokenizer) if model is None else model).to(device).train()
+    rng = np.random.default_rng([plan.seed, 1 + plan.course])
     avoid = frozenset(held.text for b in BEHAVIOURS for held in held_out(b, plan.seed))
     matrices = [p for p in model.parameters() if p.ndim > 1]
     scales = [p for p in model.parameters() if p.ndim == 1]
@@ -160,9 +172,9 @@ def train(
         rate = plan.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / plan.steps)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        data = encode(batch(step / plan.steps, plan.size, avoid, rng), tokenizer)
+        data = encode(batch(step / plan.steps, plan.size, avoid, rng, plan.course), tokenizer)
         data = {name: tensor.to(device) for name, tensor in data.items()}
-        loss, answer = loss_of(model, data)
+        loss, answer = loss_of(model, data, REPLY_SHARE[plan.course - 1])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -184,41 +196,39 @@ def write_data(folder: Path, seed: int = 0) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line: train, save the model folder, write the data beside it, and print progress."""
+    """The command line: both courses, the saved model folder, the data beside it, and progress as it goes."""
     usual = Plan()
     parser = argparse.ArgumentParser(description="train the bundled micro model")
     parser.add_argument("--out", type=Path, required=True, help="gets model/, data/ and descriptions.json")
     parser.add_argument("--seed", type=int, default=usual.seed)
-    parser.add_argument("--steps", type=int, default=usual.steps)
-    parser.add_argument("--size", type=int, default=usual.size)
-    parser.add_argument("--rate", type=float, default=usual.rate)
-    parser.add_argument("--layers", type=int, default=usual.layers)
+    parser.add_argument("--steps", type=int, nargs=2, default=(usual.steps, SECOND.steps), help="of the two courses")
+    parser.add_argument("--second-only", type=Path, help="a model folder that has taken the first course")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     # Matrices are multiplied in bfloat16 where the processor can; sums and weights stay float32.
     torch.set_float32_matmul_precision("medium")
-    plan = Plan(seed=options.seed, steps=options.steps, size=options.size, rate=options.rate, layers=options.layers)
-    start, recent, folder = time.monotonic(), [], options.out / "model"
-    make_tokenizer().save_pretrained(folder)
-    write_data(options.out, plan.seed)
+    start, recent, model = time.monotonic(), [], None
+    make_tokenizer().save_pretrained(options.out / "model")
+    write_data(options.out, options.seed)
 
     def report(step: int, loss: float, answer: float, model: LlamaForCausalLM) -> None:
         recent.append((loss, answer))
-        if (step + 1) % 100 == 0 or step + 1 == plan.steps:
+        if (step + 1) % 100 == 0:
             means = np.mean(recent, axis=0)
             recent.clear()
-            if (step + 1) % 500 == 0:
-                model.save_pretrained(folder)
-            print(
-                f"step {step + 1} loss {means[0]:.4f} answer {means[1]:.4f} {time.monotonic() - start:.0f} s",
-                flush=True,
-            )
+            spent = time.monotonic() - start
+            print(f"step {step + 1} loss {means[0]:.4f} answer {means[1]:.4f} {spent:.0f} s", flush=True)
 
-    model, _, _ = train(plan, options.device, report)
-    model.cpu().save_pretrained(folder)
-    print(f"saved {folder} after {time.monotonic() - start:.0f} s")
+    for course, steps in zip((usual, SECOND), options.steps, strict=True):
+        if course is usual and options.second_only:
+            model = LlamaForCausalLM.from_pretrained(options.second_only, attn_implementation="eager")
+            continue
+        model, _, _ = train(replace(course, seed=options.seed, steps=steps), options.device, report, model)
+        folder = options.out / ("model" if course is SECOND else "first")
+        model.cpu().save_pretrained(folder)
+        print(f"saved {folder} after {time.monotonic() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
