@@ -115,7 +115,7 @@ def export(
         save_gguf(target, by_layer, architecture)
     else:
         save_vector(
-            target, by_layer, model=model, dataset=dataset, vector=vector, spec_hash=str(unit.attrs["spec_hash"])
+            target, by_layer, model=model, dataset=dataset, label=vector, spec_hash=str(unit.attrs["spec_hash"])
         )
     say(f"{target}: vector {vector} of {dataset}, layer {', '.join(map(str, by_layer))} of {model}")
 

@@ -1,0 +1,166 @@
+"""The commands that run models: what they print; every mistake one line and exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+from tiny_build import content, write_model
+
+from steerstats.cache import CacheReader
+from steerstats.cli import main
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def run(capsys):
+    def command(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return command
+
+
+def write_spec(folder, model, **overrides):
+    """A spec file of top-level keys and one level of tables."""
+    values = content(model, **overrides)
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    for key, table in values.items():
+        if isinstance(table, dict):
+            lines += [f"[{key}]", *(f"{name} = {json.dumps(value)}" for name, value in table.items())]
+    path = folder / "spec.toml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_build_says_where_it_writes_and_what_it_did_and_does_it_once(run, tmp_path, model):
+    spec = write_spec(tmp_path, model)
+    code, out, errors = run("build", spec, "-o", tmp_path / "c")
+    assert code == 0, errors
+    assert f"building tiny into {tmp_path / 'c'}" in out
+    assert "3 units built" in out
+    assert "trie path: largest difference" in out
+    code, out, _ = run("build", spec, "-o", tmp_path / "c")
+    assert "0 units built" in out
+    assert "3 were finished before" in out
+
+
+def test_overrides_reach_the_spec(run, tmp_path, model):
+    spec = write_spec(tmp_path, model)
+    run("build", spec, "-o", tmp_path / "c", "-s", 'datasets=["bundled:demo/likes-rain"]', "-s", "controls={}")
+    assert CacheReader(tmp_path / "c").planned_units == ("likes-rain",)
+
+
+def test_a_dry_run_prints_units_tokens_bytes_and_time_and_writes_nothing(run, tmp_path, model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = write_spec(tmp_path, model)
+    code, out, _ = run("build", spec, "--dry-run")
+    assert code == 0
+    assert all(word in out for word in ("likes-rain", "total", "MB", "tokens/s"))
+    code, out, _ = run("build", spec, "--dry-run", "--no-probe")
+    assert "not measured" in out
+    assert os.listdir(tmp_path) == ["spec.toml"]
+
+
+def test_a_sweep_names_a_layer(run, tmp_path, model):
+    spec = write_spec(tmp_path, model, limit=40, split_percent=[40, 30, 30])
+    code, out, errors = run("sweep", spec, "-o", tmp_path / "s", "--layers", "0,2")
+    assert code == 0, errors
+    assert "nats per unit multiplier, best in" in out
+    assert CacheReader(tmp_path / "s").kind == "sweep"
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "gguf"])
+def test_export_writes_the_vector_that_was_applied(run, tmp_path, model, ending):
+    spec = write_spec(tmp_path, model, datasets=["bundled:demo/likes-rain"])
+    run("build", spec, "-o", tmp_path / "c")
+    target = tmp_path / f"v.{ending}"
+    code, _, errors = run("export", tmp_path / "c", "likes-rain", target, "--vector", "mean")
+    assert code == 0, errors
+    expected = CacheReader(tmp_path / "c")["likes-rain"].read("direction", vector="mean")[0]
+    if ending == "safetensors":
+        from cache_builder.interop import load_vector
+
+        vector, facts = load_vector(target)
+        assert facts["label"] == "mean"
+        assert (vector[1] == expected).all()
+    else:
+        gguf = pytest.importorskip("gguf", reason="the interop extra is not installed")
+        tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader(target).tensors}
+        assert (tensors["direction.1"] == expected).all()
+
+
+def spoiled(model, folder):
+    """A model whose weights are NaN in one place."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    network = AutoModelForCausalLM.from_pretrained(model)
+    with torch.no_grad():
+        network.model.layers[0].mlp.down_proj.weight[0, 0] = float("nan")
+    network.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder
+
+
+MISTAKES = {
+    "no spec": (lambda p, m: ["nowhere.toml"], "nowhere.toml: is neither a file nor a preset (demo, tan2024)"),
+    "bad key": (lambda p, m: [write_spec(p, m), "-s", "multiplier=[0,1]"], "multiplier: key is not known"),
+    "bad toml": (lambda p, m: [(p / "spec.toml").write_text("x = [") and p / "spec.toml"], "is not TOML"),
+    "dataset": (
+        lambda p, m: [write_spec(p, m, datasets=["opennes"])],
+        "dataset 'opennes' is not known; did you mean openness",
+    ),
+    "layer": (lambda p, m: [write_spec(p, m, layers=[9])], "layer 9 is not in"),
+    "model": (lambda p, m: [write_spec(p, p / "gone")], "no such directory"),
+    "nan": (lambda p, m: [write_spec(p, spoiled(m, p / "nan"))], "not finite"),
+    "line": (
+        lambda p, m: [
+            (p / "mine.jsonl").write_text('{"prompt": "x", "positive": "a", "negative": "b"}\n{"prompt": "y"}\n')
+            and write_spec(
+                p, m, datasets=["mine"], custom_datasets={"mine": "mine.jsonl"}, settings=["base"], prompt={}
+            )
+        ],
+        "mine.jsonl, line 2",
+    ),
+    "backend": (lambda p, m: [write_spec(p, m), "--backend", "slurm"], "neither local nor ray"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line_exit_code_2_and_nothing_half_written(run, tmp_path, model, case):
+    arguments, message = MISTAKES[case]
+    code, out, errors = run("build", *arguments(tmp_path, model), "-o", tmp_path / "new")
+    assert code == 2, errors
+    assert message in " ".join(errors.split())
+    assert "Traceback" not in out + errors
+    if case != "backend":
+        assert errors.splitlines()[-1].startswith("error: ")
+    assert not list(tmp_path.glob("new/units/*"))
+
+
+def test_a_full_disk_in_the_middle_is_one_line_and_the_build_goes_on_later(run, tmp_path, model, monkeypatch):
+    from steerstats.cache import writer
+
+    spec, whole, calls = write_spec(tmp_path, model), writer.fsync_and_hash, []
+
+    def full(path):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(writer, "fsync_and_hash", full)
+    code, _, errors = run("build", spec, "-o", tmp_path / "c")
+    assert code == 2
+    assert "could not be written: [Errno 28] No space left on device" in errors.splitlines()[-1]
+    assert len(list((tmp_path / "c" / "units").iterdir())) == 2  # one unit with its sidecar, nothing else
+    code, out, _ = run("build", spec, "-o", tmp_path / "c")
+    assert "2 units built" in out
