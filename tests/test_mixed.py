@@ -281,3 +281,19 @@ def test_adding_one_random_effect_is_tested_against_the_boundary_mixture():
     assert 0.01 < expected < 0.5  # a statistic at which the mixture matters
     assert test.p_boundary == pytest.approx(expected)
     assert test.terms == ("(lam | input)",)
+
+
+def test_frames_hold_intervals_and_lme4s_sd_and_correlation_columns(frame):
+    fit = fit_mixed(FORMULA, frame, level=0.9)
+    table = fit.to_frame()
+    assert list(table.columns[:5]) == ["term", "estimate", "se", "df", "statistic"]
+    np.testing.assert_allclose(table.ci_low, table.estimate - stats.t.ppf(0.95, 17) * table.se)
+    np.testing.assert_allclose(table.ci_high, table.estimate + stats.t.ppf(0.95, 17) * table.se)
+    np.testing.assert_allclose(table.p, 2 * stats.t.sf(np.abs(table.estimate / table.se), 17))
+    assert set(table.n) == {20}
+    psi = fit.variance.psi[0]
+    rows = fit.variance.to_frame()
+    assert list(rows.group) == ["input", "input", "input", "residual"]
+    corr = psi[0, 1] / np.sqrt(psi[0, 0] * psi[1, 1])
+    np.testing.assert_allclose(rows.vcov, [psi[0, 0], psi[1, 1], psi[0, 1], fit.variance.sigma2])
+    np.testing.assert_allclose(rows.sdcor, [*np.sqrt(np.diag(psi)), corr, np.sqrt(fit.variance.sigma2)])
