@@ -215,9 +215,14 @@ class StudyUnit:
 
     @cached_property
     def slope_error(self) -> float:
-        """Numerical error of a slope that follows from the engine's recorded parity; 0 where none was recorded."""
+        """Numerical error of a slope that follows from the engine's recorded parity; 0 where none was recorded.
+
+        A propensity is the difference of two logits, so it may be off by twice what the probe saw on one.
+        """
         parity = (self.unit.sidecar.get("run") or {}).get("parity") or {}
-        return slope_error(float(parity.get("max_difference") or 0.0), self.multipliers)
+        seen = parity.get("plain_difference" if parity.get("path") == "plain" else "difference")
+        usable = isinstance(seen, int | float) and np.isfinite(seen) and seen >= 0
+        return slope_error(2 * float(seen) if usable else 0.0, self.multipliers)
 
     def place(self, shift: Shift | str) -> tuple[int, int]:
         """Indices (setting_eval, main vector) of a shift."""
