@@ -205,6 +205,11 @@ def order_by_median(study: Study) -> list[str]:
     return list(ask(study, "steerability").results)
 
 
+def by_median(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Rows of a frame in the order of figure 1."""
+    return by_dataset(frame, order_by_median(study))
+
+
 def named(shifts: Iterable[tuple[str, str]]) -> list[str]:
     """Shifts as "train->eval"."""
     return [shift_name(shift) for shift in shifts]

@@ -1,6 +1,6 @@
 """Figures 3 and 16: steerability by what the positive option is, A or B, Yes or No, and how many inputs each has."""
 
-from analyses._cache import ask, by_dataset, facts_of, order_by_median, study_of
+from analyses._cache import ask, by_median, facts_of, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from steerstats import figures
 
@@ -13,7 +13,7 @@ def main(cache, out):
     """Mean steerability and counts in every cell of A/B and Yes/No."""
     study = study_of(cache)
     result = ask(study, "spurious_factors")
-    frame = by_dataset(result.cells_frame(), order_by_median(study))
+    frame = by_median(result.cells_frame(), study)
     levels = [name for name in ("pos_is_a", "pos_is_yes") if name in frame]
     frame["cell"] = frame[levels].fillna("").agg(lambda row: ", ".join(filter(None, row)), axis=1)
     claims = []

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analyses._cache import ask, by_dataset, facts_of, order_by_median, study_of
+from analyses._cache import ask, by_median, facts_of, study_of
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
 from steerstats import figures
 
@@ -16,7 +16,7 @@ def main(cache, out):
     """Robust per-input regression in every dataset, two-stage mean over datasets."""
     study = study_of(cache)
     result = ask(study, "spurious_factors")
-    whole = by_dataset(result.to_frame(), order_by_median(study))
+    whole = by_median(result.to_frame(), study)
     rows = whole[(whole["model"] == "per-input") & (whole["response"] == "slope") & whole["term"].isin(NAMES)]
     terms = [term for term in NAMES if (rows["term"] == term).any()]
     if not terms:

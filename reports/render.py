@@ -24,10 +24,10 @@ from reports import words
 from reports.collect import RESULTS, Done, default_workers, label_caches, plan, run_jobs
 from reports.details import dataset_pages
 from reports.embed import inline_svg, theme_variables
+from reports.record import PAGE
 from reports.references import references_for
 from reports.tables import MOST_ROWS, cells
 
-PAGE = "report.html"
 SOFTWARE = ("steerstats", "numpy", "scipy", "pandas", "statsmodels", "scikit-learn", "matplotlib", "seaborn")
 DARK = "--page: #14171b; --surface: #1b1f25; --link: #9cc4f5;"
 
@@ -96,7 +96,7 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
             facts=_facts(studies),
             summary=summary,
             notices=notices,
-            sections=[section for section in sections if section["findings"]],
+            sections=sections,
             datasets=datasets,
             claim_table=_claim_table(done, several),
             methods=list(dict.fromkeys(methods)),
@@ -152,7 +152,7 @@ def _facts(studies: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [("datasets", str(len(study.datasets))), ("test inputs", f"{inputs:,}")]
     if len(studies) > 1:
         facts = [("caches", ", ".join(studies))]
-    return [*facts, ("settings", ", ".join(study.settings)), ("identity", study.reader.spec_hash[:12])]
+    return [*facts, ("settings", ", ".join(study.settings)), ("build", study.reader.spec_hash[:12])]
 
 
 def _prefix(label: str, several: bool) -> str:
@@ -160,61 +160,72 @@ def _prefix(label: str, several: bool) -> str:
 
 
 def _section(section: analyses.Section, done: Sequence[Done], out: Path, several: bool) -> dict[str, Any]:
-    findings = [
-        _finding_view(one, out, several)
-        for script in section.scripts
-        for one in done
-        if one.job.script == script
-    ]  # fmt: skip
-    return {"id": section.id, "title": section.title, "lead": section.lead, "findings": findings}
+    own = [one for script in section.scripts for one in done if one.job.script == script]
+    return {
+        "id": section.id,
+        "title": section.title,
+        "lead": section.lead,
+        "findings": [_finding_view(one, out, several) for one in own if not one.finding.missing],
+        "missing": [_missing_view(one, several) for one in own if one.finding.missing],
+    }
+
+
+def _missing_view(one: Done, several: bool) -> dict[str, str]:
+    anchor = f"{_prefix(one.job.label, several)}{one.finding.script}"
+    cache = f" ({one.job.label})" if several else ""
+    return {"id": anchor, "title": f"{one.finding.title}{cache}", "why": one.finding.missing}
 
 
 def _finding_view(one: Done, out: Path, several: bool) -> dict[str, Any]:
     finding, folder = one.finding, out / RESULTS / one.job.label
     anchor = f"{_prefix(one.job.label, several)}{finding.script}"
-    view: dict[str, Any] = {
+    svg = (folder / f"{finding.script}.svg").read_text(encoding="utf-8")
+    table = pd.read_parquet(folder / f"{finding.script}.parquet")
+    where = f"{RESULTS}/{one.job.label}/{finding.script}.csv"
+    claims, said = [], ""
+    for claim in finding.claims:
+        view = _claim_view(claim)
+        # Four shifts share one published value; its source and the reasons are said once.
+        same, said = view["published"] + view["reason"] == said, view["published"] + view["reason"]
+        if same and claim.published is not None:
+            view |= {"published": f"Published: {words.number(claim.published)}, as above.", "reason": ""}
+        claims.append(view)
+    return {
         "id": anchor,
         "title": finding.title,
         "paper": f"paper: {finding.paper}" if finding.paper.startswith("figure") else finding.paper,
         "cache": one.job.label if several else "",
-        "missing": finding.missing[:1].upper() + finding.missing[1:],
-        "warnings": finding.warnings,
-        "claims": [_claim_view(claim) for claim in finding.claims],
-    }
-    if finding.missing:
-        return view
-    svg = (folder / f"{finding.script}.svg").read_text(encoding="utf-8")
-    table = pd.read_parquet(folder / f"{finding.script}.parquet")
-    where = f"{RESULTS}/{one.job.label}/{finding.script}.csv"
-    return view | {
+        "warnings": [words.tidy(text) for text in finding.warnings],
+        "claims": claims,
         "svg": Markup(inline_svg(svg, anchor, finding.title, finding.alt)),
         "caption": _caption(finding),
         "table": cells(table, f"{finding.title}; as a file: {where}", label="The numbers as a table", most=MOST_ROWS),
     }
 
 
-def _caption(finding: Finding) -> Markup:
-    parts = [
-        ("How to read it.", finding.reading),
-        ("Bars:", finding.bars),
-        ("n:", finding.counted),
-        ("Method:", f"{finding.method.rstrip('.')}."),
+def _caption(finding: Finding) -> list[list[tuple[str, str]]]:
+    """Paragraphs of (lead word, text): how to read it; bars and n; method and assumptions."""
+    method = words.tidy(f"{finding.method.rstrip('.')}.")
+    assumes = words.tidy(f"{'; '.join(finding.assumptions)}.") if finding.assumptions else ""
+    paragraphs = [
+        [("How to read it.", finding.reading)],
+        [("Bars:", finding.bars), ("n:", finding.counted)],
+        [("Method:", method), ("Assumes:", assumes)],
     ]
-    if finding.assumptions:
-        parts.append(("Assumes:", f"{'; '.join(finding.assumptions)}."))
-    return Markup(" ").join(Markup("<b>{}</b> {}").format(name, text) for name, text in parts if text)
+    return [[(name, text) for name, text in paragraph if text] for paragraph in paragraphs]
 
 
 def _claim_view(claim: Claim) -> dict[str, str]:
-    unit = "" if claim.unit == "1" else f" {claim.unit}"
-    form = words.percent if claim.statement.startswith(("Share", "The largest share")) else words.number
+    form = words.percent if claim.unit == "share" else words.number
     bounded = np.isfinite(claim.ci_low) or np.isfinite(claim.ci_high)
+    published = "" if claim.published is None else f"Published: {words.number(claim.published)} ({claim.source})."
     return {
         "statement": claim.statement,
-        "value": f"{form(claim.estimate)}{unit}",
+        "value": form(claim.estimate),
         "interval": f"[{form(claim.ci_low)}, {form(claim.ci_high)}]" if bounded else "",
-        "fine_print": f"n = {claim.n} {claim.n_of}; {claim.interval}",
-        "published": "" if claim.published is None else f"Published: {claim.published:g} ({claim.source}).",
+        "unit": "" if claim.unit in ("1", "share") else claim.unit,
+        "fine_print": words.tidy(f"n = {claim.n} {claim.n_of}; {claim.interval}"),
+        "published": published,
         "verdict": claim.verdict,
         "reason": claim.reason,
     }
@@ -225,11 +236,21 @@ def _claim_table(done: Sequence[Done], several: bool) -> dict[str, Any]:
     for one in done:
         for claim in one.finding.claims:
             view = _claim_view(claim)
-            published = "" if claim.published is None else f"{claim.published:g}"
-            row = {"claim": claim.statement.rstrip(":"), "estimate": view["value"], "interval": view["interval"]}
-            row |= {"n": f"{claim.n} {claim.n_of}", "published": published, "verdict": claim.verdict}
+            published = "" if claim.published is None else words.number(claim.published)
+            row = {"claim": claim.statement.rstrip(":"), "estimate": view["value"], "95% interval": view["interval"]}
+            row |= {"unit": view["unit"], "n": f"{claim.n} {claim.n_of}", "published": published}
+            row |= {"verdict": claim.verdict}
             rows.append(row | {"cache": one.job.label} if several else row)
-    columns = ["claim", "estimate", "interval", "n", "published", "verdict", *(["cache"] if several else [])]
+    columns = [
+        "claim",
+        "estimate",
+        "95% interval",
+        "unit",
+        "n",
+        "published",
+        "verdict",
+        *(["cache"] if several else []),
+    ]
     return cells(pd.DataFrame(rows, columns=columns), "Claims, in the order of the sections")
 
 

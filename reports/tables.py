@@ -52,8 +52,8 @@ def _is_number(column: pd.Series) -> bool:
     if is_bool_dtype(column):
         return False
     # Numbers that were put in words already ("17%") line up as numbers do.
-    words = column.map(lambda value: isinstance(value, str) and value[:1] in "0123456789−" and len(value) < 26)
-    return is_numeric_dtype(column) or bool(len(column) and words.all())
+    words = column.map(lambda value: isinstance(value, str) and value[:1] in "0123456789−[" and len(value) < 30)
+    return is_numeric_dtype(column) or bool(len(column) and (words | (column == "")).all() and words.any())
 
 
 def _is_wordy(column: pd.Series) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from analyses import SECTIONS
 from analyses._cache import people_count
 from analyses._claim import Claim, Finding
 from steerstats.results import format_number
@@ -55,11 +56,18 @@ def summary(findings: Sequence[Finding], prefix: str = "") -> dict[str, Any]:
 
 
 def percent(value: float) -> str:
-    """17% — a share for people; one digit more where it would read 0% and is not."""
+    """17%, a share for people; one digit more where it would read 0% or 100% and is neither."""
     if not np.isfinite(value):
         return "not known"
-    digits = 1 if 0 < abs(value) < 0.01 else 0
+    digits = 1 if 0 < abs(value) < 0.01 or 0.99 < value < 1 else 0
     return f"{100 * value:.{digits}f}%".replace("-", "−")
+
+
+def tidy(text: str) -> str:
+    """A method's own words, with signs in place of code."""
+    for code, sign in (("->", "→"), (">=", "≥"), ("<=", "≤")):
+        text = text.replace(code, sign)
+    return text
 
 
 def number(value: float) -> str:
@@ -159,8 +167,7 @@ def _lead(claims: Mapping[str, Claim]) -> str:
 
 def methods(study: Any, findings: Sequence[Finding], seed: int, versions: Mapping[str, str]) -> list[str]:
     """Paragraphs for a methods section, from the cache's own record and from what ran."""
-    written = (_cache_paragraph(study), _analysis_paragraph(findings), _software(seed, versions))
-    return [text for text in written if text]
+    return [_cache_paragraph(study), *_analysis_paragraphs(findings), _software(seed, versions)]
 
 
 def _cache_paragraph(study: Any) -> str:
@@ -194,12 +201,30 @@ def _cache_paragraph(study: Any) -> str:
     return " ".join(lines)
 
 
-def _analysis_paragraph(findings: Sequence[Finding]) -> str:
-    lines = []
-    for finding in findings:
-        if finding.method and not finding.missing:
-            lines.append(f"{finding.title}: {finding.method.rstrip('.')}.")
-    return " ".join(dict.fromkeys(lines))
+def _analysis_paragraphs(findings: Sequence[Finding]) -> list[str]:
+    """One paragraph for each section of the report, with what all methods share said once."""
+    shared = (
+        "base->base; ",
+        "test inputs only, main vectors only, complete cases; ",
+        "test inputs only, main vectors only; ",
+    )
+    by_script = {finding.script: finding for finding in findings if finding.method and not finding.missing}
+    paragraphs = []
+    for section in SECTIONS:
+        lines = []
+        for finding in (by_script[script] for script in section.scripts if script in by_script):
+            method = finding.method.rstrip(".")
+            for text in shared:
+                method = method.replace(text, "")
+            lines.append(tidy(f"{finding.title}: {method}."))
+        if lines:
+            paragraphs.append(" ".join(lines))
+    if paragraphs:
+        paragraphs[0] = (
+            "Unless said otherwise, numbers are about test inputs and the vector of the base setting evaluated in the "
+            f"base setting (base → base); comparisons use inputs complete in every cell compared. {paragraphs[0]}"
+        )
+    return paragraphs
 
 
 def _software(seed: int, versions: Mapping[str, str]) -> str:

@@ -14,10 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from steerstats.figures.theme import BLUE, DOT_BLUE, DOT_RED, INK, MUTED, RULE, VERMILLION, WASH, light_grid, short
+from steerstats.figures.theme import BLUE, DOT_BLUE, DOT_RED, INK, MUTED, RULE, WASH, light_grid, short
 
-# Blue for above, vermillion for below, a neutral that is not a value in the middle.
-DIVERGING = LinearSegmentedColormap.from_list("steerstats", [VERMILLION, "#f2f2f2", BLUE])
+# Blue for above, vermillion for below. Near the palette's colours and not equal to them, so that a dark page, which
+# exchanges those, leaves the cells and the letters on them as they are.
+DIVERGING = LinearSegmentedColormap.from_list("steerstats", ["#a63a12", "#f2f2f2", "#1a5096"])
 GOLDEN = 0.6180339887498949
 
 
