@@ -44,7 +44,7 @@ class Plan:
     course: int = 1
 
 
-SECOND = Plan(course=2, steps=3200, rate=1.5e-3)
+SECOND = Plan(course=2, steps=1300, rate=1.5e-3)
 """The second course, for a model that has taken the first."""
 
 
