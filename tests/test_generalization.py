@@ -122,6 +122,17 @@ def test_the_order_of_inputs_does_not_move_estimates():
     assert (np.abs(one.ci_low - other.ci_low) < 0.06 * width).all()
 
 
+def test_twins_of_a_question_are_one_unit_of_every_table():
+    grid = make_grid(1, 15)
+    twice = {"d0": np.tile(grid.slopes["d0"], 2)}
+    question = {"d0": np.tile([f"q{k}" for k in range(15)], 2)}
+    doubled = SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes=twice, question=question)
+    one, other = (gap_table(g, rng=np.random.default_rng(1), n_resamples=60) for g in (grid, doubled))
+    assert other.n[0] == 15
+    np.testing.assert_allclose([other.se, other.ci_low], [one.se, one.ci_low])
+    np.testing.assert_allclose(steerability_table(doubled).se, steerability_table(grid).se)
+
+
 def test_inputs_must_be_complete_in_every_cell_compared_and_only_there():
     grid = make_grid(1, 10)
     s = grid.slopes["d0"].copy()
@@ -206,7 +217,7 @@ def test_vector_variance_is_that_of_the_refits_never_divided():
 
 
 def test_intervals_with_vector_error_cover_and_those_without_do_not():
-    rng, hits, bare, reps = np.random.default_rng(1), 0, 0, 1500
+    rng, hits, bare, reps = np.random.default_rng(1), 0, 0, 600
     for _ in range(reps):
         vector, inputs = rng.normal(0, 0.2), rng.normal(0, 1, 60)
         values = 0.5 + vector + inputs
@@ -214,17 +225,17 @@ def test_intervals_with_vector_error_cover_and_those_without_do_not():
         found = with_vector_error(values, refits)
         hits += found.ci_low <= 0.5 <= found.ci_high
         bare += abs(values.mean() - 0.5) <= stats.t.ppf(0.975, 59) * values.std(ddof=1) / np.sqrt(60)
-    assert 0.935 <= hits / reps <= 0.97
+    assert 0.925 <= hits / reps <= 0.98
     assert bare / reps < 0.80
 
 
 def test_disjoint_folds_cover_with_interaction():
-    rng, hits, reps = np.random.default_rng(2), 0, 1500
+    rng, hits, reps = np.random.default_rng(2), 0, 600
     for _ in range(reps):
         folds = 0.5 + rng.normal(0, 0.3, (6, 1)) + rng.normal(0, 1, 30) + rng.normal(0, 0.8, (6, 30))
         found = from_disjoint_folds(folds)
         hits += found.ci_low <= 0.5 <= found.ci_high
-    assert 0.93 <= hits / reps <= 0.965
+    assert 0.92 <= hits / reps <= 0.975
 
 
 def test_disjoint_folds_never_claim_less_than_one_sample_alone_shows():

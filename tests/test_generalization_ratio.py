@@ -67,12 +67,12 @@ def test_fieller_flips_and_inverts_with_the_ratio():
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_a_limit_near_zero_keeps_its_digits(sign):
+def test_both_limits_keep_their_digits_when_one_is_near_zero(sign):
     # 4 R² − 2 (2 sign) R + 1e-12 = 0 has a root at sign · 2.5e-13 that subtraction would lose.
     t2 = stats.t.ppf(0.975, 10) ** 2
     found = fieller(sign, 2.0, (1 - 1e-12) / t2, 0.0, 0.0, 10)
-    small = min(abs(found.low), abs(found.high))
-    assert small == pytest.approx(2.5e-13, rel=1e-3)
+    assert min(abs(found.low), abs(found.high)) == pytest.approx(2.5e-13, rel=1e-3)
+    assert max(abs(found.low), abs(found.high)) == pytest.approx(1, rel=1e-9)
 
 
 def test_without_a_variance_the_set_is_undefined():

@@ -95,7 +95,7 @@ def test_clustered_correlations_cover_where_pairs_as_units_do_not():
     assert naive / 200 < 0.86
 
 
-@pytest.mark.parametrize("n_refits", [0, 10])
+@pytest.mark.parametrize("n_refits", [0, 5])
 def test_bands_and_step_down_tests_keep_the_family_wise_error(n_refits):
     rng, outside, rejected, cells = np.random.default_rng(6), 0, 0, []
     shifts = [("base", name) for name in "abcd"]

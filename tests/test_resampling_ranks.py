@@ -182,7 +182,7 @@ def test_cells_without_a_standard_error_stay_outside_the_family():
 
 def test_a_constant_gap_is_decided_by_its_value():
     found = bootstrap_mean(
-        np.stack([np.full(8, 0.7), np.zeros(8), np.arange(8.0)]), rng=np.random.default_rng(0), n_resamples=99
+        np.stack([np.full(8, 0.7), np.zeros(8), np.eye(8)[0]]), rng=np.random.default_rng(0), n_resamples=99
     )
     p = romano_wolf(found.estimate, found.se, found.t())
     assert p[0] == pytest.approx(0.01)
