@@ -229,6 +229,12 @@ class Engine:
                 if not _out_of_memory(error):
                     raise
                 self._shrink(row, error)
+                output = None
+            if output is None:
+                # Only here, past the exception, are the failed pass's tensors free to go.
+                gc.collect()
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
                 queue.appendleft(row)
                 continue
             waiting.append((layout, Transfer(output)))
@@ -253,27 +259,21 @@ class Engine:
             base=row.base,
             subset=row.examples,
         )
-        if len(rows) > 1:
-            return rows
-        # The estimate would not split it further: halve by hand, so that every retry is really smaller.
-        if len(row.examples) > 1:
-            halves = [(part, row.codes, row.base) for part in np.array_split(row.examples, 2)]
-        else:
-            parts = np.array_split(row.codes, 2)
-            halves = [(row.examples, part, row.base and i == 0) for i, part in enumerate(parts)]
-        return [Row(part, codes, base, (row.size + 1) // 2) for part, codes, base in halves]
+        if len(rows) == 1:
+            raise self._does_not_fit(row)
+        return rows
+
+    def _does_not_fit(self, row: Row) -> ModelError:
+        return ModelError(
+            f"one sequence of {row.size} tokens does not fit in the memory of {self.forward.device}; use a smaller or "
+            "quantised model, or several devices"
+        )
 
     def _shrink(self, row: Row, error: BaseException) -> None:
         if not row.splittable:
-            raise ModelError(
-                f"one sequence of {row.size} tokens does not fit in the memory of {self.forward.device}; use a "
-                "smaller or quantised model, or several devices"
-            ) from error
+            raise self._does_not_fit(row) from error
         self.ceiling = max(min(row.size, self.ceiling or row.size) // 2, 1)
         self.budget = max(min(self.budget, self.ceiling), SMALLEST_BUDGET)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def count_nodes(examples: Sequence[Example], steering: Steering | None, *, completions: bool = False) -> int:
