@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: demo test check bench bench-gpu reference example clean
 
 demo: $(VENV)/.build
-	OMP_NUM_THREADS=2 $(VENV)/bin/steerstats demo -o $(OUT)
+	$(VENV)/bin/steerstats demo -o $(OUT)
 
 test: $(VENV)/.dev $(CORE)/.core
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not cuda" $(PYTEST_FLAGS)
