@@ -11,14 +11,12 @@ enter as refits and nulls), every random number from an explicit seed and the da
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 from steerstats import study_checking as checks
 from steerstats import study_estimates as estimates
 from steerstats import study_predicting as predicting
 from steerstats.cache import CacheReader
-from steerstats.errors import CacheError
 from steerstats.generalization import (
     ID_SHIFT,
     AnswerMass,
@@ -28,9 +26,10 @@ from steerstats.generalization import (
     shift_name,
 )
 from steerstats.generalization.slopes import Shift
+from steerstats.mixed import MixedFit, fit_mixed
 from steerstats.power import PowerTable
 from steerstats.seeds import generator
-from steerstats.study_base import StudyBase
+from steerstats.study_base import StudyBase, demo_cache
 from steerstats.study_checks import Debiased, MultiplierRange, NullComparison, VectorCosines
 from steerstats.study_results import DatasetSteerability, Generalization, PerDataset, SpuriousTable
 
@@ -68,20 +67,6 @@ def open_cache(path: str | Path, *, datasets: Sequence[str] | None = None, layer
     True
     """
     return Study(CacheReader(path), datasets=datasets, layer=layer)
-
-
-def demo_cache() -> Path:
-    """Path of the small packed cache that ships with steerstats, built from the bundled model.
-
-    Raises
-    ------
-    CacheError
-        If this installation lacks it.
-    """
-    path = Path(str(resources.files("reports").joinpath("examples", "demo", "cache.h5")))
-    if not path.is_file():
-        raise CacheError(f"{path} is missing from this installation; `steerstats demo` builds one like it")
-    return path
 
 
 class Study(StudyBase):
@@ -186,6 +171,30 @@ class Study(StudyBase):
         second = other if isinstance(other, Study) else open_cache(other, layer=self.layer)
         return estimates.cross_model(self, second, shifts, seed, level, n_resamples)
 
+    def fit_mixed(
+        self, formula: str, shift: Shift | str = ID, *, engine: str = "auto", reml: bool = True, level: float = 0.95
+    ) -> MixedFit:
+        """A linear mixed model of one's own over all curves of a shift, written as in lme4.
+
+        Parameters
+        ----------
+        formula : str
+            Over the columns of `curves_frame`: `y`, `lam`, `dataset`, `input`, `question`, and the recorded factors.
+            Several datasets want random factor slopes by dataset: `y ~ lam * (pos_is_a + pos_is_yes) + (1 + lam *
+            (pos_is_a + pos_is_yes) | dataset) + (1 + lam | dataset:input)`.
+        shift, engine, reml, level
+            As in `steerstats.mixed.fit_mixed`.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> fit = study.fit_mixed("y ~ lam * pos_is_a + (1 + lam | dataset:input)")
+        >>> "lam:pos_is_a" in set(fit.to_frame()["term"])
+        True
+        """
+        return fit_mixed(formula, self.curves_frame(shift), engine, reml, level=level)
+
     def predictors(
         self,
         shift: Shift | str = ID,
@@ -275,6 +284,21 @@ class Study(StudyBase):
         True
         """
         return checks.reliability(self, self.require(shift), level)
+
+    def corrected_anti_steerable(
+        self, shift: Shift | str = ID, *, seed: int = 0, level: float = 0.95, n_resamples: int = 1000
+    ) -> PerDataset:
+        """Share of inputs whose noise-free slope is negative, from refitted vectors.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> found = study.corrected_anti_steerable(n_resamples=50)
+        >>> bool(found.to_frame()["estimate"].between(0, 1).all())
+        True
+        """
+        return checks.corrected_anti_steerable(self, self.require(shift), seed, level, n_resamples)
 
     def answer_mass(self, shift: Shift | str = ID, *, threshold: float = 0.5, level: float = 0.95) -> AnswerMass:
         """Probability of the two answers by multiplier; datasets where they lose it are flagged.

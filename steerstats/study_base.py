@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from steerstats.cache import SETTINGS, CacheReader
 from steerstats.errors import CacheError
 from steerstats.generalization import PAPER_SHIFTS, SlopeGrid, parse_shift, shift_name
 from steerstats.generalization.slopes import Shift
-from steerstats.study_unit import Slopes, StudyUnit
+from steerstats.study_unit import FACTORS, Slopes, StudyUnit
+
+
+def demo_cache() -> Path:
+    """Path of the small packed cache that ships with steerstats, built from the bundled model.
+
+    Raises
+    ------
+    CacheError
+        If this installation lacks it.
+    """
+    path = Path(str(resources.files("reports").joinpath("examples", "demo", "cache.h5")))
+    if not path.is_file():
+        raise CacheError(f"{path} is missing from this installation; `steerstats demo` builds one like it")
+    return path
 
 
 class StudyBase:
@@ -171,6 +187,31 @@ class StudyBase:
             refits=again or None,
             category=self.category,
         )
+
+    def curves_frame(self, shift: Shift | str = "base->base") -> pd.DataFrame:
+        """One row per input and multiplier of a shift, for mixed models and plots.
+
+        Returns
+        -------
+        DataFrame
+            dataset, input, question, `lam` (multiplier), `y` (propensity, nats), and the factors that every dataset
+            records: pos_is_a and pos_is_yes coded +1/2 and -1/2 (missing where not defined), length_difference,
+            prompt_tokens.
+        """
+        chosen, frames = self.require(shift), []
+        for name, unit in self._units.items():
+            m, n = len(unit.multipliers), len(unit.inputs)
+            columns = {
+                "dataset": np.full(n * m, name, dtype=object),
+                "input": np.repeat(np.array(unit.inputs, dtype=object), m),
+                "question": np.repeat(unit.question, m),
+                "lam": np.tile(unit.multipliers, n),
+                "y": unit.propensity[unit.place(chosen)].ravel(),
+            }
+            for factor, values in unit.factors(FACTORS, chosen[1]).items():
+                columns[factor] = np.repeat(values - 0.5 if factor.startswith("pos_is_") else values, m)
+            frames.append(pd.DataFrame(columns))
+        return pd.concat(frames, ignore_index=True, join="inner")
 
     def has_refits(self, shifts: Sequence[Shift | str]) -> bool:
         """Whether every dataset has two or more resampled vectors under each of the shifts."""

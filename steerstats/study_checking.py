@@ -13,6 +13,7 @@ from steerstats.generalization import answer_mass as mass_by_multiplier
 from steerstats.generalization.slopes import Shift
 from steerstats.linearity import linearity_test
 from steerstats.nulls import NullTable, null_table
+from steerstats.replicates import corrected_anti_steerable as corrected_share
 from steerstats.replicates import slope_reliability
 from steerstats.seeds import generator
 from steerstats.spurious import spurious_factors
@@ -100,6 +101,24 @@ def reliability(study: Study, shift: Shift, level: float) -> PerDataset:
         refits = unit.control_slopes("resampled", shift)
         own = unit.slopes.at(shift)
         return slope_reliability(refits, kind="refits", slopes=own, questions=unit.question, level=level)
+
+    return _per_dataset(study, shift, one)
+
+
+def corrected_anti_steerable(study: Study, shift: Shift, seed: int, level: float, n_resamples: int) -> PerDataset:
+    """Share below zero after the noise of the vector is taken out of the spread."""
+
+    def one(name: str):
+        unit = study.unit(name)
+        return corrected_share(
+            unit.control_slopes("resampled", shift),
+            kind="refits",
+            rng=generator(seed, "corrected anti-steerable", name),
+            slopes=unit.slopes.at(shift),
+            questions=unit.question,
+            n_resamples=n_resamples,
+            level=level,
+        )
 
     return _per_dataset(study, shift, one)
 

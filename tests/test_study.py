@@ -158,6 +158,29 @@ def test_reliability_takes_its_noise_from_refits(study):
     assert noise == pytest.approx(0.1, rel=0.1)
 
 
+def test_the_corrected_share_is_below_the_raw_one_where_noise_makes_inputs_negative(tmp_path):
+    noisy = cache_of(tmp_path, datasets=1, mean_steerability=[0.5], input_sd=0.5, vector_input_sd=1.0, n_resampled=10,
+                     n_inputs=200)  # fmt: skip
+    study = open_cache(noisy.path)
+    corrected = study.corrected_anti_steerable(n_resamples=100)["sim-00"]
+    raw = study.steerability()["sim-00"]["negative"]
+    assert raw.estimate > 0.26, "slopes of mean 0.5 and variance 0.25 + 1"
+    assert corrected.estimate == pytest.approx(stats.norm.cdf(-1), abs=0.06)
+
+
+def test_a_mixed_model_over_datasets_finds_the_biases(study):
+    frame = study.curves_frame("base->user_neg")
+    assert len(frame) == 10 * 40 * 7
+    assert set(frame["pos_is_a"]) == {-0.5, 0.5}
+    row = frame[(frame["dataset"] == "sim-03") & (frame["lam"] == 1.0)].iloc[7]
+    unit = study.unit("sim-03")
+    assert row["y"] == unit.propensity[4, 0, 7, 5]
+    assert (row["input"], row["question"]) == (unit.inputs[7], unit.question[7])
+    fit = study.fit_mixed("y ~ lam * (pos_is_a + pos_is_yes) + (1 + lam | dataset:input)").to_frame().set_index("term")
+    for term, truth in (("lam:pos_is_a", 0.8), ("lam:pos_is_yes", -0.3), ("pos_is_a", 1.0)):
+        assert abs(fit.loc[term, "estimate"] - truth) < 4 * fit.loc[term, "se"]
+
+
 def test_agreement_of_two_models_is_over_the_datasets_and_shifts_they_share(study, simulated, simulated_other):
     found = study.cross_model(simulated_other.path, **FAST)
     assert found.n == 8
@@ -463,7 +486,7 @@ def test_every_example_runs(tmp_path, monkeypatch):
     examples += doctest.DocTestFinder().find(open_cache, "open_cache")
     for test in examples:
         runner.run(test)
-    assert len(examples) >= 14
+    assert len(examples) >= 16
     assert runner.summarize(verbose=False).failed == 0
 
 
