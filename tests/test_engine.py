@@ -380,6 +380,26 @@ def test_a_wrong_mask_fails_the_proof(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("field", "reason"), [("picked", "its logits differ"), ("activations", "its activations differ")]
+)
+def test_logits_and_activations_are_proved_each_for_itself(field, reason, monkeypatch):
+    rng = np.random.default_rng(27)
+    engine = Engine(tiny_model("llama"))
+    real = engine.forward.run
+
+    def slightly_off(layout, tables, read_layers=()):
+        output = real(layout, tables, read_layers)
+        if layout.is_trie:
+            setattr(output, field, getattr(output, field) * 1.01)
+        return output
+
+    monkeypatch.setattr(engine.forward, "run", slightly_off)
+    parity = engine.prove(random_examples(rng), random_steering(rng))
+    assert not parity.passed
+    assert parity.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"layers": 3}, "layer 3 is not in this model; it has 0-2"),
