@@ -203,7 +203,7 @@ def propensity_frame(
     >>> import steerstats
     >>> study = steerstats.open_cache(steerstats.demo_cache())
     >>> frame = steerstats.propensity_frame(study.unit(study.datasets[0]).unit, setting_eval="base", vector="base")
-    >>> frame["multiplier"].min() < 0 < frame["multiplier"].max()
+    >>> bool(frame["multiplier"].min() < 0 < frame["multiplier"].max())
     True
     """
     settings, labels, planned = _cells(unit, setting_eval, vector)
