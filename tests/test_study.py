@@ -159,12 +159,12 @@ def test_reliability_takes_its_noise_from_refits(study):
 
 
 def test_the_corrected_share_is_below_the_raw_one_where_noise_makes_inputs_negative(tmp_path):
-    noisy = cache_of(tmp_path, datasets=1, mean_steerability=[0.5], input_sd=0.5, vector_input_sd=1.0, n_resampled=10,
+    noisy = cache_of(tmp_path, datasets=1, mean_steerability=[1.0], input_sd=1.0, vector_input_sd=1.0, n_resampled=10,
                      n_inputs=2500, logits=False, settings=('base',))  # fmt: skip
     study = open_cache(noisy.path)
     corrected = study.corrected_anti_steerable(n_resamples=20)["sim-00"]
     raw = study.steerability()["sim-00"]["negative"]
-    assert raw.estimate > 0.26, "slopes of mean 0.5 and variance 0.25 + 1"
+    assert raw.estimate == pytest.approx(stats.norm.cdf(-1 / np.sqrt(2)), abs=0.03)
     assert corrected.estimate == pytest.approx(stats.norm.cdf(-1), abs=0.03)
 
 
