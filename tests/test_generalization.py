@@ -146,6 +146,13 @@ def test_inputs_must_be_complete_in_every_cell_compared_and_only_there():
     assert found.estimate[0, 0, 1] == pytest.approx((s[0, 0] - s[0, 3])[keep].mean())
 
 
+def test_an_input_missing_under_a_refit_is_left_out():
+    grid = make_grid(1, 10, n_refits=3)
+    grid.refits["d0"][1, 0, 4, 6] = np.nan
+    found = gap_table(grid, rng=np.random.default_rng(0), n_resamples=20)
+    assert (found.n[0], found.n_excluded[0]) == (9, 1)
+
+
 def test_without_eval_on_eval_the_gap_stands_alone_and_says_so():
     grid = SlopeGrid(
         train=("base",), evaluate=("base", "user_neg"), slopes={"d": np.random.default_rng(0).normal(size=(1, 2, 12))}
