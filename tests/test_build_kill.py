@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -90,22 +92,27 @@ def test_ray_finishes_a_build_although_a_worker_is_killed_in_the_middle(model, t
     from cache_builder.build import run_build
     from cache_builder.distributed import run_on_ray
 
-    spec = tiny_spec(model, limit=60)
+    spec = tiny_spec(model, limit=120)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    victims, notices = [], []
+    victims, notices, done = [], [], threading.Event()
 
-    def kill_once(done, total, what=""):
-        """Kill the process that holds a unit's lease, the first time one is seen."""
-        for lease in (tmp_path / "ray" / "units").glob(".*.lease"):
-            if not victims and total is not None:
-                pid = json.loads(lease.read_text() or "{}").get("pid")
-                if pid and pid != os.getpid():
-                    victims.append(pid)
+    def kill_once():
+        """Kill the first process that is seen to hold a unit's lease."""
+        while not done.wait(0.005):
+            for lease in (tmp_path / "ray" / "units").glob(".*.lease"):
+                with contextlib.suppress(OSError, ValueError):
+                    pid = json.loads(lease.read_text())["pid"]
                     os.kill(pid, signal.SIGKILL)
+                    victims.append(pid)
+                    return
 
+    killer = threading.Thread(target=kill_once)
+    killer.start()
     try:
-        report = run_on_ray(spec, tmp_path / "ray", workers=2, progress=kill_once, notice=notices.append)
+        report = run_on_ray(spec, tmp_path / "ray", workers=2, notice=notices.append)
     finally:
+        done.set()
+        killer.join()
         ray.shutdown()
     assert victims
     assert any("worker died" in text for text in notices)
