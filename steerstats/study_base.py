@@ -95,7 +95,15 @@ class StudyBase:
         return tuple(dict.fromkeys(name for unit in self._units.values() for name in unit.vectors))
 
     def unit(self, dataset: str) -> StudyUnit:
-        """One dataset's arrays, restricted to what an analysis uses."""
+        """One dataset's arrays, restricted to what an analysis uses.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> study.unit(study.datasets[0]).multipliers.tolist()
+        [-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5]
+        """
         if dataset not in self._units:
             raise CacheError(
                 f"{self.path}: dataset {dataset!r} is not in this study; it has {', '.join(self.datasets)}"
@@ -122,6 +130,13 @@ class StudyBase:
         ------
         CacheError
             If the cache lacks one that was asked for, or has none of the paper's.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> study.shifts(["base->user_neg"])
+        (('base', 'user_neg'),)
         """
         if wanted is not None:
             return tuple(self.require(shift) for shift in wanted)
@@ -134,7 +149,15 @@ class StudyBase:
         return found
 
     def require(self, shift: Shift | str) -> Shift:
-        """A shift as a pair, or a CacheError that says what the cache has instead."""
+        """A shift as a pair, or a CacheError that says what the cache has instead.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> study.require("base->user_pos")
+        ('base', 'user_pos')
+        """
         train, evaluation = parse_shift(shift)
         name = shift_name((train, evaluation))
         for known, asked, what in ((self.settings, evaluation, "settings"), (self.vectors, train, "vectors")):
@@ -160,6 +183,13 @@ class StudyBase:
             Hold only these cells. Default: everything that was evaluated.
         refits : bool
             Add the slopes under resampled vectors, which every one of `shifts` must have (`has_refits`).
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> study.grid(["base->base"], refits=True).refits is None
+        False
         """
         cells = None if shifts is None else [self.require(shift) for shift in shifts]
         train, evaluate = self.vectors, self.settings
@@ -197,6 +227,13 @@ class StudyBase:
             dataset, input, question, `lam` (multiplier), `y` (propensity, nats), and the factors that every dataset
             records: pos_is_a and pos_is_yes coded +1/2 and -1/2 (missing where not defined), length_difference,
             prompt_tokens.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> study.curves_frame().columns[:5].tolist()
+        ['dataset', 'input', 'question', 'lam', 'y']
         """
         chosen, frames = self.require(shift), []
         for name, unit in self._units.items():
@@ -214,7 +251,15 @@ class StudyBase:
         return pd.concat(frames, ignore_index=True, join="inner")
 
     def has_refits(self, shifts: Sequence[Shift | str]) -> bool:
-        """Whether every dataset has two or more resampled vectors under each of the shifts."""
+        """Whether every dataset has two or more resampled vectors under each of the shifts.
+
+        Examples
+        --------
+        >>> import steerstats
+        >>> study = steerstats.open_cache(steerstats.demo_cache())
+        >>> study.has_refits(["base->base"])
+        True
+        """
         cells = [parse_shift(shift) for shift in shifts]
         return all(unit.has_refits(shift) for unit in self._units.values() for shift in cells)
 
