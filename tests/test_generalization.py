@@ -245,6 +245,14 @@ def test_disjoint_folds_cover_with_interaction():
     assert 0.92 <= hits / reps <= 0.975
 
 
+def test_disjoint_folds_subtract_the_interaction_once():
+    folds = np.random.default_rng(0).normal(size=(6, 30)) + np.arange(6)[:, None] + np.arange(30) / 5
+    ss_fold, ss_input = 30 * folds.mean(axis=1).var() * 6, 6 * folds.mean(axis=0).var() * 30
+    ss_rest = folds.var() * 180 - ss_fold - ss_input
+    known = (ss_fold / 5 + ss_input / 29 - ss_rest / 145) / 180
+    assert from_disjoint_folds(folds).se ** 2 == pytest.approx(known)
+
+
 def test_disjoint_folds_never_claim_less_than_one_sample_alone_shows():
     folds = np.random.default_rng(0).normal(size=(4, 20))
     folds -= folds.mean(axis=1, keepdims=True)  # no fold variance left at all

@@ -150,7 +150,9 @@ def test_vector_error_widens_the_set():
     grid = make_grid(n_refits=20)
     wide, narrow = (relative_steerability(g, method="delta") for g in (grid, make_bare(grid)))
     assert (wide.includes_vector_error, narrow.includes_vector_error) == (True, False)
-    assert (wide.ci_high - wide.ci_low > narrow.ci_high - narrow.ci_low).all()
+    widths = (wide.ci_high - wide.ci_low) / (narrow.ci_high - narrow.ci_low)
+    assert np.median(widths) > 1.5  # the vectors' error is 1.8 times the inputs' here
+    assert (widths > 1.1).all()
     np.testing.assert_allclose(wide.estimate, narrow.estimate)
 
 
