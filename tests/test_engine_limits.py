@@ -1,0 +1,159 @@
+"""Memory, low precision, failed proofs and requests that do not fit: each has a defined answer or a named error."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import random_examples, random_steering, tiny_model
+
+from cache_builder.engine import Engine, Example
+from steerstats.errors import InputError, ModelError
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("path", ["trie", "plain"])
+def test_out_of_memory_halves_the_budget_and_loses_nothing(path, monkeypatch):
+    rng = np.random.default_rng(17)
+    model, examples, steering = tiny_model("llama"), random_examples(rng, 8), random_steering(rng)
+    expected = Engine(model, path=path).run(examples, steering, read_layers=(1,))
+    engine = Engine(model, path=path, budget=500)
+    real, refused = engine.forward.run, []
+
+    def small_device(layout, tables, read_layers=()):
+        if layout.token.size > 60:
+            refused.append(layout.token.size)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return real(layout, tables, read_layers)
+
+    monkeypatch.setattr(engine.forward, "run", small_device)
+    scores = engine.run(examples, steering, read_layers=(1,))
+    assert refused
+    assert engine.budget < 500
+    assert engine.ceiling < 500
+    assert np.abs(scores.logits - expected.logits).max() < 1e-5
+    assert np.abs(scores.activations - expected.activations).max() < 1e-5
+
+
+def test_a_sequence_that_never_fits_is_a_named_error(monkeypatch):
+    engine = Engine(tiny_model("llama"), path="trie")
+
+    def nothing_fits(*args):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(engine.forward, "run", nothing_fits)
+    rng = np.random.default_rng(18)
+    with pytest.raises(ModelError, match="does not fit in the memory"):
+        engine.run(random_examples(rng, 4), random_steering(rng))
+
+
+def test_other_errors_of_the_model_are_not_taken_for_lack_of_memory(monkeypatch):
+    engine = Engine(tiny_model("llama"), path="trie")
+
+    def broken(*args):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(engine.forward, "run", broken)
+    rng = np.random.default_rng(19)
+    with pytest.raises(RuntimeError, match="shapes"):
+        engine.run(random_examples(rng, 1), None)
+
+
+def test_nothing_stays_hooked_into_the_model():
+    rng = np.random.default_rng(20)
+    model, examples = tiny_model("llama"), random_examples(rng, 2)
+    before = model(input_ids=torch.tensor(examples[0].options[0])[None]).logits
+    implementation = model.config._attn_implementation
+    Engine(model).run(examples, random_steering(rng), read_layers=(0, 1))
+    assert torch.equal(model(input_ids=torch.tensor(examples[0].options[0])[None]).logits, before)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert "forward" not in vars(model.lm_head)
+    assert model.config._attn_implementation == implementation
+
+
+def test_low_precision_is_held_to_the_models_own_noise():
+    rng = np.random.default_rng(21)
+    engine = Engine(tiny_model("llama").to(torch.bfloat16))
+    parity = engine.prove(random_examples(rng), random_steering(rng))
+    assert parity.dtype == "bfloat16"
+    assert parity.plain_difference > 1e-4
+    assert parity.difference <= parity.tolerance < 0.2
+    scores = engine.run(random_examples(rng), random_steering(rng))
+    # A bfloat16 logit has 8 significant bits; ours have to be finer.
+    rounded = torch.from_numpy(scores.logits).to(torch.bfloat16).float().numpy()
+    assert (rounded != scores.logits).mean() > 0.9
+
+
+def test_a_wrong_mask_fails_the_proof(monkeypatch):
+    rng = np.random.default_rng(22)
+    engine = Engine(tiny_model("llama"))
+    monkeypatch.setattr(engine.forward, "_mask", lambda layout, stack: torch.ones(layout.token.shape, dtype=torch.long))
+    parity = engine.prove(random_examples(rng), random_steering(rng))
+    assert engine.path == parity.path == "plain"
+    assert parity.difference > parity.tolerance
+    assert parity.to_dict()["passed"] is False
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"), [("picked", "its logits differ"), ("activations", "its activations differ")]
+)
+def test_logits_and_activations_are_proved_each_for_itself(field, reason, monkeypatch):
+    rng = np.random.default_rng(27)
+    engine = Engine(tiny_model("llama"))
+    real = engine.forward.run
+
+    def slightly_off(layout, tables, read_layers=()):
+        output = real(layout, tables, read_layers)
+        if layout.is_trie:
+            setattr(output, field, getattr(output, field) * 1.01)
+        return output
+
+    monkeypatch.setattr(engine.forward, "run", slightly_off)
+    parity = engine.prove(random_examples(rng), random_steering(rng))
+    assert not parity.passed
+    assert parity.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"layers": 3}, "layer 3 is not in this model; it has 0-2"),
+        ({"directions": np.full((1, 1, 32), np.nan), "n_vectors": 1}, "vector 0 is not finite"),
+        ({"directions": np.ones((1, 1, 31)), "n_vectors": 1}, "31 dimensions; the model has 32"),
+        ({"scope": "answer"}, "scope 'answer' is not one of"),
+        ({"operator": "times"}, "operator 'times' is not one of"),
+        ({"layers": (1, 1)}, "names a layer twice"),
+    ],
+)
+def test_steering_that_does_not_fit_is_an_error(change, words):
+    rng = np.random.default_rng(23)
+    with pytest.raises(InputError, match=words):
+        Engine(tiny_model("llama"), path="trie").run(random_examples(rng, 1), random_steering(rng, **change))
+
+
+def test_options_of_which_one_begins_the_other_have_no_first_differing_token():
+    ids = np.arange(5, 12)
+    example = Example((ids, ids[:6]), prompt=4, branch=6, reads=())
+    with pytest.raises(InputError, match="example 0"):
+        Engine(tiny_model("llama"), path="trie").run([example])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"prompt": 0, "branch": 3}, "prompt 0"),
+        ({"prompt": 4, "branch": 3}, "branch 3"),
+        ({"prompt": 2, "branch": 6}, "option 1 does not share"),
+        ({"prompt": 2, "branch": 5, "reads": ((0, 6, 9),)}, "outside the example"),
+    ],
+)
+def test_examples_whose_indices_do_not_fit_are_refused(values, words):
+    options = (np.array([1, 2, 3, 4, 5, 6, 7]), np.array([1, 2, 3, 4, 5, 8, 7]))
+    with pytest.raises(InputError, match=words):
+        Example(options, **values)
