@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from cache_builder.datasets import ContrastPair
 from cache_builder.encoding import EncodedPair, encode_pairs
@@ -22,6 +23,7 @@ from cache_builder.spec import BuildSpec
 from cache_builder.summaries import crossfit_projection, difference_cosine, unit_vector
 from cache_builder.vectors import VectorSet, fit_vectors
 from steerstats.cache import UnitData
+from steerstats.errors import ModelError
 
 Report = Callable[[float, str], None]
 
@@ -46,6 +48,7 @@ class UnitBuilder:
         self.read_layers = tuple(sorted({*self.kept_layers, *(layer for s in self.layer_sets for layer in s)}))
         # The first unit is trained once for the parity proof and once for itself: one of the two is enough.
         self._trained: tuple[str, np.ndarray, VectorSet] | None = None
+        self._length_notes: dict[str, str] = {}
 
     def train(self, plan: UnitPlan, report: Report = lambda done, what: None) -> tuple[np.ndarray, VectorSet]:
         """Training activations (settings, read layers, 2, pairs, hidden), float32, and the vectors made from them."""
@@ -92,6 +95,7 @@ class UnitBuilder:
         }
         arrays["planned"] = planned_grid(spec, vectors.kind, vectors.setting, spec.settings)
         arrays |= self._grid(plan, vectors, arrays["planned"], report)
+        notes += [self._length_notes[plan.name]] if plan.name in self._length_notes else []
         return UnitData(arrays, self._attrs(plan, spec_hash, notes))
 
     def encode(self, plan: UnitPlan, pairs: Sequence[ContrastPair], setting: str) -> list[EncodedPair]:
@@ -99,12 +103,29 @@ class UnitBuilder:
         description = self.descriptions.get(plan.name)
         prompts = [self.renderer.render(setting, pair.text, description) for pair in pairs]
         positives, negatives = [pair.positive for pair in pairs], [pair.negative for pair in pairs]
-        return encode_pairs(self.loaded.tokenizer, prompts, positives, negatives, self.spec.prompt.leading_space)
+        space = self.spec.prompt.leading_space
+        encoded = encode_pairs(self.loaded.tokenizer, prompts, positives, negatives, space)
+        self._check_length(
+            plan, setting, max(len(ids) for one in encoded for ids in (one.ids_positive, one.ids_negative))
+        )
+        return encoded
 
     def examples(self, plan: UnitPlan, setting: str) -> list[Example]:
         """The evaluated inputs, with reads where the answer is predicted and at both answers."""
         made = [Example.of_pair(pair) for pair in self.encode(plan, plan.evaluated, setting)]
         return [replace(one, reads=((0, one.branch - 1, one.branch), *one.reads)) for one in made]
+
+    def _check_length(self, plan: UnitPlan, setting: str, longest: int) -> None:
+        """Learned positions end somewhere, and a lookup past them is a crash; rotary ones only lose quality."""
+        limit = getattr(self.loaded.model.config.get_text_config(), "max_position_embeddings", None) or longest
+        if longest <= limit:
+            return
+        place = f"{plan.name}, {setting}: a prompt has {longest} tokens, {self.spec.model.id} was made for {limit}"
+        words = self.loaded.model.get_input_embeddings()
+        tables = [m for m in self.loaded.model.modules() if isinstance(m, torch.nn.Embedding) and m is not words]
+        if any(table.num_embeddings < longest for table in tables):
+            raise ModelError(f"{place}; choose a model with more positions, or shorter prompts")
+        self._length_notes[plan.name] = f"{place}: results past that length may be poor"
 
     def steering(self, vectors: VectorSet, chosen: np.ndarray | slice = slice(None)) -> Steering:
         """The grid of some of the vectors."""

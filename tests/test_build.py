@@ -207,6 +207,16 @@ def test_a_model_that_tries_do_not_fit_is_built_on_the_plain_path_and_says_so(tm
     assert all(check.ok for check in verify(tmp_path / "cache"))
 
 
+def test_prompts_past_learned_positions_are_refused_and_past_rotary_ones_noted(model, tmp_path):
+    short = write_model(tmp_path / "gpt2", "gpt2", n_positions=40)
+    with pytest.raises(ModelError, match=r"likes-rain, .*: a prompt has \d+ tokens, .* was made for 40; choose"):
+        run_build(tiny_spec(short), tmp_path / "c")
+    rotary = write_model(tmp_path / "llama", max_position_embeddings=40)
+    run_build(tiny_spec(rotary, datasets=["bundled:demo/likes-rain"], controls={}), tmp_path / "d")
+    notes = json.loads(CacheReader(tmp_path / "d")["likes-rain"].attrs["notes"])
+    assert any("was made for 40: results past that length may be poor" in note for note in notes)
+
+
 WRONG = {
     "layer": ({"layers": [7]}, SpecError, r"layers: layer 7 is not in .*; it has 0-2"),
     "dataset": ({"datasets": ["likes-rian"]}, Exception, r"'likes-rian' is not known"),
