@@ -169,14 +169,16 @@ class Engine:
         start = (len(examples) - min(n, len(examples))) // 2 if step > 1 else 0
         sample = examples[start : start + n]
         self.run(sample[:2], steering)
-        speed = {}
-        for budget in budgets:
-            if self.ceiling is not None and budget > self.ceiling:
-                break
-            self.budget = budget
-            begin = perf_counter()
-            self.run(sample, steering)
-            speed[budget] = len(sample) / (perf_counter() - begin)
+        speed: dict[int, float] = {}
+        # Two interleaved rounds, the better of which counts: a busy moment must not decide for a whole build.
+        for _ in range(2):
+            for budget in budgets:
+                if self.ceiling is not None and budget > self.ceiling:
+                    break
+                self.budget = budget
+                begin = perf_counter()
+                self.run(sample, steering)
+                speed[budget] = max(speed.get(budget, 0.0), len(sample) / (perf_counter() - begin))
         self.budget = min(max(speed, key=speed.get), self.ceiling or max(speed))
         return speed
 
