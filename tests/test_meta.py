@@ -79,17 +79,24 @@ def test_leaving_out_a_category_is_the_analysis_without_it():
     np.testing.assert_allclose(row, known)
 
 
-def test_reml_takes_the_higher_of_two_humps():
-    # Precise studies agree at 0 and 8; the restricted likelihood is then far from concave near zero.
-    y, v = np.array([0.0, 0.1, 8.0, 3.0]), np.array([1e-4, 1e-4, 20.0, 30.0])
-    tau2 = reml_tau2(y, v)
+@pytest.mark.parametrize(
+    ("y", "v", "near"),
+    [
+        ([0.3, -25.5, -0.2], [1e-4, 100.0, 0.1], 0.08),  # the lower hump is the higher
+        ([0.1, -26.6, -0.2], [0.1, 100.0, 0.1], 0.0),
+        ([0.1, -0.2, 0.0, -8.9], [0.01, 1000.0, 1.0, 10.0], 14.7),  # the upper one is
+    ],
+)
+def test_reml_takes_the_higher_of_two_humps(y, v, near):
+    tau2, y, v = reml_tau2(y, v), np.array(y), np.array(v)
 
     def criterion(t):
         w = 1 / (v + t)
         return np.log(w).sum() - np.log(w.sum()) - w @ (y - w @ y / w.sum()) ** 2
 
-    grid = np.concatenate([[0], np.geomspace(1e-6, 100, 4000)])
+    grid = np.concatenate([[0], np.geomspace(1e-6, 1000, 4000)])
     assert criterion(tau2) >= max(criterion(t) for t in grid) - 1e-9
+    assert tau2 == pytest.approx(near, rel=0.1, abs=0.001)
 
 
 def test_hartung_knapp_covers_where_the_normal_interval_does_not():
