@@ -4,8 +4,7 @@
 
 Every question that a report asks is asked of every cache (in-process, one BLAS thread a process, models in turn), the
 caches being simulated first and not timed. Wall time, CPU time and peak memory are those of a process of its own.
-Growth is checked at ten times the inputs on a tenth of the datasets: the same number of values, so that the ratio
-is 1 where cost is linear in inputs.
+Growth is checked on a tenth of the datasets, with the paper's inputs and with ten times as many.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def write_caches(folder: Path, count: int, datasets: int, inputs: int) -> list[s
         datasets=datasets, n_inputs=inputs, n_pairs=2, logits=False, activations=False, a_slope=0.8, yes_slope=0.3,
         transfer_cost=0.2, curvature_sd=0.1,
     )  # fmt: skip
-    paths = [folder / f"model-{k}-{inputs}" for k in range(count)]
+    paths = [folder / f"{datasets}-{inputs}-model-{k}" for k in range(count)]
     for k, path in enumerate(paths):
         simulate_cache(path, truth, seed=0, model=f"model-{k}")
     return [str(path) for path in paths]
