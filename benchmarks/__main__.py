@@ -100,6 +100,16 @@ def _engine(r: dict) -> list[tuple[str, ...]]:
             (f"time of a trie node against a token of that pass, {scope}", _span(cells, NODE, ".2f"), "1.15"),
             (f"tokens computed over distinct ones, {scope}", _span(cells, DISTINCT, ".2f"), "1.00 is the floor"),
         ]
+    extras = r.get("extras", [])
+    if extras:
+        rows += [
+            ("sweep of all layers against one forward at a time", _span(extras, "sweep_speedup", ".0f"), "150 times"),
+            (
+                "the grid with 20 resampled and 20 random vectors more, in grids without",
+                _span(extras, "controls_over_grid", ".2f"),
+                "reported",
+            ),
+        ]
     if r.get("loaded_machine"):
         rows.append(("(engine figures from a machine that was busy with other work)", "", ""))
     return rows

@@ -47,13 +47,16 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     load = os.getloadavg()[0]
     model = random_llama()
-    rows = []
+    rows, extras = [], []
     for name, examples in real_examples(DATASETS, options.inputs, vocabulary=VOCABULARY).items():
         rows += measure_dataset(name, model, examples, options.rounds, options.pairs)
         for row in rows[-2:]:
             print_row(row)
+        extras.append({"dataset": name, **measure_extras(model, examples, options.rounds)})
+        print_extras(extras[-1])
     record = {
         "rows": rows,
+        "extras": extras,
         "model": f"random Llama, {LAYERS} layers x {HIDDEN}, vocabulary {VOCABULARY}, float32, one CPU thread",
         "rounds": options.rounds,
         "inputs": options.inputs,
@@ -141,6 +144,35 @@ def measure_dataset(name: str, model, examples, rounds: int, pairs: int) -> list
     return rows
 
 
+def measure_extras(model, examples, rounds: int) -> dict[str, object]:
+    """What 20 resampled and 20 random vectors add to the grid, and a sweep of all layers against one at a time."""
+    rng = np.random.default_rng(1)
+    directions = rng.normal(size=(46, 1, HIDDEN)) * 0.3
+    steerings = {
+        "grid": Steering(directions[:6], np.full((6, 1), 3), MULTIPLIERS),
+        "controls": Steering(directions, np.full((46, 1), 3), MULTIPLIERS),
+        "sweep": Steering(directions[:LAYERS], np.arange(LAYERS)[:, None], MULTIPLIERS),
+    }
+    engine = Engine(model)
+    engine.prove(examples, steerings["sweep"])
+    engine.tune(examples, steerings["grid"], budgets=(512, 1024, 2048), n=24)
+    times: dict[str, list[float]] = {name: [] for name in steerings}
+    for _ in range(rounds):
+        for name, steering in steerings.items():
+            begin = process_time()
+            scores = engine.run(examples, steering)
+            times[name].append(process_time() - begin)
+    single, apart = one_at_a_time(model, examples[:1], steerings["sweep"], scores)
+    least = {name: min(values) for name, values in times.items()}
+    return {
+        "controls_over_grid": least["controls"] / least["grid"],
+        "sweep_speedup": single / (least["sweep"] / len(examples)),
+        "sweep_layers": LAYERS,
+        "sweep_largest_difference": apart,
+        "seconds": times,
+    }
+
+
 @torch.inference_mode()
 def unsteered_pass(model, examples, size: int) -> None:
     """One plain pass over all prompts: sorted by length, right-padded, logits of each last token only."""
@@ -187,6 +219,16 @@ def print_row(row: dict[str, object]) -> None:
         f"{row['grid_over_unsteered_pass']:.2f} unsteered passes   node/token {row['node_over_token']:.2f}   "
         f"computed/distinct {row['computed_over_distinct']:.2f}   budget {row['budget']}   "
         f"difference {row['largest_difference']:.1e}",
+        flush=True,
+    )
+
+
+def print_extras(extra: dict[str, object]) -> None:
+    """The other two figures, in one line."""
+    print(
+        f"{extra['dataset']:28s} 40 more control vectors cost {extra['controls_over_grid']:.2f} grids   "
+        f"sweep of {extra['sweep_layers']} layers {extra['sweep_speedup']:.0f}x one at a time   "
+        f"difference {extra['sweep_largest_difference']:.1e}",
         flush=True,
     )
 
