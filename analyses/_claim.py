@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from analyses._tables import to_latex
 from steerstats.errors import CannotEstimate
 from steerstats.figures.theme import save
 from steerstats.results import Estimate, format_number
+
+_NUMBERS_ONLY: ContextVar[bool] = ContextVar("steerstats_numbers_only", default=False)
 
 
 class NotInCache(CannotEstimate):
@@ -150,6 +154,16 @@ class Finding:
         return _plain(asdict(self))
 
 
+@contextmanager
+def numbers_only() -> Iterator[None]:
+    """Inside this block figures are drawn and not written: a check needs the numbers alone."""
+    token = _NUMBERS_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _NUMBERS_ONLY.reset(token)
+
+
 def publish(
     out: str | Path, finding: Finding, figure: Any = None, table: pd.DataFrame | None = None, digits: int = 3
 ) -> Finding:
@@ -167,7 +181,7 @@ def publish(
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    if figure is not None:
+    if figure is not None and not _NUMBERS_ONLY.get():
         save(figure, folder / finding.script)
     if table is not None:
         (folder / f"{finding.script}.csv").write_text(table.to_csv(index=False, lineterminator="\n"), encoding="utf-8")

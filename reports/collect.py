@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 import analyses
-from analyses._claim import Finding
+from analyses._claim import Finding, numbers_only
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 RESULTS = "results"
@@ -78,7 +78,15 @@ def plan(labels: dict[str, str]) -> list[Job]:
     return jobs
 
 
-def run_jobs(jobs: Sequence[Job], out: Path, *, seed: int = 0, workers: int = 1, progress: Any = None) -> list[Done]:
+def run_jobs(
+    jobs: Sequence[Job],
+    out: Path,
+    *,
+    seed: int = 0,
+    workers: int = 1,
+    progress: Any = None,
+    figures: bool = True,
+) -> list[Done]:
     """Run all jobs, in the order of `jobs` in the answer whatever order they end in.
 
     Parameters
@@ -90,30 +98,32 @@ def run_jobs(jobs: Sequence[Job], out: Path, *, seed: int = 0, workers: int = 1,
     workers : int
         Processes; with 1 everything runs in this one.
     progress : rich.progress.Progress, optional
+    figures : bool
+        Whether to write the figures; a check of the numbers does without.
     """
     task = progress.add_task("claims", total=len(jobs)) if progress is not None else None
     done: dict[int, Done] = {}
     if workers <= 1:
         with threadpool_limits(1):
             for k, job in enumerate(jobs):
-                done[k] = run_one(job, str(out), seed)
+                done[k] = run_one(job, str(out), seed, figures)
                 _advance(progress, task, job)
     else:
         with (
             _one_thread(),
             ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool,
         ):
-            waiting = {pool.submit(run_one, job, str(out), seed): k for k, job in enumerate(jobs)}
+            waiting = {pool.submit(run_one, job, str(out), seed, figures): k for k, job in enumerate(jobs)}
             for future in as_completed(waiting):
                 done[waiting[future]] = future.result()
                 _advance(progress, task, jobs[waiting[future]])
     return [done[k] for k in range(len(jobs))]
 
 
-def run_one(job: Job, out: str, seed: int) -> Done:
+def run_one(job: Job, out: str, seed: int, figures: bool = True) -> Done:
     """One job in this process."""
     start = time.perf_counter()
-    with threadpool_limits(1):
+    with threadpool_limits(1), nullcontext() if figures else numbers_only():
         cache = job.caches[0] if len(job.caches) == 1 else list(job.caches)
         finding = analyses.run(job.script, cache, Path(out) / RESULTS / job.label, seed)
     return Done(job, finding, time.perf_counter() - start)

@@ -138,12 +138,16 @@ def _style() -> Markup:
 
 
 def _title(studies: Mapping[str, Any]) -> str:
-    models = list(dict.fromkeys(study.model for study in studies.values()))
-    names = [model.rsplit("/", 1)[-1] for model in models]
+    names = list(dict.fromkeys(_model_name(study.model) for study in studies.values()))
     if len(studies) == 1:
         return f"Does steering {names[0]} work?"
     listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     return f"Does steering work? {listed} side by side" if len(names) > 1 else f"Steering {names[0]}, side by side"
+
+
+def _model_name(model: str) -> str:
+    """A model's id as a title has it: without its owner."""
+    return "the bundled demo model" if model.startswith("bundled:") else model.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _facts(studies: Mapping[str, Any]) -> list[tuple[str, str]]:

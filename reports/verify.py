@@ -48,16 +48,18 @@ def verify_reproduction(directory: str | Path, caches: Sequence[str | Path] | No
             yield Check(label, "cache", False, f"not found; put {entry['name']} beside {folder.name}")
             return
         try:
-            yield _check_cache(label, path, entry)
+            check = _check_cache(label, path, entry)
         except SteerstatsError as error:
-            yield Check(label, "cache", False, str(error))
+            check = Check(label, "cache", False, str(error))
+        yield check
+        if not check.ok:
             return
     with tempfile.TemporaryDirectory(prefix="steerstats-verify-") as scratch:
         labels = {label: str(path) for label, path in places.items()}
         seed = int(manifest["seed"])
-        done = run_jobs(plan(labels), Path(scratch), seed=seed, workers=default_workers())
+        done = run_jobs(plan(labels), Path(scratch), seed=seed, workers=default_workers(), figures=False)
         again = json.loads(json.dumps(claims_record(labels, done, seed)))
-    yield from _check_numbers(read_json(folder / CLAIMS), again)
+    yield from check_numbers(read_json(folder / CLAIMS), again)
 
 
 def _check_files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Check]:
@@ -97,7 +99,8 @@ def _check_cache(label: str, path: Path, entry: Mapping[str, Any]) -> Check:
     )
 
 
-def _check_numbers(before: Any, now: Any) -> Iterator[Check]:
+def check_numbers(before: Any, now: Any) -> Iterator[Check]:
+    """One check a finding: the numbers of a `claims.json` against those of another, 1e-9 relative."""
     ours = {(one["cache"], one["script"]): one for one in now["findings"]}
     for finding in before["findings"]:
         where = f"{finding['cache']}: {finding['script']}"
@@ -105,7 +108,7 @@ def _check_numbers(before: Any, now: Any) -> Iterator[Check]:
         if other is None:
             yield Check(where, "numbers", False, "was not recomputed: this steerstats has no such script")
             continue
-        worst, place = _largest_difference(finding["claims"], other["claims"])
+        worst, place = largest_difference(finding["claims"], other["claims"])
         same_words = finding["missing"] == other["missing"]
         detail = (
             finding["missing"] or f"{len(finding['claims'])} claims, largest relative difference {worst:.1e}{place}"
@@ -113,15 +116,15 @@ def _check_numbers(before: Any, now: Any) -> Iterator[Check]:
         yield Check(where, "numbers", worst <= RELATIVE and same_words, detail)
 
 
-def _largest_difference(before: Any, now: Any, place: str = "") -> tuple[float, str]:
+def largest_difference(before: Any, now: Any, place: str = "") -> tuple[float, str]:
     """Largest relative difference between two pieces of JSON; text and shape have to be equal."""
     if isinstance(before, (int, float)) and isinstance(now, (int, float)) and not isinstance(before, bool):
         scale = max(abs(before), abs(now))
         return (abs(before - now) / scale if scale > 1e-12 else 0.0), place
     if isinstance(before, Mapping) and isinstance(now, Mapping) and before.keys() == now.keys():
-        parts = [_largest_difference(before[key], now[key], f" at {key}") for key in before]
+        parts = [largest_difference(before[key], now[key], f" at {key}") for key in before]
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        parts = [_largest_difference(a, b, f"{place}[{k}]") for k, (a, b) in enumerate(zip(before, now))]
+        parts = [largest_difference(a, b, f"{place}[{k}]") for k, (a, b) in enumerate(zip(before, now))]
     else:
         # Sentences may hold a rounded number that falls to the other side of a half; only numbers are compared.
         same = before == now or (isinstance(before, str) and isinstance(now, str))

@@ -139,7 +139,8 @@ def save(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
     stem = Path(stem)
     targets = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".pdf")
     with mpl.rc_context({key: RC[key] for key in SAVING}):
-        targets[0].write_text(svg_text(figure), encoding="utf-8")
+        targets[0].write_text(svg_text(figure), encoding="utf-8", newline="\n")
+        figure.set_layout_engine("none")  # the layout stands; finding it a second time costs as much as drawing
         buffer = io.BytesIO()
         figure.savefig(buffer, format="pdf", metadata={"CreationDate": None, "ModDate": None, "Producer": None})
         targets[1].write_bytes(buffer.getvalue())

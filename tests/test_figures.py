@@ -1,0 +1,298 @@
+"""Figures are judged by their artists: what is drawn where, in which colour, and that nothing is drawn that is not."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports.embed import inline_svg
+from steerstats import figures
+from steerstats.figures import parts, theme
+
+NAMES = ["alpha", "beta", "gamma"]
+ROWS = pd.DataFrame(
+    {"dataset": NAMES, "estimate": [0.1, 0.3, 0.6], "ci_low": [0.05, 0.2, 0.5], "ci_high": [0.2, 0.4, 0.7]}
+)
+
+
+@pytest.fixture
+def ax():
+    with figures.style():
+        yield figures.canvas(width=4, height=3)[1]
+
+
+def bars(ax):
+    """(place, low, high) of every interval drawn along x."""
+    found = []
+    for line in ax.lines:
+        x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+        if len(x) == 2 and y[0] == y[1] and line.get_linestyle() == "-" and line.get_linewidth() == 1.3:
+            found.append((float(y[0]), float(x[0]), float(x[1])))
+    return found
+
+
+# --- the palette ----------------------------------------------------------------------------------
+
+COLOURS = ("blue", "vermillion", "green", "purple", "amber")
+# Machado, Oliveira and Fernandes (2009, doi:10.1109/TVCG.2009.113), severity 1, on linear RGB.
+BLINDNESS = {
+    "none": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def linear(colour: str) -> np.ndarray:
+    c = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    x = np.array(to_xyz) @ rgb / np.array([0.95047, 1, 1.08883])
+    f = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((float(linear(c) @ [0.2126, 0.7152, 0.0722]) for c in (one, other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("blindness", BLINDNESS)
+@pytest.mark.parametrize("dark", [0, 1])
+def test_colours_stay_apart_for_colour_blind_readers(blindness, dark):
+    seen = {c: lab(np.clip(np.array(BLINDNESS[blindness]) @ linear(theme.PALETTE[c][dark]), 0, 1)) for c in COLOURS}
+    for one, other in itertools.combinations(COLOURS, 2):
+        assert np.linalg.norm(seen[one] - seen[other]) > 15, (one, other)
+
+
+@pytest.mark.parametrize(("page", "dark"), [("#ffffff", 0), ("#14171b", 1)])
+def test_marks_and_text_stand_out_on_both_pages(page, dark):
+    for colour in COLOURS:
+        assert contrast(theme.PALETTE[colour][dark], page) >= 3, colour
+    for text in ("ink", "muted"):
+        assert contrast(theme.PALETTE[text][dark], page) >= 4.5, text
+    for dot in (theme.DOT_BLUE, theme.DOT_RED):
+        assert contrast(dot, page) >= 3, dot
+
+
+def test_palette_colours_do_not_repeat_and_can_be_exchanged_for_variables():
+    paper = [pair[0] for pair in theme.PALETTE.values()]
+    assert len(set(paper)) == len(paper)
+    assert not {theme.DOT_BLUE, theme.DOT_RED} & set(paper), "a rasterised colour cannot follow the theme"
+
+
+# --- marks ----------------------------------------------------------------------------------------
+
+
+def test_an_interval_is_drawn_where_it_is_and_nowhere_else(ax):
+    parts.intervals(ax, [0, 1, 2], [0.1, 0.3, 0.6], [0.0, np.nan, 0.5], [0.2, np.nan, 0.7])
+    assert bars(ax) == [(0.0, 0.0, 0.2), (2.0, 0.5, 0.7)]
+    points = ax.lines[-1]
+    assert list(points.get_xdata()) == [0.1, 0.3, 0.6], "an estimate without an interval is still a point"
+
+
+def test_an_interval_without_end_runs_to_the_edge_with_an_arrow(ax):
+    ax.set_xlim(-1, 2)
+    parts.intervals(ax, [0], [0.5], [-np.inf], [0.8])
+    assert bars(ax) == [(0.0, -1.0, 0.8)]
+    arrows = [line for line in ax.lines if line.get_marker() == "<"]
+    assert [tuple(np.ravel(line.get_xdata())) for line in arrows] == [(-1.0,)]
+
+
+def test_dots_split_at_zero_and_do_not_depend_on_a_random_state(ax):
+    values = np.array([-0.5, 0.2, 1.0, -0.1, 0.0])
+    np.random.seed(1)  # noqa: NPY002
+    parts.dots(ax, 0, values)
+    first = [np.array(c.get_offsets()) for c in ax.collections]
+    np.random.seed(2)  # noqa: NPY002
+    parts.dots(ax, 0, values)
+    again = [np.array(c.get_offsets()) for c in ax.collections[2:]]
+    assert [len(part) for part in first] == [2, 3], "below zero, and zero or above"
+    assert (first[0][:, 0] < 0).all()
+    assert (first[1][:, 0] >= 0).all()
+    assert all(np.array_equal(a, b) for a, b in zip(first, again))
+    assert all((np.abs(part[:, 1]) <= 0.34 + 1e-12).all() for part in first), "dots stay in their row"
+    assert all(c.get_rasterized() for c in ax.collections)
+
+
+def test_rows_of_datasets_read_from_the_top(ax):
+    parts.dataset_axis(ax, NAMES)
+    assert [t.get_text() for t in ax.get_yticklabels()] == NAMES
+    assert ax.get_ylim() == (2.5, -0.5)
+
+
+def test_long_names_keep_both_ends():
+    name = "willingness-to-use-social-engineering-to-achieve-its-goals"
+    shown = theme.short(name, 34)
+    assert len(shown) == 34
+    head, tail = shown.split("…")
+    assert name.startswith(head)
+    assert name.endswith(tail)
+    assert theme.short("short") == "short"
+
+
+def test_numbers_on_coloured_cells_can_be_read_and_do_not_follow_the_theme(ax):
+    values = np.array([[1.0, -1.0], [0.05, np.nan]])
+    parts.matrix(ax, values, ["a", "b"], ["c", "d"])
+    assert [t.get_text() for t in ax.texts] == ["1.00", "−1.00", "0.05"]
+    faces = [face for face, v in zip(ax.collections[0].get_facecolors(), values.ravel()) if not np.isnan(v)]
+    for text, face in zip(ax.texts, faces):
+        colour = mpl.colors.to_hex(text.get_color())
+        assert contrast(colour, mpl.colors.to_hex(face)) > 3
+        assert colour not in {pair[0] for pair in theme.PALETTE.values()}
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def test_figure_1_draws_every_input_and_the_median(ax):
+    slopes = {"a": np.array([-1.0, 0.5, 2.0]), "b": np.array([0.1, 0.2])}
+    figures.per_input(slopes, {"a": 0.5, "b": 0.15}, ax=ax)
+    assert sum(len(c.get_offsets()) for c in ax.collections) == 5
+    medians = [line for line in ax.lines if line.get_linewidth() == 1.8]
+    assert [line.get_xdata()[0] for line in medians] == [0.5, 0.15]
+    assert "nat per unit multiplier" in ax.get_xlabel()
+
+
+def test_anti_steerable_shares_are_in_per_cent_with_half_marked(ax):
+    figures.anti_share(ROWS, ax=ax, labels=True)
+    assert bars(ax) == [(0.0, 0.05, 0.2), (1.0, 0.2, 0.4), (2.0, 0.5, 0.7)]
+    assert any(list(line.get_xdata()) == [0.5, 0.5] for line in ax.lines)
+    assert ax.xaxis.get_major_formatter()(0.2, 0) == "20%"
+
+
+def test_agreement_marks_equality_on_one_scale(ax):
+    frame = pd.DataFrame({"x": [0.0, 1.0], "y": [0.5, 2.0]})
+    figures.agreement(frame, ax=ax, xlabel="x", ylabel="y", remark="Spearman 0.5")
+    assert ax.get_xlim() == ax.get_ylim()
+    low, high = ax.get_xlim()
+    assert any(list(line.get_xdata()) == [low, high] and list(line.get_ydata()) == [low, high] for line in ax.lines)
+    assert ax.get_title(loc="left") == "Spearman 0.5"
+
+
+def test_gap_and_its_parts_share_a_row_and_differ_in_marker_and_colour(ax):
+    frame = pd.DataFrame(
+        [(n, c, e, e - 0.1, e + 0.1) for n in NAMES for c, e in (("gap", 0.5), ("prompt", 0.3), ("transfer", 0.2))],
+        columns=["dataset", "component", "estimate", "ci_low", "ci_high"],
+    )
+    figures.gap_rows(frame, ax=ax)
+    marks = [line for line in ax.lines if line.get_linestyle() == "None" and len(line.get_xdata()) == 3]
+    assert len({line.get_marker() for line in marks}) == 3
+    assert len({line.get_color() for line in marks}) == 3
+    places = np.array([line.get_ydata() for line in marks])
+    assert (np.abs(places - np.arange(3)) < 0.5).all()
+
+
+def test_variance_shares_stack_to_their_sum_and_show_negative_ones_left_of_zero(ax):
+    frame = pd.DataFrame(
+        [("a", "pos_is_a", 0.4), ("a", "pos_is_yes", -0.1), ("a", "unexplained", 0.7)],
+        columns=["dataset", "component", "share"],
+    )
+    figures.variance_shares(frame, ax=ax)
+    edges = [sorted((p.get_x(), p.get_x() + p.get_width())) for p in ax.patches]
+    assert np.allclose(edges, [(0.0, 0.4), (-0.1, 0.0), (0.4, 1.1)])
+
+
+def test_a_kind_of_option_without_inputs_has_no_mark_and_six_kinds_are_told_apart(ax):
+    cells = [f"{letter}, {word}" for letter in "AB" for word in ("Yes", "No", "neither")]
+    frame = pd.DataFrame({"dataset": "a", "cell": cells, "mean": np.arange(6.0), "ci_low": -1.0, "ci_high": 1.0})
+    frame.loc[2, ["mean", "ci_low", "ci_high"]] = np.nan
+    figures.by_option(frame, ax=ax)
+    labelled = {t: h for h, t in zip(*ax.get_legend_handles_labels())}
+    drawn = {name: len(handle.get_xdata()) for name, handle in labelled.items()}
+    assert drawn["A, neither"] == 0
+    assert sum(drawn.values()) == 5
+    looks = {(h.get_color(), h.get_marker(), h.get_markerfacecolor() == "none") for h in labelled.values()}
+    assert len(looks) == 6
+
+
+def test_self_pairs_are_marked_apart(ax):
+    frame = pd.DataFrame({"x": [0.0, 1.0, 2.0], "y": [1.0, 0.5, 0.4], "self_pair": [True, False, False]})
+    figures.propensity_and_relative(frame, ax=ax, xlabel="x", ylabel="y")
+    assert sorted(len(c.get_offsets()) for c in ax.collections) == [1, 2]
+    figures.propensity_and_relative(frame[1:], ax=ax, xlabel="x", ylabel="y")
+    assert len(ax.collections) == 3, "without self-pairs nothing is marked"
+
+
+def test_a_collapsed_dataset_is_drawn_in_the_colour_of_warning(ax):
+    frame = pd.DataFrame(
+        {"dataset": ["a", "a", "b", "b"], "multiplier": [0, 1, 0, 1], "estimate": [0.9, 0.8, 0.9, 0.3]}
+    )
+    figures.mass_curves(frame, ax=ax, collapsed=["b"])
+    assert [line.get_color() for line in ax.lines] == [theme.BLUE, theme.VERMILLION]
+
+
+def test_the_band_over_inputs_is_labelled_as_what_it_is(ax):
+    rows = pd.DataFrame({"multiplier": [-1.0, 0, 1], "estimate": [0.0, 1, 2], "ci_low": [-1.0, 0, 1],
+                         "ci_high": [1.0, 2, 3], "low": -2.0, "high": 4.0})  # fmt: skip
+    figures.propensity_curve(rows, ax=ax, band="middle 80% of inputs")
+    assert "middle 80% of inputs" in ax.get_legend_handles_labels()[1]
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def draw(name: str = "alpha"):
+    with figures.style():
+        figure, ax = figures.canvas(width=4, height=2)
+        figures.per_input({name: np.linspace(-1, 2, 50)}, {name: 0.5}, ax=ax)
+    return figure
+
+
+def test_the_same_figure_is_the_same_bytes_and_carries_no_date(tmp_path):
+    first, again = figures.save(draw(), tmp_path / "a"), figures.save(draw(), tmp_path / "b")
+    for one, other in zip(first, again):
+        assert one.read_bytes() == other.read_bytes()
+    assert b"CreationDate" not in first[1].read_bytes()
+    assert not re.search(rb"<dc:date|20\d\d-\d\d-\d\dT", first[0].read_bytes())
+
+
+def test_style_leaves_the_users_matplotlib_as_it_was():
+    before = dict(mpl.rcParams)
+    with mpl.rc_context({"axes.facecolor": "red", "savefig.bbox": "tight"}):
+        with figures.style():
+            assert mpl.rcParams["axes.facecolor"] == "none"
+        assert mpl.rcParams["axes.facecolor"] == "red"
+    assert dict(mpl.rcParams) == before
+
+
+def test_a_dataset_name_is_text_whatever_is_in_it():
+    svg = figures.svg_text(draw('a $\\frac{1}{2}$ <b> & "c"'))
+    assert "a $\\frac{1}{2}$ &lt;b&gt; &amp;" in svg
+    shown = inline_svg(svg, "f", "t <i>", 'd "q"')
+    assert "<b>" not in shown
+    assert "<i>" not in shown
+
+
+def test_an_inline_figure_follows_the_theme_and_keeps_its_words():
+    with figures.style():
+        figure, ax = figures.canvas(width=4, height=2)
+        ax.plot([0, 1], [0, 1], color=theme.BLUE)
+        ax.set_title("0.12345 stays #174f96")
+    svg = figures.svg_text(figure)
+    shown = inline_svg(svg, "one", "title", "words")
+    assert "0.12345 stays #174f96" in shown, "text between tags is not touched"
+    assert "var(--blue)" in shown
+    drawn = re.sub(r">[^<]*<", "><", shown)
+    assert not [pair[0] for pair in theme.PALETTE.values() if pair[0] in drawn], "a palette colour was left"
+    assert 'aria-labelledby="one-title one-desc"' in shown
+    ids = re.findall(r' id="([^"]+)"', shown)
+    assert ids
+    assert all(one.startswith("one-") for one in ids)
+    other = inline_svg(svg, "two", "title", "words")
+    assert not set(ids) & set(re.findall(r' id="([^"]+)"', other))
+    used = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', shown)
+    assert {a or b for a, b in used} <= set(ids)
+
+
+def test_what_is_no_figure_is_refused():
+    with pytest.raises(ValueError, match="no <svg>"):
+        inline_svg("<p>hello</p>", "x", "t", "d")

@@ -1,0 +1,166 @@
+"""One command gets everything again: the same bytes twice, and a check that notices any change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from reporting import hostile_cache, plain_cache, reproduction, scratch
+
+import reports
+from reports.collect import label_caches, plan, run_jobs
+from reports.reproduce import claims_record, claims_table, reproduce, verify_reproduction
+from reports.verify import check_numbers, largest_difference
+from reports.words import percent
+from steerstats.errors import InputError
+
+EXAMPLE = Path(reports.__file__).parent / "examples" / "demo"
+
+
+def digests(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture
+def delivered(tmp_path):
+    """A copy that a test may spoil; its cache is found through run.json."""
+    return shutil.copytree(reproduction(), tmp_path / "delivered")
+
+
+def failures(folder, **more):
+    return [(check.where, check.what, check.detail) for check in verify_reproduction(folder, **more) if not check.ok]
+
+
+def test_a_second_run_in_two_processes_writes_the_same_bytes():
+    again = scratch() / "again"
+    reproduce([hostile_cache()], again, jobs=2)
+    first, second = digests(reproduction()), digests(again)
+    assert {name for name in first if first[name] != second.get(name)} == {"run.json"}
+    assert first.keys() == second.keys()
+    assert {"report.html", "claims.json", "manifest.json"} <= first.keys()
+
+
+def test_the_manifest_names_inputs_outputs_versions_and_seed():
+    manifest = json.loads((reproduction() / "manifest.json").read_text("utf-8"))
+    actual = digests(reproduction())
+    assert manifest["outputs"] == {k: v for k, v in actual.items() if k not in ("manifest.json", "run.json")}
+    (entry,) = manifest["caches"].values()
+    assert entry["name"] == hostile_cache().name
+    assert len(entry["units"]) == 3
+    assert {"numpy", "matplotlib", "steerstats", "python"} <= manifest["versions"].keys()
+    assert manifest["seed"] == 0
+    text = (reproduction() / "manifest.json").read_text("utf-8") + (reproduction() / "claims.json").read_text("utf-8")
+    assert str(hostile_cache().parent) not in text, "where the cache lay belongs in run.json"
+
+
+def test_wall_times_are_in_run_json_alone():
+    run = json.loads((reproduction() / "run.json").read_text("utf-8"))
+    assert run["wall_seconds"] > 0
+    assert len(run["scripts"]) == len(json.loads((reproduction() / "claims.json").read_text("utf-8"))["findings"])
+
+
+def test_a_delivered_directory_verifies_and_every_change_is_noticed(delivered):
+    assert failures(delivered) == []
+    figure = next(delivered.rglob("gap_parts.svg"))
+    figure.write_text(figure.read_text("utf-8").replace("M ", "M  ", 1), encoding="utf-8")
+    (delivered / "results" / "stranger.txt").write_text("hello")
+    claims = json.loads((delivered / "claims.json").read_text("utf-8"))
+    claim = next(c for f in claims["findings"] for c in f["claims"] if c["key"] == "explained.mean")
+    claim["estimate"] *= 1 + 1e-7
+    (delivered / "claims.json").write_text(json.dumps(claims))
+    found = failures(delivered)
+    assert ("delivered", "no other files", "not in the manifest: results/stranger.txt") in found
+    assert any(what == "files" and "gap_parts.svg has another content" in detail for _, what, detail in found)
+    numbers = [where for where, what, _ in found if what == "numbers"]
+    assert [where.split(": ")[1] for where in numbers] == ["variance_explained"]
+
+
+def test_another_cache_is_not_taken_for_the_one_it_was(delivered):
+    ((where, what, detail),) = failures(delivered, caches=[plain_cache()])
+    assert what == "cache"
+    assert "is another build" in detail
+    assert where == "hostile"
+
+
+def test_a_missing_cache_is_said_and_not_passed_over(delivered):
+    (delivered / "run.json").unlink()
+    ((_, what, detail),) = failures(delivered)
+    assert what == "cache"
+    assert detail == "not found; put hostile beside delivered"
+
+
+def test_a_manifest_cannot_point_outside_its_directory(delivered):
+    manifest = json.loads((delivered / "manifest.json").read_text("utf-8"))
+    manifest["outputs"] = {"../secret": "0" * 64}
+    (delivered / "manifest.json").write_text(json.dumps(manifest))
+    first = next(verify_reproduction(delivered))
+    assert not first.ok
+    assert first.detail == "../secret leaves the directory"
+
+
+def test_a_directory_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="not empty"):
+        reproduce([hostile_cache()], tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    with pytest.raises(InputError, match=r"no manifest\.json"):
+        next(verify_reproduction(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "worst"),
+    [
+        ({"a": 1.0}, {"a": 1.0 + 5e-10}, 5e-10),
+        ({"a": [1.0, 2.0]}, {"a": [1.0, 2.2]}, 0.2 / 2.2),
+        ({"a": 1.0}, {"a": None}, float("inf")),
+        ({"a": 1.0}, {"b": 1.0}, float("inf")),
+        ([1.0], [1.0, 2.0], float("inf")),
+        ({"a": 0.0}, {"a": 1e-15}, 0.0),
+    ],
+)
+def test_numbers_are_compared_relative_and_shapes_exactly(before, now, worst):
+    assert largest_difference(before, now)[0] == pytest.approx(worst, rel=1e-6)
+
+
+def test_caches_get_distinct_names_and_only_comparisons_get_two(tmp_path):
+    labels = label_caches([tmp_path / "a" / "cache", tmp_path / "b" / "cache", tmp_path / "c d.x"])
+    assert list(labels) == ["cache", "cache-2", "c-d.x"]
+    jobs = plan(labels)
+    pairs = {(job.script, job.label) for job in jobs if len(job.caches) == 2}
+    assert pairs == {
+        (script, f"cache-and-{name}")
+        for script in ("cross_model", "comparison", "split_leakage")
+        for name in ("cache-2", "c-d.x")
+    }
+    assert sum(job.script == "power" for job in jobs) == 3
+
+
+def test_the_table_of_claims_shows_every_claim():
+    from rich.console import Console
+
+    record = json.loads((reproduction() / "claims.json").read_text("utf-8"))
+    console = Console(record=True, width=240, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(claims_table(record))
+    text = console.export_text()
+    for finding in record["findings"]:
+        for claim in finding["claims"]:
+            assert claim["statement"].rstrip(":")[:40] in text
+        if finding["missing"]:
+            assert finding["title"][:40] in text
+    assert "not comparable" in text
+
+
+def test_the_committed_example_is_what_its_cache_gives(tmp_path):
+    claims = json.loads((EXAMPLE / "claims.json").read_text("utf-8"))
+    labels = label_caches([EXAMPLE / "cache.h5"])
+    done = run_jobs(plan(labels), tmp_path, seed=claims["seed"], figures=False)
+    again = json.loads(json.dumps(claims_record(labels, done, claims["seed"])))
+    wrong = [(check.where, check.detail) for check in check_numbers(claims, again) if not check.ok]
+    assert wrong == []
+    text = (EXAMPLE / "report.html").read_text("utf-8")
+    share = next(c for f in claims["findings"] for c in f["claims"] if c["key"] == "per_input.anti_share")
+    assert f'<p class="number">{percent(share["estimate"])}</p>' in text
