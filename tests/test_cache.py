@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steerstats.cache import (
-    BY_NAME,
     SETTINGS,
     CacheReader,
     UnitData,
@@ -291,17 +290,6 @@ def test_truncated_hdf5_is_a_located_error(tmp_path):
     (tmp_path / "units" / "openness.json").write_text(json.dumps(side))
     with pytest.raises(CacheError, match=r"openness\.h5 cannot be opened as HDF5"):
         CacheReader(tmp_path)["openness"]
-
-
-def test_xarray_opens_a_unit_with_its_coordinates(tmp_path):
-    xarray = pytest.importorskip("xarray", reason="the interop extra is not installed")
-    pytest.importorskip("h5netcdf", reason="the interop extra is not installed")
-    make_cache(tmp_path)
-    with xarray.open_dataset(tmp_path / "units" / "openness.h5", engine="h5netcdf") as data:
-        for name in data.variables:
-            assert data[name].dims == BY_NAME[name].dims
-        picked = data["propensity"].sel(setting_eval="user_neg", vector="mean", multiplier=1.0)
-        np.testing.assert_array_equal(picked, make_unit().arrays["propensity"][4, 5, 2])
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=5), st.sampled_from([1, 2, 4, 8]))

@@ -1,42 +1,16 @@
-"""Every command of the README, run as it stands where nothing but the model or the network stands in the way."""
+"""Every command of the README, run as it stands: those of the analysis half (the others in test_readme_build)."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from paper_data import DATA, needs_data
+from readme import ANALYSIS, BUILDS, COMMANDS, COMPARISONS, FENCES, ROOT, SHELL, steerstats
 
 from steerstats.cache.table import example_rows
-
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-FENCES = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.S)
-SHELL = [line for language, block in FENCES if language == "sh" for line in block.strip().splitlines()]
-COMMANDS = [line for line in SHELL if line.startswith("steerstats ")]
-ANALYSIS = [line for line in COMMANDS if "reports/examples/" in line or " import " in line]
-BUILDS = [line for line in COMMANDS if line.startswith("steerstats build")]
-COMPARISONS = [line for line in COMMANDS if line not in ANALYSIS and line not in BUILDS]
-# The hub cannot be reached from a test: the bundled model takes the place of a model id, and few records do.
-STAND_IN = ["-s", "model.id=bundled:demo/model", "-s", "layers=1", "-s", "limit=12", "-s", "controls={}"]
-
-
-def steerstats(line: str, cwd: Path, *more: str) -> str:
-    arguments = [*shlex.split(line)[1:], *more]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "steerstats.cli", *arguments],
-        cwd=cwd, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture
@@ -71,32 +45,6 @@ def test_the_python_example(checkout):
     assert "nat per unit multiplier" in done.stdout
 
 
-@pytest.fixture
-def own_data(checkout):
-    """The files that the README describes, as it describes them."""
-    spec = next(block for language, block in FENCES if language == "toml")
-    (checkout / "my-spec.toml").write_text(spec)
-    item, table = json.loads(_inline('{"prompt"')), json.loads(_inline('{"kindness"'))
-    items = [item | {"prompt": f"Would you help person {k}?\n(A) Yes\n(B) No"} for k in range(12)]
-    (checkout / "kindness.jsonl").write_text("".join(json.dumps(one) + "\n" for one in items))
-    (checkout / "descriptions.json").write_text(json.dumps(table))
-    return checkout
-
-
-@pytest.mark.parametrize("line", [line for line in BUILDS if "tan2024" not in line])
-def test_build_commands_on_own_data(line, own_data):
-    out = steerstats(line, own_data, *STAND_IN)
-    assert "kindness" in out or "1 units built" in out
-
-
-@needs_data
-@pytest.mark.parametrize("line", [line for line in BUILDS if "tan2024" in line])
-def test_build_commands_of_the_papers_grid(line, checkout):
-    quick = ["-s", 'datasets=["openness","myopic-reward"]', "--data-dir", str(DATA)]
-    out = steerstats(line, checkout, *STAND_IN, *quick)
-    assert "units" in out
-
-
 def test_comparison_commands(checkout):
     from steerstats.simulate import SimulationTruth, simulate_cache
 
@@ -105,8 +53,3 @@ def test_comparison_commands(checkout):
         simulate_cache(checkout / name, SimulationTruth(datasets=3, n_inputs=20), model=f"model-{k}")
     for line in COMPARISONS:
         assert "report" in steerstats(line, checkout)
-
-
-def _inline(start: str) -> str:
-    """A JSON example in backticks, by how it begins."""
-    return next(text for text in re.findall(r"`([^`\n]+)`", README) if text.startswith(start))
