@@ -93,7 +93,7 @@ def compare_paths(engine: Engine, examples: Sequence[Example], steering: Steerin
     everything = sum(len(ids) for example in chosen for ids in example.options) * (len(codes) + 2)
     batched = engine._run(chosen, steering, wanted, layers, path="plain", budget=everything, codes=codes)
     plain_difference = _difference(batched, single, codes)[0]
-    largest = float(np.nanmax(np.abs(single[0])))
+    largest = float(np.max(np.abs(single[0]), where=np.isfinite(single[0]), initial=0.0))
     low = engine.forward.dtype != torch.float32 and engine.forward.dtype != torch.float64
     tolerance = TOLERANCE_FLOAT32
     if low:
