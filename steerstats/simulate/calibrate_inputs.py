@@ -1,0 +1,126 @@
+"""Calibration within one dataset: mean gap, ratio, spread, share of anti-steerable inputs, and the vector's error."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from scipy import special
+
+from steerstats.distribution import anti_steerable, slope_spread
+from steerstats.generalization import from_disjoint_folds, ratio, with_vector_error
+from steerstats.resampling import bootstrap_mean, bootstrap_ratio, interval
+from steerstats.simulate.calibrate_cells import COVERAGE, RESAMPLES, SHAPES, Cell, Outcome, blocks, draw, inside
+
+
+def _mean_gap(shape: str, n_inputs: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+    methods, truth = ("studentised", "percentile", "bca", "t"), 0.3
+    hits = {method: [] for method in methods}
+    for size in blocks(n):
+        gaps = truth + draw(shape, (size, n_inputs), rng)
+        found = bootstrap_mean(gaps, rng=rng, n_resamples=RESAMPLES)
+        for method in methods:
+            hits[method].append(inside(*interval(found, method), truth))
+    return [_coverage("mean gap, coverage", method, hits[method]) for method in methods]
+
+
+def _ratio(z: float, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """Denominator z standard errors from zero over 50 inputs, true ratio .7, slopes correlated .5 over inputs."""
+    n_inputs, truth = 50, 0.7
+    hits = {method: [] for method in ("fieller", "delta", "studentised", "bca", "percentile")}
+    mean = z / np.sqrt(n_inputs)
+    for size in blocks(n):
+        deviation = rng.standard_normal((size, n_inputs))
+        below = mean + deviation
+        above = truth * mean + 0.5 * deviation + np.sqrt(0.75) * rng.standard_normal((size, n_inputs))
+        found = bootstrap_ratio(above, below, rng=rng, n_resamples=RESAMPLES)
+        for method in ("studentised", "bca", "percentile"):
+            hits[method].append(inside(*interval(found, method), truth))
+        for method in ("fieller", "delta"):
+            sets = [ratio(y, x, method=method) for y, x in zip(above, below)]
+            hits[method].append(np.array([_in_set(found, truth) for found in sets]))
+    quantity = "relative steerability, coverage"
+    return [_coverage(quantity, method, values) for method, values in hits.items()]
+
+
+def _coverage(quantity: str, method: str, hits: list[np.ndarray]) -> Outcome:
+    printed = {"bca": "BCa", "fieller": "Fieller", "t": "t on n - 1"}.get(method, method)
+    return Outcome(quantity, printed, COVERAGE, np.concatenate(hits))
+
+
+def _in_set(found, truth: float) -> bool:
+    return found.ci_low <= truth <= found.ci_high and not found.excluded_low < truth < found.excluded_high
+
+
+def _spread(shape: str, n_inputs: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+    found = [slope_spread(row) for row in draw(shape, (n, n_inputs), rng)]
+    hits = np.array([e.ci_low <= 1 <= e.ci_high for e in found])
+    return [Outcome("SD of steerability, coverage", "jackknife of the log variance", COVERAGE, hits)]
+
+
+def _anti_steerable(share: float, rng: np.random.Generator, n: int) -> list[Outcome]:
+    wilson, percentile = [], []
+    for size in blocks(n):
+        slopes = rng.standard_normal((size, 500)) - special.ndtri(share)
+        found = [anti_steerable(row)["anti_steerable"] for row in slopes]
+        wilson.append(np.array([e.ci_low <= share <= e.ci_high for e in found]))
+        draws = bootstrap_mean((slopes < 0).astype(float), rng=rng, n_resamples=RESAMPLES)
+        percentile.append(inside(*interval(draws, "percentile"), share))
+    quantity = "anti-steerable share, coverage"
+    return [
+        _coverage(quantity, "Wilson", wilson),
+        _coverage(quantity, "percentile (not offered)", percentile),
+    ]
+
+
+def _vector_error(sigma: float, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """500 inputs of SD .6, so that they alone leave a standard error of .027; 20 refits."""
+    truth, test_only, with_refits = 0.3, [], []
+    for size in blocks(n):
+        values = truth + sigma * rng.standard_normal((size, 1)) + 0.6 * rng.standard_normal((size, 500))
+        found = bootstrap_mean(values, rng=rng, n_resamples=RESAMPLES)
+        test_only.append(inside(*interval(found, "studentised"), truth))
+        shifts = sigma * rng.standard_normal((size, 20, 1))
+        both = [with_vector_error(row, row + shift) for row, shift in zip(values, shifts)]
+        with_refits.append(np.array([e.ci_low <= truth <= e.ci_high for e in both]))
+    quantity = "mean gap, any vector, coverage"
+    return [
+        _coverage(quantity, "test inputs only", test_only),
+        _coverage(quantity, "with refits", with_refits),
+    ]
+
+
+def _folds(n_folds: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+    hits = np.empty(n, dtype=bool)
+    for k in range(n):
+        vector, inputs = 0.05 * rng.standard_normal((n_folds, 1)), 0.6 * rng.standard_normal(200)
+        e = from_disjoint_folds(0.3 + vector + inputs + 0.2 * rng.standard_normal((n_folds, 200)))
+        hits[k] = e.ci_low <= 0.3 <= e.ci_high
+    return [Outcome("mean gap, any fold's vector, coverage", "crossed, Satterthwaite t", COVERAGE, hits)]
+
+
+def _cells() -> dict[str, Cell]:
+    cells = {}
+    for n_inputs in (50, 500):
+        for shape, words in SHAPES.items():
+            setting = f"n = {n_inputs}, {words}"
+            cells[f"gap, {shape}, n = {n_inputs}"] = Cell(setting, partial(_mean_gap, shape, n_inputs), 8000)
+    for z, words in ((10, "strong"), (3, "weak"), (1, "noise")):
+        setting = f"n = 50, denominator at z = {z} ({words})"
+        cells[f"ratio, denominator z = {z}"] = Cell(setting, partial(_ratio, z), 5000)
+    for n_inputs in (50, 500):
+        for shape, words in SHAPES.items():
+            setting = f"n = {n_inputs}, {words}"
+            cells[f"sd, {shape}, n = {n_inputs}"] = Cell(setting, partial(_spread, shape, n_inputs), 3000)
+    for share in (0.002, 0.1, 0.5):
+        setting = f"n = 500, true share {share:g}"
+        cells[f"anti-steerable, {share:g}"] = Cell(setting, partial(_anti_steerable, share), 2500)
+    for sigma in (0.02, 0.05, 0.1):
+        setting = f"n = 500, input SD .6, vector SD {sigma:g}, 20 refits"
+        cells[f"vector error, {sigma:g}"] = Cell(setting, partial(_vector_error, sigma), 2500)
+    setting = "n = 200, input SD .6, vector SD .05, interaction SD .2, 5 folds"
+    cells["vector error, 5 folds"] = Cell(setting, partial(_folds, 5), 2500)
+    return cells
+
+
+CELLS: dict[str, Cell] = _cells()

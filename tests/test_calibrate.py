@@ -1,0 +1,169 @@
+"""The calibration table: every quantity, valid methods within their bands, and a rerun that gives the same numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.progress import Progress
+
+from steerstats.errors import InputError
+from steerstats.simulate.calibrate import CELLS, COLUMNS, calibration_table, committed_table
+
+KEY = ["quantity", "setting", "method"]
+
+# (quantity, part of the setting, method) -> fewest and most. Where the page or a docstring states a range, the band is
+# that range with some Monte-Carlo error; where a valid method is known to fall short, the band says by how much.
+VALID = {
+    ("mean gap, coverage", "n = 50, normal", "studentised"): (0.935, 0.957),
+    ("mean gap, coverage", "n = 50, lognormal slopes (log SD .8)", "studentised"): (0.925, 0.957),
+    ("mean gap, coverage", "n = 50, lognormal slopes (log SD 1)", "studentised"): (0.915, 0.945),
+    ("mean gap, coverage", "n = 50, two groups", "studentised"): (0.935, 0.96),
+    ("mean gap, coverage", "n = 500", "studentised"): (0.932, 0.957),
+    ("relative steerability, coverage", "n = 50", "Fieller"): (0.94, 0.963),
+    ("SD of steerability, coverage", ", normal slopes", "jackknife of the log variance"): (0.93, 0.965),
+    ("SD of steerability, coverage", "two groups", "jackknife of the log variance"): (0.93, 0.97),
+    ("SD of steerability, coverage", "lognormal", "jackknife of the log variance"): (0.76, 0.91),
+    ("anti-steerable share, coverage", "n = 500", "Wilson"): (0.9, 0.975),
+    ("mean gap, any vector, coverage", "n = 500", "with refits"): (0.93, 0.965),
+    ("mean gap, any fold's vector, coverage", "5 folds", "crossed, Satterthwaite t"): (0.93, 0.965),
+    ("Spearman of observed means, coverage", "D = 40", "percentile over datasets"): (0.93, 0.98),
+    ("Spearman of observed means, coverage", "D = 40", "Bonett-Wright"): (0.92, 0.98),
+    ("Spearman without noise, coverage", "D = 40, normal", "percentile, disattenuated"): (0.93, 0.98),
+    ("Spearman of these datasets, coverage", "D = 40, normal", "draws of the true means"): (0.88, 0.97),
+    ("Spearman over pairs, type I", "unrelated", "datasets as clusters"): (0.02, 0.095),
+    ("gaps, all cells at once, coverage", "6 datasets", "max-|t| bands"): (0.935, 0.99),
+    ("gap, each cell, coverage", "6 datasets", "studentised"): (0.94, 0.957),
+    ("gaps, all cells, family-wise error", "6 datasets", "Romano-Wolf step-down"): (0.02, 0.065),
+    ("mean over datasets, coverage", "D = ", "Hartung-Knapp t(D - 1)"): (0.905, 0.96),
+    ("vector like the random ones, type I", "99 random", "rank among null vectors"): (0.04, 0.06),
+    ("vectors over datasets, FDR", "399 random", "Benjamini-Hochberg"): (0.02, 0.05),
+    ("A acts on the slope, type I", "interior", "t on N - p, unconstrained"): (0.04, 0.06),
+    ("A acts on the slope, type I", "boundary", "t on N - p, unconstrained"): (0.04, 0.06),
+    ("A acts on the slope, type I", "50 inputs", "F on the slope column"): (0.03, 0.07),
+    ("A acts on intercept or slope, type I", "A acts on nothing", "Wilks' F, intercept and slope"): (0.03, 0.075),
+    ("A on the slope, coverage", "4 in the rarer level", "HC2, Bell-McCaffrey"): (0.91, 0.975),
+    ("A on the slope, coverage", "10 in the rarer level", "HC2, Bell-McCaffrey"): (0.93, 0.965),
+    ("fits on the boundary, share", "boundary", "singular in lme4's sense"): (0.99, 1),
+    ("fits on the boundary, share", "interior", "singular in lme4's sense"): (0, 0.01),
+}
+
+# What the valid methods are there for, and where some of them end: the table has to show that these are wrong.
+INVALID = {
+    ("mean gap, coverage", "n = 50, lognormal", "percentile"): (0.87, 0.925),
+    ("relative steerability, coverage", "z = 1 ", "studentised"): (0.45, 0.65),
+    ("relative steerability, coverage", "z = 1 ", "BCa"): (0.78, 0.88),
+    ("relative steerability, coverage", "z = 1 ", "delta"): (0.985, 1),
+    ("anti-steerable share, coverage", "share 0.002", "percentile (not offered)"): (0.58, 0.68),
+    ("mean gap, any vector, coverage", "vector SD 0.02", "test inputs only"): (0.86, 0.91),
+    ("mean gap, any vector, coverage", "vector SD 0.05", "test inputs only"): (0.61, 0.69),
+    ("mean gap, any vector, coverage", "vector SD 0.1", "test inputs only"): (0.35, 0.43),
+    ("Spearman without noise, coverage", "D = 40, normal, rho 0.9", "percentile over datasets"): (0.4, 0.8),
+    ("Spearman without noise, coverage", "D = 40, lognormal", "percentile, disattenuated"): (0.7, 0.94),
+    ("Spearman of these datasets, coverage", "reliability 0.98", "draws of the true means"): (0.6, 0.8),
+    ("gap of a new dataset, coverage", "tau 0.22", "prediction interval"): (0.82, 0.9),
+    ("Spearman over pairs, type I", "ICC 0.6", "pairs as independent (not offered)"): (0.35, 0.6),
+    ("A acts on the slope, type I", "boundary", "t on N - p, model se (lme4's)"): (0, 0.01),
+    ("A acts on the slope, type I", "intercept alone", "Wilks' F, intercept and slope"): (0.43, 0.6),
+    ("A on the slope, coverage", "SD ratio 3", "mixed model, t on N - p"): (0.68, 0.79),
+}
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return committed_table()
+
+
+def rows_of(table: pd.DataFrame, quantity: str, setting: str, method: str) -> pd.DataFrame:
+    found = table[
+        (table["quantity"] == quantity)
+        & table["setting"].str.contains(setting, regex=False)
+        & (table["method"] == method)
+    ]
+    assert len(found), f"the table has no row {quantity}, {setting}, {method}"
+    return found
+
+
+def test_the_committed_table_has_a_row_for_everything_that_is_measured(table):
+    assert tuple(table.columns) == COLUMNS
+    parts = [
+        calibration_table(n_simulations=2, cells=[name]).assign(n_simulations=cell.n_simulations)
+        for name, cell in CELLS.items()
+    ]
+    declared = [*KEY, "target", "n_simulations"]
+    pd.testing.assert_frame_equal(table[declared], pd.concat(parts, ignore_index=True)[declared])
+    assert not table.duplicated(KEY).any()
+    assert table["measured"].between(0, 1).all()
+    assert table["mc_se"].between(0, 0.02, inclusive="right").all()
+
+
+def test_the_monte_carlo_error_is_that_of_a_share(table):
+    shares = table[~table["method"].isin(["Benjamini-Hochberg"]) & table["measured"].between(0.02, 0.98)]
+    shares = shares[shares["quantity"] != "gap, each cell, coverage"]
+    expected = np.sqrt(shares["measured"] * (1 - shares["measured"]) / shares["n_simulations"])
+    np.testing.assert_allclose(shares["mc_se"], expected, atol=2e-4)
+
+
+def test_a_rerun_of_a_cell_gives_the_committed_rows(table):
+    names = ["null, type I", "sd, normal, n = 50"]
+    again = calibration_table(cells=names).merge(table, on=KEY, suffixes=("", "_committed"))
+    assert len(again) == 2
+    # Two studies of slack, for limits that fall on the truth up to rounding on another machine.
+    assert (abs(again["measured"] - again["measured_committed"]) <= 2 / again["n_simulations"]).all()
+
+
+def test_a_few_cells_give_the_rows_that_the_whole_table_has():
+    names = ["sd, mixture, n = 50", "gap, normal, n = 50", "null, type I", "anti-steerable, 0.1"]
+    whole = calibration_table(seed=3, n_simulations=30, cells=names)
+    part = calibration_table(seed=3, n_simulations=30, cells=["null, type I", "sd, mixture, n = 50"])
+    assert list(part["setting"].unique()) == [CELLS[name].setting for name in ("sd, mixture, n = 50", "null, type I")]
+    kept = whole[whole["setting"].isin(part["setting"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(part, kept)
+    assert not calibration_table(seed=4, n_simulations=30, cells=names).equals(whole)
+
+
+def test_another_seed_measures_the_same_rates(table):
+    names = [
+        "gap, very skewed, n = 50",
+        "ratio, denominator z = 1",
+        "anti-steerable, 0.002",
+        "vector error, 0.1",
+        "rare level, 10 of 50, SD ratio 3",
+        "slope test, boundary",
+    ]
+    small = calibration_table(seed=1, n_simulations=250, cells=names).merge(table, on=KEY, suffixes=("", "_committed"))
+    assert len(small) == 18
+    error = np.hypot(small["mc_se"], small["mc_se_committed"])
+    assert (abs(small["measured"] - small["measured_committed"]) <= 3.5 * error).all()
+
+
+@pytest.mark.parametrize("place", VALID, ids=" | ".join)
+def test_methods_that_the_page_calls_valid_keep_their_bands(table, place):
+    fewest, most = VALID[place]
+    found = rows_of(table, *place)
+    assert found["measured"].between(fewest, most).all(), found
+
+
+@pytest.mark.parametrize("place", INVALID, ids=" | ".join)
+def test_methods_known_to_fail_are_shown_to_fail(table, place):
+    fewest, most = INVALID[place]
+    found = rows_of(table, *place)
+    assert found["measured"].between(fewest, most).all(), found
+
+
+def test_progress_counts_cells():
+    with Progress(disable=True) as progress:
+        calibration_table(n_simulations=2, cells=["sd, normal, n = 50", "null, type I"], progress=progress)
+        assert [(task.completed, task.total) for task in progress.tasks] == [(2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cells": ["sd, cauchy, n = 50"]}, "cell 'sd, cauchy, n = 50' is unknown; the cells are gap, normal"),
+        ({"n_simulations": 0}, "n_simulations is 0; at least 1"),
+    ],
+)
+def test_refusals_name_what_is_wrong(arguments, message):
+    with pytest.raises(InputError, match=message):
+        calibration_table(**arguments)
