@@ -131,7 +131,7 @@ def test_another_seed_measures_the_same_rates(table):
         "rare level, 10 of 50, SD ratio 3",
         "slope test, boundary",
     ]
-    small = calibration_table(seed=1, n_simulations=250, cells=names).merge(table, on=KEY, suffixes=("", "_committed"))
+    small = calibration_table(seed=1, n_simulations=600, cells=names).merge(table, on=KEY, suffixes=("", "_committed"))
     assert len(small) == 18
     error = np.hypot(small["mc_se"], small["mc_se_committed"])
     assert (abs(small["measured"] - small["measured_committed"]) <= 3.5 * error).all()
