@@ -91,25 +91,31 @@ def claims_table(record: Mapping[str, Any]) -> Any:
     -------
     rich.table.Table
     """
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="Claims", show_lines=False)
+    # Numbers are never folded: the statements take the room that is left, at 80 columns as at 200.
+    table = Table(title="Claims", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     several = len(record["caches"]) > 1
-    for name in ("claim", "estimate", "95% interval", "n", "published", "verdict", *(["cache"] if several else [])):
-        table.add_column(name, justify="right" if name in ("estimate", "95% interval", "published") else "left")
+    table.add_column("claim", ratio=1, min_width=20)
+    table.add_column("estimate [95%]", no_wrap=True)
+    table.add_column("n", no_wrap=True)
+    table.add_column("published", max_width=18)
+    if several:
+        table.add_column("cache")
     for finding in record["findings"]:
         place = [finding["cache"]] if several else []
         if finding["missing"]:
-            row = [finding["title"], "", "", "", "", finding["missing"], *place]
+            row = [f"{finding['title']}: {finding['missing']}", "", "", "", *place]
             table.add_row(*(Text(cell, style="dim") for cell in row))
         for claim in finding["claims"]:
             limits = [_short(claim[key], claim["unit"]) for key in ("ci_low", "ci_high")]
-            interval = "" if claim["ci_low"] is None else f"[{limits[0]}, {limits[1]}]"
-            published = "" if claim["published"] is None else f"{claim['published']:g}"
-            estimate = _short(claim["estimate"], claim["unit"])
-            row = [claim["statement"].rstrip(":"), estimate, interval, f"{claim['n']} {claim['n_of']}", published]
-            table.add_row(*(Text(cell) for cell in [*row, claim["verdict"], *place]))
+            interval = "" if claim["ci_low"] is None else f" [{limits[0]}, {limits[1]}]"
+            published = "" if claim["published"] is None else f"{claim['published']:g}: {claim['verdict']}"
+            estimate = _short(claim["estimate"], claim["unit"]) + interval
+            row = [claim["statement"].rstrip(":"), estimate, f"{claim['n']} {claim['n_of']}", published, *place]
+            table.add_row(*(Text(cell) for cell in row))
     return table
 
 

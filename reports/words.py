@@ -60,7 +60,9 @@ def percent(value: float) -> str:
     if not np.isfinite(value):
         return "not known"
     digits = 1 if 0 < abs(value) < 0.01 or 0.99 < value < 1 else 0
-    return f"{100 * value:.{digits}f}%".replace("-", "−")
+    text = f"{100 * value:.{digits}f}"
+    # A share that rounds to nothing has no sign worth showing.
+    return f"{text.lstrip('-') if float(text) == 0 else text}%".replace("-", "−")
 
 
 def tidy(text: str) -> str:
