@@ -302,9 +302,10 @@ def test_a_script_that_slipped_in_would_not_run(browser, tmp_path):
 @pytest.mark.browser
 def test_the_page_prints_with_its_folds_open(browser):
     browser.open(reproduction() / "report.html")
+    shown = "document.querySelector('details.dataset figure').checkVisibility()"
+    assert not browser.evaluate(shown), "folded on the screen"
     browser.send("Emulation.setEmulatedMedia", media="print", features=[])
-    shown = "document.querySelector('details.dataset figure').getBoundingClientRect().height"
-    assert browser.evaluate(shown) > 100
+    assert browser.evaluate(shown), "open on paper"
     assert browser.evaluate("getComputedStyle(document.querySelector('.contents')).display") == "none"
     assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     pdf = browser.print_pdf(scratch() / "page.pdf").read_bytes()
