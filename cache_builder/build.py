@@ -20,7 +20,7 @@ import torch
 
 from cache_builder.engine import Engine
 from cache_builder.leases import claim
-from cache_builder.models import LoadedModel, load_model
+from cache_builder.models import LoadedModel, load_model, quiet_libraries
 from cache_builder.plan import UnitPlan, dataset_facts, plan_units
 from cache_builder.provenance import now, provenance
 from cache_builder.settings import Renderer, choose_descriptions, load_descriptions
@@ -244,6 +244,7 @@ def sweep_spec(spec: BuildSpec, layers: str) -> BuildSpec:
     from steerstats.errors import ModelError, SpecError
 
     if layers == "all":
+        quiet_libraries()
         try:
             config = AutoConfig.from_pretrained(resolve(spec.model.id), revision=spec.model.revision)
         except (OSError, ValueError) as error:
@@ -303,9 +304,7 @@ def _announce(session: Session, notice: Notice) -> None:
 
 def load(spec: BuildSpec) -> LoadedModel:
     """The model of a spec, where and how the spec says."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # one progress display is enough, and it is ours
+    quiet_libraries()
     model = spec.model
     return load_model(
         model.id,

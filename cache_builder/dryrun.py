@@ -11,7 +11,7 @@ import numpy as np
 
 from cache_builder.encoding import encode_pairs
 from cache_builder.engine import Engine, Example, Steering, count_nodes
-from cache_builder.models import resolve
+from cache_builder.models import quiet_libraries, resolve
 from cache_builder.plan import UnitPlan, pair_arrays, plan_units, planned_grid
 from cache_builder.settings import Renderer, choose_descriptions, load_descriptions
 from cache_builder.spec import BuildSpec
@@ -156,6 +156,7 @@ def _open(spec: BuildSpec, probe: bool) -> tuple[Any, int, int, Engine | None, s
         return loaded.tokenizer, engine.hidden, engine.n_layers, engine, loaded.device
     from transformers import AutoConfig, AutoTokenizer
 
+    quiet_libraries()
     try:
         common = {"revision": spec.model.revision, "trust_remote_code": spec.model.trust_remote_code}
         place = resolve(spec.model.id)

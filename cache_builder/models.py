@@ -134,6 +134,16 @@ def load_model(
     )
 
 
+def quiet_libraries() -> None:
+    """Leave the terminal to us: one progress display, and one line for what goes wrong."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
+
+
 def resolve(model_id: str) -> str:
     """The directory of a bundled or local model, or the hub id unchanged.
 

@@ -101,7 +101,7 @@ def claims_table(record: Mapping[str, Any]) -> Any:
     table.add_column("claim", ratio=1, min_width=20)
     table.add_column("estimate [95%]", no_wrap=True)
     table.add_column("n", no_wrap=True)
-    table.add_column("published", max_width=18)
+    table.add_column("published")
     if several:
         table.add_column("cache")
     for finding in record["findings"]:

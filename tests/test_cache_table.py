@@ -61,6 +61,10 @@ BAD = {
     "column": (lambda f: f.drop(columns="setting_eval"), r"column 'setting_eval' is missing"),
     "stranger": (lambda f: f.assign(slope=1), r"column 'slope' is not known"),
     "flag": (lambda f: f.assign(pos_is_a="maybe"), r"pos_is_a, input q0: 'maybe' should be true, false or empty"),
+    "setting": (
+        lambda f: f.assign(setting_eval="weird"),
+        r"setting_eval, row 1: 'weird' should be one of base, sys_pos, sys_neg, user_pos, user_neg",
+    ),
     "empty": (lambda f: f.iloc[:0], "has no rows"),
 }
 

@@ -36,9 +36,11 @@ def test_inspect_shows_units_and_what_is_missing(run, tmp_path):
 def test_verify_fails_with_code_1_and_says_what(run, tmp_path):
     make_cache(tmp_path / "c")
     assert run("verify", tmp_path / "c")[0] == 0
+    assert "ok     openness: contract" in run("verify", tmp_path / "c", "-v")[1]
     edit(tmp_path / "c", lambda root: root["propensity"].__setitem__((0, 0, 0, 0), 9.0))
     code, out, _ = run("verify", tmp_path / "c")
     assert code == 1
+    assert "ok  " not in out
     assert "FAILED openness: file hash" in out
 
 
@@ -57,6 +59,18 @@ def test_import_makes_a_cache_and_says_what_to_do_next(run, tmp_path):
     assert code == 0
     assert "steerstats report" in out
     assert run("verify", tmp_path / "c")[0] == 0
+
+
+def test_fit_shows_one_row_a_dataset_and_writes_the_long_form(run, tmp_path):
+    make_cache(tmp_path / "c", ("openness", "narcissism"))
+    code, out, _ = run("fit", tmp_path / "c", "-o", tmp_path / "fit")
+    assert code == 0
+    row = next(line.split() for line in out.splitlines() if line.strip().startswith("narcissism"))
+    written = pd.read_csv(tmp_path / "fit" / "steerability.csv").set_index(["dataset", "name"])
+    slopes = pd.read_parquet(tmp_path / "fit" / "steerability_per_input.parquet")
+    assert row[2] == f"{written.loc[('narcissism', 'mean'), 'estimate']:.3f}"
+    assert len(slopes) == 2 * 6 * 30
+    assert set(pd.read_csv(tmp_path / "fit" / "steerability_per_input.csv").columns) == set(slopes.columns)
 
 
 def mistakes(tmp_path):

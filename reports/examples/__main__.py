@@ -1,7 +1,8 @@
-"""Make the committed example again: `make example`, or `python -m reports.examples`.
+"""Make the committed example again: `make example`, or `python -m reports.examples [--report-only]`.
 
 Builds the demo's cache, packs it without activations, and runs every script on the packed file: the report, the
 claims and their tables come from what is committed beside them. With chromium at hand the README's picture too.
+`--report-only` keeps the cache that is there: a change of words or figures need not touch a large file.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ BROWSER_FLAGS = (
 )  # fmt: skip
 
 
-def main() -> None:
-    """Rebuild everything under `reports/examples/demo`."""
+def main(report_only: bool = False) -> None:
+    """Rebuild everything under `reports/examples/demo`, or all but the cache."""
     HERE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        command = [sys.executable, "-m", "steerstats.cli", "build", "demo", "-o", str(folder / "cache")]
-        subprocess.run(command, check=True)
-        pack(folder / "cache", HERE / "cache.h5", leave_out=("activation",), overwrite=True)
+        if not report_only:
+            command = [sys.executable, "-m", "steerstats.cli", "build", "demo", "-o", str(folder / "cache")]
+            subprocess.run(command, check=True)
+            pack(folder / "cache", HERE / "cache.h5", leave_out=("activation",), overwrite=True)
         reproduce([HERE / "cache.h5"], folder / "out", jobs=2)
         for kept in KEPT:
             shutil.copy(folder / "out" / kept, HERE / kept)
@@ -49,4 +51,4 @@ def picture(page: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main("--report-only" in sys.argv)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from steerstats.cache.schema import NOT_DEFINED, UnitData
+from steerstats.cache.schema import NOT_DEFINED, SETTINGS, UnitData
 from steerstats.cache.writer import create_cache, write_unit
 from steerstats.errors import InputError
 
@@ -26,8 +26,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
     ----------
     path : path
         `.csv` or `.parquet`, one row a measured value. Columns: dataset, input, setting_train, setting_eval,
-        multiplier, propensity (nats); optional vector (label), layer, question (what twins share), text, pos_is_a
-        and pos_is_yes (true, false, or empty where they do not apply), len_positive, len_negative.
+        multiplier, propensity (nats). Settings are base, sys_pos, sys_neg, user_pos, user_neg (and mean, for
+        setting_train); someone who steers in one prompt only calls it base. Optional: vector (label), layer, question
+        (what twins share), text, pos_is_a and pos_is_yes (true, false, or empty where they do not apply),
+        len_positive, len_negative.
 
     Raises
     ------
@@ -62,6 +64,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     for name in ("dataset", "input", "setting_train", "setting_eval"):
         _refuse(frame[name].isna(), frame[name], f"{source}: {name}", "a label")
         frame[name] = frame[name].astype(str)
+    for name, known in (("setting_eval", SETTINGS), ("setting_train", (*SETTINGS, "mean"))):
+        _refuse(~frame[name].isin(known), frame[name], f"{source}: {name}", f"one of {', '.join(known)}")
     for name in ("multiplier", "propensity"):
         numbers = pd.to_numeric(frame[name], errors="coerce").astype(float)
         _refuse(~np.isfinite(numbers), frame[name], f"{source}: {name}", "a finite number")

@@ -95,7 +95,9 @@ def _parity(unit: Unit) -> Check:
         return Check(unit.name, "engine parity", True, "not recorded: this cache was not built by an engine")
     difference, tolerance = parity.get("difference"), parity.get("tolerance")
     ok = parity.get("path") == "plain" or (difference is not None and difference <= tolerance)
-    return Check(unit.name, "engine parity", bool(ok), f"{parity.get('path')} path, {difference} against {tolerance}")
+    found = "not measured" if difference is None else f"{difference:.1e}"
+    detail = f"{parity.get('path')} path, largest difference {found} nats, allowed {tolerance:.1e}"
+    return Check(unit.name, "engine parity", bool(ok), detail)
 
 
 def _compare(found: str, claimed: str) -> str:

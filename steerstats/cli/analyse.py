@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from steerstats.cli.caches import CachePath
-from steerstats.cli.console import out, progress_bar, say
+from steerstats.cli.console import notice, out, progress_bar, say
 from steerstats.errors import InputError
 
 CachePaths = Annotated[list[Path], typer.Argument(help="Caches: directories, or packed .h5 files.", show_default=False)]
-OutDir = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.", show_default=False)]
+OutDir = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
 Seed = Annotated[int, typer.Option(help="Seed of every resampling; the same seed gives the same numbers.")]
 
 
@@ -30,21 +30,48 @@ def fit(
     target: OutDir = Path("steerstats-fit"),
     seed: Seed = 0,
 ) -> None:
-    """Write the per-input steerability table and each dataset's summary (CSV and Parquet)."""
+    """Write the per-input steerability table and each dataset's summary (CSV and Parquet), and show the summary."""
+    import pandas as pd
+
     import steerstats
     from steerstats.frames import slopes_frame
 
     study = steerstats.open_cache(cache)
-    target.mkdir(parents=True, exist_ok=True)
     result = study.steerability(seed=seed)
-    import pandas as pd
-
     per_input = pd.concat([slopes_frame(study.reader[name]) for name in study.datasets], ignore_index=True)
+    target.mkdir(parents=True, exist_ok=True)
     for name, frame in (("steerability_per_input", per_input), ("steerability", result.to_frame())):
         frame.to_csv(target / f"{name}.csv", index=False, lineterminator="\n")
         frame.to_parquet(target / f"{name}.parquet", index=False)
-    say(result.summary())
-    say(f"{len(per_input):,} per-input slopes and the table above are in {target}")
+    out.print(_steerability_table(result), soft_wrap=False)
+    for warning in result.warnings:
+        notice(warning)
+    say(f"{len(per_input):,} per-input slopes and the summary with its methods are in {target}")
+
+
+def _steerability_table(result: Any) -> Any:
+    """One row a dataset, in the result's order; the long form with methods is what `fit` writes."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from steerstats.results import format_number
+
+    title = f"Steerability, {result.shift}, nats per unit multiplier; highest median first"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("dataset", overflow="fold")
+    for name in ("n", "mean [95%]", "median", "SD", "wrong way [95%]"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for dataset, one in result.results.items():
+        mean, wrong = one["mean"], one["anti_steerable"]
+        table.add_row(
+            dataset,
+            str(mean.n),
+            f"{format_number(mean.estimate)} [{format_number(mean.ci_low)}, {format_number(mean.ci_high)}]",
+            format_number(one["median"].estimate),
+            format_number(one["sd"].estimate),
+            f"{wrong.estimate:.0%} [{wrong.ci_low:.0%}, {wrong.ci_high:.0%}]",
+        )
+    return table
 
 
 def report(
@@ -93,7 +120,7 @@ def simulate(
 
         with progress_bar() as progress:
             table = calibration_table(seed=seed, progress=progress)
-        out.print(table.to_string(index=False))
+        out.print(_calibration(table), soft_wrap=False)
         return
     from steerstats.simulate import SimulationTruth, simulate_cache
 
@@ -101,3 +128,20 @@ def simulate(
         raise InputError(f"{target} is not empty; choose another directory for the simulated cache")
     simulate_cache(target, SimulationTruth(datasets=datasets, n_inputs=inputs), seed=seed)
     say(f"simulated cache: {target}; now `steerstats report {target} -o DIR`")
+
+
+def _calibration(table: Any) -> Any:
+    """One row a cell: what was measured against its target, with the simulation's own error."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(title="Measured against known truth", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("quantity", "setting", "method"):
+        shown.add_column(name, overflow="fold")
+    for name in ("target", "measured", "± mc se"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for row in table.itertuples():
+        numbers = [f"{value:.3f}" for value in (row.target, row.measured, row.mc_se)]
+        shown.add_row(*(Text(str(text)) for text in (row.quantity, row.setting, row.method)), *numbers)
+    return shown

@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
 
 def build(
     source: Source,
-    target: Annotated[Path | None, typer.Option("--out", "-o", help="Cache directory to make or go on with.")] = None,
+    target: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Cache directory to make or go on with; default NAME-cache.")
+    ] = None,
     overrides: Overrides = None,
     data_dir: DataDir = None,
     dry_run: Annotated[

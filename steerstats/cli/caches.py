@@ -34,14 +34,21 @@ def inspect(cache: CachePath, unit: Annotated[str, typer.Option(help="Show this 
     tree.add(Text(f"spec: {reader.spec_hash[:16]}"))
     state = "complete" if not reader.missing else f"{len(reader.missing)} missing"
     branch = tree.add(Text(f"units: {len(reader.units)} of {len(reader.planned_units)}, {state}"))
+    # Units that hold the same are described once: forty equal paragraphs tell less than one and forty names.
+    alike: dict[str, list[str]] = {}
     for name in reader.units:
-        leaf = branch.add(Text(f"{name}: {_describe(reader[name])}"))
-        if unit == name:
-            _arrays(reader[name], leaf)
+        alike.setdefault(_describe(reader[name]), []).append(name)
+    for description, names in alike.items():
+        leaf = branch.add(Text(", ".join(names)))
+        leaf.add(Text(f"each: {description}" if len(names) > 1 else description))
+        if unit in names:
+            _arrays(reader[unit], leaf.add(Text(unit)))
     for name in reader.missing:
         branch.add(Text(f"{name}: missing", style="yellow"))
     if unit and unit not in reader.units:
         reader[unit]  # raises, naming the units there are
+    size = sum(int(reader[name].sidecar.get("bytes", 0)) for name in reader.units)
+    tree.add(Text(f"size: {(reader.path.stat().st_size if reader.packed else size) / 1e6:.1f} MB"))
     out.print(tree, soft_wrap=False)
 
 
@@ -59,7 +66,6 @@ def _describe(unit) -> str:
     parity = unit.sidecar.get("run", {}).get("parity")
     if parity:
         parts.append(f"{parity.get('path')} path, parity {_number(parity.get('difference'))} nats")
-    parts.append(f"{unit.sidecar.get('bytes', 0) / 1e6:.1f} MB")
     return "; ".join(parts)
 
 
@@ -77,12 +83,15 @@ def _arrays(unit, leaf: Tree) -> None:
 
 def verify(
     path: Annotated[Path, typer.Argument(help="A cache, or a directory that `reproduce` wrote.", show_default=False)],
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the checks that hold as well.")] = False,
 ) -> None:
     """Check a delivered cache or report directory against its own hashes, contract and recorded parity."""
     failed = total = 0
     for check in _checks(path):
         total += 1
         failed += not check.ok
+        if check.ok and not verbose:
+            continue
         mark = Text("ok    ", style="green") if check.ok else Text("FAILED", style="bold red")
         out.print(Text.assemble(mark, f" {check.where}: {check.what}: {check.detail}"))
     say(f"{total - failed} of {total} checks hold")
@@ -120,8 +129,11 @@ def import_(
 ) -> None:
     """Make a cache from a table of steered scores, for people who steer with other tools.
 
-    Columns: dataset, input, setting_train, setting_eval, multiplier, propensity; optional vector, layer, question,
-    text, pos_is_a, pos_is_yes, len_positive, len_negative.
+    Columns: dataset, input, setting_train, setting_eval, multiplier, propensity (nats); optional vector, layer,
+    question, text, pos_is_a, pos_is_yes, len_positive, len_negative.
+
+    Settings are base, sys_pos, sys_neg, user_pos, user_neg (setting_train also mean); who steers in one prompt only
+    calls it base. Multiplier 0, the unsteered model, has to be there, and every input at every multiplier.
     """
     from steerstats.cache.table import import_table
 
