@@ -130,12 +130,54 @@ def facts_of(study: Study) -> dict[str, Any]:
     }
 
 
-def mean_over_datasets(values: Sequence[float], name: str, unit: str = "1", level: float = 0.95) -> Estimate:
-    """Plain mean over datasets, every dataset counting alike, with a t interval from their spread."""
+def mean_over_datasets(
+    values: Sequence[float], name: str, unit: str = "1", level: float = 0.95, bounds: tuple[float, float] | None = None
+) -> Estimate:
+    """Plain mean over datasets, every dataset counting alike, with a t interval from their spread.
+
+    Parameters
+    ----------
+    values : sequence of float
+        One a dataset; those that are not finite are left out.
+    name, unit : str
+    level : float
+    bounds : (float, float), optional
+        Range of the quantity, `(0, 1)` by default where the unit is "share"; `(0, inf)` is a positive one. The
+        interval is then made on the scale of log((x − low)/(high − x)) (for a correlation, Fisher's z), or of
+        log(x − low), with the delta method at the mean and t(D − 1), so that it cannot leave the range. It is not
+        given below three datasets, nor where the mean itself is not inside the range.
+
+    Returns
+    -------
+    Estimate
+    """
     values = np.asarray(values, float)
     found = mean_slope(values[np.isfinite(values)], level=level)
-    method = f"mean over {found.n} datasets, each counting alike, t({found.n - 1}) interval over datasets"
-    return replace(found, name=name, unit=unit, method=method, assumptions=("datasets are independent",))
+    shared = {"name": name, "unit": unit, "assumptions": ("datasets are independent",)}
+    mean, n = found.estimate, found.n
+    low, high = bounds or ((0.0, 1.0) if unit == "share" else (-np.inf, np.inf))
+    if n == 1:
+        return replace(found, method="one dataset: no interval over datasets", **shared)
+    method = f"mean over {n} datasets, each counting alike, "
+    if np.isinf(low):
+        return replace(found, method=f"{method}t({n - 1}) interval over datasets", **shared)
+    why = "no interval: two datasets are too few for one that stays in its range" if n < 3 else ""
+    if not why and not low < mean < high:
+        why = "no interval: the mean is not inside the range of the quantity"
+    if why:
+        return replace(found, ci_low=np.nan, ci_high=np.nan, method=f"{method}{why}", **shared)
+    margin = (found.ci_high - found.ci_low) / 2
+    if np.isinf(high):
+        scale, factor = "log", np.exp(margin / (mean - low))
+        limits = low + (mean - low) / factor, low + (mean - low) * factor
+    else:
+        scale = "Fisher z" if (low, high) == (-1.0, 1.0) else "logit"
+        # Derivative of the logit; z is half a logit, and the half cancels on the way back.
+        place = np.log((mean - low) / (high - mean))
+        step = margin * (high - low) / ((mean - low) * (high - mean))
+        limits = tuple(low + (high - low) / (1 + np.exp(-(place + sign * step))) for sign in (-1, 1))
+    method += f"t({n - 1}) interval over datasets on the {scale} scale (delta method)"
+    return replace(found, ci_low=float(limits[0]), ci_high=float(limits[1]), method=method, **shared)
 
 
 def mean_curves(study: Study, shift: tuple[str, str] = ("base", "base"), level: float = 0.95) -> pd.DataFrame:

@@ -21,7 +21,7 @@ def main(cache, out):
         per_input = study.slopes(name).to_frame()
         parts.append(per_input[(per_input["setting_eval"] == "base") & (per_input["vector"] == "base")])
     inputs = pd.concat(parts, ignore_index=True)
-    r2 = mean_over_datasets([part["r_squared"].mean() for part in parts], "R²")
+    r2 = mean_over_datasets([part["r_squared"].mean() for part in parts], "R²", bounds=(0.0, 1.0))
     bent = mean_over_datasets(frame["nonlinear_share"], "non-linear share of the mean curve", "share")
     claims = (
         Claim.of("linearity.r2", "R² of an input's own line, mean over inputs and datasets:", r2, "datasets"),

@@ -15,7 +15,7 @@ def main(cache, out):
     frame = result.to_frame().rename(columns={"mean": "estimate"})
     narrow, widest = frame["range"].min(), frame["range"].max()
     inner = frame[frame["range"] == narrow]
-    same = mean_over_datasets(inner["correlation_with_whole"], "correlation")
+    same = mean_over_datasets(inner["correlation_with_whole"], "correlation", bounds=(-1.0, 1.0))
     other = mean_over_datasets(inner["share_other_sign"], "share with the other sign", "share")
     claims = (
         Claim.of("range.correlation", f"Correlation over inputs of slopes on |λ| ≤ {narrow:g} with slopes on the whole "

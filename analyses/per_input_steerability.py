@@ -1,5 +1,7 @@
 """Figures 1 and 18: steerability differs between the inputs of one dataset, down to the wrong sign."""
 
+import numpy as np
+
 from analyses import _published as published
 from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding, command_line, publish
@@ -17,9 +19,8 @@ def main(cache, out):
     anti = by_dataset(table[table["name"] == "anti_steerable"], order)
     slopes = {name: study.slopes(name).at("base->base") for name in order}
     share = mean_over_datasets(anti["estimate"], "share of anti-steerable inputs", "share")
-    spread = mean_over_datasets(
-        [result[name]["sd"].estimate for name in order], "SD over inputs", "nat per unit multiplier"
-    )
+    sds = [result[name]["sd"].estimate for name in order]
+    spread = mean_over_datasets(sds, "SD over inputs", "nat per unit multiplier", bounds=(0.0, np.inf))
     worst = anti.loc[anti["estimate"].idxmax()]
     of, works = "datasets", sum(one["mean"].ci_low > 0 for one in result.results.values())
     claims = [

@@ -19,7 +19,7 @@ def main(cache, out):
     places = {name: (fit.coords["setting_eval"].index("base"), fit.coords["vector"].index("base"))
               for name, fit in fits.items()}  # fmt: skip
     tau = [float(fits[name].monotonicity[places[name]].mean()) for name in order]
-    monotone = mean_over_datasets(tau, "monotonicity")
+    monotone = mean_over_datasets(tau, "monotonicity", bounds=(-1.0, 1.0))
     claim = Claim.of(
         "curves.monotonicity",
         "How steadily an input's propensity rises with the multiplier (Kendall's τ, 1 always, 0 no trend), mean over "

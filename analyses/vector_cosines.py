@@ -19,13 +19,14 @@ def main(cache, out):
         raise NotInCache(f"built with vectors of {result.vectors[0]} only")
     frame = result.to_frame()
     across = frame[~frame[["vector_a", "vector_b"]].eq("mean").any(axis=1)]
-    each = mean_over_datasets(across.groupby("dataset", sort=False)["cosine"].mean(), "cosine between settings")
+    own = across.groupby("dataset", sort=False)["cosine"].mean()
+    each = mean_over_datasets(own, "cosine between settings", bounds=(-1.0, 1.0))
     claims = [
         Claim.of("cosines.settings", "Cosine between the vectors of two settings, mean over pairs and datasets:",
                  each, "datasets"),
     ]  # fmt: skip
     if np.isfinite(result.stability).any():
-        own = mean_over_datasets(np.nanmean(result.stability[..., 1], axis=1), "cosine with refits")
+        own = mean_over_datasets(np.nanmean(result.stability[..., 1], axis=1), "with refits", bounds=(-1.0, 1.0))
         text = "Cosine of a vector with its own refits on resampled pairs (median), mean over datasets:"
         claims.append(Claim.of("cosines.refits", text, own, "datasets"))
     with figures.style():

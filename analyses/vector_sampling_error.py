@@ -1,5 +1,7 @@
 """The vector is itself an estimate: what its sampling error adds to the intervals, and to the spread of the inputs."""
 
+import numpy as np
+
 from analyses._cache import ask, facts_of, mean_over_datasets, need_controls, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from steerstats import figures
@@ -20,7 +22,7 @@ def main(cache, out):
     )
     frame["outer_low"], frame["outer_high"] = outer["ci_low"], outer["ci_high"]
     frame["times_wider"] = (frame["outer_high"] - frame["outer_low"]) / (frame["inner_high"] - frame["inner_low"])
-    wider = mean_over_datasets(frame["times_wider"], "times wider")
+    wider = mean_over_datasets(frame["times_wider"], "times wider", bounds=(0.0, np.inf))
     reliable = ask(study, "reliability").to_frame()
     share = mean_over_datasets(reliable["estimate"], "reliability", "share")
     claims = (
