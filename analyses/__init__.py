@@ -105,6 +105,18 @@ def run(script: str, cache: Any, out: str | Path, seed: int = 0) -> Finding:
         if "not in this cache" not in reason:
             raise
         reason = reason[reason.index("not in this cache") :]
+    reason = _of_a_table(cache, reason)
     if not reason.startswith("not in this cache"):
         reason = f"cannot be estimated here: {reason}"
     return publish(out, Finding(script=script, title=module.TITLE, paper=module.PAPER, missing=reason))
+
+
+def _of_a_table(cache: Any, reason: str) -> str:
+    """The estimators' own words for what a cache lacks, said of the table where the cache is an imported one."""
+    from analyses._cache import studies_of
+
+    if all(study.kind != "import" for study in studies_of(cache)):
+        return reason
+    if "the cache records none of " in reason:
+        return f"not in this cache: add columns {reason.rpartition('none of ')[2]} to the table"
+    return reason.replace("built without ", "the table has no rows for ")

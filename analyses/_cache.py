@@ -87,7 +87,7 @@ def need_settings(study: Study, names: Iterable[str]) -> None:
     """Raise `NotInCache` naming the settings that the cache was built without."""
     absent = [name for name in names if name not in study.settings]
     if absent:
-        raise NotInCache(f"built without {', '.join(absent)}")
+        raise lacking(study, ", ".join(absent))
 
 
 def need_shifts(study: Study) -> tuple[tuple[str, str], ...]:
@@ -96,6 +96,8 @@ def need_shifts(study: Study) -> tuple[tuple[str, str], ...]:
     if not found:
         absent = [name for shift in PAPER_SHIFTS for name in shift if name not in study.settings]
         need_settings(study, dict.fromkeys(absent))
+        if study.kind == "import":
+            raise lacking(study, f"any of {', '.join(named(PAPER_SHIFTS))} in every dataset")
         raise NotInCache("built without the paper's shifts; its vectors were evaluated in their own setting only")
     return found
 
@@ -104,13 +106,15 @@ def need_controls(study: Study, *kinds: str) -> None:
     """Raise `NotInCache` unless every dataset has control vectors of one of these kinds, in distribution."""
     units = [study.unit(name) for name in study.datasets]
     if not any(all(unit.has(("base", "base"), kind) for unit in units) for kind in kinds):
-        raise NotInCache(f"built without {' or '.join(kinds)} vectors")
+        raise lacking(study, f"{' or '.join(kinds)} vectors")
 
 
 def need_array(study: Study, name: str, what: str) -> None:
     """Raise `NotInCache` unless every unit holds an array."""
     if not all(name in study.unit(dataset).unit for dataset in study.datasets):
-        raise NotInCache(f"built without {what}")
+        if study.kind == "import":
+            raise NotInCache(f"a table of propensities does not hold {what}")
+        raise lacking(study, what)
 
 
 def facts_of(study: Study) -> dict[str, Any]:
@@ -192,7 +196,9 @@ def mean_curves(study: Study, shift: tuple[str, str] = ("base", "base"), level: 
     parts = []
     for name in study.datasets:
         unit = study.unit(name)
-        curves = unit.propensity[unit.settings.index(shift[1]), list(unit.vectors).index(shift[0])]
+        if not unit.has(shift):
+            raise lacking(study, f"{shift_name(shift)} of {name}")
+        curves = unit.propensity[unit.place(shift)]
         mean, covariance, n = mean_covariance(curves.T, unit.question)
         margins = t_interval(mean, np.sqrt(np.diag(covariance)), n - 1, level) if n > 1 else (np.nan, np.nan)
         low, high = np.quantile(curves, [0.1, 0.9], axis=0)
@@ -260,6 +266,36 @@ def named(shifts: Iterable[tuple[str, str]]) -> list[str]:
 def people_count(count: int, what: str) -> str:
     """ "1 dataset", "3 datasets"."""
     return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def signs(means: Iterable[Estimate]) -> dict[str, int]:
+    """How many intervals lie above 0 ("works"), below 0 ("below"), and decide nothing ("undecided")."""
+    means = list(means)
+    above, below = sum(one.ci_low > 0 for one in means), sum(one.ci_high < 0 for one in means)
+    return {"works": above, "below": below, "undecided": len(means) - above - below}
+
+
+def p_words(p: float) -> str:
+    """ "p = 0.03", and never a p of exactly 0 or 1."""
+    return "p > 0.99" if p > 0.99 else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def cannot_tell_apart(results: Mapping[str, Any]) -> list[str]:
+    """Datasets in which the word (Yes or No) is determined by the letter (A or B), so that one effect stands for both.
+
+    Parameters
+    ----------
+    results : mapping of dataset to SpuriousFactors
+    """
+    told = ("pos_is_yes is determined by", "pos_is_a is determined by")
+    return [name for name, one in results.items() if any(text.startswith(told) for text in one.warnings)]
+
+
+def lacking(study: Study, what: str, columns: str = "") -> NotInCache:
+    """The error for something that this cache lacks: it was built without, or its table has no such rows or columns."""
+    if study.kind != "import":
+        return NotInCache(f"built without {what}")
+    return NotInCache(f"add columns {columns} to the table" if columns else f"the table has no rows for {what}")
 
 
 def between(counts: Iterable[int], what: str) -> str:

@@ -30,7 +30,8 @@ def main(cache, out):
     first = result.gaps.shifts[0]
     rows = frame[frame["shift"] == first].set_index("dataset").loc[order].reset_index()
     with figures.style():
-        figure, (left, right) = figures.canvas(1, 2, width=9.4, height=1.5 + 0.3 * len(order), width_ratios=[1.25, 1])
+        height = max(4.4, 1.5 + 0.3 * len(order))
+        figure, (left, right) = figures.canvas(1, 2, width=9.4, height=height, width_ratios=[1.25, 1])
         figures.gap_rows(rows, ax=left, title=figures.nice_shift(*parse_shift(first)))
         figures.transfer_table(np.nanmean(means.mean, axis=0), means.train, means.evaluate, ax=right)
         right.set_title("mean steerability over datasets")

@@ -3,12 +3,13 @@
 import numpy as np
 
 from analyses import _published as published
-from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, study_of
+from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, people_count, signs, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from steerstats import figures
 
 TITLE = "Steerability of every input"
 PAPER = "figures 1 and 18"
+OUTCOMES = {"works": "lies above 0", "below": "lies below 0", "undecided": "holds 0 or is not known"}
 
 
 def main(cache, out):
@@ -22,15 +23,22 @@ def main(cache, out):
     sds = [result[name]["sd"].estimate for name in order]
     spread = mean_over_datasets(sds, "SD over inputs", "nat per unit multiplier", bounds=(0.0, np.inf))
     worst = anti.loc[anti["estimate"].idxmax()]
-    of, works = "datasets", sum(one["mean"].ci_low > 0 for one in result.results.values())
+    of, how, n = "datasets", {"unit": "share", "interval": worst["method"]}, len(order)
+    text = "Share of inputs that steer the wrong way"
     claims = [
-        Claim.of("per_input.anti_share", "Share of inputs that steer the wrong way, mean over datasets:", share, of),
-        Claim.row("per_input.worst", f"The largest share, in {worst['dataset']}:", worst, "inputs", unit="share",
-                  interval=worst["method"]),
+        Claim.of("per_input.anti_share", f"{text}, mean over datasets:", share, of)
+        if n > 1 else Claim.row("per_input.anti_share", f"{text}, in {order[0]}:", worst, "inputs", **how),
+        Claim.row("per_input.worst", f"The largest share, in {worst['dataset']}, picked after looking:", worst,
+                  "inputs", unit="share", interval=f"{worst['method']}; it does not allow for the choice"),
         Claim.of("per_input.spread", "SD of steerability between inputs, mean over datasets:", spread, of),
     ]  # fmt: skip
-    text, why = "Share of datasets whose mean steerability is above 0 (95% interval):", "a count of intervals"
-    claims.append(Claim.bare("per_input.works", text, works / len(order), len(order), of, why, "share"))
+    claims = claims if n > 1 else [claims[0], claims[2]]
+    inputs = {name: one["mean"] for name, one in result.results.items()}
+    for key, means, doubt in (("", inputs, "inputs"), ("_refits", result.vector_error, "inputs and the vector")):
+        for side, count in signs(means.values()).items() if means else ():
+            text = f"Share of datasets whose 95% interval of mean steerability over {doubt} {OUTCOMES[side]}:"
+            claims.append(Claim.bare(f"per_input.{side}{key}", text, count / len(means), len(means), of,
+                                     "a count of intervals, not simultaneous", "share"))  # fmt: skip
     for row in anti[anti["dataset"] == "myopic-reward"].to_dict("records"):
         how = {"unit": "share", "interval": row["method"]}
         claim = Claim.row("per_input.myopic", "Share in myopic-reward:", row, "inputs", **how)
@@ -45,8 +53,8 @@ def main(cache, out):
         "wrong way. Datasets are ordered by their median, the upright stroke; dots are spread within a row only to "
         "keep them apart. Right: the share of inputs left of zero; the broken line is one half.",
         bars="95% Wilson intervals of the share, by question.",
-        counted=f"{sum(map(len, slopes.values()))} test inputs in {len(order)} datasets.",
-        alt=f"Steerability of every input in {len(order)} datasets, ordered by median. Medians run from "
+        counted=f"{sum(map(len, slopes.values()))} test inputs in {people_count(n, 'dataset')}.",
+        alt=f"Steerability of every input in {people_count(n, 'dataset')}, ordered by median. Medians run from "
         f"{result[order[-1]]['median'].estimate:.2f} to {result[order[0]]['median'].estimate:.2f} nats per unit "
         f"multiplier. Anti-steerable shares run from {anti['estimate'].min():.0%} to {anti['estimate'].max():.0%}.",
         facts=facts_of(study),

@@ -1,6 +1,6 @@
 """Could steerability have been foretold from the training activations? Cosine agreement, d′ and their relatives."""
 
-from analyses._cache import ask, current_seed, facts_of, need_array, study_of
+from analyses._cache import ask, current_seed, facts_of, need_array, p_words, study_of
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
 from steerstats import figures
 
@@ -24,8 +24,8 @@ def main(cache, out):
     claims = []
     for row in frame[frame["predictor"].isin(WORDS)].to_dict("records"):
         row |= {"estimate": row["rho"], "n": row["n_datasets"]}
-        text = f"Spearman correlation over datasets of {WORDS[row['predictor']]} with mean steerability "
-        text += f"(p = {row['p_family']:.2g} among all candidates):"
+        text = f"Rank correlation between mean steerability and {WORDS[row['predictor']]} "
+        text += f"({p_words(row['p_family'])} among all candidates):"
         beside = {"published": row["published"], "source": OTHERS, "verdict": "not comparable",
                   "reason": "another definition of the candidates (ours are held out) and other datasets"}  # fmt: skip
         claims.append(Claim.row(f"predictors.{row['predictor']}", text, row, "datasets",

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analyses._cache import ask, by_median, facts_of, study_of
+from analyses._cache import ask, between, by_median, facts_of, study_of
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
 from steerstats import figures
 
@@ -47,7 +47,7 @@ def main(cache, out):
         "factor held fixed. Away from zero, the vector moves letters or words as well as behaviour.",
         bars="95% intervals, HC2 (CR2 with twins) with Bell–McCaffrey degrees of freedom; the mean over datasets: "
         "Hartung–Knapp t(D − 1).",
-        counted=f"{n} datasets, {int(rows['n'].min())} to {int(rows['n'].max())} inputs each." if "n" in rows else "",
+        counted=f"{n} datasets, {between(rows['n'], 'inputs')} each.",
         alt=f"Effects of {' and '.join(NAMES[term] for term in terms)} on steerability in {n} datasets.",
         facts=facts_of(study),
     )  # fmt: skip

@@ -83,6 +83,7 @@ def transfer_table(values: np.ndarray, train: Sequence[str], evaluate: Sequence[
     rows = [nice_setting(name) for name in train]
     columns = [nice_setting(name) for name in evaluate]
     matrix(ax, values, rows, columns)
+    ax.set_aspect("equal", anchor="N")  # beside a long list of datasets the cells would be stretched
     ax.set_xlabel("evaluated in")
     ax.set_ylabel("vector trained in")
     return ax
