@@ -59,3 +59,17 @@ def packed(simulated, tmp_path_factory):
 def study(simulated):
     """The first cache, opened."""
     return open_cache(simulated.path)
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line in this process: exit code, standard output, standard error."""
+    from steerstats.cli import main
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return command

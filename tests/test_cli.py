@@ -10,18 +10,6 @@ import pytest
 from test_cache import edit, make_cache
 
 from steerstats.cache.table import example_rows
-from steerstats.cli import main
-
-
-@pytest.fixture
-def run(capsys):
-    def command(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return command
 
 
 def test_inspect_shows_units_and_what_is_missing(run, tmp_path):

@@ -10,23 +10,11 @@ import torch
 from tiny_build import content, write_model
 
 from steerstats.cache import CacheReader
-from steerstats.cli import main
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def run(capsys):
-    def command(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return command
 
 
 def write_spec(folder, model, **overrides):
