@@ -45,6 +45,28 @@ def test_too_few_null_vectors_resolve_nothing(n_null, decision):
     assert found.p[0] == pytest.approx(1 / (n_null + 1))
 
 
+def unlike(ranks: list[int], n_null: int) -> tuple[dict, dict]:
+    """Datasets whose mean is reached by so many of 1..n_null."""
+    null = {f"d{k}": np.arange(1.0, n_null + 1)[:, None] * np.ones(2) for k in range(len(ranks))}
+    return {f"d{k}": np.full(2, n_null - rank + 0.5) for k, rank in enumerate(ranks)}, null
+
+
+def test_many_datasets_at_the_smallest_p_value_pass_together():
+    found = null_table(*unlike([0] * 14, 19), kind="random")
+    np.testing.assert_allclose(found.p_fdr, 0.05)
+    assert set(found.decision) == {"differs from the null"}  # though one alone would need 279 vectors
+    assert any("279 are needed for one" in text for text in found.warnings)
+
+
+def test_only_a_dataset_that_more_vectors_could_still_pass_is_left_open():
+    found = null_table(*unlike([0, 0, 1, 10], 19), kind="random")
+    assert found.decision == ("cannot resolve", "cannot resolve", "does not differ", "does not differ")
+    assert any("2 of 4 datasets cannot be resolved" in text and "79 are needed" in text for text in found.warnings)
+    enough = null_table(*unlike([0, 1, 10, 60], 79), kind="random")
+    assert enough.decision == ("differs from the null", "differs from the null", "does not differ", "does not differ")
+    assert enough.warnings == ()
+
+
 def test_type_one_error_is_the_level():
     rng = np.random.default_rng(3)
     slopes, null = study(rng, np.zeros(2000), 19)
