@@ -191,6 +191,22 @@ def test_figure_seven_follows_its_definition_and_its_parts_are_separate():
     assert (rows["estimate"] < rows["ci_high"]).all()
 
 
+def test_figure_seven_counts_the_datasets_that_contribute():
+    grid = make_grid()
+    weak = {name: s if k < 5 else np.full_like(s, 0.1) for k, (name, s) in enumerate(grid.slopes.items())}
+    few = SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes=weak, unsteered=grid.unsteered)
+    found = propensity_shift(few, rng=np.random.default_rng(0), n_resamples=50)
+    rows = found.to_frame().set_index(["definition", "kind"])
+    points = found.points()
+    kept = points[(points["own"] > 0.25) & ~points["self_pair"]]
+    row = rows.loc[("without self-pairs", "spearman")]
+    assert (row["n"], row["n_points"]) == (kept["dataset"].nunique(), len(kept))
+    assert row["n"] == 5
+    assert np.isnan([row["ci_low"], row["ci_high"]]).all()
+    assert any("only 5 of 10 datasets contribute" in text for text in found.warnings)
+    assert rows.loc[("transfer loss", "spearman"), "n"] == 10
+
+
 def test_self_pairs_alone_induce_a_negative_correlation():
     # Slopes have nothing to do with m(0) here; transfer always loses.
     rng, slopes, resting = np.random.default_rng(0), {}, {}

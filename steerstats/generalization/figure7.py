@@ -44,10 +44,11 @@ class PropensityShift(Result):
         "spearman" or "pearson".
     estimate, ci_low, ci_high : ndarray of shape (n_rows,)
         Percentile intervals from a bootstrap of whole datasets.
-    n_points : ndarray of shape (n_rows,)
-        (train, eval) pairs behind each row.
+        NaN with fewer than eight contributing datasets.
+    n_points, n_datasets : ndarray of shape (n_rows,)
+        (train, eval) pairs behind each row, and the datasets they come from.
     n : int
-        Datasets.
+        Datasets of the grid, whether they contribute or not.
     level : float
     """
 
@@ -65,13 +66,15 @@ class PropensityShift(Result):
     ci_low: np.ndarray
     ci_high: np.ndarray
     n_points: np.ndarray
+    n_datasets: np.ndarray
     n: int
     level: float
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per definition and kind of correlation."""
+        """One row per definition and kind of correlation; `n` counts the datasets that contribute to it."""
         names = ("definition", "kind", "estimate", "ci_low", "ci_high", "n_points")
-        return pd.DataFrame({name: list(getattr(self, name)) for name in names}).assign(n=self.n, level=self.level)
+        frame = pd.DataFrame({name: list(getattr(self, name)) for name in names})
+        return frame.assign(n=self.n_datasets, level=self.level)
 
     def points(self) -> pd.DataFrame:
         """One row per dataset and (train, eval) pair."""
@@ -143,8 +146,11 @@ def propensity_shift(
                 )
                 low, high = (float(limit[0]) for limit in quantile_pair(draws[:, None], level))
             elif kind == "spearman":
-                warnings.append(f"{name}: {len(clusters)} datasets are fewer than {MIN_FOR_INTERVAL}, no interval")
-            rows.append((name, kind, estimate, max(low, -1.0), min(high, 1.0), int(keep.sum())))
+                warnings.append(
+                    f"{name}: only {len(clusters)} of {len(grid.datasets)} datasets contribute, fewer than "
+                    f"{MIN_FOR_INTERVAL}; no interval"
+                )
+            rows.append((name, kind, estimate, max(low, -1.0), min(high, 1.0), int(keep.sum()), len(clusters)))
     columns = list(zip(*rows))
     return PropensityShift(
         dataset=dataset,
@@ -158,6 +164,7 @@ def propensity_shift(
         definition=columns[0],
         kind=columns[1],
         **{key: np.array(columns[2 + k]) for k, key in enumerate(("estimate", "ci_low", "ci_high", "n_points"))},
+        n_datasets=np.array(columns[6]),
         n=len(grid.datasets),
         level=level,
         method=f"correlation over (train, eval) pairs; ratios where s(eval->eval) > {threshold:g} unless said; "
