@@ -24,9 +24,13 @@ if TYPE_CHECKING:
         SteerstatsError,
     )
     from steerstats.frames import inputs_frame, pairs_frame, propensity_frame, slopes_frame, vectors_frame
+    from steerstats.meta import mean_over_datasets
+    from steerstats.mixed import fit_mixed
     from steerstats.results import Estimate, Result
     from steerstats.simulate import SimulationTruth, simulate_cache
+    from steerstats.steerability import fit_steerability
     from steerstats.study import Study, demo_cache, open_cache
+    from steerstats.sweeps import choose_layer
 
 __all__ = [
     "CacheError",
@@ -40,8 +44,12 @@ __all__ = [
     "SpecError",
     "SteerstatsError",
     "Study",
+    "choose_layer",
     "demo_cache",
+    "fit_mixed",
+    "fit_steerability",
     "inputs_frame",
+    "mean_over_datasets",
     "open_cache",
     "pairs_frame",
     "propensity_frame",
@@ -61,9 +69,13 @@ _HOMES = {
         "SteerstatsError",
     ),
     "steerstats.frames": ("inputs_frame", "pairs_frame", "propensity_frame", "slopes_frame", "vectors_frame"),
+    "steerstats.meta": ("mean_over_datasets",),
+    "steerstats.mixed": ("fit_mixed",),
     "steerstats.results": ("Estimate", "Result"),
     "steerstats.simulate": ("SimulationTruth", "simulate_cache"),
+    "steerstats.steerability": ("fit_steerability",),
     "steerstats.study": ("Study", "demo_cache", "open_cache"),
+    "steerstats.sweeps": ("choose_layer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

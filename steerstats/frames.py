@@ -164,7 +164,16 @@ def inputs_frame(unit: Unit) -> pd.DataFrame:
 
 
 def pairs_frame(unit: Unit) -> pd.DataFrame:
-    """Every training pair, one row each, with the cosine of its difference per setting (`cosine_<setting>`)."""
+    """Every training pair, one row each, with the cosine of its difference per setting (`cosine_<setting>`).
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> frame = steerstats.pairs_frame(study.unit(study.datasets[0]).unit)
+    >>> {"pair", "cosine_base"} <= set(frame.columns)
+    True
+    """
     frame = _plain(unit, PAIR_COLUMNS)
     if "pair_difference_cosine" in unit:
         for setting, row in zip(unit.coords["setting_train"], unit.read("pair_difference_cosine")):
@@ -173,7 +182,16 @@ def pairs_frame(unit: Unit) -> pd.DataFrame:
 
 
 def vectors_frame(unit: Unit) -> pd.DataFrame:
-    """Every vector, controls included, one row each; columns as in `VECTOR_COLUMNS`."""
+    """Every vector, controls included, one row each; columns as in `VECTOR_COLUMNS`.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> frame = steerstats.vectors_frame(study.unit(study.datasets[0]).unit)
+    >>> {"trained", "mean", "random"} <= set(frame["kind"])
+    True
+    """
     return _plain(unit, VECTOR_COLUMNS)
 
 

@@ -122,6 +122,14 @@ def mean_over_datasets(
         With fewer than two usable datasets.
     InputError
         If lengths differ.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> means = steerstats.open_cache(steerstats.demo_cache()).steerability().means()
+    >>> pooled = steerstats.mean_over_datasets(means.to_numpy(), [0.02**2] * len(means))
+    >>> bool(pooled.ci_low < pooled.mean < pooled.ci_high)
+    True
     """
     effects, variances = np.asarray(effects, float), np.asarray(variances, float)
     names = [f"dataset {k}" for k in range(len(effects))] if names is None else list(names)

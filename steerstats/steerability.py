@@ -141,6 +141,13 @@ def fit_steerability(
         (the message names its coordinates).
     CannotEstimate
         If there are fewer than two multipliers or no input.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> fit = steerstats.fit_steerability([[-1.0, 0.0, 1.0], [0.4, 0.3, 0.2]], [-1.0, 0.0, 1.0])
+    >>> fit.slope.round(3).tolist()
+    [1.0, -0.1]
     """
     lam = check_grid(multipliers)
     y = np.asarray(propensity, dtype=float)

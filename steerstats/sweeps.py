@@ -105,6 +105,14 @@ def choose_layer(
         If shapes disagree or a slope is not finite.
     CannotEstimate
         If a dataset has fewer than two questions: its error cannot be estimated.
+
+    Examples
+    --------
+    >>> import numpy as np, steerstats
+    >>> rng = np.random.default_rng(0)
+    >>> slopes = {"kindness": np.array([[0.2], [0.9], [0.4]]) + rng.normal(scale=0.1, size=(3, 40))}
+    >>> steerstats.choose_layer(slopes, np.array([8, 12, 16]), rng=rng).chosen
+    12
     """
     layers = np.asarray(layers)
     if not slopes:

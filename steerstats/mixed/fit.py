@@ -47,6 +47,15 @@ def fit_mixed(
         If the formula, a column or the engine does not fit the model.
     CannotEstimate
         If a component has no degree of freedom.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> study = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain"])
+    >>> curves = study.curves_frame("base->base")
+    >>> fit = steerstats.fit_mixed("y ~ lam + (1 + lam | input)", curves)
+    >>> fit.engine, list(fit.to_frame()["term"])
+    ('closed_form', ['Intercept', 'lam'])
     """
     if engine not in ENGINES:
         raise InputError(f"engine {engine!r} is none of {', '.join(ENGINES)}")
