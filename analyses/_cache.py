@@ -268,29 +268,6 @@ def people_count(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def signs(means: Iterable[Estimate]) -> dict[str, int]:
-    """How many intervals lie above 0 ("works"), below 0 ("below"), and decide nothing ("undecided")."""
-    means = list(means)
-    above, below = sum(one.ci_low > 0 for one in means), sum(one.ci_high < 0 for one in means)
-    return {"works": above, "below": below, "undecided": len(means) - above - below}
-
-
-def p_words(p: float) -> str:
-    """ "p = 0.03", and never a p of exactly 0 or 1."""
-    return "p > 0.99" if p > 0.99 else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
-def cannot_tell_apart(results: Mapping[str, Any]) -> list[str]:
-    """Datasets in which the word (Yes or No) is determined by the letter (A or B), so that one effect stands for both.
-
-    Parameters
-    ----------
-    results : mapping of dataset to SpuriousFactors
-    """
-    told = ("pos_is_yes is determined by", "pos_is_a is determined by")
-    return [name for name, one in results.items() if any(text.startswith(told) for text in one.warnings)]
-
-
 def lacking(study: Study, what: str, columns: str = "") -> NotInCache:
     """The error for something that this cache lacks: it was built without, or its table has no such rows or columns."""
     if study.kind != "import":

@@ -76,6 +76,15 @@ class Claim:
     verdict: str = ""
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        if self.n == 1 and self.n_of.startswith("datasets"):
+            # One dataset has no mean over datasets, and a frozen claim is set once, here.
+            statement = self.statement
+            for words in (" over pairs and datasets", " over inputs and datasets"):
+                statement = statement.replace(words, words.removesuffix(" and datasets"))
+            object.__setattr__(self, "statement", statement.replace(", mean over datasets", ""))
+            object.__setattr__(self, "n_of", self.n_of.replace("datasets", "dataset", 1))
+
     @classmethod
     def of(cls, key: str, statement: str, estimate: Estimate, n_of: str, **more: Any) -> Claim:
         """A claim from an `Estimate`, with its method as the interval's name."""

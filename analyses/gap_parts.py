@@ -18,17 +18,21 @@ def main(cache, out):
     need_shifts(study)
     result = ask(study, "generalization")
     frame = result.to_frame()
-    pooled = overall_gap(result.gaps, category=study.category).to_frame()
-    claims = []
+    several, claims = len(study.datasets) > 1, []
+    pooled = overall_gap(result.gaps, category=study.category).to_frame() if several else frame
     for shift in result.gaps.shifts:
-        row = pooled[(pooled["shift"] == shift) & (pooled["component"] == "gap")].iloc[1]
-        text = f"Steerability lost under {figures.nice_shift(*parse_shift(shift))}, random-effects mean over datasets:"
-        claims.append(Claim.row(f"gap.{shift}", text, row, "datasets", unit=row["unit"],
-                                interval="Hartung–Knapp t(D − 1) over datasets"))  # fmt: skip
+        row = pooled[(pooled["shift"] == shift) & (pooled["component"] == "gap")].iloc[1 if several else 0]
+        text = f"Steerability lost under {figures.nice_shift(*parse_shift(shift))}, "
+        text += "random-effects mean over datasets:" if several else f"in {study.datasets[0]}:"
+        claims.append(Claim.row(f"gap.{shift}", text, row, "datasets" if several else "questions",
+                                unit="nat per unit multiplier",
+                                interval="Hartung–Knapp t(D − 1) over datasets" if several else
+                                "of the mean over questions, paired by input"))  # fmt: skip
     means = steerability_table(study.grid())
     order = order_by_median(study)
     first = result.gaps.shifts[0]
     rows = frame[frame["shift"] == first].set_index("dataset").loc[order].reset_index()
+    height = max(4.4, 1.5 + 0.3 * len(order))
     with figures.style():
         height = max(4.4, 1.5 + 0.3 * len(order))
         figure, (left, right) = figures.canvas(1, 2, width=9.4, height=height, width_ratios=[1.25, 1])

@@ -1,6 +1,6 @@
 """Would a vector that knows nothing do the same? Random directions and label-shuffled vectors of the same norm."""
 
-from analyses._cache import ask, by_dataset, facts_of, need_controls, order_by_median, study_of
+from analyses._cache import ask, by_dataset, facts_of, need_controls, order_by_median, people_count, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from steerstats import figures
 
@@ -23,8 +23,9 @@ def main(cache, out):
         open_ = sum(text == "cannot resolve" for text in table.decision)
         text = f"Share of datasets whose vector differs from {WORDS[kind]}, false discovery rate {table.alpha:g}"
         if open_:
-            text += f" (cannot be resolved with {table.n_null.min()} null vectors, {table.n_null_needed} are needed)"
-        value = float("nan") if open_ else better / len(table.datasets)
+            text += f" ({people_count(open_, 'dataset')} cannot be resolved with {table.n_null.min()} null vectors, "
+            text += f"{table.n_null_needed} are needed)"
+        value = float("nan") if open_ == len(table.datasets) else better / len(table.datasets)
         why = "a count of decisions, no interval"
         claims.append(Claim.bare(f"null.{kind}", f"{text}:", value, len(table.datasets), "datasets", why, "share"))
     shown = next(iter(tables))

@@ -3,13 +3,13 @@
 import numpy as np
 
 from analyses import _published as published
-from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, people_count, signs, study_of
+from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, people_count, study_of
 from analyses._claim import Claim, Finding, command_line, publish
+from analyses._counts import share_claims, sign_claims
 from steerstats import figures
 
 TITLE = "Steerability of every input"
 PAPER = "figures 1 and 18"
-OUTCOMES = {"works": "lies above 0", "below": "lies below 0", "undecided": "holds 0 or is not known"}
 
 
 def main(cache, out):
@@ -23,22 +23,11 @@ def main(cache, out):
     sds = [result[name]["sd"].estimate for name in order]
     spread = mean_over_datasets(sds, "SD over inputs", "nat per unit multiplier", bounds=(0.0, np.inf))
     worst = anti.loc[anti["estimate"].idxmax()]
-    of, how, n = "datasets", {"unit": "share", "interval": worst["method"]}, len(order)
-    text = "Share of inputs that steer the wrong way"
-    claims = [
-        Claim.of("per_input.anti_share", f"{text}, mean over datasets:", share, of)
-        if n > 1 else Claim.row("per_input.anti_share", f"{text}, in {order[0]}:", worst, "inputs", **how),
-        Claim.row("per_input.worst", f"The largest share, in {worst['dataset']}, picked after looking:", worst,
-                  "inputs", unit="share", interval=f"{worst['method']}; it does not allow for the choice"),
-        Claim.of("per_input.spread", "SD of steerability between inputs, mean over datasets:", spread, of),
-    ]  # fmt: skip
-    claims = claims if n > 1 else [claims[0], claims[2]]
-    inputs = {name: one["mean"] for name, one in result.results.items()}
-    for key, means, doubt in (("", inputs, "inputs"), ("_refits", result.vector_error, "inputs and the vector")):
-        for side, count in signs(means.values()).items() if means else ():
-            text = f"Share of datasets whose 95% interval of mean steerability over {doubt} {OUTCOMES[side]}:"
-            claims.append(Claim.bare(f"per_input.{side}{key}", text, count / len(means), len(means), of,
-                                     "a count of intervals, not simultaneous", "share"))  # fmt: skip
+    text, keys, n = "Share of inputs that steer the wrong way", ("per_input.anti_share", "per_input.worst"), len(order)
+    claims = share_claims(keys, text, share, worst, worst["method"])
+    text = "SD of steerability between inputs, mean over datasets:"
+    claims.append(Claim.of("per_input.spread", text, spread, "datasets"))
+    claims += sign_claims(result)
     for row in anti[anti["dataset"] == "myopic-reward"].to_dict("records"):
         how = {"unit": "share", "interval": row["method"]}
         claim = Claim.row("per_input.myopic", "Share in myopic-reward:", row, "inputs", **how)

@@ -1,7 +1,8 @@
 """Could steerability have been foretold from the training activations? Cosine agreement, d′ and their relatives."""
 
-from analyses._cache import ask, current_seed, facts_of, need_array, p_words, study_of
+from analyses._cache import ask, current_seed, facts_of, need_array, study_of
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
+from analyses._counts import p_words
 from steerstats import figures
 
 TITLE = "What foretells steerability"

@@ -1,7 +1,9 @@
 """Figure 7: does a vector transfer worse between prompts that move the unsteered model further?"""
 
+import numpy as np
+
 from analyses import _published as published
-from analyses._cache import ask, current_seed, facts_of, need_shifts, study_of
+from analyses._cache import ask, current_seed, facts_of, need_shifts, people_count, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from steerstats import figures
 
@@ -24,8 +26,11 @@ def main(cache, out):
     rank = frame[frame["kind"] == "spearman"].set_index("definition")
     claims = []
     for name in SHOWN:
-        row, how = {**rank.loc[name], "n": result.n}, "percentile, whole datasets resampled"
-        claims.append(Claim.row(f"figure7.{name.replace(' ', '_')}", WORDS[name], row, "datasets", interval=how))
+        row, key = rank.loc[name], f"figure7.{name.replace(' ', '_')}"
+        pairs, how = people_count(int(row["n_points"]), "pair"), "percentile, whole datasets resampled"
+        if not np.isfinite(row["ci_low"]):
+            how = f"an interval cannot be estimated: {people_count(int(row['n']), 'dataset')} with such pairs"
+        claims.append(Claim.row(key, WORDS[name], row, f"datasets ({pairs})", interval=how))
     theirs = published.published_for(published.PROPENSITY, study.model)
     claims[0] = claims[0].against(theirs, facts_of(study))
     points = result.points().rename(columns={"propensity_difference": "x"})
@@ -46,8 +51,9 @@ def main(cache, out):
         "the two. Up, left: how much of what a vector does at home it does after the move; self-pairs sit at 0 and 1 "
         "by construction and make a falling trend on their own. Right: the loss itself, which no small denominator "
         "inflates.",
-        bars="none are drawn; the intervals above resample whole datasets.",
-        counted=f"{len(points)} pairs of prompts in {result.n} datasets; {len(kept)} pass the published threshold.",
+        bars="none are drawn; the intervals above, where there are any, resample whole datasets.",
+        counted=f"{len(points)} pairs of prompts in {people_count(result.n, 'dataset')}; {len(kept)} in "
+        f"{people_count(kept['dataset'].nunique(), 'dataset')} pass the published threshold.",
         alt=f"Two scatters of {len(points)} pairs. " + " ".join(f"{c.statement} {c.estimate:.2f}." for c in claims),
         seed=current_seed(), facts=facts_of(study),
     )  # fmt: skip

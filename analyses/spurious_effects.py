@@ -4,11 +4,12 @@ import pandas as pd
 
 from analyses._cache import ask, between, by_median, facts_of, study_of
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
+from analyses._counts import effect_claims, one_for_both, p_words, plain_singular
 from steerstats import figures
 
 TITLE = "Effects of position and token on steerability"
 PAPER = ""
-MEAN = "mean over datasets"
+MEAN, UNIT = "mean over datasets", "nat per unit multiplier"
 NAMES = {"pos_is_a": "A rather than B", "pos_is_yes": "Yes rather than No"}
 
 
@@ -21,18 +22,18 @@ def main(cache, out):
     terms = [term for term in NAMES if (rows["term"] == term).any()]
     if not terms:
         raise NotInCache("built without the A/B and Yes/No of the positive option")
-    claims, frames = [], {}
+    claims, frames, pooled = [], {}, result.over_datasets
     for term in terms:
-        own = rows[rows["term"] == term]
-        pooled = result.over_datasets
-        key = ("slope", term)
+        own, key, name = rows[rows["term"] == term], ("slope", term), one_for_both(NAMES[term], result.results)
         if pooled is not None and key in pooled.pooled:
             fit = pooled.pooled[key]
             last = {"dataset": MEAN, "estimate": fit.mean, "ci_low": fit.ci_low, "ci_high": fit.ci_high}
+            claims += effect_claims(term, name, fit, pooled.p_value[key], pooled.method)
             own = pd.concat([own, pd.DataFrame([last])], ignore_index=True)
-            text = f"Effect of {NAMES[term]} on steerability, random-effects mean (p = {pooled.p_value[key]:.2g}):"
-            claims.append(Claim.row(f"effects.{term}", text, last | {"n": fit.n}, "datasets",
-                                    unit="nat per unit multiplier", interval=pooled.method))  # fmt: skip
+        elif len(own) == 1:
+            one = own.iloc[0]
+            text = f"Effect of {name} on steerability, in {one['dataset']} ({p_words(one['p'])}):"
+            claims.append(Claim.row(f"effects.{term}", text, one, "inputs", unit=UNIT, interval=one["se_type"]))
         frames[term] = own
     n = rows["dataset"].nunique()
     with figures.style():
@@ -49,7 +50,7 @@ def main(cache, out):
         "Hartung–Knapp t(D − 1).",
         counted=f"{n} datasets, {between(rows['n'], 'inputs')} each.",
         alt=f"Effects of {' and '.join(NAMES[term] for term in terms)} on steerability in {n} datasets.",
-        facts=facts_of(study),
+        warnings=plain_singular(result.warnings), facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, whole)
 

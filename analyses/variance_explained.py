@@ -3,6 +3,7 @@
 from analyses import _published as published
 from analyses._cache import ask, between, by_median, current_seed, facts_of, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding, command_line, publish
+from analyses._counts import share_claims, share_words
 from steerstats import figures
 
 TITLE = "Variance of steerability that spurious factors explain"
@@ -21,10 +22,8 @@ def main(cache, out):
     n = total["dataset"].nunique()
     mean = mean_over_datasets(total["share"], "share explained", "share")
     most = dict(total.loc[total["share"].idxmax()])
-    text, how = "Share of the variance that A/B and Yes/No explain, mean over datasets:", "percentile, by question"
-    claims = [Claim.of("explained.mean", text, mean, "datasets")]
-    text, most["estimate"] = f"The largest share, in {most['dataset']}:", most["share"]
-    claims.append(Claim.row("explained.most", text, most, "inputs", unit="share", interval=how))
+    text, most["estimate"] = share_words(result.results), most["share"]
+    claims = share_claims(("explained.mean", "explained.most"), text, mean, most, "percentile, by question")
     if "myopic-reward" in result.explained:
         sd = ask(study, "steerability")["myopic-reward"]["sd"]
         row = {"estimate": sd.estimate**2, "ci_low": sd.ci_low**2, "ci_high": sd.ci_high**2, "n": sd.n}

@@ -10,8 +10,11 @@ import numpy as np
 from analyses import SECTIONS
 from analyses._cache import people_count
 from analyses._claim import Claim, Finding
+from analyses._counts import CHOSEN, UNTOLD
+from steerstats.figures import nice_shift
 from steerstats.results import format_number
 
+HEADLINE = "sys_pos->user_neg"  # the one shift that the published code prints
 METHOD_NAMES = {
     "mean_difference": "the mean difference of activations between the two completions of each training pair",
     "pca": "the first principal component of the differences of activations",
@@ -99,12 +102,8 @@ def _variability(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix
     question = "How variable is it?"
     if "per_input.anti_share" not in claims:
         return {"question": question, "missing": missing.get("per_input_steerability", "not computed")}
-    share, worst = claims["per_input.anti_share"], claims["per_input.worst"]
-    where = worst.statement.partition(" in ")[2].rstrip(":")
-    words = (
-        "of inputs are steered the wrong way, on average over datasets. "
-        f"It is most in {where}: {percent(worst.estimate)} ({percent(worst.ci_low)} to {percent(worst.ci_high)})."
-    )
+    share = claims["per_input.anti_share"]
+    words = f"of inputs are steered the wrong way{_where(claims, share, 'per_input.worst')}"
     link = f"{prefix}per_input_steerability"
     return _card(question, percent(share.estimate), limits(share, percent), words, link, "Steerability of every input")
 
@@ -113,58 +112,98 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
     question = "How spurious is it?"
     if "explained.mean" not in claims:
         return {"question": question, "missing": missing.get("variance_explained", "not computed")}
-    mean, most = claims["explained.mean"], claims["explained.most"]
-    where = most.statement.partition(" in ")[2].rstrip(":")
-    words = (
-        "of the differences between inputs go with the letter (A or B) and the word (Yes or No) of the answer, on "
-        f"average over datasets. It is most in {where}: {percent(most.estimate)} "
-        f"({percent(most.ci_low)} to {percent(most.ci_high)})."
-    )
+    mean = claims["explained.mean"]
+    factors = "the letter (A or B) and the word (Yes or No)"
+    if UNTOLD in mean.statement:
+        factors = f"the letter (A or B) or the word (Yes or No), {UNTOLD},"
+    words = f"of the differences between inputs go with {factors} of the answer"
+    words += _where(claims, mean, "explained.most")
     link = f"{prefix}variance_explained"
     return _card(question, percent(mean.estimate), limits(mean, percent), words, link, "Variance explained")
 
 
+def _where(claims: Mapping[str, Claim], mean: Claim, extreme: str) -> str:
+    """How the card's sentence ends: over how many datasets, and where it is most."""
+    if extreme not in claims:
+        return f"{mean.statement.rpartition(',')[2].rstrip(':')}."
+    most = claims[extreme]
+    where = most.statement.partition(" in ")[2].removesuffix(CHOSEN).rstrip(":")
+    return (
+        f", on average over {mean.n} datasets. It is most in {where}: {percent(most.estimate)} "
+        f"({percent(most.ci_low)} to {percent(most.ci_high)}; the interval does not allow for the choice of the most)."
+    )
+
+
 def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: str) -> dict[str, str]:
     question = "How well does it transfer?"
-    ranks = [claim for key, claim in claims.items() if key.startswith("id_ood.")]
-    gaps = [claim for key, claim in claims.items() if key.startswith("gap.")]
-    known = [claim for claim in ranks if np.isfinite(claim.estimate)]
-    if not known:
-        return {"question": question, "missing": missing.get("id_vs_ood", "not computed")}
-    least = min(known, key=lambda claim: claim.estimate)
-    where = least.statement.partition(" and ")[2].rstrip(":")
+    gaps = {key.removeprefix("gap."): claim for key, claim in claims.items() if key.startswith("gap.")}
+    ranks = {key.removeprefix("id_ood."): claim for key, claim in claims.items() if key.startswith("id_ood.")}
+    ranks = {shift: claim for shift, claim in ranks.items() if np.isfinite(claim.estimate)}
+    if not ranks:
+        if not gaps:
+            return {"question": question, "missing": missing.get("id_vs_ood", "not computed")}
+        losses = [f"{_shift(shift)} {number(one.estimate)} ({limits(one)})" for shift, one in gaps.items()]
+        words = f"nats per unit multiplier are lost: {'; '.join(losses)}. A rank correlation needs more datasets."
+        return _card(question, _range(gaps), _shifts(gaps), words, f"{prefix}gap_parts", "Each shift")
+    first = HEADLINE if HEADLINE in ranks else next(iter(ranks))
+    own = f"{_shift(first)}: {number(ranks[first].estimate)}, {limits(ranks[first])}"
     words = (
-        "is the rank correlation between how datasets steer under the prompt of training and under another one "
-        f"({where}, the lowest of {len(known)}; 1 would keep their order)."
+        "is the rank correlation between how datasets steer under the prompt of training and under another one; 1 "
+        f"would keep their order. {'The shift that the paper prints, ' if first == HEADLINE else ''}{own}."
     )
     if gaps:
-        most = max(gaps, key=lambda claim: claim.estimate)
-        shift = most.statement.partition(" under ")[2].partition(",")[0]
-        words += (
-            f" The costliest shift ({shift}) loses {number(most.estimate)} nats per unit multiplier "
-            f"({number(most.ci_low)} to {number(most.ci_high)})."
-        )
-    return _card(question, number(least.estimate), limits(least), words, f"{prefix}id_vs_ood", "Each shift")
+        shift = max(gaps, key=lambda name: gaps[name].estimate)
+        most = gaps[shift]
+        words += f" The loss runs over {_range(gaps)} nats per unit multiplier; it is most under {_shift(shift)}"
+        words += f" ({number(most.ci_low)} to {number(most.ci_high)}; the interval does not allow for the choice)."
+    return _card(question, _range(ranks), _shifts(ranks), words, f"{prefix}id_vs_ood", "Each shift")
+
+
+def _range(claims: Mapping[str, Claim]) -> str:
+    low, high = (number(find(claim.estimate for claim in claims.values())) for find in (min, max))
+    return low if low == high else f"{low} to {high}"
+
+
+def _shifts(claims: Mapping[str, Claim]) -> str:
+    return "one shift" if len(claims) == 1 else f"least to most of {len(claims)} shifts; no interval"
+
+
+def _shift(name: str) -> str:
+    return nice_shift(*name.split("->"))
 
 
 def _lead(claims: Mapping[str, Claim]) -> str:
     parts = []
     if "per_input.works" in claims:
-        works = claims["per_input.works"]
-        count = round(works.estimate * works.n)
+        up, down, open_ = (_count(claims[f"per_input.{side}"]) for side in ("works", "below", "undecided"))
         parts.append(
-            f"The vector moves the average input the intended way, beyond doubt about the inputs, in {count} of "
-            f"{works.n} datasets."
+            f"The 95% interval of mean steerability over inputs lies above 0 in {up} of "
+            f"{people_count(claims['per_input.works'].n, 'dataset')}, below 0 in {down}, and leaves the sign open in "
+            f"{open_}."
         )
+    if "per_input.works_refits" in claims:
+        again = claims["per_input.works_refits"]
+        parts.append(f"With the vector's own error counted it lies above 0 in {_count(again)} of {again.n}.")
+    for kind, name in (("shuffled", "label-shuffled vectors"), ("random", "random directions")):
+        if f"null.{kind}" in claims:
+            null = claims[f"null.{kind}"]
+            parts.append(
+                f"Against {name}, {_count(null)} of {null.n} differ."
+                if np.isfinite(null.estimate)
+                else f"Whether it differs from {name} cannot be resolved: there are too few of them."
+            )
     if "per_input.anti_share" in claims:
         share = claims["per_input.anti_share"]
-        parts.append(f"Behind those averages, {percent(share.estimate)} of inputs move the other way.")
+        parts.append(f"Behind the averages, {percent(share.estimate)} of inputs move the other way.")
     if "explained.mean" in claims:
-        parts.append(
-            f"Answer position and wording account for {percent(claims['explained.mean'].estimate)} of the differences "
-            "between inputs."
-        )
+        mean = claims["explained.mean"]
+        factors = "Answer letter or word" if UNTOLD in mean.statement else "Answer letter and word"
+        parts.append(f"{factors} account for {percent(mean.estimate)} of the differences between inputs.")
     return " ".join(parts) or "This cache allows none of the three headline numbers; the sections say why."
+
+
+def _count(claim: Claim) -> int:
+    return round(claim.estimate * claim.n)
 
 
 def methods(study: Any, findings: Sequence[Finding], seed: int, versions: Mapping[str, str]) -> list[str]:

@@ -152,7 +152,8 @@ def test_the_three_numbers_are_those_of_the_claims(outline):
     shown = [text for tag, a, text in outline.texts if tag == "p" and a.get("class") == "number"]
     ranks = [claim["estimate"] for key, claim in claims.items() if key.startswith("id_ood.")]
     wanted = [percent(claims[key]["estimate"]) for key in ("per_input.anti_share", "explained.mean")]
-    assert shown == [*wanted, f"{min(ranks):.3f}".replace("-", "−")]
+    low, high = (f"{limit:.3f}".replace("-", "−") for limit in (min(ranks), max(ranks)))
+    assert shown == [*wanted, low if low == high else f"{low} to {high}"]
     limits = [text for tag, a, text in outline.texts if tag == "p" and a.get("class") == "interval"]
     low, high = (percent(claims["explained.mean"][key]) for key in ("ci_low", "ci_high"))
     assert limits[1] == f"95% interval {low} to {high}"

@@ -1,0 +1,147 @@
+"""Counts and words that several claims share: outcomes by sign, p-values, and factors that cannot be told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from analyses._claim import Claim
+from steerstats.meta import MetaAnalysis
+from steerstats.results import Estimate
+from steerstats.study_results import DatasetSteerability
+
+OUTCOMES = {"works": "lies above 0", "below": "lies below 0", "undecided": "holds 0 or is not known"}
+UNTOLD = "which cannot be told apart here"
+SINGULAR = "singular in lme4's sense"
+CHOSEN = ", picked after looking:"  # how the statement of an extreme ends
+
+
+def sign_claims(result: DatasetSteerability) -> list[Claim]:
+    """In how many datasets the vector works, works the wrong way, or neither is known; again with its own error."""
+    claims = []
+    inputs = [one["mean"] for one in result.results.values()]
+    for key, means, doubt in (("", inputs, "inputs"), ("_refits", result.vector_error.values(), "inputs and vector")):
+        for side, count in signs(means).items() if means else ():
+            text = f"Share of datasets whose 95% interval of mean steerability over {doubt} {OUTCOMES[side]}:"
+            why = "a count of intervals that are not simultaneous"
+            share = count / len(means)
+            claims.append(Claim.bare(f"per_input.{side}{key}", text, share, len(means), "datasets", why, "share"))
+    return claims
+
+
+def signs(means: Iterable[Estimate]) -> dict[str, int]:
+    """How many intervals lie above 0 ("works"), below 0 ("below"), and decide nothing ("undecided")."""
+    means = list(means)
+    above, below = sum(one.ci_low > 0 for one in means), sum(one.ci_high < 0 for one in means)
+    return {"works": above, "below": below, "undecided": len(means) - above - below}
+
+
+def p_words(p: float) -> str:
+    """ "p = 0.03", and never a p of exactly 0 or 1."""
+    return "p > 0.99" if p > 0.99 else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def cannot_tell_apart(results: Mapping[str, Any]) -> list[str]:
+    """Datasets in which the word (Yes or No) is determined by the letter (A or B), so that one effect stands for both.
+
+    Parameters
+    ----------
+    results : mapping of dataset to SpuriousFactors
+    """
+    told = ("pos_is_yes is determined by", "pos_is_a is determined by")
+    return [name for name, one in results.items() if any(text.startswith(told) for text in one.warnings)]
+
+
+def share_words(results: Mapping[str, Any]) -> str:
+    """What the share of the explained variance is a share of, with what cannot be told apart."""
+    same = cannot_tell_apart(results)
+    if not same:
+        return "Share of the variance that A/B and Yes/No explain"
+    told = UNTOLD if len(same) == len(results) else f"which cannot be told apart in {', '.join(same)}"
+    return f"Share of the variance that A/B or Yes/No, {told}, explain"
+
+
+def share_claims(keys: tuple[str, str], text: str, mean: Estimate, most: Mapping[str, Any], how: str) -> list[Claim]:
+    """Mean share over datasets and the largest one; with one dataset, its own share with its own interval.
+
+    Parameters
+    ----------
+    keys : (str, str)
+        Of the mean and of the largest.
+    text : str
+        What is shared, as a sentence begins.
+    mean : Estimate
+        Over datasets.
+    most : mapping
+        The row of the dataset with the most: dataset, estimate, ci_low, ci_high, n.
+    how : str
+        What that row's interval is.
+    """
+    if mean.n == 1:
+        return [Claim.row(keys[0], f"{text}, in {most['dataset']}:", most, "inputs", unit="share", interval=how)]
+    how += "; it does not allow for the choice"
+    return [
+        Claim.of(keys[0], f"{text}, mean over datasets:", mean, "datasets"),
+        Claim.row(keys[1], f"The largest share, in {most['dataset']}{CHOSEN}", most, "inputs", unit="share",
+                  interval=how),
+    ]  # fmt: skip
+
+
+def one_for_both(name: str, results: Mapping[str, Any]) -> str:
+    """The name of a factor's effect, with the factor that it cannot be told from."""
+    if not cannot_tell_apart(results):
+        return name
+    return f"{name} (letter or word: {UNTOLD if len(results) == 1 else 'not told apart in every dataset'})"
+
+
+def effect_claims(term: str, name: str, fit: MetaAnalysis, p: float, how: str) -> list[Claim]:
+    """What is said of one effect over datasets: its spread, where a new dataset would lie, and the signed mean.
+
+    The signed mean stands last: datasets with effects of either sign average to nothing, which is no absence of bias.
+    """
+    shared = {"n": fit.n, "n_of": "datasets", "unit": fit.unit, "level": fit.level}
+    return [
+        Claim(
+            key=f"effects.{term}.tau",
+            statement=f"SD between datasets of the effect of {name} on steerability (τ):",
+            estimate=fit.tau,
+            ci_low=fit.tau_ci_low,
+            ci_high=fit.tau_ci_high,
+            interval="Q-profile interval; REML",
+            **shared,
+        ),
+        Claim(
+            key=f"effects.{term}.new",
+            statement=f"Range in which the effect of {name} would lie in a new dataset, about its mean:",
+            estimate=fit.mean,
+            ci_low=fit.prediction_low,
+            ci_high=fit.prediction_high,
+            interval="prediction interval, t(D − 2)" if fit.n > 2 else "no prediction interval from two datasets",
+            **shared,
+        ),
+        Claim(
+            key=f"effects.{term}",
+            statement=f"Signed mean of the effect of {name}, in which effects of either sign cancel ({p_words(p)}):",
+            estimate=fit.mean,
+            ci_low=fit.ci_low,
+            ci_high=fit.ci_high,
+            interval=how,
+            **shared,
+        ),
+    ]
+
+
+def without_mixed(warnings: Iterable[str]) -> tuple[str, ...]:
+    """Warnings without those of the mixed model, for scripts that show nothing of it."""
+    return tuple(text for text in warnings if SINGULAR not in text)
+
+
+def plain_singular(warnings: Iterable[str]) -> tuple[str, ...]:
+    """The mixed model's boundary warning in words."""
+    return tuple(
+        f"{text.partition(SINGULAR)[0]}the mixed model in the table estimates a variance or a correlation at the edge "
+        "of what is possible; that does not mean that inputs do not differ"
+        if SINGULAR in text
+        else text
+        for text in warnings
+    )
