@@ -16,6 +16,7 @@ from steerstats.errors import InputError
 from steerstats.results import Result
 
 QUANTILES = (0.025, 0.5, 0.975)
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,9 @@ class NullTable(Result):
     p, p_fdr : ndarray of shape (n_datasets,)
         Two-sided p-value, and Benjamini–Hochberg adjusted over the datasets.
     decision : tuple of str
-        "differs from the null" where `p_fdr` is at most alpha; else "cannot resolve" where no null vector reached
-        the dataset's mean, so that its p-value is as small as so few vectors allow and more of them could still make
-        it pass; else "does not differ".
+        "differs from the null" where `p_fdr` is at most alpha; else "cannot resolve" where even the smallest p-value
+        that so few null vectors allow, 1 / (R + 1), would not have passed beside the other datasets' p-values; else
+        "does not differ".
     anti_steerable : ndarray of shape (n_datasets,)
         Share of inputs with a negative slope under the dataset's own vector.
     null_anti_steerable : ndarray of shape (n_datasets, 3)
@@ -113,16 +114,14 @@ def null_table(
     needed = null_vectors_needed(len(rows), alpha)
     p_fdr = benjamini_hochberg(columns["p"])
     # Sums of ranks meet alpha exactly (19 vectors, all p = 1/20): rounding must not decide.
-    passed = p_fdr <= alpha * (1 + 1e-9)
-    smallest = columns["p"] * (columns["n_null"] + 1) < 1.5
-    open_ = ~passed & smallest & (columns["n_null"] < needed)
+    passed = p_fdr <= alpha * (1 + ROUNDING)
+    open_ = ~passed & ~_could_pass(columns["p"], columns["n_null"], alpha)
     decision = np.select([passed, open_], ["differs from the null", "cannot resolve"], "does not differ")
     warnings = []
     if open_.any():
         warnings.append(
-            f"{open_.sum()} of {len(rows)} datasets cannot be resolved: no null vector is as strong, but "
-            f"{columns['n_null'][open_].min()} of them are too few for a false discovery rate of {alpha:g} over "
-            f"{len(rows)} datasets; {needed} are needed"
+            f"{open_.sum()} of {len(rows)} datasets cannot be resolved: {columns['n_null'][open_].min()} null vectors "
+            f"are too few for a false discovery rate of {alpha:g} over {len(rows)} datasets; {needed} are needed"
         )
     elif columns["n_null"].min() < needed:
         warnings.append(
@@ -170,6 +169,16 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.minimum.accumulate(scaled), 1.0)
     return adjusted
+
+
+def _could_pass(p: np.ndarray, n_null: np.ndarray, alpha: float) -> np.ndarray:
+    """Whether each dataset would have passed with no null vector as strong as its own, the others as they are."""
+    out = np.zeros(len(p), bool)
+    for k in range(len(p)):
+        best = p.copy()
+        best[k] = 1 / (n_null[k] + 1)
+        out[k] = benjamini_hochberg(best)[k] <= alpha * (1 + ROUNDING)
+    return out
 
 
 def _one(name: str, own: np.ndarray, null: Mapping[str, np.ndarray], alpha: float) -> dict:
