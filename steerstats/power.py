@@ -58,13 +58,17 @@ class PowerTable(Result):
 
     Parameters
     ----------
-    n_inputs, n_pairs, n_datasets : ndarray of int, shape (n_designs,)
+    n_inputs, n_datasets : ndarray of int, shape (n_designs,)
+    n_pairs : ndarray of shape (n_designs,)
+        Training pairs; NaN where the vector's own error is not known, and pairs do not enter.
     gap : ndarray of shape (n_designs,)
         Smallest true mean gap found with the given power, nats per unit multiplier.
     se : ndarray of shape (n_designs,)
         Standard error of the estimated mean gap.
     power, alpha : float
     includes_vector_error : bool
+    about : tuple of str
+        "this dataset" (one dataset; the variance between datasets is not in it) or "a mean over datasets".
     """
 
     n_inputs: np.ndarray
@@ -75,16 +79,23 @@ class PowerTable(Result):
     power: float
     alpha: float
     includes_vector_error: bool
+    about: tuple[str, ...]
 
     def to_frame(self) -> pd.DataFrame:
         """One row per design."""
         names = ("n_inputs", "n_pairs", "n_datasets", "gap", "se")
         frame = pd.DataFrame({name: getattr(self, name) for name in names})
-        return frame.assign(power=self.power, alpha=self.alpha, includes_vector_error=self.includes_vector_error)
+        frame = frame.assign(power=self.power, alpha=self.alpha, includes_vector_error=self.includes_vector_error)
+        return frame.assign(about=list(self.about))
 
 
 def fit_components(
-    grid: SlopeGrid, shift: Shift | str, *, n_pairs: int | None = None, reference: Shift = ID_SHIFT
+    grid: SlopeGrid,
+    shift: Shift | str,
+    *,
+    n_pairs: int | None = None,
+    reference: Shift = ID_SHIFT,
+    why_no_refits: str = "no refitted vectors",
 ) -> GapComponents:
     """Variance components of one shift's gap from a study that was run.
 
@@ -96,6 +107,8 @@ def fit_components(
     n_pairs : int, optional
         Training pairs behind the vectors; needed with `refits`.
     reference : (train, eval)
+    why_no_refits : str
+        What to say, in the warning, of a grid without `refits`.
 
     Returns
     -------
@@ -131,7 +144,7 @@ def fit_components(
     if len(means) < 5:
         warnings.append(f"only {len(means)} datasets: the variance between datasets is poorly known")
     if grid.refits is None:
-        warnings.append("no refitted vectors: the vector's own error is missing, detectable gaps come out too small")
+        warnings.append(f"{why_no_refits}: the vector's own error is not in it, and a gap is a lower bound")
     return GapComponents(
         between_datasets=reml_tau2(np.array(means), np.array(squared_errors)) if many else float("nan"),
         between_inputs=float(np.mean(inputs)),
@@ -155,8 +168,9 @@ def smallest_detectable_gap(
 ) -> PowerTable:
     """Smallest mean gap that a two-sided t test finds with the given power, for every combination of sizes.
 
-    SE² = (tau² + σ²_vector · N₀ / N + σ²_inputs / n) / D, t(D − 1); with one dataset tau² is left out, since the
-    test is then about that dataset, and t has n − 1 degrees of freedom. The vector's variance falls as 1 / N.
+    SE² = (tau² + σ²_vector · N₀ / N + σ²_inputs / n) / D, t(D − 1). One dataset says nothing about datasets in
+    general: its test is about that dataset alone, tau² is left out, t has n − 1 degrees of freedom, and the row says
+    "this dataset" with a warning. The vector's variance falls as 1 / N.
 
     Parameters
     ----------
@@ -186,7 +200,10 @@ def smallest_detectable_gap(
     if sizes[0].min() < 2 or sizes[2].min() < 1 or (known and sizes[1].min() < 1):
         raise InputError("a design needs at least 2 inputs, 1 training pair and 1 dataset")
     if sizes[2].max() > 1 and not np.isfinite(components.between_datasets):
-        raise CannotEstimate("the components come from one dataset: the variance between datasets is unknown")
+        raise CannotEstimate(
+            "the components come from one dataset: the variance between datasets is unknown, and so is the gap that "
+            "several could show; n_datasets=1 asks about this dataset alone"
+        )
     rows = []
     for n, pair, d in product(*sizes):
         variance = components.between_inputs / n
@@ -197,18 +214,24 @@ def smallest_detectable_gap(
         se = np.sqrt(variance / d)
         rows.append((n, pair, d, noncentrality(d - 1 if d > 1 else n - 1, power, alpha) * se, se))
     columns = list(zip(*rows))
+    assumptions = ["components of the next study equal those fitted", "the vector's variance falls as 1 / pairs"]
+    warnings = list(components.warnings)
+    if sizes[2].min() == 1:
+        assumptions.append("one dataset: the gap is that of this dataset, the variance between datasets is left out")
+        warnings.append("with one dataset the gap is about this dataset only, not about datasets in general")
     return PowerTable(
         n_inputs=np.array(columns[0]),
-        n_pairs=np.array(columns[1]),
+        n_pairs=np.array(columns[1]) if known else np.full(len(rows), np.nan),
         n_datasets=np.array(columns[2]),
         gap=np.array(columns[3]),
         se=np.array(columns[4]),
         power=power,
         alpha=alpha,
         includes_vector_error=bool(known),
+        about=tuple("a mean over datasets" if d > 1 else "this dataset" for d in columns[2]),
         method=f"two-sided t test at {alpha:g} with power {power:g}, noncentral t, from fitted variance components",
-        assumptions=("components of the next study equal those fitted", "the vector's variance falls as 1 / pairs"),
-        warnings=components.warnings,
+        assumptions=tuple(assumptions if known else [text for text in assumptions if "1 / pairs" not in text]),
+        warnings=tuple(warnings),
     )
 
 

@@ -249,7 +249,12 @@ def detectable_gap(
     pairs = [len(unit.unit.coords["pair"]) for unit in units if "pair" in unit.unit.coords]
     refits = refits and len(pairs) == len(units)
     grid = study.grid(cells, refits=refits)
-    components = fit_components(grid, shift, n_pairs=round(float(np.mean(pairs))) if refits else None)
+    components = fit_components(
+        grid,
+        shift,
+        n_pairs=round(float(np.mean(pairs))) if refits else None,
+        why_no_refits=_why_no_refits(study, cells, len(pairs) == len(units)),
+    )
     questions = round(float(np.mean([len(np.unique(unit.question)) for unit in units])))
     return smallest_detectable_gap(
         components,
@@ -259,6 +264,16 @@ def detectable_gap(
         power=power,
         alpha=alpha,
     )
+
+
+def _why_no_refits(study: Study, cells: Sequence[Shift], pairs_known: bool) -> str:
+    every = [(train, evaluation) for train in study.vectors for evaluation in study.settings]
+    measured = [shift for shift in every if study.has_refits([shift])]
+    if not measured:
+        return "no refitted vectors"
+    if set(cells) <= set(measured) and not pairs_known:
+        return "the cache does not record how many training pairs the refitted vectors had"
+    return f"refits were measured only for {', '.join(map(shift_name, measured))}, not under this shift"
 
 
 def unfinished(study: Study) -> tuple[str, ...]:

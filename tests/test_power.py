@@ -93,3 +93,21 @@ def test_designs_that_cannot_be_judged_are_refused():
         smallest_detectable_gap(components(), n_inputs=1)
     with pytest.raises(InputError, match="alpha < power"):
         smallest_detectable_gap(components(), n_inputs=10, power=0.01)
+
+
+def test_one_dataset_speaks_of_itself_only():
+    found = smallest_detectable_gap(components(), n_inputs=50, n_datasets=[1, 10])
+    assert found.about == ("this dataset", "a mean over datasets")
+    assert found.to_frame()["about"].tolist() == list(found.about)
+    assert any("not about datasets in general" in text for text in found.warnings)
+    several = smallest_detectable_gap(components(), n_inputs=50, n_datasets=10)
+    assert not any("this dataset" in text for text in (*several.warnings, *several.assumptions))
+    with pytest.raises(CannotEstimate, match="n_datasets=1 asks about this dataset alone"):
+        smallest_detectable_gap(components(between_datasets=float("nan")), n_inputs=50, n_datasets=10)
+
+
+def test_pairs_are_missing_where_the_vectors_error_is():
+    bare = smallest_detectable_gap(components(of_vector=float("nan"), n_pairs=None), n_inputs=50, n_datasets=10)
+    assert np.isnan(bare.n_pairs).all()
+    assert not any("1 / pairs" in text for text in bare.assumptions)
+    assert smallest_detectable_gap(components(), n_inputs=50, n_datasets=10).n_pairs.tolist() == [200]
