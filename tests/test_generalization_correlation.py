@@ -189,6 +189,39 @@ def test_coverage_for_these_datasets(rho, reliability, log, fewest, most):
     assert fewest <= hits / 150 <= most
 
 
+# Few datasets whose errors on both sides are nearly the same, as inputs shared between settings make them.
+@pytest.mark.parametrize(("rho", "widest"), [(0.0, 0.95), (0.6, 0.75), (-0.3, 0.95)])
+def test_a_dozen_datasets_with_shared_errors_are_covered_without_limits_at_the_ends(rho, widest):
+    rng, hits, ends, widths = np.random.default_rng(5), 0, 0, []
+    x_noise, y_noise, shared, studies = 0.25, 0.087, 0.87, 150  # reliability .80 and .92
+    for _ in range(studies):
+        truth = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], 14)
+        var_x, var_y = x_noise * rng.uniform(0.3, 1.7, 14), y_noise * rng.uniform(0.3, 1.7, 14)
+        error = rng.multivariate_normal([0, 0], [[1, shared], [shared, 1]], 14) * np.sqrt(np.stack([var_x, var_y], 1))
+        seen = *(truth + error).T, var_x, var_y, shared * np.sqrt(var_x * var_y)
+        low, high = np.quantile(draw_correlations(*seen, rng=rng, n_resamples=300), [0.025, 0.975])
+        hits += low <= stats.spearmanr(truth)[0] <= high
+        ends += low < -0.999 or high > 0.999
+        widths.append(high - low)
+    assert 0.91 <= hits / studies <= 0.99
+    assert ends / studies <= 0.04  # singular resamples put 27-60% there
+    assert np.mean(widths) < widest
+
+
+def test_two_outlying_datasets_do_not_make_the_true_correlation_minus_one():
+    # Without the last two datasets the noise exceeds what the covariance leaves: a point estimate is singular there.
+    x = np.array([0.16, 0.15, 0.13, 0.13, 0.16, 0.12, 0.18, 0.07, 0.16, 0.18, 0.16, 0.11, 0.23, 0.14])
+    y = np.array([0.09, 0.09, 0.06, 0.04, 0.09, 0.08, 0.11, 0.10, 0.10, 0.08, 0.08, 0.03, 0.01, 0.23])
+    var_x, var_y = np.full(14, 0.0167**2), np.full(14, 0.0143**2)
+    seen = x, y, var_x, var_y, 0.87 * np.sqrt(var_x * var_y)
+    for scale in (1.0, 1000.0):  # the answer does not depend on the unit
+        values = *(scale * v for v in seen[:2]), *(scale**2 * v for v in seen[2:])
+        draws = draw_correlations(*values, rng=np.random.default_rng(0), n_resamples=2000)
+        low, high = np.quantile(draws, [0.025, 0.975])
+        assert -0.75 < low < stats.spearmanr(x, y)[0] < high < 0.6
+        assert not (draws <= -0.999).any()
+
+
 @pytest.mark.parametrize(("rho", "reliability"), [(0.0, 0.9), (0.7, 0.8), (0.9, 0.9)])
 def test_coverage_of_the_noise_corrected_correlation(rho, reliability):
     rng, hits, raw, target = np.random.default_rng(12), 0, 0, 6 / np.pi * np.arcsin(rho / 2)

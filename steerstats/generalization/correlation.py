@@ -227,7 +227,7 @@ def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: in
             analytic = bonett_wright(rho, n, level)
             if np.isfinite(noise).all():
                 known = draw_correlations(x, y, *noise, rng=rng, n_resamples=n_resamples)
-                fixed = tuple(float(np.clip(limit[0], -1, 1)) for limit in quantile_pair(known[:, None], level))
+                fixed = tuple(float(limit[0]) for limit in quantile_pair(known[:, None], level))
                 if not fixed[0] <= rho <= fixed[1]:
                     warnings.append(
                         f"{name}: noise pulls the observed correlation out of the interval for its true value"
@@ -256,7 +256,8 @@ def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: in
         level=level,
         includes_vector_error=refitted,
         method=f"Spearman correlation of mean steerability over {n} datasets; {n_resamples} resamples of datasets "
-        "(population; target: the correlation of observed means), or draws of these datasets' true means",
+        "(population; target: the correlation of observed means), or as many draws from the posterior of these "
+        "datasets' true means (bivariate normal between datasets, flat priors)",
         assumptions=(
             "for a population of datasets: datasets are independent draws from it (those of one category are not)",
             "noise-corrected and these datasets: true means near normal (coverage falls to 71-95% on lognormal ones)",
