@@ -225,8 +225,13 @@ class StudyUnit:
         return slope_error(2 * float(seen) if usable else 0.0, self.multipliers)
 
     def place(self, shift: Shift | str) -> tuple[int, int]:
-        """Indices (setting_eval, main vector) of a shift."""
+        """Indices (setting_eval, main vector) of a shift; CacheError names what there is."""
         train, evaluation = parse_shift(shift)
+        if evaluation not in self.settings or train not in self.vectors:
+            raise CacheError(
+                f"{self.unit.where}: {shift_name((train, evaluation))} is not in this cache; it has the settings "
+                f"{', '.join(self.settings)} and the vectors {', '.join(self.vectors)}"
+            )
         return self.settings.index(evaluation), list(self.vectors).index(train)
 
     def factors(self, names: Sequence[str], evaluation: str = "base") -> dict[str, np.ndarray]:
