@@ -119,9 +119,11 @@ def fit_components(
     CannotEstimate
         If no dataset has two questions.
     InputError
-        If there are refits and `n_pairs` is missing.
+        If there are refits and `n_pairs` is missing, or the shift is the reference.
     """
     shift = parse_shift(shift)
+    if shift == tuple(reference):
+        raise InputError(f"{shift_name(shift)} is the reference itself and has no gap; ask about another shift")
     if grid.refits is not None and (n_pairs is None or n_pairs < 1):
         raise InputError("n_pairs is needed with refits: the vector's variance is that of so many training pairs")
     means, squared_errors, inputs, vectors = [], [], [], []

@@ -25,6 +25,10 @@ from steerstats.study_unit import StudyUnit
 if TYPE_CHECKING:
     from steerstats.study import Study
 
+# Propensities are stored as float32 differences of larger logits; contrasts of a straight curve then differ from
+# zero by several roundings.
+FLOAT32_ROUNDING = 16 * float(np.finfo(np.float32).eps)
+
 
 def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
     """One table per kind of null vector that the cache holds."""
@@ -181,7 +185,9 @@ def linearity(study: Study, shift: Shift, level: float) -> PerDataset:
     def one(name: str):
         unit = study.unit(name)
         curves = unit.propensity[unit.place(shift)]
-        return linearity_test(curves, unit.multipliers, questions=unit.question, level=level)
+        return linearity_test(
+            curves, unit.multipliers, questions=unit.question, level=level, resolution=FLOAT32_ROUNDING
+        )
 
     return _per_dataset(study, shift, one)
 

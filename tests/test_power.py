@@ -91,6 +91,9 @@ def test_designs_that_cannot_be_judged_are_refused():
         smallest_detectable_gap(components(between_datasets=float("nan")), n_inputs=10, n_datasets=2)
     with pytest.raises(InputError, match="at least 2 inputs"):
         smallest_detectable_gap(components(), n_inputs=1)
+    grid = SlopeGrid(train=("base",), evaluate=("base",), slopes={"d": np.arange(5.0)[None, None]})
+    with pytest.raises(InputError, match="is the reference itself"):
+        fit_components(grid, "base->base")
     with pytest.raises(InputError, match="alpha < power"):
         smallest_detectable_gap(components(), n_inputs=10, power=0.01)
 

@@ -225,6 +225,11 @@ def test_cosines_between_settings_and_with_refits(study):
 def test_linearity_and_ranges_tell_straight_from_bent(tmp_path, study):
     bent = open_cache(cache_of(tmp_path, curvature=0.4, curvature_sd=0.1, wiggle_sd=0.05, n_inputs=30).path)
     assert (bent.linearity().to_frame()["p_value"] < 1e-3).all()
+    straight = study.linearity()
+    assert (straight.to_frame()["distance"] == 0).all()  # what is left is the rounding of float32
+    assert any("exactly linear, to within rounding" in text for text in straight.warnings)
+    slight = open_cache(cache_of(tmp_path / "slight", curvature=1e-3, curvature_sd=1e-4, wiggle_sd=1e-4).path)
+    assert (slight.linearity().to_frame()["distance"] > 1).all()
     found = study.multiplier_range().to_frame()
     whole = found[found["range"] == 1.5].set_index("dataset")
     np.testing.assert_allclose(whole["mean"], [study.slopes(n).at("base->base").mean() for n in study.datasets])
@@ -237,6 +242,19 @@ def test_power_knows_the_vectors_and_the_sizes(study):
     assert table["includes_vector_error"].all()
     assert table["gap"].is_monotonic_decreasing or table.groupby("n_inputs")["gap"].min().is_monotonic_decreasing
     assert study.power().n_inputs.tolist() == [40]
+
+
+def test_power_says_for_which_shifts_refits_were_measured():
+    study = open_cache(steerstats.demo_cache())
+    found = study.power("base->user_neg")
+    assert any("measured only for base->base, not under this shift" in text for text in found.warnings)
+    assert not any("no refitted vectors" in text for text in found.warnings)
+    assert not found.includes_vector_error
+    assert np.isnan(found.n_pairs).all()
+    alone = open_cache(study.path, datasets=study.datasets[:1])
+    assert alone.power("base->user_neg").about == ("this dataset",)
+    with pytest.raises(CannotEstimate, match="between datasets is unknown"):
+        alone.power("base->user_neg", n_datasets=[1, 10])
 
 
 def test_predictors_find_what_was_put_there(study, simulated):
@@ -315,6 +333,22 @@ def test_a_missing_setting_is_named_with_what_is_there(simulated_other):
         with pytest.raises(CacheError, match="its vectors are 4 trained, 1 mean"):
             question()
     assert not study.power().includes_vector_error
+
+
+def test_a_cache_without_base_names_what_it_has(tmp_path):
+    study = open_cache(cache_of(tmp_path, settings=("sys_pos", "user_neg")).path)
+    unit = study.unit("sim-00")
+    with pytest.raises(CacheError, match=r"base->base is not in this cache; it has the settings sys_pos, user_neg"):
+        unit.place("base->base")
+    with pytest.raises(CacheError, match=r"sys_pos->base is not in this cache"):
+        unit.place("sys_pos->base")
+    with pytest.raises(CacheError, match="no random vectors of base evaluated in base"):
+        unit.control_slopes("random", "base->base")
+    questions = ["steerability", "spurious_factors", "generalization", "predictors", "nulls", "debiased", "power"]
+    questions += ["reliability", "corrected_anti_steerable", "answer_mass", "linearity", "multiplier_range"]
+    for name in (*questions, "curves_frame"):
+        with pytest.raises(CacheError, match="built without base; it has the settings sys_pos, user_neg"):
+            getattr(study, name)()
 
 
 def test_a_cache_without_any_shift_of_the_paper_says_so(tmp_path):
