@@ -90,12 +90,14 @@ def run(script: str, cache: Any, out: str | Path, seed: int = 0) -> Finding:
     SteerstatsError
         Where the cache itself is damaged; that is no finding.
     """
-    from analyses._cache import using_seed
+    from analyses._cache import study_of, using_seed
     from analyses._claim import Finding, publish
     from steerstats.errors import CacheError, CannotEstimate
 
     module = import_module(f"analyses.{script}")
     try:
+        if script != "layer_sweep" and study_of(cache).kind == "sweep":
+            raise CacheError("not in this cache: a sweep over layers; build a grid at the layer that it chose")
         with using_seed(seed):
             return module.main(cache, out)
     except CannotEstimate as error:

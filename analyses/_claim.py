@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -84,6 +85,9 @@ class Claim:
                 statement = statement.replace(words, words.removesuffix(" and datasets"))
             object.__setattr__(self, "statement", statement.replace(", mean over datasets", ""))
             object.__setattr__(self, "n_of", self.n_of.replace("datasets", "dataset", 1))
+        if np.isnan(self.ci_low) and np.isnan(self.ci_high) and self.interval.startswith(("percentile", "Hartung")):
+            why = "too few datasets for an interval" if np.isfinite(self.estimate) else "cannot be estimated here"
+            object.__setattr__(self, "interval", why)
 
     @classmethod
     def of(cls, key: str, statement: str, estimate: Estimate, n_of: str, **more: Any) -> Claim:
@@ -151,6 +155,11 @@ class Finding:
     seed: int | None = None
     missing: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("reading", "bars", "counted", "alt", "method"):
+            object.__setattr__(self, name, _of_all(getattr(self, name)))
+        object.__setattr__(self, "warnings", tuple(map(_singular, self.warnings)))
 
     @classmethod
     def of(cls, result: Any, **more: Any) -> Finding:
@@ -230,6 +239,16 @@ def command_line(main: Callable[..., Finding], description: str | None) -> None:
     for claim in finding.claims:
         print(f"- {describe(claim)}")
     print(f"\n{Path(arguments.out) / finding.script}.svg, .pdf, .csv, .tex, .json")
+
+
+def _singular(text: str) -> str:
+    return re.sub(r"\b1 datasets\b", "1 dataset", text)
+
+
+def _of_all(text: str) -> str:
+    """A method's words as they hold for every dataset: estimators name the size of the one that they saw."""
+    text = re.sub(r"\b(over|resamples of) \d+ (inputs|questions)\b", r"\1 each dataset's \2", text)
+    return _singular(text)
 
 
 def _plain(value: Any) -> Any:

@@ -24,10 +24,9 @@ def main(cache, out):
         row = pooled[(pooled["shift"] == shift) & (pooled["component"] == "gap")].iloc[1 if several else 0]
         text = f"Steerability lost under {figures.nice_shift(*parse_shift(shift))}, "
         text += "random-effects mean over datasets:" if several else f"in {study.datasets[0]}:"
-        claims.append(Claim.row(f"gap.{shift}", text, row, "datasets" if several else "questions",
-                                unit="nat per unit multiplier",
-                                interval="Hartung–Knapp t(D − 1) over datasets" if several else
-                                "of the mean over questions, paired by input"))  # fmt: skip
+        how = "Hartung–Knapp t(D − 1) over datasets" if several else "of the mean over questions, paired by input"
+        of, unit = "datasets" if several else "questions", "nat per unit multiplier"
+        claims.append(Claim.row(f"gap.{shift}", text, row, of, unit=unit, interval=how))
     means = steerability_table(study.grid())
     order = order_by_median(study)
     first = result.gaps.shifts[0]
@@ -43,9 +42,9 @@ def main(cache, out):
     error = "hold" if result.gaps.includes_vector_error else "do not hold"
     found = Finding.of(
         result, script="gap_parts", title=TITLE, paper=PAPER, claims=tuple(claims),
-        reading="Left: how much steerability each dataset loses under this shift. The gap is the sum of what the "
-        "prompt does even to a vector made for it, and of what it costs to bring a vector from another prompt. Right: "
-        "mean steerability of every vector in every prompt; the diagonal is a vector at home.",
+        reading="Left: steerability that each dataset loses under this shift: what the prompt does even to a vector "
+        "made for it, plus what it costs to bring a vector from another prompt. Right: mean steerability of every "
+        "vector in every prompt; the diagonal is a vector at home.",
         bars=f"95% intervals of the mean over questions, paired by input; those of the gap {error} the vector's own "
         "error. The table has simultaneous bands and adjusted p-values for all shifts.",
         counted=f"{len(order)} datasets, {between(result.gaps.n, 'questions')} each.",

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from analyses._cache import facts_of, study_of
+from analyses._cache import current_seed, facts_of, study_of
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
 from steerstats import figures, open_cache
+from steerstats.sweeps import choose_sweep_layer
 
 TITLE = "Layer sweep"
 PAPER = "appendix: choice of layer"
@@ -30,9 +31,12 @@ def main(cache, out):
             rows.append((layer, None, *limits, over.n))
     frame = pd.DataFrame(rows, columns=["layer", "dataset", "estimate", "ci_low", "ci_high", "n"])
     whole = frame[frame["dataset"].isna()] if frame["dataset"].isna().any() else frame
-    best = whole.loc[whole["estimate"].idxmax()]
-    layer = int(best["layer"])
-    text = f"Mean steerability at layer {layer}, the highest of {len(layers)}, mean over datasets:"
+    choice = choose_sweep_layer(study.path, seed=current_seed())
+    layer = choice.chosen
+    best = whole[whole["layer"] == layer].iloc[0]
+    rivals = f"; not told apart from it: {', '.join(map(str, choice.rivals))}" if choice.rivals else ""
+    share = choice.share[choice.layers == layer][0]
+    text = f"Mean steerability at layer {layer}, the best of {len(layers)} in {share:.0%} of resamples{rivals}:"
     claim = Claim.row("sweep.best", text, best, "datasets", unit="nat per unit multiplier",
                       interval="t(D − 1) over datasets; the choice of the highest is not in it")  # fmt: skip
     with figures.style():
@@ -45,7 +49,7 @@ def main(cache, out):
         bars="band: 95% t interval of the mean over datasets.",
         counted=f"{len(study.datasets)} datasets, {len(layers)} layers, validation inputs.",
         alt=f"Mean steerability by layer; the highest is layer {layer} with {best['estimate']:.2f} nats per unit λ.",
-        facts=facts_of(study),
+        facts=facts_of(open_cache(study.path, layer=layer)),
     )  # fmt: skip
     return publish(out, found, figure, frame)
 

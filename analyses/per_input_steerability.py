@@ -25,8 +25,12 @@ def main(cache, out):
     worst = anti.loc[anti["estimate"].idxmax()]
     text, keys, n = "Share of inputs that steer the wrong way", ("per_input.anti_share", "per_input.worst"), len(order)
     claims = share_claims(keys, text, share, worst, worst["method"])
-    text = "SD of steerability between inputs, mean over datasets:"
-    claims.append(Claim.of("per_input.spread", text, spread, "datasets"))
+    if n > 1:
+        text = "SD of steerability between inputs, mean over datasets:"
+        claims.append(Claim.of("per_input.spread", text, spread, "datasets"))
+    else:
+        text = f"SD of steerability between inputs, in {order[0]}:"
+        claims.append(Claim.of("per_input.spread", text, result[order[0]]["sd"], "inputs"))
     claims += sign_claims(result)
     for row in anti[anti["dataset"] == "myopic-reward"].to_dict("records"):
         how = {"unit": "share", "interval": row["method"]}

@@ -49,7 +49,8 @@ def main(cache, out):
         method="mean over inputs at each multiplier, t interval over questions; Kendall's tau-a within each input",
         assumptions=("questions are independent",), facts=facts_of(study),
     )  # fmt: skip
-    return publish(out, found, figure, frame)
+    names = {"low": "inputs_10_percent", "high": "inputs_90_percent"}
+    return publish(out, found, figure, frame.rename(columns=names))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Figure 7: does a vector transfer worse between prompts that move the unsteered model further?"""
 
-import numpy as np
-
 from analyses import _published as published
 from analyses._cache import ask, current_seed, facts_of, need_shifts, people_count, study_of
 from analyses._claim import Claim, Finding, command_line, publish
@@ -28,8 +26,6 @@ def main(cache, out):
     for name in SHOWN:
         row, key = rank.loc[name], f"figure7.{name.replace(' ', '_')}"
         pairs, how = people_count(int(row["n_points"]), "pair"), "percentile, whole datasets resampled"
-        if not np.isfinite(row["ci_low"]):
-            how = f"an interval cannot be estimated: {people_count(int(row['n']), 'dataset')} with such pairs"
         claims.append(Claim.row(key, WORDS[name], row, f"datasets ({pairs})", interval=how))
     theirs = published.published_for(published.PROPENSITY, study.model)
     claims[0] = claims[0].against(theirs, facts_of(study))
@@ -48,9 +44,8 @@ def main(cache, out):
     found = Finding.of(
         result, script="propensity_difference", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Each dot is a dataset and a pair of prompts. Across: how differently the unsteered model leans under "
-        "the two. Up, left: how much of what a vector does at home it does after the move; self-pairs sit at 0 and 1 "
-        "by construction and make a falling trend on their own. Right: the loss itself, which no small denominator "
-        "inflates.",
+        "the two. Up, left: the part of a vector's effect at home that is left after the move; self-pairs are 0 and 1 "
+        "by construction, a falling trend of their own. Right: the loss itself, which no small denominator inflates.",
         bars="none are drawn; the intervals above, where there are any, resample whole datasets.",
         counted=f"{len(points)} pairs of prompts in {people_count(result.n, 'dataset')}; {len(kept)} in "
         f"{people_count(kept['dataset'].nunique(), 'dataset')} pass the published threshold.",

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 import analyses
-from analyses._cache import study_of
+from analyses._cache import people_count, study_of
 from analyses._claim import Claim, Finding
 from reports import words
 from reports.collect import RESULTS, Done, default_workers, label_caches, plan, run_jobs
@@ -85,7 +85,7 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
         pages = dataset_pages(study, out / RESULTS / label, f"c{k + 1}-" if several else "")
         datasets += [page | {"name": f"{page['name']} in {label}"} if several else page for page in pages]
         provenance.append({"label": label if several else "", "rows": _provenance(study, seed)})
-        notices += _notices(label if several else "", study)
+        notices += _notices(label if several else "", study, own)
     text = (
         _environment()
         .get_template("report.html.jinja")
@@ -258,7 +258,7 @@ def _claim_table(done: Sequence[Done], several: bool) -> dict[str, Any]:
     return cells(pd.DataFrame(rows, columns=columns), "Claims, in the order of the sections")
 
 
-def _notices(label: str, study: Any) -> list[str]:
+def _notices(label: str, study: Any, findings: Sequence[Finding] = ()) -> list[str]:
     before = f"{label}: " if label else ""
     found = []
     if study.kind == "simulated":
@@ -267,7 +267,14 @@ def _notices(label: str, study: Any) -> list[str]:
         found.append(f"{before}{len(study.missing)} planned datasets are not finished and not in these numbers.")
     if len(study.datasets) < 8:
         found.append(
-            f"{before}{len(study.datasets)} datasets are too few for an interval of a correlation over datasets."
+            f"{before}{people_count(len(study.datasets), 'dataset')} "
+            f"{'is' if len(study.datasets) == 1 else 'are'} too few for an interval of a correlation over datasets."
+        )
+    untold = next((words.untold(one.warnings) for one in findings if one.script == "variance_explained"), "")
+    if untold:
+        found.append(
+            f"{before}letter (A or B) and word (Yes or No) of the answer cannot be told apart {untold}: what is said "
+            "of one may be the other's."
         )
     return found
 
@@ -288,6 +295,8 @@ def _provenance(study: Any, seed: int) -> list[tuple[str, str]]:
         rows.append(("engine parity, first dataset", _flat(parity)))
     digests = [str(study.unit(name).unit.sidecar.get("content_sha256"))[:16] for name in study.datasets]
     rows.append(("content hashes", ", ".join(f"{name} {digest}" for name, digest in zip(study.datasets, digests))))
+    sources = dict.fromkeys(str(study.unit(name).unit.attrs.get("attribution") or "") for name in study.datasets)
+    rows += [("attribution", text) for text in sources if text]
     rows.append(("seed of the analysis", str(seed)))
     rows.append(("analysed with", ", ".join(f"{name} {number}" for name, number in software_versions().items())))
     return rows

@@ -12,6 +12,25 @@ from reports.words import number
 
 MOST_ROWS = 60
 HIDDEN = ("method",)
+READER = {
+    "anti_steerable": "anti-steerable (slope < 0)",
+    "within_error": "within numerical error of zero",
+    "published_nonpositive": "slope ≤ 0, as published",
+    "sd": "SD over inputs",
+    "shapley_adjusted_r2": "order-free (Shapley, adjusted R²)",
+    "published_sequential": "as published (sequential R²)",
+    "unconstrained S/(N-p)": "model-based",
+    "HC2, Bell-McCaffrey df": "HC2, Bell–McCaffrey",
+    "pos_is_a": "A rather than B",
+    "pos_is_yes": "Yes rather than No",
+    "pos_is_a alone": "A rather than B alone",
+    "pos_is_yes alone": "Yes rather than No alone",
+    "pos_is_yes after pos_is_a": "Yes rather than No, after A rather than B",
+    "per-input": "per-input regression",
+    "mixed": "mixed model",
+    "unsteered": "unsteered propensity",
+}
+HEADS = {"inputs_10_percent": "10% of inputs below", "inputs_90_percent": "90% of inputs below"}
 
 
 def cells(frame: pd.DataFrame, caption: str, *, label: str = "", most: int | None = None) -> dict[str, Any]:
@@ -45,7 +64,7 @@ def cells(frame: pd.DataFrame, caption: str, *, label: str = "", most: int | Non
 
 
 def _heading(name: str) -> str:
-    return str(name).replace("_", " ").replace("ci low", "low").replace("ci high", "high")
+    return HEADS.get(str(name), str(name)).replace("_", " ").replace("ci low", "low").replace("ci high", "high")
 
 
 def _is_number(column: pd.Series) -> bool:
@@ -67,4 +86,4 @@ def _cell(value: object) -> str:
         return "—"
     if isinstance(value, (float, np.floating)):
         return number(float(value))
-    return str(value).replace("->", " → ")
+    return READER.get(str(value), str(value)).replace("->", " → ")

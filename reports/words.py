@@ -29,6 +29,7 @@ SCOPE_NAMES = {
 SCORE_NAMES = {
     "logit_diff": "the difference of the two answers' logits at the first token where they differ",
     "logit_sum": "the difference of the summed logits of the two whole completions",
+    "imported": "what the imported table calls propensity",
     "logprob_sum": "the difference of the log-probabilities of the two whole completions",
 }
 
@@ -204,6 +205,15 @@ def _lead(claims: Mapping[str, Claim]) -> str:
 
 def _count(claim: Claim) -> int:
     return round(claim.estimate * claim.n)
+
+
+def untold(warnings: Sequence[str]) -> str:
+    """In which datasets the word is determined by the letter, from an estimator's warnings; empty where in none."""
+    for text in warnings:
+        where, _, rest = text.partition(": ")
+        if rest.startswith(("pos_is_yes is determined by", "pos_is_a is determined by")):
+            return "here" if where == "all datasets" else f"in {where}"
+    return ""
 
 
 def methods(study: Any, findings: Sequence[Finding], seed: int, versions: Mapping[str, str]) -> list[str]:

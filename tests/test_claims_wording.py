@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
 from reporting import TRUTH, hostile_cache, scratch, write_cache
 from scipy import stats
@@ -13,7 +14,11 @@ from scipy import stats
 import analyses
 from analyses._cache import mean_over_datasets, study_of
 from analyses._counts import p_words
+from reports.render import render_report
+from reports.tables import cells
 from reports.words import summary
+from steerstats import figures
+from steerstats.cache.table import example_rows, import_table
 
 
 @pytest.mark.parametrize(
@@ -106,3 +111,85 @@ def test_an_effect_is_headed_by_its_spread_and_no_claim_is_printed_twice():
 @pytest.mark.parametrize(("p", "words"), [(1.0, "p > 0.99"), (0.0001, "p < 0.001"), (0.034, "p = 0.034")])
 def test_p_values_are_never_exactly_one_or_nothing(p, words):
     assert p_words(p) == words
+
+
+def test_transfer_is_a_range_over_shifts_and_a_choice_says_so():
+    ranks = [claim.estimate for key, claim in claims_of("three").items() if key.startswith("id_ood.")]
+    card = summary(findings_of("three"))["cards"][2]
+    assert len(ranks) == 4
+    assert card["number"] in {f"{min(ranks):.3f} to {max(ranks):.3f}", f"{min(ranks):.3f}"}
+    assert "The shift that the paper prints, system + → user −" in card["words"]
+    for one in summary(findings_of("three"))["cards"]:
+        assert "does not allow for the choice" in one["words"]
+
+
+def test_one_dataset_has_its_own_intervals_and_no_plural():
+    cards = summary(findings_of("one"))["cards"]
+    assert cards[0]["interval"].startswith("95% interval ")
+    assert cards[1]["interval"].startswith("95% interval ")
+    assert "A rank correlation needs more datasets." in cards[2]["words"]
+    assert cards[2]["words"].count("95% interval") == 4
+    words = str(cards) + str(findings_of("one"))
+    assert "average over" not in str(cards)
+    assert "1 datasets" not in words
+    assert ", mean over datasets" not in words
+
+
+def test_figure_7_counts_the_datasets_that_give_points():
+    grid = next(one for one in findings_of("three") if one.script == "propensity_difference")
+    points = study_of(hostile_cache()).propensity_shift().points()
+    kept = points[(points["own"] > 0.25) & ~points["self_pair"]]
+    claim = next(one for one in grid.claims if one.key == "figure7.without_self-pairs")
+    assert claim.n == kept["dataset"].nunique()
+    assert f"({len(kept)} pairs)" in claim.n_of
+    assert claim.interval == "too few datasets for an interval"
+
+
+@pytest.mark.parametrize("evaluated", ["base", "user_neg"])
+def test_an_imported_table_is_told_what_to_add_and_never_crashes(tmp_path, evaluated):
+    frame = pd.DataFrame(list(example_rows())).drop(columns=["pos_is_a", "pos_is_yes"], errors="ignore")
+    frame["setting_eval"] = evaluated
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    cache_path = import_table(tmp_path / "t.csv", tmp_path / "cache", model="mine")
+    page = render_report([cache_path], tmp_path / "out", jobs=1).read_text("utf-8")
+    assert "built without" not in page
+    assert "the table has no rows for" in page
+    if evaluated == "base":
+        assert "add columns pos_is_a, pos_is_yes to the table" in page
+
+
+def test_no_heading_stands_twice_and_identifiers_are_put_in_words():
+    frame = pd.DataFrame({"name": ["anti_steerable", "shapley_adjusted_r2"], "ci_low": [0.0, 0.1], "ci_high": [1.0, 2],
+                          "inputs_10_percent": [0.0, 1], "inputs_90_percent": [2.0, 1]})  # fmt: skip
+    view = cells(frame, "x")
+    heads = [column["name"] for column in view["columns"]]
+    assert len(heads) == len(set(heads))
+    assert "_" not in str(view["rows"])
+
+
+def test_the_key_of_the_cloud_can_be_seen():
+    with figures.style():
+        _, ax = figures.canvas(width=4, height=3)
+        figures.slope_and_misfit(pd.DataFrame({"slope": [-1.0, 1.0], "rmse": [0.1, 0.2]}), ax=ax)
+    for handle in ax.get_legend().legend_handles:
+        assert handle.get_sizes()[0] > 20
+        assert handle.get_alpha() == 1
+
+
+def test_confounded_factors_are_named_first_and_attributions_are_printed(tmp_path):
+    from steerstats.cache import UnitData, create_cache, write_unit
+    from steerstats.simulate import simulate_unit
+
+    truth = replace(TRUTH, n_random=0, n_shuffled=0, n_resampled=0, debiased=False)
+    manifest = {"kind": "grid", "spec_hash": "0" * 64, "model": "m", "units": list(truth.datasets)}
+    create_cache(tmp_path / "c", manifest)
+    for name in truth.datasets:
+        data, _ = simulate_unit(truth, name, seed=7, model="m")
+        arrays = dict(data.arrays) | {"input_pos_is_yes": data.arrays["input_pos_is_a"].copy()}
+        attrs = {**data.attrs, "spec_hash": "0" * 64, "attribution": "Questions by A. Author, CC BY 4.0"}
+        write_unit(tmp_path / "c", name, UnitData(arrays, attrs))
+    page = render_report([tmp_path / "c"], tmp_path / "out", jobs=1).read_text("utf-8")
+    notice = page.partition("Read this first")[2].partition("</ul>")[0]
+    assert "cannot be told apart here" in notice
+    assert "the letter (A or B) or the word (Yes or No), which cannot be told apart here," in page
+    assert page.count("Questions by A. Author, CC BY 4.0") == 1

@@ -114,7 +114,11 @@ def slope_and_misfit(frame: pd.DataFrame, *, ax: Axes) -> Axes:
     ax.set_ylim(0, None)
     ax.set_xlabel(SLOPE)
     ax.set_ylabel("RMSE about the line (nat)")
-    return key(ax, place="upper left")
+    key(ax, place="upper left")
+    for handle in ax.get_legend().legend_handles:
+        # The cloud's own dots are too small and too pale to name a colour by.
+        handle.set(sizes=[26], alpha=1)
+    return ax
 
 
 def misfit_rows(rows: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
