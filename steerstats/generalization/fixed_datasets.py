@@ -4,8 +4,9 @@ Resampling inputs of each dataset adds the measurement noise a second time, so t
 low: with 40 datasets, a true correlation of .9 and reliability .9, their percentile interval covered 1% and the
 basic one on Fisher's scale 58%. Instead the true means are drawn given the observed ones: shrunk towards their
 common mean by a bivariate normal distribution between datasets, whose covariance is re-estimated in every draw from
-a resample of datasets (a normal likelihood alone is too sure of it where true means have long tails: coverage 37%
-instead of about 70% with lognormal ones).
+a resample of datasets. With 40 datasets that covered 91-95% under normal and 71-90% under lognormal true means
+(reliability .8 to .995, 400 studies each); a normal likelihood alone is too sure of itself under long tails (37%
+where this has 71%).
 
 With a dozen datasets some resamples leave less covariance between means than noise explains. Setting the negative
 eigenvalue to zero made every such draw ±1 exactly, and the interval end there. Their covariance comes from its
