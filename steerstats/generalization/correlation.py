@@ -256,8 +256,9 @@ def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: in
         level=level,
         includes_vector_error=refitted,
         method=f"Spearman correlation of mean steerability over {n} datasets; {n_resamples} resamples of datasets "
-        "(population; target: the correlation of observed means), or as many draws from the posterior of these "
-        "datasets' true means (bivariate normal between datasets, flat priors)",
+        "(population; target: the correlation of observed means), or as many draws of these datasets' "
+        "true means given the observed ones (bivariate normal between datasets, covariance from resampled datasets, "
+        "or from its posterior where a resample's is singular)",
         assumptions=(
             "for a population of datasets: datasets are independent draws from it (those of one category are not)",
             "noise-corrected and these datasets: true means near normal (coverage falls to 71-95% on lognormal ones)",
