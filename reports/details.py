@@ -40,7 +40,7 @@ def dataset_pages(study: Study, results: Path, prefix: str = "") -> list[dict[st
     prefix : str
         Of the anchors.
     """
-    if not all(study.unit(name).has(("base", "base")) for name in study.datasets):
+    if study.kind == "sweep" or not all(study.unit(name).has(("base", "base")) for name in study.datasets):
         return []  # the sections say what is not there
     curves = mean_curves(study)
     tables = {name: _read(results / f"{name}.parquet") for name in ("per_input_steerability", "gap_parts")}

@@ -1,0 +1,62 @@
+"""A sweep's report: the layer profile with its choice, everything else named as not in this cache."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from steerstats.cache import CacheReader, UnitData, create_cache, write_unit
+from steerstats.sweeps import choose_sweep_layer
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Three datasets, three layers; layer 7 steers best. Written as a build would, without a model."""
+    root, rng = tmp_path_factory.mktemp("sweep") / "cache", np.random.default_rng(0)
+    layers, names = [3, 7, 9], ["a", "b", "c"]
+    create_cache(root, {"kind": "sweep", "spec_hash": "ab", "model": "m", "units": names})
+    grid = np.array([-1.0, 0.0, 1.0])
+    for name in names:
+        slopes = np.array([0.2, 0.9, 0.4])[:, None] + rng.normal(scale=0.2, size=(3, 30))
+        arrays = {
+            "input": np.array([f"i{k}" for k in range(30)], dtype=object),
+            "setting_eval": np.array(["base"], dtype=object),
+            "vector": np.array([f"base@{layer}" for layer in layers], dtype=object),
+            "multiplier": grid,
+            "slot": np.zeros(1, dtype=np.int32),
+            "input_question": np.array([f"{name}{k}" for k in range(30)], dtype=object),
+            "input_split": np.array(["val"] * 30, dtype=object),
+            "vector_kind": np.array(["trained"] * 3, dtype=object),
+            "vector_setting": np.array(["base"] * 3, dtype=object),
+            "vector_replicate": np.full(3, -1, dtype=np.int32),
+            "vector_layer": np.array(layers, dtype=np.int32)[:, None],
+            "propensity": (slopes[:, None, :] * grid[:, None])[None].astype(np.float32),
+            "planned": np.ones((1, 3), dtype=np.uint8),
+        }
+        attrs = {"dataset": name, "model": "m", "score": "logit_diff", "spec_hash": "ab"}
+        write_unit(root, name, UnitData(arrays, attrs))
+    assert not CacheReader(root).missing
+    return root
+
+
+def test_the_report_shows_the_choice_and_names_what_a_sweep_lacks(sweep, tmp_path):
+    from reports.render import render_report
+
+    page = render_report([sweep], tmp_path / "out", jobs=1).read_text("utf-8")
+    records = {
+        path.stem: json.loads(path.read_text("utf-8")) for path in (tmp_path / "out" / "results").rglob("*.json")
+    }
+    (claim,) = records["layer_sweep"]["claims"]
+    assert claim["estimate"] == pytest.approx(0.9, abs=0.1)
+    assert "layer 7, the best of 3 in 100% of resamples" in claim["statement"]
+    assert "layer 7, the best of 3" in page
+    assert "a sweep over layers" in records["power"]["missing"]
+
+
+def test_the_choice_on_a_cache_is_the_choice_on_its_slopes(sweep):
+    choice = choose_sweep_layer(sweep, seed=1)
+    assert choice.chosen == 7
+    assert choice.n_datasets == 3
+    assert choice.n_inputs == 90
