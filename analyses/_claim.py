@@ -157,8 +157,9 @@ class Finding:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("reading", "bars", "counted", "alt", "method"):
-            object.__setattr__(self, name, _of_all(getattr(self, name)))
+        for name in ("reading", "bars", "counted", "alt"):
+            object.__setattr__(self, name, _singular(getattr(self, name)))
+        object.__setattr__(self, "method", _of_all(self.method))
         object.__setattr__(self, "warnings", tuple(map(_singular, self.warnings)))
 
     @classmethod
@@ -247,7 +248,7 @@ def _singular(text: str) -> str:
 
 def _of_all(text: str) -> str:
     """A method's words as they hold for every dataset: estimators name the size of the one that they saw."""
-    text = re.sub(r"\b(over|resamples of) \d+ (inputs|questions)\b", r"\1 each dataset's \2", text)
+    text = re.sub(r"(\bover|\bof|,) \d+ (inputs|questions)\b", r"\1 each dataset's \2", text)
     return _singular(text)
 
 

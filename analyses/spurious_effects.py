@@ -9,7 +9,7 @@ from steerstats import figures
 
 TITLE = "Effects of position and token on steerability"
 PAPER = ""
-MEAN, UNIT = "mean over datasets", "nat per unit multiplier"
+MEAN = "mean over datasets"
 NAMES = {"pos_is_a": "A rather than B", "pos_is_yes": "Yes rather than No"}
 
 
@@ -33,7 +33,7 @@ def main(cache, out):
         elif len(own) == 1:
             one = own.iloc[0]
             text = f"Effect of {name} on steerability, in {one['dataset']} ({p_words(one['p'])}):"
-            claims.append(Claim.row(f"effects.{term}", text, one, "inputs", unit=UNIT, interval=one["se_type"]))
+            claims.append(Claim.row(f"effects.{term}", text, one, "inputs", unit=one["unit"], interval=one["se_type"]))
         frames[term] = own
     n = rows["dataset"].nunique()
     with figures.style():

@@ -3,7 +3,7 @@
 from analyses import _published as published
 from analyses._cache import ask, between, by_median, current_seed, facts_of, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._counts import share_claims, share_words
+from analyses._counts import share_claims, share_words, without_mixed
 from steerstats import figures
 
 TITLE = "Variance of steerability that spurious factors explain"
@@ -47,7 +47,7 @@ def main(cache, out):
         alt=f"Share of the variance explained by A/B and Yes/No in {n} datasets: {mean.estimate:.0%} on average, at "
         f"most {most['share']:.0%}, in {most['dataset']}.",
         method="Shapley (LMG) shares of adjusted R²; beside it the published sequential split of R²",
-        seed=current_seed(), facts=facts_of(study),
+        seed=current_seed(), facts=facts_of(study), warnings=without_mixed(result.warnings),
     )  # fmt: skip
     return publish(out, found, figure, frame)
 

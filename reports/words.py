@@ -119,6 +119,9 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
         factors = f"the letter (A or B) or the word (Yes or No), {UNTOLD},"
     words = f"of the differences between inputs go with {factors} of the answer"
     words += _where(claims, mean, "explained.most")
+    if "option.pos_is_a" in claims:
+        differ = claims["option.pos_is_a"]
+        words += f" Steerability differs between A and B in {_count(differ)} of {differ.n} datasets (FDR 0.05)."
     link = f"{prefix}variance_explained"
     return _card(question, percent(mean.estimate), limits(mean, percent), words, link, "Variance explained")
 
@@ -183,8 +186,8 @@ def _lead(claims: Mapping[str, Claim]) -> str:
             f"{open_}."
         )
     if "per_input.works_refits" in claims:
-        again = claims["per_input.works_refits"]
-        parts.append(f"With the vector's own error counted it lies above 0 in {_count(again)} of {again.n}.")
+        up, down, open_ = (_count(claims[f"per_input.{side}_refits"]) for side in ("works", "below", "undecided"))
+        parts.append(f"With the vector's own error counted, {up} remain above 0, {down} below, and {open_} open.")
     for kind, name in (("shuffled", "label-shuffled vectors"), ("random", "random directions")):
         if f"null.{kind}" in claims:
             null = claims[f"null.{kind}"]

@@ -92,7 +92,7 @@ def test_the_first_sentence_counts_all_three_outcomes_and_the_vectors_error():
     lead = summary(findings_of("three"))["lead"]
     assert f"lies above 0 in {up} of 3 datasets, below 0 in {down}, and leaves the sign open in {3 - up - down}" in lead
     again = sum(one.ci_low > 0 for one in means.vector_error.values())
-    assert f"With the vector's own error counted it lies above 0 in {again} of 3." in lead
+    assert f"With the vector's own error counted, {again} remain above 0," in lead
     assert "label-shuffled vectors" in lead
     assert "beyond doubt" not in lead
 
@@ -133,6 +133,13 @@ def test_one_dataset_has_its_own_intervals_and_no_plural():
     assert "average over" not in str(cards)
     assert "1 datasets" not in words
     assert ", mean over datasets" not in words
+
+
+def test_a_method_names_no_size_of_one_dataset_and_the_mixed_model_only_where_it_stands():
+    for finding in findings_of("three"):
+        assert "20 inputs" not in finding.method
+        assert "20 questions" not in finding.method
+        assert "lme4" not in " ".join(finding.warnings)
 
 
 def test_figure_7_counts_the_datasets_that_give_points():
