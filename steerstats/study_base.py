@@ -24,6 +24,12 @@ def demo_cache() -> Path:
     ------
     CacheError
         If this installation lacks it.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> steerstats.demo_cache().name
+    'cache.h5'
     """
     path = Path(str(resources.files("reports").joinpath("examples", "demo", "cache.h5")))
     if not path.is_file():
