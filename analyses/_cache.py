@@ -68,7 +68,7 @@ def _opened(path: Path) -> Study:
     return open_cache(path)
 
 
-_ANSWERS: dict[tuple[int, str, str], tuple[Study, Any]] = {}
+_ANSWERS: dict[tuple[int, str, str], tuple[tuple[Any, ...], Any]] = {}
 
 
 def ask(study: Study, question: str, **options: Any) -> Any:
@@ -76,10 +76,12 @@ def ask(study: Study, question: str, **options: Any) -> Any:
     method = getattr(study, question)
     if "seed" in signature(method).parameters:
         options.setdefault("seed", current_seed())
-    key = (id(study), question, repr(sorted(options.items(), key=lambda item: item[0])))
+    # Two studies of one model read alike: what they are is their identity, never their repr.
+    told = {name: f"study {id(value)}" if isinstance(value, Study) else repr(value) for name, value in options.items()}
+    key = (id(study), question, repr(sorted(told.items())))
     if key not in _ANSWERS:
-        # The study is kept beside its answer, so that its id cannot pass to another one.
-        _ANSWERS[key] = (study, method(**options))
+        # Studies are kept beside the answer, so that an id cannot pass to another one.
+        _ANSWERS[key] = ((study, *options.values()), method(**options))
     return _ANSWERS[key][1]
 
 
