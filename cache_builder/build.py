@@ -81,13 +81,7 @@ class Session:
             torch.set_num_threads(int(threads))
         progress(0, None, f"loading {spec.model.id}")
         self.loaded = load(spec)
-        renderer = Renderer(
-            self.loaded.tokenizer,
-            system_text=spec.prompt.system_text,
-            template=spec.prompt.template,
-            template_args=spec.prompt.template_args,
-            date=spec.prompt.date,
-        )
+        renderer = Renderer.of_prompt(self.loaded.tokenizer, spec.prompt)
         engine = Engine(
             self.loaded.model,
             budget=spec.run.budget or runtime.get("budget"),

@@ -106,13 +106,7 @@ def dry_run(spec: BuildSpec, *, probe: bool = True, progress: Callable[..., None
     tokenizer, hidden, n_layers, engine, device = _open(spec, probe)
     names = [unit.name for unit in units]
     descriptions = choose_descriptions(names, spec.settings, load_descriptions(spec.prompt.descriptions))
-    renderer = Renderer(
-        tokenizer,
-        system_text=spec.prompt.system_text,
-        template=spec.prompt.template,
-        template_args=spec.prompt.template_args,
-        date=spec.prompt.date,
-    )
+    renderer = Renderer.of_prompt(tokenizer, spec.prompt)
 
     def examples(unit: UnitPlan, pairs, setting: str) -> list[Example]:
         prompts = [renderer.render(setting, pair.text, descriptions.get(unit.name)) for pair in pairs]
@@ -171,7 +165,6 @@ def _vector_names(spec: BuildSpec, unit: UnitPlan, n_layers: int) -> tuple[tuple
     pairs, settings = pair_arrays(unit.training, "pair", text=False), spec.training_settings()
     controls = spec.controls
     noise = np.random.default_rng(0).normal(size=(len(settings), 1, 2, len(unit.training), 2))
-    shifts = controls.shifts if controls.any else ()
     made = fit_vectors(
         noise,
         settings,
@@ -186,12 +179,11 @@ def _vector_names(spec: BuildSpec, unit: UnitPlan, n_layers: int) -> tuple[tuple
         random=controls.random,
         shuffled=controls.shuffled,
         debiased=False,
-        control_settings=tuple(dict.fromkeys(shift.partition("->")[0] for shift in shifts)) or None,
+        control_settings=controls.settings or None,
     )
     kinds, trained = made.kind, made.setting
     if controls.debiased:
-        wanted = tuple(dict.fromkeys(shift.partition("->")[0] for shift in shifts))
-        kinds, trained = kinds + ("debiased",) * len(wanted), trained + wanted
+        kinds, trained = kinds + ("debiased",) * len(controls.settings), trained + controls.settings
     sets = spec.steered_layers(n_layers)
     layers = np.concatenate([np.tile(np.array(one), (len(kinds), 1)) for one in sets])
     return kinds * len(sets), trained * len(sets), layers

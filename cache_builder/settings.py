@@ -163,6 +163,12 @@ class Renderer:
         self.notes = tuple(notes)
         self.template_sha256 = hashlib.sha256(source.encode()).hexdigest()
 
+    @classmethod
+    def of_prompt(cls, tokenizer: Any, prompt: Any) -> Renderer:
+        """The renderer that a spec's `prompt` table asks for."""
+        names = ("system_text", "template", "template_args", "date")
+        return cls(tokenizer, **{name: getattr(prompt, name) for name in names})
+
     def render(self, setting: str, text: str, description: Description | None = None) -> str:
         """The generation prompt of one question.
 

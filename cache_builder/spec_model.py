@@ -109,6 +109,11 @@ class ControlSpec(_Frozen):
         """Whether a control is asked for at all."""
         return bool(self.resampled or self.folds or self.random or self.shuffled or self.debiased)
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Training settings for which controls are made: those of `shifts`, none without a control."""
+        return tuple(dict.fromkeys(shift.partition("->")[0] for shift in self.shifts)) if self.any else ()
+
 
 class RunSpec(_Frozen):
     """Where and how fast, never what: nothing here is hashed."""

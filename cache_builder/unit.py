@@ -140,7 +140,6 @@ class UnitBuilder:
     def _vectors(self, plan: UnitPlan, activations: np.ndarray) -> VectorSet:
         spec, controls = self.spec, self.spec.controls
         pairs = pair_arrays(plan.training, "pair", text=False)
-        shifts = controls.shifts if controls.any else ()
         sets = [
             fit_vectors(
                 activations[:, [self.read_layers.index(layer) for layer in layers]],
@@ -157,7 +156,7 @@ class UnitBuilder:
                 random=controls.random,
                 shuffled=controls.shuffled,
                 debiased=controls.debiased,
-                control_settings=tuple(dict.fromkeys(shift.partition("->")[0] for shift in shifts)) or None,
+                control_settings=controls.settings or None,
                 seed=spec.seed,
                 name=plan.name,
             )
