@@ -65,11 +65,17 @@ class Replicas:
     first, stride : int64 array (n_skeleton_nodes,)
         Copy number j of skeleton node n is node `first[n] + j * stride[n]`; the stride of a node that is shared
         by all copies is 0.
+    source : int64 array (n_nodes,)
+        The skeleton node of each node.
+    under : int64 array (n_nodes,)
+        Steering code of the node or of its steered ancestors; 0 where there is none.
     """
 
     trie: Trie
     first: np.ndarray
     stride: np.ndarray
+    source: np.ndarray
+    under: np.ndarray
 
     def nodes(self, skeleton: np.ndarray, n_copies: int) -> np.ndarray:
         """Expanded node indices, shape `skeleton.shape + (n_copies,)`, in the order of the codes given."""
@@ -172,9 +178,10 @@ def replicate(trie: Trie, codes: np.ndarray) -> Replicas:
     end = np.where(steered[source], end + trie.end[source] - source, place[trie.end[source]])
     above = trie.parent[source]
     parent = np.where(above >= 0, first[above] + copy * stride[above], -1)
-    code = np.where(trie.code[source] != 0, np.append(codes, 0)[copy], 0)
+    under = np.where(steered[source], np.append(codes, 0)[copy], 0)
+    code = np.where(trie.code[source] != 0, under, 0)
     expanded = Trie(token=trie.token[source], code=code, parent=parent, depth=trie.depth[source], end=end)
-    return Replicas(trie=expanded, first=first, stride=stride)
+    return Replicas(trie=expanded, first=first, stride=stride, source=source, under=under)
 
 
 def allowed(end: np.ndarray, depth: np.ndarray | None = None, window: int | None = None) -> np.ndarray:

@@ -286,7 +286,8 @@ def test_steering_the_prompt_at_the_last_layer_could_not_act():
 def test_nodes_are_computed_once_each():
     rng = np.random.default_rng(16)
     examples, steering = random_examples(rng, 6), random_steering(rng)
-    scores = Engine(tiny_model("gpt2"), path="trie", budget=4000).run(examples, steering)
+    engine = Engine(tiny_model("gpt2"), path="trie", budget=4000, join=False)
+    scores = engine.run(examples, steering)
     assert scores.computed == scores.packed == count_nodes(examples, steering)
     paths = set()
     for example in examples:
@@ -295,3 +296,64 @@ def test_nodes_are_computed_once_each():
             marked = [(t, code if i >= example.prompt - 1 else 0) for i, t in enumerate(ids[:n])]
             paths |= {tuple(marked[: i + 1]) for i in range(n)}
     assert scores.computed == len(paths)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_branches_are_computed_only_past_the_layer_that_steers_them(scope):
+    rng = np.random.default_rng(26)
+    examples = random_examples(rng, 6)
+    apart = Steering(rng.normal(size=(3, 1, 32)), [[2], [0], [1]], (-1.0, 0.0, 1.0), scope=scope)
+    if scope == "prompt":
+        apart = Steering(rng.normal(size=(2, 1, 32)), [[1], [0]], (-1.0, 0.0, 1.0), scope=scope)
+    for steering in (apart, random_steering(rng, 2, layers=(1, 2), scope=scope)):
+        if scope == "prompt" and steering is not apart:
+            continue
+        whole = Engine(tiny_model("gpt2"), path="trie", budget=4000, join=False).run(examples, steering)
+        joined = Engine(tiny_model("gpt2"), path="trie", budget=4000).run(examples, steering)
+        assert np.abs(joined.logits - whole.logits).max() < 1e-5
+        assert joined.computed == pytest.approx(count_nodes(examples, steering, n_blocks=3))
+        assert joined.computed < whole.computed
+
+
+def test_stages_are_few_however_many_layers_are_swept():
+    rng = np.random.default_rng(27)
+    model, examples = tiny_model("llama", num_hidden_layers=12), random_examples(rng, 3)
+    sweep = Steering(rng.normal(size=(12, 1, 32)), np.arange(12)[:, None], (-1.0, 1.0))
+    whole = Engine(model, path="trie", join=False).run(examples, sweep)
+    joined = Engine(model, path="trie").run(examples, sweep)
+    assert np.abs(joined.logits - whole.logits).max() < 1e-5
+    assert count_nodes(examples, sweep, n_blocks=12) < joined.computed < 0.75 * whole.computed
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_takes_joined_branches(name):
+    rng = np.random.default_rng(28)
+    engine = Engine(tiny_model(name))
+    steering = Steering(rng.normal(size=(3, 1, 32)), [[0], [1], [2]], (-1.0, 1.0))
+    parity = engine.prove(random_examples(rng), steering)
+    assert parity.joined
+    assert parity.difference < 1e-5
+
+
+def test_a_model_that_does_not_take_joined_branches_keeps_the_trie():
+    rng = np.random.default_rng(29)
+    model, examples, steering = tiny_model("llama"), random_examples(rng), random_steering(rng)
+    block = model.model.layers[2]
+    inner = block.forward
+
+    def of_its_own_mind(hidden_states, position_embeddings=None, **rest):
+        own = model.model.rotary_emb(hidden_states, torch.arange(hidden_states.shape[1])[None])
+        same = torch.equal(own[0], position_embeddings[0]) or position_embeddings[0].shape[1] == length
+        return inner(hidden_states, position_embeddings=position_embeddings if same else own, **rest)
+
+    length = 0
+
+    def remember(module, args, kwargs):
+        nonlocal length
+        length = args[0].shape[1]
+
+    model.model.layers[0].register_forward_pre_hook(remember, with_kwargs=True)
+    block.forward = of_its_own_mind
+    engine = Engine(model)
+    parity = engine.prove(examples, steering)
+    assert (parity.passed, parity.path, parity.joined, engine.join) == (True, "trie", False, False)

@@ -16,6 +16,7 @@ class Transfer:
     """Copies of a forward pass's results on their way to the host; on CUDA without stopping the device."""
 
     def __init__(self, output: Output) -> None:
+        self.computed, self.packed = output.computed, output.packed
         tensors = [output.picked, output.logsumexp, output.activations]
         self.event = None
         if output.picked.device.type == "cuda":
@@ -46,12 +47,12 @@ class Answer:
         if wanted.reads:
             self.n_reads = max(len(example.reads) for example in examples)
             self.activations = np.full((len(examples), self.n_reads, len(layers), hidden), np.nan, dtype=np.float32)
-        self.computed = self.packed = 0
+        self.computed = self.packed = 0.0
 
     def take(self, layout: Layout, transfer: Transfer) -> None:
         picked, total, activations = transfer.arrays()
-        self.computed += layout.token.size
-        self.packed += int(layout.lengths.sum())
+        self.computed += transfer.computed
+        self.packed += transfer.packed
         example, option = layout.score_example[:, None], layout.score_option[:, None]
         columns = layout.columns[None]
         first = layout.score_kind == FIRST

@@ -16,8 +16,6 @@ import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from cache_builder.engine.plan import Layout
-
 BLOCK = {"cuda": 128}
 FULL, WINDOW = 1, 2
 
@@ -76,10 +74,9 @@ class BlockedAttention(TorchFunctionMode):
 _ARGUMENTS = ((0, "query"), (1, "key"), (2, "value"))
 
 
-def worthwhile(layout: Layout, device: torch.device) -> bool:
-    """Whether blocks save at least half of the row's query-key pairs."""
-    length = layout.token.shape[1]
-    return len(layout.token) == 1 and 2 * (int(layout.depth.max()) + block_size(device)) <= length
+def worthwhile(depth: np.ndarray, device: torch.device) -> bool:
+    """Whether blocks save at least half of the query-key pairs of a row of nodes at these depths."""
+    return 2 * (int(depth.max()) + block_size(device)) <= len(depth)
 
 
 def block_size(device: torch.device) -> int:
@@ -88,14 +85,18 @@ def block_size(device: torch.device) -> int:
 
 
 def plan_blocks(
-    layout: Layout, size: int, put: Callable[[np.ndarray], torch.Tensor], window: int | None = None
+    end: np.ndarray,
+    depth: np.ndarray,
+    size: int,
+    put: Callable[[np.ndarray], torch.Tensor],
+    window: int | None = None,
 ) -> BlockPlan:
     """The plan of one trie row.
 
     Parameters
     ----------
-    layout : Layout
-        A single line.
+    end, depth : int64 array (n_nodes,)
+        As in `Layout`, of a single line.
     size : int
         Queries per block, see `block_size`.
     put : callable
@@ -103,7 +104,6 @@ def plan_blocks(
     window : int, optional
         Sliding window of the layers it is for.
     """
-    end, depth = layout.end[0], layout.depth[0]
     length = len(end)
     starts = np.arange(0, length, size)
     own = np.arange(length)

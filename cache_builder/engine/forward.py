@@ -11,19 +11,24 @@ import torch
 from torch import nn
 
 from cache_builder.engine.attention import FULL, WINDOW, BlockedAttention, block_size, marker, plan_blocks, worthwhile
+from cache_builder.engine.hooks import Between, Joint, steered_positions
 from cache_builder.engine.operators import LayerTable
 from cache_builder.engine.plan import Layout
+from cache_builder.engine.stages import Stage, node_blocks, plan_stages
 from steerstats.errors import ModelError
 
 
 @dataclass(slots=True)
 class Output:
     """Results of one forward pass, still on the device: picked logits and log-sum-exp per scored node
-    (n_scores, n_columns), and activations (n_reads, n_layers, hidden) or None."""
+    (n_scores, n_columns), and activations (n_reads, n_layers, hidden) or None. `computed` and `packed` are tokens
+    with padding and without it, a token that runs through some of the blocks counted as that part of one."""
 
     picked: torch.Tensor
     logsumexp: torch.Tensor
     activations: torch.Tensor | None
+    computed: float
+    packed: float
 
 
 class Forward:
@@ -61,22 +66,12 @@ class Forward:
     @torch.inference_mode()
     def run(self, layout: Layout, tables: dict[int, LayerTable], read_layers: Sequence[int] = ()) -> Output:
         """One forward pass over a layout."""
-        # The plain path leaves position ids to the model: some take none, and right padding needs none.
-        arguments = {"position_ids": self._tensor(layout.depth)} if layout.is_trie else {}
         reads = read_layers if len(layout.read_node) else ()
-        with ExitStack() as stack:
-            store = stack.enter_context(self._reading(reads, layout.read_node))
-            stack.enter_context(self._steering(tables, layout.code))
-            # Several scores may ask for one node (both options; shared completion tokens): unembed it once.
-            wanted, inverse = np.unique(layout.score_node, return_inverse=True)
-            stack.enter_context(self._unembedding(self._tensor(wanted)))
-            output = self.model(
-                input_ids=self._tensor(layout.token),
-                attention_mask=self._mask(layout, stack),
-                use_cache=False,
-                **arguments,
-            )
-        logits = output.logits.reshape(-1, output.logits.shape[-1])
+        # Several scores may ask for one node (both options; shared completion tokens): unembed it once.
+        wanted, inverse = np.unique(layout.score_node, return_inverse=True)
+        run = self._run_trie if layout.is_trie else self._run_lines
+        logits, store, counts = run(layout, tables, reads, wanted)
+        logits = logits.reshape(-1, logits.shape[-1])
         if len(logits) != max(len(wanted), 1):
             raise ModelError(f"{type(self.model).__name__} post-processes logits in a way that was not foreseen")
         logits = logits.float()
@@ -86,7 +81,71 @@ class Forward:
         activations = None
         if reads:
             activations = torch.stack([store[layer].to(self.device).float() for layer in reads], dim=1)
-        return Output(picked, torch.logsumexp(logits, dim=-1)[inverse], activations)
+        return Output(picked, torch.logsumexp(logits, dim=-1)[inverse], activations, *counts)
+
+    def _run_lines(self, layout, tables, reads, wanted):
+        """One right-padded sequence a line. Position ids are left to the model: some take none, and right padding
+        needs none."""
+        steering = steered_positions(tables, layout.code.reshape(-1), lambda layer: None)
+        between = Between(
+            self.layers,
+            steering={layer: self._acting(layer, *at) for layer, at in steering.items()},
+            reads={layer: self._tensor(layout.read_node) for layer in reads},
+            joints={},
+        )
+        mask = self._tensor((layout.depth < layout.lengths[:, None]).astype(np.int64))
+        with between, self._unembedding(self._tensor(wanted)):
+            output = self.model(input_ids=self._tensor(layout.token), attention_mask=mask, use_cache=False)
+        return output.logits, between.store, (layout.token.size, int(layout.lengths.sum()))
+
+    def _run_trie(self, layout, tables, reads, wanted):
+        """One line holding a trie, in stages: see `stages`."""
+        n_blocks = len(self.layers)
+        birth = np.full(1 + int(layout.under.max(initial=0)), n_blocks)
+        for layer in sorted(tables, reverse=True):
+            acting = np.flatnonzero(tables[layer].row[: len(birth)] >= 0)
+            birth[acting] = layer
+        stages = plan_stages(layout, birth, n_blocks, round_to=128 if self.attention == "flex" else 1)
+
+        def during(layer: int) -> Stage:
+            return [stage for stage in stages if stage.first <= layer][-1]
+
+        steering = steered_positions(tables, layout.code[0], lambda layer: during(layer + 1).place)
+        first, final, last = stages[0], stages[-1], during(n_blocks - 1)
+        # With the last layer steered, its own output is that of the stage before: the sources of what is wanted.
+        needed = final.place[wanted] if final is last else final.source[final.place[wanted]]
+        if n_blocks - 1 in reads:
+            needed = np.concatenate([needed, last.place[layout.read_node]])
+        with ExitStack() as stack:
+            masks, plans = self._masks(layout, stages)
+            blocked = None if plans is None else stack.enter_context(BlockedAttention(plans[0]))
+            joints = {}
+            for number, stage in enumerate(stages[1:], start=1):
+                exchange = {id(old): new for old, new in zip(masks[0], masks[number])} if plans is None else {}
+                source, root = self._tensor(stage.source), self._tensor(stage.root)
+                joints[stage.first - 1] = Joint(source, root, exchange, plans[number] if plans else None)
+            between = Between(
+                self.layers,
+                steering={layer: self._acting(layer, *at) for layer, at in steering.items()},
+                reads={layer: self._tensor(during(layer).place[layout.read_node]) for layer in reads},
+                joints=joints,
+                wanted=self._tensor(final.place[wanted]) if joints else None,
+                attention=blocked,
+                needed=self._tensor(np.unique(needed)),
+            )
+            stack.enter_context(between)
+            heads = np.arange(len(wanted)) if joints else final.place[wanted]
+            stack.enter_context(self._unembedding(self._tensor(heads)))
+            output = self.model(
+                input_ids=self._tensor(np.where(first.node >= 0, layout.token[0, first.node], 0)[None]),
+                position_ids=self._tensor(first.depth[None]),
+                attention_mask=dict(zip(("full_attention", "sliding_attention"), masks[0]))
+                if len(masks[0]) > 1
+                else masks[0][0],
+                use_cache=False,
+            )
+        counts = tuple(count / n_blocks for count in node_blocks(stages, n_blocks))
+        return output.logits, between.store, counts
 
     @torch.inference_mode()
     def own_logits(self, tokens: np.ndarray) -> np.ndarray:
@@ -100,26 +159,25 @@ class Forward:
             return tensor.to(self.device)
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
-    def _mask(self, layout: Layout, stack: ExitStack) -> torch.Tensor | dict[str, torch.Tensor]:
-        """The mask argument of the model: one tensor, or one for each kind of layer."""
-        if not layout.is_trie:
-            return self._tensor((layout.depth < layout.lengths[:, None]).astype(np.int64))
+    def _masks(self, layout: Layout, stages: Sequence[Stage]) -> tuple[list[list], list[dict] | None]:
+        """Masks of each stage, one for each kind of layer, and the plans of attention in blocks if it is used."""
         window = getattr(self.config, "sliding_window", None)
         kinds = set(getattr(self.config, "layer_types", None) or ())
         mixed = window is not None and kinds > {"sliding_attention"}
         windows = (None, window) if mixed else (window if kinds <= {"sliding_attention"} else None,)
-        if self.attention == "blocked" and (self.always_block or worthwhile(layout, self.device)):
+        if self.attention == "blocked" and (self.always_block or worthwhile(stages[-1].depth, self.device)):
             size = block_size(self.device)
-            plans = {kind: plan_blocks(layout, size, self._tensor, w) for kind, w in zip((FULL, WINDOW), windows)}
-            stack.enter_context(BlockedAttention(plans))
-            masks = [marker(kind, self.device) for kind in plans]
-        else:
-            build = self._dense_mask
-            if self.attention == "flex":
-                from cache_builder.engine.flex import block_mask as build
-            end, depth = self._tensor(layout.end), self._tensor(layout.depth)
-            masks = [build(end, depth, w) for w in windows]
-        return dict(zip(("full_attention", "sliding_attention"), masks)) if mixed else masks[0]
+            names = (FULL, WINDOW)[: len(windows)]
+            plans = [
+                {kind: plan_blocks(stage.end, stage.depth, size, self._tensor, w) for kind, w in zip(names, windows)}
+                for stage in stages
+            ]
+            return [[marker(kind, self.device) for kind in names]] * len(stages), plans
+        build = self._dense_mask
+        if self.attention == "flex":
+            from cache_builder.engine.flex import block_mask as build
+        ends = [(self._tensor(stage.end[None]), self._tensor(stage.depth[None])) for stage in stages]
+        return [[build(end, depth, w) for w in windows] for end, depth in ends], None
 
     def _dense_mask(self, end: torch.Tensor, depth: torch.Tensor, window: int | None) -> torch.Tensor:
         position = torch.arange(end.shape[-1], device=end.device)
@@ -133,44 +191,9 @@ class Forward:
             return torch.where(mask, 0.0, low).to(self.dtype)
         return mask
 
-    @contextmanager
-    def _steering(self, tables: dict[int, LayerTable], code: np.ndarray) -> Iterator[None]:
-        handles = []
-        flat = code.reshape(-1)
-        steered = np.flatnonzero(flat)
-        for layer, table in tables.items():
-            row = table.row[flat[steered]]
-            node = steered[row >= 0]
-            if not len(node):
-                continue
-            place = self.places[layer]
-            hook = _steering_hook(table, self._tensor(node).to(place), self._tensor(row[row >= 0]).to(place))
-            handles.append(self.layers[layer].register_forward_hook(hook))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    @contextmanager
-    def _reading(self, layers: Sequence[int], node: np.ndarray) -> Iterator[dict[int, torch.Tensor]]:
-        store: dict[int, torch.Tensor] = {}
-        index = self._tensor(node) if layers else None
-
-        def reader(layer: int):
-            def hook(module, args, output):
-                hidden = output[0] if isinstance(output, tuple) else output
-                flat = hidden.reshape(-1, hidden.shape[-1])
-                store[layer] = flat.index_select(0, index.to(flat.device))
-
-            return hook
-
-        handles = [self.layers[layer].register_forward_hook(reader(layer)) for layer in layers]
-        try:
-            yield store
-        finally:
-            for handle in handles:
-                handle.remove()
+    def _acting(self, layer: int, table: LayerTable, node: np.ndarray, row: np.ndarray):
+        place = self.places[layer]
+        return table, self._tensor(node).to(place), self._tensor(row).to(place)
 
     @contextmanager
     def _unembedding(self, wanted: torch.Tensor) -> Iterator[None]:
@@ -181,9 +204,8 @@ class Forward:
         head, original = self.head, self.head.forward
 
         def forward(hidden: torch.Tensor) -> torch.Tensor:
-            chosen = hidden.reshape(-1, hidden.shape[-1]).index_select(0, wanted.to(hidden.device))
-            if not len(wanted):
-                chosen = hidden.reshape(-1, hidden.shape[-1])[:1]
+            flat = hidden.reshape(-1, hidden.shape[-1])
+            chosen = flat.index_select(0, wanted.to(flat.device)) if len(wanted) else flat[:1]
             if isinstance(head, nn.Linear) and head.weight.is_floating_point() and not head.weight.is_meta:
                 return linear_float32(chosen, head.weight, head.bias)[None]
             return original(chosen[None]).float()
@@ -235,15 +257,6 @@ def linear_float32(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     else:
         logits = nn.functional.linear(hidden.float(), weight.float())
     return logits if bias is None else logits + bias.float()
-
-
-def _steering_hook(table: LayerTable, node: torch.Tensor, row: torch.Tensor):
-    def hook(module, args, output):
-        if isinstance(output, tuple):
-            return (table.apply(output[0], node, row), *output[1:])
-        return table.apply(output, node, row)
-
-    return hook
 
 
 def _device_of(block: nn.Module, default: torch.device) -> torch.device:

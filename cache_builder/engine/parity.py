@@ -47,6 +47,7 @@ class Parity:
         Examples and steering codes compared, and the tokens of the longest example.
     dtype, attention, mask, reason : str
         `attention` is the model's implementation; `mask` is how trie rows are masked (blocked, dense, flex);
+        `joined` says whether branches are computed only from the layer on that they are steered at;
         `reason` says why the trie path was refused, and is empty otherwise.
     """
 
@@ -63,6 +64,7 @@ class Parity:
     dtype: str
     attention: str
     mask: str
+    joined: bool
     reason: str = ""
 
     def to_dict(self) -> dict[str, object]:
@@ -127,6 +129,7 @@ def compare_paths(engine: Engine, examples: Sequence[Example], steering: Steerin
         dtype=str(engine.forward.dtype).removeprefix("torch."),
         attention=str(getattr(engine.forward.config, "_attn_implementation", "")),
         mask=engine.forward.attention,
+        joined=engine.join,
         reason=reason,
     )
 

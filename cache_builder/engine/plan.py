@@ -47,6 +47,13 @@ class Layout:
     read_weight : float32 array (n_reads,)
     is_trie : bool
         Whether lines need the interval mask.
+    under : int64 array (length,) or None
+        Tries only: the steering code of each node or of its steered ancestors.
+    twin : int64 array (length,) or None
+        Tries only: the unsteered node with the same tokens above it, from which a steered node does not differ
+        before its first steered layer; an unsteered node's twin is itself. None without `twins`.
+    spare : bool array (length,) or None
+        Nodes that are there only as twins: nothing is asked of them once the last steered node has parted.
     """
 
     token: np.ndarray
@@ -64,6 +71,9 @@ class Layout:
     read_slot: np.ndarray
     read_weight: np.ndarray
     is_trie: bool
+    under: np.ndarray | None = None
+    twin: np.ndarray | None = None
+    spare: np.ndarray | None = None
 
 
 def demand_of(examples: Sequence[Example], steering: Steering | None, wanted: Wanted, *, share: bool) -> Demand:
@@ -93,7 +103,7 @@ def lay_out(
     wanted: Wanted,
     *,
     as_trie: bool,
-    round_to: int = 1,
+    twins: bool = False,
 ) -> Layout:
     """Lay out one row as a trie, or as one line per sequence.
 
@@ -105,17 +115,21 @@ def lay_out(
         Which examples and codes.
     as_trie : bool
         One line holding a trie, or one right-padded line per distinct sequence.
-    round_to : int
-        Pad the line length to a multiple (compiled attention wants few lengths).
+    twins : bool
+        Give every steered node of a trie its unsteered twin, also where the row's unsteered outputs are not wanted.
     """
     paths = _Paths()
     for index in row.examples:
         _add_example(paths, int(index), examples[index], steering if len(row.codes) else None, wanted, row.base)
+    n_real = len(paths.tokens)
+    pairs = [(path, paths.twin(path)) for path in sorted(set(paths.steered) - {-1})] if twins else []
     base, steered = np.array(paths.base, dtype=np.int64), np.array(paths.steered, dtype=np.int64)
     position = np.array(paths.position, dtype=np.int64)
     read_path, read_position = np.array(paths.read_at, dtype=np.int64).reshape(-1, 2).T
-    place = _place_trie if as_trie else _place_lines
-    grid, locate = place(paths.tokens, paths.marks, row.codes, round_to)
+    if as_trie:
+        grid, locate = _place_trie(paths.tokens, paths.marks, row.codes, pairs if twins else None, n_real)
+    else:
+        grid, locate = _place_lines(paths.tokens, paths.marks, row.codes)
     columns = [locate(base, position)[:, :1]] if row.base else []
     if len(row.codes):
         columns.append(locate(steered, position))
@@ -159,6 +173,10 @@ class _Paths:
         self.tokens.append(tokens)
         self.marks.append(mark)
         return len(self.tokens) - 1
+
+    def twin(self, path: int) -> int:
+        """The same tokens without steering, as a path of their own (where they are there already, they merge)."""
+        return self.add(self.tokens[path], None)
 
 
 def _add_example(
@@ -215,23 +233,28 @@ def _beyond(ends: list[int], point: int) -> int:
     return sum(max(0, end - point) for end in ends)
 
 
-def _place_trie(tokens, marks, codes, round_to):
+def _place_trie(tokens, marks, codes, twins, n_real):
     skeleton, node = build_trie(tokens, marks)
     replicas = replicate(skeleton, codes)
     trie = replicas.trie
-    length = -(-len(trie) // round_to) * round_to
-    extra = np.arange(len(trie), length)
-    grid = {
-        "token": np.concatenate([trie.token, np.zeros_like(extra)])[None],
-        "depth": np.concatenate([trie.depth, np.zeros_like(extra)])[None],
-        "end": np.concatenate([trie.end, extra + 1])[None],
-        "code": np.concatenate([trie.code, np.zeros_like(extra)])[None],
-        "lengths": np.array([len(trie)]),
-    }
+    grid = {"token": trie.token[None], "depth": trie.depth[None], "end": trie.end[None], "code": trie.code[None]}
+    grid |= {"lengths": np.array([len(trie)]), "under": replicas.under}
+    if twins is not None:
+        twin = np.arange(len(skeleton))
+        for steered, plain in twins:
+            length = len(tokens[steered])
+            twin[node[steered, :length]] = node[plain, :length]
+        real = np.zeros(len(skeleton), dtype=bool)
+        real[node[:n_real][node[:n_real] >= 0]] = True
+        # A twin carries no code, so that it stands once, whatever the copy.
+        grid["twin"] = replicas.first[twin[replicas.source]]
+        own = replicas.under == 0
+        grid["twin"][own] = np.flatnonzero(own)
+        grid["spare"] = ~real[replicas.source]
     return grid, lambda path, position: replicas.nodes(node[path, position], max(len(codes), 1))
 
 
-def _place_lines(tokens, marks, codes, round_to):
+def _place_lines(tokens, marks, codes):
     """One line per sequence and code; a sequence that begins another one reads from it instead."""
     keys = [2 * t + m for t, m in zip(tokens, marks)]
     order = prefix_order(keys)
@@ -246,7 +269,7 @@ def _place_lines(tokens, marks, codes, round_to):
         first[path], stride[path] = len(lines), int(marks[path].any())
         lines += [(tokens[path], marks[path] * code) for code in copies]
     first, stride = first[home], stride[home]
-    length = -(-max(len(line) for line, _ in lines) // round_to) * round_to
+    length = max(len(line) for line, _ in lines)
     token = np.zeros((len(lines), length), dtype=np.int64)
     code = np.zeros_like(token)
     filled = np.zeros(len(lines), dtype=np.int64)

@@ -192,8 +192,9 @@ class Scores:
         Unsteered activations at each example's reads; NaN past an example's own number of reads.
     layers : tuple of int
         Layers of `activations`.
-    computed, packed : int
-        Tokens that went through the model, padding included and without it.
+    computed, packed : float
+        Tokens that went through the model, padding included and without it. A token that went through some of the
+        blocks counts as that part of one.
     """
 
     logits: np.ndarray
@@ -202,8 +203,8 @@ class Scores:
     completion_logprob: np.ndarray | None = None
     activations: np.ndarray | None = None
     layers: tuple[int, ...] = ()
-    computed: int = 0
-    packed: int = 0
+    computed: float = 0.0
+    packed: float = 0.0
 
     def propensity(self, score: str = "logit_diff") -> np.ndarray:
         """One number per example and code, (n_examples, n_codes).

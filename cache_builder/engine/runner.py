@@ -40,6 +40,9 @@ class Engine:
         or "plain".
     flex : bool
         CUDA FlexAttention for trie rows; see `Forward`.
+    join : bool
+        Compute steered branches only from the layer on that they differ from; see `stages`. The proof turns it off
+        for a model that does not take it.
 
     Attributes
     ----------
@@ -54,7 +57,13 @@ class Engine:
     """
 
     def __init__(
-        self, model: torch.nn.Module, *, budget: int | None = None, path: str = "auto", flex: bool = False
+        self,
+        model: torch.nn.Module,
+        *,
+        budget: int | None = None,
+        path: str = "auto",
+        flex: bool = False,
+        join: bool = True,
     ) -> None:
         if path not in ("auto", "trie", "plain"):
             raise InputError(f"path {path!r} is not one of auto, trie, plain")
@@ -64,6 +73,7 @@ class Engine:
             raise InputError(f"token budget {budget} is below the smallest that is useful, {SMALLEST_BUDGET}")
         self.ceiling: int | None = None
         self.path = path
+        self.join = join
         self.parity: Parity | None = None
 
     @property
@@ -142,10 +152,11 @@ class Engine:
             Also kept as `parity`. A ModelError of the trie path counts as a failed proof, with its text.
         """
         self._check(examples, steering, (), False)
-        self.parity = compare_paths(self, examples, steering, n)
-        if not self.parity.passed and self.forward.attention != "dense":
-            self.forward.attention = "dense"
+        ways = [(self.forward.attention, self.join), (self.forward.attention, False), ("dense", False)]
+        for self.forward.attention, self.join in dict.fromkeys(ways):
             self.parity = compare_paths(self, examples, steering, n)
+            if self.parity.passed:
+                break
         if self.path == "auto" or not self.parity.passed:
             self.path = self.parity.path
         return self.parity
@@ -224,7 +235,7 @@ class Engine:
             if self.ceiling is not None and row.size > self.ceiling and row.splittable:
                 queue.extendleft(reversed(self._smaller(demand, row, as_trie)))
                 continue
-            layout = lay_out(examples, steering, row, wanted, as_trie=as_trie, round_to=self._round_to)
+            layout = lay_out(examples, steering, row, wanted, as_trie=as_trie, twins=as_trie and self.join)
             try:
                 output = self.forward.run(layout, tables, read_layers)
             except (RuntimeError, MemoryError) as error:
@@ -246,10 +257,6 @@ class Engine:
         while waiting:
             answer.take(*waiting.popleft())
         return answer.scores()
-
-    @property
-    def _round_to(self) -> int:
-        return 128 if self.forward.attention == "flex" else 1
 
     def _smaller(self, demand, row: Row, as_trie: bool) -> list[Row]:
         rows = pack(
@@ -278,11 +285,27 @@ class Engine:
         self.budget = max(min(self.budget, self.ceiling), SMALLEST_BUDGET)
 
 
-def count_nodes(examples: Sequence[Example], steering: Steering | None, *, completions: bool = False) -> int:
-    """Distinct (prefix, steering) nodes of all examples together: the floor of what has to be computed."""
+def count_nodes(
+    examples: Sequence[Example],
+    steering: Steering | None,
+    *,
+    completions: bool = False,
+    n_blocks: int | None = None,
+) -> float:
+    """Distinct (prefix, steering) nodes of all examples together: the floor of what has to be computed.
+
+    With the number of decoder blocks, a steered node counts only for the blocks past its first steered layer: up to
+    there it is no different from its unsteered twin.
+    """
     wanted = Wanted(completions=completions)
     row = Row(np.arange(len(examples)), np.arange(1, steering.n_codes if steering else 1), True, 0)
-    return int(lay_out(examples, steering, row, wanted, as_trie=True).lengths.sum())
+    layout = lay_out(examples, steering, row, wanted, as_trie=True)
+    if n_blocks is None or steering is None:
+        return int(layout.lengths.sum())
+    birth = np.zeros(steering.n_codes, dtype=np.int64)
+    birth[steering.codes] = 1 + steering.layers.min(axis=1, keepdims=True)
+    birth[0] = 0
+    return float((1 - birth[layout.under] / n_blocks).sum())
 
 
 def _best_attention(model: torch.nn.Module) -> str:
