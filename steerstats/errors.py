@@ -7,6 +7,8 @@ right. The command line prints one such line and exits with code 2; `--debug` sh
 from __future__ import annotations
 
 import importlib
+import operator
+from numbers import Real
 from types import ModuleType
 
 
@@ -61,3 +63,61 @@ def require(package: str, extra: str, purpose: str) -> ModuleType:
         raise MissingDependency(
             f"{purpose} needs {package.partition('.')[0]}, which is not installed: pip install 'steerstats[{extra}]'"
         ) from error
+
+
+def check_level(level: float, name: str = "level") -> float:
+    """The nominal coverage of an interval as a float, refused unless it is strictly between 0 and 1.
+
+    Raises
+    ------
+    InputError
+        For anything else; a percentage (`95`) is told what it would be as a share.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> study.linearity(level=95)
+    Traceback (most recent call last):
+    ...
+    steerstats.errors.InputError: level is 95; a share strictly between 0 and 1 is needed, such as 0.95
+    """
+    usable = isinstance(level, Real) and not isinstance(level, bool)
+    if not (usable and 0 < level < 1):
+        share = f"{level / 100:g}" if usable and 1 < level < 100 else "0.95"
+        raise InputError(f"{name} is {level!r}; a share strictly between 0 and 1 is needed, such as {share}")
+    return float(level)
+
+
+def check_count(name: str, value: int, *, at_least: int = 1) -> int:
+    """A count (of resamples, permutations, folds) as an int, refused unless it is whole and large enough.
+
+    Parameters
+    ----------
+    name : str
+        The argument, for the message: `"n_resamples"`.
+    value : int
+        Python's or numpy's; a float is refused even where it is whole, as `range` refuses it.
+    at_least : int
+        The smallest that makes sense.
+
+    Raises
+    ------
+    InputError
+        For anything else.
+
+    Examples
+    --------
+    >>> from steerstats.errors import check_count
+    >>> check_count("n_resamples", 2.5)
+    Traceback (most recent call last):
+    ...
+    steerstats.errors.InputError: n_resamples is 2.5; a whole number, 1 or more, is needed
+    """
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or isinstance(value, bool) or count < at_least:
+        raise InputError(f"{name} is {value!r}; a whole number, {at_least} or more, is needed")
+    return count

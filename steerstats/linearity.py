@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import optimize, stats
 
 from steerstats.distribution import group_codes
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.grid import check_grid, refuse_missing
 from steerstats.results import Result
 
@@ -87,7 +87,7 @@ def linearity_test(
         With two multipliers; with no more questions than contrasts; or when the contrasts have no spread in some
         direction although their mean is not zero.
     """
-    lam = check_grid(multipliers)
+    level, lam = check_level(level), check_grid(multipliers)
     y = np.asarray(propensity, dtype=float)
     if y.ndim != 2 or y.shape[1] != lam.size:
         raise InputError(f"propensity has shape {y.shape}; a linearity test takes (n inputs, {lam.size} multipliers)")

@@ -1,7 +1,7 @@
 """The contract between the half that builds caches and the half that analyses them (h5py only, no torch)."""
 
 from steerstats.cache.pack import pack
-from steerstats.cache.reader import CacheReader, Unit, finished_sidecar
+from steerstats.cache.reader import CacheReader, Unit, finished_sidecar, read_finite
 from steerstats.cache.schema import (
     ARRAYS,
     BY_NAME,
@@ -32,6 +32,7 @@ __all__ = [
     "create_cache",
     "finished_sidecar",
     "pack",
+    "read_finite",
     "verify",
     "write_unit",
 ]
