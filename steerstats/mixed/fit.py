@@ -11,13 +11,20 @@ from steerstats.errors import CannotEstimate, InputError
 from steerstats.mixed import engines
 from steerstats.mixed.engines import Solution
 from steerstats.mixed.formula import Design, build_design
+from steerstats.mixed.population import pooling_warnings
 from steerstats.mixed.result import MixedFit, VarianceComponents
 
 ENGINES = ("auto", "closed_form", "crossed", "sufficient", "statsmodels")
 
 
 def fit_mixed(
-    formula: str, frame: pd.DataFrame, engine: str = "auto", reml: bool = True, *, level: float = 0.95
+    formula: str,
+    frame: pd.DataFrame,
+    engine: str = "auto",
+    reml: bool = True,
+    *,
+    population: str | None = None,
+    level: float = 0.95,
 ) -> MixedFit:
     """Fit a linear mixed model written as in lme4.
 
@@ -34,6 +41,9 @@ def fit_mixed(
         statsmodels (whose boundary fits can be far from the maximum while they report convergence).
     reml : bool
         Restricted maximum likelihood, or maximum likelihood (for likelihood-ratio tests of fixed effects).
+    population : str, optional
+        Column whose levels are a sample to speak beyond, such as "dataset": effects that the model takes to be the
+        same in all of them are named in `warnings`. The outer factor of a group `dataset:input` always is.
     level : float
         Nominal coverage of the intervals.
 
@@ -61,7 +71,7 @@ def fit_mixed(
         raise InputError(f"engine {engine!r} is none of {', '.join(ENGINES)}")
     if not 0 < level < 1:
         raise InputError(f"level {level} is not between 0 and 1")
-    design = build_design(formula, frame)
+    design = build_design(formula, frame, population)
     if not design.names:
         raise InputError(f"formula {formula!r} has no fixed effect; write at least '1'")
     for term, count in zip(design.terms, design.levels):
@@ -104,7 +114,7 @@ def _result(design: Design, solution: Solution, reml: bool, level: float) -> Mix
     """Put names, counts and warnings to the numbers of an engine."""
     scale = float(np.abs(design.y).max())
     singular = solution.singular
-    warnings = list(solution.warnings)
+    warnings = [*pooling_warnings(design), *solution.warnings]
     if design.n_dropped:
         warnings.append(f"{design.n_dropped} rows with a missing value were left out")
     for term, lost in zip(design.terms, design.n_groups_lost):

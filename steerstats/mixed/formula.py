@@ -28,11 +28,21 @@ class RandomTerm:
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """A factor whose levels the model pools without a random term in it: its codes (n,), 0..n_levels-1."""
+
+    label: str
+    codes: np.ndarray
+    n_levels: int
+
+
+@dataclass(frozen=True, slots=True)
 class Design:
     """A formula evaluated on a frame; rows as in the frame, incomplete ones left out.
 
     `y` (n,), `X` (n, P) without aliased columns, `Z` one (n, k) array per random term, `codes` one (n,) integer
-    array per term with values 0..n_levels-1, `names` of the columns of X and `z_names` of those of each Z.
+    array per term with values 0..n_levels-1, `names` of the columns of X and `z_names` of those of each Z. `pools`
+    are the outer factors of crossings `a:b` (and the population asked for) that have no random term of their own.
     """
 
     formula: str
@@ -47,6 +57,7 @@ class Design:
     levels: tuple[int, ...]
     n_dropped: int
     n_groups_lost: tuple[int, ...]
+    pools: tuple[Pool, ...] = ()
 
 
 @lru_cache(maxsize=256)
@@ -86,7 +97,7 @@ def parse_formula(formula: str) -> tuple[str, str, tuple[RandomTerm, ...]]:
     return response.strip(), " + ".join(fixed) or "1", tuple(random)
 
 
-def build_design(formula: str, frame: pd.DataFrame) -> Design:
+def build_design(formula: str, frame: pd.DataFrame, population: str | None = None) -> Design:
     """Evaluate a mixed-model formula on a frame.
 
     Parameters
@@ -94,6 +105,8 @@ def build_design(formula: str, frame: pd.DataFrame) -> Design:
     formula : str
     frame : DataFrame
         One row per observation.
+    population : str, optional
+        A column whose levels are a sample, whether or not the formula names it.
 
     Returns
     -------
@@ -107,7 +120,7 @@ def build_design(formula: str, frame: pd.DataFrame) -> Design:
     response, fixed, terms = parse_formula(formula)
     parts = [_formula(fixed), *(_formula(term.effects) for term in terms)]
     needed = {str(name) for part in parts for name in part.required_variables} | {response}
-    grouping = {name for term in terms for name in term.group}
+    grouping = {name for term in terms for name in term.group} | ({population} if population is not None else set())
     missing = sorted((needed | grouping) - set(map(str, frame.columns)))
     if missing:
         raise InputError(f"column {missing[0]!r} of formula {formula!r} is not in the frame: {list(frame.columns)}")
@@ -140,6 +153,7 @@ def build_design(formula: str, frame: pd.DataFrame) -> Design:
         levels=levels,
         n_dropped=n_dropped,
         n_groups_lost=lost,
+        pools=_pools(kept, terms, levels, population),
     )
 
 
@@ -240,6 +254,27 @@ def _products(part: Formula, frame: Mapping[str, pd.Series]) -> tuple[np.ndarray
             matrix[:, j] *= columns[name]
         names.append(":".join(factors) or "Intercept")
     return matrix, tuple(names)
+
+
+def _pools(
+    frame: pd.DataFrame, terms: tuple[RandomTerm, ...], levels: tuple[int, ...], population: str | None
+) -> tuple[Pool, ...]:
+    """Outer factors of crossings, and the population asked for, with several levels and no random term in them."""
+    asked = [] if population is None else [(population,)]
+    for term, count in zip(terms, levels):
+        if len(term.group) > 1 and _codes(frame, term.group[:1])[1] == count:
+            # `input:dataset` with names that are unique: the first column is the unit, the others pool it.
+            asked += [(name,) for name in term.group[1:]]
+        else:
+            asked += [term.group[: k + 1] for k in range(len(term.group) - 1)]
+    random = {frozenset(term.group) for term in terms}
+    pools = {}
+    for columns in asked:
+        if frozenset(columns) not in random:
+            codes, n_levels = _codes(frame, columns)
+            if n_levels > 1:
+                pools[":".join(columns)] = Pool(":".join(columns), codes, n_levels)
+    return tuple(pools.values())
 
 
 def _codes(frame: Mapping[str, pd.Series], group: tuple[str, ...]) -> tuple[np.ndarray, int]:
