@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.generalization import SlopeGrid
+from steerstats.generalization import SlopeGrid, with_vector_error
 from steerstats.power import GapComponents, fit_components, noncentrality, smallest_detectable_gap
 
 
@@ -18,6 +18,7 @@ def components(**changes) -> GapComponents:
         "between_inputs": 0.9,
         "of_vector": 0.01,
         "n_pairs": 200,
+        "n_refits": 10,
         "n": 40,
         "method": "given",
     }
@@ -42,9 +43,12 @@ def test_the_standard_error_adds_the_components():
     ten = [np.sqrt((0.009 + 0.04 + 0.04) / 10), np.sqrt((0.009 + 0.005 + 0.04) / 10)]
     known = {(50, 1): one[0], (400, 1): one[1], (50, 10): ten[0], (400, 10): ten[1]}
     assert len(found.se) == 4
-    for pairs, d, se, gap in zip(found.n_pairs, found.n_datasets, found.se, found.gap):
+    for pairs, d, se, gap, df in zip(found.n_pairs, found.n_datasets, found.se, found.gap, found.df):
         assert se == pytest.approx(known[pairs, d])
-        assert gap == pytest.approx(se * noncentrality(9 if d > 1 else 99))
+        of_vector = 0.01 * 200 / pairs
+        own = se**4 / (0.009**2 / 99 + of_vector**2 / 9)  # Satterthwaite: n - 1 and refits - 1
+        assert df == pytest.approx(9 if d > 1 else own)
+        assert gap == pytest.approx(se * noncentrality(df))
 
 
 def test_the_gap_is_found_as_often_as_promised():
@@ -53,6 +57,21 @@ def test_the_gap_is_found_as_often_as_promised():
     sd = np.sqrt(0.04 + 0.01 + 0.9 / 60)
     p = stats.ttest_1samp(rng.normal(found.gap[0], sd, (4000, 12)), 0, axis=1).pvalue
     assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize("of_vector", [0.05, 0.5])
+def test_one_dataset_finds_the_gap_as_often_as_promised_by_the_test_that_it_would_use(of_vector):
+    """Ten refits know the vector's variance on nine degrees of freedom, not on those of the inputs."""
+    given = components(of_vector=of_vector, between_inputs=2.5)
+    found = smallest_detectable_gap(given, n_inputs=50)
+    rng, k, n = np.random.default_rng(3), 10, 50
+    shares = []
+    for _ in range(1500):
+        values = found.gap[0] + rng.normal(0, np.sqrt(of_vector)) + rng.normal(0, np.sqrt(2.5), n)
+        refits = values + rng.normal(0, np.sqrt(of_vector), (k, 1))
+        estimate = with_vector_error(values, refits)
+        shares.append(not estimate.ci_low <= 0 <= estimate.ci_high)
+    assert np.mean(shares) == pytest.approx(0.8, abs=0.025)
 
 
 def test_components_are_recovered_from_a_study():
@@ -70,6 +89,7 @@ def test_components_are_recovered_from_a_study():
     assert found.of_vector == pytest.approx(0.09, rel=0.1)
     assert found.between_datasets == pytest.approx(0.36, rel=0.35)
     assert found.n_pairs == 150
+    assert found.n_refits == 25
     bare = fit_components(SlopeGrid(train=grid.train, evaluate=grid.evaluate, slopes=slopes), "base->user_neg")
     assert np.isnan(bare.of_vector)
     assert bare.between_datasets > found.between_datasets  # the vector's error now passes for spread
@@ -89,8 +109,14 @@ def test_designs_that_cannot_be_judged_are_refused():
         smallest_detectable_gap(components(of_vector=float("nan"), n_pairs=None), n_inputs=10, n_pairs=5)
     with pytest.raises(CannotEstimate, match="between datasets is unknown"):
         smallest_detectable_gap(components(between_datasets=float("nan")), n_inputs=10, n_datasets=2)
-    with pytest.raises(InputError, match="at least 2 inputs"):
+    with pytest.raises(InputError, match="n_inputs is 1; a whole number, 2 or more"):
         smallest_detectable_gap(components(), n_inputs=1)
+    for name, value in (("n_inputs", [50, 60.5]), ("n_pairs", 0), ("n_datasets", [2, -1])):
+        with pytest.raises(InputError, match=f"{name} is .*a whole number"):
+            smallest_detectable_gap(components(), **{"n_inputs": 50, name: value})
+    with pytest.raises(InputError, match="n_refits is None"):
+        smallest_detectable_gap(components(n_refits=None), n_inputs=50)
+    assert smallest_detectable_gap(components(n_refits=None), n_inputs=50, n_datasets=5).df.tolist() == [4]
     grid = SlopeGrid(train=("base",), evaluate=("base",), slopes={"d": np.arange(5.0)[None, None]})
     with pytest.raises(InputError, match="is the reference itself"):
         fit_components(grid, "base->base")
