@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, check_count, check_level
 from steerstats.grid import require_symmetric
 from steerstats.resampling import bootstrap_correlation, quantile_pair, spearman
 from steerstats.results import Result
@@ -88,6 +88,8 @@ def dataset_associations(
     CannotEstimate
         With fewer than four datasets.
     """
+    level, n_resamples = check_level(level), check_count("n_resamples", n_resamples)
+    n_permutations = check_count("n_permutations", n_permutations)
     y = np.asarray(steerability, dtype=float)
     x = predictors.to_numpy(dtype=float)
     if y.ndim != 1 or x.shape[0] != y.size or not np.isfinite(y).all():
@@ -174,6 +176,7 @@ def within_dataset_associations(
     CannotEstimate
         If `unsteered` is a candidate on an asymmetric grid.
     """
+    level = check_level(level)
     check_columns(frame, [dataset, target, *predictors], predictors, multipliers)
     k, few = len(predictors), []
     mean, low, high, p = np.full((4, k), np.nan)

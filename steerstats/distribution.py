@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.results import Estimate, Result
 
 SLOPE_UNIT = "nat per unit multiplier"
@@ -78,6 +78,7 @@ def mean_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level: 
         se = √(G/(G−1) Σ_g u_g²)/n with u_g the summed deviations of question g (s/√n without twins), t(G − 1).
         With one question the limits are NaN and a warning says so.
     """
+    level = check_level(level)
     s, codes, groups = _check_slopes(slopes, questions)
     mean = float(s.mean())
     se, warnings = _mean_se(s, codes, groups), []
@@ -108,6 +109,7 @@ def median_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level
     binomial is n over the design effect of "below the median" (Woodruff 1952, doi:10.1080/01621459.1952.10483443).
     Below six independent inputs no pair of order statistics covers 95%: the limits are then infinite.
     """
+    level = check_level(level)
     s, codes, groups = _check_slopes(slopes, questions)
     ordered, median = np.sort(s), float(np.median(s))
     effective = s.size
@@ -143,6 +145,7 @@ def slope_spread(slopes: np.ndarray, *, questions: Sequence | None = None, level
     for lognormal ones (`steerstats simulate --calibrate`). It is the spread of the measured slopes as they stand:
     residuals of the lines are lack of fit and are not taken off.
     """
+    level = check_level(level)
     s, codes, groups = _check_slopes(slopes, questions)
     n = s.size
     deviation = s - s.mean()
@@ -209,6 +212,7 @@ def anti_steerable(
         size n/deff of Korn and Graubard, with its t correction for few questions and deff not below 1; where the
         share is 0 or 1 and shows no clustering, twins are counted as one (n²/Σ n_g²).
     """
+    level = check_level(level)
     s, codes, groups = _check_slopes(slopes, questions)
     allowed = np.broadcast_to(np.asarray(error, dtype=float), s.shape)
     if not (np.isfinite(allowed).all() and (allowed >= 0).all()):
@@ -282,7 +286,9 @@ def summarise_datasets(
 
 def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a proportion; `n` may be an effective size."""
-    z = stats.norm.ppf((1 + level) / 2)
+    if not (0 <= share <= 1 and n > 0):
+        raise InputError(f"share is {share!r} of n = {n!r}; a share in [0, 1] of a positive number is needed")
+    z = stats.norm.ppf((1 + check_level(level)) / 2)
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     # The formula reaches 0 and 1 only up to rounding where the share does.

@@ -65,8 +65,12 @@ def require(package: str, extra: str, purpose: str) -> ModuleType:
         ) from error
 
 
-def check_level(level: float, name: str = "level") -> float:
-    """The nominal coverage of an interval as a float, refused unless it is strictly between 0 and 1.
+def check_level(level: float, name: str = "level", *, such_as: float = 0.95) -> float:
+    """The nominal coverage of an interval (or a rate, by its name), refused unless strictly between 0 and 1.
+
+    Returns
+    -------
+    float
 
     Raises
     ------
@@ -84,7 +88,7 @@ def check_level(level: float, name: str = "level") -> float:
     """
     usable = isinstance(level, Real) and not isinstance(level, bool)
     if not (usable and 0 < level < 1):
-        share = f"{level / 100:g}" if usable and 1 < level < 100 else "0.95"
+        share = f"{level / 100 if usable and 1 < level < 100 else such_as:g}"
         raise InputError(f"{name} is {level!r}; a share strictly between 0 and 1 is needed, such as {share}")
     return float(level)
 

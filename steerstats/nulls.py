@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import InputError
+from steerstats.errors import InputError, check_count, check_level
 from steerstats.results import Result
 
 QUANTILES = (0.025, 0.5, 0.975)
@@ -105,8 +105,7 @@ def null_table(
     """
     if kind not in ("random", "shuffled"):
         raise InputError(f"kind {kind!r} is unknown; 'random' or 'shuffled', one at a time")
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha is {alpha}; a rate such as 0.05 is needed")
+    alpha = check_level(alpha, "alpha", such_as=0.05)
     if not slopes:
         raise InputError("slopes is empty; at least one dataset is needed")
     rows = [_one(name, slopes[name], null, alpha) for name in slopes]
@@ -148,6 +147,7 @@ def null_table(
 
 def null_vectors_needed(n_datasets: int, alpha: float = 0.05) -> int:
     """Null vectors with which one dataset alone could pass: the smallest R >= D / alpha − 1."""
+    n_datasets, alpha = check_count("n_datasets", n_datasets), check_level(alpha, "alpha", such_as=0.05)
     return int(np.ceil(n_datasets / alpha - 1 - 1e-9))
 
 
@@ -164,6 +164,10 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
         Never below `p`, at most 1, in the order of `p`.
     """
     p = np.asarray(p, float)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise InputError(
+            f"p has shape {p.shape} and holds {p[~((p >= 0) & (p <= 1))][:3].tolist()}; one row in [0, 1] is needed"
+        )
     order = np.argsort(p)[::-1]
     scaled = p[order] * len(p) / np.arange(len(p), 0, -1)
     adjusted = np.empty_like(p)

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from steerstats.associations import FEW_DATASETS, check_columns
 from steerstats.distribution import group_codes
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, check_count, check_level
 from steerstats.resampling import quantile_pair, resampled_sums
 from steerstats.results import Result
 
@@ -120,6 +120,8 @@ def cross_validated_ridge(
     CannotEstimate
         With fewer than three datasets, or a target that does not vary.
     """
+    level, n_folds = check_level(level), check_count("n_folds", n_folds, at_least=2)
+    n_permutations, n_resamples = check_count("n_permutations", n_permutations), check_count("n_resamples", n_resamples)
     columns = [dataset, target, *predictors] + ([category] if category else [])
     check_columns(frame, columns, predictors, multipliers)
     x, y = frame[list(predictors)].to_numpy(dtype=float), frame[target].to_numpy(dtype=float)

@@ -16,7 +16,7 @@ from scipy import stats
 
 from steerstats.associations import RankAssociations, dataset_associations, within_dataset_associations
 from steerstats.distribution import group_codes, mean_slope, wilson_interval
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, check_count, check_level
 from steerstats.prediction import CrossValidated, cross_validated_ridge
 from steerstats.results import Estimate, Result
 
@@ -121,7 +121,7 @@ def crossfit(
         answer, pair, _ = np.argwhere(~np.isfinite(x))[0]
         raise InputError(f"activations of pair {pair}, {('positive', 'negative')[answer]} answer, are not finite")
     codes, groups = group_codes(questions, x.shape[1])
-    if not 2 <= n_folds <= groups:
+    if check_count("n_folds", n_folds, at_least=2) > groups:
         raise CannotEstimate(f"{n_folds} folds for {groups} questions: between 2 and the number of questions")
     fold = (rng.permutation(groups) % n_folds)[codes]
     projection, cosine = np.empty(x.shape[:2]), np.empty(x.shape[1])
@@ -175,6 +175,7 @@ def d_prime(projection: np.ndarray, *, questions: Sequence | None = None, level:
     Estimate
         Interval: linearised over questions, t(G − 1); the vectors are taken as given.
     """
+    level = check_level(level)
     positive, negative, codes, groups = _check_projection(projection, questions)
     n = positive.size
     variance = (positive.var(ddof=1) + negative.var(ddof=1)) / 2
@@ -206,6 +207,7 @@ def auc(projection: np.ndarray, *, questions: Sequence | None = None, level: flo
     Arguments as in `d_prime`. Interval: Wilson's with the size that matches the clustered variance of Obuchowski
     (1997, doi:10.2307/2533958); with complete separation that size is the number of questions.
     """
+    level = check_level(level)
     positive, negative, codes, groups = _check_projection(projection, questions)
     n = positive.size
     above = (stats.rankdata(np.r_[positive, negative])[:n] - stats.rankdata(positive)) / n
@@ -240,7 +242,7 @@ def difference_cosine(cosines: np.ndarray, *, questions: Sequence | None = None,
         dimensions still show about 1/√n; or the cross-fitted ones of `crossfit`, which show about 0.
     questions : sequence (n,), optional
     """
-    c = np.asarray(cosines, dtype=float)
+    level, c = check_level(level), np.asarray(cosines, dtype=float)
     if c.ndim != 1 or not np.isfinite(c).all() or (np.abs(c) > 1 + 1e-3).any():
         raise InputError(f"cosines have to be one row of numbers in [-1, 1]; their shape is {c.shape}")
     mean = mean_slope(c, questions=questions, level=level)

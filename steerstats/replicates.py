@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.distribution import group_codes, wilson_interval
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, check_count, check_level
 from steerstats.results import Estimate, Result
 
 Kind = Literal["refits", "paraphrases"]
@@ -96,6 +96,7 @@ def slope_reliability(
     CannotEstimate
         Without at least two replicates and three questions, or when measured slopes do not vary.
     """
+    level = check_level(level)
     z, s = _check(replicates, slopes, kind)
     codes, groups = group_codes(questions, z.shape[1])
     if groups < 3:
@@ -158,6 +159,7 @@ def corrected_anti_steerable(
     CannotEstimate
         As `slope_reliability`.
     """
+    n_resamples = check_count("n_resamples", n_resamples, at_least=2)
     fitted = slope_reliability(replicates, kind=kind, slopes=slopes, questions=questions, level=level)
     z, s = _check(replicates, slopes, kind)
     codes, groups = group_codes(questions, z.shape[1])

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from steerstats.errors import check_count
+
 
 def generator(seed: int, *key: str) -> np.random.Generator:
     """A generator that depends on the seed and the key alone, never on the order in which things are drawn.
@@ -45,4 +47,4 @@ class NamedStreams(np.random.Generator):
 
 def _sequence(seed: int, key: Sequence[str]) -> np.random.SeedSequence:
     words = np.frombuffer(hashlib.sha256("\n".join(key).encode()).digest(), dtype="<u4")
-    return np.random.SeedSequence([int(seed), *words.tolist()])
+    return np.random.SeedSequence([check_count("seed", seed, at_least=0), *words.tolist()])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import CacheError, CannotEstimate
+from steerstats.errors import CacheError, CannotEstimate, check_level
 from steerstats.generalization import AnswerMass, gap, shift_name
 from steerstats.generalization import answer_mass as mass_by_multiplier
 from steerstats.generalization.slopes import Shift
@@ -194,6 +194,7 @@ def linearity(study: Study, shift: Shift, level: float) -> PerDataset:
 
 def multiplier_range(study: Study, shift: Shift, level: float) -> MultiplierRange:
     """Slopes on |λ| ≤ c, as the per-input fits hold them."""
+    level = check_level(level)
     frames, notes = [], list(unfinished(study))
     for name in study.datasets:
         unit = study.unit(name)

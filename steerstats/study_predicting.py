@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import CacheError, CannotEstimate
+from steerstats.errors import CacheError, CannotEstimate, check_count, check_level
 from steerstats.generalization import shift_name
 from steerstats.generalization.slopes import Shift
 from steerstats.grid import is_symmetric
@@ -73,6 +73,8 @@ def predictors(
     study: Study, shift: Shift, by_category: bool, seed: int, level: float, n_resamples: int, n_permutations: int
 ) -> Predictors:
     """Candidates of the shift's vector against its slopes."""
+    level, n_resamples = check_level(level), check_count("n_resamples", n_resamples)
+    n_permutations = check_count("n_permutations", n_permutations)
     results, left_out = for_each(study.datasets, lambda name: _of_dataset(study, name, shift, level))
     notes = [*unfinished(study), *doubts(results, left_out)]
     category = study.category if by_category else None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import CacheError, CannotEstimate, InputError
+from steerstats.errors import CacheError, CannotEstimate, InputError, check_count, check_level
 from steerstats.resampling import collapse, quantile_pair, resampled_sums
 from steerstats.results import Result
 from steerstats.seeds import NamedStreams
@@ -114,6 +114,7 @@ def choose_layer(
     >>> steerstats.choose_layer(slopes, np.array([8, 12, 16]), rng=rng).chosen
     12
     """
+    level, n_resamples = check_level(level), check_count("n_resamples", n_resamples, at_least=2)
     layers = np.asarray(layers)
     if not slopes:
         raise InputError("no dataset to choose a layer on")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 
 import steerstats
+from steerstats import distribution, predictors, replicates
 from steerstats.cache import read_finite
 from steerstats.errors import CacheError, InputError, check_count, check_level
+from steerstats.linearity import linearity_test
+from steerstats.nulls import benjamini_hochberg, null_vectors_needed
+from steerstats.seeds import generator
 from steerstats.simulate import SimulationTruth, simulate_cache
+from steerstats.sweeps import choose_layer
 
 
 @pytest.mark.parametrize("level", [95, -1, 0, 1, float("nan"), "0.95", None, True, np.float64(1.5)])
@@ -70,3 +76,78 @@ def test_cells_that_were_not_planned_may_be_missing(unit_and_file):
         file["logsumexp"][1, 1] = np.nan
     with pytest.raises(CacheError, match=f"/logsumexp is nan .* vector={unit.coords['vector'][1]}"):
         read_finite(unit, "logsumexp")
+
+
+S = np.random.default_rng(0).normal(1, 1, 20)
+REFITS = S + np.random.default_rng(1).normal(0, 0.2, (5, 20))
+RNG = np.random.default_rng(2)
+FRAME = pd.DataFrame({"dataset": np.repeat(list("abcd"), 5), "slope": S, "x": S[::-1]})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda level: distribution.mean_slope(S, level=level),
+        lambda level: distribution.median_slope(S, level=level),
+        lambda level: distribution.slope_spread(S, level=level),
+        lambda level: distribution.anti_steerable(S, level=level),
+        lambda level: distribution.summarise_datasets({"d": S}, level=level),
+        lambda level: distribution.wilson_interval(0.2, 10, level),
+        lambda level: linearity_test(RNG.normal(size=(9, 4)), np.arange(4.0), level=level),
+        lambda level: replicates.slope_reliability(REFITS, kind="refits", slopes=S, level=level),
+        lambda level: replicates.corrected_anti_steerable(REFITS, kind="refits", slopes=S, rng=RNG, level=level),
+        lambda level: predictors.d_prime(REFITS[:2], level=level),
+        lambda level: predictors.auc(REFITS[:2], level=level),
+        lambda level: predictors.difference_cosine(S / 9, level=level),
+        lambda level: predictors.dataset_associations(FRAME[["x"]], S, rng=RNG, level=level),
+        lambda level: predictors.within_dataset_associations(FRAME, ["x"], level=level),
+        lambda level: predictors.cross_validated_ridge(FRAME, ["x"], rng=RNG, level=level),
+        lambda level: choose_layer({"d": REFITS}, np.arange(5), rng=RNG, level=level),
+    ],
+)
+@pytest.mark.parametrize("level", [95, -1])
+def test_every_function_refuses_a_level_that_is_no_share(call, level):
+    with pytest.raises(InputError, match=f"level is {level}; a share strictly between 0 and 1"):
+        call(level)
+
+
+@pytest.mark.parametrize("method", ["steerability", "linearity", "reliability", "predictors", "multiplier_range"])
+def test_a_study_refuses_a_level_that_is_no_share(method):
+    study = steerstats.open_cache(steerstats.demo_cache())
+    with pytest.raises(InputError, match=r"level is 95; a share strictly between 0 and 1 is needed, such as 0\.95"):
+        getattr(study, method)(level=95)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("n_resamples", lambda n: choose_layer({"d": REFITS}, np.arange(5), rng=RNG, n_resamples=n)),
+        (
+            "n_resamples",
+            lambda n: replicates.corrected_anti_steerable(REFITS, kind="refits", slopes=S, rng=RNG, n_resamples=n),
+        ),
+        ("n_resamples", lambda n: predictors.dataset_associations(FRAME[["x"]], S, rng=RNG, n_resamples=n)),
+        ("n_permutations", lambda n: predictors.dataset_associations(FRAME[["x"]], S, rng=RNG, n_permutations=n)),
+        ("n_resamples", lambda n: predictors.cross_validated_ridge(FRAME, ["x"], rng=RNG, n_resamples=n)),
+        ("n_permutations", lambda n: predictors.cross_validated_ridge(FRAME, ["x"], rng=RNG, n_permutations=n)),
+        ("n_folds", lambda n: predictors.cross_validated_ridge(FRAME, ["x"], rng=RNG, n_folds=n)),
+        ("n_folds", lambda n: predictors.crossfit(RNG.normal(size=(2, 9, 3)), rng=RNG, n_folds=n)),
+        ("n_datasets", null_vectors_needed),
+    ],
+)
+@pytest.mark.parametrize("value", [-5, 0, 2.5])
+def test_every_function_refuses_a_count_that_is_none(name, call, value):
+    with pytest.raises(InputError, match=f"{name} is {value}; a whole number, [12] or more"):
+        call(value)
+
+
+def test_seeds_alphas_and_p_values_are_looked_at():
+    for seed in (-1, 0.5):
+        with pytest.raises(InputError, match=f"seed is {seed}; a whole number, 0 or more"):
+            generator(seed, "x")
+    with pytest.raises(InputError, match=r"alpha is 5; .* such as 0\.05"):
+        null_vectors_needed(10, 5)
+    with pytest.raises(InputError, match=r"p has shape \(3,\) and holds \[nan, 1.5\]"):
+        benjamini_hochberg([0.1, np.nan, 1.5])
+    with pytest.raises(InputError, match=r"share is 1\.5 of n = 4"):
+        distribution.wilson_interval(1.5, 4)
