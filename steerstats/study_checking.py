@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from steerstats.cache import read_finite
 from steerstats.errors import CacheError, CannotEstimate, check_level
 from steerstats.generalization import AnswerMass, gap, shift_name
 from steerstats.generalization import answer_mass as mass_by_multiplier
@@ -134,8 +135,8 @@ def answer_mass(study: Study, shift: Shift, threshold: float, level: float) -> A
         unit = study.unit(name)
         label = unit.vectors[shift[0]]
         cell = {"setting_eval": shift[1], "vector": label}
-        logits[name] = unit.unit.read("answer_logit", **cell)[..., unit.kept]
-        totals[name] = unit.unit.read("logsumexp", **cell)[..., unit.kept]
+        logits[name] = read_finite(unit.unit, "answer_logit", **cell)[..., unit.kept]
+        totals[name] = read_finite(unit.unit, "logsumexp", **cell)[..., unit.kept]
         questions[name] = unit.question
         grids.append(unit.multipliers)
         if grids[-1].shape != grids[0].shape or not np.array_equal(grids[-1], grids[0]):
@@ -158,7 +159,7 @@ def vector_cosines(study: Study) -> VectorCosines:
         main = _unit_directions(unit, list(unit.vectors.values()))
         cosine[d][np.ix_(rows, rows)] = main @ main.T
         if "vector_raw_norm" in unit.unit:
-            norm[d, rows] = unit.unit.read("vector_raw_norm", vector=list(unit.vectors.values()))
+            norm[d, rows] = read_finite(unit.unit, "vector_raw_norm", vector=list(unit.vectors.values()))
         for row, name, direction in zip(rows, unit.vectors, main):
             again = unit.controls("resampled", name)
             if again:
@@ -225,6 +226,6 @@ def _per_dataset(study: Study, shift: Shift, one) -> PerDataset:
 
 def _unit_directions(unit: StudyUnit, labels: list[str]) -> np.ndarray:
     """(vector, slot * hidden), each of length one; an all-zero vector stays zero."""
-    rows = unit.unit.read("direction", vector=labels).astype(float).reshape(len(labels), -1)
+    rows = read_finite(unit.unit, "direction", vector=labels).reshape(len(labels), -1)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)

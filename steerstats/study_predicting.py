@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from steerstats.cache import read_finite
 from steerstats.errors import CacheError, CannotEstimate, check_count, check_level
 from steerstats.generalization import shift_name
 from steerstats.generalization.slopes import Shift
@@ -151,12 +152,12 @@ def _of_dataset(study: Study, name: str, shift: Shift, level: float) -> DatasetP
         raise CannotEstimate(f"the cache holds no {what}")
     alignment = None
     if "vector_unembedding_cosine" in cache:
-        alignment = float(cache.read("vector_unembedding_cosine", vector=label))
+        alignment = float(read_finite(cache, "vector_unembedding_cosine", vector=label))
     return dataset_predictors(
-        cache.read("crossfit_projection", setting_train=train),
-        cache.read("pair_difference_cosine", setting_train=train),
-        vector_norm=float(cache.read("vector_raw_norm", vector=label)),
-        activation_norm=float(cache.read("activation_norm", setting_train=train)),
+        read_finite(cache, "crossfit_projection", setting_train=train),
+        read_finite(cache, "pair_difference_cosine", setting_train=train),
+        vector_norm=float(read_finite(cache, "vector_raw_norm", vector=label)),
+        activation_norm=float(read_finite(cache, "activation_norm", setting_train=train)),
         unembedding_cosine=alignment,
         questions=cache.read("pair_question") if "pair_question" in cache else None,
         level=level,
@@ -173,7 +174,7 @@ def _inputs(study: Study, shift: Shift, notes: list[str]) -> tuple[pd.DataFrame,
         cell = {"setting_eval": shift[1], "vector": unit.vectors[shift[0]]}
         for column, array in PROJECTIONS.items():
             if array in unit.unit:
-                columns[column] = unit.unit.read(array, **cell)[unit.kept].astype(float)
+                columns[column] = read_finite(unit.unit, array, **cell)[unit.kept]
         frames.append(pd.DataFrame(columns | unit.factors(FACTORS, shift[1])))
     inputs = pd.concat(frames, ignore_index=True)
     everywhere = [name for name in inputs.columns[2:] if all(name in frame for frame in frames)]

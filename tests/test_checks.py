@@ -151,3 +151,35 @@ def test_seeds_alphas_and_p_values_are_looked_at():
         benjamini_hochberg([0.1, np.nan, 1.5])
     with pytest.raises(InputError, match=r"share is 1\.5 of n = 4"):
         distribution.wilson_interval(1.5, 4)
+
+
+@pytest.mark.parametrize(
+    ("array", "index", "method", "place"),
+    [
+        ("direction", (0, 0, 3), "vector_cosines", "vector={vector}, slot=0, hidden=3"),
+        ("vector_raw_norm", (0,), "vector_cosines", "vector={vector}"),
+        ("vector_raw_norm", (0,), "predictors", "vector={vector}"),
+        ("vector_unembedding_cosine", (0,), "predictors", "vector={vector}"),
+        ("activation_norm", (0,), "predictors", "setting_train={setting}"),
+        ("crossfit_projection", (0, 1, 4), "predictors", "setting_train={setting}, answer=negative, pair={pair}"),
+        ("pair_difference_cosine", (0, 4), "predictors", "setting_train={setting}, pair={pair}"),
+        ("input_projection", (0, 0, 2), "predictors", "setting_eval={setting}, vector={vector}, input={input}"),
+        ("input_difference_cosine", (0, 0, 2), "predictors", "setting_eval={setting}, vector={vector}, input={input}"),
+        ("answer_logit", (0, 0, 1, 0, 2), "answer_mass", "multiplier=-1.0, answer=positive, input={input}"),
+        ("logsumexp", (0, 0, 1, 2), "answer_mass", "multiplier=-1.0, input={input}"),
+    ],
+)
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_damage_in_any_array_is_named_where_it_is_used(tmp_path, array, index, method, place, value):
+    path = simulate_cache(tmp_path / "c", SimulationTruth(datasets=4, n_inputs=8, n_pairs=6)).path
+    with h5py.File(path / "units" / "sim-01.h5", "r+") as file:
+        if array not in file:
+            pytest.fail(f"the simulated cache has no /{array}")
+        file[array][index] = value
+        label = {axis: str(file[axis].asstr()[0]) for axis in ("vector", "setting_eval")}
+        label["pair"], label["input"] = str(file["pair"].asstr()[4]), str(file["input"].asstr()[2])
+    label["setting"] = label.pop("setting_eval")
+    with pytest.raises(
+        CacheError, match=f"sim-01.*: /{array} is {value} at .*{place.format(**label)}; it should be finite"
+    ):
+        getattr(steerstats.open_cache(path), method)()
