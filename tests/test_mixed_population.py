@@ -1,4 +1,4 @@
-"""Pooled datasets: a model that lets nothing differ between them says so; fixed or random terms per dataset are heard."""
+"""Pooled datasets: a model that lets nothing differ between them says so; terms per dataset are heard."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_one_dataset_and_one_factor_have_nothing_to_say():
     one = frame[frame["dataset"] == "d0"]
     assert not pooled_warnings(fit_mixed("y ~ lam * a + (1 + lam | dataset:input)", one, population="dataset"))
     assert not pooled_warnings(fit_mixed("y ~ lam * a + (1 + lam | unique)", frame))
-    with pytest.raises(InputError, match="'datset' of formula .* is not in the frame"):
+    with pytest.raises(InputError, match=r"'datset' of formula .* is not in the frame"):
         fit_mixed("y ~ lam * a + (1 + lam | unique)", frame, population="datset")
 
 

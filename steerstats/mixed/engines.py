@@ -9,10 +9,16 @@ import numpy as np
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.mixed.closed_form import SINGULAR_TOLERANCE, ClosedForm, closed_form, fit_warnings, is_singular
 from steerstats.mixed.complete import fit_complete
+from steerstats.mixed.containment import containing
 from steerstats.mixed.crossed import fit_crossed
 from steerstats.mixed.formula import Design
-from steerstats.mixed.sufficient import Level, fit_levels
+from steerstats.mixed.sufficient import Level, SufficientFit, fit_levels
+from steerstats.mixed.unconstrained import unconstrained_covariance
 
+CONSERVATIVE_NOTE = (
+    "standard errors are those of the constrained model, conservative on the boundary: tests reject too seldom there, "
+    "so a large p-value says little"
+)
 SINGULAR_NOTE = (
     "singular in lme4's sense: a covariance is on the boundary given the residual; this does not say that groups "
     "do not differ"
@@ -78,7 +84,7 @@ def with_closed_form(design: Design, reml: bool) -> tuple[Solution | None, str]:
         covariance_model=fit.covariance_model,
         df=fit.df,
         se_type=tuple("unconstrained mean squares" + ("" if flag else ", Satterthwaite df") for flag in pure),
-        columns=_containing(design)[0],
+        columns=containing(design)[0],
         psi=(fit.psi,),
         sigma2=fit.sigma2,
         criterion=fit.criterion,
@@ -115,10 +121,14 @@ def with_sufficient(design: Design, reml: bool, refused: str) -> tuple[Solution 
         for k in members[label]:
             inside = np.flatnonzero(level.blocks == k)
             psi[k] = matrix[np.ix_(inside, inside)].copy()
-    columns, df, warnings = _containing(design)
+    columns, df, warnings = containing(design)
     singular = fit.relative_diagonal < SINGULAR_TOLERANCE
+    covariance = _free_covariance(design, levels, fit)
+    se_type = f"{'model' if covariance is None else 'unconstrained variance'}, containment df"
     if singular:
         warnings.append(SINGULAR_NOTE)
+        if covariance is None:
+            warnings.append(CONSERVATIVE_NOTE)
     if fit.kkt < -1e-4:
         warnings.append(f"the optimiser stopped short of the optimum (KKT {fit.kkt:.1e} per group)")
     return Solution(
@@ -126,10 +136,10 @@ def with_sufficient(design: Design, reml: bool, refused: str) -> tuple[Solution 
         reason=refused or "asked for",
         method=f"linear mixed model, {'REML' if reml else 'ML'}, profiled deviance from sufficient statistics",
         beta=fit.beta,
-        covariance=fit.covariance,
+        covariance=fit.covariance if covariance is None else covariance,
         covariance_model=fit.covariance,
         df=df,
-        se_type=("model, containment df",) * len(df),
+        se_type=(se_type,) * len(df),
         columns=columns,
         psi=tuple(psi),
         sigma2=fit.sigma2,
@@ -137,6 +147,16 @@ def with_sufficient(design: Design, reml: bool, refused: str) -> tuple[Solution 
         singular=singular,
         warnings=tuple(warnings),
     ), ""
+
+
+def _free_covariance(design: Design, levels: list[Level], fit: SufficientFit) -> np.ndarray | None:
+    """The covariance that does not know Psi >= 0; None with two grouping factors, or where it is not identified."""
+    if len(levels) > 1:
+        return None
+    (level,), (psi,) = levels, fit.psi
+    return unconstrained_covariance(
+        design.y, design.X, level.Z, level.codes, level.blocks, beta=fit.beta, psi=psi, sigma2=fit.sigma2
+    )
 
 
 def with_crossed(design: Design, reml: bool) -> tuple[Solution | None, str]:
@@ -160,7 +180,7 @@ def with_crossed(design: Design, reml: bool) -> tuple[Solution | None, str]:
         covariance_model=fit.covariance_model,
         df=fit.df,
         se_type=("unconstrained mean squares, Satterthwaite df",) * len(fit.df),
-        columns=_containing(design)[0],
+        columns=containing(design)[0],
         psi=tuple(np.array([[value]]) for value in fit.variances),
         sigma2=fit.sigma2,
         criterion=fit.criterion,
@@ -196,7 +216,7 @@ def with_statsmodels(design: Design, reml: bool) -> Solution:
         covariance_model=covariance,
         df=np.full(P, np.inf),
         se_type=("statsmodels model, z",) * P,
-        columns=_containing(design)[0],
+        columns=containing(design)[0],
         psi=(psi,),
         sigma2=sigma2,
         criterion=float(-2 * fit.llf),
@@ -261,47 +281,3 @@ def _from_closed(design: Design, fit: ClosedForm, places: list[tuple[int, int]])
         closed=fit,
         places=tuple(places),
     )
-
-
-def _containing(design: Design) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
-    """Per fixed effect: the random effect it runs along, its containment df, and what to warn about.
-
-    A fixed effect is contained in random effect z of a factor when it is z times a constant of each group; its df
-    are the factor's levels less the fixed effects contained there. The outermost factor that contains it counts.
-    """
-    outward = sorted(range(len(design.terms)), key=lambda k: design.levels[k])
-    found: list[tuple[int, int] | None] = []
-    for x in design.X.T:
-        place = None
-        for k in outward:
-            codes, count = design.codes[k], design.levels[k]
-            for c, z in enumerate(design.Z[k].T):
-                power = np.bincount(codes, z * z, minlength=count)
-                weight = np.bincount(codes, x * z, minlength=count) / np.where(power > 0, power, 1)
-                if np.abs(x - weight[codes] * z).max() <= 1e-9 * np.abs(x).max():
-                    place = (k, c)
-                    break
-            if place:
-                break
-        found.append(place)
-    n_random = max(count * Z.shape[1] for count, Z in zip(design.levels, design.Z))
-    rest = max(len(design.y) - n_random - sum(place is None for place in found), 1)
-    df = np.array([rest if p is None else max(design.levels[p[0]] - found.count(p), 1) for p in found], dtype=float)
-    columns = tuple("" if p is None else design.z_names[p[0]][p[1]] for p in found)
-    warnings = []
-    if len({term.label for term in design.terms}) > 1 and outward:
-        outer = design.terms[outward[0]].label
-        loose = [
-            name for name, place in zip(design.names, found) if place is None or design.terms[place[0]].label != outer
-        ]
-        if loose:
-            warnings.append(
-                f"{', '.join(loose)} vary within {outer!r} without a random slope over it: their standard errors "
-                f"ignore how they differ between levels of {outer!r}"
-            )
-        if design.levels[outward[0]] < 50:
-            warnings.append(
-                f"{design.levels[outward[0]]} levels of {outer!r}: prefer `two_stage`, whose Hartung-Knapp intervals "
-                "hold with few"
-            )
-    return columns, df, warnings

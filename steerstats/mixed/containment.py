@@ -1,0 +1,51 @@
+"""Which random effect each fixed effect runs along, and the degrees of freedom that this leaves it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from steerstats.mixed.formula import Design
+
+
+def containing(design: Design) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
+    """Per fixed effect: the random effect it runs along, its containment df, and what to warn about.
+
+    A fixed effect is contained in random effect z of a factor when it is z times a constant of each group; its df
+    are the factor's levels less the fixed effects contained there. The outermost factor that contains it counts.
+    """
+    outward = sorted(range(len(design.terms)), key=lambda k: design.levels[k])
+    found: list[tuple[int, int] | None] = []
+    for x in design.X.T:
+        place = None
+        for k in outward:
+            codes, count = design.codes[k], design.levels[k]
+            for c, z in enumerate(design.Z[k].T):
+                power = np.bincount(codes, z * z, minlength=count)
+                weight = np.bincount(codes, x * z, minlength=count) / np.where(power > 0, power, 1)
+                if np.abs(x - weight[codes] * z).max() <= 1e-9 * np.abs(x).max():
+                    place = (k, c)
+                    break
+            if place:
+                break
+        found.append(place)
+    n_random = max(count * Z.shape[1] for count, Z in zip(design.levels, design.Z))
+    rest = max(len(design.y) - n_random - sum(place is None for place in found), 1)
+    df = np.array([rest if p is None else max(design.levels[p[0]] - found.count(p), 1) for p in found], dtype=float)
+    columns = tuple("" if p is None else design.z_names[p[0]][p[1]] for p in found)
+    warnings = []
+    if len({term.label for term in design.terms}) > 1 and outward:
+        outer = design.terms[outward[0]].label
+        loose = [
+            name for name, place in zip(design.names, found) if place is None or design.terms[place[0]].label != outer
+        ]
+        if loose:
+            warnings.append(
+                f"{', '.join(loose)} vary within {outer!r} without a random slope over it: their standard errors "
+                f"ignore how they differ between levels of {outer!r}"
+            )
+        if design.levels[outward[0]] < 50:
+            warnings.append(
+                f"{design.levels[outward[0]]} levels of {outer!r}: prefer `two_stage`, whose Hartung-Knapp intervals "
+                "hold with few"
+            )
+    return columns, df, warnings
