@@ -1,7 +1,8 @@
 """One mean over many datasets: random effects, Hartung–Knapp, what a new dataset would show, and who carries it.
 
 Sources: REML as in Viechtbauer (2005, doi:10.3102/10769986030003261); Hartung & Knapp (2001,
-doi:10.1002/sim.1009); prediction interval of Higgins, Thompson & Spiegelhalter (2009,
+doi:10.1002/sim.791); their factor kept at 1 or above as in Röver, Knapp & Friede (2015,
+doi:10.1186/s12874-015-0091-1) beside it; prediction interval of Higgins, Thompson & Spiegelhalter (2009,
 doi:10.1111/j.1467-985X.2008.00552.x); Q-profile interval of Viechtbauer (2007, doi:10.1002/sim.2514).
 """
 
@@ -12,10 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, check_level
+from steerstats.random_effects import q_profile, random_effects_mean, reml_tau2
 from steerstats.results import Result
+
+__all__ = ["MetaAnalysis", "mean_over_datasets", "reml_tau2"]
+SE_TYPE = "Hartung-Knapp, t(D-1)"
+FLOORED = "Hartung-Knapp with factor at least 1, t(D-1)"
+SHOWN_NAMES = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +39,11 @@ class MetaAnalysis(Result):
         Standard deviation of true effects between datasets, REML, with its Q-profile interval.
     prediction_low, prediction_high : float
         Where the true effect of a new dataset would lie, t(D − 2); NaN with two datasets.
+    hk_factor : float
+        Hartung and Knapp's q, by which the spread of the estimates scales the model's variance; far below 1 the
+        estimates agree by chance, and `se` with its interval and the prediction are too small.
+    floored_se, floored_ci_low, floored_ci_high, floored_prediction_low, floored_prediction_high : float
+        The same with max(1, q) for q: never smaller than the model's own error.
     q, q_p : float
         Cochran's Q and the p-value of "all datasets share one effect".
     n : int
@@ -59,6 +71,12 @@ class MetaAnalysis(Result):
     tau_ci_high: float
     prediction_low: float
     prediction_high: float
+    hk_factor: float
+    floored_se: float
+    floored_ci_low: float
+    floored_ci_high: float
+    floored_prediction_low: float
+    floored_prediction_high: float
     q: float
     q_p: float
     n: int
@@ -71,22 +89,32 @@ class MetaAnalysis(Result):
     unit: str = "nat per unit multiplier"
 
     def to_frame(self) -> pd.DataFrame:
-        """Rows: unweighted mean, random-effects mean, prediction for a new dataset, tau, and each leave-one-out."""
-        nan = float("nan")
-        u = "unweighted_"
+        """One row per quantity: estimate, se, ci_low, ci_high, n, se_type, level, unit.
+
+        Rows: unweighted mean, random-effects mean, prediction for a new dataset, tau; the mean and the prediction
+        with the Hartung–Knapp factor floored at 1; and each leave-one-out.
+        """
+        nan, n, t_new = float("nan"), self.n, f"prediction, t({self.n - 2})" if self.n > 2 else "none"
+
+        def row(name: str, value: float, se: float, prefix: str, se_type: str) -> tuple:
+            low, high = (getattr(self, f"{prefix}_{end}") for end in ("low", "high"))
+            return name, value, se, low, high, n, se_type
+
         rows = [
-            ("unweighted mean", *(getattr(self, u + k) for k in ("mean", "se", "ci_low", "ci_high")), self.n),
-            ("random-effects mean", self.mean, self.se, self.ci_low, self.ci_high, self.n),
-            ("a new dataset", self.mean, nan, self.prediction_low, self.prediction_high, self.n),
-            ("tau", self.tau, nan, self.tau_ci_low, self.tau_ci_high, self.n),
+            row("unweighted mean", self.unweighted_mean, self.unweighted_se, "unweighted_ci", "spread, t(D-1)"),
+            row("random-effects mean", self.mean, self.se, "ci", SE_TYPE),
+            row("a new dataset", self.mean, nan, "prediction", t_new),
+            row("tau", self.tau, nan, "tau_ci", "Q-profile"),
+            row("random-effects mean, floored", self.mean, self.floored_se, "floored_ci", FLOORED),
+            row("a new dataset, floored", self.mean, nan, "floored_prediction", t_new),
         ]
         rows += [
-            (f"without {name}", m, nan, low, high, n)
-            for name, m, low, high, n in zip(
+            (f"without {name}", mean, nan, low, high, rest, SE_TYPE)
+            for name, mean, low, high, rest in zip(
                 self.left_out, self.left_out_mean, self.left_out_ci_low, self.left_out_ci_high, self.left_out_n
             )
         ]
-        frame = pd.DataFrame(rows, columns=["quantity", "estimate", "se", "ci_low", "ci_high", "n"])
+        frame = pd.DataFrame(rows, columns=["quantity", "estimate", "se", "ci_low", "ci_high", "n", "se_type"])
         return frame.assign(level=self.level, unit=self.unit)
 
 
@@ -136,27 +164,29 @@ def mean_over_datasets(
     lengths = {len(effects), len(variances), len(names), len(effects if category is None else category)}
     if len(lengths) != 1 or effects.ndim != 1:
         raise InputError("effects, variances, names and category must have one entry per dataset")
-    if not 0 < level < 1:
-        raise InputError(f"level is {level}; a coverage such as 0.95 is needed")
+    level = check_level(level)
     use = np.isfinite(effects) & np.isfinite(variances) & (variances > 0)
     warnings = []
     if not use.all():
-        dropped = ", ".join(name for name, keep in zip(names, use) if not keep)
-        warnings.append(f"left out, without a finite effect and a positive variance: {dropped}")
+        dropped, rest = ([name for name, keep in zip(names, use) if bool(keep) is wanted] for wanted in (False, True))
+        warnings.append(
+            f"left out, without a finite effect and a positive variance: {', '.join(dropped)}; the mean describes the "
+            f"other {len(rest)} alone: {_listed(rest)}"
+        )
     y, v = effects[use], variances[use]
     if len(y) < 2:
         raise CannotEstimate(f"{len(y)} usable datasets; a mean over datasets needs at least two")
     groups = np.asarray(names if category is None else category)[use]
-    fit = _hartung_knapp(y, v, level)
+    fit = random_effects_mean(y, v, level)
     d = len(y)
     t = stats.t.ppf((1 + level) / 2, d - 1)
     plain_se = y.std(ddof=1) / np.sqrt(d)
-    spread = np.sqrt(fit.tau2 + fit.se**2)
-    reach = stats.t.ppf((1 + level) / 2, d - 2) * spread if d > 2 else np.nan
+    t_new = stats.t.ppf((1 + level) / 2, d - 2) if d > 2 else np.nan
+    reach, floored_reach = (t_new * np.sqrt(fit.tau2 + error**2) for error in (fit.se, fit.floored_se))
     w = 1 / v
     q = float(w @ (y - w @ y / w.sum()) ** 2)
     left_out = tuple(dict.fromkeys(groups.tolist()))
-    rest = [_hartung_knapp(y[groups != g], v[groups != g], level) for g in left_out]
+    rest = [random_effects_mean(y[groups != g], v[groups != g], level) for g in left_out]
     if d < 5:
         warnings.append(f"only {d} datasets: tau and the prediction interval say little")
     elif d <= 10:
@@ -166,7 +196,9 @@ def mean_over_datasets(
         )
     if category is not None and len(left_out) < 5:
         warnings.append(f"only {len(left_out)} categories: leaving one out is a coarse check")
-    tau_low, tau_high = (np.sqrt(limit) for limit in _q_profile(y, v, level))
+    if fit.collapsed:
+        warnings.append(fit.doubt())
+    tau_low, tau_high = (np.sqrt(limit) for limit in q_profile(y, v, level))
     if tau_high == 0:
         warnings.append("datasets vary less than their standard errors allow: tau has an empty interval, shown as 0")
     return MetaAnalysis(
@@ -183,6 +215,12 @@ def mean_over_datasets(
         tau_ci_high=float(tau_high),
         prediction_low=float(fit.mean - reach),
         prediction_high=float(fit.mean + reach),
+        hk_factor=fit.factor,
+        floored_se=fit.floored_se,
+        floored_ci_low=fit.floored_low,
+        floored_ci_high=fit.floored_high,
+        floored_prediction_low=float(fit.mean - floored_reach),
+        floored_prediction_high=float(fit.mean + floored_reach),
         q=q,
         q_p=float(stats.chi2.sf(q, d - 1)),
         n=d,
@@ -201,81 +239,7 @@ def mean_over_datasets(
     )
 
 
-def reml_tau2(effects: np.ndarray, variances: np.ndarray) -> float:
-    """REML estimate of the between-dataset variance, zero on the boundary.
-
-    Parameters
-    ----------
-    effects, variances : array of shape (n_datasets,)
-
-    Returns
-    -------
-    float
-        The root of the restricted score; where the score has several, the one with the highest criterion.
-    """
-    y, v = np.asarray(effects, float), np.asarray(variances, float)
-    top = 4 * y.var(ddof=1) + v.max()
-    # A coarse grid brackets every sign change: the criterion can have two humps when variances differ a lot.
-    grid = np.concatenate([[0.0], np.geomspace(1e-6 * top, top, 120)])
-    score = _reml_score(grid[:, None], y, v)
-    candidates = [0.0]
-    for k in np.flatnonzero((score[:-1] > 0) & (score[1:] <= 0)):
-        candidates.append(optimize.brentq(_reml_score, grid[k], grid[k + 1], args=(y, v), xtol=1e-15 * top, rtol=1e-14))
-    return float(max(candidates, key=lambda t: _reml_criterion(t, y, v)))
-
-
-@dataclass(frozen=True)
-class _Fit:
-    mean: float
-    se: float
-    low: float
-    high: float
-    tau2: float
-
-
-def _hartung_knapp(y: np.ndarray, v: np.ndarray, level: float) -> _Fit:
-    nan = float("nan")
-    if len(y) < 2:
-        return _Fit(float(y[0]) if len(y) else nan, nan, nan, nan, nan)
-    tau2 = reml_tau2(y, v)
-    w = 1 / (v + tau2)
-    mean = float(w @ y / w.sum())
-    factor = float(w @ (y - mean) ** 2 / (len(y) - 1))
-    se = float(np.sqrt(factor / w.sum()))
-    margin = stats.t.ppf((1 + level) / 2, len(y) - 1) * se
-    return _Fit(mean, se, mean - margin, mean + margin, tau2)
-
-
-def _reml_score(tau2: np.ndarray | float, y: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Derivative of the restricted log-likelihood; tau2 is a number or a column of them."""
-    w = 1 / (v + tau2)
-    total = w.sum(axis=-1)
-    residual = y - ((w * y).sum(axis=-1) / total)[..., None]
-    squares = np.square(w)
-    return 0.5 * ((squares * np.square(residual)).sum(axis=-1) - total + squares.sum(axis=-1) / total)
-
-
-def _reml_criterion(tau2: float, y: np.ndarray, v: np.ndarray) -> float:
-    w = 1 / (v + tau2)
-    residual = y - w @ y / w.sum()
-    return float(0.5 * (np.log(w).sum() - np.log(w.sum()) - w @ residual**2))
-
-
-def _q_profile(y: np.ndarray, v: np.ndarray, level: float) -> tuple[float, float]:
-    """tau² at which the generalised Q equals its chi-squared quantiles; zero where even tau² = 0 is below."""
-
-    def excess(tau2: float, target: float) -> float:
-        w = 1 / (v + tau2)
-        return float(w @ (y - w @ y / w.sum()) ** 2 - target)
-
-    limits = []
-    for tail in ((1 + level) / 2, (1 - level) / 2):
-        target = stats.chi2.ppf(tail, len(y) - 1)
-        if excess(0.0, target) <= 0:
-            limits.append(0.0)
-            continue
-        top = v.max() + y.var(ddof=1)
-        while excess(top, target) > 0:
-            top *= 4
-        limits.append(optimize.brentq(excess, 0.0, top, args=(target,)))
-    return limits[0], limits[1]
+def _listed(names: Sequence[str]) -> str:
+    """Names for a warning, the first few where they are many."""
+    shown = ", ".join(map(str, names[:SHOWN_NAMES]))
+    return shown + (f", and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else "")

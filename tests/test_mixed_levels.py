@@ -9,6 +9,7 @@ from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
 
 from steerstats.errors import CannotEstimate, InputError
+from steerstats.meta import mean_over_datasets
 from steerstats.mixed import fit_mixed, hartung_knapp, two_stage
 from steerstats.mixed.sufficient import Level, Moments, _descend, fit_levels
 
@@ -163,3 +164,16 @@ def test_two_stage_pools_each_term_over_the_datasets_that_have_it():
         two_stage(formula, data[data.dataset == "d1"])
     with pytest.raises(InputError, match="se of 'x0' holds 0"):
         hartung_knapp([1.0, 2.0], [0.0, 1.0])
+
+
+def test_hartung_knapp_tables_are_the_meta_analysis_floor_and_warning_included():
+    y, se = np.array([[1.0, 0.4], [1.01, -0.1], [0.99, 0.9], [1.0, 0.3]]), np.full((4, 2), 0.3)
+    pooled = hartung_knapp(y, se, ["close", "apart"])
+    for j, name in enumerate(["close", "apart"]):
+        known = mean_over_datasets(y[:, j], se[:, j] ** 2)
+        row = pooled.to_frame().set_index("term").loc[name]
+        for ours, theirs in [("estimate", "mean"), ("se", "se"), ("tau", "tau"), ("ci_low", "ci_low")]:
+            assert row[ours] == pytest.approx(getattr(known, theirs))
+        for name_of in ("hk_factor", "floored_ci_low", "floored_ci_high", "prediction_low"):
+            assert row[name_of] == pytest.approx(getattr(known, name_of))
+    assert [text.partition(":")[0] for text in pooled.warnings] == ["close"]

@@ -13,13 +13,15 @@ from scipy import linalg, stats
 from steerstats.distribution import anti_steerable
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.meta import mean_over_datasets
-from steerstats.mixed import hc2_bell_mccaffrey
+from steerstats.mixed import closed_form, hartung_knapp, hc2_bell_mccaffrey
 from steerstats.spurious import (
     code_factors,
     cr2_bell_mccaffrey,
     factor_cells,
     pool_spurious_factors,
+    published_variance_split,
     spurious_factors,
+    variance_explained,
 )
 from steerstats.steerability import fit_steerability
 
@@ -327,6 +329,53 @@ def test_pooled_yes_uses_datasets_where_it_is_defined():
     counts = pooled.to_frame().set_index("term")["n_datasets"]
     assert counts.to_dict() == {"pos_is_a": 4, "pos_is_yes": 3}
     assert any("pos_is_yes of slope is defined in 3 of 4 datasets" in text for text in pooled.warnings)
+
+
+def test_datasets_that_agree_by_chance_keep_a_p_value():
+    rng = np.random.default_rng(14)
+    one = spurious_factors(*biased(rng, a=0.4))
+    pooled = pool_spurious_factors({"a": one, "b": one, "c": one}, terms=["pos_is_a"])
+    row = pooled.to_frame().iloc[0]
+    assert (row["se"], row["hk_factor"]) == (0, 0)
+    assert np.isnan(row["p"])
+    own = one.term("pos_is_a")
+    expected = 2 * stats.t.sf(abs(own["estimate"]) / (own["se"] / np.sqrt(3)), 2)
+    assert row["p_floored"] == pytest.approx(expected)
+    assert row["floored_ci_low"] < row["estimate"] < row["floored_ci_high"]
+    assert any("agree more closely" in text for text in pooled.warnings)
+
+
+def test_what_a_pooled_effect_takes_for_granted_is_said():
+    rng = np.random.default_rng(15)
+    fits = {name: spurious_factors(*biased(rng)) for name in "ab"}
+    said = " ".join(pool_spurious_factors(fits).assumptions)
+    for words in ("known variance", "category", "normal over datasets", "vector"):
+        assert words in said
+    assert any("steering vector is taken as given" in text for text in fits["a"].assumptions)
+
+
+@pytest.mark.parametrize("level", [0, 1.5, 95])
+def test_a_level_that_is_no_share_is_refused_everywhere(level):
+    slopes, factors = biased(np.random.default_rng(16))
+    fits = {name: spurious_factors(slopes, factors) for name in "ab"}
+    X = np.column_stack([np.ones(slopes.size), factors["pos_is_a"]])
+    rng = np.random.default_rng(0)
+    calls = [
+        lambda: spurious_factors(slopes, factors, level=level),
+        lambda: pool_spurious_factors(fits, level=level),
+        lambda: factor_cells(slopes, {"pos_is_a": factors["pos_is_a"]}, level=level),
+        lambda: cr2_bell_mccaffrey(X, slopes[:, None], range(slopes.size), "ab", responses=["s"], level=level),
+        lambda: hc2_bell_mccaffrey(X, slopes, level=level),
+        lambda: variance_explained(slopes, factors, rng=rng, level=level),
+        lambda: published_variance_split(slopes, factors, rng=rng, level=level),
+        lambda: closed_form(np.ones((3, 3)), np.ones((3, 1)), np.ones((3, 1)), level=level),
+        lambda: hartung_knapp([1.0, 2.0], [1.0, 1.0], level=level),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=r"level is .* strictly between 0 and 1"):
+            call()
+    with pytest.raises(InputError, match="n_resamples is 0"):
+        variance_explained(slopes, factors, rng=rng, n_resamples=0)
 
 
 def test_pooling_refuses_what_cannot_be_pooled():

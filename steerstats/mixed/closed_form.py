@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 from scipy.linalg import solve_triangular
 
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.mixed.arrays import aliased_columns, as_finite, relative_cholesky, t_statistic
 from steerstats.results import Result
 
@@ -169,6 +169,7 @@ def closed_form(
     :math:`\nu = N - p` under REML and N under ML: the growth-curve model of Potthoff and Roy (1964),
     doi:10.1093/biomet/51.3-4.313, with covariance :math:`Z\Psi Z' + \sigma^2 I`.
     """
+    level = check_level(level)
     Y, Z, W = as_finite(Y, "Y", 2), as_finite(Z, "Z", 2), as_finite(W, "W", 2)
     (n_groups, m), q = Y.shape, Z.shape[1]
     if len(Z) != m or len(W) != n_groups:

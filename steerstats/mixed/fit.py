@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.mixed import engines
 from steerstats.mixed.engines import Solution
 from steerstats.mixed.formula import Design, build_design
@@ -69,8 +69,7 @@ def fit_mixed(
     """
     if engine not in ENGINES:
         raise InputError(f"engine {engine!r} is none of {', '.join(ENGINES)}")
-    if not 0 < level < 1:
-        raise InputError(f"level {level} is not between 0 and 1")
+    level = check_level(level)
     design = build_design(formula, frame, population)
     if not design.names:
         raise InputError(f"formula {formula!r} has no fixed effect; write at least '1'")

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError
-from steerstats.meta import reml_tau2
+from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.mixed.arrays import as_finite, t_statistic
 from steerstats.mixed.fit import fit_mixed
+from steerstats.random_effects import random_effects_mean
 from steerstats.results import Result
 
 SE_TYPE = "Hartung-Knapp, t(D-1)"
@@ -31,6 +31,10 @@ class PooledEffects(Result):
         Standard deviation between datasets (REML), in units of the estimate.
     prediction_low, prediction_high : ndarray, shape (P,)
         Interval for the effect in a new dataset, NaN with two datasets.
+    hk_factor : ndarray, shape (P,)
+        Hartung and Knapp's q; far below 1, estimates agree by chance and `se` is too small.
+    floored_ci_low, floored_ci_high : ndarray, shape (P,)
+        The interval with max(1, q) for q.
     n : ndarray of int, shape (P,)
         Datasets behind each term.
     level : float
@@ -45,17 +49,19 @@ class PooledEffects(Result):
     tau: np.ndarray
     prediction_low: np.ndarray
     prediction_high: np.ndarray
+    hk_factor: np.ndarray
+    floored_ci_low: np.ndarray
+    floored_ci_high: np.ndarray
     n: np.ndarray
     level: float = 0.95
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per term: the columns of `MixedFit.to_frame`, then tau and the prediction interval."""
+        """One row per term: the columns of `MixedFit.to_frame`, then tau, prediction interval, and floored interval."""
         statistic, p = t_statistic(self.estimate, self.se, self.df, np.abs(self.estimate).max())
         frame = pd.DataFrame({"term": list(self.terms), "estimate": self.estimate, "se": self.se, "df": self.df})
         frame = frame.assign(statistic=statistic, p=p, ci_low=self.ci_low, ci_high=self.ci_high, se_type=SE_TYPE)
-        return frame.assign(
-            n=self.n, tau=self.tau, prediction_low=self.prediction_low, prediction_high=self.prediction_high
-        )
+        names = ["n", "tau", "prediction_low", "prediction_high", "hk_factor", "floored_ci_low", "floored_ci_high"]
+        return frame.assign(**{name: getattr(self, name) for name in names})
 
 
 def hartung_knapp(
@@ -92,8 +98,10 @@ def hartung_knapp(
 
     References
     ----------
-    Hartung and Knapp (2001), doi:10.1002/sim.791; IntHout et al. (2014), doi:10.1186/1471-2288-14-25.
+    Hartung and Knapp (2001), doi:10.1002/sim.791; IntHout et al. (2014), doi:10.1186/1471-2288-14-25; Röver,
+    Knapp and Friede (2015), doi:10.1186/s12874-015-0091-1, for the factor kept at 1 or above.
     """
+    level = check_level(level)
     y, s = np.asarray(estimates, dtype=float), np.asarray(se, dtype=float)
     if y.shape != s.shape or y.ndim not in (1, 2):
         raise InputError(f"estimates have shape {y.shape}, se {s.shape}: both (D,) or (D, P)")
@@ -101,7 +109,7 @@ def hartung_knapp(
     terms = tuple(names) if names is not None else tuple(f"x{j}" for j in range(y.shape[1]))
     if len(terms) != y.shape[1]:
         raise InputError(f"{len(terms)} names for {y.shape[1]} columns")
-    rows, warnings = [], []
+    fits, counts, warnings = [], [], []
     for j, term in enumerate(terms):
         there = ~(np.isnan(y[:, j]) & np.isnan(s[:, j]))
         values, errors = as_finite(y[there, j], f"estimates of {term}", 1), as_finite(s[there, j], f"se of {term}", 1)
@@ -111,9 +119,15 @@ def hartung_knapp(
             raise InputError(f"se of {term!r} holds {errors.min():g}; a standard error is positive")
         if not there.all():
             warnings.append(f"{term}: {int((~there).sum())} of {len(there)} datasets do not estimate it")
-        rows.append((*_pool(values, errors**2), len(values)))
-    mean, error, tau, n = (np.array(column) for column in zip(*rows))
-    quantile = stats.t.ppf((1 + level) / 2, n - 1)
+        fits.append(random_effects_mean(values, errors**2, level))
+        counts.append(len(values))
+        if fits[-1].collapsed:
+            warnings.append(f"{term}: {fits[-1].doubt()}")
+
+    def column(name: str) -> np.ndarray:
+        return np.array([getattr(fit, name) for fit in fits])
+
+    mean, error, tau, n = column("mean"), column("se"), np.sqrt(column("tau2")), np.array(counts)
     # A new dataset: t(D - 2), as `steerstats.meta` has it; two datasets say nothing of a third.
     reach = stats.t.ppf((1 + level) / 2, np.where(n > 2, n - 2, np.nan)) * np.sqrt(tau**2 + error**2)
     return PooledEffects(
@@ -124,11 +138,14 @@ def hartung_knapp(
         estimate=mean,
         se=error,
         df=(n - 1).astype(float),
-        ci_low=mean - quantile * error,
-        ci_high=mean + quantile * error,
+        ci_low=column("low"),
+        ci_high=column("high"),
         tau=tau,
         prediction_low=mean - reach,
         prediction_high=mean + reach,
+        hk_factor=column("factor"),
+        floored_ci_low=column("floored_low"),
+        floored_ci_high=column("floored_high"),
         n=n,
         level=level,
     )
@@ -160,6 +177,7 @@ def two_stage(formula: str, frame: pd.DataFrame, by: str = "dataset", *, level: 
     CannotEstimate
         If fewer than two datasets can be fitted.
     """
+    level = check_level(level)
     if by not in frame.columns:
         raise InputError(f"column {by!r} is not in the frame: {list(frame.columns)}")
     fits, failed = [], []
@@ -184,12 +202,3 @@ def two_stage(formula: str, frame: pd.DataFrame, by: str = "dataset", *, level: 
     return PooledEffects(
         **values | {"warnings": (*pooled.warnings, *failed), "method": f"{formula} per {by}; then {pooled.method}"}
     )
-
-
-def _pool(y: np.ndarray, v: np.ndarray) -> tuple[float, float, float]:
-    """Mean, Hartung-Knapp standard error and tau of one term."""
-    tau2 = reml_tau2(y, v)
-    w = 1 / (v + tau2)
-    mean = w @ y / w.sum()
-    error = np.sqrt(w @ (y - mean) ** 2 / (len(y) - 1) / w.sum())
-    return float(mean), float(error), float(np.sqrt(tau2))

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.mixed.arrays import aliased_columns, as_finite, t_statistic
 from steerstats.results import Result
 
@@ -121,6 +121,7 @@ def hc2_bell_mccaffrey(
     MacKinnon and White (1985), doi:10.1016/0304-4076(85)90158-7; Bell and McCaffrey (2002), Survey
     Methodology 28(2); Imbens and Kolesar (2016), doi:10.1162/REST_a_00552.
     """
+    level = check_level(level)
     X = as_finite(X, "X", 2)
     Y = np.asarray(Y, dtype=float)
     flat = Y.ndim == 1

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.distribution import anti_steerable, group_codes, mean_slope
-from steerstats.errors import InputError
+from steerstats.errors import InputError, check_level
 from steerstats.results import Result
 from steerstats.spurious.coding import NEITHER, Factors, code_factors
 
@@ -60,6 +60,7 @@ def factor_cells(
     InputError
         If there is no factor or one is numeric.
     """
+    level = check_level(level)
     s = np.asarray(slopes, dtype=float)
     coded = code_factors(factors, s.size)
     numeric = [str(name) for name in factors if str(name) not in coded.level]

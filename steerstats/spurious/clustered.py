@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from steerstats.distribution import group_codes
-from steerstats.errors import CannotEstimate
+from steerstats.errors import CannotEstimate, check_level
 from steerstats.mixed import RobustFit
 from steerstats.mixed.arrays import aliased_columns, as_finite, t_statistic
 
@@ -52,6 +52,7 @@ def cr2_bell_mccaffrey(
     Bell and McCaffrey (2002), Survey Methodology 28(2); Pustejovsky and Tipton (2018),
     doi:10.1080/07350015.2016.1247004.
     """
+    level = check_level(level)
     X, Y = as_finite(X, "X", 2), as_finite(Y, "Y", 2)
     n, p = X.shape
     codes, groups = group_codes(clusters, n)

@@ -9,13 +9,17 @@ import numpy as np
 import pandas as pd
 
 from steerstats.distribution import group_codes
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.grid import check_grid
 from steerstats.mixed import ClosedForm, RobustFit, closed_form, hc2_bell_mccaffrey
 from steerstats.results import Result
 from steerstats.spurious.clustered import cr2_bell_mccaffrey
 from steerstats.spurious.coding import FactorDesign, Factors, code_factors
 
+NO_VECTOR_ERROR = (
+    "the steering vector is taken as given: its own sampling error is not in these standard errors, which speak of new "
+    "inputs under this very vector"
+)
 UNITS = {"slope": "nat per unit multiplier", "unsteered": "nat", "intercept": "nat"}
 
 
@@ -128,6 +132,7 @@ def spurious_factors(
     InputError
         If lengths differ or a value is not finite.
     """
+    level = check_level(level)
     s = np.asarray(slopes, dtype=float)
     if s.ndim != 1:
         raise InputError(f"slopes have shape {s.shape}; this takes the inputs of one dataset, shape (n,)")
@@ -163,6 +168,7 @@ def spurious_factors(
         assumptions=(
             "binary factors are coded ±1/2: a term is the difference between its levels, others balanced",
             *robust.assumptions,
+            NO_VECTOR_ERROR,
         ),
         warnings=(*design.warnings, *robust.warnings, *doubts),
     )

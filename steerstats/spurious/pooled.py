@@ -10,10 +10,10 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from steerstats.errors import CannotEstimate
+from steerstats.errors import CannotEstimate, check_level
 from steerstats.meta import MetaAnalysis, mean_over_datasets
 from steerstats.results import Result
-from steerstats.spurious.effects import UNITS, SpuriousFactors
+from steerstats.spurious.effects import NO_VECTOR_ERROR, UNITS, SpuriousFactors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,10 @@ class PooledSpuriousFactors(Result):
     pooled : mapping of (response, term) to MetaAnalysis
         Random-effects mean, Hartung–Knapp t(D − 1), τ over datasets, prediction for a new dataset.
     p_value : mapping of (response, term) to float
-        Two-sided test that the mean is 0, on D − 1 degrees of freedom.
+        Two-sided test that the mean is 0, on D − 1 degrees of freedom; NaN where the datasets agree to the last digit.
+    p_floored : mapping of (response, term) to float
+        The same with the Hartung–Knapp factor kept at 1 or above: what to read where a warning says that datasets
+        agree more closely than their standard errors let one expect.
     datasets : DataFrame
         The robust row of every dataset, response and term, with `p_fdr`, its p-value after Benjamini–Hochberg over
         the datasets of that response and term.
@@ -33,6 +36,7 @@ class PooledSpuriousFactors(Result):
 
     pooled: Mapping[tuple[str, str], MetaAnalysis]
     p_value: Mapping[tuple[str, str], float]
+    p_floored: Mapping[tuple[str, str], float]
     datasets: pd.DataFrame
 
     def to_frame(self) -> pd.DataFrame:
@@ -49,6 +53,10 @@ class PooledSpuriousFactors(Result):
                     "p": self.p_value[response, term],
                     "ci_low": fit.ci_low,
                     "ci_high": fit.ci_high,
+                    "hk_factor": fit.hk_factor,
+                    "p_floored": self.p_floored[response, term],
+                    "floored_ci_low": fit.floored_ci_low,
+                    "floored_ci_high": fit.floored_ci_high,
                     "tau": fit.tau,
                     "tau_ci_low": fit.tau_ci_low,
                     "tau_ci_high": fit.tau_ci_high,
@@ -85,6 +93,7 @@ def pool_spurious_factors(
     CannotEstimate
         If no term is estimated in two datasets, or models differ in their interactions.
     """
+    level = check_level(level)
     if len({fit.interactions for fit in datasets.values()}) > 1:
         raise CannotEstimate("the datasets were fitted with different interactions: their terms do not mean the same")
     frames = [fit.robust_frame().assign(dataset=name) for name, fit in datasets.items()]
@@ -94,7 +103,7 @@ def pool_spurious_factors(
     wanted = list(terms) if terms is not None else [t for t in table["term"].unique() if _is_effect(t)]
     table = table[table["term"].isin(wanted)].reset_index(drop=True)
     table["p_fdr"] = np.nan
-    pooled, p_value, warnings = {}, {}, []
+    pooled, p_value, p_floored, warnings = {}, {}, {}, []
     for (response, term), rows in table.groupby(["response", "term"], sort=False):
         tested = rows.index[rows["p"].notna()]
         if tested.size:
@@ -115,7 +124,8 @@ def pool_spurious_factors(
             warnings.append(f"{term} of {response} is not pooled: {error}")
             continue
         pooled[response, term] = fit
-        p_value[response, term] = _two_sided(fit)
+        p_value[response, term] = _two_sided(fit, fit.se)
+        p_floored[response, term] = _two_sided(fit, fit.floored_se)
         warnings += [f"{term} of {response}: {text}" for text in fit.warnings]
         if len(rows) < len(datasets):
             warnings.append(f"{term} of {response} is defined in {len(rows)} of {len(datasets)} datasets")
@@ -125,15 +135,21 @@ def pool_spurious_factors(
     return PooledSpuriousFactors(
         pooled=pooled,
         p_value=p_value,
+        p_floored=p_floored,
         datasets=table[first + [name for name in table.columns if name not in first]],
         method="two stages: per-dataset regression (HC2/CR2), then random-effects mean, REML tau, Hartung-Knapp t(D-1)",
-        assumptions=("datasets are independent draws from one population",),
+        assumptions=(
+            "datasets are independent draws from one population; those of one category are not (see leave-one-out)",
+            "each dataset's squared standard error is taken as its known variance, though it is estimated",
+            "true effects are normal over datasets, which matters most to tau and the prediction interval",
+            NO_VECTOR_ERROR,
+        ),
         warnings=tuple(dict.fromkeys(warnings)),
     )
 
 
-def _two_sided(fit: MetaAnalysis) -> float:
-    return float(2 * stats.t.sf(abs(fit.mean) / fit.se, fit.n - 1)) if fit.se > 0 else float("nan")
+def _two_sided(fit: MetaAnalysis, se: float) -> float:
+    return float(2 * stats.t.sf(abs(fit.mean) / se, fit.n - 1)) if se > 0 else float("nan")
 
 
 def _is_effect(term: str) -> bool:
