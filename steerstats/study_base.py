@@ -188,7 +188,7 @@ class StudyBase:
         shifts : sequence of (train, eval) or "train->eval", optional
             Hold only these cells. Default: everything that was evaluated.
         refits : bool
-            Add the slopes under resampled vectors, which every one of `shifts` must have (`has_refits`).
+            Add the slopes under resampled vectors, in every dataset and cell that has them.
 
         Examples
         --------
@@ -212,8 +212,9 @@ class StudyBase:
                     shift = trained, evaluation
                     if unit.has(shift) and (cells is None or shift in cells):
                         slopes[name][i, j] = own.at(shift)
-            if refits:
-                again[name] = self._refits(unit, list(dict.fromkeys(cells or ())))
+            measured = [shift for shift in unit.refitted if cells is None or shift in cells]
+            if refits and measured:
+                again[name] = self._refits(unit, measured)
         return SlopeGrid(
             train=train,
             evaluate=evaluate,
@@ -270,12 +271,21 @@ class StudyBase:
         return all(unit.has_refits(shift) for unit in self._units.values() for shift in cells)
 
     def _refits(self, unit: StudyUnit, cells: list[Shift]) -> np.ndarray:
-        """(refit, setting_train, setting_eval, input), NaN outside `cells`."""
-        parts = {shift: unit.control_slopes("resampled", shift) for shift in cells}
-        counts = {len(part) for part in parts.values()}
-        if len(counts) != 1:
-            raise CacheError(f"{unit.unit.where}: cells have different numbers of resampled vectors, {sorted(counts)}")
-        out = np.full((counts.pop(), len(self.vectors), len(self.settings), len(unit.inputs)), np.nan)
-        for (train, evaluation), part in parts.items():
+        """(refit, setting_train, setting_eval, input), NaN outside `cells`.
+
+        Refit k is of one resample of pairs in every setting, so replicates are matched by number.
+        """
+        numbers = {train: unit.replicates("resampled", train) for train, _ in cells}
+        common = [k for k in next(iter(numbers.values())) if all(k in others for others in numbers.values())]
+        if len(common) < 2:
+            counts = ", ".join(f"{train} {list(have)}" for train, have in numbers.items())
+            raise CacheError(
+                f"{unit.unit.where}: resampled vectors of different settings share no two replicates ({counts}), so "
+                "that their errors cannot be paired"
+            )
+        out = np.full((len(common), len(self.vectors), len(self.settings), len(unit.inputs)), np.nan)
+        for train, evaluation in cells:
+            rows = [numbers[train].index(k) for k in common]
+            part = unit.control_slopes("resampled", (train, evaluation))[rows]
             out[:, self.vectors.index(train), self.settings.index(evaluation)] = part
         return out

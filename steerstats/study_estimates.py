@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,10 @@ from steerstats.generalization import (
     with_vector_error,
 )
 from steerstats.generalization.slopes import Shift
+from steerstats.generalization.vector_error import VECTOR_ERROR_MIXED, VECTOR_ERROR_OUT, cells_without
+from steerstats.meta import MetaAnalysis
 from steerstats.power import PowerTable, fit_components, smallest_detectable_gap
+from steerstats.results import Estimate
 from steerstats.seeds import NamedStreams, generator
 from steerstats.spurious import (
     factor_cells,
@@ -66,15 +69,43 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
         study.category,
         level,
     )
+    if summary is not None:
+        summary = _with_vectors_said(summary, order, errors)
+    first = next(iter(found.values()))
+    said = [VECTOR_ERROR_MIXED] if errors else [VECTOR_ERROR_OUT]
     return DatasetSteerability(
         results=found,
         shift=shift_name(shift),
         vector_error=errors,
         over_datasets=summary,
         method=f"least-squares slopes of propensity on the multiplier, {shift_name(shift)}; {TEST_ONLY}; "
-        + next(iter(found.values())).method,
-        assumptions=next(iter(found.values())).assumptions,
-        warnings=(*unfinished(study), *doubts({**found}, {}), *([] if summary is None else summary.warnings)),
+        + first.method,
+        assumptions=(*first.assumptions, *said),
+        warnings=(
+            *unfinished(study),
+            *cells_without(np.array([[name in errors] for name in order]), order, [shift_name(shift)]),
+            *doubts(found, {}),
+            *doubts(errors, {}),
+            *([] if summary is None else summary.warnings),
+        ),
+    )
+
+
+def _with_vectors_said(summary: MetaAnalysis, datasets: Sequence[str], errors: Mapping[str, Estimate]) -> MetaAnalysis:
+    """The mean over datasets, told whose standard errors hold the vector's own error."""
+    lacking = [name for name in datasets if name not in errors]
+    if not errors:
+        text = "standard errors are of inputs alone, and what vectors add is part of tau"
+    elif lacking:
+        text = "standard errors include the vector's own error where there are refits; elsewhere it is part of tau"
+    else:
+        text = "standard errors include the vector's own error"
+    notes = []
+    if errors and lacking:
+        having = f"{len(datasets) - len(lacking)} of {len(datasets)} datasets, not in that of {', '.join(lacking)}"
+        notes.append(f"over datasets, the vector's own error is in the standard errors of {having}")
+    return replace(
+        summary, assumptions=(*summary.assumptions, text), warnings=tuple(dict.fromkeys((*summary.warnings, *notes)))
     )
 
 
@@ -148,43 +179,30 @@ def generalization(
 ) -> Generalization:
     """Gaps, their parts, ratios and correlations, with the vectors' error wherever the cache can tell it."""
     options = {"level": level, "n_resamples": n_resamples}
-    whole, own = study.grid(), [(evaluation, evaluation) for _, evaluation in shifts]
-    wanted = [ID_SHIFT, *shifts]
-    complete = all(whole.has(shift) for shift in own)
-    with_own = study.has_refits([*wanted, *own])
-    refitted = with_own or study.has_refits(wanted)
-    decomposition = gap_table(whole, shifts, rng=NamedStreams(seed, "gaps", whole.datasets), **options)
-    gaps, grid = decomposition, whole
-    if refitted:
-        cells = [*wanted, *own] if with_own else wanted
-        grid = study.grid(cells, refits=True)
-        gaps = gap_table(grid, shifts, rng=NamedStreams(seed, "gaps", grid.datasets), **options)
-        if with_own:
-            decomposition = gaps
-        elif complete:
-            gaps = replace(gaps, warnings=tuple(text for text in gaps.warnings if "decomposition" not in text))
+    grid = study.grid(refits=True)
+    gaps = gap_table(grid, shifts, rng=NamedStreams(seed, "gaps", grid.datasets), **options)
     ratios = None
-    if complete:
-        base = grid if with_own else whole
-        ratios = relative_steerability(base, shifts, rng=NamedStreams(seed, "ratios", base.datasets), **options)
+    if all(grid.has((evaluation, evaluation)) for _, evaluation in shifts):
+        ratios = relative_steerability(grid, shifts, rng=NamedStreams(seed, "ratios", grid.datasets), **options)
     correlations = id_ood_correlation(grid, shifts, rng=NamedStreams(seed, "correlations", grid.datasets), **options)
-    variances = steerability_variance(whole, shifts, rng=generator(seed, "variances"), **options)
+    variances = steerability_variance(grid, shifts, rng=generator(seed, "variances"), **options)
     try:
         overall = overall_gap(gaps, category=study.category, level=level)
     except CannotEstimate:
         overall = None
     notes = list(unfinished(study))
-    absent = [shift for shift in PAPER_SHIFTS if not whole.has(shift)]
+    absent = [shift for shift in PAPER_SHIFTS if not grid.has(shift)]
     if absent:
         notes.append(f"not in this cache for every dataset, and left out: {', '.join(map(shift_name, absent))}")
-    parts = [part for part in (gaps, ratios, correlations, variances) if part is not None]
+    settings = steerability_table(grid, level=level)
+    parts = [part for part in (gaps, ratios, correlations, variances, settings) if part is not None]
     return Generalization(
         gaps=gaps,
-        decomposition=decomposition,
+        decomposition=gaps,
         ratios=ratios,
         correlations=correlations,
         overall=overall,
-        settings=steerability_table(whole, level=level),
+        settings=settings,
         variances=variances,
         method=f"{TEST_ONLY}, complete cases; {gaps.method}",
         assumptions=gaps.assumptions,
@@ -223,8 +241,7 @@ def cross_model(
         grids = [study.unit(name).multipliers for study in (first, second)]
         if grids[0].shape != grids[1].shape or not np.allclose(*grids):
             notes.append(f"{name}: the caches have different multipliers, slopes are fitted on different grids")
-    refits = first.has_refits(chosen) and second.has_refits(chosen)
-    grids = [study.grid(chosen, refits=refits) for study in (first, second)]
+    grids = [study.grid(chosen, refits=True) for study in (first, second)]
     table = cross_model_agreement(
         *grids, chosen, rng=NamedStreams(seed, "cross-model", common), level=level, n_resamples=n_resamples
     )

@@ -78,13 +78,17 @@ class DatasetSteerability(PerDataset):
         return pd.Series({name: result["mean"].estimate for name, result in self.results.items()}, name="mean")
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per dataset and estimate (name, estimate, se, ci_low, ci_high, level, n, unit, method)."""
+        """One row per dataset and estimate (name, estimate, se, ci_low, ci_high, level, n, unit, method).
+
+        `includes_vector_error` tells the one row of a dataset, if any, whose interval holds the vector's own error.
+        """
         parts = {}
         for name, result in self.results.items():
-            parts[name] = result.to_frame()
+            parts[name] = result.to_frame().assign(includes_vector_error=False)
             if name in self.vector_error:
                 own = self.vector_error[name]
-                parts[name] = pd.concat([parts[name], own.to_frame().assign(method=own.method)], ignore_index=True)
+                own = own.to_frame().assign(method=own.method, includes_vector_error=True)
+                parts[name] = pd.concat([parts[name], own], ignore_index=True)
         return stack(parts).assign(shift=self.shift)
 
 

@@ -181,13 +181,25 @@ class StudyUnit:
 
     def controls(self, kind: str, train: str = "base") -> tuple[str, ...]:
         """Labels of the control vectors of one kind and training setting, by replicate; empty if there are none."""
+        return tuple(self._controls(kind, train)["label"])
+
+    def replicates(self, kind: str, train: str = "base") -> tuple[int, ...]:
+        """Replicate numbers of the same vectors, in the same order."""
+        return tuple(self._controls(kind, train)["replicate"].astype(int))
+
+    def _controls(self, kind: str, train: str) -> pd.DataFrame:
         table = self._vector_table
-        chosen = table[(table["kind"] == kind) & (table["setting"] == train)].sort_values("replicate", kind="stable")
-        return tuple(chosen["label"])
+        return table[(table["kind"] == kind) & (table["setting"] == train)].sort_values("replicate", kind="stable")
 
     def has_refits(self, shift: Shift) -> bool:
         """Whether two or more resampled vectors were evaluated under a shift."""
         return self.has(shift, "resampled") and len(self.controls("resampled", shift[0])) > 1
+
+    @cached_property
+    def refitted(self) -> tuple[Shift, ...]:
+        """Shifts with two or more resampled vectors, whose intervals can include the vector's own error."""
+        every = [(train, evaluation) for train in self.vectors for evaluation in self.settings]
+        return tuple(shift for shift in every if self.has_refits(shift))
 
     def control_slopes(self, kind: str, shift: Shift | str) -> np.ndarray:
         """Slopes (replicate, input) of control vectors under one shift.

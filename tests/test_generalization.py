@@ -166,7 +166,8 @@ def test_vector_error_is_included_and_said():
     grid = make_grid(2, 40, n_refits=15)
     bare = SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes=grid.slopes)
     with_it, without = (gap_table(g, rng=np.random.default_rng(1), n_resamples=2000) for g in (grid, bare))
-    assert (with_it.includes_vector_error, without.includes_vector_error) == (True, False)
+    assert with_it.includes_vector_error.all()
+    assert not without.includes_vector_error.any()
     assert any("does not include the vector" in text for text in without.assumptions)
     assert any("includes the vector" in text for text in with_it.assumptions)
     s, r = grid.slopes["d1"], grid.refits["d1"]
@@ -174,6 +175,61 @@ def test_vector_error_is_included_and_said():
     np.testing.assert_allclose([with_it.ci_low[0, 1, 0], with_it.se[0, 1, 0]], [one.ci_low, one.se])
     np.testing.assert_allclose(with_it.estimate, without.estimate)
     assert (with_it.band_high - with_it.band_low > 1.2 * (without.band_high - without.band_low)).all()
+
+
+def partly_refitted() -> tuple[SlopeGrid, SlopeGrid]:
+    """d0 has refits everywhere, d1 in base->base and base->user_neg alone, d2 nowhere; and the same without d2."""
+    whole = make_grid(3, 40, n_refits=15)
+    some = np.full_like(whole.refits["d1"], np.nan)
+    some[:, 0, 0], some[:, 0, 4] = whole.refits["d1"][:, 0, 0], whole.refits["d1"][:, 0, 4]
+    refits = {"d0": whole.refits["d0"], "d1": some}
+    return whole, SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes=whole.slopes, refits=refits)
+
+
+def test_vector_error_is_decided_cell_by_cell():
+    whole, part = partly_refitted()
+    bare = SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes=whole.slopes)
+    full, found, none = (gap_table(g, rng=np.random.default_rng(1), n_resamples=200) for g in (whole, part, bare))
+    k = PAPER_SHIFTS.index(("base", "user_neg"))
+    expected = np.zeros((3, 3, 4), dtype=bool)
+    expected[:, 0], expected[0, 1, k] = True, True
+    np.testing.assert_array_equal(found.includes_vector_error, expected)
+    for name in ("se", "ci_low", "ci_high"):
+        got, with_it, without = (getattr(table, name) for table in (found, full, none))
+        np.testing.assert_allclose(got, np.where(expected, with_it, without))
+    frame = found.to_frame().set_index(["component", "dataset", "shift"])["includes_vector_error"]
+    assert frame["gap", "d1", "base->user_neg"]
+    assert not frame["transfer", "d1", "base->user_neg"]
+    assert "column includes_vector_error says so" in found.assumptions[1]
+    said = [text for text in found.warnings if text.startswith("d1: ")]
+    assert "base->user_pos, sys_pos->user_neg, sys_neg->user_pos" in said[0]
+    assert any(text.startswith("d2: ") for text in found.warnings)
+    assert not any(text.startswith("d0: ") for text in found.warnings)
+    assert (found.band_high - found.band_low)[0, 1, k] > 1.2 * (none.band_high - none.band_low)[0, 1, k]
+
+
+def test_the_whole_table_uses_what_refits_there_are():
+    whole, part = partly_refitted()
+    found, full = steerability_table(part), steerability_table(whole)
+    bare = steerability_table(SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes=whole.slopes))
+    expected = np.zeros((3, 5, 5), dtype=bool)
+    expected[0], expected[1, 0, [0, 4]] = True, True
+    np.testing.assert_array_equal(found.includes_vector_error, expected)
+    np.testing.assert_allclose(found.se, np.where(expected, full.se, bare.se))
+    assert any(text.startswith("d2: ") for text in found.warnings)
+    assert "does not include" in bare.assumptions[1]
+
+
+def test_gaps_without_spread_and_few_questions_are_said():
+    same = gap(np.full(6, 1.3), np.ones(6), rng=np.random.default_rng(0), n_resamples=50)
+    assert (same.ci_low, same.ci_high) == (same.estimate, same.estimate)
+    assert any("no width" in text for text in same.warnings)
+    slopes = {"d0": np.stack([np.full(12, 1.3), np.ones(12), np.random.default_rng(0).normal(size=12)])[None]}
+    grid = SlopeGrid(train=("base",), evaluate=("base", "a", "b"), slopes=slopes)
+    table = gap_table(grid, ["base->a", "base->b"], rng=np.random.default_rng(0), n_resamples=50)
+    assert next(text for text in table.warnings if "no width" in text).startswith("d0, base->a: ")
+    constant = with_vector_error(np.full(6, 0.3), np.full((12, 6), 0.3))
+    assert any("no width" in text for text in constant.warnings)
 
 
 def test_the_whole_table_holds_cell_means_and_the_unsteered_propensity():
@@ -273,7 +329,16 @@ def test_one_refit_or_fold_cannot_show_a_variance():
         (lambda g: g.cells("d0", [("base", "french")]), "'french' is not in the grid"),
         (lambda g: g.cells("d9", [("base", "base")]), "'d9' is not in the grid"),
         (lambda g: parse_shift("base"), "not of the form"),
+        (lambda g: parse_shift(("a", "b", "c")), r"shift \('a', 'b', 'c'\) is not of the form 'train->eval'"),
+        (lambda g: parse_shift(None), "shift None is not of the form"),
+        (lambda g: parse_shift(3), "shift 3 is not of the form"),
         (lambda g: gap_table(g, [], rng=np.random.default_rng(0)), "shifts is empty"),
+        (lambda g: gap_table(g, 3, rng=np.random.default_rng(0)), "shifts is 3; a sequence such as"),
+        (lambda g: gap_table(g, ["base->user_neg"] * 2, rng=np.random.default_rng(0)), "base->user_neg twice"),
+        (lambda g: gap_table(g, ["base->base"], rng=np.random.default_rng(0)), "its gap is 0 .*by definition; name"),
+        (lambda g: gap_table(g, rng=np.random.default_rng(0), n_resamples=0), "n_resamples is 0"),
+        (lambda g: gap(np.ones(3), np.ones(3), rng=np.random.default_rng(0), level=95), "level is 95"),
+        (lambda g: steerability_table(g, level=2), "level is 2"),
         (lambda g: SlopeGrid(train=("a",), evaluate=("b",), slopes={"d": np.ones((2, 1, 3))}), r"shape \(2, 1, 3\)"),
         (lambda g: SlopeGrid(train=("a", "a"), evaluate=("b",), slopes={}), "twice"),
         (lambda g: SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes=g.slopes, question={}), "question lacks"),

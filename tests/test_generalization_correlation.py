@@ -16,7 +16,7 @@ from steerstats.generalization import (
 )
 from steerstats.generalization.correlation import FIXED, POPULATION
 from steerstats.generalization.fixed_datasets import draw_correlations
-from steerstats.resampling import bonett_wright, bootstrap_correlation
+from steerstats.resampling import bonett_wright, bootstrap_correlation, mean_covariance
 
 SHIFT = "base->base vs base->user_neg"
 
@@ -77,7 +77,7 @@ def test_vector_error_counts_as_measurement_noise():
     for n_refits in (0, 20):
         grid = make_grid(means, n_refits=n_refits)
         found = correlate(grid, 1500)
-        assert found.includes_vector_error == (n_refits > 0)
+        assert (found.includes_vector_error == (n_refits > 0)).all()
         rows.append(found.row(SHIFT, FIXED))
     assert rows[1]["reliability_x"] < rows[0]["reliability_x"] - 0.05
     assert rows[1]["ci_high"] - rows[1]["ci_low"] > 1.5 * (rows[0]["ci_high"] - rows[0]["ci_low"])
@@ -117,6 +117,105 @@ def test_models_are_compared_on_their_common_datasets_only():
     with pytest.raises(InputError, match="no dataset"):
         cross_model_agreement(one, SlopeGrid(train=one.train, evaluate=one.evaluate, slopes={"x": renamed["d3"]}),
                               rng=np.random.default_rng(0))  # fmt: skip
+
+
+def two_models(rng, rho: float, shared: float, d: int = 40, n: int = 30, spread: float = 4.0, other_half: int = 0):
+    """Mean slopes that correlate by rho, inputs whose deviations correlate by `shared` between the models.
+
+    With `other_half`, the second model is asked the last questions of the first and as many others.
+    """
+    means = rng.multivariate_normal([2, 2], [[1, rho], [rho, 1]], d)
+    grids = []
+    noise = rng.multivariate_normal([0, 0], [[1, shared], [shared, 1]], (d, n + other_half)).transpose(2, 0, 1)
+    for side, first in ((0, 0), (1, other_half)):
+        slopes = {f"d{k}": (means[k, side] + spread * noise[side, k, first : first + n])[None, None] for k in range(d)}
+        question = {name: np.array([f"q{first + i}" for i in range(n)]) for name in slopes}
+        grids.append(SlopeGrid(train=("base",), evaluate=("base",), slopes=slopes, question=question))
+    return means, grids
+
+
+def agree(grids, rng, n_resamples=200):
+    return cross_model_agreement(*grids, ["base->base"], rng=rng, n_resamples=n_resamples)
+
+
+@pytest.mark.parametrize("other_half", [0, 15])
+def test_noise_that_two_models_share_through_their_questions_is_no_agreement(other_half):
+    rng, target = np.random.default_rng(4), 6 / np.pi * np.arcsin(0.6 / 2)
+    corrected, ignored, covered, known = [], [], [], []
+    for _ in range(40):
+        means, grids = two_models(rng, 0.6, 0.8, other_half=other_half)
+        found = agree(grids, rng)
+        row = found.row("base->base", "a population of datasets, without measurement noise")
+        corrected.append(row["estimate"])
+        known.append(row["noise_correlation"])
+        fixed = found.row("base->base", FIXED)
+        covered.append(fixed["ci_low"] <= stats.spearmanr(means)[0] <= fixed["ci_high"])
+        bare = [SlopeGrid(train=g.train, evaluate=g.evaluate, slopes=g.slopes) for g in grids]
+        ignored.append(agree(bare, rng).row("base->base", row["target"])["estimate"])
+    # Half of the questions in common: half of the covariance.
+    assert np.mean(known) == pytest.approx(0.8 if not other_half else 0.4, abs=0.03)
+    assert np.mean(corrected) == pytest.approx(target, abs=0.05)
+    assert np.mean(ignored) > target + (0.1 if not other_half else 0.05)
+    assert np.mean(covered) > 0.85
+
+
+def test_the_shared_covariance_is_that_of_paired_means_with_twins_together():
+    rng = np.random.default_rng(0)
+    question = np.repeat([f"q{k}" for k in range(9)], 2)
+    values = rng.normal(size=(2, 18)) + rng.normal(size=18)
+    order = rng.permutation(18)
+    grids = [
+        SlopeGrid(train=("base",), evaluate=("base",), slopes={"d": v[None, None]}, question={"d": q})
+        for v, q in ((values[0], question), (values[1][order], question[order]))
+    ]
+    _, covariance, _ = mean_covariance(values, question)
+    got = agree(grids, np.random.default_rng(0), 20).noise_correlation[0]
+    assert got == pytest.approx(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
+
+
+def test_without_question_labels_the_ignored_noise_is_said():
+    _, grids = two_models(np.random.default_rng(0), 0.6, 0.8, d=9)
+    bare = SlopeGrid(train=("base",), evaluate=("base",), slopes=grids[0].slopes)
+    found = agree([bare, grids[1]], np.random.default_rng(0), 50)
+    said = "shared question noise ignored: the corrected correlation is too high"
+    assert said in found.assumptions
+    assert said in found.warnings
+    assert np.isnan(found.noise_correlation).all()
+    assert said not in agree(grids, np.random.default_rng(0), 50).assumptions
+    others = {name: np.array([f"other {q}" for q in labels]) for name, labels in grids[1].question.items()}
+    strange = SlopeGrid(train=("base",), evaluate=("base",), slopes=grids[1].slopes, question=others)
+    assert "no question in common" in agree([grids[0], strange], np.random.default_rng(0), 50).warnings[0]
+
+
+def test_refits_of_the_same_pairs_share_their_error_between_models():
+    rng, grids = np.random.default_rng(1), []
+    wobble = {f"d{k}": rng.normal(0, 0.5, (30, 1, 1, 1)) for k in range(9)}
+    for seed in (2, 3):
+        own = np.random.default_rng(seed)
+        slopes = {name: own.normal(k, 1, (1, 1, 400)) for k, name in enumerate(wobble)}
+        refits = {name: slopes[name] + wobble[name] + own.normal(0, 0.05, (30, 1, 1, 1)) for name in wobble}
+        grids.append(SlopeGrid(train=("base",), evaluate=("base",), slopes=slopes, refits=refits))
+    found = agree(grids, np.random.default_rng(0), 50)
+    assert found.includes_vector_error.all()
+    question = {name: np.arange(400) for name in wobble}
+    labelled = [
+        SlopeGrid(train=g.train, evaluate=g.evaluate, slopes=g.slopes, refits=g.refits, question=question)
+        for g in grids
+    ]
+    assert agree(labelled, np.random.default_rng(0), 50).noise_correlation[0] > 0.95
+    few = SlopeGrid(train=("base",), evaluate=("base",), slopes=grids[1].slopes, question=question,
+                    refits={name: r for name, r in grids[1].refits.items() if name != "d4"})  # fmt: skip
+    part = agree([labelled[0], few], np.random.default_rng(0), 50)
+    assert not part.includes_vector_error.any()
+    assert any("inputs only in d4, without refits" in text for text in part.warnings)
+    assert "where there are refits" in part.assumptions[2]
+
+
+def test_one_dataset_has_no_ranking():
+    means = true_means(0.7, 1)
+    found = correlate(make_grid(means), 20)
+    assert any("one dataset has no ranking, the correlation is not defined" in text for text in found.warnings)
+    assert not any("alike" in text or "same mean" in text for text in found.warnings)
 
 
 def test_without_noise_the_correction_changes_nothing():

@@ -149,11 +149,48 @@ def test_a_self_pair_is_one_without_width():
 def test_vector_error_widens_the_set():
     grid = make_grid(n_refits=20)
     wide, narrow = (relative_steerability(g, method="delta") for g in (grid, make_bare(grid)))
-    assert (wide.includes_vector_error, narrow.includes_vector_error) == (True, False)
+    assert wide.includes_vector_error.all()
+    assert not narrow.includes_vector_error.any()
     widths = (wide.ci_high - wide.ci_low) / (narrow.ci_high - narrow.ci_low)
     assert np.median(widths) > 1.5  # the vectors' error is 1.8 times the inputs' here
     assert (widths > 1.1).all()
     np.testing.assert_allclose(wide.estimate, narrow.estimate)
+
+
+def test_a_ratio_takes_vector_error_where_both_of_its_vectors_have_it():
+    grid = make_grid(n_refits=20, n_datasets=2)
+    one_side = np.full_like(grid.refits["d1"], np.nan)
+    one_side[:, 0, 4] = grid.refits["d1"][:, 0, 4]
+    part = SlopeGrid(
+        train=SETTINGS, evaluate=SETTINGS, slopes=grid.slopes, refits={"d0": grid.refits["d0"], "d1": one_side}
+    )
+    full, found, bare = (relative_steerability(g) for g in (grid, part, make_bare(grid)))
+    assert found.includes_vector_error.tolist() == [[True] * 4, [False] * 4]
+    np.testing.assert_array_equal(found.ci_low, np.stack([full.ci_low[0], bare.ci_low[1]]))
+    assert any(text.startswith("d1: intervals of base->user_neg, ") for text in found.warnings)
+
+
+@pytest.mark.parametrize("method", ["fieller", "delta", "bca"])
+@pytest.mark.parametrize("below", [np.zeros(9), np.array([0.1, 0.2, -0.3] * 3), np.tile([1.0, -1.0], 5)[:8]])
+def test_a_denominator_of_zero_has_no_ratio_and_says_so(method, below):
+    above = np.random.default_rng(0).normal(1, 0.1, len(below))
+    found = ratio(above, below, method=method, rng=np.random.default_rng(0), n_resamples=200)
+    assert np.isnan(found.estimate)
+    assert any("the denominator is zero: the ratio is not defined" in text for text in found.warnings)
+    if method == "fieller" and below.any():
+        assert found.shape in ("two rays", "whole line")
+    else:
+        assert found.shape == "undefined"
+        assert np.isnan([found.ci_low, found.ci_high]).all()
+
+
+def test_few_questions_and_a_ratio_without_spread_are_said():
+    few = ratio(np.array([1.0, 2.0]), np.array([0.1, -0.3]))
+    assert any("only 2 questions" in text for text in few.warnings)
+    below = np.arange(1.0, 13.0)
+    flat = ratio(0.5 * below, below)
+    assert flat.estimate == 0.5
+    assert any("no width" in text for text in flat.warnings)
 
 
 def test_one_cell_alone_takes_vector_error():

@@ -84,8 +84,9 @@ def test_gaps_and_their_parts_are_those_of_the_draw(study, simulated):
             assert found.gaps.estimate[0, d, k] == pytest.approx(unit.gap(train, evaluation), abs=1e-5)
             assert parts[1, d, k] == pytest.approx(unit.gap(evaluation, evaluation), abs=1e-5)
     np.testing.assert_allclose(parts[0], parts[1] + parts[2], atol=1e-9)
-    assert found.gaps.includes_vector_error
-    assert not found.decomposition.includes_vector_error
+    assert found.gaps.includes_vector_error[0].all()
+    assert not found.gaps.includes_vector_error[1:].any(), "the simulation refits no vector in its own setting"
+    assert "transfer: intervals are about these very vectors: eval->eval has no refits" in found.warnings
     frame = found.to_frame()
     assert frame.groupby("component")["includes_vector_error"].unique().map(list).to_dict() == {
         "gap": [True], "prompt": [False], "transfer": [False]
@@ -95,11 +96,80 @@ def test_gaps_and_their_parts_are_those_of_the_draw(study, simulated):
     assert neg["ci_low"] < 0.45 < neg["ci_high"], "prompt loss 0.3 and cost of transfer 0.15"
 
 
+def without_refits(tmp_path, dataset: str, shift: tuple[str, str]):
+    """A copy of a cache with refits in which one dataset was not refitted under one shift."""
+    truth = SimulationTruth(
+        datasets=3, n_inputs=12, n_pairs=12, n_resampled=4, vector_sd=0.3, settings=("base", "user_neg")
+    )
+    units = {name: simulate_unit(truth, name)[0] for name in truth.datasets}
+    arrays = {name: array.copy() for name, array in units[dataset].arrays.items()}
+    e = list(truth.settings).index(shift[1])
+    gone = (arrays["vector_kind"] == "resampled") & (arrays["vector_setting"] == shift[0])
+    arrays["planned"][e, gone] = 0
+    for name in ("propensity", "answer_logit", "logsumexp", "input_projection", "input_difference_cosine"):
+        arrays[name][e, gone] = np.nan
+    units[dataset] = UnitData(arrays, units[dataset].attrs)
+    return open_cache(written(tmp_path, units))
+
+
+def test_one_dataset_without_refits_takes_vector_error_from_itself_alone(tmp_path):
+    study = without_refits(tmp_path, "sim-01", ("base", "user_neg"))
+    assert not study.has_refits(["base->user_neg"])
+    found = study.generalization(["base->user_neg"], **FAST)
+    assert found.gaps.includes_vector_error[0, :, 0].tolist() == [True, False, True]
+    assert found.settings.includes_vector_error[:, 0, 0].all()
+    assert found.settings.includes_vector_error[:, 0, 1].tolist() == [True, False, True]
+    assert not found.correlations.includes_vector_error.any()
+    text = "sim-01: intervals of base->user_neg are about these very vectors: no refits were measured there"
+    assert text in found.warnings
+    table = study.steerability("base->user_neg")
+    assert "sim-01" not in table.vector_error
+    frame = table.to_frame()
+    assert set(frame.query("includes_vector_error")["name"]) == {"mean, vector error included"}
+    assert not frame.query("name == 'mean'")["includes_vector_error"].any()
+    assert "includes_vector_error says so" in " ".join(table.assumptions)
+    said = "over datasets, the vector's own error is in the standard errors of 2 of 3 datasets, not in that of sim-01"
+    assert any(said in text for text in table.over_datasets.warnings)
+    assert any(said in text for text in table.warnings)
+
+
+def test_refits_are_matched_by_their_replicate(tmp_path):
+    truth = SimulationTruth(datasets=1, n_inputs=6, n_pairs=6, n_resampled=4, vector_sd=0.3)
+    data, _ = simulate_unit(truth, "sim-00")
+    arrays = dict(data.arrays) | {"vector_replicate": data.arrays["vector_replicate"].copy()}
+    of_sys = (arrays["vector_kind"] == "resampled") & (arrays["vector_setting"] == "sys_pos")
+    arrays["vector_replicate"][of_sys] += 1  # 1-4, where base has 0-3
+    study = open_cache(written(tmp_path / "some", {"sim-00": UnitData(arrays, data.attrs)}))
+    grid, unit = study.grid(["base->base", "sys_pos->user_neg"], refits=True), study.unit("sim-00")
+    i, j = grid.place(("sys_pos", "user_neg"))
+    np.testing.assert_array_equal(
+        grid.refits["sim-00"][:, i, j], unit.control_slopes("resampled", "sys_pos->user_neg")[:3]
+    )
+    np.testing.assert_array_equal(grid.refits["sim-00"][:, 0, 0], unit.control_slopes("resampled", "base->base")[1:])
+    arrays["vector_replicate"][of_sys] += 10
+    study = open_cache(written(tmp_path / "none", {"sim-00": UnitData(arrays, data.attrs)}))
+    with pytest.raises(CacheError, match="share no two replicates"):
+        study.grid(refits=True)
+
+
 def test_correlations_ratios_and_settings_follow_from_the_true_means(study, simulated):
     found = study.generalization(**FAST)
     expected = stats.spearmanr(simulated.mean_slopes(), simulated.mean_slopes("base", "user_neg")).statistic
     assert found.correlations.row("base->base vs base->user_neg")["estimate"] == pytest.approx(expected)
-    assert found.correlations.includes_vector_error
+    assert found.correlations.includes_vector_error.all()
+    assert not found.ratios.includes_vector_error.any()
+    refitted = found.settings.to_frame().query("includes_vector_error")
+    assert set(zip(refitted["train"], refitted["evaluate"])) == {
+        ("base", "base"),
+        ("base", "user_neg"),
+        ("base", "user_pos"),
+        ("sys_pos", "user_neg"),
+        ("sys_neg", "user_pos"),
+    }
+    assert any(
+        text.startswith("only intervals of base->base, base->user_pos, base->user_neg")
+        for text in found.settings.warnings
+    )
     unit = simulated.units["sim-07"]
     ratio = unit.mean_slope("base", "user_neg") / unit.mean_slope("user_neg", "user_neg")
     assert found.ratios.estimate[7, 0] == pytest.approx(ratio, abs=1e-4)
@@ -325,7 +395,7 @@ def test_a_missing_setting_is_named_with_what_is_there(simulated_other):
     found = study.generalization(**FAST)
     assert found.gaps.shifts == ("base->user_neg", "base->user_pos", "sys_pos->user_neg")
     assert "left out: sys_neg->user_pos" in found.warnings[0]
-    assert not found.gaps.includes_vector_error
+    assert not found.gaps.includes_vector_error.any()
     assert found.gaps is found.decomposition
     with pytest.raises(CacheError, match="no random or shuffled"):
         study.nulls()

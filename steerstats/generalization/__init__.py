@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from steerstats.generalization.agreement import cross_model_agreement
 from steerstats.generalization.answer_mass import AnswerMass, answer_mass
-from steerstats.generalization.correlation import CorrelationTable, cross_model_agreement, id_ood_correlation
+from steerstats.generalization.correlation import CorrelationTable, id_ood_correlation
 from steerstats.generalization.disattenuation import Corrected, corrected_spearman
 from steerstats.generalization.figure7 import PropensityShift, propensity_shift
 from steerstats.generalization.gap import GapTable, gap, gap_table

@@ -14,10 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import InputError
+from steerstats.errors import check_count, check_level
 from steerstats.generalization.disattenuation import corrected_spearman
 from steerstats.generalization.fixed_datasets import draw_correlations
-from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS, Shift, SlopeGrid, parse_shift, shift_name
+from steerstats.generalization.slopes import (
+    ID_SHIFT,
+    PAPER_SHIFTS,
+    Cells,
+    Shift,
+    SlopeGrid,
+    parse_shift,
+    parse_shifts,
+    shift_name,
+)
 from steerstats.resampling import (
     bonett_wright,
     bootstrap_correlation,
@@ -55,8 +64,11 @@ class CorrelationTable(Result):
         Inputs left out as incomplete in some setting compared.
     datasets : tuple of str
     level : float
-    includes_vector_error : bool
-        Whether measurement noise holds the vector's own sampling error.
+    includes_vector_error : ndarray of bool, shape (n_rows,)
+        Whether measurement noise holds the vectors' own sampling error, in every dataset and on both sides.
+    noise_correlation : ndarray of shape (n_rows,)
+        Correlation of the two sides' measurement noise, over all datasets: errors of means over the same questions
+        (and of vectors from the same pairs) are not independent. NaN where it is not known.
     """
 
     comparison: tuple[str, ...]
@@ -71,13 +83,15 @@ class CorrelationTable(Result):
     n_excluded: np.ndarray
     datasets: tuple[str, ...]
     level: float
-    includes_vector_error: bool
+    includes_vector_error: np.ndarray
+    noise_correlation: np.ndarray
 
     def to_frame(self) -> pd.DataFrame:
         """One row per comparison, target and interval."""
         names = ("comparison", "target", "interval", "estimate", "ci_low", "ci_high", "reliability_x", "reliability_y")
+        names = (*names, "noise_correlation", "includes_vector_error")
         frame = pd.DataFrame({name: list(getattr(self, name)) for name in names})
-        return frame.assign(n=self.n, level=self.level, includes_vector_error=self.includes_vector_error)
+        return frame.assign(n=self.n, level=self.level)
 
     def row(self, comparison: str, target: str = POPULATION, interval: str | None = None) -> dict:
         """One row as a dict; KeyError names what there is."""
@@ -131,92 +145,91 @@ def id_ood_correlation(
         Per shift: percentile and Bonett–Wright for the population, the noise-corrected coefficient, and the
         interval for these datasets.
     """
-    shifts = tuple(parse_shift(shift) for shift in shifts)
-    measured = _measure(grid, [reference, *shifts])
-    mean, covariance = measured.mean.T, measured.covariance.T
+    check_level(level)
+    check_count("n_resamples", n_resamples)
+    reference = parse_shift(reference)
+    shifts = parse_shifts(shifts, reference=reference)
+    measured = measure(grid, [reference, *shifts])
+    mean, covariance, refitted = measured.mean.T, measured.covariance.T, measured.refitted
     comparisons = [
-        (
+        Comparison(
             f"{shift_name(reference)} vs {shift_name(shift)}",
-            (mean[0], mean[k], covariance[0, 0], covariance[k, k], covariance[0, k]),
+            *(mean[0], mean[k], covariance[0, 0], covariance[k, k], covariance[0, k]),
+            refitted[:, 0] & refitted[:, k],
         )
         for k, shift in enumerate(shifts, start=1)
     ]
-    return _table(comparisons, grid.datasets, measured.n_excluded, rng, level, n_resamples, grid.refits is not None)
-
-
-def cross_model_agreement(
-    first: SlopeGrid,
-    second: SlopeGrid,
-    shifts: Sequence[Shift | str] = (ID_SHIFT, *PAPER_SHIFTS),
-    *,
-    rng: np.random.Generator,
-    level: float = 0.95,
-    n_resamples: int = 10_000,
-) -> CorrelationTable:
-    """Spearman correlation over datasets of mean steerability between two models, per shift.
-
-    Parameters
-    ----------
-    first, second : SlopeGrid
-        One per model; datasets in common are used. Noise that both models share through their questions is
-        ignored, since a question may be missing from one of them.
-    shifts : sequence of (train, eval) or "train->eval"
-        base->base is the comparison in distribution.
-    rng, level, n_resamples
-        As in `id_ood_correlation`.
-
-    Returns
-    -------
-    CorrelationTable
-    """
-    shifts = tuple(parse_shift(shift) for shift in shifts)
-    common = tuple(name for name in first.datasets if name in second.slopes)
-    if not common:
-        raise InputError("the two models share no dataset")
-    one, other = _measure(first, shifts, common), _measure(second, shifts, common)
-    comparisons = []
-    for k, shift in enumerate(shifts):
-        noise = one.covariance[:, k, k], other.covariance[:, k, k], np.zeros(len(common))
-        comparisons.append((shift_name(shift), (one.mean[:, k], other.mean[:, k], *noise)))
-    refitted = first.refits is not None and second.refits is not None
-    excluded = one.n_excluded + other.n_excluded
-    return _table(comparisons, common, excluded, rng, level, n_resamples, refitted)
+    return correlation_table(comparisons, grid.datasets, measured.n_excluded, rng, level, n_resamples)
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Comparison:
+    """Two means of every dataset, with the variances and the covariance of their errors."""
+
+    name: str
+    x: np.ndarray  # (n_datasets,), as all below
+    y: np.ndarray
+    var_x: np.ndarray
+    var_y: np.ndarray
+    covariance: np.ndarray
+    refitted: np.ndarray
+
+    @property
+    def noise(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Variances and covariance of the errors."""
+        return self.var_x, self.var_y, self.covariance
+
+    @property
+    def noise_correlation(self) -> float:
+        """Correlation of the errors, over all datasets together."""
+        scale = np.sqrt(self.var_x.mean() * self.var_y.mean())
+        return float(self.covariance.mean() / scale) if scale > 0 else float("nan")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Means of every dataset in several cells, and how well they are known."""
+
     mean: np.ndarray  # (n_datasets, n_shifts)
     covariance: np.ndarray  # (n_datasets, n_shifts, n_shifts), of the means
+    refitted: np.ndarray  # (n_datasets, n_shifts)
     n_excluded: np.ndarray
+    cells: list[Cells]
 
 
-def _measure(grid: SlopeGrid, shifts: Sequence[Shift], datasets: Sequence[str] | None = None) -> _Measured:
-    means, covariances, excluded = [], [], []
-    for name in grid.datasets if datasets is None else datasets:
-        cells = grid.cells(name, shifts)
-        mean, covariance, _ = mean_covariance(cells.slopes, cells.question)
-        if cells.refits is not None:
-            covariance = covariance + np.cov(cells.refits.mean(axis=2), rowvar=False).reshape(covariance.shape)
-        means.append(mean)
-        covariances.append(covariance)
-        excluded.append(cells.n_excluded)
-    return _Measured(np.array(means), np.array(covariances), np.array(excluded))
+def measure(grid: SlopeGrid, shifts: Sequence[Shift], datasets: Sequence[str] | None = None) -> Measured:
+    """Means and their error covariances on the inputs complete in all the shifts; refits add the vectors' error."""
+    cells = [grid.cells(name, shifts) for name in (grid.datasets if datasets is None else datasets)]
+    found = [mean_covariance(one.slopes, one.question)[:2] for one in cells]
+    return Measured(
+        mean=np.array([mean for mean, _ in found]),
+        covariance=np.array([own + one.vector_covariance() for (_, own), one in zip(found, cells)]),
+        refitted=np.array([one.refitted for one in cells]),
+        n_excluded=np.array([one.n_excluded for one in cells]),
+        cells=cells,
+    )
 
 
-def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: int, refitted: bool) -> CorrelationTable:
+def correlation_table(
+    comparisons: Sequence[Comparison], datasets, n_excluded, rng, level: float, n_resamples: int
+) -> CorrelationTable:
+    """Every target and interval of each comparison."""
     n = len(datasets)
     rows, warnings = [], []
     if n < MIN_FOR_INTERVAL:
         warnings.append(
             f"{n} datasets: fewer than {MIN_FOR_INTERVAL} say little about a correlation, no interval is given"
         )
-    for name, (x, y, *noise) in comparisons:
+    for one in comparisons:
+        name, x, y, errors = one.name, one.x, one.y, one.noise
+        extra = one.noise_correlation, bool(one.refitted.all())
         rho = float(spearman(x, y))
-        corrected = corrected_spearman(x, y, *noise, rng=rng, level=level, n_resamples=n_resamples)
+        corrected = corrected_spearman(x, y, *errors, rng=rng, level=level, n_resamples=n_resamples)
         reliability = corrected.reliability_x, corrected.reliability_y
         enough = n >= MIN_FOR_INTERVAL
         if np.isnan(rho):
-            warnings.append(f"{name}: all datasets are alike on one side, the correlation is not defined")
+            alike = f"all {n} datasets have the same mean on one side" if n > 1 else "one dataset has no ranking"
+            warnings.append(f"{name}: {alike}, the correlation is not defined")
             enough = False
         nothing = (float("nan"), float("nan"))
         population = fixed = analytic = nothing
@@ -225,8 +238,8 @@ def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: in
             population = tuple(float(limit[0]) for limit in quantile_pair(draws[:, None], level))
             population = max(population[0], -1.0), min(population[1], 1.0)
             analytic = bonett_wright(rho, n, level)
-            if np.isfinite(noise).all():
-                known = draw_correlations(x, y, *noise, rng=rng, n_resamples=n_resamples)
+            if np.isfinite(errors).all():
+                known = draw_correlations(x, y, *errors, rng=rng, n_resamples=n_resamples)
                 fixed = tuple(float(limit[0]) for limit in quantile_pair(known[:, None], level))
                 if not fixed[0] <= rho <= fixed[1]:
                     warnings.append(
@@ -236,13 +249,21 @@ def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: in
                 warnings.append(
                     f"{name}: {int(np.isnan(draws).sum())} resamples without a correlation widen the interval"
                 )
-        rows.append((name, POPULATION, "percentile over datasets", rho, *population, *reliability))
-        rows.append((name, POPULATION, "Bonett-Wright", rho, *analytic, *reliability))
+        rows.append((name, POPULATION, "percentile over datasets", rho, *population, *reliability, *extra))
+        rows.append((name, POPULATION, "Bonett-Wright", rho, *analytic, *reliability, *extra))
         limits = (corrected.ci_low, corrected.ci_high) if enough else nothing
-        rows.append((name, NOISE_FREE, "percentile, disattenuated", corrected.estimate, *limits, *reliability))
-        rows.append((name, FIXED, "draws of the true means", rho, *fixed, *reliability))
+        rows.append((name, NOISE_FREE, "percentile, disattenuated", corrected.estimate, *limits, *reliability, *extra))
+        rows.append((name, FIXED, "draws of the true means", rho, *fixed, *reliability, *extra))
         warnings += [f"{name}: {text}" for text in corrected.warnings]
+        if one.refitted.any() and not one.refitted.all():
+            without = ", ".join(dataset for dataset, has in zip(datasets, one.refitted) if not has)
+            warnings.append(f"{name}: measurement noise is that of inputs only in {without}, without refits")
     columns = list(zip(*rows))
+    refitted = np.array([one.refitted for one in comparisons])
+    noise = "measurement noise is that of inputs only, not the vector's own error"
+    if refitted.any():
+        where = "" if refitted.all() else " where there are refits, and is elsewhere that of inputs only"
+        noise = f"measurement noise includes the vector's own error{where}"
     return CorrelationTable(
         comparison=columns[0],
         target=columns[1],
@@ -254,7 +275,8 @@ def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: in
         n_excluded=n_excluded,
         datasets=tuple(datasets),
         level=level,
-        includes_vector_error=refitted,
+        noise_correlation=np.array(columns[8]),
+        includes_vector_error=np.array(columns[9]),
         method=f"Spearman correlation of mean steerability over {n} datasets; {n_resamples} resamples of datasets "
         "(population; target: the correlation of observed means), or as many draws of these datasets' "
         "true means given the observed ones (bivariate normal between datasets, covariance from resampled datasets, "
@@ -262,8 +284,7 @@ def _table(comparisons, datasets, n_excluded, rng, level: float, n_resamples: in
         assumptions=(
             "for a population of datasets: datasets are independent draws from it (those of one category are not)",
             "noise-corrected and these datasets: true means near normal (coverage falls to 71-95% on lognormal ones)",
-            "measurement noise includes the vector's own error" if refitted
-            else "measurement noise is that of inputs only, not the vector's own error",
+            noise,
         ),
         warnings=tuple(warnings),
-    )  # fmt: skip
+    )

@@ -13,15 +13,30 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import InputError
-from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS, Shift, SlopeGrid, parse_shift, shift_name
-from steerstats.generalization.vector_error import VECTOR_ERROR_IN, VECTOR_ERROR_OUT, refit_draws, with_vector_error
+from steerstats.errors import InputError, check_count, check_level
+from steerstats.generalization.slopes import (
+    ID_SHIFT,
+    NO_WIDTH,
+    PAPER_SHIFTS,
+    Shift,
+    SlopeGrid,
+    parse_shift,
+    parse_shifts,
+    shift_name,
+    unit_warnings,
+)
+from steerstats.generalization.vector_error import (
+    VECTOR_ERROR_OUT,
+    cells_without,
+    refit_draws,
+    vector_error_words,
+    with_vector_error,
+)
 from steerstats.resampling import Replicates, SumRatio, collapse, interval, resample
 from steerstats.resampling.simultaneous import max_t_bands, romano_wolf
 from steerstats.results import Estimate, Result
 
 COMPONENTS = ("gap", "prompt", "transfer")
-FEW_UNITS = 10
 
 
 def gap(
@@ -57,6 +72,8 @@ def gap(
     InputError
         If the shapes differ or no input is complete.
     """
+    check_level(level)
+    check_count("n_resamples", n_resamples)
     reference, shifted = np.asarray(reference, float), np.asarray(shifted, float)
     if reference.ndim != 1 or reference.shape != shifted.shape:
         raise InputError(f"reference {reference.shape} and shifted {shifted.shape} must be vectors of one length")
@@ -79,9 +96,10 @@ def gap(
         level=level,
         method=f"mean over inputs, {method} interval, {n_resamples} resamples of {replicates.n_units} questions",
         assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
-        warnings=_unit_warnings(replicates.n_units, "")
+        warnings=unit_warnings(replicates.n_units, "")
         + ((f"{left_out} inputs without a slope on both sides are left out",) if left_out else ())
-        + (("too many resamples have no variance: a limit is infinite",) if np.isinf([low[0], high[0]]).any() else ()),
+        + (("too many resamples have no variance: a limit is infinite",) if np.isinf([low[0], high[0]]).any() else ())
+        + ((NO_WIDTH,) if replicates.se[0] == 0 else ()),
     )
 
 
@@ -103,8 +121,9 @@ class GapTable(Result):
     n, n_excluded : ndarray of shape (n_datasets,)
         Questions behind each dataset's numbers, and inputs left out as incomplete.
     level : float
-    includes_vector_error : bool
-        Whether standard errors, intervals, bands and p-values hold the vector's own sampling error.
+    includes_vector_error : ndarray of bool, same shape as `estimate`
+        Where the standard error, interval, band and p-value hold the vector's own sampling error: where both
+        slopes of a difference have refits.
     """
 
     components: tuple[str, ...]
@@ -120,18 +139,18 @@ class GapTable(Result):
     n: np.ndarray
     n_excluded: np.ndarray
     level: float
-    includes_vector_error: bool
+    includes_vector_error: np.ndarray
 
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset, shift and component."""
         keys = pd.MultiIndex.from_product(
             [self.components, self.datasets, self.shifts], names=["component", "dataset", "shift"]
         )
-        names = ("estimate", "se", "ci_low", "ci_high", "band_low", "band_high", "p_adjusted")
+        names = ("estimate", "se", "ci_low", "ci_high", "band_low", "band_high", "p_adjusted", "includes_vector_error")
         frame = pd.DataFrame({name: getattr(self, name).ravel() for name in names}, index=keys).reset_index()
         for name in ("n", "n_excluded"):
             frame[name] = frame["dataset"].map(dict(zip(self.datasets, getattr(self, name)))).astype(int)
-        return frame.assign(level=self.level, includes_vector_error=self.includes_vector_error)
+        return frame.assign(level=self.level)
 
 
 def gap_table(
@@ -149,7 +168,7 @@ def gap_table(
     Parameters
     ----------
     grid : SlopeGrid
-        With `refits`, everything includes the vector's sampling error, and intervals are Satterthwaite t
+        Where it has `refits`, everything includes the vector's sampling error, and intervals are Satterthwaite t
         whatever `method` says.
     shifts : sequence of (train, eval) or "train->eval"
     rng : numpy.random.Generator
@@ -164,36 +183,44 @@ def gap_table(
     -------
     GapTable
     """
-    shifts = tuple(parse_shift(shift) for shift in shifts)
-    if not shifts:
-        raise InputError("shifts is empty; at least one (train, eval) pair is needed")
+    check_level(level)
+    check_count("n_resamples", n_resamples)
+    reference = parse_shift(reference)
+    shifts = parse_shifts(shifts, reference=reference)
     own = [(evaluate, evaluate) for _, evaluate in shifts]
     components = COMPONENTS if all(grid.has(shift) for shift in own) else COMPONENTS[:1]
     wanted = [reference, *shifts, *(own if len(components) > 1 else [])]
     shape = (len(components), len(grid.datasets), len(shifts))
     out = {name: np.full(shape, np.nan) for name in ("estimate", "se", "ci_low", "ci_high")}
-    t = np.zeros((*shape, n_resamples), dtype=np.float32)
+    t, included = np.zeros((*shape, n_resamples), dtype=np.float32), np.zeros(shape, dtype=bool)
     n, n_excluded, warnings = [], [], []
     for d, (name, child) in enumerate(zip(grid.datasets, rng.spawn(len(grid.datasets)))):
         cells = grid.cells(name, wanted)
         parts = _parts(cells.slopes, len(shifts), len(components))
         sums, sizes = collapse(parts, cells.question)
         replicates = resample([SumRatio(sums, sizes)], rng=child, n_resamples=n_resamples)[0]
-        values, deviations = (replicates.estimate, replicates.se, *interval(replicates, method, level)), replicates.t()
-        if cells.refits is not None:
-            refits = _parts(cells.refits, len(shifts), len(components))
+        values = [v.copy() for v in (replicates.estimate, replicates.se, *interval(replicates, method, level))]
+        deviations = replicates.t()
+        refits = None if cells.refits is None else _parts(cells.refits, len(shifts), len(components))
+        again = np.zeros(len(parts), dtype=bool) if refits is None else np.isfinite(refits).all(axis=(0, 2))
+        if again.any():
             found = [
-                with_vector_error(part, refits[:, k], question=cells.question, level=level)
-                for k, part in enumerate(parts)
+                with_vector_error(parts[k], refits[:, k], question=cells.question, level=level)
+                for k in np.flatnonzero(again)
             ]
-            values = tuple(np.array([getattr(e, key) for e in found]) for key in out)
-            deviations = _t_with_vectors(replicates, refits.mean(axis=2), child)
+            for key, value in zip(out, values):
+                value[again] = [getattr(e, key) for e in found]
+            _add_vectors(deviations, again, replicates, refits[:, again].mean(axis=2), child)
+            included[:, d] = again.reshape(shape[::2])
         t[:, d] = deviations.T.reshape(*shape[::2], n_resamples)
         for key, value in zip(out, values):
             out[key][:, d] = np.reshape(value, shape[::2])
         n.append(replicates.n_units)
         n_excluded.append(cells.n_excluded)
-        warnings += _unit_warnings(replicates.n_units, f"{name}: ")
+        warnings += unit_warnings(replicates.n_units, f"{name}: ")
+        alike = [shift_name(shift) for k, shift in enumerate(shifts) if out["se"][0, d, k] == 0]
+        if alike:
+            warnings.append(f"{name}, {', '.join(alike)}: {NO_WIDTH}")
     bands, p = _families(out["estimate"], out["se"], t, level)
     if len(components) == 1:
         warnings.append("eval->eval was not evaluated everywhere: gaps are shown without their decomposition")
@@ -201,8 +228,14 @@ def gap_table(
         warnings.append("infinite limits: too many resamples of those cells have no variance")
     if np.isinf(bands).any():
         warnings.append("the simultaneous bands are infinite: too many resamples of some cell have no variance")
-    refitted = grid.refits is not None
-    how = "Satterthwaite t" if refitted else f"{method} bootstrap"
+    for component, where in zip(components, included):
+        part = "" if component == "gap" else f"{component} of "
+        warnings += cells_without(where, grid.datasets, [part + shift_name(shift) for shift in shifts])
+        if included.any() and not where.any():
+            warnings.append(f"{component}: intervals are about these very vectors: eval->eval has no refits")
+    how = "Satterthwaite t" if included.all() else f"{method} bootstrap"
+    if included.any() and not included.all():
+        how = f"Satterthwaite t where there are refits, else {how}"
     return GapTable(
         components=components,
         datasets=grid.datasets,
@@ -214,12 +247,12 @@ def gap_table(
         n=np.array(n),
         n_excluded=np.array(n_excluded),
         level=level,
-        includes_vector_error=refitted,
+        includes_vector_error=included,
         method=f"{shift_name(reference)} minus shift, mean over inputs paired by input; {how} intervals; single-step "
         f"max-|t| bands and Romano–Wolf p-values; {n_resamples} resamples of questions, independent between datasets",
         assumptions=(
             "the questions are a sample of those the dataset stands for",
-            VECTOR_ERROR_IN if refitted else VECTOR_ERROR_OUT,
+            vector_error_words(included),
         ),
         warnings=tuple(warnings),
     )
@@ -234,13 +267,15 @@ def _parts(slopes: np.ndarray, n_shifts: int, n_components: int) -> np.ndarray:
     return np.concatenate([reference - shifted, reference - own, own - shifted], axis=-2)
 
 
-def _t_with_vectors(replicates: Replicates, refit_means: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Studentised deviations of both samples at once, (n_resamples, cells): questions and training pairs."""
-    deviation, variance = refit_draws(refit_means, len(replicates.replicates), rng)
-    deviation += replicates.replicates - replicates.estimate
+def _add_vectors(
+    t: np.ndarray, cells: np.ndarray, replicates: Replicates, refit_means: np.ndarray, rng: np.random.Generator
+) -> None:
+    """In `cells`, studentised deviations of both samples at once: questions and training pairs."""
+    deviation, variance = refit_draws(refit_means, len(t), rng)
+    deviation += replicates.replicates[:, cells] - replicates.estimate[cells]
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = deviation / np.sqrt(variance + replicates.se_replicates**2)
-    return np.where(deviation == 0, 0.0, t)
+        studentised = deviation / np.sqrt(variance + replicates.se_replicates[:, cells] ** 2)
+    t[:, cells] = np.where(deviation == 0, 0.0, studentised)
 
 
 def _families(estimate: np.ndarray, se: np.ndarray, t: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -251,11 +286,3 @@ def _families(estimate: np.ndarray, se: np.ndarray, t: np.ndarray, level: float)
             bands[side, k] = limit.reshape(estimate[k].shape)
         p[k] = romano_wolf(*family).reshape(estimate[k].shape)
     return bands, p
-
-
-def _unit_warnings(n_units: int, place: str) -> tuple[str, ...]:
-    if n_units == 1:
-        return (f"{place}a single question has no variance: no interval",)
-    if n_units < FEW_UNITS:
-        return (f"{place}only {n_units} questions",)
-    return ()

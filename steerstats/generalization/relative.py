@@ -12,14 +12,24 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import InputError
-from steerstats.generalization.slopes import PAPER_SHIFTS, Cells, Shift, SlopeGrid, parse_shift, shift_name
-from steerstats.generalization.vector_error import VECTOR_ERROR_IN, VECTOR_ERROR_OUT
+from steerstats.errors import InputError, check_count, check_level
+from steerstats.generalization.slopes import (
+    NO_WIDTH,
+    PAPER_SHIFTS,
+    Cells,
+    Shift,
+    SlopeGrid,
+    parse_shifts,
+    shift_name,
+    unit_warnings,
+)
+from steerstats.generalization.vector_error import VECTOR_ERROR_OUT, cells_without, vector_error_words
 from steerstats.resampling import SumRatio, collapse, fieller, interval, mean_covariance, resample, t_interval
 from steerstats.results import Estimate, Result
 
 METHODS = ("fieller", "delta", "studentised", "percentile", "basic", "bca")
 NEAR_ZERO = 3.0
+ROUNDING = 1e-12  # share of the slopes' own size below which their mean is rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +73,9 @@ class RatioTable(Result):
         The denominator over its standard error.
     n, n_excluded : ndarray of shape (n_datasets,)
     level : float
-    includes_vector_error : bool
+    includes_vector_error : ndarray of bool, shape (n_datasets, n_shifts)
+        Where the set holds the vectors' own sampling error: where both vectors have refits, and the method is
+        Fieller's or delta.
     """
 
     datasets: tuple[str, ...]
@@ -79,17 +91,18 @@ class RatioTable(Result):
     n: np.ndarray
     n_excluded: np.ndarray
     level: float
-    includes_vector_error: bool
+    includes_vector_error: np.ndarray
 
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset and shift."""
         keys = pd.MultiIndex.from_product([self.datasets, self.shifts], names=["dataset", "shift"])
         names = ("estimate", "ci_low", "ci_high", "shape", "excluded_low", "excluded_high", "denominator")
-        columns = {name: getattr(self, name).ravel() for name in (*names, "denominator_z")}
+        names = (*names, "denominator_z", "includes_vector_error")
+        columns = {name: getattr(self, name).ravel() for name in names}
         frame = pd.DataFrame(columns, index=keys).reset_index()
         for name in ("n", "n_excluded"):
             frame[name] = frame["dataset"].map(dict(zip(self.datasets, getattr(self, name)))).astype(int)
-        return frame.assign(level=self.level, includes_vector_error=self.includes_vector_error)
+        return frame.assign(level=self.level)
 
 
 def ratio(
@@ -124,6 +137,8 @@ def ratio(
     InputError
         If shapes differ, no input is complete, the method is unknown, or it resamples and `rng` is missing.
     """
+    check_level(level)
+    check_count("n_resamples", n_resamples)
     numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
     if numerator.ndim != 1 or numerator.shape != denominator.shape:
         raise InputError(
@@ -140,9 +155,10 @@ def ratio(
         n_excluded=int((~complete).sum()),
         complete=complete,
         refits=None,
+        refitted=np.zeros(2, dtype=bool),
     )
     row = _rows(cells, np.array([0]), np.array([1]), rng, method, level, n_resamples)
-    notes = _row_warnings("", row, 0)
+    notes = [*unit_warnings(row["n"], ""), *_row_warnings("", row, 0)]
     if cells.n_excluded:
         notes.append(f"{cells.n_excluded} inputs without a slope on both sides are left out")
     return RatioEstimate(
@@ -171,7 +187,8 @@ def relative_steerability(
     Parameters
     ----------
     grid : SlopeGrid
-        With `refits`, Fieller and delta sets include the vectors' sampling error; the resampling methods do not.
+        Where it has `refits`, Fieller and delta sets include the vectors' sampling error; the resampling methods do
+        not.
     shifts : sequence of (train, eval) or "train->eval"
         The cell eval->eval has to be in the grid for each.
     rng, method, level, n_resamples
@@ -181,9 +198,9 @@ def relative_steerability(
     -------
     RatioTable
     """
-    shifts = tuple(parse_shift(shift) for shift in shifts)
-    if not shifts:
-        raise InputError("shifts is empty; at least one (train, eval) pair is needed")
+    check_level(level)
+    check_count("n_resamples", n_resamples)
+    shifts = parse_shifts(shifts)
     cells = list(dict.fromkeys([*shifts, *((b, b) for _, b in shifts)]))
     above = np.array([cells.index(shift) for shift in shifts])
     below = np.array([cells.index((b, b)) for _, b in shifts])
@@ -193,10 +210,12 @@ def relative_steerability(
         complete = grid.cells(name, cells)
         rows.append(_rows(complete, above, below, child, method, level, n_resamples))
         excluded.append(complete.n_excluded)
+        notes += unit_warnings(rows[-1]["n"], f"{name}: ")
         for k, shift in enumerate(shifts):
             notes += _row_warnings(f"{name} {shift_name(shift)}: ", rows[-1], k)
     names = ("estimate", "ci_low", "ci_high", "shape", "excluded_low", "excluded_high", "denominator", "denominator_z")
-    refitted = grid.refits is not None and method in METHODS[:2]
+    included = np.stack([row["included"] for row in rows])
+    notes += cells_without(included, grid.datasets, list(map(shift_name, shifts)))
     return RatioTable(
         datasets=grid.datasets,
         shifts=tuple(map(shift_name, shifts)),
@@ -204,11 +223,11 @@ def relative_steerability(
         n=np.array([row["n"] for row in rows]),
         n_excluded=np.array(excluded),
         level=level,
-        includes_vector_error=refitted,
+        includes_vector_error=included,
         method=f"s(v_train on eval) / s(v_eval on eval), ratio of means over inputs, {method} intervals",
         assumptions=(
             "the questions are a sample of those the dataset stands for",
-            VECTOR_ERROR_IN if refitted else VECTOR_ERROR_OUT,
+            vector_error_words(included),
         ),
         warnings=tuple(notes),
     )
@@ -219,61 +238,67 @@ def _rows(cells: Cells, above, below, rng, method: str, level: float, n_resample
     if method not in METHODS:
         raise InputError(f"interval method {method!r} is unknown for a ratio; one of {', '.join(METHODS)}")
     mean, covariance, n = mean_covariance(cells.slopes, cells.question)
-    with_vectors = cells.refits is not None and method in METHODS[:2]
-    of_vectors = np.zeros_like(covariance)
-    if with_vectors:
-        of_vectors += np.cov(cells.refits.mean(axis=2), rowvar=False)
-    total = covariance + of_vectors
+    # A ratio takes its vectors' error where both of them have refits, so that none is in one half of it only.
+    included = cells.refitted[above] & cells.refitted[below] & (method in METHODS[:2])
+    of_vectors = cells.vector_covariance()
+    pair = np.stack([above, below])
+    from_inputs, from_vectors = (c[pair[:, None], pair[None]] for c in (covariance, of_vectors))  # (2, 2, ratios)
+    from_vectors = from_vectors * included
     y, x = mean[above], mean[below]
+    # Slopes that cancel leave a mean of rounding errors: a ratio to that is a number about nothing.
+    zero = np.abs(x) <= ROUNDING * np.abs(cells.slopes[below]).mean(axis=1)
+    estimate = np.divide(y, x, out=np.full(x.shape, np.nan), where=~zero)
+    weight = np.stack([np.ones_like(x), -estimate])
+    parts = [np.einsum("ik,ijk,jk->k", weight, c, weight) for c in (from_inputs, from_vectors)]
+    variance = np.maximum(parts[0] + parts[1], 0.0)
+    df = np.full(x.shape, float(n - 1))
+    if included.any():
+        spread = parts[0] ** 2 / max(n - 1, 1) + parts[1] ** 2 / (len(cells.refits) - 1)
+        df = np.divide(variance**2, spread, out=df, where=included & (spread > 0))
+    total = from_inputs + from_vectors
     with np.errstate(divide="ignore", invalid="ignore"):
-        estimate = y / x
-        weight = np.stack([np.ones_like(x), -estimate])
-
-    def at_ratio(c: np.ndarray) -> np.ndarray:
-        pairs = np.array([[c[above, above], c[above, below]], [c[below, above], c[below, below]]])
-        return np.einsum("ik,ijk,jk->k", weight, pairs, weight)
-
-    with np.errstate(divide="ignore", invalid="ignore"):
-        variance = np.maximum(at_ratio(total), 0.0)
-        df = np.full(x.shape, float(n - 1))
-        if with_vectors:
-            parts = at_ratio(of_vectors) ** 2 / (len(cells.refits) - 1) + at_ratio(covariance) ** 2 / max(n - 1, 1)
-            df = np.where(parts > 0, variance**2 / parts, df)
         se = np.sqrt(variance) / np.abs(x)
-        z = np.abs(x) / np.sqrt(total[below, below])
-    out = {"estimate": estimate, "se": se, "denominator": x, "denominator_z": z, "n": n}
-    nothing = np.full(x.shape, np.nan)
+        z = np.where(zero, 0.0, np.abs(x)) / np.sqrt(total[1, 1])
+    out = {"estimate": estimate, "se": se, "denominator": x, "denominator_z": z, "n": n, "included": included}
+    out |= _sets(cells, above, below, rng, method, level, n_resamples, y, x, total, estimate, se, df)
+    lost = zero & ((method != "fieller") | ~(total[1, 1] > 0))
+    # A vector relative to itself is 1 by definition, whatever its denominator.
+    same = (above == below) & (n > 1) & ~zero
+    out["shape"] = np.where(lost, "undefined", np.where(same, "bounded", out["shape"]))
+    for key in ("ci_low", "ci_high"):
+        out[key] = np.where(lost, np.nan, np.where(same, 1.0, out[key]))
+    for key in ("excluded_low", "excluded_high"):
+        out[key] = np.where(lost | same, np.nan, out[key])
+    out["no_width"] = ~same & (n > 1) & (variance <= (ROUNDING * y) ** 2)
+    return out
+
+
+def _sets(cells: Cells, above, below, rng, method, level, n_resamples, y, x, total, estimate, se, df) -> dict:
+    """Limits and shapes of one dataset's ratios by one method."""
+    n_units = len(collapse(cells.slopes[:1], cells.question)[1])
     if method == "fieller":
         found = [
-            fieller(y[k], x[k], total[a, a], total[b, b], total[a, b], df[k], level)
-            for k, (a, b) in enumerate(zip(above, below))
+            fieller(y[k], x[k], total[0, 0, k], total[1, 1, k], total[0, 1, k], df[k], level) for k in range(len(x))
         ]
-        low, high = np.array([f.low for f in found]), np.array([f.high for f in found])
-        rays = [np.array([getattr(f, key) for f in found]) for key in ("excluded_low", "excluded_high")]
-        shape = np.array([str(f.shape) for f in found])
+        keys = {"ci_low": "low", "ci_high": "high", "excluded_low": "excluded_low", "excluded_high": "excluded_high"}
+        out = {key: np.array([float(getattr(f, name)) for f in found]) for key, name in keys.items()}
+        return out | {"shape": np.array([str(f.shape) for f in found])}
+    nothing = np.full(x.shape, np.nan)
+    if method == "delta":
+        low, high = t_interval(estimate, se, df, level) if n_units > 1 else (nothing, nothing)
     else:
-        rays, shape = [nothing, nothing], np.where(n > 1, "bounded", "undefined").repeat(len(x))
-        if method == "delta":
-            low, high = t_interval(estimate, se, df, level) if n > 1 else (nothing, nothing)
-        else:
-            if rng is None:
-                raise InputError(f"the {method!r} interval resamples: rng is needed")
-            numerator, _ = collapse(cells.slopes[above], cells.question)
-            denominator, _ = collapse(cells.slopes[below], cells.question)
-            low, high = interval(
-                resample([SumRatio(numerator, denominator)], rng=rng, n_resamples=n_resamples)[0], method, level
-            )
-    # A vector relative to itself is 1 by definition, whatever its denominator.
-    same = (above == below) & (n > 1)
-    low, high, shape = np.where(same, 1.0, low), np.where(same, 1.0, high), np.where(same, "bounded", shape)
-    rays = [np.where(same, np.nan, ray) for ray in rays]
-    return out | {"ci_low": low, "ci_high": high, "shape": shape, "excluded_low": rays[0], "excluded_high": rays[1]}
+        if rng is None:
+            raise InputError(f"the {method!r} interval resamples: rng is needed")
+        sums = [collapse(cells.slopes[side], cells.question)[0] for side in (above, below)]
+        low, high = interval(resample([SumRatio(*sums)], rng=rng, n_resamples=n_resamples)[0], method, level)
+    shape = np.full(x.shape, "bounded" if n_units > 1 else "undefined", dtype="<U10")
+    return {"ci_low": low, "ci_high": high, "shape": shape, "excluded_low": nothing, "excluded_high": nothing}
 
 
 def _row_warnings(place: str, row: dict, k: int) -> list[str]:
-    if row["n"] < 2:
-        return [f"{place}a single question has no variance: no interval"]
     z = row["denominator_z"][k]
-    if z < NEAR_ZERO:
+    if np.isnan(row["estimate"][k]):
+        return [f"{place}the denominator is zero: the ratio is not defined"]
+    if row["n"] > 1 and not z >= NEAR_ZERO:
         return [f"{place}the denominator is near zero ({row['denominator'][k]:.3g}, {z:.1f} standard errors)"]
-    return []
+    return [f"{place}{NO_WIDTH}"] if row["no_width"][k] else []

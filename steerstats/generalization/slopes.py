@@ -23,6 +23,9 @@ PAPER_SHIFTS: tuple[Shift, ...] = (
     ("sys_neg", "user_pos"),
 )
 
+FEW_UNITS = 10
+NO_WIDTH = "every question gives the same value: the interval has no width, and says nothing about other questions"
+
 
 @dataclass(frozen=True, kw_only=True)
 class SlopeGrid:
@@ -41,14 +44,24 @@ class SlopeGrid:
         Dataset -> unsteered propensity m(0), in nats.
     refits : mapping of str to array of shape (n_refits, n_train, n_eval, n_inputs), optional
         Dataset -> slopes under vectors refitted on bootstrap resamples of the training pairs, replicate k from
-        the same resample of pairs in every setting. With them, intervals include the vector's own error.
+        the same resample of pairs in every setting. Cells without refits are NaN, and a dataset without any may be
+        left out. Where they are, intervals include the vector's own error.
     category : mapping of str to str, optional
         Dataset -> category, for leave-one-category-out.
 
     Raises
     ------
     InputError
-        If a shape does not fit the settings, a mapping lacks a dataset, or there are fewer than two refits.
+        If a shape does not fit the settings, a mapping other than `refits` lacks a dataset, or there are fewer than
+        two refits.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> grid = steerstats.open_cache(steerstats.demo_cache()).grid(["base->base", "base->user_neg"])
+    >>> cells = grid.cells(grid.datasets[0], [("base", "base"), ("base", "user_neg")])
+    >>> cells.slopes.shape == (2, cells.n_inputs)
+    True
     """
 
     train: tuple[str, ...]
@@ -75,9 +88,10 @@ class SlopeGrid:
             self._check("question", name, lambda a, n=n: a.shape == (n,), f"({n},)")
             self._check("unsteered", name, lambda a, n=n: a.shape == (shape[1], n), f"({shape[1]}, {n})")
             want = (*shape, n)
-            self._check("refits", name, lambda a, w=want: a.ndim == 4 and a.shape[1:] == w, f"(n_refits,) + {want}")
-            if self.refits is not None and len(self.refits[name]) < 2:
-                raise InputError(f"refits[{name!r}] has {len(self.refits[name])}; a variance needs at least two")
+            if self.refits is not None and name in self.refits:
+                self._check("refits", name, lambda a, w=want: a.ndim == 4 and a.shape[1:] == w, f"(n_refits,) + {want}")
+                if len(self.refits[name]) < 2:
+                    raise InputError(f"refits[{name!r}] has {len(self.refits[name])}; a variance needs at least two")
         if self.category is not None and set(self.slopes) - set(self.category):
             raise InputError(f"category lacks {sorted(set(self.slopes) - set(self.category))}")
 
@@ -139,10 +153,12 @@ class SlopeGrid:
         places = [self.place(shift) for shift in shifts]
         slopes = np.stack([self.slopes[dataset][i, j] for i, j in places])
         complete = np.isfinite(slopes).all(axis=0)
-        refits = None
-        if self.refits is not None:
-            refits = np.stack([np.asarray(self.refits[dataset], float)[:, i, j] for i, j in places], axis=1)
-            complete &= np.isfinite(refits).all(axis=(0, 1))
+        refits, refitted = None, np.zeros(len(shifts), dtype=bool)
+        if self.refits is not None and dataset in self.refits:
+            again = np.asarray(self.refits[dataset], float)
+            refits = np.stack([again[:, i, j] for i, j in places], axis=1)
+            refitted = np.isfinite(refits).any(axis=(0, 2))
+            complete &= np.isfinite(refits[:, refitted]).all(axis=(0, 1))
         if not complete.any():
             raise InputError(
                 f"dataset {dataset!r} has no input with slopes in all of {[shift_name(s) for s in shifts]}"
@@ -154,7 +170,8 @@ class SlopeGrid:
             n_inputs=int(complete.sum()),
             n_excluded=int((~complete).sum()),
             complete=complete,
-            refits=None if refits is None else refits[..., complete],
+            refits=refits[..., complete] if refitted.any() else None,
+            refitted=refitted,
         )
 
 
@@ -170,6 +187,9 @@ class Cells:
         Inputs complete in all the cells, and inputs that were not.
     complete : ndarray of bool, over all inputs of the dataset
     refits : ndarray of shape (n_refits, n_shifts, n_inputs) or None
+        NaN in cells without refits; None where no cell has them.
+    refitted : ndarray of bool, shape (n_shifts,)
+        Cells with refits.
     """
 
     slopes: np.ndarray
@@ -178,21 +198,96 @@ class Cells:
     n_excluded: int
     complete: np.ndarray
     refits: np.ndarray | None
+    refitted: np.ndarray
+
+    def vector_covariance(self) -> np.ndarray:
+        """Covariance (n_shifts, n_shifts) of the cells' means over another draw of vectors; 0 where not refitted."""
+        out = np.zeros((len(self.slopes),) * 2)
+        if self.refits is not None:
+            means = self.refits[:, self.refitted].mean(axis=2)
+            out[np.ix_(self.refitted, self.refitted)] = np.cov(means, rowvar=False)
+        return out
 
 
 def shift_name(shift: Shift) -> str:
-    """ "base->user_neg" for ("base", "user_neg")."""
+    """The name of a shift.
+
+    Examples
+    --------
+    >>> shift_name(("base", "user_neg"))
+    'base->user_neg'
+    """
     return f"{shift[0]}->{shift[1]}"
 
 
 def parse_shift(text: str | Shift) -> Shift:
-    """("base", "user_neg") for "base->user_neg"; pairs pass through."""
-    if not isinstance(text, str):
+    """A shift as a pair (train, eval), from its name or from a pair.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+
+    Examples
+    --------
+    >>> parse_shift("base->user_neg")
+    ('base', 'user_neg')
+    """
+    if isinstance(text, str):
+        train, _, evaluate = text.partition("->")
+        if train and evaluate and "->" not in evaluate:
+            return train, evaluate
+    elif isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(name, str) and name for name in text):
         return tuple(text)
-    train, arrow, evaluate = text.partition("->")
-    if not (arrow and train and evaluate):
-        raise InputError(f"shift {text!r} is not of the form 'train->eval'")
-    return train, evaluate
+    raise InputError(
+        f"shift {text!r} is not of the form 'train->eval', such as 'base->user_neg', nor a pair (train, eval) of names"
+    )
+
+
+def parse_shifts(shifts: Sequence[Shift | str] | Shift | str, *, reference: Shift | None = None) -> tuple[Shift, ...]:
+    """Several shifts as pairs, each once; a single one may stand without brackets.
+
+    Parameters
+    ----------
+    shifts : sequence of (train, eval) or "train->eval", or one of them
+    reference : (train, eval), optional
+        What they are compared with, and which therefore cannot be one of them.
+
+    Raises
+    ------
+    InputError
+        If there is none, one is no shift, one is there twice, or one is the reference.
+    """
+    if isinstance(shifts, str) or (
+        isinstance(shifts, tuple) and len(shifts) == 2 and all(isinstance(s, str) and "->" not in s for s in shifts)
+    ):
+        shifts = [shifts]
+    try:
+        found = tuple(parse_shift(shift) for shift in shifts)
+    except TypeError as error:
+        raise InputError(f"shifts is {shifts!r}; a sequence such as ['base->user_neg'] is needed") from error
+    if not found:
+        raise InputError("shifts is empty; at least one (train, eval) pair is needed")
+    twice = [shift for shift in found if found.count(shift) > 1]
+    if twice:
+        raise InputError(
+            f"shifts names {shift_name(twice[0])} twice; each counts once in the family of tests and bands"
+        )
+    if reference is not None and reference in found:
+        raise InputError(
+            f"shifts names {shift_name(reference)}, which every other is compared with: its gap is 0 and its "
+            f"correlation 1 by definition; name shifts away from it, such as {shift_name(PAPER_SHIFTS[0])}"
+        )
+    return found
+
+
+def unit_warnings(n_units: int, place: str) -> tuple[str, ...]:
+    """What few units of resampling mean for an interval; empty with ten or more."""
+    if n_units == 1:
+        return (f"{place}a single question has no variance: no interval",)
+    if n_units < FEW_UNITS:
+        return (f"{place}only {n_units} questions",)
+    return ()
 
 
 def _places(names: Sequence[str], axis: str) -> dict[str, int]:

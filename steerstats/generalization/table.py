@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import CannotEstimate
-from steerstats.generalization.slopes import SlopeGrid
-from steerstats.generalization.vector_error import VECTOR_ERROR_IN, VECTOR_ERROR_OUT, with_vector_error
+from steerstats.errors import CannotEstimate, check_level
+from steerstats.generalization.slopes import SlopeGrid, shift_name, unit_warnings
+from steerstats.generalization.vector_error import cells_without, vector_error_words, with_vector_error
 from steerstats.resampling import mean_covariance, t_interval
 from steerstats.results import Result
 
@@ -28,7 +28,9 @@ class SteerabilityTable(Result):
     n, n_excluded : ndarray of shape (n_datasets,)
         Questions complete in every evaluated cell, and inputs that were not.
     level : float
-    includes_vector_error : bool
+    includes_vector_error : ndarray of bool, shape (n_datasets, n_train, n_eval)
+        Whether a cell's standard error and interval hold the vector's own sampling error. Unsteered propensities have
+        no vector.
     """
 
     datasets: tuple[str, ...]
@@ -44,20 +46,21 @@ class SteerabilityTable(Result):
     n: np.ndarray
     n_excluded: np.ndarray
     level: float
-    includes_vector_error: bool
+    includes_vector_error: np.ndarray
 
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset, train and eval setting; m(0) repeats over training settings."""
         keys = pd.MultiIndex.from_product(
             [self.datasets, self.train, self.evaluate], names=["dataset", "train", "evaluate"]
         )
-        columns = {name: getattr(self, name).ravel() for name in ("mean", "se", "ci_low", "ci_high")}
+        names = ("mean", "se", "ci_low", "ci_high", "includes_vector_error")
+        columns = {name: getattr(self, name).ravel() for name in names}
         for name in ("unsteered_mean", "unsteered_ci_low", "unsteered_ci_high"):
             columns[name] = np.repeat(getattr(self, name)[:, None], len(self.train), axis=1).ravel()
         frame = pd.DataFrame(columns, index=keys).reset_index()
         for name in ("n", "n_excluded"):
             frame[name] = frame["dataset"].map(dict(zip(self.datasets, getattr(self, name)))).astype(int)
-        return frame.assign(level=self.level, includes_vector_error=self.includes_vector_error)
+        return frame.assign(level=self.level)
 
 
 def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityTable:
@@ -66,7 +69,7 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
     Parameters
     ----------
     grid : SlopeGrid
-        With `unsteered` for m(0), with `refits` for intervals that include the vector's sampling error.
+        With `unsteered` for m(0); where it has `refits`, intervals include the vector's sampling error.
     level : float
 
     Returns
@@ -79,7 +82,9 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
     CannotEstimate
         If no cell of a dataset was evaluated.
     """
+    check_level(level)
     shape = (len(grid.datasets), len(grid.train), len(grid.evaluate))
+    included = np.zeros(shape, dtype=bool)
     out = {name: np.full(shape, np.nan) for name in ("estimate", "se", "ci_low", "ci_high")}
     resting = np.full((3, shape[0], shape[2]), np.nan)
     n, n_excluded, warnings = [], [], []
@@ -91,22 +96,22 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
         where = tuple(np.array([grid.place(shift) for shift in present]).T)
         mean, covariance, units = mean_covariance(cells.slopes, cells.question)
         se = np.sqrt(np.diag(covariance))
-        values = [mean, se, *_limits(mean, se, units, level)]
-        if cells.refits is not None:
-            found = [
-                with_vector_error(cells.slopes[k], cells.refits[:, k], question=cells.question, level=level)
-                for k in range(len(present))
-            ]
-            values = [np.array([getattr(e, key) for e in found]) for key in out]
+        values = [mean.copy(), se, *_limits(mean, se, units, level)]
+        for k in np.flatnonzero(cells.refitted):
+            found = with_vector_error(cells.slopes[k], cells.refits[:, k], question=cells.question, level=level)
+            for key, value in zip(out, values):
+                value[k] = getattr(found, key)
+        included[d][where] = cells.refitted
         for key, value in zip(out, values):
             out[key][d][where] = value
         if grid.unsteered is not None:
             resting[:, d] = _resting(np.asarray(grid.unsteered[name], float)[:, cells.complete], cells.question, level)
         n.append(units)
         n_excluded.append(cells.n_excluded)
-        if units == 1:
-            warnings.append(f"{name}: a single question has no variance: no interval")
-    refitted = grid.refits is not None
+        warnings += unit_warnings(units, f"{name}: ")
+    present = np.isfinite(out["estimate"])
+    named = [shift_name((a, b)) for a in grid.train for b in grid.evaluate]
+    warnings += cells_without((included | ~present).reshape(shape[0], -1), grid.datasets, named)
     return SteerabilityTable(
         datasets=grid.datasets,
         train=grid.train,
@@ -121,12 +126,12 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
         n=np.array(n),
         n_excluded=np.array(n_excluded),
         level=level,
-        includes_vector_error=refitted,
+        includes_vector_error=included,
         method="mean over inputs complete in all evaluated cells, t interval over questions"
-        + (" with Satterthwaite's degrees of freedom" if refitted else ""),
+        + (" with Satterthwaite's degrees of freedom where there are refits" if included.any() else ""),
         assumptions=(
             "the questions are a sample of those the dataset stands for",
-            VECTOR_ERROR_IN if refitted else VECTOR_ERROR_OUT,
+            vector_error_words(included[present]),
         ),
         warnings=tuple(warnings),
     )

@@ -7,16 +7,52 @@ average.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.resampling import collapse, mean_covariance, resampled_sums
-from steerstats.resampling.intervals import check_level
 from steerstats.results import Estimate
 
 VECTOR_ERROR_IN = "the interval includes the vector's own sampling error"
 VECTOR_ERROR_OUT = "the interval does not include the vector's own sampling error: it is about this very vector"
+VECTOR_ERROR_MIXED = (
+    "intervals include the vector's own sampling error where the column includes_vector_error says so, and are "
+    "elsewhere about this very vector"
+)
+
+
+def vector_error_words(included: np.ndarray) -> str:
+    """The assumption that fits a table whose cells include the vector's error or not."""
+    return VECTOR_ERROR_IN if np.all(included) else VECTOR_ERROR_MIXED if np.any(included) else VECTOR_ERROR_OUT
+
+
+def cells_without(included: np.ndarray, datasets: Sequence[str], cells: Sequence[str]) -> tuple[str, ...]:
+    """The warnings that name the cells without refits, where others have them.
+
+    Parameters
+    ----------
+    included : ndarray of bool, shape (n_datasets, n_cells)
+    datasets, cells : sequence of str
+    """
+    if np.all(included) or not np.any(included):
+        return ()
+    why = "no refits were measured there"
+    anywhere = included.any(axis=0)
+    lines = []
+    if anywhere.sum() < len(cells) - anywhere.sum():
+        having = [cell for cell, has in zip(cells, anywhere) if has]
+        lines.append(f"only intervals of {', '.join(having)} include the vector's own error: elsewhere {why}")
+    elif not anywhere.all():
+        lacking = [cell for cell, has in zip(cells, anywhere) if not has]
+        lines.append(f"intervals of {', '.join(lacking)} are about these very vectors: {why}")
+    for name, row in zip(datasets, included):
+        lacking = [cell for cell, has, any_has in zip(cells, row, anywhere) if any_has and not has]
+        if lacking:
+            lines.append(f"{name}: intervals of {', '.join(lacking)} are about these very vectors: {why}")
+    return tuple(lines)
 
 
 def with_vector_error(
@@ -55,6 +91,7 @@ def with_vector_error(
     InputError
         If the shapes do not fit.
     """
+    check_level(level)
     values, refits = _checked(values, refits)
     if len(refits) < 2:
         raise CannotEstimate(f"{len(refits)} refitted vectors; the vector's variance needs at least two")
@@ -97,6 +134,7 @@ def from_disjoint_folds(
     CannotEstimate
         With fewer than two folds or two questions.
     """
+    check_level(level)
     folds = np.atleast_2d(np.asarray(folds, float))
     sums, sizes = collapse(folds, question)
     y = sums / sizes
@@ -158,7 +196,6 @@ def _satterthwaite(
     warnings: list[str],
     assumptions: tuple[str, ...] = (),
 ) -> Estimate:
-    check_level(level)
     variance = sum(parts)
     if n < 2:
         low = high = se = float("nan")
@@ -169,6 +206,8 @@ def _satterthwaite(
         df = variance**2 / weight if weight > 0 else np.inf
         margin = stats.t.ppf((1 + level) / 2, df) * se if se > 0 else 0.0
         low, high = estimate - margin, estimate + margin
+        if se <= 1e-12 * abs(estimate):
+            warnings = [*warnings, "every question and every vector gives the same value: the interval has no width"]
     return Estimate(
         name=name,
         estimate=estimate,

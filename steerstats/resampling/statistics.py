@@ -76,8 +76,9 @@ class SumRatio:
             )
         self.n_cells, self.n_units = numerator.shape
         self.total = denominator.sum(axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            self.estimate = numerator.sum(axis=1) / self.total
+        above = numerator.sum(axis=1)
+        total = np.broadcast_to(self.total, above.shape)
+        self.estimate = np.divide(above, total, out=np.full(above.shape, np.nan), where=total != 0)
         # Residuals keep the sums below free of cancellation: replicates are estimate + small deviation.
         residual = numerator - self.estimate[:, None] * denominator
         self._floor = CONSTANT_DATA * np.square(numerator).sum(axis=1)
