@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from steerstats.cache import CacheReader, content_hash, pack, verify
 from steerstats.errors import CacheError, InputError
@@ -186,6 +187,17 @@ def test_two_models_agree_as_chosen_and_predictors_follow_steerability():
     mean = [unit.mean_steerability for unit in units]
     for found in ([np.log(unit.dprime) for unit in units], [unit.difference_cosine for unit in units]):
         assert np.corrcoef(mean, found)[0, 1] == pytest.approx(0.9, abs=0.06)
+
+
+@pytest.mark.parametrize("shape", ["normal", "lognormal"])
+def test_inputs_of_two_models_agree_as_chosen(shape):
+    truth = SimulationTruth(datasets=["d"], n_inputs=20_000, shape=shape, cross_model_input_correlation=0.6,
+                            n_pairs=4, logits=False, activations=False, settings=("base",))  # fmt: skip
+    one, other = (simulate_unit(truth, "d", model=model)[1].slope[0, 0] for model in ("a", "b"))
+    assert np.corrcoef(one, other)[0, 1] == pytest.approx(0.6, abs=0.06 if shape == "lognormal" else 0.03)
+    for slopes in (one, other):
+        assert slopes.std() == pytest.approx(truth.input_sd, rel=0.05)
+    assert (stats.skew(one) > 3) == (shape == "lognormal")
 
 
 def test_a_simulated_cache_passes_verify_and_survives_packing(tmp_path):

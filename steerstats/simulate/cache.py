@@ -73,8 +73,9 @@ def simulate_cache(
 ) -> Simulation:
     """Draw a whole cache and write it through the same writer as any build.
 
-    Two models simulated at one seed share what `cross_model_correlation` says and nothing else. A dataset's numbers
-    depend on seed, model and its own name, never on the other datasets or their order.
+    Two models simulated at one seed are asked the same questions, and share what `cross_model_correlation` (datasets)
+    and `cross_model_input_correlation` (inputs) say. A dataset's numbers depend on seed, model and its own name, never
+    on the other datasets or their order.
 
     Parameters
     ----------
@@ -144,11 +145,34 @@ def simulate_cache(
 def simulate_unit(
     truth: SimulationTruth, dataset: str, *, seed: int = 0, model: str = "simulated-a"
 ) -> tuple[UnitData, UnitTruth]:
-    """Draw one dataset in memory: its arrays as a unit holds them, and the truth about them."""
+    """Draw one dataset in memory: its arrays as a unit holds them, and the truth about them.
+
+    Parameters
+    ----------
+    truth : SimulationTruth
+    dataset : str
+        One of `truth.datasets`.
+    seed : int
+    model : str
+
+    Returns
+    -------
+    UnitData, UnitTruth
+
+    Examples
+    --------
+    >>> from steerstats.simulate import SimulationTruth, simulate_unit
+    >>> truth = SimulationTruth(datasets=["honesty"], mean_steerability=[1.5], prompt_loss={"user_neg": 0.4})
+    >>> data, drawn = simulate_unit(truth, "honesty", seed=3)
+    >>> data.arrays["propensity"].shape  # setting_eval, vector, multiplier, input
+    (5, 6, 7, 60)
+    >>> round(drawn.expected_gap("base", "user_neg"), 3)
+    0.4
+    """
     rng = generator(seed, "unit", model, dataset)
     mean, z = latent_steerability(truth, dataset, model, seed)
     # Questions belong to the dataset, not to the model: two models are asked the same.
-    inputs = draw_inputs(truth, generator(seed, "inputs", dataset))
+    inputs = draw_inputs(truth, generator(seed, "inputs", dataset), generator(seed, "inputs", dataset, model))
     vectors = plan_vectors(truth)
     slope, own = draw_slopes(truth, dataset, mean, inputs, vectors, rng)
     intercept, curvature = draw_heights(truth, dataset, inputs, rng)

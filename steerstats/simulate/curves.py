@@ -115,8 +115,11 @@ def latent_steerability(truth: SimulationTruth, dataset: str, model: str, seed: 
     return float(given + truth.between_sd * z), float(z)
 
 
-def draw_inputs(truth: SimulationTruth, rng: np.random.Generator) -> Inputs:
-    """Questions, factors and deviations; twins of one question differ in A/B alone."""
+def draw_inputs(truth: SimulationTruth, rng: np.random.Generator, own: np.random.Generator) -> Inputs:
+    """Questions, factors and deviations; twins of one question differ in A/B alone.
+
+    `rng` is the dataset's, the same for every model; `own` the model's, for what two models do not share.
+    """
     per_question = 2 if truth.counterbalance else 1
     n_test, n_val = truth.n_inputs // per_question, truth.n_val // per_question
     n = n_test + n_val
@@ -129,6 +132,11 @@ def draw_inputs(truth: SimulationTruth, rng: np.random.Generator) -> Inputs:
     pos_is_yes[_exact_share(truth.yes_defined, n, rng) == 0] = NOT_DEFINED
     lengths = rng.integers(10, 60, size=(2, n)).astype(np.int32)
     deviation = _deviation(truth.shape, n, rng)
+    if truth.cross_model_input_correlation < 1:
+        # Sharing some inputs whole, rather than mixing two draws, keeps the law whatever its shape. Each of two models
+        # shares an input with probability √r, so that both do with probability r.
+        shares = own.random(n) < np.sqrt(truth.cross_model_input_correlation)
+        deviation = np.where(shares, deviation, _deviation(truth.shape, n, own))
     r = truth.intercept_slope_correlation
     intercept = r * deviation + np.sqrt(1 - r**2) * rng.standard_normal(n)
     columns = [np.arange(n), test, pos_is_a, pos_is_yes, *lengths, deviation, intercept]

@@ -43,6 +43,10 @@ class SimulationTruth:
         Spread of mean steerability over datasets.
     cross_model_correlation : float in [0, 1]
         Correlation over datasets of mean steerability between two models simulated at the same seed.
+    cross_model_input_correlation : float in [0, 1]
+        Correlation over the inputs of a dataset of slopes between two such models, factor effects apart: the part of
+        inputs that has one deviation in both, the others having one of their own. What inputs share makes the errors
+        of two models' means correlate.
     input_sd : float or per dataset
         Spread of slopes within a dataset, factor effects apart. `shape` is its law (normal, lognormal, mixture; all
         standardised), `sd_ratio_a` the ratio of spreads where the positive option is A against B.
@@ -81,6 +85,22 @@ class SimulationTruth:
         Probability of the two answers at multiplier 0, and what λ² takes from its logit.
     logits, activations : bool
         Whether the unit holds answer logits with the log-sum-exp, and activations.
+
+    Raises
+    ------
+    InputError
+        If a value is impossible, naming the parameter.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> truth = steerstats.SimulationTruth(datasets=["honesty", "myopia"], a_slope=[0.0, 1.5], n_resampled=20)
+    >>> truth.of("a_slope", "myopia")
+    1.5
+    >>> steerstats.SimulationTruth(prevalence_a=1.2)
+    Traceback (most recent call last):
+    ...
+    steerstats.errors.InputError: prevalence_a is 1.2; between 0 and 1
     """
 
     datasets: int | Sequence[str] = 8
@@ -95,6 +115,7 @@ class SimulationTruth:
     mean_steerability: float | Sequence[float] = 1.0
     between_sd: float = 0.5
     cross_model_correlation: float = 0.8
+    cross_model_input_correlation: float = 1.0
     input_sd: float | Sequence[float] = 0.8
     shape: str = "normal"
     sd_ratio_a: float = 1.0
@@ -148,7 +169,9 @@ class SimulationTruth:
         _set(self, "settings", tuple(self.settings))
         _set(self, "multipliers", tuple(float(value) for value in self.multipliers))
         _check_sizes(self)
-        for name in ("cross_model_correlation", "prevalence_a", "prevalence_yes", "yes_defined", "vector_cosine"):
+        for name in ("cross_model_correlation", "cross_model_input_correlation", "vector_cosine"):
+            _between(self, name, 0, 1)
+        for name in ("prevalence_a", "prevalence_yes", "yes_defined"):
             _between(self, name, 0, 1)
         for name in ("intercept_slope_correlation", "dprime_correlation", "projection_correlation"):
             _between(self, name, -1, 1)
