@@ -83,6 +83,18 @@ def test_vector_error_counts_as_measurement_noise():
     assert rows[1]["ci_high"] - rows[1]["ci_low"] > 1.5 * (rows[0]["ci_high"] - rows[0]["ci_low"])
 
 
+def test_refits_of_one_side_alone_are_not_half_of_an_error():
+    grid = make_grid(true_means(0.7), n_refits=20)
+    half = {name: np.where([[[[True], [False]]]], r, np.nan) for name, r in grid.refits.items()}
+    part, bare = (
+        SlopeGrid(train=grid.train, evaluate=grid.evaluate, slopes=grid.slopes, refits=r) for r in (half, None)
+    )
+    found, none = correlate(part, 200), correlate(bare, 200)
+    assert not found.includes_vector_error.any()
+    for name in ("reliability_x", "estimate", "ci_low"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(none, name))
+
+
 def test_fewer_than_eight_datasets_give_the_number_and_a_warning():
     found = id_ood_correlation(
         make_grid(true_means(0.7, 7)), ["base->user_neg"], rng=np.random.default_rng(0), n_resamples=50

@@ -51,14 +51,13 @@ def cross_model_agreement(
     labelled = first.question is not None and second.question is not None
     one, other = measure(first, shifts, common), measure(second, shifts, common)
     shared = np.stack([_shared(a, b, labelled) for a, b in zip(one.cells, other.cells)])
-    comparisons = [
-        Comparison(
-            shift_name(shift),
-            *(one.mean[:, k], other.mean[:, k], one.covariance[:, k, k], other.covariance[:, k, k], shared[:, k]),
-            one.refitted[:, k] & other.refitted[:, k],
-        )
-        for k, shift in enumerate(shifts)
-    ]
+    both = one.refitted & other.refitted
+    paired = np.stack([_shared_vectors(a, b) for a, b in zip(one.cells, other.cells)])
+    comparisons = []
+    for k, shift in enumerate(shifts):
+        noise = [m.of_inputs[:, k, k] + np.where(both[:, k], m.of_vectors[:, k, k], 0.0) for m in (one, other)]
+        noise.append(shared[:, k] + np.where(both[:, k], paired[:, k], 0.0))
+        comparisons.append(Comparison(shift_name(shift), one.mean[:, k], other.mean[:, k], *noise, both[:, k]))
     excluded = one.n_excluded + other.n_excluded
     found = correlation_table(comparisons, common, excluded, rng, level, n_resamples)
     if labelled:
@@ -81,22 +80,29 @@ def _shared(one: Cells, other: Cells, labelled: bool) -> np.ndarray:
 
     Over the questions that both answered, cov(e1, e2) per question, times n_common / (n1 n2).
     """
-    out = np.zeros(len(one.slopes))
-    if labelled:
-        sides = []
-        for cells in (one, other):
-            sums, sizes = collapse(cells.slopes, cells.question)
-            labels = list(dict.fromkeys(cells.question.tolist()))  # in `collapse`'s order
-            residual = (sums - cells.slopes.mean(axis=1, keepdims=True) * sizes) / sizes.sum()
-            sides.append(dict(zip(labels, residual.T)))
-        common = [label for label in sides[0] if label in sides[1]]
-        if len(common) > 1:
-            first, second = (np.array([side[label] for label in common]) for side in sides)
-            first, second = first - first.mean(axis=0), second - second.mean(axis=0)
-            out += (first * second).sum(axis=0) * len(common) / (len(common) - 1)
-    if one.refits is not None and other.refits is not None and len(one.refits) == len(other.refits):
-        # Replicates of other resamples than the other model's have no covariance, so that this adds nothing but noise.
-        first, second = (cells.refits.mean(axis=2) for cells in (one, other))
-        products = (first - first.mean(axis=0)) * (second - second.mean(axis=0))
-        out += np.where(one.refitted & other.refitted, products.sum(axis=0) / (len(first) - 1), 0.0)
-    return out
+    if not labelled:
+        return np.zeros(len(one.slopes))
+    sides = []
+    for cells in (one, other):
+        sums, sizes = collapse(cells.slopes, cells.question)
+        labels = list(dict.fromkeys(cells.question.tolist()))  # in `collapse`'s order
+        residual = (sums - cells.slopes.mean(axis=1, keepdims=True) * sizes) / sizes.sum()
+        sides.append(dict(zip(labels, residual.T)))
+    common = [label for label in sides[0] if label in sides[1]]
+    if len(common) < 2:
+        return np.zeros(len(one.slopes))
+    first, second = (np.array([side[label] for label in common]) for side in sides)
+    products = (first - first.mean(axis=0)) * (second - second.mean(axis=0))
+    return products.sum(axis=0) * len(common) / (len(common) - 1)
+
+
+def _shared_vectors(one: Cells, other: Cells) -> np.ndarray:
+    """Covariance (n_shifts,) of two models' vector errors, replicate by replicate.
+
+    Replicates that are not of the other model's resamples have no covariance, so that they add noise and no bias.
+    """
+    if one.refits is None or other.refits is None or len(one.refits) != len(other.refits):
+        return np.zeros(len(one.slopes))
+    first, second = (cells.refits.mean(axis=2) for cells in (one, other))
+    products = (first - first.mean(axis=0)) * (second - second.mean(axis=0))
+    return products.sum(axis=0) / (len(first) - 1)

@@ -132,7 +132,8 @@ def id_ood_correlation(
     Parameters
     ----------
     grid : SlopeGrid
-        With `refits`, measurement noise includes the vectors'.
+        Where both sides of a comparison have `refits`, measurement noise includes the vectors': with one side's alone
+        the error of a vector that acts in both would count as if it were in one.
     shifts : sequence of (train, eval) or "train->eval"
     rng : numpy.random.Generator
     reference : (train, eval)
@@ -150,21 +151,22 @@ def id_ood_correlation(
     reference = parse_shift(reference)
     shifts = parse_shifts(shifts, reference=reference)
     measured = measure(grid, [reference, *shifts])
-    mean, covariance, refitted = measured.mean.T, measured.covariance.T, measured.refitted
-    comparisons = [
-        Comparison(
-            f"{shift_name(reference)} vs {shift_name(shift)}",
-            *(mean[0], mean[k], covariance[0, 0], covariance[k, k], covariance[0, k]),
-            refitted[:, 0] & refitted[:, k],
+    mean, comparisons = measured.mean.T, []
+    for k, shift in enumerate(shifts, start=1):
+        both = measured.refitted[:, 0] & measured.refitted[:, k]
+        noise = (measured.of_inputs.T + np.where(both, measured.of_vectors.T, 0.0))[[0, k, 0], [0, k, k]]
+        comparisons.append(
+            Comparison(f"{shift_name(reference)} vs {shift_name(shift)}", mean[0], mean[k], *noise, both)
         )
-        for k, shift in enumerate(shifts, start=1)
-    ]
     return correlation_table(comparisons, grid.datasets, measured.n_excluded, rng, level, n_resamples)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two means of every dataset, with the variances and the covariance of their errors."""
+    """Two means of every dataset, with the variances and the covariance of their errors.
+
+    `refitted` says in which datasets these hold the error of both sides' vectors.
+    """
 
     name: str
     x: np.ndarray  # (n_datasets,), as all below
@@ -191,19 +193,21 @@ class Measured:
     """Means of every dataset in several cells, and how well they are known."""
 
     mean: np.ndarray  # (n_datasets, n_shifts)
-    covariance: np.ndarray  # (n_datasets, n_shifts, n_shifts), of the means
+    of_inputs: np.ndarray  # (n_datasets, n_shifts, n_shifts), covariance of the means over other questions
+    of_vectors: np.ndarray  # the same over another draw of vectors, 0 where there are no refits
     refitted: np.ndarray  # (n_datasets, n_shifts)
     n_excluded: np.ndarray
     cells: list[Cells]
 
 
 def measure(grid: SlopeGrid, shifts: Sequence[Shift], datasets: Sequence[str] | None = None) -> Measured:
-    """Means and their error covariances on the inputs complete in all the shifts; refits add the vectors' error."""
+    """Means and their error covariances on the inputs complete in all the shifts."""
     cells = [grid.cells(name, shifts) for name in (grid.datasets if datasets is None else datasets)]
     found = [mean_covariance(one.slopes, one.question)[:2] for one in cells]
     return Measured(
         mean=np.array([mean for mean, _ in found]),
-        covariance=np.array([own + one.vector_covariance() for (_, own), one in zip(found, cells)]),
+        of_inputs=np.array([own for _, own in found]),
+        of_vectors=np.array([one.vector_covariance() for one in cells]),
         refitted=np.array([one.refitted for one in cells]),
         n_excluded=np.array([one.n_excluded for one in cells]),
         cells=cells,
