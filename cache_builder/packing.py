@@ -1,7 +1,7 @@
 """Which examples and steering codes share a row: sorted so that prefixes meet, filled to a token budget.
 
 A row is one forward pass over one trie. The budget is the row length with the best throughput (longer rows share
-more and attend to more); a row may pass it where splitting would cost more than a quarter in recomputed prefix,
+more and attend to more); a row may pass it where splitting would cost more than a fifth in recomputed prefix,
 and may pass the ceiling, which is what memory allows, only when nothing is left to split. Numpy only.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from cache_builder.trie import common_prefix, prefix_order
 from steerstats.errors import InputError
 
-SPLIT_OVERHEAD = 0.25
+SPLIT_OVERHEAD = 0.2
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,8 @@ def test_low_precision_is_held_to_the_models_own_noise():
     engine = Engine(tiny_model("llama").to(torch.bfloat16))
     parity = engine.prove(random_examples(rng), random_steering(rng))
     assert parity.dtype == "bfloat16"
-    assert parity.plain_difference > 1e-4
+    # How far batched passes are from single ones depends on the processor; the tolerance has to follow it.
+    assert 3 * parity.plain_difference <= parity.tolerance
     assert parity.difference <= parity.tolerance < 0.2
     scores = engine.run(random_examples(rng), random_steering(rng))
     # A bfloat16 logit has 8 significant bits; ours have to be finer.
@@ -90,10 +91,46 @@ def test_low_precision_is_held_to_the_models_own_noise():
     assert (rounded != scores.logits).mean() > 0.9
 
 
+@pytest.mark.parametrize("sum_name", ["completion_logit", "completion_logprob"])
+def test_whole_completions_are_proved_where_they_are_scored(sum_name, monkeypatch):
+    rng = np.random.default_rng(30)
+    engine = Engine(tiny_model("llama"))
+    real = engine._run
+
+    def slightly_off(*args, path=None, **rest):
+        scores = real(*args, path=path, **rest)
+        if path == "trie" and scores.completion_logit is not None:
+            getattr(scores, sum_name)[0, 0, 1] += 0.01
+        return scores
+
+    monkeypatch.setattr(engine, "_run", slightly_off)
+    assert engine.prove(random_examples(rng), random_steering(rng)).passed
+    assert not engine.prove(random_examples(rng), random_steering(rng), completions=True).passed
+
+
+def test_dense_and_blocked_masks_are_both_proved(monkeypatch):
+    rng = np.random.default_rng(31)
+    engine = Engine(tiny_model("llama"))
+    seen, real = set(), engine.forward._masks
+
+    def look(layout, stages):
+        found = real(layout, stages)
+        seen.add("dense" if found[1] is None else "blocked")
+        return found
+
+    monkeypatch.setattr(engine.forward, "_masks", look)
+    assert engine.prove(random_examples(rng), random_steering(rng)).passed
+    assert seen == {"dense", "blocked"}
+
+
 def test_a_wrong_mask_fails_the_proof(monkeypatch):
     rng = np.random.default_rng(22)
     engine = Engine(tiny_model("llama"))
-    monkeypatch.setattr(engine.forward, "_mask", lambda layout, stack: torch.ones(layout.token.shape, dtype=torch.long))
+
+    def causal_only(layout, stages):
+        return [[torch.ones(1, 1, len(s), len(s), dtype=torch.bool).tril()] for s in stages], None
+
+    monkeypatch.setattr(engine.forward, "_masks", causal_only)
     parity = engine.prove(random_examples(rng), random_steering(rng))
     assert engine.path == parity.path == "plain"
     assert parity.difference > parity.tolerance

@@ -130,7 +130,7 @@ def test_packing_covers_every_example_and_code_once(n_codes, budget, start, shar
     assert sorted(e for row in rows if row.base for e in row.examples.tolist()) == list(range(40))
 
 
-def test_rows_keep_to_the_budget_unless_splitting_would_cost_more_than_a_quarter():
+def test_rows_keep_to_the_budget_unless_splitting_would_cost_more_than_a_fifth():
     wanted = demand(np.random.default_rng(0), start=29)
     for row in pack(wanted, np.arange(1, 37), 200):
         assert row.size <= 200

@@ -19,10 +19,12 @@ class Transfer:
         self.computed, self.packed = output.computed, output.packed
         tensors = [output.picked, output.logsumexp, output.activations]
         self.event = None
-        if output.picked.device.type == "cuda":
+        device = output.picked.device
+        if device.type == "cuda":
             self.tensors = [None if t is None else _to_pinned(t) for t in tensors]
+            # An event belongs to the stream of one device, which need not be the current one (device = "cuda:1").
             self.event = torch.cuda.Event()
-            self.event.record()
+            self.event.record(torch.cuda.current_stream(device))
         else:
             self.tensors = [None if t is None else t.cpu() for t in tensors]
 

@@ -9,10 +9,12 @@ that it always calls; the mask it passes on is a marker, and only calls with tha
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
@@ -47,7 +49,8 @@ class BlockPlan:
             tensor[0].index_select(1, place).view(tensor.shape[1], blocks, -1, tensor.shape[-1]).transpose(0, 1)
             for tensor in (key, value)
         ]
-        out = scaled_dot_product_attention(queries, *gathered, attn_mask=self.mask.to(key.device), scale=scale)
+        with _kernels(key.device):
+            out = scaled_dot_product_attention(queries, *gathered, attn_mask=self.mask.to(key.device), scale=scale)
         return out.transpose(0, 1).reshape(1, query.shape[1], blocks * self.size, -1)[:, :, :length]
 
 
@@ -69,6 +72,13 @@ class BlockedAttention(TorchFunctionMode):
                     key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
                 return self.plans[mask.shape[-1]].attend(query, key, value, kwargs.get("scale"))
         return func(*args, **kwargs)
+
+
+def _kernels(device: torch.device):
+    """cuDNN would build a graph for every new pair of extents, and no two rows have the same."""
+    if device.type != "cuda":
+        return nullcontext()
+    return sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 _ARGUMENTS = ((0, "query"), (1, "key"), (2, "value"))

@@ -12,7 +12,7 @@ from torch import nn
 
 from cache_builder.engine.attention import FULL, WINDOW, BlockedAttention, block_size, marker, plan_blocks, worthwhile
 from cache_builder.engine.hooks import Between, Joint, steered_positions
-from cache_builder.engine.operators import LayerTable
+from cache_builder.engine.operators import LayerTable, to_device
 from cache_builder.engine.plan import Layout
 from cache_builder.engine.stages import Stage, node_blocks, plan_stages
 from steerstats.errors import ModelError
@@ -154,10 +154,7 @@ class Forward:
         return logits[0].float().cpu().numpy()
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if self.device.type != "cuda":
-            return tensor.to(self.device)
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        return to_device(array, self.device)
 
     def _masks(self, layout: Layout, stages: Sequence[Stage]) -> tuple[list[list], list[dict] | None]:
         """Masks of each stage, one for each kind of layer, and the plans of attention in blocks if it is used."""
@@ -185,8 +182,8 @@ class Forward:
         if window is not None:
             mask &= depth[:, :, None] - depth[:, None, :] < window
         mask = mask[:, None]
-        if self.config._attn_implementation == "eager":
-            # Eager attention adds its mask to the scores, so that True would be a bias of one.
+        if self.config._attn_implementation != "sdpa":
+            # Everything but SDPA adds its mask to the scores, so that True would be a bias of one.
             low = torch.finfo(self.dtype).min
             return torch.where(mask, 0.0, low).to(self.dtype)
         return mask

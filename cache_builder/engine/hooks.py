@@ -151,7 +151,6 @@ class Between:
 
         return hook
 
-
     def _fewer(self, module: nn.Module, args: tuple) -> tuple:
         self._whole = args[0].shape
         return _pick(args[0], self.needed)[None], *args[1:]

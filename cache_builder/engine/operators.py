@@ -91,6 +91,14 @@ def layer_tables(steering: Steering, place: dict[int, torch.device]) -> dict[int
             steering.multipliers[column][:, None].astype(np.float32),
         )
         device = place[layer]
-        on_device = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in tensors]
+        on_device = [to_device(array, device) for array in tensors]
         tables[layer] = LayerTable(row, *on_device, operator=steering.operator)
     return tables
+
+
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """An array on a device; on CUDA through pinned memory, so that nobody waits for the copy."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -11,14 +11,18 @@ import torch
 
 from cache_builder.engine.operators import layer_tables
 from cache_builder.engine.plan import Wanted, lay_out
-from cache_builder.engine.requests import Example, Steering
+from cache_builder.engine.requests import Example, Scores, Steering
 from cache_builder.packing import Row
+from steerstats.errors import ModelError
 
 if TYPE_CHECKING:
     from cache_builder.engine.runner import Engine
 
 TOLERANCE_FLOAT32 = 1e-4
 LOW_PRECISION_FACTOR = 3.0
+_FAILURES = (
+    RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError, ModelError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,9 @@ class Parity:
         return f"plain path, slower: the trie path does not hold for this model ({self.reason}; {found})"
 
 
-def compare_paths(engine: Engine, examples: Sequence[Example], steering: Steering | None, n: int = 4) -> Parity:
+def compare_paths(
+    engine: Engine, examples: Sequence[Example], steering: Steering | None, n: int = 4, *, completions: bool = False
+) -> Parity:
     """Run a few examples both ways; see `Engine.prove`.
 
     Parameters
@@ -86,43 +92,51 @@ def compare_paths(engine: Engine, examples: Sequence[Example], steering: Steerin
     engine : Engine
     examples, steering
         Of the build; the longest example and `n - 1` spread over the others are compared.
+    completions : bool
+        Compare sums over whole completions too.
     """
     chosen = [examples[i] for i in _choose(examples, n)]
     codes = _extreme_codes(steering)
     layers = tuple(sorted({(engine.n_layers - 1) // 2, engine.n_layers - 1}))
-    wanted = Wanted(first=True, reads=True)
-    single = _one_by_one(engine, chosen, steering, codes, layers)
+    wanted = Wanted(first=True, completions=completions, reads=True)
+    single = _one_by_one(engine, chosen, steering, codes, layers, completions)
     everything = sum(len(ids) for example in chosen for ids in example.options) * (len(codes) + 2)
     batched = engine._run(chosen, steering, wanted, layers, path="plain", budget=everything, codes=codes)
     plain_difference = _difference(batched, single, codes)[0]
-    largest = float(np.max(np.abs(single[0]), where=np.isfinite(single[0]), initial=0.0))
+    largest = float(np.max(np.abs(single.logits), where=np.isfinite(single.logits), initial=0.0))
     low = engine.forward.dtype != torch.float32 and engine.forward.dtype != torch.float64
     tolerance = TOLERANCE_FLOAT32
     if low:
         rounding = largest * torch.finfo(engine.forward.dtype).eps
         tolerance = max(LOW_PRECISION_FACTOR * plain_difference, rounding)
     reason, difference, activation = "", float("nan"), float("nan")
-    engine.forward.always_block = True
     try:
-        trie = engine._run(chosen, steering, wanted, layers, path="trie", codes=codes)
-        difference, activation = _difference(trie, single, codes)
-        limit = tolerance if not low else max(tolerance, LOW_PRECISION_FACTOR * _difference(batched, single, codes)[1])
+        # Short rows are masked densely and long ones in blocks: a build meets both, so both are compared.
+        ways = (True, False) if engine.forward.attention == "blocked" else (False,)
+        found = []
+        for always in ways:
+            engine.forward.always_block = always
+            trie = engine._run(chosen, steering, wanted, layers, path="trie", codes=codes)
+            found.append(_difference(trie, single, codes))
+        difference, activation = np.max(found, axis=0)  # NaN stays NaN, and fails
+        noise = _difference(batched, single, codes)[1]
+        limit = tolerance if not low else max(tolerance, LOW_PRECISION_FACTOR * noise)
         if not difference <= tolerance:
             reason = "its logits differ"
         elif not activation <= limit:
             reason = f"its activations differ by {activation:.1e} of their norm"
-    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError) as error:
+    except _FAILURES as error:
         reason = f"it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     finally:
         engine.forward.always_block = False
     return Parity(
         path="plain" if reason else "trie",
         passed=not reason,
-        difference=difference,
+        difference=float(difference),
         tolerance=float(tolerance),
         plain_difference=plain_difference,
-        own_difference=_own_difference(engine, chosen, single[0]),
-        activation_difference=activation,
+        own_difference=_own_difference(engine, chosen, single.logits),
+        activation_difference=float(activation),
         n_examples=len(chosen),
         n_codes=len(codes),
         longest=max(len(ids) for example in chosen for ids in example.options),
@@ -149,40 +163,52 @@ def _extreme_codes(steering: Steering | None) -> np.ndarray:
     return codes[codes > 0]
 
 
-def _one_by_one(engine, examples, steering, codes, layers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits, log-sum-exp and activations from passes that hold one sequence each."""
+def _one_by_one(engine, examples, steering, codes, layers, completions: bool) -> Scores:
+    """What passes that hold one sequence each give; column j belongs to `codes[j - 1]`, column 0 is unsteered."""
     tables = layer_tables(steering, engine.forward.places) if steering else {}
     shape = (len(examples), len(codes) + 1)
     logits = np.full((*shape, len(examples[0].options)), np.nan, dtype=np.float32)
     total = np.full(shape, np.nan, dtype=np.float32)
+    sums = np.full((2, *logits.shape), np.nan, dtype=np.float32)
     reads = np.full((len(examples), max(len(e.reads) for e in examples), len(layers), engine.hidden), np.nan)
     for i, example in enumerate(examples):
+        options = [Example((ids,), example.prompt, example.branch, ()) for ids in example.options]
         for column, code in enumerate([0, *codes]):
-            row = Row(np.array([i]), np.array([code] if code else [], dtype=np.int64), not code, 0)
-            layout = lay_out(examples, steering, row, Wanted(first=True), as_trie=False)
+            row = Row(np.array([0]), np.array([code] if code else [], dtype=np.int64), not code, 0)
+            layout = lay_out([example], steering, row, Wanted(first=True), as_trie=False)
             output = engine.forward.run(layout, tables)
             logits[i, column] = output.picked[:, 0].cpu().numpy()
             total[i, column] = output.logsumexp[0, 0].item()
+            for j, option in enumerate(options if completions else ()):
+                layout = lay_out([option], steering, row, Wanted(first=False, completions=True), as_trie=False)
+                output = engine.forward.run(layout, tables)
+                picked = output.picked[:, 0].double()
+                sums[0, i, column, j] = picked.sum().item()
+                sums[1, i, column, j] = (picked - output.logsumexp[:, 0]).sum().item()
         for read, (option, start, stop) in enumerate(example.reads):
             alone = Example((example.options[option],), example.prompt, example.branch, ((0, start, stop),))
             row = Row(np.array([0]), np.zeros(0, dtype=np.int64), True, 0)
             layout = lay_out([alone], None, row, Wanted(first=False, reads=True), as_trie=False)
             reads[i, read] = engine.forward.run(layout, {}, layers).activations.mean(0).cpu().numpy()
-    return logits, total, reads
-
-
-def _difference(scores, single, codes: np.ndarray) -> tuple[float, float]:
-    """Largest difference of logits and log-sum-exp, and largest relative difference of activations."""
-    columns = [0, *codes]
-    logits, total, reads = single
-    worst = max(
-        float(np.abs(scores.logits[:, columns] - logits).max()),
-        float(np.abs(scores.logsumexp[:, columns] - total).max()),
+    pair = tuple(sums) if completions else (None, None)
+    return Scores(
+        logits=logits, logsumexp=total, completion_logit=pair[0], completion_logprob=pair[1], activations=reads
     )
-    norm = np.linalg.norm(reads, axis=-1)
-    apart = np.linalg.norm(scores.activations - reads, axis=-1)
+
+
+def _difference(scores: Scores, single: Scores, codes: np.ndarray) -> tuple[float, float]:
+    """Largest difference of logits, log-sum-exp and sums, and largest relative difference of activations."""
+    columns = [0, *codes]
+    worst = 0.0
+    for name in ("logits", "logsumexp", "completion_logit", "completion_logprob"):
+        alone = getattr(single, name)
+        if alone is not None:
+            # Not a maximum of Python's: NaN has to stay.
+            worst = np.maximum(worst, np.abs(getattr(scores, name)[:, columns] - alone).max())
+    norm = np.linalg.norm(single.activations, axis=-1)
+    apart = np.linalg.norm(scores.activations - single.activations, axis=-1)
     relative = apart[np.isfinite(norm)] / np.maximum(norm[np.isfinite(norm)], 1e-30)
-    return worst, float(relative.max(initial=0.0))
+    return float(worst), float(relative.max(initial=0.0))
 
 
 def _own_difference(engine, examples, logits: np.ndarray) -> float:

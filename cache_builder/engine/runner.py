@@ -24,6 +24,7 @@ from steerstats.errors import InputError, ModelError
 
 DEFAULT_BUDGET = {"cuda": 4096, "cpu": 1024}
 SMALLEST_BUDGET = 16
+IN_FLIGHT = 3
 
 
 class Engine:
@@ -123,7 +124,7 @@ class Engine:
         """
         self._check(examples, steering, read_layers, first)
         if self.path == "auto":
-            self.prove(examples, steering)
+            self.prove(examples, steering, completions=completions)
         return self._run(examples, steering, Wanted(first, completions, bool(read_layers)), tuple(read_layers))
 
     def read_activations(self, examples: Sequence[Example], layers: Sequence[int]) -> np.ndarray:
@@ -134,7 +135,14 @@ class Engine:
         """
         return self.run(examples, None, read_layers=layers, first=False).activations
 
-    def prove(self, examples: Sequence[Example], steering: Steering | None = None, n: int = 4) -> Parity:
+    def prove(
+        self,
+        examples: Sequence[Example],
+        steering: Steering | None = None,
+        n: int = 4,
+        *,
+        completions: bool = False,
+    ) -> Parity:
         """Compare the trie path with plain one-sequence passes on a few examples, and choose the path.
 
         Parameters
@@ -145,6 +153,8 @@ class Engine:
             Vectors of the build; the largest multipliers of the first and the last vector are compared.
         n : int
             Number of examples compared.
+        completions : bool
+            Compare the sums over whole completions as well.
 
         Returns
         -------
@@ -154,7 +164,7 @@ class Engine:
         self._check(examples, steering, (), False)
         ways = [(self.forward.attention, self.join), (self.forward.attention, False), ("dense", False)]
         for self.forward.attention, self.join in dict.fromkeys(ways):
-            self.parity = compare_paths(self, examples, steering, n)
+            self.parity = compare_paths(self, examples, steering, n, completions=completions)
             if self.parity.passed:
                 break
         if self.path == "auto" or not self.parity.passed:
@@ -251,8 +261,8 @@ class Engine:
                 queue.appendleft(row)
                 continue
             waiting.append((layout, Transfer(output)))
-            # One row stays in flight while the next is laid out on the host.
-            if len(waiting) > 1:
+            # Rows stay in flight while the next are laid out on the host.
+            if len(waiting) > IN_FLIGHT:
                 answer.take(*waiting.popleft())
         while waiting:
             answer.take(*waiting.popleft())
