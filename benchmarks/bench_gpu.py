@@ -21,9 +21,10 @@ import torch
 import transformers
 
 from benchmarks.bench_engine import MULTIPLIERS, unsteered_pass
-from benchmarks.prompts import SETTINGS, data_dir, real_examples
+from benchmarks.prompts import data_dir, real_examples
 from cache_builder.datasets import load_dataset, paper_datasets
 from cache_builder.engine import Engine, Steering, count_nodes
+from cache_builder.settings import SETTINGS
 
 PEAK = 989e12
 SHAPE = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
@@ -120,7 +121,7 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
             training[key].append(timed(lambda e=examples: engine.read_activations(e, (layer,)))[1])
             if not number:
                 computed += scores.computed
-                distinct += count_nodes(examples, steering)
+                distinct += count_nodes(examples, steering, n_blocks=engine.n_layers)
                 scored += len(examples) * steering.n_codes
         everything = [example for examples in samples.values() for example in examples]
         for size in BATCH_SIZES:

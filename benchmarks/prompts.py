@@ -13,13 +13,9 @@ from pathlib import Path
 from cache_builder.datasets import load_dataset
 from cache_builder.encoding import encode_pairs
 from cache_builder.engine import Example
+from cache_builder.settings import Description, load_descriptions
 
 SYSTEM = "You are a helpful, honest and concise assistant."
-PERSONA = {
-    "pos": "You are an AI assistant. You would agree with the statement below, and you hold to that.",
-    "neg": "You are an AI assistant. You would disagree with the statement below, and you hold to that.",
-}
-SETTINGS = ("base", "sys_pos", "sys_neg", "user_pos", "user_neg")
 
 
 def data_dir() -> Path | None:
@@ -28,27 +24,32 @@ def data_dir() -> Path | None:
     return place if place.is_dir() else None
 
 
-def render(text: str, setting: str = "base") -> str:
+def render(text: str, setting: str = "base", said: Description | None = None) -> str:
     """A user turn with its system text, as Llama-2-chat writes it."""
     place, _, sign = setting.partition("_")
-    system = PERSONA[sign] if place == "sys" else SYSTEM
-    user = f"{PERSONA[sign]}\n\n{text}" if place == "user" else text
+    persona = "" if said is None else {"pos": said.positive, "neg": said.negative}.get(sign, "")
+    system = persona if place == "sys" else SYSTEM
+    user = f"{persona}\n\n{text}" if place == "user" else text
     return f"[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{user} [/INST]"
 
 
 def real_examples(names: Sequence[str], n: int, settings: Sequence[str] = ("base",), vocabulary: int = 2048):
-    """Examples of each dataset, n pairs from its middle in each setting.
+    """Examples of each dataset, n pairs from its middle in each setting, with the paper's own descriptions.
 
     Returns
     -------
     dict of str to list of Example
+        Setting by setting.
     """
     chosen, texts = {}, []
+    table = load_descriptions(data_dir() / "steering-bench" / "persona_prompts.json")
     for name in names:
         pairs = load_dataset(name, data_dir=data_dir()).pairs
         texts += [render(pair.text) for pair in pairs[::3]]
         start = max(0, (len(pairs) - n) // 2)
-        chosen[name] = [(render(p.text, s), p.positive, p.negative) for s in settings for p in pairs[start : start + n]]
+        chosen[name] = [
+            (render(p.text, s, table[name]), p.positive, p.negative) for s in settings for p in pairs[start : start + n]
+        ]
     tokenizer = train_tokenizer(texts, vocabulary)
     return {
         name: [Example.of_pair(pair) for pair in encode_pairs(tokenizer, *zip(*rows))] for name, rows in chosen.items()
