@@ -182,9 +182,9 @@ def test_too_few_groups_or_no_residual_is_a_named_error(frame):
         fit_mixed(FORMULA, frame[frame.lam.abs() == 0.5])
     with pytest.raises(CannotEstimate, match="coincide"):
         fit_mixed("y ~ lam + (1 | a) + (1 | a:yes)", frame[frame.yes == 0])
-    linear = frame.assign(y=2.0 + frame.lam * frame.a).drop(index=3)
+    linear = frame.assign(y=2.0 + frame.lam * frame.a)
     with pytest.raises(CannotEstimate, match="fit every observation exactly"):
-        fit_mixed(FORMULA, linear)
+        fit_mixed("y ~ lam * a + yes + (1 + lam | input)", linear)
 
 
 def test_exactly_linear_data_keep_their_fixed_effects_and_say_what_is_lost(frame):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from steerstats.mixed.closed_form import SINGULAR_TOLERANCE, ClosedForm, closed_
 from steerstats.mixed.complete import fit_complete
 from steerstats.mixed.containment import containing
 from steerstats.mixed.crossed import fit_crossed
+from steerstats.mixed.exact import completed, group_coefficients
 from steerstats.mixed.formula import Design
 from steerstats.mixed.sufficient import Level, SufficientFit, fit_levels
 from steerstats.mixed.unconstrained import unconstrained_covariance
@@ -114,6 +115,9 @@ def with_sufficient(design: Design, reml: bool, refused: str) -> tuple[Solution 
         Z = np.column_stack([design.Z[k] for k in members[label]])
         blocks = np.repeat(members[label], [design.Z[k].shape[1] for k in members[label]])
         levels.append(Level(Z, code, blocks))
+    exact = _from_exact_lines(design, reml)
+    if exact is not None:
+        return exact, ""
     fit = fit_levels(design.y, design.X, levels, reml=reml)
 
     psi: list[np.ndarray] = [np.empty(0)] * len(design.terms)
@@ -147,6 +151,22 @@ def with_sufficient(design: Design, reml: bool, refused: str) -> tuple[Solution 
         singular=singular,
         warnings=tuple(warnings),
     ), ""
+
+
+def _from_exact_lines(design: Design, reml: bool) -> Solution | None:
+    """The closed form on each group's own coefficients, where these are known without error."""
+    found = completed(design)
+    solution = with_closed_form(found[0], reml)[0] if found else None
+    if solution is None or solution.sigma2 > 0:
+        return None
+    lost = found[1]
+    note = f"{lost} groups with fewer distinct observations than random effects do not enter the fixed effects"
+    return replace(
+        solution,
+        reason="every curve is exactly linear in its design: closed form on the per-group coefficients",
+        warnings=(*solution.warnings, *((note,) if lost else ())),
+        closed=replace(solution.closed, n_obs=len(design.y)) if solution.closed else None,
+    )
 
 
 def _free_covariance(design: Design, levels: list[Level], fit: SufficientFit) -> np.ndarray | None:
@@ -205,6 +225,12 @@ def with_statsmodels(design: Design, reml: bool) -> Solution:
     notes = list(dict.fromkeys(f"statsmodels: {item.message}" for item in caught))
     if not fit.converged:
         notes.insert(0, "statsmodels did not converge")
+    if group_coefficients(design) is not None:
+        notes.insert(
+            0,
+            "every curve is exactly linear in its design: sigma^2 = 0, the likelihood is unbounded, and where "
+            "statsmodels stopped (standard errors too) means nothing; engine 'auto' has the fixed effects",
+        )
     psi, sigma2 = np.array(fit.cov_re, dtype=float), float(fit.scale)
     singular = is_singular(psi, sigma2, int(np.linalg.matrix_rank(psi, tol=1e-8 * sigma2, hermitian=True)))
     return Solution(

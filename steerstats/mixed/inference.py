@@ -87,6 +87,7 @@ def joint_test(fit: MixedFit, terms: Sequence[str]) -> HypothesisTest:
     else:
         statistic = float(beta @ np.linalg.solve(covariance, beta)) / rank
     return HypothesisTest(
+        warnings=_zero_variance_warnings(statistic),
         method=f"F test on {fit.se_type[places[0]]}",
         assumptions=("random effects normal, of equal covariance in all groups",),
         name=f"joint F on {columns[0] or 'residual terms'}",
@@ -137,15 +138,16 @@ def wilks_test(fit: MixedFit, terms: Sequence[str]) -> HypothesisTest:
     gamma = fit.closed.coefficients[rows]
     between = np.linalg.solve(fit.closed.gram_inverse[np.ix_(rows, rows)], gamma)
     scatter, hypothesis = fit.closed.scatter, gamma.T @ between
-    wilks = np.exp(np.linalg.slogdet(scatter)[1] - np.linalg.slogdet(scatter + hypothesis)[1])
+    wilks = _wilks_lambda(scatter, hypothesis, fit.scale)
     r = len(rows)
     square = q * q + r * r - 5
     s = np.sqrt((q * q * r * r - 4) / square) if square > 0 else 1.0
     df1 = q * r
     df2 = s * (fit.closed.df - (q - r + 1) / 2) - (df1 - 2) / 2
     root = wilks ** (1 / s)
-    statistic = (1 - root) / root * df2 / df1
+    statistic = (1 - root) / root * df2 / df1 if root > 0 else np.inf if root == 0 else np.nan
     return HypothesisTest(
+        warnings=_zero_variance_warnings(statistic),
         method="Rao's F of Wilks' lambda on the scatter of the per-group coefficients",
         assumptions=("random effects normal, of equal covariance in all groups",),
         name="Wilks' F, " + " and ".join(fit.closed.columns) + " together",
@@ -223,6 +225,28 @@ def compare(a: MixedFit, b: MixedFit) -> HypothesisTest:
         p=float(stats.chi2.sf(statistic, df)),
         p_boundary=p_boundary,
     )
+
+
+def _wilks_lambda(scatter: np.ndarray, hypothesis: np.ndarray, scale: float) -> float:
+    """|S| / |S + H|: 0 where groups do not differ in a direction in which the effects do, NaN where neither does."""
+    total = scatter + hypothesis
+    size = np.sqrt(np.diag(total))
+    size = np.where(size > 1e-12 * scale, size, np.inf)  # a column without either is a row and column of zeros
+    S, H = (matrix / np.outer(size, size) for matrix in (scatter, hypothesis))
+    values, vectors = np.linalg.eigh(S)
+    flat = vectors[:, values <= 1e-14]
+    if flat.size:
+        return 0.0 if np.abs(flat.T @ H @ flat).max() > 1e-14 else np.nan
+    return float(np.exp(np.linalg.slogdet(S)[1] - np.linalg.slogdet(S + H)[1]))
+
+
+def _zero_variance_warnings(statistic: float) -> tuple[str, ...]:
+    if np.isinf(statistic):
+        text = "F is infinite: groups do not differ beyond the fixed effects; p = 0 is about these groups and no others"
+        return (text,)
+    if np.isnan(statistic):
+        return ("F is 0/0: neither the groups nor the effects differ from 0 in a direction that is tested",)
+    return ()
 
 
 def sum_parameters(fit: MixedFit) -> int:
