@@ -30,6 +30,7 @@ bench: $(VENV)/.dev
 
 bench-gpu:
 	$(PYTHON) -m benchmarks.bench_gpu
+	$(PYTHON) -m benchmarks --table
 
 # Regenerates the committed reference values; needs R with lme4.
 reference:

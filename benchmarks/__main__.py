@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
 
 def write_table() -> None:
     """Replace what stands between the README's bench marks by the rows of the results that are there."""
-    rows = [row for name in NAMES for row in rows_of(name)]
+    rows = [row for name in (*NAMES, "gpu") for row in rows_of(name)]
     table = "\n".join(["| what | measured | target |", "|---|---|---|", *rows]) if rows else "Run `make bench`."
     text = README.read_text(encoding="utf-8")
     replaced = re.sub(r"(<!-- bench -->\n).*?(<!-- /bench -->)", lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.S)
@@ -54,7 +54,7 @@ def rows_of(name: str) -> list[str]:
     """Rows of the README's table from one benchmark's JSON; none where it has not been run."""
     path = HERE / "results" / f"{name}.json"
     if not path.is_file():
-        return []
+        return [NO_GPU] if name == "gpu" else []
     result = json.loads(path.read_text(encoding="utf-8"))
     return [f"| {' | '.join(row)} |" for row in ROWS[name](result)]
 
@@ -94,30 +94,52 @@ def _engine(r: dict) -> list[tuple[str, ...]]:
     rows = []
     for scope in dict.fromkeys(row["scope"] for row in r["rows"]):
         cells = [row for row in r["rows"] if row["scope"] == scope]
+        spread = max(max(c[BY_ROUND]) / min(c[BY_ROUND]) - 1 for c in cells)
         rows += [
             (f"six-vector grid against one forward at a time, {scope}", _span(cells, SPEED, ".0f"), "100 times"),
             (f"the same grid against ONE unsteered pass, {scope}", _span(cells, GRID, ".2f"), "reported"),
             (f"time of a trie node against a token of that pass, {scope}", _span(cells, NODE, ".2f"), "1.15"),
             (f"tokens computed over distinct ones, {scope}", _span(cells, DISTINCT, ".2f"), "1.00 is the floor"),
+            (f"scored triples per second, {scope}", _span(cells, "triples_per_second", ",.0f"), "reported"),
+            (f"largest spread between rounds, {scope}", f"{spread:.0%}", "reported"),
         ]
     extras = r.get("extras", [])
     if extras:
         rows += [
-            ("sweep of all layers against one forward at a time", _span(extras, "sweep_speedup", ".0f"), "150 times"),
+            (
+                "sweep of the six-vector grid over all layers against one forward at a time",
+                _span(extras, "sweep_of_six_speedup", ".0f"),
+                "150 times",
+            ),
+            ("sweep of one vector a layer, likewise", _span(extras, "sweep_speedup", ".0f"), "reported"),
             (
                 "the grid with 20 resampled and 20 random vectors more, in grids without",
                 _span(extras, "controls_over_grid", ".2f"),
                 "reported",
             ),
         ]
+    rows.append(("peak memory of the engine's benchmark", f"{r['peak_memory_mib']:,.0f} MB", "reported"))
     if r.get("loaded_machine"):
         rows.append(("(engine figures from a machine that was busy with other work)", "", ""))
     return rows
 
 
+def _gpu(r: dict) -> list[tuple[str, ...]]:
+    where = f"random {r['shape']} Llama, bfloat16, {r['device']}"
+    return [
+        (f"{where}: the paper's whole grid", f"{60 * r['hours_for_the_papers_grid']:.0f} min expected", "15 min"),
+        ("its model FLOP utilisation", f"{r['model_flop_utilisation']:.0%} of 989 TFLOP/s", "45%"),
+        ("scored (input, vector, multiplier) triples per second", f"{r['triples_per_second']:,.0f}", "reported"),
+        ("the grid against ONE unsteered pass", f"{r['grid_over_unsteered_pass']:.2f}", "reported"),
+        ("largest bfloat16-to-float32 difference, nats", f"{r['bfloat16_largest_difference']:.3f}", "reported"),
+    ]
+
+
+NO_GPU = "| the paper's whole grid on one GPU (`make bench-gpu`) | not measured: no GPU has been at hand | 15 min |"
 SPEED, GRID = "speedup_over_one_at_a_time", "grid_over_unsteered_pass"
 NODE, DISTINCT = "node_over_token", "computed_over_distinct"
-ROWS = {"mixed": _mixed, "bootstrap": _bootstrap, "analysis": _analysis, "engine": _engine}
+BY_ROUND = "grid_over_unsteered_pass_by_round"
+ROWS = {"mixed": _mixed, "bootstrap": _bootstrap, "analysis": _analysis, "engine": _engine, "gpu": _gpu}
 
 
 def _span(cells: list[dict], key: str, form: str) -> str:

@@ -33,6 +33,7 @@ DATASETS = ("narcissism", "power-seeking-inclination", "truthfulqa")
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 BATCH_SIZES = (1, 2, 4, 8)
 LAYERS, HIDDEN, VOCABULARY = 8, 512, 2048
+AGREEMENT = 1e-4
 RESULTS = Path(__file__).parent / "results" / "engine.json"
 
 
@@ -71,6 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=1) + "\n")
+    worst = max([row["largest_difference"] for row in rows] + [extra["sweep_largest_difference"] for extra in extras])
+    if not worst < AGREEMENT:
+        print(f"FAILED: values differ by {worst:.1e} nats; the protocols have to agree to {AGREEMENT}", file=sys.stderr)
+        return 1
     if record["loaded_machine"]:
         print(f"NOTE: the machine was busy (load {load:.1f}) when this started; ratios are interleaved, times are not")
     return 0

@@ -1,10 +1,13 @@
 """The paper's grid on one GPU: a random 7B-shaped Llama in bfloat16, real prompts, the `tan2024` preset.
 
 Every dataset is measured in some of the five settings (in rotation), on a run of inputs long enough to fill rows, and
-the whole grid is extrapolated from that: test inputs in five settings under six vectors and seven multipliers, and
-the training activations. Nothing is fetched. Without CUDA it says so and does nothing.
+the whole grid is extrapolated from that: test inputs in five settings under six vectors and seven multipliers, read
+where a build reads them, and the training activations. How trie rows are best masked is measured too: in blocks,
+densely, and by FlexAttention. Nothing is fetched. Without CUDA it says so and does nothing.
 
-    python -m benchmarks.bench_gpu [--inputs 64] [--settings 2] [--flex]
+    python -m benchmarks.bench_gpu [--inputs 64] [--settings 2]
+
+The prompts are those of shared/data; elsewhere STEERSTATS_TEST_DATA names the folder.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 import json
 import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -41,7 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--settings", type=int, default=2, help="measured settings per dataset, of five")
     parser.add_argument("--datasets", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--flex", action="store_true", help="FlexAttention instead of attention in blocks")
     parser.add_argument("--tiny", action="store_true", help="a tiny model on any device: does the program work?")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
@@ -50,12 +53,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if data_dir() is None:
         print("no source data: set STEERSTATS_TEST_DATA to the folder that shared/data is; nothing was measured")
-        return 0
+        return 2
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = random_llama(TINY if options.tiny else SHAPE, device, options.flex)
+    model = random_llama(TINY if options.tiny else SHAPE, device)
+    begin = perf_counter()
     samples, sizes = stratified(options.datasets, options.inputs, options.settings)
+    prepared = (perf_counter() - begin) / sum(map(len, samples.values()))
     record = measure(model, samples, sizes, options)
     record |= {
+        "host_seconds_per_input_to_render_and_encode": prepared,
+        "targets": {"model_flop_utilisation": 0.45, "hours_for_the_papers_grid": 0.25},
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
         "shape": "tiny" if options.tiny else "7B",
         "torch": torch.__version__,
@@ -70,19 +77,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def random_llama(shape: dict[str, int], device: str, flex: bool) -> transformers.PreTrainedModel:
-    """Random weights, made on the device itself."""
+def random_llama(shape: dict[str, int], device: str) -> transformers.PreTrainedModel:
+    """Random weights, made on the device itself; buffers (rotary frequencies) stay in float32, as when loaded."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
         max_position_embeddings=4096,
         num_key_value_heads=shape["num_attention_heads"],
-        attn_implementation="flex_attention" if flex else "sdpa",
+        attn_implementation="sdpa",
         **shape,
     )
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    return model.to(torch.bfloat16).eval()
+    return model.eval()
 
 
 def stratified(n_datasets: int, n_inputs: int, n_settings: int):
@@ -98,12 +105,19 @@ def stratified(n_datasets: int, n_inputs: int, n_settings: int):
         for setting in SETTINGS
         if any(s == setting for _, s in samples)
     }
-    return {(name, setting): by_setting[setting][name] for name, setting in samples}, sizes
+    # A build reads each input where its answer is predicted and at both answers.
+    examples = {
+        (name, setting): [
+            replace(one, reads=((0, one.branch - 1, one.branch), *one.reads)) for one in by_setting[setting][name]
+        ]
+        for name, setting in samples
+    }
+    return examples, sizes
 
 
 def measure(model, samples, sizes, options) -> dict[str, object]:
     """All figures of one model."""
-    engine = Engine(model, flex=options.flex)
+    engine = Engine(model)
     rng = np.random.default_rng(0)
     layer = min(LAYER, engine.n_layers - 1)
     directions = rng.normal(size=(6, 1, engine.hidden)) * 0.05
@@ -116,7 +130,7 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
     computed = distinct = scored = 0
     for number in range(options.rounds):
         for key, examples in samples.items():
-            scores, seconds = timed(lambda examples=examples: engine.run(examples, steering))
+            scores, seconds = timed(lambda e=examples: engine.run(e, steering, read_layers=(layer,)))
             grid[key].append(seconds)
             training[key].append(timed(lambda e=examples: engine.read_activations(e, (layer,)))[1])
             if not number:
@@ -129,8 +143,7 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
     best = min(BATCH_SIZES, key=lambda size: min(plain[size]))
     total = sum(min(times) for times in grid.values())
     tokens = sum(example.branch for examples in samples.values() for example in examples)
-    body = sum(p.numel() for name, p in model.named_parameters() if "embed" not in name and "lm_head" not in name)
-    work = 2 * body * computed + 2 * engine.hidden * VOCABULARY * scored
+    work = flops(model, computed, scored)
     n = sum(map(len, samples.values()))
     return {
         "path": engine.path,
@@ -150,8 +163,44 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
         "unsteered_batch_size": best,
         "spread_between_rounds": float(np.median([max(t) / min(t) - 1 for t in grid.values()])),
         "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan"),
-        **bfloat16_error(model, engine, first[:16], steering),
+        "joined_branches": engine.join,
+        "seconds_by_mask": masks_compared(model, engine.budget, list(samples.values())[:4], steering),
+        # Last: it leaves the model in float32.
+        **bfloat16_error(model, engine, [one for examples in samples.values() for one in examples[:2]][:64], steering),
     }
+
+
+def flops(model, computed: float, scored: int) -> float:
+    """Multiplications and additions of the matrix products alone; attention's own are left out, as is usual.
+
+    The last block's feed-forward part runs only where something is scored.
+    """
+    names = dict(model.named_parameters())
+    body = sum(p.numel() for name, p in names.items() if "embed" not in name and "lm_head" not in name)
+    last = f"layers.{model.config.num_hidden_layers - 1}.mlp."
+    tail = sum(p.numel() for name, p in names.items() if last in name)
+    return 2 * (body - tail) * computed + 2 * tail * scored + 2 * model.config.hidden_size * VOCABULARY * scored
+
+
+def masks_compared(model, budget: int, samples, steering: Steering) -> dict[str, float | str]:
+    """Seconds for the same inputs with trie rows masked in blocks, densely, and by FlexAttention (CUDA only)."""
+    seconds: dict[str, float | str] = {}
+    for mask in ("blocked", "dense", "flex"):
+        if mask == "flex" and not torch.cuda.is_available():
+            seconds[mask] = "needs CUDA"
+            continue
+        try:
+            if mask == "flex":
+                model.set_attn_implementation("flex_attention")
+            engine = Engine(model, path="trie", budget=budget, flex=mask == "flex")
+            engine.forward.attention = mask
+            runs = [timed(lambda e=engine: [e.run(part, steering) for part in samples])[1] for _ in range(3)]
+            seconds[mask] = min(runs[1:])  # the first run compiles
+        except Exception as error:  # a benchmark of alternatives goes on without one of them
+            seconds[mask] = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+        finally:
+            model.set_attn_implementation("sdpa")
+    return seconds
 
 
 def hours(grid, training, samples, sizes: dict[str, int]) -> float:

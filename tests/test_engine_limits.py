@@ -194,3 +194,8 @@ def test_examples_whose_indices_do_not_fit_are_refused(values, words):
     options = (np.array([1, 2, 3, 4, 5, 6, 7]), np.array([1, 2, 3, 4, 5, 8, 7]))
     with pytest.raises(InputError, match=words):
         Example(options, **values)
+
+
+def test_flex_attention_off_cuda_is_a_named_error():
+    with pytest.raises(ModelError, match="flex_attention is compiled for CUDA"):
+        Engine(tiny_model("llama"), flex=True)

@@ -69,6 +69,11 @@ class Engine:
         if path not in ("auto", "trie", "plain"):
             raise InputError(f"path {path!r} is not one of auto, trie, plain")
         self.forward = Forward(model, attention="flex" if flex else _best_attention(model))
+        if flex and self.forward.device.type != "cuda":
+            raise ModelError(
+                f"flex_attention is compiled for CUDA, and the model is on {self.forward.device}; "
+                'load it with attention = "sdpa"'
+            )
         self.budget = budget or DEFAULT_BUDGET.get(self.forward.device.type, 1024)
         if self.budget < SMALLEST_BUDGET:
             raise InputError(f"token budget {budget} is below the smallest that is useful, {SMALLEST_BUDGET}")
