@@ -167,6 +167,28 @@ def test_an_input_without_values_is_left_out_and_counted(frame):
         fit_mixed(FORMULA, frame.assign(y=np.inf))
 
 
+@pytest.mark.parametrize("term", ["log(lam)", "np.sqrt(lam)", "np.log(lam + 1.5)"])
+def test_a_function_that_is_not_finite_is_named_with_the_row(frame, term):
+    with pytest.raises(InputError, match=r"of formula .* is not finite in every row: .* in the complete row 0"):
+        fit_mixed(f"y ~ {term} + (1 | input)", frame)
+    with pytest.raises(InputError, match=r"is not finite in every row"):
+        fit_mixed(f"{term} ~ a + (1 | input)", frame)
+
+
+def test_the_response_may_be_an_expression(frame):
+    plain = fit_mixed(FORMULA, frame.assign(y=np.exp(frame.y)))
+    inside = fit_mixed(FORMULA.replace("y ~", "np.exp(y) ~"), frame)
+    np.testing.assert_allclose(inside.estimate, plain.estimate, rtol=1e-12)
+    missing = frame.assign(y=frame.y.where(frame.index != 5))
+    assert "1 rows with a missing value" in fit_mixed("I(y ** 2) ~ lam + (1 + lam | input)", missing).warnings[0]
+    with pytest.raises(InputError, match=r"'abs' of formula .* numpy's function is written np.abs"):
+        fit_mixed("abs(y) ~ lam + (1 | input)", frame)
+    with pytest.raises(InputError, match="is 3 columns; it has to be one"):
+        fit_mixed(
+            "C(kind) ~ lam + (1 | input)", frame.assign(kind=frame.lam.map(lambda x: "abc"[int(x > 0) + int(x > 1)]))
+        )
+
+
 def test_a_factor_with_one_level_is_dropped_by_name(frame):
     fit = fit_mixed(FORMULA, frame.assign(yes=1))
     assert fit.aliased == ("yes", "lam:yes")

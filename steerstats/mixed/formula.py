@@ -115,28 +115,28 @@ def build_design(formula: str, frame: pd.DataFrame, population: str | None = Non
     Raises
     ------
     InputError
-        If a column is missing, a value is infinite, or nothing is left after dropping incomplete rows.
+        If a column is missing, a term is not finite in every complete row, the response is not one numeric column,
+        or nothing is left after dropping incomplete rows.
     """
     response, fixed, terms = parse_formula(formula)
     parts = [_formula(fixed), *(_formula(term.effects) for term in terms)]
-    needed = {str(name) for part in parts for name in part.required_variables} | {response}
+    answer = None if response in frame.columns else _formula(f"0 + {response}")
+    needed = {str(name) for part in [*parts, *([answer] if answer else [])] for name in part.required_variables}
+    needed |= set() if answer else {response}
     grouping = {name for term in terms for name in term.group} | ({population} if population is not None else set())
     missing = sorted((needed | grouping) - set(map(str, frame.columns)))
     if missing:
-        raise InputError(f"column {missing[0]!r} of formula {formula!r} is not in the frame: {list(frame.columns)}")
+        hint = f"; numpy's function is written np.{missing[0]}" if f"{missing[0]}(" in formula else ""
+        raise InputError(
+            f"column {missing[0]!r} of formula {formula!r} is not in the frame: {list(frame.columns)}{hint}"
+        )
     kept, n_dropped, lost = _complete_rows(frame, sorted(needed), sorted(grouping), terms, formula)
     series = {name: kept[name] for name in needed | grouping}  # a look-up in a frame costs more than the algebra
-    try:
-        y = series[response].to_numpy(dtype=float)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"response {response!r} is not numeric: {series[response].dtype}") from error
-
+    y = _column(series[response], response) if answer is None else _expression(answer, response, kept, formula)
     matrices, names = [], []
     for part in parts:
         matrix, columns = _products(part, series) or _evaluate(part, kept, formula)
-        if not np.isfinite(matrix).all():
-            raise InputError(f"{part} of formula {formula!r} is not finite in every row")
-        matrices.append(matrix)
+        matrices.append(_finite(matrix, columns, formula))
         names.append(columns)
     dropped = aliased_columns(matrices[0])
     codes, levels = zip(*(_codes(series, term.group) for term in terms))
@@ -224,11 +224,39 @@ def _complete_rows(
     return kept, n_dropped, tuple(lost)
 
 
+def _column(series: pd.Series, name: str) -> np.ndarray:
+    try:
+        return series.to_numpy(dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"response {name!r} is not numeric: {series.dtype}") from error
+
+
+def _expression(part: Formula, response: str, frame: pd.DataFrame, formula: str) -> np.ndarray:
+    """A response such as np.log(y), which has to be one column of finite numbers."""
+    matrix, columns = _evaluate(part, frame, formula)
+    if len(columns) != 1:
+        raise InputError(f"response {response!r} of formula {formula!r} is {len(columns)} columns; it has to be one")
+    return _finite(matrix, columns, formula)[:, 0]
+
+
+def _finite(matrix: np.ndarray, names: tuple[str, ...], formula: str) -> np.ndarray:
+    bad = np.argwhere(~np.isfinite(matrix))
+    if bad.size:
+        row, column = bad[0]
+        raise InputError(
+            f"{names[column]!r} of formula {formula!r} is not finite in every row: {matrix[row, column]} in the "
+            f"complete row {row}"
+        )
+    return matrix
+
+
 def _evaluate(part: Formula, frame: pd.DataFrame, formula: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Model matrix as floats, and its column names with "Intercept" for the constant."""
     if part.required_variables:
         try:
-            matrix = part.get_model_matrix(frame, context={}, output="numpy")
+            # "ignore" keeps rows in which a function gives NaN: `_finite` names them, formulaic would drop them.
+            with np.errstate(all="ignore"):
+                matrix = part.get_model_matrix(frame, context={}, output="numpy", na_action="ignore")
         except FormulaicError as error:
             raise InputError(f"formula {formula!r} cannot be evaluated: {error}") from error
         names = tuple(map(str, matrix.model_spec.column_names))
