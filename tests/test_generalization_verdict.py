@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from steerstats.errors import InputError
-from steerstats.generalization import answer_mass, verdict
+from steerstats.generalization import SlopeGrid, answer_mass, id_ood_correlation, propensity_shift, verdict
 from steerstats.generalization.verdict import MUST_MATCH
 from steerstats.results import Estimate
 
@@ -84,3 +84,52 @@ def test_a_log_sum_exp_of_something_else_is_refused():
         answer_mass({"d": answer}, {"d": total - 1}, [0, 1])
     with pytest.raises(InputError, match=r"\(3, 2, n_inputs\)"):
         answer_mass({"d": answer}, {"d": total}, [0, 1, 2])
+
+
+def test_a_verdict_says_that_its_interval_is_weak_where_means_are_skewed():
+    rng = np.random.default_rng(0)
+    for skewed in (True, False):
+        z = rng.multivariate_normal([0, 0], [[1, 0.9], [0.9, 1]], 40)
+        means = np.exp(z) if skewed else z
+        slopes = {f"d{k}": (pair[:, None] + rng.normal(0, 0.5, (2, 30)))[None] for k, pair in enumerate(means)}
+        grid = SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes)
+        table = id_ood_correlation(grid, ["base->user_neg"], rng=rng, n_resamples=50)
+        ours = table.as_estimate("base->base vs base->user_neg")
+        found = verdict("claim", 0.9, ours, margin=0.1, matches=ALL)
+        assert any("skewed over datasets" in text for text in found.warnings) == skewed
+        assert any("near normal" in text for text in found.assumptions)
+
+
+def test_one_input_has_a_mass_without_an_interval_and_says_so():
+    answer = np.log(np.full((2, 2, 1), 0.3))
+    found = answer_mass({"d": answer}, {"d": np.zeros((2, 1))}, [0, 1])
+    np.testing.assert_allclose(found.mean, 0.6)
+    assert np.isnan(found.ci_low).all()
+    assert "d: a single question has no variance: no interval" in found.warnings
+    assert any("does not include the vector's own" in text for text in found.assumptions)
+
+
+def test_inputs_without_logits_are_counted_and_the_first_is_named():
+    answer = np.log(np.full((2, 2, 12), 0.3))
+    answer[1, 0, [4, 7]] = np.nan
+    found = answer_mass({"d": answer}, {"d": np.zeros((2, 12))}, [0.0, 1.5])
+    assert (found.n[0], found.n_excluded[0]) == (10, 2)
+    assert "2 of 12 inputs are left out" in found.warnings[0]
+    assert "the first is input 4 at multiplier 1.5" in found.warnings[0]
+
+
+@pytest.mark.parametrize("threshold", [7, 0, -0.1, "half", None])
+def test_a_threshold_is_a_probability(threshold):
+    answer = np.log(np.full((2, 2, 12), 0.3))
+    with pytest.raises(InputError, match=r"threshold is .*; a probability strictly between 0 and 1"):
+        answer_mass({"d": answer}, {"d": np.zeros((2, 12))}, [0, 1], threshold=threshold)
+
+
+def test_figure_seven_says_where_the_vectors_error_is():
+    rng = np.random.default_rng(0)
+    slopes = {f"d{k}": rng.normal(1, 0.1, (2, 2, 5)) for k in range(3)}
+    grid = SlopeGrid(
+        train=("a", "b"), evaluate=("a", "b"), slopes=slopes, unsteered={k: v[0] for k, v in slopes.items()}
+    )
+    found = propensity_shift(grid, rng=rng, n_resamples=10)
+    assert any("include the vectors' own sampling error" in text for text in found.assumptions)

@@ -41,6 +41,21 @@ def cross_model_agreement(
     Returns
     -------
     CorrelationTable
+
+    Raises
+    ------
+    InputError
+        If the models share no dataset, or a shift is not in both grids or is named twice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.generalization import cross_model_agreement
+    >>> grid = steerstats.open_cache(steerstats.demo_cache()).grid()
+    >>> found = cross_model_agreement(grid, grid, ["base->base"], rng=np.random.default_rng(0), n_resamples=200)
+    >>> found.estimate[0].item(), round(found.noise_correlation[0].item(), 6)  # a model and itself, noise and all
+    (1.0, 1.0)
     """
     check_level(level)
     check_count("n_resamples", n_resamples)

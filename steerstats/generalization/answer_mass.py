@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import InputError
+from steerstats.errors import InputError, check_level
+from steerstats.generalization.slopes import unit_warnings
+from steerstats.generalization.vector_error import VECTOR_ERROR_OUT
 from steerstats.resampling import mean_covariance, t_interval
 from steerstats.results import Result
 
@@ -90,8 +93,22 @@ def answer_mass(
     Raises
     ------
     InputError
-        If shapes do not fit, a mass exceeds 1, or no input is complete.
+        If shapes do not fit, a mass exceeds 1, no input is complete, or the threshold is no probability.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.generalization import answer_mass
+    >>> unit = steerstats.open_cache(steerstats.demo_cache()).unit("likes-rain")
+    >>> cell = {"setting_eval": "base", "vector": "base"}
+    >>> logits, total = (unit.unit.read(name, **cell) for name in ("answer_logit", "logsumexp"))
+    >>> found = answer_mass({"likes-rain": logits}, {"likes-rain": total}, unit.multipliers)
+    >>> found.mean[0].round(2).tolist()
+    [0.98, 0.98, 0.98, 0.98, 0.98, 0.98, 0.98]
     """
+    check_level(level)
+    if not (isinstance(threshold, Real) and 0 < threshold < 1):
+        raise InputError(f"threshold is {threshold!r}; a probability strictly between 0 and 1 is needed, such as 0.5")
     multipliers = np.asarray(multipliers, float)
     rows, warnings = [], []
     for name in answer_logit:
@@ -107,6 +124,12 @@ def answer_mass(
         complete = np.isfinite(mass).all(axis=0)
         if not complete.any():
             raise InputError(f"{name}: no input has answer logits at every multiplier")
+        if not complete.all():
+            first, m = int(np.argmin(complete)), int(np.argmin(np.isfinite(mass[:, np.argmin(complete)])))
+            warnings.append(
+                f"{name}: {(~complete).sum()} of {len(complete)} inputs are left out, their logits are not finite; the "
+                f"first is input {first} at multiplier {multipliers[m]:g}"
+            )
         mass = mass[:, complete]
         if mass.max() > 1 + 1e-4:
             raise InputError(
@@ -118,6 +141,7 @@ def answer_mass(
         rows.append(
             (mean, np.clip(low, 0, 1), np.clip(high, 0, 1), (mass < threshold).mean(axis=1), n, (~complete).sum())
         )
+        warnings += unit_warnings(n, f"{name}: ") if n == 1 else ()
         below = multipliers[mean < threshold]
         if below.size:
             warnings.append(
@@ -140,5 +164,6 @@ def answer_mass(
         n_excluded=excluded,
         level=level,
         method="exp(answer logit - log-sum-exp) summed over both answers, mean over inputs, t interval over questions",
+        assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
         warnings=tuple(warnings),
     )

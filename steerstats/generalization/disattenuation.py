@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from steerstats.errors import InputError, check_count, check_level
 from steerstats.resampling import iter_counts, quantile_pair
 from steerstats.resampling.ranks import correlation, weighted_midranks
 
@@ -66,7 +67,33 @@ def corrected_spearman(
     Returns
     -------
     Corrected
+
+    Raises
+    ------
+    InputError
+        If the five arrays are not vectors of one length, or a variance is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.generalization import corrected_spearman, steerability_table
+    >>> table = steerability_table(steerstats.open_cache(steerstats.demo_cache()).grid())
+    >>> there, here = table.evaluate.index("user_neg"), table.evaluate.index("user_pos")  # the base vector in both
+    >>> noise = [table.se[:, 0, there] ** 2, table.se[:, 0, here] ** 2, 0 * table.n]  # taken as independent
+    >>> found = corrected_spearman(
+    ...     table.mean[:, 0, there], table.mean[:, 0, here], *noise, rng=np.random.default_rng(0), n_resamples=500
+    ... )
+    >>> round(found.estimate, 2), round(found.reliability_x, 2)
+    (-0.37, 0.92)
     """
+    check_level(level)
+    check_count("n_resamples", n_resamples)
+    shapes = [np.shape(v) for v in (x, y, var_x, var_y, covariance)]
+    if len(shapes[0]) != 1 or len(set(shapes)) > 1:
+        raise InputError(f"x, y, var_x, var_y and covariance have shapes {shapes}; vectors of one length are needed")
+    if np.nanmin([0.0, *np.ravel(var_x), *np.ravel(var_y)]) < 0:
+        raise InputError("var_x or var_y holds a negative number; squared standard errors are needed")
     x, y = np.asarray(x, float), np.asarray(y, float)
     noise = np.stack([var_x, var_y, covariance], axis=1).astype(float)
     if len(x) < 3 or not np.isfinite(noise).all():

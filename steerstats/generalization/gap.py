@@ -29,6 +29,7 @@ from steerstats.generalization.vector_error import (
     VECTOR_ERROR_OUT,
     cells_without,
     refit_draws,
+    se_types,
     vector_error_words,
     with_vector_error,
 )
@@ -71,6 +72,16 @@ def gap(
     ------
     InputError
         If the shapes differ or no input is complete.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.generalization import gap
+    >>> slopes = steerstats.open_cache(steerstats.demo_cache()).slopes("likes-rain")
+    >>> at_home, away = slopes.at("base->base"), slopes.at("base->user_neg")
+    >>> print(gap(at_home, away, rng=np.random.default_rng(0), question=slopes.question))
+    mean gap: 0.089 [0.079, 0.101] (n = 60)
     """
     check_level(level)
     check_count("n_resamples", n_resamples)
@@ -150,7 +161,7 @@ class GapTable(Result):
         frame = pd.DataFrame({name: getattr(self, name).ravel() for name in names}, index=keys).reset_index()
         for name in ("n", "n_excluded"):
             frame[name] = frame["dataset"].map(dict(zip(self.datasets, getattr(self, name)))).astype(int)
-        return frame.assign(level=self.level)
+        return frame.assign(level=self.level, se_type=se_types(frame["includes_vector_error"]))
 
 
 def gap_table(
@@ -182,6 +193,21 @@ def gap_table(
     Returns
     -------
     GapTable
+
+    Raises
+    ------
+    InputError
+        If a shift is not in the grid, is named twice, or is the reference.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.generalization import gap_table
+    >>> study = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain"])
+    >>> table = gap_table(study.grid(), ["base->user_neg"], rng=np.random.default_rng(0), n_resamples=500)
+    >>> dict(zip(table.components, table.estimate[:, 0, 0].round(3).tolist()))  # the last two sum to the first
+    {'gap': 0.089, 'prompt': 0.183, 'transfer': -0.094}
     """
     check_level(level)
     check_count("n_resamples", n_resamples)

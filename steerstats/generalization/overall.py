@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from steerstats.errors import check_level
 from steerstats.generalization.gap import GapTable
 from steerstats.meta import MetaAnalysis, mean_over_datasets
 from steerstats.results import Result
@@ -55,7 +56,19 @@ def overall_gap(table: GapTable, *, category: Mapping[str, str] | None = None, l
     -------
     OverallGap
         The unweighted mean and the random-effects mean stand side by side.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.generalization import gap_table, overall_gap
+    >>> grid = steerstats.open_cache(steerstats.demo_cache()).grid()
+    >>> table = gap_table(grid, ["base->user_neg"], rng=np.random.default_rng(0), n_resamples=200)
+    >>> overall = overall_gap(table).analyses[0]
+    >>> [round(value, 3) for value in (overall.mean, overall.prediction_low, overall.prediction_high)]
+    [0.063, -0.087, 0.214]
     """
+    check_level(level)
     groups = None if category is None else [category[name] for name in table.datasets]
     keys, analyses, warnings = [], [], []
     for i, component in enumerate(table.components):

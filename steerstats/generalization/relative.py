@@ -136,6 +136,15 @@ def ratio(
     ------
     InputError
         If shapes differ, no input is complete, the method is unknown, or it resamples and `rng` is missing.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.generalization import ratio
+    >>> slopes = steerstats.open_cache(steerstats.demo_cache()).slopes("likes-rain")
+    >>> found = ratio(slopes.at("base->user_neg"), slopes.at("user_neg->user_neg"), question=slopes.question)
+    >>> print(found, found.shape)
+    relative steerability: -0.713 [-1.150, -0.307] (n = 60) bounded
     """
     check_level(level)
     check_count("n_resamples", n_resamples)
@@ -197,6 +206,15 @@ def relative_steerability(
     Returns
     -------
     RatioTable
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.generalization import relative_steerability
+    >>> grid = steerstats.open_cache(steerstats.demo_cache()).grid()
+    >>> table = relative_steerability(grid, ["base->user_neg"])
+    >>> table.shape[:, 0].tolist().count("bounded"), len(table.datasets)
+    (14, 14)
     """
     check_level(level)
     check_count("n_resamples", n_resamples)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from steerstats.errors import CannotEstimate, check_level
 from steerstats.generalization.slopes import SlopeGrid, shift_name, unit_warnings
-from steerstats.generalization.vector_error import cells_without, vector_error_words, with_vector_error
+from steerstats.generalization.vector_error import cells_without, se_types, vector_error_words, with_vector_error
 from steerstats.resampling import mean_covariance, t_interval
 from steerstats.results import Result
 
@@ -60,7 +60,7 @@ class SteerabilityTable(Result):
         frame = pd.DataFrame(columns, index=keys).reset_index()
         for name in ("n", "n_excluded"):
             frame[name] = frame["dataset"].map(dict(zip(self.datasets, getattr(self, name)))).astype(int)
-        return frame.assign(level=self.level)
+        return frame.assign(level=self.level, se_type=se_types(frame["includes_vector_error"]))
 
 
 def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityTable:
@@ -81,6 +81,16 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
     ------
     CannotEstimate
         If no cell of a dataset was evaluated.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.generalization import steerability_table
+    >>> table = steerability_table(steerstats.open_cache(steerstats.demo_cache()).grid(refits=True))
+    >>> table.mean.shape  # dataset, train, evaluate
+    (14, 6, 5)
+    >>> round(float(table.mean[:, table.train.index("base"), table.evaluate.index("base")].mean()), 3)
+    0.149
     """
     check_level(level)
     shape = (len(grid.datasets), len(grid.train), len(grid.evaluate))

@@ -9,8 +9,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import InputError
-from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS, Shift, SlopeGrid, parse_shift, shift_name
+from steerstats.errors import check_count, check_level
+from steerstats.generalization.slopes import (
+    ID_SHIFT,
+    PAPER_SHIFTS,
+    Shift,
+    SlopeGrid,
+    parse_shift,
+    parse_shifts,
+    shift_name,
+)
 from steerstats.generalization.vector_error import VECTOR_ERROR_OUT
 from steerstats.resampling import (
     SumRatio,
@@ -101,10 +109,21 @@ def steerability_variance(
     Returns
     -------
     VarianceTable
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.generalization import steerability_variance
+    >>> grid = steerstats.open_cache(steerstats.demo_cache()).grid(["base->base", "base->user_neg"])
+    >>> found = steerability_variance(grid, ["base->user_neg"], rng=np.random.default_rng(0), n_resamples=200)
+    >>> int((found.ci_high < 1).sum()), len(found.datasets)  # where slopes spread less under the other prompt
+    (7, 14)
     """
-    shifts = tuple(parse_shift(shift) for shift in shifts)
-    if not shifts:
-        raise InputError("shifts is empty; at least one (train, eval) pair is needed")
+    check_level(level)
+    check_count("n_resamples", n_resamples)
+    reference = parse_shift(reference)
+    shifts = parse_shifts(shifts, reference=reference)
     rows, excluded, warnings = [], [], []
     for name in grid.datasets:
         cells = grid.cells(name, [reference, *shifts])

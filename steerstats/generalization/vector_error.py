@@ -29,6 +29,11 @@ def vector_error_words(included: np.ndarray) -> str:
     return VECTOR_ERROR_IN if np.all(included) else VECTOR_ERROR_MIXED if np.any(included) else VECTOR_ERROR_OUT
 
 
+def se_types(included: Sequence[bool]) -> list[str]:
+    """What the standard error of each row is over: questions alone, or vectors as well."""
+    return ["linearised over questions" + (", plus variance of refits" if vectors else "") for vectors in included]
+
+
 def cells_without(included: np.ndarray, datasets: Sequence[str], cells: Sequence[str]) -> tuple[str, ...]:
     """The warnings that name the cells without refits, where others have them.
 
@@ -90,6 +95,15 @@ def with_vector_error(
         With fewer than two refits.
     InputError
         If the shapes do not fit.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.generalization import with_vector_error
+    >>> unit = steerstats.open_cache(steerstats.demo_cache()).unit("likes-rain")
+    >>> slopes, refits = unit.slopes.at("base->base"), unit.control_slopes("resampled", "base->base")
+    >>> print(with_vector_error(slopes, refits, question=unit.question, name="mean steerability"))
+    mean steerability: 0.128 [0.053, 0.204] (n = 60)
     """
     check_level(level)
     values, refits = _checked(values, refits)
@@ -133,6 +147,17 @@ def from_disjoint_folds(
     ------
     CannotEstimate
         With fewer than two folds or two questions.
+
+    Examples
+    --------
+    >>> from steerstats.generalization import from_disjoint_folds
+    >>> from steerstats.simulate import SimulationTruth, simulate_unit
+    >>> truth = SimulationTruth(datasets=["d"], mean_steerability=[1.0], n_folds=5, vector_sd=0.05)
+    >>> data, _ = simulate_unit(truth, "d", seed=1)
+    >>> folds = data.arrays["vector_kind"] == "fold"
+    >>> at_plus_one = data.arrays["propensity"][0, folds, 5] - data.arrays["propensity"][0, folds, 3]
+    >>> print(from_disjoint_folds(at_plus_one[:5], name="slope between multipliers 0 and 1"))
+    slope between multipliers 0 and 1: 0.915 [0.693, 1.136] (n = 60)
     """
     check_level(level)
     folds = np.atleast_2d(np.asarray(folds, float))

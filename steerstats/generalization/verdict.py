@@ -86,6 +86,17 @@ def verdict(
     ------
     InputError
         If the margin is not positive, or `matches` names an unknown condition.
+
+    Examples
+    --------
+    >>> from steerstats import Estimate
+    >>> from steerstats.generalization import verdict
+    >>> ours = Estimate(name="ID-OOD Spearman", estimate=0.86, ci_low=0.8, ci_high=0.91, n=40, method="recomputed")
+    >>> same = dict.fromkeys(["model", "layer", "split", "scope", "score", "datasets"], True)
+    >>> verdict("steerability transfers", 0.891, ours, margin=0.1, matches=same).verdict
+    'consistent'
+    >>> verdict("steerability transfers", 0.891, ours, margin=0.05, matches=same).verdict
+    'cannot say'
     """
     if not margin > 0:
         raise InputError(f"margin is {margin}; a positive distance that still counts as the same is needed")
