@@ -1,26 +1,28 @@
 """Does anything foretell steerability out of sample: ridge regression judged on datasets that it has not seen.
 
-The unit is the dataset: folds, permutations and the bootstrap take datasets whole.
+The unit is the dataset, or its category where categories are given: folds (those that choose the penalty, too),
+permutations and the bootstrap take units whole.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import GroupKFold
-from sklearn.preprocessing import StandardScaler
 
-from steerstats.associations import FEW_DATASETS, check_columns
+from steerstats.associations import MIN_FOR_P, check_columns, deal, few_units
 from steerstats.distribution import group_codes
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
 from steerstats.resampling import quantile_pair, resampled_sums
+from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 from steerstats.results import Result
 
 ALPHAS = np.logspace(-3, 4, 15)
+INNER_FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +33,21 @@ class CrossValidated(Result):
     ----------
     r2, ci_low, ci_high : float
         1 − Σ(y − ŷ)²/Σ(y − mean of the training datasets)², each dataset weighing the same. Negative where the
-        regression does worse than that mean. Interval: percentile over datasets, predictions as given.
+        regression does worse than that mean. Interval: percentile over datasets (categories), predictions as given;
+        NaN with fewer than eight.
     r2_within, within_low, within_high : float
         The same for what varies inside a dataset, both sides centred there; NaN with one row per dataset.
     p, p_within : float
-        Share of permutations of whole datasets that reach the observed value (plus one).
+        Share of permutations of whole datasets (categories) that reach the observed value (plus one); NaN with fewer
+        than four.
     null, null_within : ndarray (n_permutations,)
         Their values.
     prediction : ndarray (n,)
         Held-out prediction of each row.
     coefficients : ndarray (k,)
         Mean over folds, per standard deviation of the predictor.
+    alphas : ndarray (n_folds,)
+        Penalty chosen in each fold, on predictors of unit variance and datasets of weight 1.
     predictors : tuple of str
     n, n_datasets, n_folds : int
     """
@@ -58,6 +64,7 @@ class CrossValidated(Result):
     null_within: np.ndarray
     prediction: np.ndarray
     coefficients: np.ndarray
+    alphas: np.ndarray
     predictors: tuple[str, ...]
     n: int
     n_datasets: int
@@ -96,8 +103,10 @@ def cross_validated_ridge(
     """Ridge regression of steerability on the candidates, fitted on some datasets and judged on others.
 
     Works on inputs (many rows per dataset) and on datasets (one row each). Predictors are standardised and the
-    penalty is chosen inside the training datasets by leave-one-out. The null deals whole blocks of outcomes to other
-    datasets, rows shuffled inside (a block too short is repeated), and fits everything anew.
+    penalty is chosen inside the training datasets, by folds of whole datasets (categories) again: inputs of a dataset
+    share its level, and leaving single ones out would choose a penalty that fits that level. The null deals whole
+    blocks of outcomes to other datasets (whole categories, their datasets shuffled inside: `deal`), rows shuffled
+    inside (a block too short is repeated), and fits everything anew.
 
     Parameters
     ----------
@@ -109,7 +118,7 @@ def cross_validated_ridge(
     multipliers : array (m,)
         As in `within_dataset_associations`.
     category : str, optional
-        Column of dataset categories: folds then never split one.
+        Column of dataset categories: they are then what folds, permutations and the interval take whole.
     n_folds : int
         At most the number of datasets (categories).
 
@@ -130,14 +139,19 @@ def cross_validated_ridge(
             raise InputError(f"column {name!r} is not finite at row {int(np.argmin(np.isfinite(values)))}")
     codes, d = group_codes(frame[dataset], len(frame))
     split = codes if category is None else group_codes(frame[category], len(frame))[0]
+    family = split[np.unique(codes, return_index=True)[1]]  # unit of each dataset
+    if (family[codes] != split).any():
+        torn = frame[dataset].iloc[int(np.argmax(family[codes] != split))]
+        raise InputError(f"dataset {torn} has several values of {category!r}; a dataset belongs to one")
     folds = min(n_folds, int(split.max()) + 1)
     if d < 3 or folds < 2:
         raise CannotEstimate(f"{d} datasets in {int(split.max()) + 1} groups: cross-validation needs three datasets")
     if np.ptp(y) == 0:
         raise CannotEstimate(f"{target!r} does not vary: there is nothing to foretell")
     weights = 1 / np.bincount(codes)[codes]
-    outcomes = np.column_stack([y, *(_deal(y, codes, d, rng) for _ in range(n_permutations))])
-    prediction, baseline, coefficients = _held_out(x, outcomes, weights, split, folds)
+    blocks = [np.flatnonzero(codes == g) for g in range(d)]
+    outcomes = np.column_stack([y, *(_dealt(y, blocks, deal(family, rng), rng) for _ in range(n_permutations))])
+    prediction, baseline, coefficients, alphas = _held_out(x, outcomes, weights, codes, family, folds)
 
     # (datasets, 4, 1 + permutations): weighted squared errors of model and of baseline, in all and inside datasets.
     inside = (_centred(outcomes - prediction, codes), _centred(outcomes, codes))
@@ -145,15 +159,24 @@ def cross_validated_ridge(
     sums = np.stack([_sum_by(weights[:, None] * piece**2, codes, d) for piece in pieces], axis=1)
     total = sums.sum(axis=0)
     several = len(frame) > d
+    units, what = int(family.max()) + 1, "datasets" if category is None else "categories"
+    warnings = []
     with np.errstate(divide="ignore", invalid="ignore"):
         r2 = 1 - total[0] / total[1]
         within = 1 - total[2] / total[3] if several else np.full_like(r2, np.nan)
-        drawn = resampled_sums(sums[:, :, 0], n_resamples, rng)
+        drawn = resampled_sums(_sum_by(sums[:, :, 0], family, units), n_resamples, rng)
         draws = np.column_stack([1 - drawn[:, 0] / drawn[:, 1], 1 - drawn[:, 2] / drawn[:, 3]])
     low, high = quantile_pair(draws, level)
     if not several:
         low[1] = high[1] = np.nan
-    warnings = [f"{d} datasets are fewer than {FEW_DATASETS}: a fit over them says little"] if d < FEW_DATASETS else []
+    if units < MIN_FOR_INTERVAL:
+        low, high = np.full((2, 2), np.nan)
+        warnings.append(f"{few_units(units, what)} say little about a fit over them, no interval is given")
+    told = units >= MIN_FOR_P
+    if not told:
+        warnings.append(f"{units} {what} can be arranged in {math.factorial(units)} ways only: no p-value")
+    if np.isnan(alphas).any():
+        warnings.append(f"{int(np.isnan(alphas).sum())} folds have one training dataset: no penalty, the mean is used")
     return CrossValidated(
         r2=float(r2[0]),
         ci_low=float(low[0]),
@@ -161,49 +184,109 @@ def cross_validated_ridge(
         r2_within=float(within[0]),
         within_low=float(low[1]),
         within_high=float(high[1]),
-        p=_exceeding(r2),
-        p_within=_exceeding(within) if several else float("nan"),
+        p=_exceeding(r2) if told else float("nan"),
+        p_within=_exceeding(within) if told and several else float("nan"),
         null=r2[1:],
         null_within=within[1:],
         prediction=prediction[:, 0],
         coefficients=coefficients,
+        alphas=alphas,
         predictors=tuple(predictors),
         n=len(frame),
         n_datasets=d,
         n_folds=folds,
         level=level,
-        method=f"ridge, {folds}-fold cross-validation over {'categories' if category else 'datasets'} (GroupKFold), "
-        f"equal weight per dataset; {n_permutations} permutations of whole datasets; percentile interval over datasets",
-        assumptions=("datasets are exchangeable under the null", "predictions are taken as given in the interval"),
+        method=f"ridge, {folds}-fold cross-validation over {what} (GroupKFold, penalty by folds of {what} inside), "
+        f"equal weight per dataset; {n_permutations} permutations of whole {what}; percentile interval over {what}",
+        assumptions=(f"{what} are exchangeable under the null", "predictions are taken as given in the interval"),
         warnings=tuple(warnings),
     )
 
 
+class _Sums:
+    """Cross-products of every dataset, from which any set of datasets is fitted and judged without its rows.
+
+    `gram` (d, 1 + k, 1 + k), `cross` (d, 1 + k, t) and `square` (d, t) are of the weighted [1, x] and outcomes.
+    """
+
+    def __init__(self, x: np.ndarray, outcomes: np.ndarray, weights: np.ndarray, codes: np.ndarray) -> None:
+        d = int(codes.max()) + 1
+        z = np.column_stack([np.ones(len(x)), x])
+        self.gram, self.cross = np.empty((d, z.shape[1], z.shape[1])), np.empty((d, z.shape[1], outcomes.shape[1]))
+        self.square = np.empty((d, outcomes.shape[1]))
+        for g in range(d):
+            rows = np.flatnonzero(codes == g)
+            own, weighted = z[rows], z[rows] * weights[rows, None]
+            self.gram[g], self.cross[g] = weighted.T @ own, weighted.T @ outcomes[rows]
+            self.square[g] = weights[rows] @ outcomes[rows] ** 2
+        total = self.gram.sum(axis=0)
+        self.smallest = 1e-12 * np.diag(total)[1:]
+
+    def fit(self, datasets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Intercepts and slopes (alphas, 1 + k, t) of standardised ridge, the mean outcome (t,), the scales (k,)."""
+        gram, cross = self.gram[datasets].sum(axis=0), self.cross[datasets].sum(axis=0)
+        total = gram[0, 0]
+        mean_x, mean_y = gram[0, 1:] / total, cross[0] / total
+        within = gram[1:, 1:] - total * np.outer(mean_x, mean_x)
+        # A predictor that is constant here is not used.
+        scale = np.where(np.diag(within) > self.smallest, np.sqrt(np.maximum(np.diag(within), 0) / total), np.inf)
+        values, vectors = np.linalg.eigh(within / np.outer(scale, scale))
+        rotated = vectors.T @ ((cross[1:] - total * np.outer(mean_x, mean_y)) / scale[:, None])
+        shrunken = rotated / (np.maximum(values, 0)[:, None] + ALPHAS[:, None, None])
+        slopes = (vectors @ shrunken) / scale[:, None]
+        intercepts = mean_y - np.einsum("k,akt->at", mean_x, slopes)
+        return np.concatenate([intercepts[:, None], slopes], axis=1), mean_y, scale
+
+    def loss(self, datasets: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+        """Weighted squared error (alphas, t) of fits on datasets."""
+        gram, cross = self.gram[datasets].sum(axis=0), self.cross[datasets].sum(axis=0)
+        return (
+            self.square[datasets].sum(axis=0)
+            - 2 * np.einsum("akt,kt->at", fitted, cross)
+            + np.einsum("akt,kl,alt->at", fitted, gram, fitted, optimize=True)
+        )
+
+
 def _held_out(
-    x: np.ndarray, outcomes: np.ndarray, weights: np.ndarray, split: np.ndarray, folds: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x: np.ndarray, outcomes: np.ndarray, weights: np.ndarray, codes: np.ndarray, family: np.ndarray, folds: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Predictions and training means (n, t), coefficients (k,) and penalties (folds,) of the first outcome."""
     prediction, baseline = np.empty_like(outcomes), np.empty_like(outcomes)
-    coefficients = np.zeros((folds, x.shape[1]))
-    for k, (train, test) in enumerate(GroupKFold(folds).split(x, groups=split)):
-        scaler = StandardScaler().fit(x[train], sample_weight=weights[train])
-        baseline[test] = np.average(outcomes[train], axis=0, weights=weights[train])
-        # All permutations share one decomposition of the predictors; in slices, for memory.
-        for start in range(0, outcomes.shape[1], 64):
-            part = slice(start, start + 64)
-            model = RidgeCV(ALPHAS, alpha_per_target=True)
-            model.fit(scaler.transform(x[train]), outcomes[train, part], sample_weight=weights[train])
-            prediction[test, part] = model.predict(scaler.transform(x[test])).reshape(test.size, -1)
-            if start == 0:
-                coefficients[k] = np.atleast_2d(model.coef_)[0]
-    return prediction, baseline, coefficients.mean(axis=0)
+    coefficients, alphas = np.zeros((folds, x.shape[1])), np.full(folds, np.nan)
+    # Cross-products of centred numbers lose no digits to a large mean.
+    x, middle = x - x.mean(axis=0), outcomes[:, 0].mean()
+    z, sums = np.column_stack([np.ones(len(x)), x]), _Sums(x, outcomes - middle, weights, codes)
+    for k, (train, test) in enumerate(GroupKFold(folds).split(x, groups=family[codes])):
+        inside = np.unique(codes[train])
+        fitted, baseline_here, scale = sums.fit(inside)
+        chosen = _choose(sums, codes[train], family)
+        baseline[test] = baseline_here + middle
+        if chosen is None:
+            prediction[test] = baseline[test]
+            continue
+        best = np.take_along_axis(fitted, chosen[None, None, :], axis=0)[0]
+        prediction[test] = z[test] @ best + middle
+        coefficients[k], alphas[k] = best[1:, 0] * np.where(np.isinf(scale), 0, scale), ALPHAS[chosen[0]]
+    return prediction, baseline, coefficients.mean(axis=0), alphas
 
 
-def _deal(y: np.ndarray, codes: np.ndarray, d: int, rng: np.random.Generator) -> np.ndarray:
-    blocks = [y[codes == g] for g in range(d)]
+def _choose(sums: _Sums, rows: np.ndarray, family: np.ndarray) -> np.ndarray | None:
+    """Penalty (t,) with the least error on units left out of training; datasets where training has one category."""
+    datasets = np.unique(rows)
+    groups = family[rows] if np.unique(family[datasets]).size > 1 else rows
+    several = np.unique(groups).size
+    if several < 2:
+        return None
+    loss = 0.0
+    for train, test in GroupKFold(min(INNER_FOLDS, several)).split(rows, groups=groups):
+        loss = loss + sums.loss(np.unique(rows[test]), sums.fit(np.unique(rows[train]))[0])
+    return np.argmin(loss, axis=0)
+
+
+def _dealt(y: np.ndarray, blocks: list[np.ndarray], source: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     out = np.empty_like(y)
-    for g, source in enumerate(rng.permutation(d)):
-        rows = np.flatnonzero(codes == g)
-        out[rows] = np.resize(rng.permutation(blocks[source]), rows.size)
+    for rows, origin in zip(blocks, source):
+        out[rows] = np.resize(rng.permutation(y[blocks[origin]]), rows.size)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from steerstats.associations import PUBLISHED, PUBLISHED_NOTE
 from steerstats.cache import read_finite
 from steerstats.errors import CacheError, CannotEstimate, check_count, check_level
 from steerstats.generalization import shift_name
@@ -23,7 +25,7 @@ from steerstats.predictors import (
     dataset_predictors,
     within_dataset_associations,
 )
-from steerstats.results import Result
+from steerstats.results import Result, format_number
 from steerstats.seeds import generator
 from steerstats.study_estimates import TEST_ONLY, unfinished
 from steerstats.study_results import doubts, for_each, stack
@@ -44,12 +46,13 @@ class Predictors(Result):
     results : mapping of dataset to DatasetPredictors
         Mean cosine, d′, AUC, norm ratio and unembedding alignment of the training activations.
     left_out : mapping of dataset to str
-    over_datasets : RankAssociations or None
-        Spearman over datasets with mean steerability, beside Braun et al.; None with fewer than four datasets.
+    over_datasets : RankAssociations
+        Spearman over datasets with mean steerability, beside Braun et al.
     within_datasets : RankAssociations or None
         Spearman inside datasets of per-input candidates with the slope.
     ridge_datasets, ridge_inputs : CrossValidated or None
-        Ridge regression judged on datasets it has not seen; None with fewer than three datasets.
+        Ridge regression judged on datasets it has not seen; None with fewer than three datasets. A factor that is
+        not defined for some inputs (Yes/No) enters the latter as its mean there, beside a column `<factor>_defined`.
     datasets, inputs : DataFrame
         The rows behind them: one per dataset, one per input.
     shift : str
@@ -57,7 +60,7 @@ class Predictors(Result):
 
     results: Mapping[str, DatasetPredictors]
     left_out: Mapping[str, str]
-    over_datasets: RankAssociations | None
+    over_datasets: RankAssociations
     within_datasets: RankAssociations | None
     ridge_datasets: CrossValidated | None
     ridge_inputs: CrossValidated | None
@@ -68,6 +71,48 @@ class Predictors(Result):
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset and candidate, with its interval."""
         return stack({name: result.to_frame() for name, result in self.results.items()})
+
+    def headline(self) -> pd.DataFrame:
+        """How well the candidates do: rank correlations over datasets beside published ones, then held-out R².
+
+        Returns
+        -------
+        DataFrame
+            quantity, estimate, ci_low, ci_high, p (Spearman: of the family of candidates), n (datasets), and what
+            `Braun et al.` and `Bas & Novak` report for the same candidate.
+        """
+        over = self.over_datasets
+        rows = [
+            {
+                "quantity": f"Spearman, {name}",
+                "estimate": over.rho[j],
+                "ci_low": over.ci_low[j],
+                "ci_high": over.ci_high[j],
+                "p": over.p_family[j],
+                "n": over.n_datasets[j],
+                "Braun et al.": format_number(PUBLISHED[name]) if name in PUBLISHED else "",
+                "Bas & Novak": "no relation" if name in PUBLISHED else "",
+            }
+            for j, name in enumerate(over.predictors)
+        ]
+        for what, fit in (("datasets", self.ridge_datasets), ("inputs", self.ridge_inputs)):
+            parts = [] if fit is None else fit.to_frame().dropna(subset="r2").to_dict("records")
+            for part in parts:
+                inside = ", inside datasets" if part["part"] != "all" else ""
+                row = {"quantity": f"held-out R² over {what}{inside}", "estimate": part["r2"], "n": fit.n_datasets}
+                kept = {key: part[key] for key in ("ci_low", "ci_high", "p")}
+                rows.append(row | kept | {"Braun et al.": "", "Bas & Novak": ""})
+        return pd.DataFrame(rows)
+
+    def summary(self) -> str:
+        """The headline, what was published beside it, then as every result."""
+        title, _, rest = Result.summary(self).partition("\n")
+        table = self.headline().to_string(index=False, float_format=format_number)
+        return f"{title}\n\n{table}\n\n{PUBLISHED_NOTE[0].upper()}{PUBLISHED_NOTE[1:]}\n{rest}"
+
+    def _repr_html_(self) -> str:
+        table = self.headline().to_html(index=False, float_format=format_number, border=0)
+        return Result._repr_html_(self).replace("</h4>", f"</h4>{table}<p>{html.escape(PUBLISHED_NOTE)}</p>", 1)
 
 
 def predictors(
@@ -86,41 +131,43 @@ def predictors(
     if category is not None:
         rows["category"] = [category[name] for name in rows["dataset"]]
     candidates = [name for name in rows.columns if name not in ("dataset", "slope", "category")]
-    over = _if_possible(
-        notes,
-        "over datasets",
-        lambda: dataset_associations(
-            rows[candidates],
-            rows["slope"].to_numpy(),
-            rng=generator(seed, "predictors over datasets"),
-            category=None if category is None else list(rows["category"]),
-            n_resamples=n_resamples,
-            n_permutations=n_permutations,
-            level=level,
-        ),
+    over = dataset_associations(
+        rows[candidates],
+        rows["slope"].to_numpy(),
+        rng=generator(seed, "predictors over datasets"),
+        category=None if category is None else list(rows["category"]),
+        n_resamples=n_resamples,
+        n_permutations=n_permutations,
+        level=level,
     )
     inputs, per_input, multipliers = _inputs(study, shift, notes)
+    column = None
+    if category is not None:
+        column, inputs["category"] = "category", inputs["dataset"].map(category)
+    elif study.category is not None and len(set(study.category.values())) < len(study.datasets):
+        notes.append(
+            f"the datasets belong to {len(set(study.category.values()))} categories, inside which they are hardly "
+            "independent: intervals and p-values count datasets, by_category=True counts categories"
+        )
     within = None
     if per_input:
-        within = within_dataset_associations(inputs, per_input, multipliers=multipliers, level=level)
+        within = within_dataset_associations(inputs, per_input, multipliers=multipliers, category=column, level=level)
     options = {"n_permutations": min(n_permutations, 200), "n_resamples": min(n_resamples, 2000), "level": level}
-    if category is not None:
-        inputs["category"] = inputs["dataset"].map(category)
-        options["category"] = "category"
+    options["category"] = column
     whole = [name for name in candidates if rows[name].notna().all()]
     ridge_datasets = _if_possible(
         notes,
         "ridge over datasets",
         lambda: cross_validated_ridge(rows, whole, rng=generator(seed, "ridge over datasets"), **options),
     )
-    filled = inputs.fillna({name: 0.5 for name in FACTORS if name.startswith("pos_is_")})
+    filled, columns = _defined(inputs, per_input, notes)
     ridge_inputs = None
     if per_input:
         ridge_inputs = _if_possible(
             notes,
             "ridge over inputs",
             lambda: cross_validated_ridge(
-                filled, per_input, rng=generator(seed, "ridge over inputs"), multipliers=multipliers, **options
+                filled, columns, rng=generator(seed, "ridge over inputs"), multipliers=multipliers, **options
             ),
         )
     parts = [part for part in (over, within, ridge_datasets, ridge_inputs) if part is not None]
@@ -184,6 +231,23 @@ def _inputs(study: Study, shift: Shift, notes: list[str]) -> tuple[pd.DataFrame,
         notes.append("the multiplier grid is not symmetric about 0: m(0) is refused as a predictor of slopes")
     varying = [name for name in everywhere if inputs[name].notna().any() and inputs[name].nunique() > 1]
     return inputs, varying, multipliers
+
+
+def _defined(inputs: pd.DataFrame, names: list[str], notes: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Inputs without holes: the mean where a factor is not defined, and a column that says where it is."""
+    filled, columns = inputs.copy(), list(names)
+    for name in names:
+        known = inputs[name].notna()
+        if known.all():
+            continue
+        filled[name] = inputs[name].fillna(inputs[name].mean())
+        filled[f"{name}_defined"] = known.astype(float)
+        columns.append(f"{name}_defined")
+        notes.append(
+            f"{name} is not defined for {int((~known).sum())} of {len(known)} inputs: ridge over inputs takes its mean "
+            f"there, beside a column {name}_defined; correlations inside datasets leave these inputs out"
+        )
+    return filled, columns
 
 
 def _if_possible(notes: list[str], what: str, estimate):

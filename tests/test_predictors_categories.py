@@ -1,0 +1,172 @@
+"""Whole categories as the units of what foretells steerability: permutations, errors, folds, and what three allow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from steerstats.associations import deal
+from steerstats.errors import InputError
+from steerstats.prediction import ALPHAS
+from steerstats.predictors import cross_validated_ridge, dataset_associations, within_dataset_associations
+
+
+def families(rng: np.random.Generator, sizes=(5,) * 8, icc: float = 0.6) -> pd.DataFrame:
+    """Datasets of a category resemble each other in candidate and outcome, which have nothing to do with each other."""
+    family = np.repeat(np.arange(len(sizes)), sizes)
+    frame = pd.DataFrame({"dataset": np.arange(family.size), "family": family})
+    for name in ("x", "slope"):
+        frame[name] = np.sqrt(icc) * rng.normal(size=len(sizes))[family] + np.sqrt(1 - icc) * rng.normal(
+            size=len(frame)
+        )
+    return frame
+
+
+@pytest.mark.parametrize("sizes", [(5,) * 8, (10, 6, 4, 3, 2, 2)], ids=["equal", "unequal"])
+def test_permuting_whole_categories_holds_its_level_where_datasets_do_not(sizes):
+    rng, p = np.random.default_rng(0), []
+    for _ in range(200):
+        frame = families(rng, sizes)
+        both = [
+            dataset_associations(
+                frame[["x"]], frame["slope"], rng=rng, category=category, n_permutations=99, n_resamples=1
+            ).p[0]
+            for category in (frame["family"], None)
+        ]
+        p.append(both)
+    whole, single = (np.array(p) <= 0.05).mean(axis=0)
+    assert 0.01 <= whole <= 0.09
+    assert single > 0.13
+
+
+def test_ridge_permutes_whole_categories_too():
+    rng = np.random.default_rng(1)
+    p = [
+        cross_validated_ridge(families(rng), ["x"], rng=rng, category="family", n_permutations=19, n_resamples=1).p
+        for _ in range(150)
+    ]
+    assert (np.array(p) <= 0.05).mean() <= 0.09  # .13 with single datasets
+    assert (np.array(p) <= 0.5).mean() == pytest.approx(0.5, abs=0.12)
+
+
+def test_inside_datasets_errors_count_categories():
+    rng, p = np.random.default_rng(2), []
+    for _ in range(100):
+        family = np.repeat(np.arange(8), 4)
+        pull = 0.9 * rng.normal(size=8)[family]  # whether the candidate foretells slopes goes by category
+        x = rng.normal(size=(32, 10))
+        slope = pull[:, None] * x + rng.normal(size=(32, 10))
+        frame = pd.DataFrame({"x": x.ravel(), "slope": slope.ravel(), "dataset": np.repeat(np.arange(32), 10)})
+        frame["family"] = np.repeat(family, 10)
+        p.append([within_dataset_associations(frame, ["x"], category=c).p[0] for c in ("family", None)])
+    counted, ignored = (np.array(p) <= 0.05).mean(axis=0)
+    assert 0.01 <= counted <= 0.1
+    assert ignored > 0.2
+
+
+def test_categories_of_one_dataset_are_no_categories():
+    frame = families(np.random.default_rng(3), (1,) * 9)
+    frame = pd.concat([frame.assign(slope=frame["slope"] + k * frame["x"] + k**2) for k in range(4)])
+    frame["x"] += np.random.default_rng(4).normal(size=len(frame))
+    plain, by = (within_dataset_associations(frame, ["x"], category=c) for c in (None, "family"))
+    np.testing.assert_allclose([by.ci_low, by.p], [plain.ci_low, plain.p])
+
+
+def test_dealing_moves_whole_units():
+    rng = np.random.default_rng(5)
+    unit = np.array([0, 1, 0, 2, 1, 2])
+    seen = set()
+    for _ in range(600):
+        source = deal(unit, rng)
+        assert sorted(source) == list(range(6))
+        for k in range(3):
+            assert len(set(unit[source[unit == k]])) == 1
+        seen.add(tuple(source))
+    assert len(seen) == 3 * 2 * 2**3
+    assert sorted(deal(np.arange(5), rng)) == list(range(5))
+    uneven = {tuple(deal(np.array([0, 0, 0, 1]), rng)[[0, 3]]) for _ in range(99)}
+    assert uneven == {(0, 3), (1, 3), (2, 3), (3, 0), (3, 1), (3, 2)}, "a unit of one is repeated in a place of three"
+
+
+def test_three_categories_have_no_p_value_and_say_why():
+    rng = np.random.default_rng(6)
+    frame = families(rng, (5, 5, 5))
+    found = dataset_associations(frame[["x"]], frame["slope"], rng=rng, category=frame["family"])
+    assert np.isfinite(found.rho[0])
+    assert np.isnan([found.p[0], found.p_family[0], found.ci_low[0]]).all()
+    assert "x: 3 categories can be arranged in 6 ways only: no p-value" in found.warnings
+    fit = cross_validated_ridge(frame, ["x"], rng=rng, category="family", n_permutations=5)
+    assert np.isfinite(fit.r2)
+    assert np.isnan([fit.p, fit.ci_low]).all()
+    assert "3 categories can be arranged in 6 ways only: no p-value" in fit.warnings
+    assert any("3 categories: fewer than 8" in text for text in fit.warnings)
+    one = within_dataset_associations(
+        pd.concat([frame.assign(slope=frame["x"] * k, x=k * frame["slope"]) for k in range(3)]).assign(family="one"),
+        ["x"],
+        category="family",
+    )
+    assert np.isnan([one.ci_low[0], one.p[0]]).all()
+    assert "x: one category has no interval" in one.warnings
+
+
+def test_the_interval_of_ridge_resamples_categories():
+    rng, width, wide = np.random.default_rng(7), [], []
+    for _ in range(12):
+        frame = families(rng, (6,) * 10, icc=0.9)
+        frame["slope"] += frame["x"]
+        for category, into in ((None, width), ("family", wide)):
+            fit = cross_validated_ridge(frame, ["x"], rng=rng, category=category, n_permutations=1, n_resamples=400)
+            into.append(fit.ci_high - fit.ci_low)
+    assert np.mean(wide) > 1.3 * np.mean(width)
+
+
+@pytest.mark.parametrize("category", [None, "family"])
+def test_the_penalty_is_the_one_that_grouped_folds_choose(category):
+    """Against scikit-learn: nested GroupKFold, so that no dataset (category) chooses a penalty for itself."""
+    rng = np.random.default_rng(8)
+    frame = families(rng, (3,) * 6)
+    frame = frame.loc[np.repeat(frame.index, 20)].reset_index(drop=True)
+    frame["x"] += 0.1 * rng.normal(size=len(frame))  # inputs of a dataset are near copies of each other
+    for name in "abcdefgh":
+        frame[name] = rng.normal(size=18)[frame["dataset"]] + 0.1 * rng.normal(size=len(frame))
+    names = ["x", *"abcdefgh"]
+    fit = cross_validated_ridge(frame, names, rng=rng, category=category, n_permutations=1, n_resamples=1)
+    groups, x, y = frame[category or "dataset"].to_numpy(), frame[names].to_numpy(), frame["slope"].to_numpy()
+
+    def ridge(alpha, train):
+        return make_pipeline(StandardScaler(), Ridge(20 * alpha)).fit(x[train], y[train])  # rows weigh a twentieth
+
+    for k, (train, test) in enumerate(GroupKFold(5).split(x, groups=groups)):
+        several = np.unique(groups[train]).size
+        folds = list(GroupKFold(min(5, several)).split(train, groups=groups[train]))
+        loss = [
+            sum(((y[train[b]] - ridge(alpha, train[a]).predict(x[train[b]])) ** 2).sum() for a, b in folds)
+            for alpha in ALPHAS
+        ]
+        assert fit.alphas[k] == ALPHAS[int(np.argmin(loss))]
+        np.testing.assert_allclose(fit.prediction[test], ridge(fit.alphas[k], train).predict(x[test]), rtol=1e-6)
+    assert np.median(fit.alphas) > 1  # leaving single inputs out chooses .001: a copy of each stays in training
+
+
+def test_one_training_dataset_leaves_the_mean():
+    frame = families(np.random.default_rng(9), (2, 1))
+    frame = frame.loc[np.repeat(frame.index, 4)].reset_index(drop=True)
+    frame["slope"] += np.arange(12)
+    fit = cross_validated_ridge(frame, ["x"], rng=np.random.default_rng(0), category="family", n_permutations=1)
+    np.testing.assert_allclose(fit.prediction[:8], frame["slope"][8:].mean())
+    assert any("1 folds have one training dataset" in text for text in fit.warnings)
+
+
+def test_categories_that_make_no_sense_are_named():
+    rng = np.random.default_rng(10)
+    frame = families(rng)
+    with pytest.raises(InputError, match="category has 39 labels for 40 datasets"):
+        dataset_associations(frame[["x"]], frame["slope"], rng=rng, category=frame["family"][:-1])
+    frame.loc[3, "dataset"] = 20
+    with pytest.raises(InputError, match="dataset 20 has several values of 'family'"):
+        cross_validated_ridge(frame, ["x"], rng=rng, category="family")

@@ -1,0 +1,68 @@
+"""What a study says of predictors: the headline beside published values, few datasets, undefined factors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import steerstats
+from steerstats.simulate import SimulationTruth, simulate_cache
+
+FAST = {"n_resamples": 50, "n_permutations": 20}
+
+
+def study_of(tmp_path, **changes):
+    return steerstats.open_cache(simulate_cache(tmp_path / "c", SimulationTruth(n_pairs=10, **changes)).path)
+
+
+@pytest.mark.parametrize("datasets", [1, 2, 3, 5])
+def test_few_datasets_give_the_number_with_a_warning(tmp_path, datasets):
+    found = study_of(tmp_path, datasets=datasets, n_inputs=12).predictors(**FAST)
+    assert np.isfinite(found.over_datasets.rho).all() == (datasets > 1)
+    assert np.isnan(found.over_datasets.ci_low).all()
+    assert np.isfinite(found.over_datasets.p).all() == (datasets > 3)
+    words = "no correlation" if datasets == 1 else f"{datasets} datasets: fewer than 8 say little about a correlation"
+    assert any(words in text for text in found.warnings)
+    assert (found.ridge_datasets is None) == (datasets < 3)
+
+
+def test_the_headline_stands_beside_what_others_report():
+    found = steerstats.open_cache(steerstats.demo_cache()).predictors(**FAST)
+    head = found.headline().set_index("quantity")
+    assert head.loc["Spearman, mean_cosine", "Braun et al."] == "0.760"
+    assert head.loc["Spearman, d_prime", "Braun et al."] == "0.710"
+    assert (head.loc[["Spearman, mean_cosine", "Spearman, d_prime"], "Bas & Novak"] == "no relation").all()
+    assert head.loc["held-out R² over datasets", "estimate"] == found.ridge_datasets.r2
+    assert head.loc["held-out R² over inputs, inside datasets", "p"] == found.ridge_inputs.p_within
+    for text in (found.summary(), found._repr_html_()):
+        for part in ("Spearman, d_prime", "held-out R² over inputs", "2505.22637", "2511.18284", "not from the papers"):
+            assert part in text
+        assert text.index("Spearman, d_prime") < text.index(found.datasets["dataset"][0]), "the answer comes first"
+
+
+def test_undefined_factors_have_a_column_of_their_own_and_are_named(tmp_path):
+    study = study_of(tmp_path, datasets=6, n_inputs=20, yes_defined=0.5)
+    found = study.predictors(**FAST)
+    undefined = int(found.inputs["pos_is_yes"].isna().sum())
+    assert undefined > 20
+    assert "pos_is_yes_defined" in found.ridge_inputs.predictors
+    assert found.within_datasets.predictors == tuple(
+        name for name in found.ridge_inputs.predictors if not name.endswith("_defined")
+    )
+    told = [text for text in found.warnings if text.startswith(f"pos_is_yes is not defined for {undefined} of 120")]
+    assert len(told) == 1
+    whole = study_of(tmp_path / "whole", datasets=6, n_inputs=20, yes_defined=1.0).predictors(**FAST)
+    assert not any(name.endswith("_defined") for name in whole.ridge_inputs.predictors)
+
+
+def test_categories_are_counted_on_request_and_mentioned_otherwise(tmp_path):
+    study = study_of(tmp_path, datasets=12, n_inputs=12)
+    assert len(set(study.category.values())) == 4
+    plain, by = study.predictors(**FAST), study.predictors(by_category=True, **FAST)
+    assert any(text.startswith("the datasets belong to 4 categories") for text in plain.warnings)
+    assert not any(text.startswith("the datasets belong to") for text in by.warnings)
+    assert "4 categories: fewer than 8 say little about a correlation, no interval is given" in by.warnings
+    assert "permutations of whole categories" in by.over_datasets.method
+    assert "CR2 by category" in by.within_datasets.method
+    assert by.assumptions[0] == "categories are independent"
+    assert np.isfinite(by.over_datasets.p).all()
