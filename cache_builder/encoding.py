@@ -1,13 +1,14 @@
 """Prompt and completion to token ids, and the places in them that matter.
 
-Both are tokenised together, because a tokenizer may join the end of one to the start of the other. The two answers
+Both are tokenised together, because a tokenizer may join the end of one to the start of the other. The answers
 share their tokens up to `first_diff`; a token that straddles the boundary belongs to the answer; activations are
 read at the token that holds the first differing character.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from steerstats.errors import InputError, ModelError
 
 @dataclass(frozen=True, slots=True)
 class EncodedPair:
-    """Token ids of a prompt with either completion.
+    """Token ids of a prompt with each completion: the positive one, the negative one, and further wrong ones.
 
     Parameters
     ----------
@@ -25,11 +26,15 @@ class EncodedPair:
     answer_start : int
         Index of the first token of the answer: the first that holds a character of it. At least 1.
     first_diff : int
-        Index of the first token in which the two differ; the token before it predicts the answer.
+        Index of the first token in which not all completions agree; the token before it predicts the answer.
     read_positive, read_negative : int
         Index of the token that holds the first differing character.
     straddles : bool
         Whether the first answer token also holds the end of the prompt.
+    ids_others : tuple of tuple of int
+        Prompt and each further wrong completion.
+    read_others : tuple of int
+        As `read_negative`.
     """
 
     ids_positive: tuple[int, ...]
@@ -39,6 +44,24 @@ class EncodedPair:
     read_positive: int
     read_negative: int
     straddles: bool
+    ids_others: tuple[tuple[int, ...], ...] = ()
+    read_others: tuple[int, ...] = ()
+
+    @property
+    def options(self) -> tuple[tuple[int, ...], ...]:
+        """Token ids of every completion with its prompt, the positive one first."""
+        return (self.ids_positive, self.ids_negative, *self.ids_others)
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Where each of `options` holds its first differing character."""
+        return (self.read_positive, self.read_negative, *self.read_others)
+
+    @property
+    def parts_at_once(self) -> bool:
+        """Whether each completion has a token of its own at `first_diff`, so that one position scores them all."""
+        heads = [ids[self.first_diff] for ids in self.options if len(ids) > self.first_diff]
+        return len(set(heads)) == len(self.options)
 
     @property
     def last_prompt(self) -> int:
@@ -51,9 +74,18 @@ class EncodedPair:
         return self.ids_positive[: self.answer_start]
 
 
-def encode_pair(tokenizer: Any, prompt: str, positive: str, negative: str, leading_space: bool = True) -> EncodedPair:
-    """Encode one prompt with its two completions; see `encode_pairs`."""
-    return encode_pairs(tokenizer, [prompt], [positive], [negative], leading_space)[0]
+def encode_pair(
+    tokenizer: Any,
+    prompt: str,
+    positive: str,
+    negative: str,
+    leading_space: bool = True,
+    *,
+    others: Sequence[str] = (),
+    whole: bool = False,
+) -> EncodedPair:
+    """Encode one prompt with its completions; see `encode_pairs`."""
+    return encode_pairs(tokenizer, [prompt], [positive], [negative], leading_space, others=[others], whole=whole)[0]
 
 
 def encode_pairs(
@@ -62,6 +94,9 @@ def encode_pairs(
     positives: Sequence[str],
     negatives: Sequence[str],
     leading_space: bool = True,
+    *,
+    others: Sequence[Sequence[str]] | None = None,
+    whole: bool = False,
 ) -> list[EncodedPair]:
     """Encode rendered prompts with their completions.
 
@@ -73,6 +108,10 @@ def encode_pairs(
         Equally long.
     leading_space : bool
         Whether a space stands between prompt and completion.
+    others : sequence of sequences of str, optional
+        Further wrong completions of each prompt.
+    whole : bool
+        Completions are scored whole, so that they need no single token in which they part: one may begin another.
 
     Returns
     -------
@@ -83,53 +122,43 @@ def encode_pairs(
     ModelError
         More than one BOS token, or no prompt token before the answer.
     InputError
-        Completions that do not differ, or of which one is the beginning of the other.
+        Completions of the same tokens; without `whole` also those that do not part in one token, because one is the
+        beginning of another, or two wrong ones begin with the same token.
     """
     space = " " if leading_space else ""
-    endings = [(space + positive, space + negative) for positive, negative in zip(positives, negatives, strict=True)]
-    texts = [prompt + ending for prompt, pair in zip(prompts, endings, strict=True) for ending in pair]
+    more = [()] * len(prompts) if others is None else others
+    endings = [
+        tuple(space + text for text in (positive, negative, *rest))
+        for positive, negative, rest in zip(positives, negatives, more, strict=True)
+    ]
+    texts = [prompt + ending for prompt, options in zip(prompts, endings, strict=True) for ending in options]
     if not texts:
         return []
     ids, ends = _tokenise(tokenizer, texts)
     alone = None if ends else _tokenise(tokenizer, list(prompts))[0]
-    encoded = []
-    for k, (prompt, pair) in enumerate(zip(prompts, endings, strict=True)):
-        both = (ids[2 * k], ids[2 * k + 1])
-        first_diff = _common(*both)
-        if first_diff >= min(map(len, both)):
-            raise InputError(
-                f"completions {pair[0]!r} and {pair[1]!r} have no token in which they differ: "
-                f"one is the beginning of the other"
-            )
-        _one_bos(tokenizer, both[0], prompt)
-        spans = ends[2 * k : 2 * k + 2] if ends else None
-        encoded.append(_locate(both, spans, alone[k] if alone else None, prompt, pair, first_diff))
+    encoded, at = [], 0
+    for k, (prompt, options) in enumerate(zip(prompts, endings, strict=True)):
+        mine = slice(at, at + len(options))
+        at = mine.stop
+        _one_bos(tokenizer, ids[mine.start], prompt)
+        pair = _locate(ids[mine], ends[mine] if ends else None, alone[k] if alone else None, prompt, options)
+        _check_apart(pair, options, whole)
+        encoded.append(pair)
     return encoded
 
 
-def require_steerable(pairs: Iterable[EncodedPair], scope: str) -> None:
-    """Refuse a scope in which steering could not act on the score.
-
-    Parameters
-    ----------
-    pairs : iterable of EncodedPair
-    scope : {"last_prompt", "first_answer", "all", "prompt"}
-
-    Raises
-    ------
-    ModelError
-        If steering starts at the first answer token, and the answers differ in that very token: the token before
-        it, which predicts it, is not steered, and every slope would be exactly zero.
-    """
-    if scope != "first_answer":
-        return
-    for pair in pairs:
-        if pair.first_diff <= pair.answer_start:
-            raise ModelError(
-                "scope: first_answer cannot act here: this tokenizer makes the start of the answer one token, so the "
-                "answers differ in their first token, which is predicted before steering begins; "
-                "set scope = last_prompt"
-            )
+def _check_apart(pair: EncodedPair, endings: Sequence[str], whole: bool) -> None:
+    heads = [ids[pair.first_diff : pair.first_diff + 1] for ids in pair.options]
+    for i, j in itertools.combinations(range(len(heads)), 2):
+        if pair.options[i] == pair.options[j]:
+            why = "they are the same tokens"
+        elif whole or (heads[i] != heads[j] and heads[i] and heads[j]):
+            continue
+        elif heads[i] == heads[j]:
+            why = 'they begin alike; write them apart, or score whole completions (score = "logprob_sum")'
+        else:
+            why = 'one is the beginning of the other; score whole completions (score = "logprob_sum")'
+        raise InputError(f"completions {endings[i]!r} and {endings[j]!r} have no token in which they differ: {why}")
 
 
 def _tokenise(tokenizer: Any, texts: list[str]) -> tuple[list[list[int]], list[list[int]] | None]:
@@ -145,26 +174,25 @@ def _tokenise(tokenizer: Any, texts: list[str]) -> tuple[list[list[int]], list[l
 
 
 def _locate(
-    both: tuple[list[int], list[int]],
-    ends: list[list[int]] | None,
-    alone: list[int] | None,
-    prompt: str,
-    pair: tuple[str, str],
-    first_diff: int,
+    ids: list[list[int]], ends: list[list[int]] | None, alone: list[int] | None, prompt: str, endings: Sequence[str]
 ) -> EncodedPair:
     size = len(prompt)
+    first_diff = min(_common(ids[0], other) for other in ids[1:])
     if ends is None:
-        start = min(_common(alone, ids) for ids in both)
-        reads, straddles = (first_diff, first_diff), start < len(alone)
+        start = min(_common(alone, one) for one in ids)
+        reads, straddles = [first_diff] * len(ids), start < len(alone)
     else:
         start = min(_holding(spans, size) for spans in ends)
-        differing = size + _common(*pair)
-        reads = tuple(max(_holding(spans, differing), first_diff) for spans in ends)
+        differing = size + min(_common(endings[0], other) for other in endings[1:])
+        reads = [max(_holding(spans, differing), first_diff) for spans in ends]
         straddles = any(_straddles(spans, start, size) for spans in ends)
+    # where one completion is the beginning of another, its last token is the nearest to the difference
+    reads = [min(at, len(one) - 1) for at, one in zip(reads, ids)]
     start = min(start, first_diff)
     if start < 1:
         raise ModelError("the rendered prompt has no token of its own before the answer; name a prompt.template")
-    return EncodedPair(tuple(both[0]), tuple(both[1]), start, first_diff, *reads, straddles)
+    positive, negative, *others = map(tuple, ids)
+    return EncodedPair(positive, negative, start, first_diff, *reads[:2], straddles, tuple(others), tuple(reads[2:]))
 
 
 def _common(left: Sequence, right: Sequence) -> int:

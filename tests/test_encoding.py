@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_tokenizers import Slow, byte_level, metaspace, words
 
-from cache_builder.encoding import encode_pair, encode_pairs, require_steerable
+from cache_builder.encoding import encode_pair, encode_pairs
 from steerstats.errors import InputError, ModelError
 
 PROMPT = "<s><user>\nDo you agree?\n<assistant>"
@@ -33,18 +33,13 @@ def test_the_letter_is_where_the_answers_part_and_where_activations_are_read(kin
     assert tokenizer.decode([pair.ids_positive[pair.last_prompt]]) == ">"
     assert pair.prompt_ids == tuple(tokenizer(PROMPT, add_special_tokens=False)["input_ids"])
     assert not pair.straddles
-    require_steerable([pair], "first_answer")
 
 
-def test_a_tokenizer_that_joins_bracket_and_letter_moves_the_branch_and_refuses_the_late_scope():
+def test_a_tokenizer_that_joins_bracket_and_letter_moves_the_branch():
     tokenizer = byte_level(join=("(A", "(B"))
     pair = encode_pair(tokenizer, PROMPT, "(A)", "(B)", leading_space=False)
     assert pieces(tokenizer, pair.ids_positive[pair.answer_start :]) == ["(A", ")"]
     assert pair.first_diff == pair.answer_start == pair.read_positive
-    for scope in ("last_prompt", "all", "prompt"):
-        require_steerable([pair], scope)
-    with pytest.raises(ModelError, match=r"scope: first_answer cannot act here.*scope = last_prompt"):
-        require_steerable([pair], "first_answer")
 
 
 def test_a_token_that_straddles_the_boundary_belongs_to_the_answer():
@@ -113,6 +108,30 @@ def test_completions_that_do_not_part_are_an_error():
     for two in (("(A)", "(A)"), ("Yes", "Yes,")):
         with pytest.raises(InputError, match="have no token in which they differ"):
             encode_pair(metaspace(), PROMPT, *two)
+
+
+def test_whole_completions_may_begin_one_another_and_are_read_at_their_last_token_then():
+    tokenizer = metaspace()
+    pair = encode_pair(tokenizer, PROMPT, "Yes", "Yes, I do", whole=True)
+    assert pair.first_diff == len(pair.ids_positive)
+    assert not pair.parts_at_once
+    assert pair.read_positive == len(pair.ids_positive) - 1
+    assert pair.read_negative == pair.first_diff
+    with pytest.raises(InputError, match="they are the same tokens"):
+        encode_pair(tokenizer, PROMPT, "Yes", "Yes", whole=True)
+
+
+def test_several_wrong_completions_share_one_branch():
+    tokenizer = byte_level()
+    pair = encode_pair(tokenizer, PROMPT, "(A)", "(B)", others=["(C)", "(D)"])
+    assert [tokenizer.decode([ids[pair.first_diff]]) for ids in pair.options] == ["A", "B", "C", "D"]
+    assert pair.reads == (pair.first_diff,) * 4
+    assert pair.parts_at_once
+    two = encode_pair(tokenizer, PROMPT, "(A)", "(B)")
+    assert (two.ids_positive, two.ids_negative) == pair.options[:2]
+    with pytest.raises(InputError, match=r"' No' and ' Not' have no token in which they differ: they begin alike"):
+        encode_pair(tokenizer, PROMPT, "Yes", "No", others=["Not"])
+    assert not encode_pair(tokenizer, PROMPT, "Yes", "No", others=["Not"], whole=True).parts_at_once
 
 
 def test_a_prompt_without_a_token_of_its_own_is_an_error():
