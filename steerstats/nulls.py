@@ -15,6 +15,9 @@ import pandas as pd
 from steerstats.errors import InputError, check_count, check_level
 from steerstats.results import Result
 
+DIFFERS = "differs from the null"
+CANNOT_RESOLVE = "cannot resolve"
+NOT_SHOWN = "not shown to differ"  # which is no finding of no difference
 QUANTILES = (0.025, 0.5, 0.975)
 ROUNDING = 1e-9
 
@@ -37,7 +40,8 @@ class NullTable(Result):
     decision : tuple of str
         "differs from the null" where `p_fdr` is at most alpha; else "cannot resolve" where even the smallest p-value
         that so few null vectors allow, 1 / (R + 1), would not have passed beside the other datasets' p-values; else
-        "does not differ".
+        "not shown to differ", which is not evidence of no difference. The constants `DIFFERS`, `CANNOT_RESOLVE` and
+        `NOT_SHOWN`.
     anti_steerable : ndarray of shape (n_datasets,)
         Share of inputs with a negative slope under the dataset's own vector.
     null_anti_steerable : ndarray of shape (n_datasets, 3)
@@ -115,7 +119,7 @@ def null_table(
     # Sums of ranks meet alpha exactly (19 vectors, all p = 1/20): rounding must not decide.
     passed = p_fdr <= alpha * (1 + ROUNDING)
     open_ = ~passed & ~_could_pass(columns["p"], columns["n_null"], alpha)
-    decision = np.select([passed, open_], ["differs from the null", "cannot resolve"], "does not differ")
+    decision = np.select([passed, open_], [DIFFERS, CANNOT_RESOLVE], NOT_SHOWN)
     warnings = []
     if open_.any():
         warnings.append(
