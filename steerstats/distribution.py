@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level
-from steerstats.results import Estimate, Result
+from steerstats.results import VECTOR_AS_GIVEN, Estimate, Result
 
 SLOPE_UNIT = "nat per unit multiplier"
 
@@ -97,7 +97,7 @@ def mean_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level: 
         unit=SLOPE_UNIT,
         level=level,
         method=f"mean over {s.size} inputs, t interval over {groups} questions",
-        assumptions=("questions are independent",),
+        assumptions=("questions are independent", VECTOR_AS_GIVEN),
         warnings=tuple(warnings),
     )
 
@@ -131,7 +131,7 @@ def median_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level
         unit=SLOPE_UNIT,
         level=level,
         method=f"median of {s.size} inputs, order-statistic interval (binomial ranks{clustered})",
-        assumptions=("questions are independent",),
+        assumptions=("questions are independent", VECTOR_AS_GIVEN),
         warnings=warnings,
     )
 
@@ -183,7 +183,7 @@ def slope_spread(slopes: np.ndarray, *, questions: Sequence | None = None, level
         unit=SLOPE_UNIT,
         level=level,
         method=f"SD over {n} inputs (ddof = 1), jackknife of the log variance over {groups} questions",
-        assumptions=("questions are independent", "slopes have a finite fourth moment"),
+        assumptions=("questions are independent", "slopes have a finite fourth moment", VECTOR_AS_GIVEN),
         warnings=tuple(warnings),
     )
 
@@ -233,7 +233,7 @@ def anti_steerable(
         count=tuple(int(inside.sum()) for inside in members.values()),
         error=allowed,
         method=shares[0].method,
-        assumptions=("questions are independent",),
+        assumptions=("questions are independent", VECTOR_AS_GIVEN),
         warnings=warnings,
     )
 

@@ -12,7 +12,9 @@ from scipy import optimize, stats
 from steerstats.distribution import group_codes
 from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.grid import check_grid, refuse_missing
-from steerstats.results import Result
+from steerstats.results import VECTOR_AS_GIVEN, Result
+
+SKEWED_BELOW = 200  # questions from which a skewed curvature no longer matters (5-6% at 5%)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,12 @@ def linearity_test(
     against zero with their own covariance over questions, so unequal variances and correlations along the grid
     are allowed (λ against factor(λ) with independent residuals is not valid here).
 
+    The F distribution is exact for normal contrasts (type I error .042-.050 at 5% for 12 to 500 questions on seven
+    multipliers). Skewed ones reject too often: where the curvature alone is exponential to lognormal over inputs,
+    .07-.10 with 12 to 20 questions, .06-.08 with 60, .05-.06 with 200; where all contrasts are, .14-.28, .09-.18 and
+    .07-.11. Below 200 questions contrasts that Mardia's test (1970, doi:10.1093/biomet/57.3.519) finds skewed at 1%
+    come with a warning.
+
     Parameters
     ----------
     propensity : array (n, m)
@@ -112,6 +120,7 @@ def linearity_test(
     scale = max(float(np.abs(y).max()), 1e-300)
     largest = np.abs(contrasts).max()
     exactly_linear = largest <= resolution * scale
+    warnings = []
     note = "all curves are exactly linear" + (", to within rounding" if largest > 1e-12 * scale else "")
     if exactly_linear:
         t_squared, distance = 0.0, 0.0
@@ -123,6 +132,11 @@ def linearity_test(
             )
         distance = float(np.sqrt(mean @ np.linalg.solve(cov, mean)))
         t_squared = n_questions * distance**2
+        if n_questions < SKEWED_BELOW and _skewness_p(units) < 0.01:
+            warnings.append(
+                f"the non-linear contrasts are skewed over {n_questions} questions: the test rejects too often (7-10% "
+                f"at 5% for skewed curvature, up to 28% where all contrasts are skewed; from {SKEWED_BELOW} on 5-11%)"
+            )
     df_den = n_questions - k
     f_statistic = t_squared * df_den / (k * (n_questions - 1))
     low, high = _noncentral_f_limits(f_statistic, k, df_den, level)
@@ -141,9 +155,23 @@ def linearity_test(
         n_questions=n_questions,
         level=level,
         method=f"Hotelling T² on {k} non-linear contrasts of the curve, units are questions",
-        assumptions=("question means of the contrasts are near normal or many", "questions are independent"),
-        warnings=(note,) if exactly_linear else (),
+        assumptions=(
+            "question means of the contrasts are near normal, or many (skewed curvature, 12-60 questions: 6-10% for 5%)",
+            "questions are independent",
+            VECTOR_AS_GIVEN,
+        ),
+        warnings=(note,) if exactly_linear else tuple(warnings),
     )
+
+
+def _skewness_p(units: np.ndarray) -> float:
+    """p-value of Mardia's multivariate skewness, with his correction for small samples."""
+    n, k = units.shape
+    centred = units - units.mean(axis=0)
+    products = centred @ np.linalg.solve(centred.T @ centred / n, centred.T)
+    correction = (k + 1) * (n + 1) * (n + 3) / (n * ((n + 1) * (k + 1) - 6))
+    statistic = n * float((products**3).mean()) / 6 * correction
+    return float(stats.chi2.sf(statistic, k * (k + 1) * (k + 2) / 6))
 
 
 def _noncentral_f_limits(f: float, df_num: int, df_den: int, level: float) -> tuple[float, float]:

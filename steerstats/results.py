@@ -13,6 +13,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 
+VECTOR_AS_GIVEN = "the vector is taken as given: its own sampling error is not in these intervals"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result(ABC):

@@ -16,6 +16,7 @@ from steerstats.linearity import linearity_test
 from steerstats.nulls import NullTable, null_table
 from steerstats.replicates import corrected_anti_steerable as corrected_share
 from steerstats.replicates import slope_reliability
+from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.seeds import generator
 from steerstats.spurious import spurious_factors
 from steerstats.study_checks import Debiased, MultiplierRange, NullComparison, VectorCosines, range_rows
@@ -207,7 +208,7 @@ def multiplier_range(study: Study, shift: Shift, level: float) -> MultiplierRang
         frame=pd.concat(frames, ignore_index=True),
         shift=shift_name(shift),
         method=f"{shift_name(shift)}; {TEST_ONLY}; least-squares slopes on |λ| ≤ c, t interval over questions",
-        assumptions=("questions are independent",),
+        assumptions=("questions are independent", VECTOR_AS_GIVEN),
         warnings=tuple(notes),
     )
 

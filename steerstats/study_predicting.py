@@ -25,7 +25,7 @@ from steerstats.predictors import (
     dataset_predictors,
     within_dataset_associations,
 )
-from steerstats.results import Result, format_number
+from steerstats.results import VECTOR_AS_GIVEN, Result, format_number
 from steerstats.seeds import generator
 from steerstats.study_estimates import TEST_ONLY, unfinished
 from steerstats.study_results import doubts, for_each, stack
@@ -183,7 +183,7 @@ def predictors(
         shift=shift_name(shift),
         method=f"{shift_name(shift)}; {TEST_ONLY}; held-out projections of training activations; "
         + "; ".join(part.method for part in parts),
-        assumptions=tuple(dict.fromkeys(text for part in parts for text in part.assumptions)),
+        assumptions=(*dict.fromkeys(text for part in parts for text in part.assumptions), VECTOR_AS_GIVEN),
         warnings=(*notes, *dict.fromkeys(text for part in parts for text in part.warnings)),
     )
 

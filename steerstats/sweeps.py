@@ -15,7 +15,7 @@ import pandas as pd
 
 from steerstats.errors import CacheError, CannotEstimate, InputError, check_count, check_level
 from steerstats.resampling import collapse, quantile_pair, resampled_sums
-from steerstats.results import Result
+from steerstats.results import VECTOR_AS_GIVEN, Result
 from steerstats.seeds import NamedStreams
 
 RULE = "the layer with the highest mean steerability over datasets, each counting once, on validation inputs"
@@ -158,7 +158,10 @@ def choose_layer(
         n_datasets=len(slopes),
         n_inputs=n_inputs,
         method=f"{RULE}; {n_resamples} resamples of questions within these datasets",
-        assumptions=("these datasets are the ones of interest: between-dataset variation is not in the intervals",),
+        assumptions=(
+            "these datasets are the ones of interest: between-dataset variation is not in the intervals",
+            VECTOR_AS_GIVEN,
+        ),
         warnings=tuple(warnings),
     )
 

@@ -183,3 +183,9 @@ def test_damage_in_any_array_is_named_where_it_is_used(tmp_path, array, index, m
         CacheError, match=f"sim-01.*: /{array} is {value} at .*{place.format(**label)}; it should be finite"
     ):
         getattr(steerstats.open_cache(path), method)()
+
+
+@pytest.mark.parametrize("method", ["steerability", "linearity", "multiplier_range", "predictors"])
+def test_results_without_the_vectors_error_say_so(method):
+    found = getattr(steerstats.open_cache(steerstats.demo_cache()), method)()
+    assert any("its own sampling error is not in these intervals" in text for text in found.assumptions)
