@@ -234,6 +234,22 @@ def test_own_prompts_that_carry_choices_are_read_as_such(tmp_path):
     assert (pair.pos_is_a, pair.pos_is_yes, pair.option_positive) == (False, False, "No")
 
 
+def test_several_wrong_answers_are_asked_as_they_stand_and_never_swapped(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    letters = own(prompt="Which?\n(A) x\n(B) y\n(C) z", positive="(A)", negative=["(B)", "(C)"])
+    path.write_bytes(own(negative=["Rome", "Oslo "]) + letters)
+    free, listed = load_dataset("mine", path=path).pairs
+    assert free.completions == ("Paris", "Rome", "Oslo")
+    assert listed.completions == ("(A)", "(B)", "(C)")
+    assert listed.text.endswith("(C) z")
+    assert listed.pos_is_a is None, "A or B is a factor of two positions"
+    assert listed.place == "mine.jsonl, line 2"
+    turned = load_dataset("mine", path=path, order="counterbalance")
+    assert [pair.completions for pair in turned.pairs] == [free.completions]
+    assert turned.refused == 1
+    assert any("or more than two" in note for note in turned.notes)
+
+
 MWE = '{"question": "Q?", "answer_matching_behavior": " Yes", "answer_not_matching_behavior": " No"}'
 HEADER = "Question,Best Answer,Incorrect Answers\n"
 
@@ -244,14 +260,33 @@ HEADER = "Question,Best Answer,Incorrect Answers\n"
         ("x.jsonl", MWE + "\n{oops", ["x.jsonl, line 2", "not JSON"]),
         ("x.jsonl", MWE + "\n\n[1]", ["x.jsonl, line 3", "object", "list"]),
         ("x.jsonl", MWE.replace("question", "quest"), ["line 1", "'question' is missing", "quest"]),
-        ("x.jsonl", MWE.replace('" No"', "3"), ["line 1", "'answer_not_matching_behavior'", "int"]),
+        ("x.jsonl", MWE.replace('" No"', "3"), ["line 1", "'answer_not_matching_behavior'", "int (3)"]),
         ("x.jsonl", MWE.replace(" No", " Yes"), ["line 1", "'answer_not_matching_behavior'", "Yes"]),
         ("x.jsonl", MWE.replace("Q?", " "), ["line 1", "'question' is empty"]),
         ("x.jsonl", MWE.replace(" Yes", "(A)").replace(" No", "(B)"), ["line 1", "'question'", "(A) ... (B)"]),
         ("x.jsonl", MWE.replace("Q?", "Q\\ud83d"), ["line 1", "'question'", "U+D83D"]),
         ("x.jsonl", own(factors=[1]).decode(), ["line 1", "'factors'"]),
         ("x.jsonl", own(chioces=True).decode(), ["line 1", "'chioces' is not known"]),
-        ("x.jsonl", own(choices="yes").decode(), ["line 1", "'choices'", "'yes'"]),
+        ("x.jsonl", own(choices="yes").decode(), ["line 1", "'choices'", '"yes"']),
+        ("x.jsonl", own(negative=[]).decode(), ["line 1", "'negative' is an empty list"]),
+        ("x.jsonl", own(negative=["Rome", 7]).decode(), ["line 1", "'negative[1]' must be text, not int (7)"]),
+        ("x.jsonl", own(negative=["Rome", " Rome"]).decode(), ["line 1", "'negative[1]' is there twice", "Rome"]),
+        ("x.jsonl", own(negative=["Rome", "Paris "]).decode(), ["line 1", "'negative[1]' equals the positive"]),
+        ("x.jsonl", own(negative=["Rome", "Oslo"], choices=True).decode(), ["line 1", "'choices'", "there are 3"]),
+        (
+            "x.jsonl",
+            (own() + own(negative=["Rome", "Oslo"])).decode(),
+            ["line 2", "holds 2 texts, and 1 in x.jsonl, line 1"],
+        ),
+        ("x.jsonl", own(factors={"a/b": 1}).decode(), ["line 1", '"a/b"']),
+        ("x.jsonl", own(factors={"topic": ["law"]}).decode(), ["line 1", "'factors.topic'", '["law"]']),
+        ("x.jsonl", own(factors={"size": float("nan")}).decode(), ["line 1", "'factors.size' must be finite, not NaN"]),
+        ("x.jsonl", own(factors={"size": 10**400}).decode(), ["line 1", "'factors.size' must be finite", "..."]),
+        (
+            "x.jsonl",
+            (own(factors={"t": "law"}) + b"\n" + own(factors={"t": 3})).decode(),
+            ["x.jsonl, line 3: field 'factors.t' is a number, 3, and text in x.jsonl, line 1"],
+        ),
         ("x.json", f"[{MWE}, 3]", ["x.json, record 2", "int"]),
         ("x.json", "[1,\n 2", ["x.json, line 2", "not JSON"]),
         ("x.csv", HEADER + "Q1,a,b\nQ2,,b\n", ["x.csv, line 3", "'Best Answer' is empty"]),

@@ -136,10 +136,16 @@ def load_dataset(
     items = read_items(data, file, form)
     pairs, refused = make_pairs(items, order, seed)
     if not pairs:
-        raise InputError(f"dataset {name!r}: no record is left, all {refused} name choices outside their final block")
+        raise InputError(
+            f"dataset {name!r}: no record is left, all {refused} name choices outside their final block, or more "
+            "than two"
+        )
     notes = [note] if note else []
     if refused:
-        notes.append(f"{refused} records name choices outside their final block and were left out ({order} order)")
+        notes.append(
+            f"{refused} records name choices outside their final block, or more than two, and were left out "
+            f"({order} order)"
+        )
     blank = sum(not (item.option_positive.strip() and item.option_negative.strip()) for item in items)
     if blank:
         notes.append(f"{blank} records have an empty option")

@@ -6,8 +6,10 @@ Formats: `mwe` (model-written evaluations, JSONL: `question`, `answer_matching_b
 
     {"prompt": "...", "positive": "(A)", "negative": "(B)", "factors": {"topic": "law"}, "choices": false}
 
-In a `pairs` file, `positive` and `negative` are completions, taken as they are. With `"choices": true` they are
-the texts of two options, and the question is asked as A/B in the order that the spec says.
+In a `pairs` file, `positive` and `negative` are completions, taken as they are; `negative` may be a list of several
+wrong ones, equally many in every record. With `"choices": true` they are the texts of two options, and the question
+is asked as A/B in the order that the spec says. `factors` are one's own nuisance factors: text, numbers or
+true/false, of one type for each name; a record may leave some out.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +30,7 @@ from steerstats.errors import InputError
 
 Format = Literal["mwe", "caa", "truthfulqa", "pairs"]
 Layout = Literal["choices", "truthfulqa", "embedded", "free"]
+LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,10 @@ class SourceItem:
         The choices inside the question, for `embedded`.
     factors : dict
         The user's own factors.
+    others : tuple of str
+        Further wrong completions.
+    place : str
+        File and line (or record), for messages.
     question : str
         Content hash, see `pairs.question_hash`.
     """
@@ -62,12 +71,14 @@ class SourceItem:
     block: ChoiceBlock | None = None
     factors: dict[str, str | float | bool] = field(default_factory=dict)
     question: str = ""
+    others: tuple[str, ...] = ()
+    place: str = ""
 
     @property
     def content(self) -> tuple[str, ...]:
         """What two records share when they are exact copies of each other."""
         text = self.block.text if self.block else self.stem
-        return (text, self.positive, self.negative, self.option_positive, self.option_negative)
+        return (text, self.positive, self.negative, self.option_positive, self.option_negative, *self.others)
 
 
 def read_items(data: bytes, file: str, form: Format | None = None) -> list[SourceItem]:
@@ -100,17 +111,43 @@ def read_items(data: bytes, file: str, form: Format | None = None) -> list[Sourc
     if form == "truthfulqa" or (form is None and suffix == ".csv"):
         items = list(_truthfulqa(text, file))
     elif form == "caa" or (form is None and text.lstrip()[:1] == "["):
-        items = [_mwe(row, record, place) for row, record, place in _json_list(text, file)]
+        items = [replace(_mwe(*record), place=record[-1]) for record in _json_list(text, file)]
     else:
-        items = [
-            _own(row, record, place)
-            if form == "pairs" or (form is None and "prompt" in record)
-            else _mwe(row, record, place)
-            for row, record, place in _json_lines(text, file)
-        ]
+        items = []
+        for row, record, place in _json_lines(text, file):
+            mine = form == "pairs" or (form is None and "prompt" in record)
+            items.append(replace((_own if mine else _mwe)(row, record, place), place=place))
     if not items:
         raise InputError(f"{file}: holds no records")
+    _check_alike(items)
     return items
+
+
+def _check_alike(items: list[SourceItem]) -> None:
+    """Equally many options everywhere, and one type for each factor."""
+    seen: dict[str, tuple[str, str]] = {}
+    for item in items:
+        if len(item.others) != len(items[0].others):
+            raise InputError(
+                f"{item.place}: field 'negative' holds {1 + len(item.others)} texts, and {1 + len(items[0].others)} in "
+                f"{items[0].place}; all questions of a dataset have equally many options"
+            )
+        for name, value in item.factors.items():
+            kind, first = seen.setdefault(name, (_kind(value), item.place))
+            if kind != _kind(value):
+                raise InputError(
+                    f"{item.place}: field 'factors.{name}' is {_kind(value)}, {_short(value)}, and {kind} in {first}"
+                )
+
+
+def _kind(value: Any) -> str:
+    return "true/false" if isinstance(value, bool) else "text" if isinstance(value, str) else "a number"
+
+
+def _short(value: Any) -> str:
+    """A value as it stands in the file, cut to what fits in a message of one line."""
+    text = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _json_lines(text: str, file: str) -> Iterator[tuple[int, dict, str]]:
@@ -141,7 +178,7 @@ def _json_list(text: str, file: str) -> Iterator[tuple[int, dict, str]]:
 
 def _object(record: Any, place: str) -> dict:
     if not isinstance(record, dict):
-        raise InputError(f"{place}: must be a JSON object, not {type(record).__name__}")
+        raise InputError(f"{place}: must be a JSON object, not {type(record).__name__} ({_short(record)})")
     return record
 
 
@@ -150,13 +187,15 @@ def _string(record: dict, key: str, place: str) -> str:
         raise InputError(f"{place}: field '{key}' is missing; it has {', '.join(record) or 'no fields'}")
     value = record[key]
     if not isinstance(value, str):
-        raise InputError(f"{place}: field '{key}' must be text, not {type(value).__name__}")
+        raise InputError(f"{place}: field '{key}' must be text, not {type(value).__name__} ({_short(value)})")
     if not value.strip():
-        raise InputError(f"{place}: field '{key}' is empty")
+        raise InputError(f"{place}: field '{key}' is empty ({_short(value)})")
     # JSON can spell half a surrogate pair, which can be neither tokenised nor stored
     bad = next((character for character in value if 0xD800 <= ord(character) < 0xE000), None)
     if bad is not None:
-        raise InputError(f"{place}: field '{key}' holds the character U+{ord(bad):04X}, which is no text")
+        raise InputError(
+            f"{place}: field '{key}' holds the character U+{ord(bad):04X}, which is no text ({_short(value)})"
+        )
     return value
 
 
@@ -178,23 +217,58 @@ def _own(row: int, record: dict, place: str) -> SourceItem:
         )
     prompt = _string(record, "prompt", place)
     positive = _string(record, "positive", place)
-    negative = _string(record, "negative", place)
-    _must_differ(positive, negative, place, "negative")
-    factors = record.get("factors", {})
-    if not isinstance(factors, dict) or not all(
-        isinstance(value, str | int | float | bool) for value in factors.values()
-    ):
-        raise InputError(f"{place}: field 'factors' must map names to text, numbers or true/false")
+    negative, *others = _wrong(record, place)
+    for index, wrong in enumerate((negative, *others)):
+        _must_differ(positive, wrong, place, f"negative[{index}]" if others else "negative")
+    factors = _factors(record, place)
     choices = record.get("choices", False)
     if not isinstance(choices, bool):
-        raise InputError(f"{place}: field 'choices' must be true or false, not {choices!r}")
+        raise InputError(f"{place}: field 'choices' must be true or false, not {_short(choices)}")
     if choices:
+        if others:
+            raise InputError(
+                f"{place}: field 'choices' asks two options as A and B, and there are {2 + len(others)}; write the "
+                "choices into the prompt, and their letters as completions"
+            )
         return _formatted(row, prompt, positive, negative, "choices", factors)
-    if is_a(positive) is not None and is_a(negative) is not None and find_choices(prompt):
+    if not others and is_a(positive) is not None and is_a(negative) is not None and find_choices(prompt):
         return _embedded(row, prompt, positive, negative, place, "prompt", factors)
-    question = question_hash(prompt, (positive, negative))
+    question = question_hash(prompt, (positive, negative, *others))
     answers = (positive.strip(), negative.strip())
-    return SourceItem(row, prompt, *answers, *answers, "free", None, factors, question)
+    more = tuple(wrong.strip() for wrong in others)
+    return SourceItem(row, prompt, *answers, *answers, "free", None, factors, question, more)
+
+
+def _wrong(record: dict, place: str) -> list[str]:
+    """The wrong completions: one text, or a list of different ones."""
+    given = record.get("negative")
+    if not isinstance(given, list):
+        return [_string(record, "negative", place)]
+    if not given:
+        raise InputError(f"{place}: field 'negative' is an empty list")
+    found = [_string({f"negative[{i}]": value}, f"negative[{i}]", place) for i, value in enumerate(given)]
+    for i, text in enumerate(found):
+        if text.strip() in {other.strip() for other in found[:i]}:
+            raise InputError(f"{place}: field 'negative[{i}]' is there twice ({_short(text)})")
+    return found
+
+
+def _factors(record: dict, place: str) -> dict[str, str | float | bool]:
+    given = record.get("factors", {})
+    if not isinstance(given, dict):
+        raise InputError(f"{place}: field 'factors' must map names to text, numbers or true/false, not {_short(given)}")
+    factors = {name: value for name, value in given.items() if value is not None}
+    for name, value in factors.items():
+        field_name = f"factors.{name}"
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise InputError(f"{place}: field 'factors' names {_short(name)}; a name holds letters, digits, _, - and .")
+        if not isinstance(value, str | int | float):
+            raise InputError(f"{place}: field '{field_name}' must be text, a number or true/false, not {_short(value)}")
+        if isinstance(value, str) and value:
+            _string({field_name: value}, field_name, place)
+        elif not isinstance(value, str) and not abs(value) <= LARGEST:
+            raise InputError(f"{place}: field '{field_name}' must be finite, not {_short(value)}")
+    return factors
 
 
 def _truthfulqa(text: str, file: str) -> Iterator[SourceItem]:
@@ -216,9 +290,10 @@ def _truthfulqa(text: str, file: str) -> Iterator[SourceItem]:
         incorrect = [part.strip() for part in _string(cells, "Incorrect Answers", place).split(";")]
         first = next((part for part in incorrect if part), None)
         if first is None:
-            raise InputError(f"{place}: field 'Incorrect Answers' names no answer")
+            given = _short(cells["Incorrect Answers"])
+            raise InputError(f"{place}: field 'Incorrect Answers' names no answer ({given})")
         _must_differ(best, first, place, "Incorrect Answers")
-        yield _formatted(row, question, best, first, "truthfulqa")
+        yield replace(_formatted(row, question, best, first, "truthfulqa"), place=place)
         row += 1
 
 
@@ -236,7 +311,7 @@ def _embedded(
     if block is None:
         raise InputError(
             f"{place}: field '{field_name}' does not end in '(A) ... (B) ...', but the answers are "
-            f"{positive.strip()} and {negative.strip()}"
+            f"{positive.strip()} and {negative.strip()} ({_short(text[-40:])})"
         )
     if is_a(positive) == is_a(negative):
         raise InputError(f"{place}: both answers are {positive.strip()}")

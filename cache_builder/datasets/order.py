@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
-from cache_builder.datasets.choices import ChoiceBlock
+from cache_builder.datasets.choices import ChoiceBlock, find_choices
 from cache_builder.datasets.loaders import SourceItem
 from cache_builder.datasets.pairs import ContrastPair, is_a, is_yes
 from steerstats.errors import InputError
@@ -46,13 +46,13 @@ def make_pairs(items: Sequence[SourceItem], order: Order, seed: int = 0) -> tupl
         In file order; twins are neighbours. Items with free completions have no A/B and pass through.
     refused : int
         Questions left out because they name choices outside their final block, so that a swap would make
-        them contradict themselves. Always 0 for `tan2024`.
+        them contradict themselves, or more than two of them, for which there is no swap. Always 0 for `tan2024`.
     """
     if order == "tan2024":
         return [_pair(item, _as_published(item), 0) for item in items], 0
     if order not in ("balanced", "counterbalance"):
         raise InputError(f"order {order!r} is not known; it is tan2024, balanced or counterbalance")
-    kept = [item for item in items if item.block is None or item.block.swappable]
+    kept = [item for item in items if _can_be_swapped(item)]
     refused = len(items) - len(kept)
     if order == "balanced":
         at_a = _balanced(kept, seed)
@@ -68,6 +68,12 @@ def make_pairs(items: Sequence[SourceItem], order: Order, seed: int = 0) -> tupl
 def content_key(question: str, seed: int) -> str:
     """Sort key that depends on the question and the seed, never on the file's order."""
     return hashlib.sha256(f"{seed}:{question}".encode()).hexdigest()
+
+
+def _can_be_swapped(item: SourceItem) -> bool:
+    if item.others:
+        return find_choices(item.stem) is None
+    return item.block is None or item.block.swappable
 
 
 def _as_published(item: SourceItem) -> bool:
@@ -105,7 +111,9 @@ def _pair(item: SourceItem, positive_at_a: bool, twin: int) -> ContrastPair:
     else:
         text = f"{item.stem}\n\nChoices:\n(A): {a}\n(B): {b}"
     # HDF5 cannot store a NUL, and the stored prompt has to be the one that was asked: replaced before asking
-    text, positive, negative, *options = (part.replace("\0", "\ufffd") for part in (text, positive, negative, *options))
+    parts = (text, positive, negative, *options, *item.others)
+    text, positive, negative, *options = (part.replace("\0", "\ufffd") for part in parts)
+    options, others = options[:2], tuple(options[2:])
     shown = tuple(option.strip() for option in options)
     return ContrastPair(
         id=f"{item.row:05d}{'b' if twin else ''}-{item.question[:8]}",
@@ -113,7 +121,7 @@ def _pair(item: SourceItem, positive_at_a: bool, twin: int) -> ContrastPair:
         text=text,
         positive=positive,
         negative=negative,
-        pos_is_a=is_a(positive) if item.layout == "free" else positive_at_a,
+        pos_is_a=_at_a(item, positive) if item.layout == "free" else positive_at_a,
         pos_is_yes=is_yes(shown[0]),
         len_positive=len(shown[0]),
         len_negative=len(shown[1]),
@@ -122,7 +130,14 @@ def _pair(item: SourceItem, positive_at_a: bool, twin: int) -> ContrastPair:
         row=item.row,
         twin=twin,
         factors=dict(item.factors),
+        others=others,
+        place=item.place,
     )
+
+
+def _at_a(item: SourceItem, positive: str) -> bool | None:
+    """A or B is a factor of two positions; a question of more has none such."""
+    return None if item.others else is_a(positive)
 
 
 def _ordered(block: ChoiceBlock, item: SourceItem, positive_at_a: bool) -> str:

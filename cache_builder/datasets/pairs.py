@@ -39,6 +39,10 @@ class ContrastPair:
         1 for the second order of a counterbalanced question, else 0.
     factors : dict
         The user's own nuisance factors.
+    others : tuple of str
+        Further wrong completions, where a question has more than two options.
+    place : str
+        File and line (or record) that the pair comes from, for messages.
     """
 
     id: str
@@ -55,6 +59,13 @@ class ContrastPair:
     row: int
     twin: int = 0
     factors: dict[str, str | float | bool] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+    place: str = ""
+
+    @property
+    def completions(self) -> tuple[str, ...]:
+        """Every completion, the positive one first."""
+        return (self.positive, self.negative, *self.others)
 
 
 def normalise(text: str) -> str:
@@ -62,7 +73,7 @@ def normalise(text: str) -> str:
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
-def question_hash(stem: str, options: tuple[str, str]) -> str:
+def question_hash(stem: str, options: tuple[str, ...]) -> str:
     """Content hash of a question, whatever the order of its options.
 
     Parameters
@@ -70,7 +81,7 @@ def question_hash(stem: str, options: tuple[str, str]) -> str:
     stem : str
         The question without its options.
     options : tuple of str
-        The two options in any order.
+        The options in any order.
 
     Returns
     -------
