@@ -31,7 +31,8 @@ from steerstats.power import PowerTable
 from steerstats.seeds import generator
 from steerstats.study_base import StudyBase, demo_cache
 from steerstats.study_checks import Debiased, MultiplierRange, NullComparison, VectorCosines
-from steerstats.study_results import DatasetSteerability, Generalization, PerDataset, SpuriousTable
+from steerstats.study_generalization import Generalization
+from steerstats.study_results import DatasetSteerability, PerDataset, SpuriousTable
 
 __all__ = ["Study", "demo_cache", "open_cache"]
 

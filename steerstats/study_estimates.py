@@ -37,7 +37,8 @@ from steerstats.spurious import (
     spurious_factors,
     variance_explained,
 )
-from steerstats.study_results import DatasetSteerability, Generalization, SpuriousTable, doubts, for_each, pooled
+from steerstats.study_generalization import Generalization
+from steerstats.study_results import DatasetSteerability, SpuriousTable, doubts, for_each, pooled
 
 if TYPE_CHECKING:
     from steerstats.study import Study

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
 from steerstats.distribution import SteerabilitySummary
 from steerstats.errors import CannotEstimate
-from steerstats.generalization import (
-    CorrelationTable,
-    GapTable,
-    OverallGap,
-    RatioTable,
-    SteerabilityTable,
-    VarianceTable,
-)
 from steerstats.meta import MetaAnalysis, mean_over_datasets
 from steerstats.results import Estimate, Result
 from steerstats.spurious import FactorCells, PooledSpuriousFactors, SpuriousFactors, VarianceExplained
+from steerstats.study_headlines import HARTUNG, UNIT, Headlined, middle, number, over_datasets, share, with_limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +49,7 @@ class PerDataset(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetSteerability(PerDataset):
+class DatasetSteerability(Headlined, PerDataset):
     """Steerability of every dataset under one shift, highest median first (the paper's figure 1).
 
     Parameters
@@ -72,6 +67,45 @@ class DatasetSteerability(PerDataset):
     shift: str
     vector_error: Mapping[str, Estimate]
     over_datasets: MetaAnalysis | None
+
+    PARTS: ClassVar[Mapping[str, str]] = {
+        "results": "every estimate of each dataset, with its method (also `result[dataset]`)",
+        "vector_error": "the means again, with the vector's own sampling error in their intervals",
+        "over_datasets": "the meta-analysis, leave-one-out included",
+        "to_frame()": "all of it, one row per dataset and estimate",
+    }
+
+    def sections(self) -> list[tuple[str, pd.DataFrame]]:
+        """The mean over datasets, what is anti-steerable, and one row for each dataset."""
+        out, every = [], list(self.results.values())
+        level = every[0]["mean"].level
+        if self.over_datasets is not None:
+            table = over_datasets([(self.shift, self.over_datasets)], "", level)
+            out.append((f"Mean steerability over datasets, {UNIT} ({HARTUNG})", table))
+        wrong = [one["anti_steerable"].estimate for one in every]
+        median, spread = middle(wrong, share)
+        below = sum(one["mean"].estimate < 0 for one in every)
+        counted = [("inputs steered the wrong way, median over datasets", median, spread, str(len(every)))]
+        counted.append(("datasets whose mean is below 0", str(below), "", str(len(every))))
+        out.append(("Anti-steerable", pd.DataFrame(counted, columns=["", "estimate", "range", "n"])))
+        rows = []
+        for name, one in self.results.items():
+            mean, wrong = self.vector_error.get(name, one["mean"]), one["anti_steerable"]
+            low, high = share(wrong.ci_low), share(wrong.ci_high)
+            text = with_limits(mean.estimate, mean.ci_low, mean.ci_high)
+            rows.append(
+                {
+                    "dataset": name,
+                    "n": str(one["mean"].n),
+                    f"mean [{level:.0%}]": text + (" v" if name in self.vector_error else ""),
+                    "median": number(one["median"].estimate),
+                    "SD": number(one["sd"].estimate),
+                    f"wrong way [{level:.0%}]": f"{share(wrong.estimate)} [{low}, {high}]",
+                }
+            )
+        title = f"Steerability by dataset, {self.shift}, {UNIT}, highest median first"
+        said = "; v: the interval includes the vector's own error" if self.vector_error else ""
+        return [*out, (title + said, pd.DataFrame(rows))]
 
     def means(self) -> pd.Series:
         """Mean steerability by dataset, in the table's order."""
@@ -93,7 +127,7 @@ class DatasetSteerability(PerDataset):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpuriousTable(PerDataset):
+class SpuriousTable(Headlined, PerDataset):
     """Steerability bias of every dataset, and over datasets.
 
     Parameters
@@ -116,6 +150,60 @@ class SpuriousTable(PerDataset):
     cells: Mapping[str, FactorCells]
     over_datasets: PooledSpuriousFactors | None
 
+    PARTS: ClassVar[Mapping[str, str]] = {
+        "results": "effects of each dataset and its mixed model (also `result[dataset]`)",
+        "explained": "variance shares of each dataset; as one table: .explained_frame()",
+        "published": "the paper's sequential split beside them",
+        "cells": "means and counts by A/B and Yes/No; as one table: .cells_frame()",
+        "over_datasets": "pooled effects with tau, prediction intervals and p-values",
+        "to_frame()": "every effect on slope and unsteered propensity, one row per dataset, model and term",
+    }
+
+    def sections(self) -> list[tuple[str, pd.DataFrame]]:
+        """Effects over datasets, shares of variance over datasets, and one row for each dataset."""
+        out = []
+        if self.over_datasets is not None:
+            for response, unit in (("slope", UNIT), ("unsteered", "nats")):
+                pooled = [(term, fit) for (what, term), fit in self.over_datasets.pooled.items() if what == response]
+                if pooled:
+                    what = "steerability" if response == "slope" else "unsteered propensity"
+                    table = over_datasets(pooled, "term", pooled[0][1].level)
+                    out.append((f"Mean effect on {what} over datasets, {unit} ({HARTUNG})", table))
+        components = dict.fromkeys(name for one in self.explained.values() for name in one.components)
+        rows = []
+        for component in components:
+            having = [one for one in self.explained.values() if component in one.components]
+            values = [one.share[one.components.index(component)] for one in having]
+            rows.append((component, *middle(values, partial(number, digits=2)), str(len(having))))
+        title = "Variance of steerability that goes with each factor (Shapley shares of adjusted R²), over datasets"
+        out.append((title, pd.DataFrame(rows, columns=["component", "median", "range", "n"])))
+        return [*out, self._by_dataset()]
+
+    def _by_dataset(self) -> tuple[str, pd.DataFrame]:
+        slopes = {}
+        for name, one in self.results.items():
+            frame = one.to_frame()
+            own = (frame["model"] == "per-input") & (frame["response"] == "slope") & (frame["term"] != "Intercept")
+            slopes[name] = frame[own].set_index("term")
+        terms = dict.fromkeys(term for frame in slopes.values() for term in frame.index)
+        level = next(iter(self.explained.values())).level
+        whole, rows = len(terms) <= 2, []
+        for name, frame in slopes.items():
+            row = {"dataset": name}
+            for term in terms:
+                row[term] = "–"
+                if term in frame.index:
+                    value, low, high = frame.loc[term, ["estimate", "ci_low", "ci_high"]]
+                    star = "" if low <= 0 <= high else "*"
+                    row[term] = with_limits(value, low, high, 2) if whole else number(value, 2) + star
+            one = self.explained.get(name)
+            k = -1 if one is None else one.components.index("explained")
+            row["R²"] = "–" if one is None else with_limits(one.share[k], one.ci_low[k], one.ci_high[k], 2)
+            rows.append(row)
+        how = f"with {level:.0%} intervals" if whole else f"*: the {level:.0%} interval excludes 0"
+        title = f"Effects on steerability by dataset, {self.shift}, {UNIT}, and share explained, {how}"
+        return title, pd.DataFrame(rows)
+
     def explained_frame(self) -> pd.DataFrame:
         """Variance shares: one row per dataset, split and component."""
         both = [stack({n: r.to_frame() for n, r in part.items()}) for part in (self.explained, self.published)]
@@ -124,46 +212,6 @@ class SpuriousTable(PerDataset):
     def cells_frame(self) -> pd.DataFrame:
         """Means and counts by cell: one row per dataset and cell."""
         return stack({name: result.to_frame() for name, result in self.cells.items()})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generalization(Result):
-    """Does steerability survive another prompt?
-
-    Parameters
-    ----------
-    gaps : GapTable
-        Gap of every dataset under every shift; its intervals include the vector's error where refits allow it.
-    decomposition : GapTable
-        The same gaps split into what the prompt does to any vector and what transfer costs. It is `gaps` itself
-        where no refits are used; otherwise its intervals are about these very vectors.
-    ratios : RatioTable or None
-        Relative steerability with Fieller sets; None where eval->eval was not evaluated.
-    correlations : CorrelationTable
-        Spearman correlation over datasets of steerability in and out of distribution.
-    overall : OverallGap or None
-        Random-effects mean gap and its parts over datasets; None with fewer than two datasets.
-    settings : SteerabilityTable
-        Mean slope and unsteered propensity in the whole train × eval table.
-    variances : VarianceTable
-        Spread of slopes over inputs, in distribution and under each shift.
-    """
-
-    gaps: GapTable
-    decomposition: GapTable
-    ratios: RatioTable | None
-    correlations: CorrelationTable
-    overall: OverallGap | None
-    settings: SteerabilityTable
-    variances: VarianceTable
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per dataset, shift and component (gap, prompt, transfer)."""
-        frame = self.gaps.to_frame()
-        if self.decomposition is self.gaps:
-            return frame
-        parts = self.decomposition.to_frame()
-        return pd.concat([frame[frame["component"] == "gap"], parts[parts["component"] != "gap"]], ignore_index=True)
 
 
 def stack(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -1,0 +1,133 @@
+"""What a study's main results show first: the headline with its interval, one row for each dataset, where the rest is.
+
+`to_frame()` stays the whole long table; these are the few numbers that a reader looks for, in 80 columns.
+"""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from steerstats.results import Result, format_number
+
+WIDTH = 80
+UNIT = "nats per unit multiplier"
+HARTUNG = "random effects, Hartung–Knapp t; tau: SD between datasets"
+SHORTEST_NAME = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headlined(Result):
+    """A result of several tables, which shows its headline numbers before anything else."""
+
+    PARTS: ClassVar[Mapping[str, str]] = {}
+
+    def sections(self) -> list[tuple[str, pd.DataFrame]]:
+        """Titles and tables of text, the headline first and one row for each dataset last."""
+        raise NotImplementedError
+
+    def summary(self) -> str:
+        """The headline numbers, one row for each dataset, and what the attributes hold, in 80 columns."""
+        lines = [type(self).__name__]
+        for title, table in self.sections():
+            lines += ["", *textwrap.wrap(title, WIDTH), *text_table(table)]
+        lines += ["", "More, as tables of their own:"]
+        for name, what in self._parts().items():
+            lines += textwrap.wrap(f".{name}  {what}", WIDTH, initial_indent="  ", subsequent_indent="      ")
+        lines.append("")
+        for label, text in self._notes():
+            lines += textwrap.wrap(f"{label}: {text}", WIDTH, subsequent_indent="  ")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        parts = [f"<h4>{type(self).__name__}</h4>"]
+        for title, table in self.sections():
+            names = [name.replace("\n", " ") for name in table.columns]
+            body = table.set_axis(names, axis=1).to_html(index=False, border=0)
+            parts.append(f"<p><b>{html.escape(title)}</b></p>{body}")
+        rest = "".join(f"<li><code>.{name}</code> {html.escape(what)}</li>" for name, what in self._parts().items())
+        notes = "".join(f"<li><b>{label}:</b> {html.escape(text)}</li>" for label, text in self._notes())
+        parts.append(f"<p>More, as tables of their own:</p><ul>{rest}</ul><ul>{notes}</ul>")
+        return f"<div class='steerstats'>{''.join(parts)}</div>"
+
+    def _parts(self) -> dict[str, str]:
+        return {name: what for name, what in self.PARTS.items() if getattr(self, name.rstrip("()")) is not None}
+
+    def _notes(self) -> list[tuple[str, str]]:
+        return [
+            ("Method", self.method),
+            *(("Assumes", text) for text in self.assumptions),
+            *(("Warning", text) for text in self.warnings),
+        ]
+
+
+def text_table(table: pd.DataFrame) -> list[str]:
+    """Lines of a table of text: first column to the left, the others to the right; a header may have two lines.
+
+    Names of datasets are cut where the table would be wider than a terminal.
+    """
+    heads = [name.split("\n") for name in table.columns]
+    deepest = max(map(len, heads))
+    columns = [[""] * (deepest - len(head)) + head + list(table[name]) for head, name in zip(heads, table.columns)]
+    widths = [max(map(len, column)) for column in columns]
+    if table.columns[0] == "dataset":
+        widths[0] = min(widths[0], max(SHORTEST_NAME, WIDTH - sum(widths[1:]) - 2 * len(widths)))
+        columns[0] = [name if len(name) <= widths[0] else name[: widths[0] - 1] + "…" for name in columns[0]]
+    lines = []
+    for row in zip(*columns):
+        cells = [cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths))]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return lines
+
+
+def limits(low: float, high: float, digits: int = 3) -> str:
+    """ "[0.020, 0.106]"."""
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def with_limits(value: float, low: float, high: float, digits: int = 3) -> str:
+    """ "0.063 [0.020, 0.106]"."""
+    return f"{number(value, digits)} {limits(low, high, digits)}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with so many decimals; `format_number` where these cannot show it."""
+    if not np.isfinite(value) or abs(value) >= 1e5 or digits == 3:
+        return format_number(value)
+    text = f"{value:.{digits}f}"
+    return text if float(text) else text.lstrip("-")
+
+
+def share(value: float) -> str:
+    """ "12%"."""
+    return "NaN" if np.isnan(value) else f"{value:.0%}"
+
+
+def middle(values: Sequence[float], show=number) -> tuple[str, str]:
+    """Median and range over datasets, as text."""
+    finite = np.asarray(values, float)[np.isfinite(values)]
+    if not len(finite):
+        return "NaN", ""
+    return show(float(np.median(finite))), f"{show(float(finite.min()))} to {show(float(finite.max()))}"
+
+
+def over_datasets(rows: Sequence[tuple[str, object]], first: str, level: float) -> pd.DataFrame:
+    """One row for each meta-analysis: the random-effects mean, where a new dataset would lie, tau and n."""
+    table = []
+    for name, found in rows:
+        table.append(
+            {
+                first: name,
+                f"mean [{level:.0%}]": with_limits(found.mean, found.ci_low, found.ci_high),
+                "a new dataset": limits(found.prediction_low, found.prediction_high),
+                "tau": number(found.tau),
+                "n": str(found.n),
+            }
+        )
+    return pd.DataFrame(table)

@@ -1,0 +1,110 @@
+"""Results of a study show their headline numbers first, in 80 columns, with a row for each dataset."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from steerstats.results import format_number
+from steerstats.simulate import SimulationTruth, simulate_cache
+from steerstats.study import open_cache
+from steerstats.study_headlines import middle, number, text_table
+
+
+@pytest.fixture(scope="module")
+def shown(study):
+    return {
+        "steerability": study.steerability(),
+        "generalization": study.generalization(n_resamples=300),
+        "spurious": study.spurious_factors(n_resamples=100),
+    }
+
+
+@pytest.mark.parametrize("name", ["steerability", "generalization", "spurious"])
+def test_every_dataset_has_its_row_and_nothing_is_wider_than_a_terminal(shown, study, name):
+    result = shown[name]
+    text, page = result.summary(), result._repr_html_()
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.splitlines()[0] == type(result).__name__
+    for dataset in study.datasets:
+        assert sum(line.startswith(f"  {dataset} ") for line in text.splitlines()) == 1
+        assert page.count(f"<td>{dataset}</td>") == 1
+    for part in result._parts():
+        assert f".{part}" in text
+        assert f".{part}" in page
+    assert "left out here" not in text
+    assert all(words in " ".join(text.split()) for words in (result.method, *result.assumptions, *result.warnings))
+
+
+def test_steerability_begins_with_the_mean_over_datasets(shown):
+    result = shown["steerability"]
+    over, text = result.over_datasets, result.summary()
+    line = next(line for line in text.splitlines() if line.startswith("  base->base"))
+    for value in (over.mean, over.ci_low, over.ci_high, over.prediction_low, over.prediction_high, over.tau):
+        assert format_number(value) in line
+    assert line.endswith(" 10")
+    own = result.vector_error["sim-04"]
+    row = next(line for line in text.splitlines() if line.startswith("  sim-04"))
+    assert f"{own.estimate:.3f} [{own.ci_low:.3f}, {own.ci_high:.3f}] v" in row
+
+
+def test_generalization_begins_with_gaps_correlations_ratios_and_the_whole_table(shown):
+    result = shown["generalization"]
+    titles = [title for title, _ in result.sections()]
+    assert [title.split(" over")[0].split(" of each")[0].split(" at")[0] for title in titles] == [
+        "Mean gap", "Mean part of the prompt", "Mean part of transfer", "Spearman correlation with base->base",
+        "Relative steerability", "Mean steerability", "Mean steerability",
+    ]  # fmt: skip
+    sections = [table for _, table in result.sections()]
+    overall = result.overall.analyses[0]
+    assert (
+        sections[0].iloc[0, 2] == f"[{format_number(overall.prediction_low)}, {format_number(overall.prediction_high)}]"
+    )
+    row = result.correlations.row("base->base vs base->user_neg", "these datasets")
+    assert sections[3].iloc[0].tolist()[::4] == ["base->user_neg", f"[{row['ci_low']:.2f}, {row['ci_high']:.2f}]"]
+    assert sections[4].loc[0, "median"] == format_number(np.median(result.ratios.estimate[:, 0]))
+    assert sections[5].shape == (6, 6)
+    assert sections[5].loc[0, "base"] == format_number(result.settings.mean[:, 0, 0].mean())
+    bands = result.gaps.band_low[0, :, 0] * result.gaps.band_high[0, :, 0] > 0
+    assert [cell.endswith("*") for cell in sections[-1]["base\n->user_neg"]] == bands.tolist()
+
+
+def test_bias_begins_with_pooled_effects_and_shares_of_variance(shown):
+    result = shown["spurious"]
+    sections = [table for _, table in result.sections()]
+    pooled = result.over_datasets.pooled["slope", "pos_is_a"]
+    assert sections[0].iloc[0, 1] == f"{pooled.mean:.3f} [{pooled.ci_low:.3f}, {pooled.ci_high:.3f}]"
+    shares = [one.share[one.components.index("explained")] for one in result.explained.values()]
+    explained = sections[2].set_index("component").loc["explained"]
+    assert (explained["median"], explained["n"]) == (f"{np.median(shares):.2f}", "10")
+    one = result.explained["sim-02"]
+    assert (
+        f"{one.share[2]:.2f} [{one.ci_low[2]:.2f}, {one.ci_high[2]:.2f}]"
+        in sections[3].set_index("dataset")["R²"]["sim-02"]
+    )
+
+
+def test_one_dataset_shows_its_own_gaps(tmp_path):
+    truth = SimulationTruth(datasets=["a-name-longer-than-the-column-is"], n_inputs=14, n_pairs=12)
+    study = open_cache(simulate_cache(tmp_path / "one", truth).path)
+    found = study.generalization(n_resamples=100)
+    title, table = found.sections()[0]
+    assert title.startswith("Mean gap of a-name-longer-than")
+    assert table["n"].tolist() == ["14"] * 4
+    texts = found.summary(), study.steerability().summary(), study.spurious_factors(n_resamples=50).summary()
+    for text in texts:
+        assert "a-name-longer" in text
+        assert max(map(len, text.splitlines())) <= 80
+    assert ".overall" not in texts[0]
+    assert ".over_datasets" not in texts[1]
+
+
+def test_numbers_in_tables_are_short_and_never_minus_zero():
+    assert [number(v, 2) for v in (-0.001, -0.456, np.nan, np.inf, 2e6)] == ["0.00", "-0.46", "NaN", "inf", "2.00e+06"]
+    assert middle([np.nan, np.nan]) == ("NaN", "")
+    assert middle([1, np.nan, 3]) == ("2.000", "1.000 to 3.000")
+    wide = text_table(pd.DataFrame({"dataset": ["n" * 40], "x": ["1" * 50]}))
+    assert wide[1] == f"  {'n' * 25}…  {'1' * 50}"
+    lines = text_table(pd.DataFrame({"dataset": ["a", "b"], "x\ny": ["1", "22"]}))
+    assert lines == ["            x", "  dataset   y", "  a         1", "  b        22"]
