@@ -156,7 +156,7 @@ def linearity_test(
         level=level,
         method=f"Hotelling T² on {k} non-linear contrasts of the curve, units are questions",
         assumptions=(
-            "question means of the contrasts are near normal, or many (skewed curvature, 12-60 questions: 6-10% for 5%)",
+            "contrasts by question are near normal, or many (skewed curvature, 12-60 questions: 6-10% at 5%)",
             "questions are independent",
             VECTOR_AS_GIVEN,
         ),

@@ -2,13 +2,20 @@
 
 A concrete result is a frozen keyword-only dataclass that derives from `Result`, documents the shape and unit of
 each field, and implements `to_frame`. Results hold numbers only; `steerstats.figures` draws them.
+
+Frozen means: fields cannot be set, arrays are locked copies that no one else holds, and mappings are read-only copies
+with locked arrays in them, after unpickling as before. Data frames are the one thing in a field that can be changed.
 """
 
 from __future__ import annotations
 
+import copyreg
 import html
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,11 +44,11 @@ class Result(ABC):
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, np.ndarray) and value.flags.writeable:
-                value = value.view()
-                value.flags.writeable = False
-                object.__setattr__(self, field.name, value)
+            object.__setattr__(self, field.name, _frozen(getattr(self, field.name)))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Arrays come out of a pickle writeable.
+        self.__dict__.update({name: _frozen(value) for name, value in state.items()})
 
     @abstractmethod
     def to_frame(self) -> pd.DataFrame:
@@ -106,6 +113,32 @@ class Estimate(Result):
     def __str__(self) -> str:
         limits = f"[{format_number(self.ci_low)}, {format_number(self.ci_high)}]"
         return f"{self.name}: {format_number(self.estimate)} {limits} (n = {self.n})"
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and _can_change(value):
+        value = value.copy()
+        value.flags.writeable = False
+    elif isinstance(value, Mapping):
+        return MappingProxyType({key: _frozen(inner) for key, inner in value.items()})
+    return value
+
+
+def _can_change(array: np.ndarray) -> bool:
+    """Whether the array, or one that it is a view of, is writeable."""
+    while isinstance(array, np.ndarray):
+        if array.flags.writeable:
+            return True
+        array = array.base
+    return False
+
+
+def _read_only(mapping: dict) -> MappingProxyType:
+    return MappingProxyType(mapping)
+
+
+# Python itself cannot pickle a read-only view of a mapping, nor copy one deeply (`dataclasses.asdict`).
+copyreg.pickle(MappingProxyType, lambda proxy: (_read_only, (dict(proxy),)))
 
 
 def format_number(value: float) -> str:

@@ -1,0 +1,83 @@
+"""Results are frozen for good: fields, arrays whoever made them, mappings, and what comes out of a pickle."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError, asdict, dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import steerstats
+from steerstats.results import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example(Result):
+    values: np.ndarray
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def to_frame(self) -> pd.DataFrame:
+        return pd.DataFrame({"value": self.values})
+
+
+def example() -> tuple[Example, np.ndarray, dict]:
+    own, parts = np.arange(6.0), {"a": np.ones(2), "deep": {"b": np.zeros(2)}}
+    return Example(values=own[::2], parts=parts, method="given"), own, parts
+
+
+def refuses(result: Example) -> None:
+    with pytest.raises(FrozenInstanceError):
+        result.values = np.zeros(3)
+    for array in (result.values, result.parts["a"], result.parts["deep"]["b"]):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 9
+    for mapping in (result.parts, result.parts["deep"]):
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            mapping["a"] = np.zeros(2)
+
+
+def test_nothing_that_a_caller_keeps_changes_a_result():
+    result, own, parts = example()
+    own[0], parts["a"][0], parts["more"] = 9, 9, np.ones(1)
+    parts["deep"]["b"][1] = 9
+    assert result.values.tolist() == [0, 2, 4]
+    assert result.parts["a"].tolist() == [1, 1]
+    assert result.parts["deep"]["b"].tolist() == [0, 0]
+    assert list(result.parts) == ["a", "deep"]
+    assert own.flags.writeable, "the caller's own array stays its own"
+    refuses(result)
+
+
+def test_a_read_only_view_of_an_array_that_can_change_is_copied():
+    own = np.arange(3.0)
+    view = own.view()
+    view.flags.writeable = False
+    result = Example(values=view, method="given")
+    own[0] = 9
+    assert result.values[0] == 0
+    assert replace(result, method="other").values is result.values, "what cannot change is shared"
+
+
+@pytest.mark.parametrize("again", [lambda r: pickle.loads(pickle.dumps(r)), copy.deepcopy, replace])
+def test_a_copy_is_as_frozen_and_as_whole(again):
+    result = example()[0]
+    other = again(result)
+    np.testing.assert_array_equal(other.values, result.values)
+    np.testing.assert_array_equal(other.parts["deep"]["b"], result.parts["deep"]["b"])
+    pd.testing.assert_frame_equal(other.to_frame(), result.to_frame())
+    refuses(other)
+
+
+def test_results_of_a_study_survive_a_pickle_and_asdict():
+    study = steerstats.open_cache(steerstats.demo_cache())
+    for result in (study.steerability(), study.linearity(), study.slopes(study.datasets[0])):
+        other = pickle.loads(pickle.dumps(result))
+        pd.testing.assert_frame_equal(other.to_frame(), result.to_frame())
+        assert other.summary() == result.summary()
+        assert asdict(result)["method"] == result.method
+    with pytest.raises(TypeError, match="does not support item"):
+        study.steerability().results["new"] = None
