@@ -9,12 +9,11 @@ solution. Array functions; `steerstats.mixed.fit_mixed` puts a formula in front 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.linalg import solve_triangular
 
 from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.mixed.arrays import aliased_columns, as_finite, relative_cholesky, t_statistic
@@ -176,14 +175,31 @@ def closed_form(
         raise InputError(f"Y is {n_groups} x {m}: Z needs {m} rows and has {len(Z)}, W {n_groups} and has {len(W)}")
     columns = tuple(column_names) if column_names is not None else tuple(f"z{k}" for k in range(q))
     rows = tuple(row_names) if row_names is not None else tuple(f"w{j}" for j in range(W.shape[1]))
+    check_within(Z, columns)
     dropped = aliased_columns(W)
     if dropped:
         W = np.delete(W, dropped, axis=1)
-    kept = tuple(row for j, row in enumerate(rows) if j not in dropped)
-    p = W.shape[1]
-    check_identified(n_groups, m, p, q)
+        kept = tuple(row for j, row in enumerate(rows) if j not in dropped)
+        fit = fit_checked(Y, Z, W, reml=reml, rows=kept, columns=columns, level=level)
+        return replace(fit, aliased=tuple(rows[j] for j in dropped))
+    return fit_checked(Y, Z, W, reml=reml, rows=rows, columns=columns, level=level)
 
-    Q, R = within_basis(Z, columns)
+
+def fit_checked(
+    Y: np.ndarray,
+    Z: np.ndarray,
+    W: np.ndarray,
+    *,
+    reml: bool,
+    rows: Sequence[str] | None,
+    columns: Sequence[str],
+    level: float,
+) -> ClosedForm:
+    """`closed_form` on arrays whose shapes and values are right and whose columns of W are not aliased."""
+    (n_groups, m), q, p = Y.shape, Z.shape[1], W.shape[1]
+    check_identified(n_groups, m, p, q)
+    Q, R = np.linalg.qr(Z, mode="complete")  # a basis whose first q columns span Z
+    R = R[:q]
     scale = float(np.abs(Y).max())
     T = Y @ Q[:, :q]
     rss = float(np.sum((Y @ Q[:, q:]) ** 2))
@@ -195,9 +211,9 @@ def closed_form(
     rss, scatter = clean_zero(rss, scatter, scale, n_groups * m)
     parts = solve_components(scatter, n_groups - p if reml else n_groups, rss, n_within)
 
-    inverse_W = np.linalg.solve(RW, np.eye(p))
+    inverse_W = np.linalg.inv(RW)
     gram_inverse = inverse_W @ inverse_W.T
-    back = solve_triangular(R, np.eye(q))  # coefficients on the scale of Z: Gamma = A R^-T
+    back = np.linalg.inv(R)  # coefficients on the scale of Z: Gamma = A R^-T
     coefficients = inverse_W @ rotated @ back.T
     psi = back @ parts.psi @ back.T
     S = back @ scatter @ back.T
@@ -222,8 +238,8 @@ def closed_form(
             "residuals independent given the random effects: for deterministic logits they are lack of fit",
         ),
         warnings=fit_warnings(parts.sigma2, S, n_groups - p, q, singular),
-        rows=kept,
-        columns=columns,
+        rows=tuple(rows) if rows is not None else tuple(f"w{j}" for j in range(p)),
+        columns=tuple(columns),
         coefficients=coefficients,
         se=np.sqrt(diagonal * np.diag(S) / (n_groups - p)),
         se_model=np.sqrt(diagonal * constrained),
@@ -236,7 +252,7 @@ def closed_form(
         reml=reml,
         singular=singular,
         rank=parts.rank,
-        aliased=tuple(rows[j] for j in dropped),
+        aliased=(),
         n_groups=n_groups,
         n_obs=n_groups * m,
         scale=scale,
@@ -267,19 +283,11 @@ def solve_components(scatter: np.ndarray, nu: float, rss: float, n_within: float
     return Components(psi=(vectors * excess) @ vectors.T, sigma2=float(sigma2), rank=rank)
 
 
-def within_basis(Z: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Complete orthonormal basis (m, m) whose first q columns span Z, and the q x q triangular factor.
-
-    Raises
-    ------
-    InputError
-        If columns of Z are aliased: the model would have two random effects for one direction.
-    """
+def check_within(Z: np.ndarray, names: Sequence[str]) -> None:
+    """Raise InputError where columns of Z are aliased: the model would have two random effects for one direction."""
     dropped = aliased_columns(Z)
     if dropped:
         raise InputError(f"random term {names[dropped[0]]!r} is determined by those before it: leave it out")
-    Q, R = np.linalg.qr(Z, mode="complete")
-    return Q, R[: Z.shape[1]]
 
 
 def check_identified(n_groups: int, m: int, p: int, q: int) -> None:

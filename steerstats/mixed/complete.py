@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steerstats.mixed.closed_form import Components, check_identified, clean_zero, solve_components, within_basis
+from steerstats.mixed.closed_form import Components, check_identified, check_within, clean_zero, solve_components
 
 RANK_TOLERANCE = 1e-9
 
@@ -56,7 +56,9 @@ def fit_complete(
         If m = q, N = p, or the within part has no degree of freedom left.
     """
     (n_groups, m), (q, P) = Y.shape, (Z.shape[1], X.shape[2])
-    Q, R = within_basis(Z, names or tuple(map(str, range(q))))
+    check_within(Z, names or tuple(map(str, range(q))))
+    Q, R = np.linalg.qr(Z, mode="complete")
+    R = R[:q]
     along = np.einsum("nmp,mk->nkp", X, Q[:, :q])
     across = np.einsum("nmp,mk->nkp", X, Q[:, q:]).reshape(-1, P)
     size = np.linalg.norm(X.reshape(-1, P), axis=0)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.mixed.closed_form import SINGULAR_TOLERANCE, ClosedForm, closed_form, fit_warnings, is_singular
+from steerstats.mixed.closed_form import (
+    SINGULAR_TOLERANCE,
+    ClosedForm,
+    closed_form,
+    fit_checked,
+    fit_warnings,
+    is_singular,
+)
 from steerstats.mixed.complete import fit_complete
 from steerstats.mixed.containment import containing
 from steerstats.mixed.crossed import fit_crossed
 from steerstats.mixed.exact import completed, group_coefficients
 from steerstats.mixed.formula import Design
+from steerstats.mixed.product import ProductDesign
 from steerstats.mixed.sufficient import Level, SufficientFit, fit_levels
 from steerstats.mixed.unconstrained import unconstrained_covariance
 
@@ -93,6 +102,12 @@ def with_closed_form(design: Design, reml: bool) -> tuple[Solution | None, str]:
         warnings=fit_warnings(fit.sigma2, fit.scatter, fit.df_between, Z.shape[1], singular),
     )
     return solution, ""
+
+
+def with_product(design: ProductDesign, reml: bool, level: float) -> Solution:
+    """The closed form of a design whose factors are at hand; `product_design` has checked what it needs."""
+    fit = fit_checked(design.Y, design.Z[0], design.W, reml=reml, rows=None, columns=design.z_names[0], level=level)
+    return _from_closed(design, fit, design.places)
 
 
 def with_sufficient(design: Design, reml: bool, refused: str) -> tuple[Solution | None, str]:
@@ -282,20 +297,19 @@ def _product_structure(X: np.ndarray, Z: np.ndarray) -> tuple[np.ndarray, list[t
     return np.stack(W, axis=1), places
 
 
-def _from_closed(design: Design, fit: ClosedForm, places: list[tuple[int, int]]) -> Solution:
+def _from_closed(design: Design | ProductDesign, fit: ClosedForm, places: Sequence[tuple[int, int]]) -> Solution:
     """Order the closed form's coefficient matrix as the columns of the formula."""
-    rows, columns = np.array(places).T
-    between = fit.gram_inverse[np.ix_(rows, rows)]
-    sigma = fit.scatter / fit.df
-    _, R = np.linalg.qr(design.Z[0][: fit.n_obs // fit.n_groups])
-    sigma_model = fit.psi + fit.sigma2 * np.linalg.inv(R.T @ R)
+    rows, columns = map(list, zip(*places))
+    between = fit.gram_inverse[rows][:, rows]
+    Z = design.Z[0][: fit.n_obs // fit.n_groups]
+    sigma, sigma_model = fit.scatter / fit.df, fit.psi + fit.sigma2 * np.linalg.inv(Z.T @ Z)
     return Solution(
         engine="closed_form",
         reason="every group has the same complete design and the fixed part is a full product with it",
         method=fit.method,
         beta=fit.coefficients[rows, columns],
-        covariance=between * sigma[np.ix_(columns, columns)],
-        covariance_model=between * sigma_model[np.ix_(columns, columns)],
+        covariance=between * sigma[columns][:, columns],
+        covariance_model=between * sigma_model[columns][:, columns],
         df=np.full(len(rows), float(fit.df)),
         se_type=(fit.se_type,) * len(rows),
         columns=tuple(design.z_names[0][k] for k in columns),

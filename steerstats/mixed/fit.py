@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pandas as pd
 
@@ -12,7 +10,8 @@ from steerstats.mixed import engines
 from steerstats.mixed.engines import Solution
 from steerstats.mixed.formula import Design, build_design
 from steerstats.mixed.population import pooling_warnings
-from steerstats.mixed.result import MixedFit, VarianceComponents
+from steerstats.mixed.product import ProductDesign, product_design
+from steerstats.mixed.result import Fingerprint, MixedFit, VarianceComponents, digests
 
 ENGINES = ("auto", "closed_form", "crossed", "sufficient", "statsmodels")
 
@@ -70,6 +69,11 @@ def fit_mixed(
     if engine not in ENGINES:
         raise InputError(f"engine {engine!r} is none of {', '.join(ENGINES)}")
     level = check_level(level)
+    # The product way is exact or not taken (see its module); a population needs the rows as they are.
+    if engine in ("auto", "closed_form") and population is None:
+        product = product_design(formula, frame)
+        if product is not None:
+            return _result(product, engines.with_product(product, reml, level), reml, level)
     design = build_design(formula, frame, population)
     if not design.names:
         raise InputError(f"formula {formula!r} has no fixed effect; write at least '1'")
@@ -109,7 +113,7 @@ def _solve(design: Design, engine: str, reml: bool) -> Solution:
     )
 
 
-def _result(design: Design, solution: Solution, reml: bool, level: float) -> MixedFit:
+def _result(design: Design | ProductDesign, solution: Solution, reml: bool, level: float) -> MixedFit:
     """Put names, counts and warnings to the numbers of an engine."""
     scale = float(np.abs(design.y).max())
     singular = solution.singular
@@ -133,7 +137,6 @@ def _result(design: Design, solution: Solution, reml: bool, level: float) -> Mix
     counts = dict(zip((term.label for term in design.terms), design.levels))
     # Psi of k correlated effects has k(k+1)/2 parameters.
     n_variance = 1 + sum(len(names) * (len(names) + 1) // 2 for names in design.z_names)
-    order = np.argsort(np.array(design.names))
     return MixedFit(
         method=solution.method,
         assumptions=(
@@ -161,13 +164,9 @@ def _result(design: Design, solution: Solution, reml: bool, level: float) -> Mix
         n_groups=tuple(counts.items()),
         n_obs=len(design.y),
         n_parameters=(len(design.names), n_variance),
-        fingerprint=(_digest(design.y), _digest(design.X[:, order])),
+        fingerprint=Fingerprint(design if isinstance(design, ProductDesign) else digests(design)),
         scale=scale,
         closed=solution.closed,
         places=solution.places,
         level=level,
     )
-
-
-def _digest(array: np.ndarray) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()

@@ -119,7 +119,8 @@ def build_design(formula: str, frame: pd.DataFrame, population: str | None = Non
         or nothing is left after dropping incomplete rows.
     """
     response, fixed, terms = parse_formula(formula)
-    parts = [_formula(fixed), *(_formula(term.effects) for term in terms)]
+    texts = [fixed, *(term.effects for term in terms)]
+    parts = [_formula(text) for text in texts]
     answer = None if response in frame.columns else _formula(f"0 + {response}")
     needed = {str(name) for part in [*parts, *([answer] if answer else [])] for name in part.required_variables}
     needed |= set() if answer else {response}
@@ -134,8 +135,8 @@ def build_design(formula: str, frame: pd.DataFrame, population: str | None = Non
     series = {name: kept[name] for name in needed | grouping}  # a look-up in a frame costs more than the algebra
     y = _column(series[response], response) if answer is None else _expression(answer, response, kept, formula)
     matrices, names = [], []
-    for part in parts:
-        matrix, columns = _products(part, series) or _evaluate(part, kept, formula)
+    for text, part in zip(texts, parts):
+        matrix, columns = _products(text, series) or _evaluate(part, kept, formula)
         matrices.append(_finite(matrix, columns, formula))
         names.append(columns)
     dropped = aliased_columns(matrices[0])
@@ -265,23 +266,30 @@ def _evaluate(part: Formula, frame: pd.DataFrame, formula: str) -> tuple[np.ndar
     raise InputError(f"{part} of formula {formula!r} names no column")
 
 
-def _products(part: Formula, frame: Mapping[str, pd.Series]) -> tuple[np.ndarray, tuple[str, ...]] | None:
+@lru_cache(maxsize=256)
+def column_products(text: str) -> tuple[tuple[str, ...], ...] | None:
+    """The columns that each term of a one-sided formula multiplies, None if a term is anything but such a product."""
+    part = _formula(text)
+    variables = {str(name) for name in part.required_variables}
+    terms = tuple(tuple(factor.expr for factor in term.factors if factor.expr != "1") for term in part)
+    return terms if variables.issuperset(name for factors in terms for name in factors) else None
+
+
+def _products(text: str, frame: Mapping[str, pd.Series]) -> tuple[np.ndarray, tuple[str, ...]] | None:
     """The model matrix where every term is a product of numeric columns: formulaic's answer at a tenth of its cost."""
+    terms = column_products(text)
+    if terms is None:
+        return None
     columns: dict[str, np.ndarray] = {}
-    for name in map(str, part.required_variables):
+    for name in {name for factors in terms for name in factors}:
         if frame[name].dtype.kind not in "fiu":
             return None
         columns[name] = frame[name].to_numpy(dtype=float)
-    n = len(next(iter(frame.values())))
-    matrix, names = np.ones((n, len(part))), []
-    for j, term in enumerate(part):
-        factors = [factor.expr for factor in term.factors if factor.expr != "1"]
-        if not columns.keys() >= set(factors):
-            return None
+    matrix = np.ones((len(next(iter(frame.values()))), len(terms)))
+    for j, factors in enumerate(terms):
         for name in factors:
             matrix[:, j] *= columns[name]
-        names.append(":".join(factors) or "Intercept")
-    return matrix, tuple(names)
+    return matrix, tuple(":".join(factors) or "Intercept" for factors in terms)
 
 
 def _pools(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ from scipy import stats
 
 from steerstats.mixed.arrays import t_statistic
 from steerstats.mixed.closed_form import ClosedForm
+from steerstats.mixed.formula import Design
+from steerstats.mixed.product import ProductDesign
 from steerstats.results import Result
 
 
@@ -53,6 +56,29 @@ class VarianceComponents(Result):
         return pd.DataFrame(rows, columns=["group", "term", "with_term", "vcov", "sdcor"])
 
 
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Digests of the response (0) and of the fixed design (1), taken when asked for: hashing costs more than a fit.
+
+    `source` is the pair, or the compact design of which it can be taken (big matrices are hashed at once, not kept).
+    """
+
+    source: tuple[str, str] | ProductDesign
+
+    def __getitem__(self, which: int) -> str:
+        return (self.source if isinstance(self.source, tuple) else digests(self.source))[which]
+
+
+def digests(design: Design | ProductDesign) -> tuple[str, str]:
+    """Of y, and of X with its columns in the order of their names."""
+    order = np.argsort(np.array(design.names))
+    return _digest(design.y), _digest(design.X[:, order])
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()
+
+
 @dataclass(frozen=True, kw_only=True)
 class MixedFit(Result):
     """A fitted linear mixed model.
@@ -90,7 +116,7 @@ class MixedFit(Result):
     n_obs : int
     n_parameters : tuple of (int, int)
         Fixed effects, and variance parameters with the residual's.
-    fingerprint : tuple of str
+    fingerprint : Fingerprint
         Digests of the response and of the fixed design, by which `compare` knows whether fits are comparable.
     scale : float
         Largest absolute response, against which an exact zero is judged.
@@ -122,7 +148,7 @@ class MixedFit(Result):
     n_groups: tuple[tuple[str, int], ...]
     n_obs: int
     n_parameters: tuple[int, int]
-    fingerprint: tuple[str, str]
+    fingerprint: Fingerprint
     scale: float
     closed: ClosedForm | None = None
     places: tuple[tuple[int, int], ...] = ()
