@@ -17,6 +17,7 @@ from steerstats import study_checking as checks
 from steerstats import study_estimates as estimates
 from steerstats import study_predicting as predicting
 from steerstats.cache import CacheReader
+from steerstats.errors import check_count, check_level
 from steerstats.generalization import (
     ID_SHIFT,
     AnswerMass,
@@ -25,7 +26,7 @@ from steerstats.generalization import (
     propensity_shift,
     shift_name,
 )
-from steerstats.generalization.slopes import Shift
+from steerstats.generalization.slopes import Shift, parse_shifts
 from steerstats.mixed import MixedFit, fit_mixed
 from steerstats.power import PowerTable
 from steerstats.seeds import generator
@@ -33,6 +34,7 @@ from steerstats.study_base import StudyBase, demo_cache
 from steerstats.study_checks import Debiased, MultiplierRange, NullComparison, VectorCosines
 from steerstats.study_generalization import Generalization
 from steerstats.study_results import DatasetSteerability, PerDataset, SpuriousTable
+from steerstats.study_unit import names_once
 
 __all__ = ["Study", "demo_cache", "open_cache"]
 
@@ -40,13 +42,13 @@ ID = shift_name(ID_SHIFT)
 FACTORS = ("pos_is_a", "pos_is_yes")
 
 
-def open_cache(path: str | Path, *, datasets: Sequence[str] | None = None, layer: int | None = None) -> Study:
+def open_cache(path: str | Path, *, datasets: Sequence[str] | str | None = None, layer: int | None = None) -> Study:
     """Open a cache, directory or packed file, for analysis.
 
     Parameters
     ----------
     path : path
-    datasets : sequence of str, optional
+    datasets : str or sequence of str, optional
         Analyse these alone. A dataset's own numbers do not depend on which others are there.
     layer : int, optional
         The layer to look at in a sweep, where several were steered one at a time.
@@ -59,6 +61,8 @@ def open_cache(path: str | Path, *, datasets: Sequence[str] | None = None, layer
     ------
     CacheError
         If the path is no cache, no unit is finished, or a dataset is not there.
+    InputError
+        If `datasets` is empty or names one twice.
 
     Examples
     --------
@@ -85,6 +89,7 @@ class Study(StudyBase):
         >>> {"mean", "median", "sd", "anti_steerable"} <= set(table.to_frame()["name"])
         True
         """
+        _check(level=level, seed=seed)
         return estimates.steerability(self, self.require(shift), level)
 
     def spurious_factors(
@@ -117,7 +122,9 @@ class Study(StudyBase):
         >>> {"dataset", "response", "term", "estimate", "ci_low", "ci_high"} <= set(bias.to_frame().columns)
         True
         """
-        return estimates.spurious(self, self.require(shift), tuple(factors), interactions, seed, level, n_resamples)
+        _check(level=level, seed=seed, n_resamples=n_resamples)
+        chosen = names_once("factors", factors)
+        return estimates.spurious(self, self.require(shift), chosen, interactions, seed, level, n_resamples)
 
     def generalization(
         self,
@@ -141,7 +148,8 @@ class Study(StudyBase):
         >>> gaps.gaps.components[0]
         'gap'
         """
-        chosen = self.shifts(shifts)
+        _check(level=level, seed=seed, n_resamples=n_resamples)
+        chosen = self.shifts(shifts if shifts is None else parse_shifts(shifts, reference=ID_SHIFT))
         self.require(ID_SHIFT)
         return estimates.generalization(self, chosen, seed, level, n_resamples)
 
@@ -169,6 +177,7 @@ class Study(StudyBase):
         >>> study.cross_model(study, n_resamples=200).n == len(study.datasets)
         True
         """
+        _check(level=level, seed=seed, n_resamples=n_resamples)
         second = other if isinstance(other, Study) else open_cache(other, layer=self.layer)
         return estimates.cross_model(self, second, shifts, seed, level, n_resamples)
 
@@ -197,6 +206,7 @@ class Study(StudyBase):
         >>> study.fit_mixed("y ~ lam * pos_is_a + (1 + lam | input)").warnings[0][:66]
         "14 levels of 'dataset' are pooled without a random term in it: Int"
         """
+        _check(level=level)
         return fit_mixed(formula, self.curves_frame(shift), engine, reml, population="dataset", level=level)
 
     def predictors(
@@ -228,6 +238,7 @@ class Study(StudyBase):
         >>> "d_prime" in set(found.to_frame()["name"])
         True
         """
+        _check(level=level, seed=seed, n_resamples=n_resamples, n_permutations=n_permutations)
         chosen = self.require(shift)
         return predicting.predictors(self, chosen, by_category, seed, level, n_resamples, n_permutations)
 
@@ -243,6 +254,7 @@ class Study(StudyBase):
         >>> "without self-pairs" in study.propensity_shift(n_resamples=200).definition
         True
         """
+        _check(level=level, seed=seed, n_resamples=n_resamples)
         rng = generator(seed, "propensity shift")
         return propensity_shift(self.grid(), rng=rng, level=level, n_resamples=n_resamples)
 
@@ -261,6 +273,7 @@ class Study(StudyBase):
         >>> set(study.nulls().to_frame()["kind"]) <= {"random", "shuffled"}
         True
         """
+        check_level(alpha, "alpha")
         return checks.nulls(self, self.require(shift), alpha)
 
     def debiased(
@@ -275,6 +288,7 @@ class Study(StudyBase):
         >>> set(study.debiased(n_resamples=200).effects["vector"]) == {"own", "debiased"}
         True
         """
+        _check(level=level, seed=seed, n_resamples=n_resamples)
         return checks.debiased(self, self.require(shift), seed, level, n_resamples)
 
     def reliability(self, shift: Shift | str = ID, *, level: float = 0.95) -> PerDataset:
@@ -287,6 +301,7 @@ class Study(StudyBase):
         >>> bool((study.reliability().to_frame()["estimate"] <= 1).all())
         True
         """
+        _check(level=level)
         return checks.reliability(self, self.require(shift), level)
 
     def corrected_anti_steerable(
@@ -302,6 +317,7 @@ class Study(StudyBase):
         >>> bool(found.to_frame()["estimate"].between(0, 1).all())
         True
         """
+        _check(level=level, seed=seed, n_resamples=n_resamples)
         return checks.corrected_anti_steerable(self, self.require(shift), seed, level, n_resamples)
 
     def answer_mass(self, shift: Shift | str = ID, *, threshold: float = 0.5, level: float = 0.95) -> AnswerMass:
@@ -314,6 +330,7 @@ class Study(StudyBase):
         >>> bool(mass.to_frame()["mean"].between(0, 1).all())
         True
         """
+        _check(level=level)
         return checks.answer_mass(self, self.require(shift), threshold, level)
 
     def vector_cosines(self) -> VectorCosines:
@@ -338,6 +355,7 @@ class Study(StudyBase):
         >>> "rms_departure" in straight.to_frame()
         True
         """
+        _check(level=level)
         return checks.linearity(self, self.require(shift), level)
 
     def multiplier_range(self, shift: Shift | str = ID, *, level: float = 0.95) -> MultiplierRange:
@@ -350,6 +368,7 @@ class Study(StudyBase):
         >>> sorted(set(study.multiplier_range().to_frame()["range"]))
         [0.5, 1.0, 1.5]
         """
+        _check(level=level)
         return checks.multiplier_range(self, self.require(shift), level)
 
     def power(
@@ -379,5 +398,15 @@ class Study(StudyBase):
         >>> bool(more.gap[1] <= more.gap[0])
         True
         """
+        check_level(power, "power")
+        check_level(alpha, "alpha")
         chosen = self.require(shift) if shift is not None else self.shifts()[0]
         return estimates.detectable_gap(self, chosen, n_inputs, n_datasets, n_pairs, power, alpha)
+
+
+def _check(*, level: float, seed: int = 0, **counts: int) -> None:
+    """What every question is asked with, refused by name before any work is done."""
+    check_level(level)
+    check_count("seed", seed, at_least=0)
+    for name, value in counts.items():
+        check_count(name, value)

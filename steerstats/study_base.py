@@ -13,8 +13,8 @@ import pandas as pd
 from steerstats.cache import SETTINGS, CacheReader
 from steerstats.errors import CacheError
 from steerstats.generalization import PAPER_SHIFTS, SlopeGrid, parse_shift, shift_name
-from steerstats.generalization.slopes import Shift
-from steerstats.study_unit import FACTORS, Slopes, StudyUnit
+from steerstats.generalization.slopes import Shift, parse_shifts
+from steerstats.study_unit import FACTORS, Slopes, StudyUnit, names_once
 
 
 def demo_cache() -> Path:
@@ -42,7 +42,7 @@ class StudyBase:
 
     def __init__(self, reader: CacheReader, *, datasets: Sequence[str] | None = None, layer: int | None = None) -> None:
         self.reader, self.layer = reader, layer
-        wanted = reader.units if datasets is None else tuple(datasets)
+        wanted = reader.units if datasets is None else names_once("datasets", datasets)
         if not wanted:
             planned = ", ".join(reader.planned_units[:5])
             raise CacheError(f"{reader.path} has no finished unit to analyse; planned are {planned or 'none'}")
@@ -136,6 +136,8 @@ class StudyBase:
         ------
         CacheError
             If the cache lacks one that was asked for, or has none of the paper's.
+        InputError
+            If one is no shift, or is there twice.
 
         Examples
         --------
@@ -145,7 +147,7 @@ class StudyBase:
         (('base', 'user_neg'),)
         """
         if wanted is not None:
-            return tuple(self.require(shift) for shift in wanted)
+            return tuple(self.require(shift) for shift in parse_shifts(wanted))
         found = tuple(shift for shift in PAPER_SHIFTS if all(unit.has(shift) for unit in self._units.values()))
         if not found:
             raise CacheError(
@@ -197,7 +199,7 @@ class StudyBase:
         >>> study.grid(["base->base"], refits=True).refits is None
         False
         """
-        cells = None if shifts is None else [self.require(shift) for shift in shifts]
+        cells = None if shifts is None else self.shifts(shifts)
         train, evaluate = self.vectors, self.settings
         slopes, question, unsteered, again = {}, {}, {}, {}
         for name, unit in self._units.items():
@@ -267,7 +269,7 @@ class StudyBase:
         >>> study.has_refits(["base->base"])
         True
         """
-        cells = [parse_shift(shift) for shift in shifts]
+        cells = parse_shifts(shifts)
         return all(unit.has_refits(shift) for unit in self._units.values() for shift in cells)
 
     def _refits(self, unit: StudyUnit, cells: list[Shift]) -> np.ndarray:

@@ -222,7 +222,7 @@ def cross_model(
         )
     notes = [*unfinished(first), *unfinished(second)]
     if shifts is not None:
-        chosen = [first.require(shift) for shift in shifts]
+        chosen = list(first.shifts(shifts))
         for shift in chosen:
             second.require(shift)
     else:

@@ -255,6 +255,7 @@ class StudyUnit:
             Of `pos_is_a` and `pos_is_yes` (1, 0, NaN where not defined), `length_difference` (characters, positive
             minus negative option) and `prompt_tokens` (in the evaluation setting).
         """
+        names = names_once("factors", names)
         unknown = [name for name in names if name not in FACTORS]
         if unknown:
             raise InputError(f"factor {unknown[0]!r} is not known; there are {', '.join(FACTORS)}")
@@ -284,6 +285,29 @@ class StudyUnit:
             return fit_steerability(curves, self.multipliers, planned=planned, coords=coords)
         except InputError as error:
             raise CacheError(f"{self.unit.where}: /propensity: {error}") from error
+
+
+def names_once(argument: str, names: Sequence[str] | str) -> tuple[str, ...]:
+    """Names that a caller listed, each once; a single one may stand without brackets.
+
+    Raises
+    ------
+    InputError
+        If there is none, one is not a text, or one is there twice.
+    """
+    names = (names,) if isinstance(names, str) else names
+    try:
+        found = tuple(names)
+    except TypeError as error:
+        raise InputError(f"{argument} is {names!r}; a name or a sequence of names is needed") from error
+    if not found:
+        raise InputError(f"{argument} is empty; name at least one, or leave it out")
+    for k, name in enumerate(found):
+        if not isinstance(name, str):
+            raise InputError(f"{argument} holds {name!r}; names are text")
+        if name in found[:k]:
+            raise InputError(f"{argument} names {name!r} twice; each once")
+    return found
 
 
 def _counts(labels: np.ndarray) -> str:

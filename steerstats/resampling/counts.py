@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from steerstats.errors import InputError
+from steerstats.errors import InputError, check_count
 
 # Chunks that stay in the processor's cache: with 16 MiB a draw of 10,000 resamples took half as long again.
 CHUNK_BYTES = 2**20
@@ -51,10 +51,7 @@ def iter_counts(
     InputError
         If there is no unit or no resample, or if `strata` has another length.
     """
-    if n_units < 1:
-        raise InputError(f"n_units is {n_units}; a bootstrap needs at least one unit")
-    if n_resamples < 1:
-        raise InputError(f"n_resamples is {n_resamples}; a bootstrap needs at least one resample")
+    n_units, n_resamples = check_count("n_units", n_units), check_count("n_resamples", n_resamples)
     members = _members(n_units, strata)
     # A generator per stratum, so that the numbers do not depend on where the chunks are cut.
     rngs = [rng] if len(members) == 1 else rng.spawn(len(members))
@@ -88,7 +85,10 @@ def resampled_sums(
     -------
     ndarray of shape (n_resamples, k)
     """
-    out = np.empty((n_resamples, columns.shape[1]))
+    columns = np.asarray(columns, float)
+    if columns.ndim != 2:
+        raise InputError(f"columns has shape {columns.shape}; (n_units, k) is needed")
+    out = np.empty((check_count("n_resamples", n_resamples), columns.shape[1]))
     start = 0
     for counts in iter_counts(len(columns), n_resamples, rng, strata=strata, chunk_bytes=chunk_bytes):
         np.matmul(counts, columns, out=out[start : start + len(counts)])

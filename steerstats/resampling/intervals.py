@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from steerstats.errors import InputError
+from steerstats.errors import InputError, check_level
 from steerstats.resampling.statistics import Replicates
 
 METHODS = ("studentised", "percentile", "basic", "bca", "t", "normal")
@@ -65,6 +65,7 @@ def interval(replicates: Replicates, method: str = "studentised", level: float =
 
 def t_interval(estimate: np.ndarray, se: np.ndarray, df: float, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """estimate ± t(df) · se; infinite `df` gives the normal interval."""
+    check_level(level)
     margin = stats.t.ppf((1 + level) / 2, df) * np.asarray(se)
     return estimate - margin, estimate + margin
 
@@ -158,6 +159,7 @@ def quantile_pair(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndar
     low, high : ndarray of shape (cells,)
         Linearly interpolated order statistics, as `numpy.quantile` has them on finite values.
     """
+    check_level(level)
     tail = np.full(values.shape[1], (1 - level) / 2)
     rows = np.sort(values.T, axis=1)
     undefined = np.isnan(rows).sum(axis=1)
@@ -195,12 +197,6 @@ def sorted_quantile(rows: np.ndarray, probability: np.ndarray) -> np.ndarray:
     lower_inf = np.isneginf(below) & (share > 0)
     value = np.where(lower_inf, -np.inf, value)
     return np.where(np.isnan(probability), np.nan, value)
-
-
-def check_level(level: float) -> None:
-    """Raise InputError unless 0 < level < 1."""
-    if not 0 < level < 1:
-        raise InputError(f"level is {level}; a coverage such as 0.95 is needed")
 
 
 def _bca(r: Replicates, level: float) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, check_count
 from steerstats.resampling.counts import collapse
 from steerstats.resampling.ranks import paired
 
@@ -130,7 +130,6 @@ def _as_extreme(drawn: np.ndarray, observed: np.ndarray, scale: np.ndarray) -> n
 
 
 def _chunks(total: int, width: int) -> list[int]:
-    if total < 1:
-        raise InputError(f"n_permutations is {total}; at least one is needed")
+    total = check_count("n_permutations", total)
     rows = max(1, 2**22 // (8 * max(width, 1)))
     return [min(rows, total - start) for start in range(0, total, rows)]

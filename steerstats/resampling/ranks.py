@@ -8,9 +8,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from steerstats.errors import InputError
+from steerstats.errors import InputError, check_level
 from steerstats.resampling.counts import iter_counts
-from steerstats.resampling.intervals import check_level
 
 MIN_FOR_INTERVAL = 8
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from steerstats.errors import InputError
-from steerstats.resampling.intervals import check_level, sorted_quantile
+from steerstats.errors import InputError, check_level
+from steerstats.resampling.intervals import sorted_quantile
 
 
 def max_t_bands(

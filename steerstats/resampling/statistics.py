@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steerstats.errors import InputError
+from steerstats.errors import InputError, check_count
 from steerstats.resampling.counts import CHUNK_BYTES, collapse, iter_counts
 
 # Below this share of the resampled squares a variance is the rounding error of a constant resample, and below
@@ -132,6 +132,9 @@ def resample(
     list of Replicates
         In the order of `statistics`, and paired: row b of each is the same resample.
     """
+    n_resamples = check_count("n_resamples", n_resamples)
+    if not statistics:
+        raise InputError("statistics is empty; at least one SumRatio is needed")
     n_units = statistics[0].n_units
     if any(statistic.n_units != n_units for statistic in statistics):
         raise InputError(f"statistics of one resampling must share their units, not {[s.n_units for s in statistics]}")
