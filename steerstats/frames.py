@@ -97,7 +97,7 @@ row | pair_row | int64 | may | row of the source file, from 0
 VECTOR_COLUMNS = _columns("""
 dataset | | str | must | name of the unit
 vector | vector | str | must | label
-kind | vector_kind | str | must | trained, mean, resampled, fold, random, shuffled or debiased
+kind | vector_kind | str | must | trained, mean, resampled, fold, random, shuffled, debiased or imported
 setting_train | vector_setting | str | must | training setting
 replicate | vector_replicate | int64 | must | -1 for main vectors
 method | vector_method | str | may | extraction method
@@ -117,9 +117,9 @@ input | input | str | must | id of the input
 question | input_question | str | must | unit of resampling
 propensity | propensity | float64 | must | nats
 logit_positive | answer_logit | float64 | may | nats
-logit_negative | answer_logit | float64 | may | nats
+logit_negative | answer_logit | float64 | may | nats; of the first wrong answer, where there are several
 logsumexp | logsumexp | float64 | may | nats, over the vocabulary
-answer_mass | logsumexp | float64 | may | probability of the two answers together
+answer_mass | logsumexp | float64 | may | probability of all answers together
 """)
 
 SLOPE_COLUMNS = _columns("""
@@ -145,7 +145,8 @@ pos_is_yes | input_pos_is_yes | boolean | may | the positive option is Yes
 def inputs_frame(unit: Unit) -> pd.DataFrame:
     """Every evaluated input with its factors, one row each; columns as in `INPUT_COLUMNS`.
 
-    Prompt lengths, where the cache holds them, follow as `prompt_tokens_<setting>`.
+    Prompt lengths, where the cache holds them, follow as `prompt_tokens_<setting>`, and nuisance factors of the
+    user's own as `factor_<name>`: numbers with NaN, flags and text with missing values where a record has none.
 
     Examples
     --------
@@ -160,11 +161,13 @@ def inputs_frame(unit: Unit) -> pd.DataFrame:
         tokens = unit.read("input_prompt_tokens")
         for setting, row in zip(unit.coords["setting_eval"], tokens):
             frame[f"prompt_tokens_{setting}"] = row.astype(np.int64)
-    return frame
+    return frame.assign(**_factors(unit, "input"))
 
 
 def pairs_frame(unit: Unit) -> pd.DataFrame:
     """Every training pair, one row each, with the cosine of its difference per setting (`cosine_<setting>`).
+
+    Nuisance factors of the user's own follow as `factor_<name>`, as in `inputs_frame`.
 
     Examples
     --------
@@ -178,7 +181,7 @@ def pairs_frame(unit: Unit) -> pd.DataFrame:
     if "pair_difference_cosine" in unit:
         for setting, row in zip(unit.coords["setting_train"], unit.read("pair_difference_cosine")):
             frame[f"cosine_{setting}"] = row.astype(float)
-    return frame
+    return frame.assign(**_factors(unit, "pair"))
 
 
 def vectors_frame(unit: Unit) -> pd.DataFrame:
@@ -247,9 +250,7 @@ def propensity_frame(
         if "logsumexp" in unit:
             total = unit.read("logsumexp", setting_eval=settings, vector=labels).astype(float)[places]
             columns["logsumexp"] = total
-            columns["answer_mass"] = np.exp(columns["logit_positive"] - total) + np.exp(
-                columns["logit_negative"] - total
-            )
+            columns["answer_mass"] = sum(np.exp(one[places] - total) for one in np.moveaxis(logits, 3, 0))
     return _typed(columns, PROPENSITY_COLUMNS)
 
 
@@ -309,6 +310,21 @@ def _plain(unit: Unit, declared: tuple[Column, ...]) -> pd.DataFrame:
         columns[column.name] = values
     length = len(next(iter(columns.values())))
     return _typed({"dataset": np.full(length, unit.name, dtype=object), **columns}, declared)
+
+
+def _factors(unit: Unit, axis: str) -> dict[str, object]:
+    """Columns of the arrays `input_factor_<name>` or `pair_factor_<name>`."""
+    columns: dict[str, object] = {}
+    for name in unit.names:
+        if not name.startswith(f"{axis}_factor_"):
+            continue
+        values = unit.read(name)
+        if values.dtype == np.int8:
+            values = pd.array(np.where(values == NOT_DEFINED, None, values == 1), dtype="boolean")
+        elif values.dtype == object:
+            values = pd.Series(values, dtype="str").where(values != "")
+        columns[name.removeprefix(f"{axis}_")] = values
+    return columns
 
 
 def _typed(columns: dict[str, np.ndarray], declared: tuple[Column, ...]) -> pd.DataFrame:

@@ -7,7 +7,8 @@ other can read, and a file that breaks the contract is refused with the HDF5 pat
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ VERSION = 1
 READABLE_VERSIONS = frozenset({1})
 KINDS = ("grid", "sweep", "import", "simulated")
 SETTINGS = ("base", "sys_pos", "sys_neg", "user_pos", "user_neg")
-VECTOR_KINDS = ("trained", "mean", "resampled", "fold", "random", "shuffled", "debiased")
+VECTOR_KINDS = ("trained", "mean", "resampled", "fold", "random", "shuffled", "debiased", "imported")
 NOT_DEFINED = -1  # of the int8 factors: the factor does not apply to this input
 
 STRING = "string"
@@ -40,10 +41,46 @@ class ArraySpec:
 
 
 @dataclass(frozen=True, slots=True)
-class UnitData:
-    """One unit in memory: arrays by name (scales among them) and the root attributes."""
+class Streamed:
+    """An array that is too large to hold: its parts are made one after the other when it is checked and written.
 
-    arrays: Mapping[str, np.ndarray]
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+    parts : callable () -> iterator of (index, ndarray)
+        Consecutive parts in C order: `index` says where a part belongs, numbers and then one slice. Every call
+        starts anew.
+    close : callable ()
+        Frees what the parts are made from.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    parts: Callable[[], Iterator[tuple[tuple, np.ndarray]]]
+    close: Callable[[], None] = lambda: None
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one value."""
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class UnitData:
+    """One unit in memory: arrays by name (scales among them; the largest may be `Streamed`), root attributes."""
+
+    arrays: Mapping[str, np.ndarray | Streamed]
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
     def dims(self) -> dict[str, int]:
@@ -70,7 +107,7 @@ pair | pair | string | may | id of a training pair
 setting_train | setting_train | string | may | setting whose training activations are kept
 layer | layer | int32 | may | layers whose activations are kept; L is the output of decoder block L
 slot | slot | int32 | may | 0..k-1, the layers that one vector steers at once
-answer | answer | string | may | positive, negative
+answer | answer | string | may | positive, negative; negative_2 and so on where there are more wrong options
 hidden | hidden | int32 | may | 0..width-1
 input_question | input | string | must | hash of the question, the unit of resampling; twins share it
 input_text | input | string | may | the user's turn in the base setting, choices included; untrusted text
@@ -92,8 +129,8 @@ pair_pos_is_yes | pair | int8 | may | as for inputs
 pair_len_positive | pair | int32 | may | as for inputs
 pair_len_negative | pair | int32 | may | as for inputs
 pair_row | pair | int32 | may | as for inputs
-vector_kind | vector | string | must | trained, mean, resampled, fold, random, shuffled or debiased
-vector_setting | vector | string | must | training setting; "mean" for the mean vector
+vector_kind | vector | string | must | trained, mean, resampled, fold, random, shuffled, debiased or imported
+vector_setting | vector | string | must | training setting; "mean" for the mean vector; the name of an imported one
 vector_replicate | vector | int32 | must | -1 for main vectors, 0.. for controls
 vector_method | vector | string | may | extraction method
 vector_norm | vector | float32 | may | norm as applied at multiplier 1
@@ -103,8 +140,10 @@ direction | vector slot hidden | float32 | may | the vector itself, as applied a
 propensity | setting_eval vector multiplier input | float32 | must | score of the positive minus the negative answer, nats
 answer_logit | setting_eval vector multiplier answer input | float32 | may | logits of the answers' first differing tokens
 logsumexp | setting_eval vector multiplier input | float32 | may | log of the sum of exp of all logits at that place
+completion_logprob | setting_eval vector multiplier answer input | float32 | may | log-probability of each whole completion, nats
+completion_logit | setting_eval vector multiplier answer input | float32 | may | sum of the raw logits of each whole completion's tokens
 planned | setting_eval vector | uint8 | must | 1 where this vector is evaluated in this setting
-activation | setting_train layer answer pair hidden | float16 float32 | may | at the token with the first differing character
+activation | setting_train layer answer pair hidden | float16 float32 | may | training activations at the place that the attribute read names
 crossfit_projection | setting_train answer pair | float32 | may | projection on the unit mean difference of the other folds
 pair_difference_cosine | setting_train pair | float32 | may | cosine of each training difference with its own vector
 activation_norm | setting_train | float32 | may | mean norm of the training activations at the steered layer
@@ -113,9 +152,38 @@ input_projection | setting_eval vector input | float32 | may | unsteered activat
 input_difference_cosine | setting_eval vector input | float32 | may | cosine of the input's own difference with the vector
 """)
 
-BY_NAME: dict[str, ArraySpec] = {spec.name: spec for spec in ARRAYS}
+FACTOR = "input_factor_", "pair_factor_"
+FACTOR_TYPES = ("float64", "int8", STRING)
+_FAMILIES = (
+    (re.compile(r"input_factor_\w[\w.-]*"), ("input",), FACTOR_TYPES, "a nuisance factor of the user's own"),
+    (re.compile(r"pair_factor_\w[\w.-]*"), ("pair",), FACTOR_TYPES, "as for inputs"),
+    (re.compile(r"input_negative_[2-9]\d*"), ("input",), (STRING,), "a further wrong completion"),
+)
+
+
+class _Contract(dict):
+    """Arrays by name; those of a family (`input_factor_...`) are known by how their names begin."""
+
+    def __missing__(self, name: str) -> ArraySpec:
+        for pattern, dims, dtypes, doc in _FAMILIES:
+            if isinstance(name, str) and pattern.fullmatch(name):
+                return ArraySpec(name, dims, dtypes, False, doc)
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return self.get(name) is not None
+
+    def get(self, name: Any, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+
+BY_NAME: Mapping[str, ArraySpec] = _Contract({spec.name: spec for spec in ARRAYS})
 SCALES: tuple[str, ...] = tuple(spec.name for spec in ARRAYS if spec.dims == (spec.name,))
-GRID: tuple[str, ...] = ("propensity", "answer_logit", "logsumexp")  # NaN outside `planned`, finite inside
+# NaN outside `planned`, finite inside
+GRID: tuple[str, ...] = ("propensity", "answer_logit", "logsumexp", "completion_logprob", "completion_logit")
 PLANNED_SUMMARIES: tuple[str, ...] = ("input_projection", "input_difference_cosine")
 
 
@@ -201,7 +269,10 @@ def check_values(arrays: Mapping[str, np.ndarray], where: str) -> None:
     """
     planned = arrays["planned"].astype(bool)
     for name, array in arrays.items():
-        if array.dtype.kind != "f":
+        if array.dtype.kind != "f" or name.startswith(FACTOR):
+            continue
+        if isinstance(array, Streamed):
+            _check_parts(name, array, arrays, where)
             continue
         bad = ~np.isfinite(array)
         if name in GRID or name in PLANNED_SUMMARIES:
@@ -216,7 +287,16 @@ def check_values(arrays: Mapping[str, np.ndarray], where: str) -> None:
             raise CacheError(f"{where}: /{name} is {array[tuple(first)]} at {place}; it should be finite")
 
 
-def coordinates(name: str, index: np.ndarray, arrays: Mapping[str, np.ndarray]) -> str:
+def _check_parts(name: str, array: Streamed, arrays: Mapping[str, np.ndarray], where: str) -> None:
+    for index, part in array.parts():
+        bad = ~np.isfinite(part)
+        if bad.any():
+            inner = np.argwhere(bad)[0]
+            place = coordinates(name, (*index[:-1], index[-1].start + inner[0], *inner[1:]), arrays)
+            raise CacheError(f"{where}: /{name} is {part[tuple(inner)]} at {place}; it should be finite")
+
+
+def coordinates(name: str, index: Sequence[int] | np.ndarray, arrays: Mapping[str, np.ndarray]) -> str:
     """`setting_eval=base, vector=mean, ...` for an index into an array, for messages."""
     return ", ".join(f"{axis}={arrays[axis][k]}" for axis, k in zip(BY_NAME[name].dims, index))
 
@@ -238,7 +318,10 @@ def content_hash(unit: UnitData) -> str:
         array = unit.arrays[name]
         kind = dtype_name(array.dtype)
         digest.update(f"{name} {kind} {array.shape}\n".encode())
-        if kind == STRING:
+        if isinstance(array, Streamed):
+            for _, part in array.parts():
+                digest.update(np.ascontiguousarray(part.astype(part.dtype.newbyteorder("<"), copy=False)).data)
+        elif kind == STRING:
             for text in array.ravel():
                 encoded = str(text).encode()
                 digest.update(len(encoded).to_bytes(8, "little") + encoded)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from steerstats.cache.schema import NOT_DEFINED, SETTINGS, UnitData
+from steerstats.cache.schema import BY_NAME, NOT_DEFINED, SETTINGS, UnitData
 from steerstats.cache.writer import create_cache, write_unit
 from steerstats.errors import InputError
 
@@ -17,6 +17,7 @@ REQUIRED = ("dataset", "input", "setting_train", "setting_eval", "multiplier", "
 OPTIONAL = ("vector", "layer", "question", "text", "pos_is_a", "pos_is_yes", "len_positive", "len_negative")
 FLAGS = ("pos_is_a", "pos_is_yes")
 LENGTHS = ("len_positive", "len_negative")
+FACTOR = "factor_"
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -29,7 +30,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         multiplier, propensity (nats). Settings are base, sys_pos, sys_neg, user_pos, user_neg (and mean, for
         setting_train); someone who steers in one prompt only calls it base. Optional: vector (label), layer, question
         (what twins share), text, pos_is_a and pos_is_yes (true, false, or empty where they do not apply),
-        len_positive, len_negative.
+        len_positive, len_negative, and nuisance factors of your own as factor_NAME (numbers, true/false, or text).
 
     Raises
     ------
@@ -57,9 +58,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
     if frame.empty:
         raise InputError(f"{source} has no rows")
     frame.index = pd.RangeIndex(1, len(frame) + 1)  # rows count from 1 after the header, in every message
-    strangers = [str(name) for name in frame.columns if name not in REQUIRED + OPTIONAL]
+    strangers = [str(name) for name in frame.columns if name not in REQUIRED + OPTIONAL and not _is_factor(name)]
     if strangers:
-        known = ", ".join(REQUIRED + OPTIONAL)
+        known = ", ".join((*REQUIRED, *OPTIONAL, f"{FACTOR}NAME"))
         raise InputError(f"{source}: column {strangers[0]!r} is not known; known are {known}")
     for name in ("dataset", "input", "setting_train", "setting_eval"):
         _refuse(frame[name].isna(), frame[name], f"{source}: {name}", "a label")
@@ -156,6 +157,8 @@ def _unit(frame: pd.DataFrame, where: str) -> dict[str, np.ndarray]:
             numbers = pd.to_numeric(by_input[name], errors="coerce")
             _refuse(numbers.isna(), by_input[name], f"{where}: {name}", "a number of characters")
             arrays[f"input_{name}"] = numbers.to_numpy(np.int32)
+    for name in filter(_is_factor, frame.columns):
+        arrays[f"input_{name}"] = _factor(by_input[name])
     if "layer" in by_vector and by_vector["layer"].notna().all():
         arrays["slot"] = np.zeros(1, dtype=np.int32)
         arrays["vector_layer"] = by_vector["layer"].to_numpy(np.int32)[:, None]
@@ -186,6 +189,21 @@ def _flag(column: pd.Series, where: str) -> np.ndarray:
     flags = text.map(words)
     _refuse(flags.isna(), column, where, "true, false or empty")
     return flags.to_numpy(np.int8)
+
+
+def _is_factor(name: object) -> bool:
+    return isinstance(name, str) and name.startswith(FACTOR) and f"input_{name}" in BY_NAME
+
+
+def _factor(column: pd.Series) -> np.ndarray:
+    """Flags as int8, numbers as float64, anything else as text; what a row lacks is -1, NaN or empty."""
+    known = column.dropna()
+    if len(known) and known.map(lambda value: isinstance(value, bool | np.bool_)).all():
+        return column.map({True: 1, False: 0}).fillna(NOT_DEFINED).to_numpy(np.int8)
+    if pd.api.types.is_numeric_dtype(column):
+        return column.to_numpy(np.float64)
+    text = column.astype(object).where(column.notna(), "").astype(str)
+    return text.to_numpy(object)
 
 
 def _refuse(bad: pd.Series | np.ndarray, column: pd.Series, where: str, right: str) -> None:

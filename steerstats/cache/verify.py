@@ -82,7 +82,8 @@ def _scores(unit: Unit, whole: UnitData) -> Iterator[Check]:
     logits = whole.arrays["answer_logit"].astype(np.float64)
     planned = whole.arrays["planned"].astype(bool)
     if str(unit.attrs.get("score")) == "logit_diff":
-        gap = np.abs(logits[:, :, :, 0] - logits[:, :, :, 1] - whole.arrays["propensity"])[planned].max(initial=0)
+        odds = logits[:, :, :, 0] - np.logaddexp.reduce(logits[:, :, :, 1:], axis=3)  # two answers: the difference
+        gap = np.abs(odds - whole.arrays["propensity"])[planned].max(initial=0)
         yield Check(unit.name, "propensity = logit difference", bool(gap < 1e-4), f"largest difference {gap:.1e}")
     if "logsumexp" in whole.arrays:
         over = (logits - whole.arrays["logsumexp"][:, :, :, None])[planned].max(initial=-np.inf)

@@ -27,6 +27,7 @@ from steerstats.cache.schema import (
     STRING,
     UNIT_TYPE,
     VERSION,
+    Streamed,
     UnitData,
     check_unit,
     content_hash,
@@ -147,8 +148,16 @@ def write_group(group: h5py.Group, unit: UnitData, *, compress: bool = False) ->
         group.attrs[key] = value
     ordered = [name for name in SCALES if name in unit.arrays]
     ordered += [spec.name for spec in ARRAYS if spec.name in unit.arrays and spec.name not in ordered]
+    ordered += sorted(set(unit.arrays) - set(ordered))
     for name in ordered:
-        array = np.asarray(unit.arrays[name])
+        array = unit.arrays[name]
+        if isinstance(array, Streamed):
+            dataset = group.create_dataset(name, shape=array.shape, dtype=array.dtype, chunks=row_chunks(array))
+            for index, part in array.parts():
+                dataset[index] = part
+            dataset.attrs["long_name"] = BY_NAME[name].doc
+            continue
+        array = np.asarray(array)
         if dtype_name(array.dtype) == STRING:
             text = array.astype(object)
             dataset = group.create_dataset(name, data=text, dtype=h5py.string_dtype("utf-8"))
@@ -166,7 +175,7 @@ def write_group(group: h5py.Group, unit: UnitData, *, compress: bool = False) ->
                 group[name].dims[axis].attach_scale(group[scale])
 
 
-def row_chunks(array: np.ndarray) -> tuple[int, ...] | None:
+def row_chunks(array: np.ndarray | Streamed) -> tuple[int, ...] | None:
     """Chunks of about 1 MiB that keep trailing axes whole; None (contiguous) for anything smaller."""
     if array.nbytes <= CHUNK_BYTES:
         return None

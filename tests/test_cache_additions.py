@@ -1,0 +1,117 @@
+"""Additions to the contract: the user's own factors, several wrong answers, arrays that are written part by part."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_cache import ATTRS, make_cache, make_unit, text
+
+from steerstats.cache import BY_NAME, CacheReader, UnitData, check_unit, content_hash, create_cache, verify, write_unit
+from steerstats.cache.schema import Streamed
+from steerstats.cache.table import example_rows, import_table
+from steerstats.errors import CacheError, InputError
+from steerstats.frames import inputs_frame, pairs_frame, propensity_frame
+
+FACTORS = {
+    "input_factor_topic": text(["law", "art", "", "law", "art", "art"]),
+    "input_factor_year": np.array([1990.0, np.nan, 2001.0, 3.0, 4.0, 5.0]),
+    "input_factor_harmful": np.array([1, 0, -1, 1, 0, 0], dtype=np.int8),
+    "pair_factor_topic": text(["law"] * 4),
+}
+
+
+def save(folder, arrays) -> CacheReader:
+    create_cache(folder, {"kind": "simulated", "spec_hash": ATTRS["spec_hash"], "units": ["openness"], "model": "m"})
+    write_unit(folder, "openness", UnitData(arrays, ATTRS))
+    return CacheReader(folder)
+
+
+def streamed(array: np.ndarray, rows: int = 3) -> Streamed:
+    def parts():
+        for index in np.ndindex(array.shape[:-2]):
+            for start in range(0, array.shape[-2], rows):
+                where = (*index, slice(start, min(start + rows, array.shape[-2])))
+                yield where, array[where]
+
+    return Streamed(array.shape, array.dtype, parts)
+
+
+def test_own_factors_are_stored_and_become_columns_with_their_gaps(tmp_path):
+    unit = save(tmp_path, {**make_unit().arrays, **FACTORS})["openness"]
+    frame = inputs_frame(unit)
+    assert frame["factor_topic"].isna().tolist() == [False, False, True, False, False, False]
+    assert frame["factor_topic"].dropna().tolist() == ["law", "art", "law", "art", "art"]
+    assert frame["factor_year"].isna().tolist() == [False, True, False, False, False, False]
+    assert frame["factor_harmful"].tolist() == [True, False, pd.NA, True, False, False]
+    assert pairs_frame(unit)["factor_topic"].tolist() == ["law"] * 4
+    assert all(check.ok for check in verify(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name", ["input_factor_", "input_factor_a/b", "factor_topic", "input_factory", "setting_factor_x"]
+)
+def test_only_the_families_of_the_schema_are_let_in(name):
+    assert name not in BY_NAME
+    with pytest.raises(CacheError, match="not part of the schema"):
+        check_unit(
+            UnitData({**make_unit().arrays, name: np.zeros(6)}, {**ATTRS, "type": "steerstats.unit", "version": 1}), "x"
+        )
+
+
+def test_an_array_written_part_by_part_is_the_same_array(tmp_path):
+    arrays = dict(make_unit().arrays)
+    whole = arrays["activation"]
+    parts = {**arrays, "activation": streamed(whole)}
+    assert content_hash(UnitData(parts, ATTRS)) == content_hash(UnitData(arrays, ATTRS))
+    unit = save(tmp_path, parts)["openness"]
+    np.testing.assert_array_equal(unit.read("activation"), whole)
+    assert all(check.ok for check in verify(tmp_path))
+
+
+def test_a_bad_value_in_a_part_is_named_by_its_coordinates(tmp_path):
+    arrays = dict(make_unit().arrays)
+    arrays["activation"] = arrays["activation"].copy()
+    arrays["activation"][2, 0, 1, 3, 4] = np.inf
+    arrays["activation"] = streamed(arrays["activation"])
+    with pytest.raises(
+        CacheError, match="/activation is inf at setting_train=sys_neg, layer=2, answer=negative, pair=p3, hidden=4"
+    ):
+        save(tmp_path, arrays)
+
+
+def test_several_wrong_answers_count_in_the_answer_mass_and_in_the_check_of_scores(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = dict(make_unit().arrays)
+    logits = rng.normal(size=(5, 6, 3, 3, 6)).astype(np.float32)
+    arrays |= {
+        "answer": text(["positive", "negative", "negative_2"]),
+        "answer_logit": logits,
+        "propensity": logits[:, :, :, 0] - np.logaddexp(logits[:, :, :, 1], logits[:, :, :, 2]),
+        "logsumexp": np.logaddexp.reduce(logits, axis=3) + np.float32(0.25),
+        "input_negative_2": text(["(C)"] * 6),
+    }
+    del arrays["activation"]
+    unit = save(tmp_path, arrays)["openness"]
+    np.testing.assert_allclose(propensity_frame(unit)["answer_mass"], np.exp(-0.25), rtol=1e-5)
+    assert all(check.ok for check in verify(tmp_path))
+
+
+def test_a_table_brings_factors_of_its_own(tmp_path):
+    frame = pd.DataFrame(list(example_rows()))
+    frame["factor_topic"] = np.where(frame["input"] == "q1", None, "law")
+    frame["factor_size"] = frame["input"].str[1:].astype(float)
+    frame["factor_seen"] = frame["input"] == "q2"
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    unit = CacheReader(import_table(tmp_path / "t.csv", tmp_path / "c", model="m"))["kindness"]
+    assert unit.read("input_factor_topic").tolist() == ["law", "", "law", "law"]
+    assert unit.read("input_factor_size").tolist() == [0, 1, 2, 3]
+    assert unit.read("input_factor_seen").tolist() == [0, 0, 1, 0]
+    frame.rename(columns={"factor_topic": "factor/topic"}).to_csv(tmp_path / "bad.csv", index=False)
+    with pytest.raises(InputError, match=r"'factor/topic' is not known; known are .*factor_NAME"):
+        import_table(tmp_path / "bad.csv", tmp_path / "d", model="m")
+
+
+def test_old_caches_have_none_of_this_and_stay_readable(tmp_path):
+    unit = CacheReader(make_cache(tmp_path))["openness"]
+    assert not [name for name in inputs_frame(unit) if name.startswith("factor_")]
