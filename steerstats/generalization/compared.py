@@ -1,0 +1,343 @@
+"""Several caches side by side: differences in steerability, paired by input, for every pair of caches and shift.
+
+A difference is second − first, over the inputs that both caches hold. All of them make one family: pairs of caches ×
+datasets × shifts. Refits of two caches are taken as independent draws of the training pairs, so the variance of a
+difference is the sum of both vectors' variances and that over questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from steerstats.errors import CannotEstimate, InputError, check_count, check_level
+from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS, Shift, SlopeGrid, parse_shift, shift_name
+from steerstats.generalization.vector_error import refit_draws, vector_error_words
+from steerstats.meta import MetaAnalysis, mean_over_datasets
+from steerstats.resampling import Replicates, SumRatio, interval, resample
+from steerstats.resampling.simultaneous import max_t_bands, romano_wolf
+from steerstats.results import Result
+
+Pair = tuple[str, str]
+LIMITS = ("estimate", "se", "ci_low", "ci_high")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedSlopes(Result):
+    """Differences in mean steerability between caches, second − first.
+
+    Parameters
+    ----------
+    pairs : tuple of (str, str)
+        Names of the first and the second cache.
+    datasets, shifts : tuple of str
+    estimate, se, ci_low, ci_high : ndarray of shape (n_pairs, n_datasets, n_shifts)
+        Nats per unit multiplier; NaN where not both caches have the cell.
+    band_low, band_high : ndarray of the same shape
+        Simultaneous over pairs × datasets × shifts.
+    p_adjusted : ndarray of the same shape
+        Romano–Wolf step-down p-value of "no difference" over the same family.
+    n, n_inputs : ndarray of shape (n_pairs, n_datasets)
+        Questions and inputs that both caches hold, complete in every shift compared.
+    includes_vector_error : ndarray of bool, shape (n_pairs, n_datasets, n_shifts)
+        Where both caches have refits, so that everything holds both vectors' sampling error.
+    over_datasets : dict of (pair, shift) to MetaAnalysis
+        Random-effects mean, where at least two datasets are there.
+    over_bands : dict of (pair, shift) to (float, float)
+        Its limits, simultaneous over pairs × shifts (Bonferroni).
+    level : float
+    """
+
+    pairs: tuple[Pair, ...]
+    datasets: tuple[str, ...]
+    shifts: tuple[str, ...]
+    estimate: np.ndarray
+    se: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+    band_low: np.ndarray
+    band_high: np.ndarray
+    p_adjusted: np.ndarray
+    n: np.ndarray
+    n_inputs: np.ndarray
+    includes_vector_error: np.ndarray
+    over_datasets: Mapping[tuple[Pair, str], MetaAnalysis]
+    over_bands: Mapping[tuple[Pair, str], tuple[float, float]]
+    level: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per pair, dataset and shift that both caches have."""
+        keys = [(*pair, name, shift) for pair in self.pairs for name in self.datasets for shift in self.shifts]
+        frame = pd.DataFrame(keys, columns=["first", "second", "dataset", "shift"])
+        for name in (*LIMITS, "band_low", "band_high", "p_adjusted", "includes_vector_error"):
+            frame[name] = getattr(self, name).ravel()
+        for name in ("n", "n_inputs"):
+            frame[name] = np.repeat(getattr(self, name).ravel(), len(self.shifts))
+        return frame[frame["estimate"].notna()].assign(level=self.level).reset_index(drop=True)
+
+    def means_frame(self) -> pd.DataFrame:
+        """One row per pair and shift: the mean over datasets with its interval and its simultaneous limits."""
+        rows = [
+            (*pair, shift, fit.mean, fit.se, fit.ci_low, fit.ci_high, *self.over_bands[pair, shift], fit.n, fit.level)
+            for (pair, shift), fit in self.over_datasets.items()
+        ]
+        return pd.DataFrame(
+            rows, columns=["first", "second", "shift", *LIMITS, "band_low", "band_high", "n", "level"]
+        )  # fmt: skip
+
+
+def compare_slopes(
+    grids: Mapping[str, SlopeGrid],
+    inputs: Mapping[str, Mapping[str, Sequence[str]]],
+    shifts: Sequence[Shift | str] = (ID_SHIFT, *PAPER_SHIFTS),
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    n_resamples: int = 10_000,
+) -> ComparedSlopes:
+    """Compare steerability between two or more caches in every shift that both of a pair have.
+
+    Parameters
+    ----------
+    grids : mapping of str to SlopeGrid
+        Name of a cache -> its slopes, with refits where it has them.
+    inputs : mapping of str to mapping of str to sequence of str
+        Name of a cache -> dataset -> identity of each input, in the order of the slopes; equal ones are matched.
+    shifts : sequence of (train, eval) or "train->eval"
+        Those that no pair has are left out.
+    rng : numpy.random.Generator
+        Each dataset of `shared_datasets(grids)` gets an independent child.
+    level : float
+    n_resamples : int
+
+    Returns
+    -------
+    ComparedSlopes
+        Intervals are Satterthwaite t where both caches have refits, studentised bootstrap elsewhere; bands from the
+        largest |t| over the whole family, all pairs of a dataset on the same resamples of its questions.
+
+    Raises
+    ------
+    InputError
+        With fewer than two grids, or identities that do not fit their slopes.
+    CannotEstimate
+        If no pair shares an input of any dataset in any of the shifts.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> import numpy as np, steerstats
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> whole = study.grid(["base->base"])
+    >>> half = replace(whole, slopes={name: values / 2 for name, values in whole.slopes.items()})
+    >>> inputs = {name: study.unit(name).inputs for name in study.datasets}
+    >>> found = compare_slopes({"whole": whole, "half": half}, {"whole": inputs, "half": inputs},
+    ...                        rng=np.random.default_rng(0), n_resamples=500)
+    >>> lost = [-np.mean(whole.slopes[name][whole.place(("base", "base"))]) / 2 for name in found.datasets]
+    >>> bool(np.allclose(found.estimate[0, :, 0], lost))
+    True
+    """
+    check_level(level)
+    check_count("n_resamples", n_resamples)
+    if len(grids) < 2:
+        raise InputError(f"{len(grids)} caches are given; a comparison needs two or more")
+    for label, grid in grids.items():
+        for name, values in grid.slopes.items():
+            if len(inputs[label][name]) != values.shape[2]:
+                raise InputError(
+                    f"inputs[{label!r}][{name!r}] has {len(inputs[label][name])}; {values.shape[2]} slopes"
+                )
+    pairs, datasets = tuple(combinations(grids, 2)), shared_datasets(grids)
+    wanted = [parse_shift(shift) for shift in shifts]
+    shape = (len(pairs), len(datasets), len(wanted))
+    out = {name: np.full(shape, np.nan) for name in LIMITS}
+    t = np.full((*shape, n_resamples), np.nan, dtype=np.float32)
+    included, n, n_inputs = np.zeros(shape, dtype=bool), np.zeros(shape[:2], int), np.zeros(shape[:2], int)
+    for d, (name, child) in enumerate(zip(datasets, rng.spawn(len(datasets)))):
+        matched = {}
+        for p, (first, second) in enumerate(pairs):
+            found = _match((grids[first], grids[second]), (inputs[first], inputs[second]), name, wanted)
+            if found is not None:
+                matched[p] = found
+                n[p, d], n_inputs[p, d] = len(set(found.question)), len(found.question)
+        if matched:
+            _one_dataset(matched, pairs, d, out, t, included, child, level, n_resamples)
+    if not np.isfinite(out["estimate"]).any():
+        raise CannotEstimate("the caches share no input of any dataset in any shift")
+    kept = np.isfinite(out["estimate"]).any(axis=(0, 1))
+    out, t, included = {k: v[..., kept] for k, v in out.items()}, t[:, :, kept], included[..., kept]
+    names = tuple(shift_name(shift) for shift, has in zip(wanted, kept) if has)
+    family = out["estimate"].ravel(), out["se"].ravel(), t.reshape(-1, n_resamples).T
+    bands = [limit.reshape(included.shape) for limit in max_t_bands(*family, level)]
+    over, over_bands, notes = _means(pairs, datasets, names, out, level)
+    some = np.isfinite(out["estimate"])
+    how = "Satterthwaite t where both caches have refits, else studentised bootstrap"
+    if included[some].all() or not included.any():
+        how = "Satterthwaite t" if included.any() else "studentised bootstrap"
+    return ComparedSlopes(
+        pairs=pairs, datasets=datasets, shifts=names, **out, band_low=bands[0], band_high=bands[1],
+        p_adjusted=romano_wolf(*family).reshape(included.shape), n=n, n_inputs=n_inputs,
+        includes_vector_error=included, over_datasets=over, over_bands=over_bands, level=level,
+        method=f"second minus first, mean over shared inputs paired by input; {how} intervals; max-|t| bands and "
+        f"Romano–Wolf p-values over pairs of caches, datasets and shifts; {n_resamples} resamples of questions; over "
+        "datasets: random effects, Hartung–Knapp, simultaneous limits by Bonferroni over pairs and shifts",
+        assumptions=(
+            "the questions are a sample of those the dataset stands for",
+            "vectors of two caches come from independent draws of training pairs",
+            vector_error_words(included[some]),
+        ),
+        warnings=notes,
+    )  # fmt: skip
+
+
+def shared_datasets(grids: Mapping[str, SlopeGrid]) -> tuple[str, ...]:
+    """Datasets that at least two of the grids have, in the order in which they come."""
+    every = [name for grid in grids.values() for name in grid.datasets]
+    return tuple(name for name in dict.fromkeys(every) if every.count(name) > 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Matched:
+    """What a pair shares of one dataset: cells (indices of shifts), differences, questions, refit means per side."""
+
+    cells: np.ndarray
+    differences: np.ndarray  # (cells, inputs)
+    question: np.ndarray  # (inputs,)
+    refit_means: tuple[np.ndarray, np.ndarray] | None  # each (refits, cells), NaN columns where a side has none
+
+
+def _match(
+    grids: tuple[SlopeGrid, SlopeGrid],
+    inputs: tuple[Mapping[str, Sequence[str]], Mapping[str, Sequence[str]]],
+    name: str,
+    shifts: list[Shift],
+) -> _Matched | None:
+    if any(name not in grid.slopes for grid in grids):
+        return None
+    cells = [k for k, shift in enumerate(shifts) if all(grid.has(shift, name) for grid in grids)]
+    sides = [pd.Index(np.asarray(ids[name], dtype=object)) for ids in inputs]
+    both = sides[0].intersection(sides[1], sort=False)
+    if not cells or not len(both):
+        return None
+    rows = [side.get_indexer(both) for side in sides]
+    slopes, refits, complete = [], [], np.ones(len(both), dtype=bool)
+    for grid, row in zip(grids, rows):
+        places = [grid.place(shifts[k]) for k in cells]
+        slopes.append(np.stack([grid.slopes[name][i, j, row] for i, j in places]))
+        complete &= np.isfinite(slopes[-1]).all(axis=0)
+        again = None if grid.refits is None or name not in grid.refits else np.asarray(grid.refits[name], float)
+        refits.append(None if again is None else np.stack([again[:, i, j][:, row] for i, j in places], axis=1))
+        if refits[-1] is not None:
+            refitted = np.isfinite(refits[-1]).any(axis=(0, 2))
+            complete &= np.isfinite(refits[-1][:, refitted]).all(axis=(0, 1))
+    if not complete.any():
+        return None
+    question = both if grids[0].question is None else np.asarray(grids[0].question[name])[rows[0]]
+    means = None if any(r is None for r in refits) else tuple(r[..., complete].mean(axis=2) for r in refits)
+    return _Matched(
+        cells=np.array(cells),
+        differences=(slopes[1] - slopes[0])[:, complete],
+        question=np.asarray(question)[complete],
+        refit_means=means,
+    )
+
+
+def _one_dataset(
+    matched: dict[int, _Matched],
+    pairs: tuple[Pair, ...],
+    d: int,
+    out: dict[str, np.ndarray],
+    t: np.ndarray,
+    included: np.ndarray,
+    rng: np.random.Generator,
+    level: float,
+    n_resamples: int,
+) -> None:
+    """Fill in one dataset: all pairs on the same resamples of its questions and of each cache's refits."""
+    units = {q: k for k, q in enumerate(dict.fromkeys(q for one in matched.values() for q in one.question))}
+    statistics = []
+    for one in matched.values():
+        codes = np.array([units[q] for q in one.question])
+        sums = np.zeros((len(one.cells), len(units)))
+        np.add.at(sums.T, codes, one.differences.T)
+        statistics.append(SumRatio(sums, np.bincount(codes, minlength=len(units))))
+    drawn = resample(statistics, rng=rng, n_resamples=n_resamples)
+    again = {p: np.isfinite(one.refit_means[0]).all(axis=0) & np.isfinite(one.refit_means[1]).all(axis=0)
+             for p, one in matched.items() if one.refit_means is not None}  # fmt: skip
+    draws = _vector_draws(matched, pairs, again, rng, n_resamples)
+    for (p, one), replicates in zip(matched.items(), drawn):
+        questions = len(set(one.question))
+        values = [v.copy() for v in (replicates.estimate, replicates.se, *interval(replicates, "studentised", level))]
+        deviations = replicates.t()
+        for k in np.flatnonzero(again.get(p, np.zeros(len(one.cells), dtype=bool))):
+            values[1][k], margin = _with_vectors(replicates, k, one, questions, level)
+            values[2][k], values[3][k] = values[0][k] - margin, values[0][k] + margin
+            sides = [draws[side, p, k] for side in pairs[p]]
+            deviation = replicates.replicates[:, k] - replicates.estimate[k] + sides[1][0] - sides[0][0]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                deviations[:, k] = deviation / np.sqrt(replicates.se_replicates[:, k] ** 2 + sides[0][1] + sides[1][1])
+            included[p, d, one.cells[k]] = True
+        if questions < 2:
+            values[1:] = [np.full(len(one.cells), np.nan)] * 3
+        for key, value in zip(LIMITS, values):
+            out[key][p, d, one.cells] = value
+        t[p, d, one.cells] = deviations.T
+
+
+def _vector_draws(
+    matched: dict[int, _Matched],
+    pairs: tuple[Pair, ...],
+    again: dict[int, np.ndarray],
+    rng: np.random.Generator,
+    n_resamples: int,
+) -> dict[tuple[str, int, int], tuple[np.ndarray, np.ndarray]]:
+    """(cache, pair, cell) -> deviations and variances of its vector; one cache draws once for all its pairs."""
+    found: dict[tuple[str, int, int], tuple[np.ndarray, np.ndarray]] = {}
+    for cache in dict.fromkeys(side for pair in pairs for side in pair):
+        columns = [
+            ((cache, p, int(k)), matched[p].refit_means[pairs[p].index(cache)][:, k])
+            for p, has in again.items()
+            if cache in pairs[p]
+            for k in np.flatnonzero(has)
+        ]
+        if columns:
+            deviation, variance = refit_draws(np.stack([c for _, c in columns], axis=1), n_resamples, rng)
+            found |= {key: (deviation[:, c], variance[:, c]) for c, (key, _) in enumerate(columns)}
+    return found
+
+
+def _with_vectors(replicates: Replicates, k: int, one: _Matched, questions: int, level: float) -> tuple[float, float]:
+    """Standard error and Satterthwaite margin with the variance over questions and of both vectors."""
+    parts = [float(replicates.se[k]) ** 2, *(float(side[:, k].var(ddof=1)) for side in one.refit_means)]
+    dfs = [max(questions - 1, 1), *(len(side) - 1 for side in one.refit_means)]
+    weight = sum(part**2 / df for part, df in zip(parts, dfs))
+    df = sum(parts) ** 2 / weight if weight > 0 else np.inf
+    se = float(np.sqrt(sum(parts)))
+    return se, float(stats.t.ppf((1 + level) / 2, df)) * se if se > 0 else 0.0
+
+
+def _means(
+    pairs: tuple[Pair, ...],
+    datasets: tuple[str, ...],
+    shifts: tuple[str, ...],
+    out: dict[str, np.ndarray],
+    level: float,
+) -> tuple[dict, dict, tuple[str, ...]]:
+    """Random-effects mean over datasets of every pair and shift, its simultaneous limits, and the doubts."""
+    over, bands, notes = {}, {}, []
+    usable = np.isfinite(out["se"]) & (out["se"] > 0)
+    several = [(p, s) for p in range(len(pairs)) for s in range(len(shifts)) if usable[p, :, s].sum() > 1]
+    for p, s in several:
+        rows = usable[p, :, s]
+        given = out["estimate"][p, rows, s], out["se"][p, rows, s] ** 2
+        names = [name for name, has in zip(datasets, rows) if has]
+        fit = mean_over_datasets(*given, names=names, level=level)
+        wide = mean_over_datasets(*given, names=names, level=1 - (1 - level) / len(several))
+        over[pairs[p], shifts[s]], bands[pairs[p], shifts[s]] = fit, (wide.ci_low, wide.ci_high)
+        notes += [f"{' and '.join(pairs[p])}, {shifts[s]}: {text}" for text in fit.warnings]
+    return over, bands, tuple(notes)

@@ -1,0 +1,134 @@
+"""Several caches side by side: matched by input, one family of bands, both vectors' errors added."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.generalization import SlopeGrid
+from steerstats.generalization.compared import compare_slopes, shared_datasets
+
+BASE, NEG = ("base", "base"), ("base", "user_neg")
+
+
+def grid(slopes, refits=None, question=None, evaluate=("base", "user_neg")) -> SlopeGrid:
+    """{dataset: (n_eval, n)} -> a grid with one training setting."""
+    wide = {name: np.asarray(values, float)[None] for name, values in slopes.items()}
+    again = None if refits is None else {name: np.asarray(v, float)[:, None] for name, v in refits.items()}
+    return SlopeGrid(train=("base",), evaluate=evaluate, slopes=wide, refits=again, question=question)
+
+
+def three(seed=0, n=12):
+    rng = np.random.default_rng(seed)
+    names = ("x", "y")
+    grids = {label: grid({name: rng.normal(k, 1, (2, n)) for name in names}) for k, label in enumerate("abc")}
+    inputs = {label: {name: [f"{name}{i}" for i in range(n)] for name in names} for label in grids}
+    return grids, inputs
+
+
+def test_all_pairs_all_shifts_second_minus_first_matched_by_identity():
+    grids, inputs = three()
+    order = np.random.default_rng(1).permutation(12)
+    grids["b"] = grid({name: v[0][:, order] for name, v in grids["b"].slopes.items()})
+    inputs["b"] = {name: [ids[i] for i in order] for name, ids in inputs["b"].items()}
+    inputs["c"]["x"] = [*inputs["c"]["x"][:9], "other1", "other2", "other3"]
+    found = compare_slopes(grids, inputs, [BASE, NEG, ("sys_pos", "base")], rng=np.random.default_rng(2), n_resamples=300)
+    assert found.pairs == (("a", "b"), ("a", "c"), ("b", "c"))
+    assert found.shifts == ("base->base", "base->user_neg"), "a shift that nobody has is left out"
+    assert found.n_inputs.tolist() == [[12, 12], [9, 12], [9, 12]]
+    back = np.argsort(order)
+    for s in range(2):
+        a, b, c = (grids[k].slopes["x"][0, s] for k in "abc")
+        assert found.estimate[0, 0, s] == pytest.approx((b[back] - a).mean(), rel=1e-12)
+        assert found.estimate[2, 0, s] == pytest.approx((c[:9] - b[back][:9]).mean(), rel=1e-12)
+    frame = found.to_frame()
+    assert len(frame) == 12
+    assert (frame["band_low"] < frame["ci_low"]).mean() > 0.9, "bands hold for the whole family"
+    assert set(found.means_frame()["shift"]) == set(found.shifts)
+    low, high = found.over_bands[("a", "c"), "base->base"]
+    one = found.over_datasets[("a", "c"), "base->base"]
+    assert low < one.ci_low < one.mean < one.ci_high < high
+
+
+def test_a_cell_that_one_side_lacks_is_nan_and_outside_the_family():
+    grids, inputs = three()
+    grids["c"] = grid({name: v[0][:1] for name, v in grids["c"].slopes.items()}, evaluate=("base",))
+    found = compare_slopes(grids, inputs, rng=np.random.default_rng(0), n_resamples=200)
+    assert np.isnan(found.estimate[1, :, 1]).all()
+    assert np.isnan(found.band_low[1, :, 1]).all()
+    assert np.isfinite(found.band_low[0]).all()
+    assert len(found.to_frame()) == 2 * 2 + 2 + 2
+
+
+def test_the_vectors_variances_add_and_only_where_both_have_refits():
+    rng = np.random.default_rng(3)
+    n, k = 30, 15
+    slopes = [{"x": rng.normal(size=(2, n))} for _ in range(2)]
+    refits = [{"x": rng.normal(size=(k, 2, n)) + 0.5 * rng.normal(size=(k, 1, 1))} for _ in range(2)]
+    refits[1]["x"][:, 1] = np.nan
+    grids = {"a": grid(slopes[0], refits[0]), "b": grid(slopes[1], refits[1])}
+    inputs = dict.fromkeys(grids, {"x": list(range(n))})
+    found = compare_slopes(grids, inputs, rng=np.random.default_rng(0), n_resamples=200)
+    assert found.includes_vector_error[0, 0].tolist() == [True, False]
+    difference = slopes[1]["x"][0] - slopes[0]["x"][0]
+    parts = difference.var(ddof=1) / n, *(one["x"][:, 0].mean(axis=1).var(ddof=1) for one in refits)
+    assert found.se[0, 0, 0] == pytest.approx(np.sqrt(sum(parts)), rel=1e-9)
+    plain = (slopes[1]["x"][1] - slopes[0]["x"][1]).std(ddof=1) / np.sqrt(n)
+    assert found.se[0, 0, 1] == pytest.approx(plain, rel=1e-9)
+    assert "Satterthwaite t where both caches have refits" in found.method
+
+
+def test_twins_are_one_question():
+    rng = np.random.default_rng(4)
+    values = np.repeat(rng.normal(size=(2, 8)), 2, axis=1)
+    question = {"x": np.repeat([f"q{k}" for k in range(8)], 2)}
+    grids = {"a": grid({"x": values * 0}, question=question), "b": grid({"x": values}, question=question)}
+    inputs = dict.fromkeys(grids, {"x": list(range(16))})
+    found = compare_slopes(grids, inputs, rng=np.random.default_rng(0), n_resamples=200)
+    assert found.n[0, 0] == 8
+    assert found.se[0, 0, 0] == pytest.approx(values[0, ::2].std(ddof=1) / np.sqrt(8), rel=1e-9)
+
+
+def test_what_cannot_be_compared_is_a_named_error():
+    grids, inputs = three()
+    with pytest.raises(InputError, match="two or more"):
+        compare_slopes({"a": grids["a"]}, inputs, rng=np.random.default_rng(0))
+    other = {"a": grids["a"], "b": grid({"z": np.ones((2, 3))})}
+    with pytest.raises(CannotEstimate, match="share no input"):
+        compare_slopes(other, {"a": inputs["a"], "b": {"z": [1, 2, 3]}}, rng=np.random.default_rng(0))
+    assert shared_datasets(other) == ()
+    with pytest.raises(InputError, match="has 2; 12 slopes"):
+        compare_slopes(grids, {**inputs, "b": {"x": [1, 2], "y": [1]}}, rng=np.random.default_rng(0))
+
+
+def test_one_question_has_a_difference_and_no_interval():
+    grids = {"a": grid({"x": [[1.0], [2.0]]}), "b": grid({"x": [[3.0], [5.0]]})}
+    found = compare_slopes(grids, dict.fromkeys(grids, {"x": ["i"]}), rng=np.random.default_rng(0), n_resamples=50)
+    assert found.estimate[0, 0].tolist() == [2.0, 3.0]
+    assert np.isnan([found.se, found.ci_low, found.band_low]).all()
+
+
+@pytest.mark.parametrize("vector_sd", [0.0, 0.3])
+def test_bands_cover_all_differences_at_once(vector_sd):
+    """Three caches of the same questions, 5 datasets: nominal 95% for the family, known truth 0."""
+    rng = np.random.default_rng(5)
+    names, n, k, times = [f"d{i}" for i in range(5)], 40, 20, 150
+    inputs = dict.fromkeys("abc", {name: list(range(n)) for name in names})
+    held, cells = 0, []
+    for _ in range(times):
+        shared = {name: rng.normal(size=n) for name in names}
+        grids = {}
+        for label in "abc":
+            off = {name: vector_sd * rng.normal() for name in names}
+            slopes = {name: (shared[name] + rng.normal(size=n) + off[name])[None] for name in names}
+            again = None
+            if vector_sd:
+                again = {name: slopes[name] + vector_sd * rng.normal(size=(k, 1, 1)) for name in names}
+            grids[label] = grid(slopes, again, evaluate=("base",))
+        found = compare_slopes(grids, inputs, [BASE], rng=rng, n_resamples=400)
+        held += bool(((found.band_low < 0) & (found.band_high > 0)).all())
+        cells.append(((found.ci_low < 0) & (found.ci_high > 0)).mean())
+    # Monte Carlo error of the family's coverage: 1.8 points.
+    assert 0.90 <= held / times <= 0.99
+    assert 0.93 <= np.mean(cells) <= 0.97
