@@ -305,6 +305,21 @@ def test_adding_one_random_effect_is_tested_against_the_boundary_mixture():
     assert test.terms == ("(lam | input)",)
 
 
+def test_a_likelihood_ratio_of_fixed_effects_at_few_groups_points_to_the_f_test():
+    for n, few in ((12, True), (60, False)):
+        frame = make_frame(np.random.default_rng(5), n=n)
+        big, small = (fit_mixed(f"y ~ {x} + (1 + lam | input)", frame, reml=False) for x in ("lam * a", "lam"))
+        test = compare(small, big)
+        said = [text for text in test.warnings if "joint_test" in text]
+        assert bool(said) == few
+        if few:
+            assert said[0].startswith("12 levels of 'input'")
+            one = compare(fit_mixed("y ~ lam + a + (1 + lam | input)", frame, reml=False), big)
+            assert one.p < joint_test(big, ["lam:a"]).p
+        intercepts = fit_mixed("y ~ lam + (1 | input)", frame, reml=False)
+        assert not any("joint_test" in text for text in compare(intercepts, small).warnings)
+
+
 def test_frames_hold_intervals_and_lme4s_sd_and_correlation_columns(frame):
     fit = fit_mixed(FORMULA, frame, level=0.9)
     table = fit.to_frame()

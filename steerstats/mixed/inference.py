@@ -13,6 +13,8 @@ from steerstats.errors import CannotEstimate, InputError
 from steerstats.mixed.result import MixedFit
 from steerstats.results import Result
 
+FEW_GROUPS = 50  # below, chi-square p-values of fixed effects are visibly too small
+
 
 class IncomparableFits(InputError):
     """Two fits whose criteria do not measure the same thing: other data, or REML with other fixed effects."""
@@ -211,6 +213,12 @@ def compare(a: MixedFit, b: MixedFit) -> HypothesisTest:
         p_boundary = float((upper + lower) / 2)
     elif n_variance:
         warnings.append("variances lie on the boundary under the hypothesis: p is conservative")
+    name, count = min(big.n_groups, key=lambda pair: pair[1])
+    if added and count < FEW_GROUPS:
+        warnings.append(
+            f"{count} levels of {name!r}: with fewer than {FEW_GROUPS} the chi-square p-value of fixed effects is too "
+            "small (measured for 5%: 8-12% at 12, 7-8% at 25); read `joint_test` on the bigger model"
+        )
     if small.criterion < big.criterion - 1e-6:
         warnings.append(f"the smaller model fits better by {big.criterion - small.criterion:.2g}: an optimiser stopped")
     return HypothesisTest(
