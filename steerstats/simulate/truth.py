@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field
 
 import numpy as np
 
 from steerstats.cache import SETTINGS
 from steerstats.errors import InputError
+from steerstats.simulate.parameters import check_parameter
 
 SHAPES = ("normal", "lognormal", "mixture")
 DEFAULT_MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
@@ -164,8 +166,11 @@ class SimulationTruth:
     activations: bool = True
 
     def __post_init__(self) -> None:
-        names = self.datasets if not isinstance(self.datasets, int) else _numbered(self.datasets)
-        _set(self, "datasets", tuple(names))
+        for name, one in self.__dataclass_fields__.items():
+            default = {} if one.default is MISSING else one.default
+            if name != "datasets":
+                check_parameter(name, getattr(self, name), default, per_dataset=name in PER_DATASET)
+        _set(self, "datasets", _named(self.datasets))
         _set(self, "settings", tuple(self.settings))
         _set(self, "multipliers", tuple(float(value) for value in self.multipliers))
         _check_sizes(self)
@@ -234,8 +239,15 @@ def _between(truth: SimulationTruth, name: str, low: float, high: float) -> None
         raise InputError(f"{name} is {getattr(truth, name)}; between {low} and {high}")
 
 
-def _numbered(count: int) -> list[str]:
-    return [f"sim-{k:02d}" for k in range(count)]
+def _named(datasets: int | str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(datasets, str):
+        return (datasets,)
+    try:
+        count = operator.index(datasets)
+    except TypeError:
+        check_parameter("datasets", datasets, ("sim-00",))
+        return tuple(datasets)
+    return tuple(f"sim-{k:02d}" for k in range(count))
 
 
 def _set(truth: SimulationTruth, name: str, value: object) -> None:
