@@ -110,8 +110,15 @@ def reproduce(
 def simulate(
     target: OutDir = Path("steerstats-simulated"),
     seed: Seed = 0,
-    datasets: Annotated[int, typer.Option(min=1, help="How many datasets.")] = 12,
-    inputs: Annotated[int, typer.Option(min=2, help="Evaluated inputs of each dataset.")] = 200,
+    datasets: Annotated[int | None, typer.Option(min=1, help="How many datasets; 12 by default.")] = None,
+    inputs: Annotated[int | None, typer.Option(min=2, help="Evaluated inputs of each; 200 by default.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="TOML file of SimulationTruth's parameters.", show_default=False)
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="One parameter, over the file's; may be repeated."),
+    ] = None,
     calibrate: Annotated[bool, typer.Option(help="Measure coverage and error rates instead; takes minutes.")] = False,
 ) -> None:
     """Write a cache with a known truth, or measure the intervals' coverage against known truths."""
@@ -123,10 +130,17 @@ def simulate(
         out.print(_calibration(table), soft_wrap=False)
         return
     from steerstats.simulate import SimulationTruth, simulate_cache
+    from steerstats.simulate.parameters import read_parameters
 
+    asked = {name: value for name, value in (("datasets", datasets), ("n_inputs", inputs)) if value is not None}
+    told = read_parameters(tuple(SimulationTruth.__dataclass_fields__), truth, settings or ())
+    twice = [name for name in asked if any(text.partition("=")[0].strip() == name for text in settings or ())]
+    if twice:
+        raise InputError(f"{twice[0]} is given by its own option and by --set; once is enough")
+    chosen = SimulationTruth(**{"datasets": 12, "n_inputs": 200, **told, **asked})
     if target.exists() and any(target.iterdir()):
         raise InputError(f"{target} is not empty; choose another directory for the simulated cache")
-    simulate_cache(target, SimulationTruth(datasets=datasets, n_inputs=inputs), seed=seed)
+    simulate_cache(target, chosen, seed=seed)
     say(f"simulated cache: {target}; now `steerstats report {target} -o DIR`")
 
 
