@@ -278,6 +278,24 @@ def test_twins_cover_both_crossed_and_between_question_effects_and_hc2_does_not(
     assert np.mean(naive["pos_is_yes"]) < 0.88
 
 
+@pytest.mark.parametrize(("rare", "few"), [(4, True), (8, False)])
+def test_few_degrees_of_freedom_are_a_warning_where_unequal_spread_still_shows(rare, few):
+    """4 of 20 questions rare, three times the spread: type I .076 (4,000 rounds) at df 4.6, so a warning below 7."""
+    rng = np.random.default_rng(1)
+    level = np.arange(20) < rare
+    X = np.column_stack([np.ones(40), np.repeat(level - 0.5, 2)])
+    spread = np.where(level, 3.0, 1.0)[:, None]
+    errors = np.repeat(0.8 * rng.normal(size=(20, 1500)) * spread, 2, axis=0)
+    errors += 0.6 * rng.normal(size=(40, 1500)) * np.repeat(spread, 2, axis=0)
+    names = [str(k) for k in range(1500)]
+    fit = cr2_bell_mccaffrey(X, errors, np.repeat(np.arange(20), 2), ["one", "a"], responses=names)
+    plain = hc2_bell_mccaffrey(X[::2], errors[::2])
+    for found in (fit, plain):
+        assert any("fewer than 7 degrees of freedom for" in text for text in found.warnings) == few
+    if few:
+        assert np.mean(fit.p[1] < 0.05) > 0.06
+
+
 def test_twins_leave_the_mixed_model_out_and_a_lone_question_is_an_error():
     rng = np.random.default_rng(9)
     slopes, factors = biased(rng, n=40)

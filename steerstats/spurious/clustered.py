@@ -15,6 +15,7 @@ from steerstats.distribution import group_codes
 from steerstats.errors import CannotEstimate, check_level
 from steerstats.mixed import RobustFit
 from steerstats.mixed.arrays import aliased_columns, as_finite, t_statistic
+from steerstats.mixed.robust import few_df_warnings
 
 
 def cr2_bell_mccaffrey(
@@ -97,9 +98,7 @@ def cr2_bell_mccaffrey(
     if exact.any():
         fitted = [label for label, flag in zip(responses, exact) if flag]
         warnings.append(f"the design fits {fitted} exactly: standard errors are zero, tests say nothing")
-    if df.min() < 4:
-        few = [f"{term} ({value:.1f})" for term, value in zip(names, df) if value < 4]
-        warnings.append(f"fewer than 4 degrees of freedom for {', '.join(few)}: a factor level is rare")
+    warnings += few_df_warnings(names, df)
     return RobustFit(
         method="ordinary least squares, CR2 standard errors by question, Bell-McCaffrey degrees of freedom",
         assumptions=("questions are independent", "the mean is linear in the columns of the design"),
