@@ -54,8 +54,8 @@ class Between:
         After the last block only these positions go on to the head; needed where stages differ in length.
     attention : BlockedAttention or None
     needed : int64 tensor or None
-        Positions of the last block's output that anything depends on: its feed-forward part, which takes every
-        token by itself, runs on these alone (most of a block, for all but a few tokens of a prompt).
+        Positions of the last block's output that anything depends on: its parts that take every token by itself
+        run on these alone (most of a block, for all but a few tokens of a prompt).
     """
 
     def __init__(
@@ -73,7 +73,6 @@ class Between:
         self.wanted, self.attention, self.needed = wanted, attention, needed
         self.store: dict[int, torch.Tensor] = {}
         self.first_length = 0
-        self._whole: torch.Size | None = None
         self._handles: list[Any] = []
 
     def __enter__(self) -> Between:
@@ -89,10 +88,9 @@ class Between:
             narrow = layer == last and self.wanted is not None
             if layer in self.reads or layer in self.joints or layer in self.steering or narrow:
                 self._handles.append(block.register_forward_hook(self._after(layer, narrow)))
-        feed_forward = getattr(self.blocks[last], "mlp", None)
-        if self.needed is not None and isinstance(feed_forward, nn.Module):
-            self._handles.append(feed_forward.register_forward_pre_hook(self._fewer))
-            self._handles.append(feed_forward.register_forward_hook(self._all_again))
+        if self.needed is not None:
+            for part in _by_token(self.blocks[last]):
+                self._run_where_needed(part)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -151,16 +149,30 @@ class Between:
 
         return hook
 
-    def _fewer(self, module: nn.Module, args: tuple) -> tuple:
-        self._whole = args[0].shape
-        return _pick(args[0], self.needed)[None], *args[1:]
+    def _run_where_needed(self, part: nn.Module) -> None:
+        shape = None
 
-    def _all_again(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        part = output[0] if isinstance(output, tuple) else output
-        whole = part.new_zeros(self._whole[0] * self._whole[1], part.shape[-1])
-        whole.index_copy_(0, self.needed.to(whole.device), part.reshape(-1, part.shape[-1]))
-        whole = whole.view(*self._whole[:2], -1)
-        return (whole, *output[1:]) if isinstance(output, tuple) else whole
+        def fewer(module, args):
+            nonlocal shape
+            shape = args[0].shape[:2]
+            return _pick(args[0], self.needed)[None], *args[1:]
+
+        def all_again(module, args, output):
+            found = output[0] if isinstance(output, tuple) else output
+            whole = found.new_zeros(shape[0] * shape[1], found.shape[-1])
+            whole.index_copy_(0, self.needed.to(whole.device), found.reshape(-1, found.shape[-1]))
+            whole = whole.view(*shape, -1)
+            return (whole, *output[1:]) if isinstance(output, tuple) else whole
+
+        self._handles += [part.register_forward_pre_hook(fewer), part.register_forward_hook(all_again)]
+
+
+def _by_token(block: nn.Module) -> list[nn.Module]:
+    """Parts of a block that take every token by itself and that only the token's own output depends on: the
+    feed-forward part, the queries, and the projection of what attention found (not keys and values)."""
+    attention = getattr(block, "self_attn", None)
+    parts = [getattr(block, "mlp", None), getattr(attention, "q_proj", None), getattr(attention, "o_proj", None)]
+    return [part for part in parts if isinstance(part, nn.Module)]
 
 
 def steered_positions(
