@@ -77,6 +77,15 @@ def mean_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level: 
     Estimate
         se = √(G/(G−1) Σ_g u_g²)/n with u_g the summed deviations of question g (s/√n without twins), t(G − 1).
         With one question the limits are NaN and a warning says so.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.steerability import mean_slope
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> slopes = study.slopes("likes-rain")
+    >>> print(mean_slope(slopes.at("base->base"), questions=slopes.question))
+    mean: 0.128 [0.108, 0.149] (n = 60)
     """
     level = check_level(level)
     s, codes, groups = _check_slopes(slopes, questions)
@@ -108,6 +117,15 @@ def median_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level
     The ranks are exact binomial ones for independent inputs. With twins the number of independent inputs in the
     binomial is n over the design effect of "below the median" (Woodruff 1952, doi:10.1080/01621459.1952.10483443).
     Below six independent inputs no pair of order statistics covers 95%: the limits are then infinite.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.steerability import median_slope
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> slopes = study.slopes("likes-rain")
+    >>> print(median_slope(slopes.at("base->base"), questions=slopes.question))
+    median: 0.139 [0.072, 0.170] (n = 60)
     """
     level = check_level(level)
     s, codes, groups = _check_slopes(slopes, questions)
@@ -144,6 +162,15 @@ def slope_spread(slopes: np.ndarray, *, questions: Sequence | None = None, level
     covered .94-.97 for normal slopes and two-group mixtures from n = 10, but .79-.82 (n = 50) and .85-.89 (n = 500)
     for lognormal ones (`steerstats simulate --calibrate`). It is the spread of the measured slopes as they stand:
     residuals of the lines are lack of fit and are not taken off.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.steerability import slope_spread
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> slopes = study.slopes("likes-rain")
+    >>> print(slope_spread(slopes.at("base->base"), questions=slopes.question))
+    sd: 0.080 [0.071, 0.091] (n = 60)
     """
     level = check_level(level)
     s, codes, groups = _check_slopes(slopes, questions)
@@ -211,6 +238,18 @@ def anti_steerable(
         Wilson intervals (doi:10.1080/01621459.1927.10502953). With twins, n in Wilson's formula is the effective
         size n/deff of Korn and Graubard, with its t correction for few questions and deff not below 1; where the
         share is 0 or 1 and shows no clustering, twins are counted as one (n²/Σ n_g²).
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.steerability import anti_steerable
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> slopes = study.slopes("likes-rain")
+    >>> signs = anti_steerable(slopes.at("base->base"), questions=slopes.question)
+    >>> print(signs["anti_steerable"])
+    anti_steerable: 0.033 [0.009, 0.114] (n = 60)
+    >>> signs.count[:3]  # anti-steerable, too close to 0 to tell, steerable
+    (2, 0, 58)
     """
     level = check_level(level)
     s, codes, groups = _check_slopes(slopes, questions)
@@ -245,7 +284,18 @@ def summarise_steerability(
     questions: Sequence | None = None,
     level: float = 0.95,
 ) -> SteerabilitySummary:
-    """Mean, median, spread and sign shares of one dataset's slopes; arguments as in `anti_steerable`."""
+    """Mean, median, spread and sign shares of one dataset's slopes; arguments as in `anti_steerable`.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.steerability import summarise_steerability
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> slopes = study.slopes("likes-rain")
+    >>> summary = summarise_steerability(slopes.at("base->base"), questions=slopes.question)
+    >>> summary.to_frame().set_index("name")["estimate"].round(3).head(4).to_dict()
+    {'mean': 0.128, 'median': 0.139, 'sd': 0.08, 'anti_steerable': 0.033}
+    """
     kinds = (mean_slope, median_slope, slope_spread)
     parts = [kind(slopes, questions=questions, level=level) for kind in kinds]
     signs = anti_steerable(slopes, error=error, questions=questions, level=level)
@@ -271,6 +321,16 @@ def summarise_datasets(
     -------
     DataFrame
         Columns dataset, name, estimate, se, ci_low, ci_high, level, n, unit, method.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.steerability import summarise_datasets
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> slopes = {name: study.slopes(name).at("base->base") for name in study.datasets}
+    >>> table = summarise_datasets(slopes)
+    >>> table["dataset"].unique()[:3].tolist()  # highest median first
+    ['likes-tradition', 'travels-far', 'likes-spice']
     """
     if not slopes:
         raise CannotEstimate("slopes holds no dataset")
@@ -285,7 +345,14 @@ def summarise_datasets(
 
 
 def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a proportion; `n` may be an effective size."""
+    """Wilson's score interval for a proportion; `n` may be an effective size.
+
+    Examples
+    --------
+    >>> from steerstats.distribution import wilson_interval
+    >>> [round(limit, 3) for limit in wilson_interval(0.0, 40)]  # none of 40 is not "none"
+    [0.0, 0.088]
+    """
     if not (0 <= share <= 1 and n > 0):
         raise InputError(f"share is {share!r} of n = {n!r}; a share in [0, 1] of a positive number is needed")
     z = stats.norm.ppf((1 + check_level(level)) / 2)
@@ -298,7 +365,14 @@ def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float,
 
 
 def group_codes(questions: Sequence | None, n: int) -> tuple[np.ndarray, int]:
-    """Question of each input as codes 0..G−1, and G; without questions every input is its own."""
+    """Question of each input as codes 0..G−1, and G; without questions every input is its own.
+
+    Examples
+    --------
+    >>> from steerstats.distribution import group_codes
+    >>> group_codes(["q7", "q2", "q7"], 3)
+    (array([0, 1, 0]), 2)
+    """
     if questions is None:
         return np.arange(n), n
     labels = pd.Series(list(questions), dtype=object)

@@ -13,31 +13,94 @@ from types import ModuleType
 
 
 class SteerstatsError(Exception):
-    """Base of every error that a user can cause and mend. Anything else is a bug of ours."""
+    """Base of every error that a user can cause and mend. Anything else is a bug of ours.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> try:
+    ...     steerstats.open_cache("nowhere")
+    ... except steerstats.SteerstatsError as error:
+    ...     print(error)
+    nowhere is neither a cache directory nor a packed cache: no such file
+    """
 
 
 class InputError(SteerstatsError, ValueError):
-    """A value, file, line or argument is not what it has to be."""
+    """A value, file, line or argument is not what it has to be.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> steerstats.fit_steerability([[0.0, 1.0]], [1.0, 1.0])
+    Traceback (most recent call last):
+    ...
+    steerstats.errors.InputError: multipliers [1.0, 1.0] repeat a value; each has to occur once
+    """
 
 
 class SpecError(InputError):
-    """A build spec does not say what a build needs; the message names the key."""
+    """A build spec does not say what a build needs; the message names the key.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> issubclass(steerstats.SpecError, steerstats.InputError)  # whoever catches that catches a bad spec, too
+    True
+    """
 
 
 class CacheError(SteerstatsError):
-    """A cache is missing, damaged, of another version, or lacks what was asked for."""
+    """A cache is missing, damaged, of another version, or lacks what was asked for.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> steerstats.open_cache(steerstats.demo_cache()).slopes("likes-cats")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    steerstats.errors.CacheError: ...: dataset 'likes-cats' is not in this study; it has keeps-pets, likes-crowds, ...
+    """
 
 
 class ModelError(SteerstatsError):
-    """A model or tokenizer cannot be loaded, or cannot be steered as the spec asks."""
+    """A model or tokenizer cannot be loaded, or cannot be steered as the spec asks.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> issubclass(steerstats.ModelError, ValueError)  # the model is at fault, and no argument of the call
+    False
+    """
 
 
 class CannotEstimate(SteerstatsError):
-    """The data cannot identify the estimand (no replicates, leverage one, too few inputs)."""
+    """The data cannot identify the estimand (no replicates, leverage one, too few inputs).
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> study = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain"])
+    >>> study.power(n_datasets=10)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    steerstats.errors.CannotEstimate: the components come from one dataset: the variance ...
+    """
 
 
 class MissingDependency(SteerstatsError):
-    """An optional package is not installed; the message holds the command that installs it."""
+    """An optional package is not installed; the message holds the command that installs it.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.errors import require
+    >>> try:
+    ...     require("no_such_package", "build", "building a cache")
+    ... except steerstats.MissingDependency as error:
+    ...     print(error)
+    building a cache needs no_such_package, which is not installed: pip install 'steerstats[build]'
+    """
 
 
 def require(package: str, extra: str, purpose: str) -> ModuleType:
@@ -56,6 +119,12 @@ def require(package: str, extra: str, purpose: str) -> ModuleType:
     ------
     MissingDependency
         If the package cannot be imported.
+
+    Examples
+    --------
+    >>> from steerstats.errors import require
+    >>> require("json", "build", "reading a manifest").loads("[1]")
+    [1]
     """
     try:
         return importlib.import_module(package)

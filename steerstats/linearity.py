@@ -94,6 +94,16 @@ def linearity_test(
     CannotEstimate
         With two multipliers; with no more questions than contrasts; or when the contrasts have no spread in some
         direction although their mean is not zero.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.steerability import linearity_test
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> unit = study.unit("likes-rain")
+    >>> test = linearity_test(unit.propensity[unit.place("base->base")], unit.multipliers, questions=unit.question)
+    >>> test.p_value < 0.001, round(test.nonlinear_share, 4)  # bent for certain, and by next to nothing
+    (True, 0.0066)
     """
     level, lam = check_level(level), check_grid(multipliers)
     y = np.asarray(propensity, dtype=float)

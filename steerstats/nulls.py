@@ -106,6 +106,16 @@ def null_table(
     ------
     InputError
         If a dataset has no null vectors, shapes do not fit, or no input is complete.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.nulls import null_table
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> slopes = {name: study.slopes(name).at("base->base") for name in ("likes-rain", "plans-ahead")}
+    >>> null = {name: study.unit(name).control_slopes("random", "base->base") for name in slopes}
+    >>> null_table(slopes, null, kind="random").to_frame()[["dataset", "p", "decision"]].round(3).values.tolist()
+    [['likes-rain', 0.05, 'differs from the null'], ['plans-ahead', 0.05, 'differs from the null']]
     """
     if kind not in ("random", "shuffled"):
         raise InputError(f"kind {kind!r} is unknown; 'random' or 'shuffled', one at a time")
@@ -150,7 +160,14 @@ def null_table(
 
 
 def null_vectors_needed(n_datasets: int, alpha: float = 0.05) -> int:
-    """Null vectors with which one dataset alone could pass: the smallest R >= D / alpha − 1."""
+    """Null vectors with which one dataset alone could pass: the smallest R >= D / alpha − 1.
+
+    Examples
+    --------
+    >>> from steerstats.nulls import null_vectors_needed
+    >>> null_vectors_needed(40)  # one of forty datasets, at 5%
+    799
+    """
     n_datasets, alpha = check_count("n_datasets", n_datasets), check_level(alpha, "alpha", such_as=0.05)
     return int(np.ceil(n_datasets / alpha - 1 - 1e-9))
 
@@ -166,6 +183,12 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
     -------
     ndarray of shape (n,)
         Never below `p`, at most 1, in the order of `p`.
+
+    Examples
+    --------
+    >>> from steerstats.nulls import benjamini_hochberg
+    >>> benjamini_hochberg([0.01, 0.02, 0.6]).round(3).tolist()
+    [0.03, 0.03, 0.6]
     """
     p = np.asarray(p, float)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():

@@ -128,6 +128,18 @@ def cross_validated_ridge(
         If a column is missing or holds a value that is not finite.
     CannotEstimate
         With fewer than three datasets, or a target that does not vary.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, steerstats
+    >>> from steerstats.predictors import cross_validated_ridge
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> units = [study.unit(name).unit for name in study.datasets]
+    >>> frame = pd.concat([steerstats.slopes_frame(unit, setting_eval="base", vector="base") for unit in units])
+    >>> names, grid = ["unsteered", "pos_is_a"], study.unit(study.datasets[0]).multipliers
+    >>> fit = cross_validated_ridge(frame, names, multipliers=grid, rng=np.random.default_rng(0), n_permutations=19)
+    >>> round(fit.r2, 3), fit.p  # worse than the mean of the other datasets
+    (-0.036, 1.0)
     """
     level, n_folds = check_level(level), check_count("n_folds", n_folds, at_least=2)
     n_permutations, n_resamples = check_count("n_permutations", n_permutations), check_count("n_resamples", n_resamples)

@@ -95,6 +95,17 @@ def slope_reliability(
     ------
     CannotEstimate
         Without at least two replicates and three questions, or when measured slopes do not vary.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.replicates import slope_reliability
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> unit = study.unit("likes-rain")
+    >>> refits, own = unit.control_slopes("resampled", "base->base"), unit.slopes.at("base->base")
+    >>> found = slope_reliability(refits, kind="refits", slopes=own, questions=unit.question)
+    >>> print(found.reliability)
+    reliability: 0.895 [0.716, 0.961] (n = 60)
     """
     level = check_level(level)
     z, s = _check(replicates, slopes, kind)
@@ -158,6 +169,18 @@ def corrected_anti_steerable(
     ------
     CannotEstimate
         As `slope_reliability`.
+
+    Examples
+    --------
+    >>> import numpy as np, steerstats
+    >>> from steerstats.replicates import corrected_anti_steerable
+    >>> unit = steerstats.open_cache(steerstats.demo_cache()).unit("plans-ahead")
+    >>> refits, own = unit.control_slopes("resampled", "base->base"), unit.slopes.at("base->base")
+    >>> rng = np.random.default_rng(0)
+    >>> print(corrected_anti_steerable(refits, kind="refits", slopes=own, rng=rng, n_resamples=200))
+    anti_steerable_corrected: 0.333 [0.221, 0.469] (n = 60)
+    >>> round(float((own < 0).mean()), 3)  # as measured
+    0.4
     """
     n_resamples = check_count("n_resamples", n_resamples, at_least=2)
     fitted = slope_reliability(replicates, kind=kind, slopes=slopes, questions=questions, level=level)
@@ -192,7 +215,14 @@ def corrected_anti_steerable(
 
 
 def correlation_ceiling(reliability_a: float, reliability_b: float = 1.0) -> float:
-    """Largest correlation two measured quantities can show, √(reliability_a · reliability_b) (Spearman 1904)."""
+    """Largest correlation two measured quantities can show, √(reliability_a · reliability_b) (Spearman 1904).
+
+    Examples
+    --------
+    >>> from steerstats.replicates import correlation_ceiling
+    >>> round(correlation_ceiling(0.8, 0.9), 3)  # no model can correlate better with what is measured
+    0.849
+    """
     for name, value in [("reliability_a", reliability_a), ("reliability_b", reliability_b)]:
         if not 0 <= value <= 1:
             raise InputError(f"{name} is {value!r}; a reliability lies in [0, 1]")

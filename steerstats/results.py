@@ -36,6 +36,19 @@ class Result(ABC):
     warnings : tuple of str
         Assumptions seen to fail on these data (singular fit, ratio with a denominator near zero, too few
         datasets for a correlation, ...). Empty when there is nothing to say.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> result = steerstats.open_cache(steerstats.demo_cache()).linearity()
+    >>> isinstance(result, steerstats.Result)
+    True
+    >>> result.assumptions[1]
+    'questions are independent'
+    >>> result.results["likes-rain"] = None
+    Traceback (most recent call last):
+    ...
+    TypeError: 'mappingproxy' object does not support item assignment
     """
 
     method: str
@@ -94,6 +107,16 @@ class Estimate(Result):
         "nat per unit multiplier", "1" for a pure number, ...
     level : float
         Nominal coverage of the interval.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> mean = study.steerability()["likes-rain"]["mean"]
+    >>> print(mean, mean.unit)
+    mean: 0.128 [0.108, 0.149] (n = 60) nat per unit multiplier
+    >>> mean.method
+    'mean over 60 inputs, t interval over 60 questions'
     """
 
     name: str
@@ -142,7 +165,14 @@ copyreg.pickle(MappingProxyType, lambda proxy: (_read_only, (dict(proxy),)))
 
 
 def format_number(value: float) -> str:
-    """Three significant digits after the sign, without exponents in the everyday range."""
+    """Three significant digits after the sign, without exponents in the everyday range.
+
+    Examples
+    --------
+    >>> from steerstats.results import format_number
+    >>> [format_number(value) for value in (0.12345, 2e-6, float("inf"), float("nan"))]
+    ['0.123', '2.00e-06', 'inf', 'NaN']
+    """
     if value is None or np.isnan(value):
         return "NaN"
     if np.isinf(value):

@@ -14,6 +14,12 @@ def generator(seed: int, *key: str) -> np.random.Generator:
     """A generator that depends on the seed and the key alone, never on the order in which things are drawn.
 
     The key enters through SHA-256, because Python's `hash` of a string differs between runs.
+
+    Examples
+    --------
+    >>> from steerstats.seeds import generator
+    >>> [int(generator(0, "gaps", name).integers(1000)) for name in ("likes-rain", "keeps-pets", "likes-rain")]
+    [243, 670, 243]
     """
     return np.random.default_rng(_sequence(seed, key))
 

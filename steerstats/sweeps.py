@@ -189,6 +189,16 @@ def choose_sweep_layer(path: object, *, seed: int = 0) -> LayerChoice:
     ------
     CacheError
         If the cache is no sweep.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.sweeps import choose_sweep_layer
+    >>> try:
+    ...     choose_sweep_layer(steerstats.demo_cache())
+    ... except steerstats.CacheError as error:
+    ...     print(str(error).partition("cache.h5 ")[2])
+    is a cache of kind grid; a layer is chosen on a sweep (`steerstats sweep`)
     """
     from steerstats.study import open_cache
 

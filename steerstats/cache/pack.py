@@ -39,6 +39,17 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
     ------
     CacheError
         If the cache holds no finished unit, the target exists, or it cannot be written.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile, steerstats
+    >>> from steerstats.cache import pack
+    >>> source = steerstats.demo_cache()
+    >>> small = pack(source, pathlib.Path(tempfile.mkdtemp(), "small.h5"), leave_out=["direction", "answer_logit"])
+    >>> small.stat().st_size < source.stat().st_size
+    True
+    >>> len(steerstats.open_cache(small).datasets)
+    14
     """
     cache, out, dropped = CacheReader(source), Path(target), frozenset(leave_out)
     if not cache.units:

@@ -247,7 +247,17 @@ def read_finite(unit: Unit, name: str, **labels: Any) -> np.ndarray:
 
 
 def finished_sidecar(root: Path, name: str) -> dict[str, Any] | None:
-    """The sidecar of a finished unit, None while it is not (no sidecar, or a file of another size)."""
+    """The sidecar of a finished unit, None while it is not (no sidecar, or a file of another size).
+
+    Examples
+    --------
+    >>> import tempfile, steerstats
+    >>> from steerstats.cache import finished_sidecar
+    >>> truth = steerstats.SimulationTruth(datasets=2, n_inputs=5, n_pairs=6)
+    >>> made = steerstats.simulate_cache(f"{tempfile.mkdtemp()}/half", truth, unfinished=["sim-01"])
+    >>> finished_sidecar(made.path, "sim-00")["file"], finished_sidecar(made.path, "sim-01")
+    ('sim-00.h5', None)
+    """
     side_path = sidecar_path(root, name)
     if not side_path.is_file():
         return None

@@ -201,6 +201,18 @@ def check_unit(unit: UnitData, where: str) -> None:
     ------
     CacheError
         Naming `where`, the HDF5 path, the value found and what would be right.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.cache import CacheReader, UnitData, check_unit
+    >>> unit = CacheReader(steerstats.demo_cache())["likes-rain"].load()
+    >>> check_unit(unit, "likes-rain")
+    >>> broken = dict(unit.arrays) | {"multiplier": unit.arrays["multiplier"][::-1]}
+    >>> check_unit(UnitData(broken, unit.attrs), "likes-rain")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    steerstats.errors.CacheError: likes-rain: /multiplier is [1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5], it should ...
     """
     check_attrs(unit.attrs, where)
     for spec in ARRAYS:
@@ -310,6 +322,15 @@ def content_hash(unit: UnitData) -> str:
     """SHA-256 over the numbers and labels alone: equal for a directory, a packed file, and a second run.
 
     Provenance (times, hosts, versions) is left out on purpose, so that two builds can be compared.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.cache import CacheReader, UnitData, content_hash
+    >>> unit = CacheReader(steerstats.demo_cache())["likes-rain"].load()
+    >>> later = UnitData(unit.arrays, dict(unit.attrs) | {"built": "another day"})
+    >>> content_hash(later) == content_hash(unit)
+    True
     """
     digest = hashlib.sha256()
     for key in ("dataset", "score", "spec_hash"):

@@ -42,6 +42,16 @@ def verify(path: str | Path) -> Iterator[Check]:
     ------
     CacheError
         Only if the path is no cache at all; damage inside one is a failed check.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.cache import verify
+    >>> checks = list(verify(steerstats.demo_cache()))
+    >>> [check.what for check in checks if not check.ok]
+    []
+    >>> checks[0].detail
+    '14 of 14 units'
     """
     cache = CacheReader(path)
     done, all_units = len(cache.units), len(cache.planned_units)
@@ -79,14 +89,14 @@ def _scores(unit: Unit, whole: UnitData) -> Iterator[Check]:
     """The stored propensity follows from the stored logits, and probabilities stay below one."""
     if "answer_logit" not in whole.arrays:
         return
-    logits = whole.arrays["answer_logit"].astype(np.float64)
     planned = whole.arrays["planned"].astype(bool)
+    logits = whole.arrays["answer_logit"][planned].astype(np.float64)  # cells that are not planned hold NaN
     if str(unit.attrs.get("score")) == "logit_diff":
-        odds = logits[:, :, :, 0] - np.logaddexp.reduce(logits[:, :, :, 1:], axis=3)  # two answers: the difference
-        gap = np.abs(odds - whole.arrays["propensity"])[planned].max(initial=0)
+        odds = logits[:, :, 0] - np.logaddexp.reduce(logits[:, :, 1:], axis=2)  # two answers: the difference
+        gap = np.abs(odds - whole.arrays["propensity"][planned]).max(initial=0)
         yield Check(unit.name, "propensity = logit difference", bool(gap < 1e-4), f"largest difference {gap:.1e}")
     if "logsumexp" in whole.arrays:
-        over = (logits - whole.arrays["logsumexp"][:, :, :, None])[planned].max(initial=-np.inf)
+        over = (logits - whole.arrays["logsumexp"][planned][:, :, None]).max(initial=-np.inf)
         yield Check(unit.name, "probabilities at most 1", bool(over < 1e-4), f"largest log probability {over:.2g}")
 
 

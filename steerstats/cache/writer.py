@@ -62,6 +62,20 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
     ------
     CacheError
         If the directory holds another spec's cache, or something that is no cache.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from steerstats.cache import create_cache
+    >>> manifest = {"kind": "import", "spec_hash": "ab12", "units": ["kindness"], "model": "mine"}
+    >>> folder = f"{tempfile.mkdtemp()}/cache"
+    >>> root = create_cache(folder, manifest)
+    >>> create_cache(root, manifest) == root  # the same spec joins
+    True
+    >>> create_cache(root, manifest | {"spec_hash": "cd34"})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    steerstats.errors.CacheError: ... belongs to spec ab12, this build is cd34: ...
     """
     root = Path(path)
     if manifest.get("kind") not in KINDS:
@@ -108,6 +122,18 @@ def write_unit(root: str | Path, name: str, unit: UnitData, run: Mapping[str, An
     ------
     CacheError
         If the unit breaks the contract, or the file cannot be written (full disk); no partial file stays.
+
+    Examples
+    --------
+    >>> import tempfile, steerstats
+    >>> from steerstats.cache import CacheReader, UnitData, create_cache, write_unit
+    >>> unit = CacheReader(steerstats.demo_cache())["likes-rain"].load()
+    >>> manifest = {"kind": "import", "spec_hash": "ab12", "units": ["likes-rain"], "model": "mine"}
+    >>> root = create_cache(f"{tempfile.mkdtemp()}/cache", manifest)
+    >>> write_unit(root, "likes-rain", UnitData(unit.arrays, dict(unit.attrs) | {"spec_hash": "ab12"})).name
+    'likes-rain.h5'
+    >>> steerstats.open_cache(root).datasets
+    ('likes-rain',)
     """
     folder = Path(root) / UNITS
     target = folder / f"{checked_name(name)}.h5"
