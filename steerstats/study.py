@@ -75,7 +75,14 @@ def open_cache(path: str | Path, *, datasets: Sequence[str] | str | None = None,
 
 
 class Study(StudyBase):
-    """The units of one cache with the questions that can be asked of them. Made by `open_cache`."""
+    """The units of one cache with the questions that can be asked of them. Made by `open_cache`.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> steerstats.open_cache(steerstats.demo_cache())
+    <Study of bundled:demo/model: 14 datasets, settings base, sys_pos, sys_neg, user_pos, user_neg>
+    """
 
     def steerability(self, shift: Shift | str = ID, *, seed: int = 0, level: float = 0.95) -> DatasetSteerability:
         """Mean, median, spread and sign of per-input steerability, dataset by dataset.

@@ -38,7 +38,23 @@ def demo_cache() -> Path:
 
 
 class StudyBase:
-    """Units, labels and slopes; `steerstats.study.Study` adds the questions."""
+    """Units, labels and slopes; `steerstats.study.Study` adds the questions.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> study.path.name, study.kind, study.model
+    ('cache.h5', 'grid', 'bundled:demo/model')
+    >>> len(study.datasets), study.missing, study.category
+    (14, (), None)
+    >>> study.settings
+    ('base', 'sys_pos', 'sys_neg', 'user_pos', 'user_neg')
+    >>> study.vectors
+    ('base', 'sys_pos', 'sys_neg', 'user_pos', 'user_neg', 'mean')
+    >>> study.spec["scope"]
+    'last_prompt'
+    """
 
     def __init__(self, reader: CacheReader, *, datasets: Sequence[str] | None = None, layer: int | None = None) -> None:
         self.reader, self.layer = reader, layer

@@ -110,8 +110,8 @@ class Debiased(Result):
     shift: str
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per dataset: the loss of mean steerability with its interval."""
-        rows = [one.to_frame().assign(dataset=name) for name, one in self.loss.items()]
+        """One row per dataset: the loss of mean steerability with its interval and method."""
+        rows = [one.to_frame().assign(dataset=name, method=one.method) for name, one in self.loss.items()]
         frame = pd.concat(rows, ignore_index=True)
         return frame[["dataset", *[name for name in frame.columns if name != "dataset"]]]
 
@@ -139,5 +139,6 @@ def range_rows(
             "share_other_sign": (np.sign(slopes) * np.sign(whole)[:, None] < 0).mean(axis=0),
             "level": level,
             "n": n,
+            "se_type": "linearised over questions",
         }
     )

@@ -50,6 +50,14 @@ def iter_counts(
     ------
     InputError
         If there is no unit or no resample, or if `strata` has another length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from steerstats.resampling import iter_counts
+    >>> counts = next(iter_counts(5, 1000, np.random.default_rng(0)))
+    >>> counts.shape, bool((counts.sum(axis=1) == 5).all())  # each row is one resample of five questions
+    ((1000, 5), True)
     """
     n_units, n_resamples = check_count("n_units", n_units), check_count("n_resamples", n_resamples)
     members = _members(n_units, strata)
@@ -84,6 +92,16 @@ def resampled_sums(
     Returns
     -------
     ndarray of shape (n_resamples, k)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.resampling import resampled_sums
+    >>> slopes = steerstats.open_cache(steerstats.demo_cache()).slopes("likes-rain").at("base->base")
+    >>> means = resampled_sums(slopes[:, None], 2000, np.random.default_rng(0)) / len(slopes)
+    >>> round(float(means.std()), 3), round(float(slopes.std(ddof=1) / len(slopes) ** 0.5), 3)
+    (0.01, 0.01)
     """
     columns = np.asarray(columns, float)
     if columns.ndim != 2:
@@ -117,6 +135,13 @@ def collapse(values: np.ndarray, unit: np.ndarray | None) -> tuple[np.ndarray, n
     ------
     InputError
         If `unit` has another length, or a value is not finite.
+
+    Examples
+    --------
+    >>> from steerstats.resampling import collapse
+    >>> sums, sizes = collapse([1.0, 2.0, 10.0], ["twin", "twin", "single"])
+    >>> sums.tolist(), sizes.tolist()
+    ([3.0, 10.0], [2.0, 1.0])
     """
     values = np.asarray(values, dtype=float)
     n = values.shape[-1]

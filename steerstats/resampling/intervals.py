@@ -38,6 +38,16 @@ def interval(replicates: Replicates, method: str = "studentised", level: float =
     ------
     InputError
         If the method has no such name, or the level is not inside (0, 1).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.resampling import bootstrap_mean, interval
+    >>> slopes = steerstats.open_cache(steerstats.demo_cache()).slopes("likes-rain").at("base->base")
+    >>> found = bootstrap_mean(slopes, rng=np.random.default_rng(0), n_resamples=2000)
+    >>> {name: np.ravel(interval(found, name)).round(3).tolist() for name in ("studentised", "percentile", "t")}
+    {'studentised': [0.108, 0.15], 'percentile': [0.108, 0.149], 't': [0.108, 0.149]}
     """
     check_level(level)
     if method not in METHODS:
@@ -64,7 +74,14 @@ def interval(replicates: Replicates, method: str = "studentised", level: float =
 
 
 def t_interval(estimate: np.ndarray, se: np.ndarray, df: float, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """estimate ± t(df) · se; infinite `df` gives the normal interval."""
+    """estimate ± t(df) · se; infinite `df` gives the normal interval.
+
+    Examples
+    --------
+    >>> from steerstats.resampling import t_interval
+    >>> [round(float(limit), 2) for limit in t_interval(1.0, 0.1, df=9)]
+    [0.77, 1.23]
+    """
     check_level(level)
     margin = stats.t.ppf((1 + level) / 2, df) * np.asarray(se)
     return estimate - margin, estimate + margin
@@ -117,6 +134,16 @@ def fieller(
     -------
     Fieller
         Fields broadcast over the arguments.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.resampling import fieller, mean_covariance
+    >>> slopes = steerstats.open_cache(steerstats.demo_cache()).slopes("plans-ahead")
+    >>> (y, x), c, n = mean_covariance([slopes.at("base->user_neg"), slopes.at("user_neg->user_neg")])
+    >>> found = fieller(y, x, c[0, 0], c[1, 1], c[0, 1], n - 1, level=0.99)
+    >>> str(found.shape), round(float(found.low), 2), round(float(found.high), 2)  # a denominator near zero
+    ('bounded', 2.2, 25.3)
     """
     check_level(level)
     args = [np.asarray(a, float) for a in (numerator, denominator, var_numerator, var_denominator, covariance)]
@@ -158,6 +185,14 @@ def quantile_pair(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndar
     -------
     low, high : ndarray of shape (cells,)
         Linearly interpolated order statistics, as `numpy.quantile` has them on finite values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from steerstats.resampling import quantile_pair
+    >>> draws = np.append(np.linspace(0, 1, 101), np.nan)[:, None]  # one resample was undefined
+    >>> [round(float(limit[0]), 3) for limit in quantile_pair(draws, 0.9)]
+    [0.04, 0.959]
     """
     check_level(level)
     tail = np.full(values.shape[1], (1 - level) / 2)

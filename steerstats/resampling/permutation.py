@@ -34,6 +34,16 @@ def sign_flip_test(
     Returns
     -------
     ndarray of shape (cells,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.resampling import sign_flip_test
+    >>> slopes = steerstats.open_cache(steerstats.demo_cache()).slopes("likes-rain")
+    >>> gaps = slopes.at("base->base") - slopes.at("base->user_neg")
+    >>> sign_flip_test(gaps, rng=np.random.default_rng(0), unit=slopes.question, n_permutations=999)
+    array([0.001])
     """
     sums, _ = collapse(np.atleast_2d(values), unit)
     observed = sums.sum(axis=1)
@@ -66,6 +76,17 @@ def group_difference_test(
     ------
     CannotEstimate
         If there are not exactly two groups.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.resampling import group_difference_test
+    >>> unit = steerstats.open_cache(steerstats.demo_cache()).unit("likes-rain")
+    >>> is_a = unit.factors("pos_is_a")["pos_is_a"]
+    >>> slopes = unit.slopes.at("base->base")
+    >>> group_difference_test(slopes, is_a, rng=np.random.default_rng(0), n_permutations=999)
+    0.001
     """
     values = np.asarray(values, float)
     labels, codes = np.unique(np.asarray(group), return_inverse=True)
@@ -101,6 +122,18 @@ def spearman_test(
     -------
     rho, p : float
         Both NaN where a side is constant.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.resampling import spearman_test
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> shifts = "base->base", "sys_neg->user_pos"
+    >>> x, y = ([study.slopes(name).at(shift).mean() for name in study.datasets] for shift in shifts)
+    >>> rho, p = spearman_test(x, y, rng=np.random.default_rng(0), n_permutations=999)
+    >>> round(rho, 2), round(p, 2)
+    (0.69, 0.01)
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     if x.shape != y.shape or x.ndim not in (1, 2):

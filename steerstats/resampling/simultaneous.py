@@ -30,6 +30,17 @@ def max_t_bands(
     -------
     low, high : ndarray of shape (cells,)
         NaN outside the family; infinite where more than 1 − level of the maxima are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.resampling import bootstrap_mean, max_t_bands
+    >>> slopes = steerstats.open_cache(steerstats.demo_cache()).slopes("likes-rain")
+    >>> gaps = [slopes.at("base->base") - slopes.at(shift) for shift in ("base->user_neg", "base->user_pos")]
+    >>> found = bootstrap_mean(gaps, rng=np.random.default_rng(0), n_resamples=2000)
+    >>> [limit.round(3).tolist() for limit in max_t_bands(found.estimate, found.se, found.t())]
+    [[0.077, 0.021], [0.102, 0.049]]
     """
     check_level(level)
     estimate, se, t = _family(estimate, se, t)
@@ -60,6 +71,17 @@ def romano_wolf(estimate: np.ndarray, se: np.ndarray, t: np.ndarray, null: float
     ndarray of shape (cells,)
         At least 1 / (n_resamples + 1); NaN where the standard error is NaN. A cell without variance that
         differs from the null has the smallest p-value, one that equals it 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.resampling import bootstrap_mean, romano_wolf
+    >>> slopes = steerstats.open_cache(steerstats.demo_cache()).slopes("tells-truth")
+    >>> gaps = [slopes.at("base->base") - slopes.at(shift) for shift in ("base->user_neg", "base->user_pos")]
+    >>> found = bootstrap_mean(gaps, rng=np.random.default_rng(0), n_resamples=999)
+    >>> romano_wolf(found.estimate, found.se, found.t()).round(3).tolist()
+    [0.001, 0.522]
     """
     estimate, se, t = _family(estimate, se, t)
     p = np.full(estimate.shape, np.nan)

@@ -131,6 +131,18 @@ def resample(
     -------
     list of Replicates
         In the order of `statistics`, and paired: row b of each is the same resample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.resampling import SumRatio, resample
+    >>> slopes = steerstats.open_cache(steerstats.demo_cache()).slopes("likes-rain")
+    >>> away, home = slopes.at("base->user_pos"), slopes.at("user_pos->user_pos")
+    >>> statistics = [SumRatio(away, np.ones(len(away))), SumRatio(away, home)]  # a mean and a ratio
+    >>> mean, ratio = resample(statistics, rng=np.random.default_rng(0), n_resamples=500)
+    >>> mean.replicates.shape, round(float(ratio.estimate[0]), 3)
+    ((500, 1), 1.009)
     """
     n_resamples = check_count("n_resamples", n_resamples)
     if not statistics:
@@ -186,6 +198,16 @@ def bootstrap_mean(
     Returns
     -------
     Replicates
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.resampling import bootstrap_mean
+    >>> slopes = steerstats.open_cache(steerstats.demo_cache()).slopes("likes-rain")
+    >>> found = bootstrap_mean(slopes.at("base->base"), rng=np.random.default_rng(0), unit=slopes.question)
+    >>> round(float(found.estimate[0]), 3), round(float(found.se[0]), 4), found.n_units
+    (0.128, 0.0104, 60)
     """
     sums, sizes = collapse(np.atleast_2d(values), unit)
     return resample([SumRatio(sums, sizes)], rng=rng, n_resamples=n_resamples, strata=strata)[0]
@@ -212,6 +234,17 @@ def bootstrap_ratio(
     Returns
     -------
     Replicates
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats.resampling import bootstrap_ratio, interval
+    >>> slopes = steerstats.open_cache(steerstats.demo_cache()).slopes("likes-rain")
+    >>> sides = slopes.at("base->user_neg"), slopes.at("user_neg->user_neg")
+    >>> found = bootstrap_ratio(*sides, rng=np.random.default_rng(0), n_resamples=2000)
+    >>> np.ravel(interval(found, "bca")).round(2).tolist()
+    [-1.12, -0.31]
     """
     above, _ = collapse(np.atleast_2d(numerator), unit)
     below, _ = collapse(np.atleast_2d(denominator), unit)
@@ -232,6 +265,16 @@ def mean_covariance(values: np.ndarray, unit: np.ndarray | None = None) -> tuple
     covariance : ndarray of shape (cells, cells)
         Of the means; ddof = 1 over units, NaN with a single unit.
     n_units : int
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.resampling import mean_covariance
+    >>> slopes = steerstats.open_cache(steerstats.demo_cache()).slopes("likes-rain")
+    >>> cells = [slopes.at("base->base"), slopes.at("base->user_neg")]
+    >>> mean, covariance, n = mean_covariance(cells, slopes.question)
+    >>> mean.round(3).tolist(), (1e4 * covariance).round(2).tolist(), n
+    ([0.128, 0.039], [[1.08, 0.98], [0.98, 1.17]], 60)
     """
     sums, sizes = collapse(np.atleast_2d(values), unit)
     n_units = len(sizes)

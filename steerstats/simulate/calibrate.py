@@ -87,7 +87,15 @@ def calibration_table(
 
 
 def committed_table() -> pd.DataFrame:
-    """The table that came with this version: `calibration_table(seed=0)`, as it was committed."""
+    """The table that came with this version: `calibration_table(seed=0)`, as it was committed.
+
+    Examples
+    --------
+    >>> from steerstats.simulate.calibrate import committed_table
+    >>> table = committed_table()
+    >>> list(table.columns)
+    ['quantity', 'setting', 'method', 'target', 'measured', 'mc_se', 'n_simulations']
+    """
     return pd.read_csv(TABLE)
 
 
