@@ -56,6 +56,13 @@ class MetaAnalysis(Result):
         Datasets that remain.
     level : float
     unit : str
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> same = steerstats.mean_over_datasets([1.0, 1.0, 1.0], [0.1, 0.1, 0.1])  # estimates that agree by chance
+    >>> same.ci_high - same.ci_low, round(same.floored_ci_high - same.floored_ci_low, 2)
+    (0.0, 1.57)
     """
 
     mean: float
@@ -154,10 +161,10 @@ def mean_over_datasets(
     Examples
     --------
     >>> import steerstats
-    >>> means = steerstats.open_cache(steerstats.demo_cache()).steerability().means()
-    >>> pooled = steerstats.mean_over_datasets(means.to_numpy(), [0.02**2] * len(means))
-    >>> bool(pooled.ci_low < pooled.mean < pooled.ci_high)
-    True
+    >>> table = steerstats.open_cache(steerstats.demo_cache()).steerability().to_frame().query("name == 'mean'")
+    >>> pooled = steerstats.mean_over_datasets(table["estimate"], table["se"] ** 2)
+    >>> round(pooled.mean, 2), round(pooled.prediction_low, 2), round(pooled.prediction_high, 2)  # of a new dataset
+    (0.15, 0.07, 0.22)
     """
     effects, variances = np.asarray(effects, float), np.asarray(variances, float)
     names = [f"dataset {k}" for k in range(len(effects))] if names is None else list(names)

@@ -22,6 +22,14 @@ def reml_tau2(effects: np.ndarray, variances: np.ndarray) -> float:
     -------
     float
         The root of the restricted score; where the score has several, the one with the highest criterion.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.meta import reml_tau2
+    >>> table = steerstats.open_cache(steerstats.demo_cache()).steerability().to_frame().query("name == 'mean'")
+    >>> round(reml_tau2(table["estimate"], table["se"] ** 2) ** 0.5, 2)  # SD of true means over datasets
+    0.03
     """
     y, v = np.asarray(effects, float), np.asarray(variances, float)
     top = 4 * y.var(ddof=1) + v.max()
@@ -85,6 +93,13 @@ def random_effects_mean(effects: np.ndarray, variances: np.ndarray, level: float
     ----------
     Hartung and Knapp (2001), doi:10.1002/sim.791; Röver, Knapp and Friede (2015), doi:10.1186/s12874-015-0091-1, for
     the floor (there the modified Knapp–Hartung method).
+
+    Examples
+    --------
+    >>> from steerstats.random_effects import random_effects_mean
+    >>> same = random_effects_mean([1.0, 1.0, 1.0], [0.1, 0.1, 0.1], 0.95)
+    >>> same.factor, same.se, round(same.floored_se, 2)  # agreement by chance is no certainty
+    (0.0, 0.0, 0.18)
     """
     y, v, nan = np.asarray(effects, float), np.asarray(variances, float), float("nan")
     d = len(y)
@@ -96,7 +111,7 @@ def random_effects_mean(effects: np.ndarray, variances: np.ndarray, level: float
     mean = float(w @ y / w.sum())
     factor = float(w @ (y - mean) ** 2 / (d - 1))
     se, floored = (float(np.sqrt(q / w.sum())) for q in (factor, max(1.0, factor)))
-    t = stats.t.ppf((1 + level) / 2, d - 1)
+    t = float(stats.t.ppf((1 + level) / 2, d - 1))
     return RandomEffectsMean(
         mean=mean,
         se=se,
@@ -127,7 +142,16 @@ def _reml_criterion(tau2: float, y: np.ndarray, v: np.ndarray) -> float:
 
 
 def q_profile(y: np.ndarray, v: np.ndarray, level: float) -> tuple[float, float]:
-    """tau² at which the generalised Q equals its chi-squared quantiles; zero where even tau² = 0 is below."""
+    """tau² at which the generalised Q equals its chi-squared quantiles; zero where even tau² = 0 is below.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from steerstats.random_effects import q_profile
+    >>> low, high = q_profile(np.array([0.1, 0.5, 0.9]), np.full(3, 0.01), 0.95)
+    >>> round(low, 2), round(high, 1)
+    (0.03, 6.3)
+    """
 
     def excess(tau2: float, target: float) -> float:
         w = 1 / (v + tau2)

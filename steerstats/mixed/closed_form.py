@@ -15,11 +15,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError, check_level
-from steerstats.mixed.arrays import aliased_columns, as_finite, relative_cholesky, t_statistic
+from steerstats.errors import InputError, check_level
+from steerstats.mixed.arrays import aliased_columns, as_finite, t_statistic
+from steerstats.mixed.checks import check_identified, check_within, clean_zero, fit_warnings, is_singular
 from steerstats.results import Result
-
-SINGULAR_TOLERANCE = 1e-4  # on the diagonal of the relative Cholesky factor, as in lme4's isSingular
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +166,18 @@ def closed_form(
     :math:`-2\ell = N(m-q)\log\sigma^2 + RSS/\sigma^2 + \nu\log|\Sigma| + \mathrm{tr}(\Sigma^{-1}S)` + constant,
     :math:`\nu = N - p` under REML and N under ML: the growth-curve model of Potthoff and Roy (1964),
     doi:10.1093/biomet/51.3-4.313, with covariance :math:`Z\Psi Z' + \sigma^2 I`.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.mixed import closed_form
+    >>> unit = steerstats.open_cache(steerstats.demo_cache()).unit("travels-far")
+    >>> within = [[1, multiplier] for multiplier in unit.multipliers]
+    >>> between = [[1, a - 0.5] for a in unit.factors(["pos_is_a"])["pos_is_a"]]
+    >>> fit = closed_form(unit.propensity[unit.place("base->base")], within, between,
+    ...                   row_names=["Intercept", "A"], column_names=["Intercept", "lam"])
+    >>> fit.to_frame().set_index("term")["estimate"].round(2).to_dict()
+    {'Intercept': 1.51, 'A': 0.04, 'lam': 0.23, 'lam:A': 0.29}
     """
     level = check_level(level)
     Y, Z, W = as_finite(Y, "Y", 2), as_finite(Z, "Z", 2), as_finite(W, "W", 2)
@@ -281,56 +292,6 @@ def solve_components(scatter: np.ndarray, nu: float, rss: float, n_within: float
     excess = np.where(np.arange(len(eigenvalues)) < pooled, 0.0, eigenvalues / nu - sigma2)
     rank = int(np.count_nonzero(excess > 0))
     return Components(psi=(vectors * excess) @ vectors.T, sigma2=float(sigma2), rank=rank)
-
-
-def check_within(Z: np.ndarray, names: Sequence[str]) -> None:
-    """Raise InputError where columns of Z are aliased: the model would have two random effects for one direction."""
-    dropped = aliased_columns(Z)
-    if dropped:
-        raise InputError(f"random term {names[dropped[0]]!r} is determined by those before it: leave it out")
-
-
-def check_identified(n_groups: int, m: int, p: int, q: int) -> None:
-    """Raise CannotEstimate where residual and random effects, or the between-input variance, have no df."""
-    if m <= q:
-        raise CannotEstimate(
-            f"{m} observations per group cannot tell {q} random effects from the residual: at least {q + 1} are "
-            "needed (per-input slopes and `hc2_bell_mccaffrey` need no residual)"
-        )
-    if n_groups <= p:
-        raise CannotEstimate(f"{n_groups} groups leave no degree of freedom beside {p} between-group columns")
-
-
-def clean_zero(rss: float, scatter: np.ndarray, scale: float, count: int) -> tuple[float, np.ndarray]:
-    """Set sums of squares that are rounding noise of exactly linear data to zero."""
-    noise = count * (16 * np.finfo(float).eps * scale) ** 2
-    return (0.0 if rss <= noise else rss), (np.zeros_like(scatter) if np.trace(scatter) <= noise else scatter)
-
-
-def is_singular(psi: np.ndarray, sigma2: float, rank: int) -> bool:
-    """lme4's isSingular: the smallest diagonal element of the relative Cholesky factor is below 1e-4."""
-    if rank < len(psi):
-        return True
-    if sigma2 == 0:
-        return False
-    return bool(np.diag(relative_cholesky(psi / sigma2)).min() < SINGULAR_TOLERANCE)
-
-
-def fit_warnings(sigma2: float, scatter: np.ndarray, df: int, q: int, singular: bool) -> tuple[str, ...]:
-    """What a reader of a closed-form fit has to know."""
-    warnings = []
-    if not scatter.any():
-        warnings.append("inputs do not differ beyond the fixed effects: standard errors are zero, tests say nothing")
-    elif sigma2 == 0:
-        warnings.append("the curves are exactly linear in the design: sigma^2 = 0 and the likelihood is unbounded")
-    elif singular:
-        warnings.append(
-            "singular in lme4's sense: Psi is on the boundary given the lack of fit sigma^2; this does not say that "
-            "inputs do not differ (see the variance of the per-input slopes)"
-        )
-    if df < q:
-        warnings.append(f"{df} degrees of freedom between inputs for {q} random effects: Psi has rank {df} at most")
-    return tuple(warnings)
 
 
 def join_terms(row: str, column: str) -> str:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steerstats.mixed.closed_form import Components, check_identified, check_within, clean_zero, solve_components
+from steerstats.mixed.checks import check_identified, check_within, clean_zero
+from steerstats.mixed.closed_form import Components, solve_components
 
 RANK_TOLERANCE = 1e-9
 

@@ -8,14 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.mixed.closed_form import (
-    SINGULAR_TOLERANCE,
-    ClosedForm,
-    closed_form,
-    fit_checked,
-    fit_warnings,
-    is_singular,
-)
+from steerstats.mixed.checks import SINGULAR_TOLERANCE, fit_warnings, is_singular
+from steerstats.mixed.closed_form import ClosedForm, closed_form, fit_checked
 from steerstats.mixed.complete import fit_complete
 from steerstats.mixed.containment import containing
 from steerstats.mixed.crossed import fit_crossed

@@ -73,6 +73,16 @@ def joint_test(fit: MixedFit, terms: Sequence[str]) -> HypothesisTest:
     ------
     InputError
         If a term is not in the fit, or the terms run along different random effects (see `wilks_test`).
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.mixed import fit_mixed, joint_test
+    >>> curves = steerstats.open_cache(steerstats.demo_cache(), datasets=["travels-far"]).curves_frame()
+    >>> fit = fit_mixed("y ~ lam * (pos_is_a + pos_is_yes) + (1 + lam | input)", curves)
+    >>> test = joint_test(fit, ["lam:pos_is_a", "lam:pos_is_yes"])  # do A/B and Yes/No act on the slope at all?
+    >>> test.name, test.df1, test.df2, test.p < 0.001
+    ('joint F on lam', 2.0, 57.0, True)
     """
     places = _places(fit, terms)
     columns = sorted({fit.columns[j] for j in places})
@@ -127,6 +137,15 @@ def wilks_test(fit: MixedFit, terms: Sequence[str]) -> HypothesisTest:
     References
     ----------
     Rao (1951), Bulletin of the International Statistical Institute 33, for F from Wilks' lambda.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.mixed import fit_mixed, wilks_test
+    >>> curves = steerstats.open_cache(steerstats.demo_cache(), datasets=["travels-far"]).curves_frame()
+    >>> fit = fit_mixed("y ~ lam * pos_is_a + (1 + lam | input)", curves)
+    >>> wilks_test(fit, ["pos_is_a", "lam:pos_is_a"]).name  # says what it is a test of
+    "Wilks' F, Intercept and lam together"
     """
     if fit.closed is None:
         raise InputError("wilks_test needs a closed-form fit whose fixed part is a full product with the random one")
@@ -184,6 +203,18 @@ def compare(a: MixedFit, b: MixedFit) -> HypothesisTest:
     References
     ----------
     Self and Liang (1987), doi:10.1080/01621459.1987.10478472; Stram and Lee (1994), doi:10.2307/2533455.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.mixed import compare, fit_mixed
+    >>> curves = steerstats.open_cache(steerstats.demo_cache(), datasets=["travels-far"]).curves_frame()
+    >>> line, bias = (
+    ...     fit_mixed(f"y ~ {fixed} + (1 + lam | input)", curves, reml=False) for fixed in ("lam", "lam * pos_is_a")
+    ... )
+    >>> test = compare(line, bias)
+    >>> test.terms, test.df1, test.p < 0.001
+    (('pos_is_a', 'lam:pos_is_a'), 2.0, True)
     """
     if a.fingerprint[0] != b.fingerprint[0]:
         raise IncomparableFits(

@@ -100,6 +100,15 @@ def hartung_knapp(
     ----------
     Hartung and Knapp (2001), doi:10.1002/sim.791; IntHout et al. (2014), doi:10.1186/1471-2288-14-25; Röver,
     Knapp and Friede (2015), doi:10.1186/s12874-015-0091-1, for the factor kept at 1 or above.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.mixed import hartung_knapp
+    >>> table = steerstats.open_cache(steerstats.demo_cache()).steerability().to_frame().query("name == 'mean'")
+    >>> pooled = hartung_knapp(table["estimate"], table["se"], ["steerability"])
+    >>> pooled.to_frame()[["estimate", "ci_low", "ci_high", "tau"]].round(2).values.tolist()
+    [[0.15, 0.13, 0.17, 0.03]]
     """
     level = check_level(level)
     y, s = np.asarray(estimates, dtype=float), np.asarray(se, dtype=float)
@@ -176,6 +185,15 @@ def two_stage(formula: str, frame: pd.DataFrame, by: str = "dataset", *, level: 
         If `by` is no column.
     CannotEstimate
         If fewer than two datasets can be fitted.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.mixed import two_stage
+    >>> curves = steerstats.open_cache(steerstats.demo_cache()).curves_frame()
+    >>> pooled = two_stage("y ~ lam * pos_is_a + (1 + lam | input)", curves).to_frame().set_index("term")
+    >>> pooled.loc["lam:pos_is_a", ["ci_low", "ci_high", "tau"]].round(2).tolist()  # mean near 0, datasets far apart
+    [-0.14, 0.15, 0.25]
     """
     level = check_level(level)
     if by not in frame.columns:

@@ -126,6 +126,16 @@ class MixedFit(Result):
         Row and column of each term in `closed.coefficients`.
     level : float
         Nominal coverage of the intervals.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> curves = steerstats.open_cache(steerstats.demo_cache(), datasets=["travels-far"]).curves_frame()
+    >>> fit = steerstats.fit_mixed("y ~ lam * pos_is_a + (1 + lam | input)", curves)
+    >>> fit.columns  # the random effect along which each fixed effect varies
+    ('Intercept', 'lam', 'Intercept', 'lam')
+    >>> fit.variance.to_frame()["term"].tolist()
+    ['Intercept', 'lam', 'Intercept', '']
     """
 
     formula: str

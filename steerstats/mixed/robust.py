@@ -122,6 +122,17 @@ def hc2_bell_mccaffrey(
     ----------
     MacKinnon and White (1985), doi:10.1016/0304-4076(85)90158-7; Bell and McCaffrey (2002), Survey
     Methodology 28(2); Imbens and Kolesar (2016), doi:10.1162/REST_a_00552.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.mixed import hc2_bell_mccaffrey
+    >>> unit = steerstats.open_cache(steerstats.demo_cache()).unit("travels-far")
+    >>> slopes = unit.slopes.at("base->base")
+    >>> design = [[1, a - 0.5] for a in unit.factors(["pos_is_a"])["pos_is_a"]]
+    >>> fit = hc2_bell_mccaffrey(design, slopes, ["Intercept", "A"])
+    >>> fit.to_frame().set_index("term")[["estimate", "se", "df"]].round(2).loc["A"].tolist()
+    [0.29, 0.02, 58.0]
     """
     level = check_level(level)
     X = as_finite(X, "X", 2)

@@ -59,6 +59,16 @@ def factor_cells(
     ------
     InputError
         If there is no factor or one is numeric.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.spurious import factor_cells
+    >>> unit = steerstats.open_cache(steerstats.demo_cache()).unit("travels-far")
+    >>> slopes = unit.slopes.at("base->base")
+    >>> cells = factor_cells(slopes, unit.factors(["pos_is_a"])).to_frame()
+    >>> cells[["pos_is_a", "n", "mean"]].round(2).values.tolist()  # steering works where the answer is "A"
+    [['A', 30, 0.37], ['B', 30, 0.08]]
     """
     level = check_level(level)
     s = np.asarray(slopes, dtype=float)

@@ -52,6 +52,17 @@ def cr2_bell_mccaffrey(
     ----------
     Bell and McCaffrey (2002), Survey Methodology 28(2); Pustejovsky and Tipton (2018),
     doi:10.1080/07350015.2016.1247004.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.spurious import cr2_bell_mccaffrey
+    >>> unit = steerstats.open_cache(steerstats.demo_cache()).unit("travels-far")
+    >>> slopes = unit.slopes.at("base->base")
+    >>> design = [[1, a - 0.5] for a in unit.factors(["pos_is_a"])["pos_is_a"]]
+    >>> fit = cr2_bell_mccaffrey(design, slopes[:, None], unit.question, ["Intercept", "A"], responses=["slope"])
+    >>> fit.to_frame()["se_type"][0]  # no twins here, so these are HC2's numbers
+    'CR2, Bell-McCaffrey df'
     """
     level = check_level(level)
     X, Y = as_finite(X, "X", 2), as_finite(Y, "Y", 2)

@@ -75,6 +75,15 @@ def code_factors(
         If a factor has the wrong length, holds another value, or an interaction names a factor that is not there.
     CannotEstimate
         If no input is left.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.spurious import code_factors
+    >>> unit = steerstats.open_cache(steerstats.demo_cache()).unit("travels-far")
+    >>> design = code_factors(unit.factors(["pos_is_a", "pos_is_yes"]), len(unit.inputs))
+    >>> design.names, design.columns[0].tolist()  # the first input: B, Yes
+    (('Intercept', 'pos_is_a', 'pos_is_yes'), [1.0, -0.5, 0.5])
     """
     read = {str(name): _read(str(name), factors[name], n) for name in factors}
     for pair in interactions:

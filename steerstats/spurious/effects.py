@@ -131,6 +131,16 @@ def spurious_factors(
         If no factor has two levels, an input (question) alone determines a coefficient, or inputs are too few.
     InputError
         If lengths differ or a value is not finite.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.spurious import spurious_factors
+    >>> unit = steerstats.open_cache(steerstats.demo_cache()).unit("travels-far")
+    >>> slopes = unit.slopes.at("base->base")
+    >>> bias = spurious_factors(slopes, unit.factors(["pos_is_a", "pos_is_yes"]))
+    >>> bias.term("pos_is_a")[["estimate", "ci_low", "ci_high"]].astype(float).round(2).tolist()
+    [0.29, 0.26, 0.32]
     """
     level = check_level(level)
     s = np.asarray(slopes, dtype=float)

@@ -100,6 +100,18 @@ def variance_explained(
     References
     ----------
     Lindeman, Merenda and Gold (1980); Grömping (2007), doi:10.1198/000313007X188252.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> import numpy as np
+    >>> from steerstats.spurious import variance_explained
+    >>> unit = steerstats.open_cache(steerstats.demo_cache()).unit("travels-far")
+    >>> slopes = unit.slopes.at("base->base")
+    >>> rng = np.random.default_rng(1)
+    >>> found = variance_explained(slopes, unit.factors(["pos_is_a", "pos_is_yes"]), rng=rng, n_resamples=200)
+    >>> found.to_frame().set_index("component")["share"].round(2).to_dict()
+    {'pos_is_a': 0.79, 'pos_is_yes': 0.1, 'explained': 0.89, 'unexplained': 0.11}
     """
     s = np.asarray(slopes, dtype=float)
     pairs = [("pos_is_a", "pos_is_yes")] if interactions is True else list(interactions or ())
@@ -162,6 +174,18 @@ def published_variance_split(
     factors : mapping or DataFrame with `pos_is_a` and `pos_is_yes`
     rng, questions, n_resamples, level
         As in `variance_explained`.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> import numpy as np
+    >>> from steerstats.spurious import published_variance_split
+    >>> unit = steerstats.open_cache(steerstats.demo_cache()).unit("travels-far")
+    >>> slopes = unit.slopes.at("base->base")
+    >>> rng = np.random.default_rng(1)
+    >>> found = published_variance_split(slopes, unit.factors(["pos_is_a", "pos_is_yes"]), rng=rng, n_resamples=200)
+    >>> found.to_frame().set_index("component")["share"].round(2).to_dict()["pos_is_yes after pos_is_a"]
+    0.12
     """
     s = np.asarray(slopes, dtype=float)
     for name in ("pos_is_a", "pos_is_yes"):

@@ -92,6 +92,17 @@ def pool_spurious_factors(
     ------
     CannotEstimate
         If no term is estimated in two datasets, or models differ in their interactions.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.spurious import pool_spurious_factors, spurious_factors
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> units = {name: study.unit(name) for name in study.datasets}
+    >>> fits = {k: spurious_factors(u.slopes.at("base->base"), u.factors(["pos_is_a"])) for k, u in units.items()}
+    >>> row = pool_spurious_factors(fits).to_frame().iloc[0]
+    >>> row[["ci_low", "ci_high", "tau"]].astype(float).round(2).tolist()  # no mean effect, and large ones that differ
+    [-0.14, 0.15, 0.25]
     """
     level = check_level(level)
     if len({fit.interactions for fit in datasets.values()}) > 1:
