@@ -37,6 +37,18 @@ def by_option(frame: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
     ----------
     frame : DataFrame
         Columns dataset, cell ("A, Yes"), mean, ci_low, ci_high; cells without inputs hold NaN and are not drawn.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain"])
+    >>> cells = study.spurious_factors(n_resamples=20).cells["likes-rain"].to_frame()
+    >>> frame = cells.assign(dataset="likes-rain", cell=cells["pos_is_a"] + ", " + cells["pos_is_yes"])
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.by_option(frame, ax=ax)
+    >>> ax.get_legend_handles_labels()[1]
+    ['A, Yes', 'A, No', 'B, Yes', 'B, No']
     """
     names = list(dict.fromkeys(frame["dataset"]))
     cells = list(dict.fromkeys(frame["cell"]))
@@ -60,6 +72,17 @@ def option_counts(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axe
     ----------
     frame : DataFrame
         Columns dataset, cell, n.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain"])
+    >>> cells = study.spurious_factors(n_resamples=20).cells["likes-rain"].to_frame()
+    >>> frame = cells.assign(dataset="likes-rain", cell=cells["pos_is_a"] + ", " + cells["pos_is_yes"])
+    >>> _, ax = figures.canvas()
+    >>> [float(bar.get_width()) for bar in figures.option_counts(frame, ax=ax).patches]
+    [15.0, 15.0, 15.0, 15.0]
     """
     names = list(dict.fromkeys(frame["dataset"]))
     table = frame.pivot(index="dataset", columns="cell", values="n").loc[names].fillna(0)
@@ -78,6 +101,17 @@ def variance_shares(frame: pd.DataFrame, *, ax: Axes, labels: bool = True, title
     ----------
     frame : DataFrame
         Columns dataset, component, share. Components are stacked in order; negative shares go to the left of 0.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain"])
+    >>> frame = study.spurious_factors(n_resamples=20).explained["likes-rain"].to_frame().assign(dataset="likes-rain")
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.variance_shares(frame[frame["component"] != "explained"], ax=ax)
+    >>> ax.get_legend_handles_labels()[1]
+    ['A or B', 'Yes or No', 'unexplained']
     """
     names = list(dict.fromkeys(frame["dataset"]))
     parts = []
@@ -101,6 +135,17 @@ def total_share(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
     ----------
     frame : DataFrame
         Columns dataset, share, ci_low, ci_high.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain"])
+    >>> frame = study.spurious_factors(n_resamples=20).explained["likes-rain"].to_frame().assign(dataset="likes-rain")
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.total_share(frame[frame["component"] == "explained"], ax=ax)
+    >>> ax.lines[0].get_xdata().round(2).tolist()  # the interval
+    [0.73, 0.87]
     """
     ax.set_xlim(min(0.0, float(frame["ci_low"].min()) * 1.05), 1.0)
     intervals(ax, np.arange(len(frame)), frame["share"], frame["ci_low"], frame["ci_high"])
@@ -118,6 +163,18 @@ def effect_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = Tr
     ----------
     frame : DataFrame
         Columns dataset, estimate, ci_low, ci_high; `pooled` names the row that is the mean over datasets.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> frame = study.spurious_factors(n_resamples=20).to_frame()
+    >>> frame = frame.query("term == 'pos_is_a' and response == 'slope' and model == 'per-input'")
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.effect_rows(frame, ax=ax, xlabel="A rather than B (nat per unit multiplier)")
+    >>> [label.get_text() for label in ax.get_yticklabels()][:3]
+    ['keeps-pets', 'likes-crowds', 'likes-noise']
     """
     own = frame["dataset"] != pooled
     places = np.arange(len(frame), dtype=float)
@@ -142,6 +199,18 @@ def before_and_after(
     ----------
     frame : DataFrame
         Columns dataset, before, after, and optionally before_low, before_high, after_low, after_high.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> effects = study.debiased(n_resamples=20).effects.query("term == 'pos_is_a'")
+    >>> frame = effects.pivot(index="dataset", columns="vector", values="estimate").reset_index()
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.before_and_after(frame.rename(columns={"own": "before", "debiased": "after"}), ax=ax)
+    >>> ax.get_legend_handles_labels()[1]
+    ['as trained', 'debiased']
     """
     places = np.arange(len(frame), dtype=float)
     ax.hlines(places, frame["before"], frame["after"], color=WASH, linewidth=3, zorder=1.5)

@@ -36,6 +36,16 @@ def against_null(frame: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
     ----------
     frame : DataFrame
         One row per dataset and kind: dataset, kind, mean, null_abs_quantile.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.against_null(study.nulls().to_frame(), ax=ax)
+    >>> ax.get_legend_handles_labels()[1]
+    ["the dataset's vector", 'random directions', 'label-shuffled vectors']
     """
     names = list(dict.fromkeys(frame["dataset"]))
     kinds = list(dict.fromkeys(frame["kind"]))
@@ -61,6 +71,16 @@ def null_share(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
     ----------
     frame : DataFrame
         Columns dataset, anti_steerable, null_anti_steerable_low, _median, _high.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.null_share(study.nulls().random.to_frame(), ax=ax)
+    >>> ax.get_legend_handles_labels()[1]
+    ['95% of null vectors', 'their median', 'the vector']
     """
     places = np.arange(len(frame))
     ax.set_xlim(-0.03, 1.03)
@@ -85,6 +105,22 @@ def two_intervals(
         Columns dataset, estimate, inner_low, inner_high, outer_low, outer_high.
     names : (str, str)
         What the inner (thick) and the outer (thin) interval hold.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain"])
+    >>> found = study.steerability()
+    >>> mean, error = found["likes-rain"]["mean"], found.vector_error["likes-rain"]
+    >>> limits = (mean.estimate, mean.ci_low, mean.ci_high, error.ci_low, error.ci_high)
+    >>> names = ("estimate", "inner_low", "inner_high", "outer_low", "outer_high")
+    >>> frame = pd.DataFrame([limits], columns=names).assign(dataset="likes-rain")
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.two_intervals(frame, ax=ax, xlabel="mean", names=("inputs", "inputs and vector"))
+    >>> ax.get_legend_handles_labels()[1]
+    ['inputs and vector', 'inputs']
     """
     places = np.arange(len(frame))
     ax.hlines(
@@ -108,6 +144,16 @@ def mass_curves(frame: pd.DataFrame, *, ax: Axes, collapsed: Sequence[str] = ())
         Columns dataset, multiplier, estimate (0 to 1).
     collapsed : sequence of str
         Datasets that were flagged; drawn in the colour of warning and named.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> _, ax = figures.canvas()
+    >>> frame = study.answer_mass().to_frame().rename(columns={"mean": "estimate"})
+    >>> len(figures.mass_curves(frame, ax=ax).lines)  # one for each dataset
+    14
     """
     for name, rows in frame.groupby("dataset", sort=False):
         bad = name in collapsed
@@ -130,6 +176,18 @@ def foretelling(frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabel: str, rema
     ----------
     frame : DataFrame
         Columns x and y.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> rows = study.predictors(n_resamples=20, n_permutations=4).datasets
+    >>> _, ax = figures.canvas()
+    >>> rows = rows.rename(columns={"d_prime": "x", "slope": "y"})
+    >>> ax = figures.foretelling(rows, ax=ax, xlabel="held-out d′", ylabel="mean steerability")
+    >>> len(ax.collections[0].get_offsets())  # one dot for each dataset
+    14
     """
     cloud(ax, frame["x"], frame["y"])
     ax.axhline(0, color=MUTED, linewidth=0.6, zorder=1)
@@ -151,6 +209,17 @@ def detectable_gap(frame: pd.DataFrame, *, ax: Axes, observed: float | None = No
         The gap that was seen, as a level line.
     current : int, optional
         Inputs per dataset of this cache, as a mark on the axis.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> _, ax = figures.canvas()
+    >>> frame = study.power(n_inputs=[50, 500], n_datasets=[10, 40]).to_frame()
+    >>> ax = figures.detectable_gap(frame, ax=ax, observed=0.1)
+    >>> ax.get_legend_handles_labels()[1]
+    ['10 datasets', '40 datasets', 'gap seen here']
     """
     for k, (count, rows) in enumerate(frame.groupby("n_datasets", sort=True)):
         label = f"{count} dataset{'s' if count > 1 else ''}"
@@ -176,9 +245,20 @@ def layer_profile(frame: pd.DataFrame, *, ax: Axes, chosen: int | None = None) -
     ----------
     frame : DataFrame
         Columns layer, estimate, ci_low, ci_high; optionally dataset, for thin lines behind the mean.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from steerstats import figures
+    >>> layers = {"layer": [8, 12, 16], "estimate": [0.2, 0.9, 0.4]}
+    >>> limits = {"ci_low": [0.1, 0.7, 0.2], "ci_high": [0.3, 1.1, 0.6]}
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.layer_profile(pd.DataFrame(layers | limits), ax=ax, chosen=12)
+    >>> ax.get_legend_handles_labels()[1]
+    ['mean over datasets', 'layer 12 is chosen']
     """
-    own = frame[frame["dataset"].notna()] if "dataset" in frame else frame.iloc[:0]
-    for _, rows in own.groupby("dataset", sort=False):
+    own = frame[frame["dataset"].notna()].groupby("dataset", sort=False) if "dataset" in frame else ()
+    for _, rows in own:
         ax.plot(rows["layer"], rows["estimate"], color=MUTED, alpha=0.4, linewidth=0.8, zorder=1.8)
     mean = frame[frame["dataset"].isna()] if "dataset" in frame else frame
     curve(ax, mean["layer"], mean["estimate"], mean["ci_low"], mean["ci_high"], label="mean over datasets")
@@ -197,6 +277,15 @@ def leakage(frame: pd.DataFrame, *, ax: Axes, names: tuple[str, str] = ("clean s
     ----------
     frame : DataFrame
         Columns dataset, estimate, ci_low, ci_high: overlapping minus clean.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from steerstats import figures
+    >>> frame = pd.DataFrame({"dataset": ["kindness"], "estimate": [0.08], "ci_low": [0.02], "ci_high": [0.14]})
+    >>> _, ax = figures.canvas()
+    >>> figures.leakage(frame, ax=ax).get_xlabel().splitlines()[0]
+    'steerability, overlapping split minus clean split'
     """
     intervals(ax, np.arange(len(frame)), frame["estimate"], frame["ci_low"], frame["ci_high"], color=VERMILLION)
     zero_line(ax)

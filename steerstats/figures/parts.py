@@ -200,7 +200,15 @@ def shares(
 
 
 def note(ax: Axes, text: str, *, corner: str = "upper left") -> Axes:
-    """A remark in a corner of the axes."""
+    """A remark in a corner of the axes.
+
+    Examples
+    --------
+    >>> from steerstats import figures
+    >>> _, ax = figures.canvas()
+    >>> figures.note(ax, "Spearman 0.89", corner="lower right").texts[0].get_ha()
+    'right'
+    """
     vertical, horizontal = corner.split()
     x, ha = (0.02, "left") if horizontal == "left" else (0.98, "right")
     y, va = (0.98, "top") if vertical == "upper" else (0.02, "bottom")
@@ -209,7 +217,18 @@ def note(ax: Axes, text: str, *, corner: str = "upper left") -> Axes:
 
 
 def key(ax: Axes, *, columns: int = 1, place: str = "best", **more: object) -> Axes:
-    """The legend, where there is something to tell apart."""
+    """The legend, where there is something to tell apart.
+
+    Examples
+    --------
+    >>> from steerstats import figures
+    >>> _, ax = figures.canvas()
+    >>> figures.key(ax).get_legend() is None  # nothing to tell apart
+    True
+    >>> _ = ax.plot([0, 1], label="mean over inputs")
+    >>> [text.get_text() for text in figures.key(ax).get_legend().get_texts()]
+    ['mean over inputs']
+    """
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         ax.legend(handles, labels, ncols=columns, loc=place, **more)
@@ -217,7 +236,17 @@ def key(ax: Axes, *, columns: int = 1, place: str = "best", **more: object) -> A
 
 
 def key_outside(figure: Figure, *axes: Axes, columns: int = 3) -> Figure:
-    """One legend under the whole figure, for what any of the axes tells apart; the layout makes room for it."""
+    """One legend under the whole figure, for what any of the axes tells apart; the layout makes room for it.
+
+    Examples
+    --------
+    >>> from steerstats import figures
+    >>> figure, axes = figures.canvas(1, 2)
+    >>> for ax in axes:
+    ...     _ = ax.plot([0, 1], label="the same in both")
+    >>> [text.get_text() for text in figures.key_outside(figure, *axes).legends[0].get_texts()]
+    ['the same in both']
+    """
     entries: dict[str, object] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels()):

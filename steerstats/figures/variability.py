@@ -24,6 +24,19 @@ def per_input(slopes: Mapping[str, np.ndarray], medians: Mapping[str, float], *,
         In the order of the rows.
     medians : mapping of dataset to float
         Drawn as a bar across the row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> slopes = {name: study.slopes(name).at("base->base") for name in ("likes-rain", "plans-ahead")}
+    >>> medians = {name: float(np.median(values)) for name, values in slopes.items()}
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.per_input(slopes, medians, ax=ax)
+    >>> sum(len(dots.get_offsets()) for dots in ax.collections)  # every input of both
+    120
     """
     for row, (name, values) in enumerate(slopes.items()):
         dots(ax, row, values)
@@ -41,6 +54,16 @@ def anti_share(rows: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
     ----------
     rows : DataFrame
         Columns dataset, estimate, ci_low, ci_high; one row per dataset, in the order of the rows.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> rows = study.steerability().to_frame().query("name == 'anti_steerable'")
+    >>> _, ax = figures.canvas()
+    >>> figures.anti_share(rows, ax=ax).get_xlabel()
+    'anti-steerable inputs'
     """
     places = np.arange(len(rows))
     right = max(0.5, float(rows["ci_high"].max()) * 1.05)
@@ -61,6 +84,18 @@ def propensity_curve(rows: pd.DataFrame, *, ax: Axes, title: str = "", band: str
     rows : DataFrame
         Columns multiplier, estimate, ci_low, ci_high, and optionally `low`, `high`: the range over inputs that
         `band` names.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain"])
+    >>> curves = study.curves_frame().groupby("lam")["y"].agg(["mean", "sem"]).reset_index()
+    >>> limits = {"ci_low": curves["mean"] - 2 * curves["sem"], "ci_high": curves["mean"] + 2 * curves["sem"]}
+    >>> rows = curves.rename(columns={"lam": "multiplier", "mean": "estimate"}).assign(**limits)
+    >>> _, ax = figures.canvas()
+    >>> [label.get_text() for label in figures.propensity_curve(rows, ax=ax).get_xticklabels()]
+    ['−1.5', '−1', '−0.5', '0', '0.5', '1', '1.5']
     """
     zero_line(ax, "y")
     ax.axvline(0, color=MUTED, linewidth=0.6, zorder=1)
@@ -85,6 +120,17 @@ def propensity_curves(frame: pd.DataFrame, axes: Sequence[Axes], *, band: str = 
         As `propensity_curve`, with a column dataset.
     axes : sequence of Axes
         At least as many as datasets; the rest are switched off.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> rows = study.curves_frame().groupby(["dataset", "lam"])["y"].agg(["mean", "min", "max"]).reset_index()
+    >>> names = {"lam": "multiplier", "mean": "estimate", "min": "ci_low", "max": "ci_high"}
+    >>> _, axes = figures.canvas(3, 5, height=5)
+    >>> [ax.get_visible() for ax in figures.propensity_curves(rows.rename(columns=names), axes.ravel())].count(True)
+    14
     """
     names = list(dict.fromkeys(frame["dataset"]))
     for ax, name in zip(axes, names):
@@ -105,6 +151,16 @@ def slope_and_misfit(frame: pd.DataFrame, *, ax: Axes) -> Axes:
     ----------
     frame : DataFrame
         Columns slope and rmse, one row per input.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.slope_and_misfit(study.slopes("plans-ahead").to_frame(), ax=ax)
+    >>> ax.get_legend_handles_labels()[1]
+    ['anti-steerable', 'steerable']
     """
     negative = frame["slope"] < 0
     for chosen, color, name in ((negative, DOT_RED, "anti-steerable"), (~negative, DOT_BLUE, "steerable")):
@@ -128,6 +184,15 @@ def misfit_rows(rows: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
     ----------
     rows : DataFrame
         Columns dataset, distance, distance_low, distance_high.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> _, ax = figures.canvas()
+    >>> len(figures.misfit_rows(study.linearity().to_frame(), ax=ax).get_yticklabels())
+    14
     """
     ax.set_xlim(0, max(1.0, float(rows["distance_high"].max()) * 1.05))
     limits = rows["distance"], rows["distance_low"], rows["distance_high"]
@@ -144,6 +209,17 @@ def range_sensitivity(frame: pd.DataFrame, *, ax: Axes, value: str, ylabel: str)
     ----------
     frame : DataFrame
         Columns dataset, range and `value`; optional `ci_low`, `ci_high`.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> frame = study.multiplier_range().to_frame()
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.range_sensitivity(frame, ax=ax, value="mean", ylabel="mean steerability")
+    >>> ax.get_xticks().tolist()
+    [0.5, 1.0, 1.5]
     """
     names = list(dict.fromkeys(frame["dataset"]))
     few = len(names) <= 5
