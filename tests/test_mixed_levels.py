@@ -11,7 +11,8 @@ from statsmodels.stats.meta_analysis import combine_effects
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.meta import mean_over_datasets
 from steerstats.mixed import fit_mixed, hartung_knapp, two_stage
-from steerstats.mixed.sufficient import Level, Moments, _descend, fit_levels
+from steerstats.mixed.search import descend
+from steerstats.mixed.sufficient import Level, Moments, fit_levels
 
 LAM = np.array([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5])
 
@@ -77,7 +78,7 @@ def test_an_eigenvector_leads_out_where_the_gradient_vanishes():
     nought = np.zeros(moments.size)
     assert not moments.evaluate(nought).gradient.any()  # every optimiser that follows the gradient stays here
     assert moments.kkt(moments.evaluate(nought))[0] < -1
-    theta, escapes = _descend(moments, nought)
+    theta, escapes = descend(moments, nought)
     best = fit_levels(y, X, levels)
     assert escapes >= 2  # one per level at least
     scale = 2 * np.log(moments.x_scale).sum()

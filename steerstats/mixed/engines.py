@@ -136,6 +136,7 @@ def with_sufficient(design: Design, reml: bool, refused: str) -> tuple[Solution 
             psi[k] = matrix[np.ix_(inside, inside)].copy()
     columns, df, warnings = containing(design)
     singular = fit.relative_diagonal < SINGULAR_TOLERANCE
+    warnings += [text for k in range(len(design.terms)) for text in _spare_effects(design, k)]
     covariance = _free_covariance(design, levels, fit)
     se_type = f"{'model' if covariance is None else 'unconstrained variance'}, containment df"
     if singular:
@@ -160,6 +161,22 @@ def with_sufficient(design: Design, reml: bool, refused: str) -> tuple[Solution 
         singular=singular,
         warnings=tuple(warnings),
     ), ""
+
+
+def _spare_effects(design: Design, k: int) -> list[str]:
+    """Random effects that are, inside every group, a multiple of one before them in the same term."""
+    Z, codes, names, spare = design.Z[k], design.codes[k], design.z_names[k], []
+    for j in range(1, Z.shape[1]):
+        for i in range(j):
+            power, joint = (np.bincount(codes, Z[:, i] * Z[:, other]) for other in (i, j))
+            multiple = (joint / np.where(power > 0, power, 1))[codes] * Z[:, i]
+            if np.abs(Z[:, j] - multiple).max() <= 1e-9 * np.abs(Z[:, j]).max():
+                spare.append(names[j])
+                break
+    if not spare:
+        return []
+    text = f"random effects {', '.join(spare)} are multiples of others within every {design.terms[k].label!r}"
+    return [f"{text}: their covariances there are not identified, leave them out of that term"]
 
 
 def _from_exact_lines(design: Design, reml: bool) -> Solution | None:

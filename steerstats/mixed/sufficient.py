@@ -14,12 +14,10 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize
 
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.mixed.arrays import relative_cholesky
-
-KKT_TOLERANCE = 1e-6  # per group; the derivative of the deviance by Psi grows with the number of groups
+from steerstats.mixed.search import descend, polish
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +77,8 @@ def fit_levels(y: np.ndarray, X: np.ndarray, levels: list[Level], *, reml: bool 
     moments.check_residual()
     # Columns of Z have unit size here: each effect starts with the residual's variance.
     start = np.concatenate([np.eye(len(mask))[mask] for mask in moments.free])
-    theta, escapes = _descend(moments, start)
-    theta = _polish(moments, theta)
+    theta, escapes = descend(moments, start)
+    theta = polish(moments, theta)
     state = moments.evaluate(theta)
     scaled = [factor @ factor.T for factor in state.factors]
     psi = tuple(state.sigma2 * P / np.outer(s, s) for P, s in zip(scaled, moments.z_scale))
@@ -181,7 +179,9 @@ class Moments:
 
     def check_residual(self) -> None:
         """Raise where group effects without shrinkage leave nothing: sigma^2 = 0, or no residual df."""
-        state = self.evaluate(np.concatenate([1e6 * np.eye(len(mask))[mask] for mask in self.free]))
+        with np.errstate(all="ignore"):  # sigma^2 = 0 is what is looked for
+            huge = np.concatenate([1e6 * np.eye(len(mask))[mask] for mask in self.free])
+            state = self.evaluate(huge, stable=True)
         if state.sigma2 * self.df <= 1e-11 * self.y_size:
             raise CannotEstimate(
                 "fixed and random effects fit every observation exactly: sigma^2 = 0 and the likelihood is "
@@ -203,17 +203,19 @@ class Moments:
         """The vector of free elements of the factors of relative covariances."""
         return np.concatenate([relative_cholesky(P)[mask] for P, mask in zip(psi, self.free)])
 
-    def evaluate(self, theta: np.ndarray) -> State:
-        """Profiled deviance (lme4's criterion), its gradient by theta and its derivative by Psi."""
+    def evaluate(self, theta: np.ndarray, *, stable: bool = False) -> State:
+        """Profiled deviance (lme4's criterion), its gradient by theta and its derivative by Psi.
+
+        `stable` takes the slower way that stays exact where effects are huge and collinear within groups.
+        """
         self.n_evaluations += 1
         factors = self.factors(theta)
         L2 = factors[-1]
         L1 = factors[0] if self.two else np.empty((0, 0))
         k1, P = self.k1, self.P
 
-        K2 = np.eye(self.k2) + L2.T @ self.own @ L2
-        logdet = float(self.pattern_count @ np.linalg.slogdet(K2)[1])
-        shrink = L2 @ np.linalg.solve(K2, np.broadcast_to(L2.T, K2.shape))  # (patterns, k2, k2)
+        shrink, logdets = _shrinkage(L2, self.own, stable)  # (patterns, k2, k2)
+        logdet = float(self.pattern_count @ logdets)
         left = np.eye(self.k2) - self.own @ shrink
         A = self.A
         shrunk = shrink[self.A_pattern] @ A
@@ -225,9 +227,8 @@ class Moments:
         C = B[:, k1:, k1:].sum(axis=0)
         if self.two:
             B11, B1R = B[:, :k1, :k1], B[:, :k1, k1:]
-            K1 = np.eye(k1) + L1.T @ B11 @ L1
-            logdet += float(np.linalg.slogdet(K1)[1].sum())
-            shrink1 = L1 @ np.linalg.solve(K1, np.broadcast_to(L1.T, K1.shape))
+            shrink1, logdets = _shrinkage(L1, B11, stable)
+            logdet += float(logdets.sum())
             shrunk1 = shrink1 @ B1R
             C -= np.einsum("oka,okb->ab", B1R, shrunk1)
         inverse = np.linalg.inv(C[:P, :P])
@@ -279,60 +280,12 @@ class Moments:
         return worst
 
 
-def _descend(moments: Moments, theta: np.ndarray) -> tuple[np.ndarray, int]:
-    """L-BFGS from one start, restarted along an eigenvector as long as the KKT condition fails."""
-
-    def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
-        state = moments.evaluate(point)
-        return state.deviance, state.gradient
-
-    options = {"maxiter": 1000, "maxcor": 20, "ftol": 1e-15, "gtol": 1e-8 * min(moments.counts)}
-    escapes = 0
-    while escapes < 20:
-        theta = optimize.minimize(objective, theta, jac=True, method="L-BFGS-B", options=options).x
-        state = moments.evaluate(theta)
-        value, level, vector = moments.kkt(state)
-        if value >= -KKT_TOLERANCE:
-            break
-        psi = [factor @ factor.T for factor in state.factors]
-        tried = []
-        for step in 10.0 ** np.arange(-6, 2):
-            moved = list(psi)
-            moved[level] = psi[level] + step * np.outer(vector, vector)
-            candidate = moments.theta(moved)
-            tried.append((moments.evaluate(candidate).deviance, candidate))
-        value, candidate = min(tried, key=lambda pair: pair[0])
-        if value >= state.deviance:
-            break
-        theta, escapes = candidate, escapes + 1
-    return theta, escapes
-
-
-def _polish(moments: Moments, theta: np.ndarray) -> np.ndarray:
-    """A few Newton steps on the analytic gradient: L-BFGS stops where the deviance no longer resolves steps."""
-    state = moments.evaluate(theta)
-    target = 1e-10 * min(moments.counts)
-    if np.abs(state.gradient).max() <= target:
-        return theta
-    step = 1e-5
-    hessian = np.stack(
-        [
-            (moments.evaluate(theta + step * unit).gradient - moments.evaluate(theta - step * unit).gradient)
-            / (2 * step)
-            for unit in np.eye(len(theta))
-        ]
-    )
-    eigenvalues, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
-    # Flat directions (rotations of a rank-deficient factor) and uphill ones are left alone.
-    usable = eigenvalues > 1e-6 * eigenvalues.max()
-    for _ in range(8):
-        move = vectors[:, usable] @ ((vectors[:, usable].T @ state.gradient) / eigenvalues[usable])
-        moved = moments.evaluate(theta - move)
-        if np.abs(moved.gradient).max() >= np.abs(state.gradient).max():
-            break
-        if moved.deviance > state.deviance + 1e-9 * max(1.0, abs(state.deviance)):
-            break
-        theta, state = theta - move, moved
-        if np.abs(state.gradient).max() <= target:
-            break
-    return theta
+def _shrinkage(L: np.ndarray, gram: np.ndarray, stable: bool) -> tuple[np.ndarray, np.ndarray]:
+    """L (I + L'GL)^-1 L' and log|I + L'GL| for each G of a stack."""
+    K = np.eye(len(L)) + L.T @ gram @ L
+    if stable:
+        # Eigenvectors keep the directions in which G is zero apart; a solve lets their huge entries leak into others.
+        values, vectors = np.linalg.eigh(K)
+        turned = L @ vectors
+        return (turned / values[:, None, :]) @ np.swapaxes(turned, 1, 2), np.log(values).sum(axis=1)
+    return L @ np.linalg.solve(K, np.broadcast_to(L.T, K.shape)), np.linalg.slogdet(K)[1]
