@@ -16,15 +16,6 @@ import steerstats
 
 # Commands are shown by `steerstats COMMAND --help`; what the methods of Study call is shown by the methods.
 NO_API = ("steerstats.cli", "steerstats.study_")
-# What has no example yet. A name leaves this list when it gets one, and none is added.
-WAITING = (
-    "steerstats.mixed",
-    "steerstats.spurious",
-    "steerstats.meta",
-    "steerstats.generalization",
-    "steerstats.resampling",
-    "steerstats.simulate",
-)
 
 
 def modules() -> Iterator[ModuleType]:
@@ -54,10 +45,6 @@ def public() -> dict[str, object]:
     return {f"{value.__module__}.{value.__qualname__}": value for value in wanted}
 
 
-def waits(name: str) -> bool:
-    return name.startswith(tuple(f"{module}." for module in WAITING))
-
-
 def without_example() -> list[str]:
     return sorted(
         name for name, value in public().items() if ">>>" not in (vars(value).get("__doc__") or value.__doc__ or "")
@@ -66,5 +53,5 @@ def without_example() -> list[str]:
 
 def test_every_public_function_has_an_example():
     assert len(public()) > 100
-    missing = [name for name in without_example() if not waits(name)]
+    missing = without_example()
     assert not missing, f"without a >>> example in the docstring: {', '.join(missing)}"
