@@ -16,15 +16,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.distribution import group_codes
 from steerstats.errors import InputError, check_count, check_level
 from steerstats.grid import require_symmetric
 from steerstats.resampling import bootstrap_correlation, quantile_pair, spearman
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 from steerstats.results import Result
 from steerstats.spurious.clustered import cr2_bell_mccaffrey
+from steerstats.units import MIN_FOR_P, category_codes, deal, few_units
 
-MIN_FOR_P = 4  # units: three can be arranged in 6 ways, and no p-value could fall below .17
 # Braun et al. (arXiv 2505.22637) on Llama-2-7b; Bas and Novak (arXiv 2511.18284) find no such relation.
 PUBLISHED = {"mean_cosine": 0.76, "d_prime": 0.71}
 PUBLISHED_NOTE = (
@@ -125,7 +124,7 @@ def dataset_associations(
     if not y.size:
         raise InputError("there is no dataset to correlate over")
     names = tuple(map(str, predictors.columns))
-    cluster = np.arange(y.size) if category is None else _codes(category, y.size)
+    cluster = np.arange(y.size) if category is None else category_codes(category, y.size)
     what = "datasets" if category is None else "categories"
     k = len(names)
     rho, low, high = np.full((3, k), np.nan)
@@ -275,52 +274,6 @@ def within_dataset_associations(
     )
 
 
-def deal(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each dataset, the dataset whose outcome it gets when whole units change places.
-
-    Parameters
-    ----------
-    unit : array of int (D,)
-        Code 0..K−1 of the unit of each dataset; `arange(D)` where every dataset is its own.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray of int (D,)
-        Units are permuted, datasets shuffled inside, and a unit that is too small for its new place is repeated: a
-        permutation of the datasets where all units are of one size.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from steerstats.associations import deal
-    >>> family = np.array([0, 0, 0, 1, 1, 1])
-    >>> dealt = deal(family, np.random.default_rng(3))
-    >>> family[dealt].tolist()  # whole families have changed places
-    [1, 1, 1, 0, 0, 0]
-    """
-    order = rng.permutation(int(unit.max()) + 1)
-    if order.size == unit.size:
-        return order[unit]
-    source = np.empty(unit.size, dtype=int)
-    for place, family in enumerate(order):
-        rows = np.flatnonzero(unit == place)
-        source[rows] = np.resize(rng.permutation(np.flatnonzero(unit == family)), rows.size)
-    return source
-
-
-def few_units(n: int, what: str) -> str:
-    """How a warning names too few units: the words that every table of correlations uses.
-
-    Examples
-    --------
-    >>> from steerstats.associations import few_units
-    >>> few_units(5, "categories")
-    '5 categories: fewer than 8'
-    """
-    return f"{n} {what}: fewer than {MIN_FOR_INTERVAL}"
-
-
 def check_columns(
     frame: pd.DataFrame, columns: Sequence[str], predictors: Sequence[str], multipliers: np.ndarray | None
 ) -> None:
@@ -350,13 +303,6 @@ def _gathered(notes: Sequence[tuple[str, str]], names: Sequence[str]) -> tuple[s
     for name, text in notes:
         about.setdefault(text, []).append(name)
     return tuple(text if len(own) == len(names) > 1 else f"{', '.join(own)}: {text}" for text, own in about.items())
-
-
-def _codes(category: Sequence, n: int) -> np.ndarray:
-    labels = pd.Series(list(category), dtype=object)
-    if labels.size != n or labels.isna().any():
-        raise InputError(f"category has {int(labels.notna().sum())} labels for {n} datasets; each needs one")
-    return group_codes(labels, n)[0]
 
 
 def _mean_error(rhos: np.ndarray, families: Sequence) -> tuple[float, float]:

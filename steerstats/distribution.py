@@ -13,38 +13,26 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError, check_level
+from steerstats.errors import CannotEstimate, check_level
+from steerstats.questions import check_slopes, effective_size, group_codes, mean_se, wilson_interval
 from steerstats.results import VECTOR_AS_GIVEN, Estimate, Result
+from steerstats.signs import SignClasses, anti_steerable
+
+__all__ = [
+    "SLOPE_UNIT",
+    "SignClasses",
+    "SteerabilitySummary",
+    "anti_steerable",
+    "group_codes",
+    "mean_slope",
+    "median_slope",
+    "slope_spread",
+    "summarise_datasets",
+    "summarise_steerability",
+    "wilson_interval",
+]
 
 SLOPE_UNIT = "nat per unit multiplier"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SignClasses(Result):
-    """How many inputs steer the wrong way.
-
-    Parameters
-    ----------
-    share : tuple of Estimate
-        `anti_steerable` (s < −error), `within_error` (|s| ≤ error), `steerable` (s > error), then `negative`
-        (s < 0 whatever the error) and `published_nonpositive` (s ≤ 0, as the original code counts).
-    count : tuple of int
-        Inputs in each, in the same order; the first three add up to n.
-    error : ndarray (n,)
-        Numerical error of each slope that the classes allow for, nats per unit multiplier.
-    """
-
-    share: tuple[Estimate, ...]
-    count: tuple[int, ...]
-    error: np.ndarray
-
-    def __getitem__(self, name: str) -> Estimate:
-        return {estimate.name: estimate for estimate in self.share}[name]
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per class: name, estimate, interval, n, count."""
-        frame = pd.concat([estimate.to_frame() for estimate in self.share], ignore_index=True)
-        return frame.assign(count=self.count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +76,9 @@ def mean_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level: 
     mean: 0.128 [0.108, 0.149] (n = 60)
     """
     level = check_level(level)
-    s, codes, groups = _check_slopes(slopes, questions)
+    s, codes, groups = check_slopes(slopes, questions)
     mean = float(s.mean())
-    se, warnings = _mean_se(s, codes, groups), []
+    se, warnings = mean_se(s, codes, groups), []
     if groups == 1:
         warnings.append("one question: the mean has no interval")
     elif se == 0:
@@ -128,11 +116,11 @@ def median_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level
     median: 0.139 [0.072, 0.170] (n = 60)
     """
     level = check_level(level)
-    s, codes, groups = _check_slopes(slopes, questions)
+    s, codes, groups = check_slopes(slopes, questions)
     ordered, median = np.sort(s), float(np.median(s))
     effective = s.size
     if groups < s.size:
-        effective = int(_effective_size((s <= median).astype(float), codes, groups, level))
+        effective = int(effective_size((s <= median).astype(float), codes, groups, level))
     # The smallest depth whose lower tail reaches (1 - level)/2, so the one below it, which the interval
     # leaves out, does not.
     depth = stats.binom.ppf((1 - level) / 2, effective, 0.5)
@@ -173,7 +161,7 @@ def slope_spread(slopes: np.ndarray, *, questions: Sequence | None = None, level
     sd: 0.080 [0.071, 0.091] (n = 60)
     """
     level = check_level(level)
-    s, codes, groups = _check_slopes(slopes, questions)
+    s, codes, groups = check_slopes(slopes, questions)
     n = s.size
     deviation = s - s.mean()
     variance = float(deviation @ deviation / (n - 1)) if n > 1 else np.nan
@@ -212,68 +200,6 @@ def slope_spread(slopes: np.ndarray, *, questions: Sequence | None = None, level
         method=f"SD over {n} inputs (ddof = 1), jackknife of the log variance over {groups} questions",
         assumptions=("questions are independent", "slopes have a finite fourth moment", VECTOR_AS_GIVEN),
         warnings=tuple(warnings),
-    )
-
-
-def anti_steerable(
-    slopes: np.ndarray,
-    *,
-    error: float | np.ndarray = 0.0,
-    questions: Sequence | None = None,
-    level: float = 0.95,
-) -> SignClasses:
-    """Share of anti-steerable inputs, of inputs too close to zero to tell, and of steerable ones.
-
-    Parameters
-    ----------
-    slopes : array (n,)
-    error : float or array (n,)
-        Numerical error of a slope (`slope_error`), nats per unit multiplier. Slopes within it form a class of
-        their own; with 0 that class holds the exact zeros.
-    questions : sequence (n,), optional
-
-    Returns
-    -------
-    SignClasses
-        Wilson intervals (doi:10.1080/01621459.1927.10502953). With twins, n in Wilson's formula is the effective
-        size n/deff of Korn and Graubard, with its t correction for few questions and deff not below 1; where the
-        share is 0 or 1 and shows no clustering, twins are counted as one (n²/Σ n_g²).
-
-    Examples
-    --------
-    >>> import steerstats
-    >>> from steerstats.steerability import anti_steerable
-    >>> study = steerstats.open_cache(steerstats.demo_cache())
-    >>> slopes = study.slopes("likes-rain")
-    >>> signs = anti_steerable(slopes.at("base->base"), questions=slopes.question)
-    >>> print(signs["anti_steerable"])
-    anti_steerable: 0.033 [0.009, 0.114] (n = 60)
-    >>> signs.count[:3]  # anti-steerable, too close to 0 to tell, steerable
-    (2, 0, 58)
-    """
-    level = check_level(level)
-    s, codes, groups = _check_slopes(slopes, questions)
-    allowed = np.broadcast_to(np.asarray(error, dtype=float), s.shape)
-    if not (np.isfinite(allowed).all() and (allowed >= 0).all()):
-        raise InputError(f"error is {error!r}; it has to be finite and 0 or more (nats per unit multiplier)")
-    members = {
-        "anti_steerable": s < -allowed,
-        "within_error": np.abs(s) <= allowed,
-        "steerable": s > allowed,
-        "negative": s < 0,
-        "published_nonpositive": s <= 0,
-    }
-    shares = [_share(name, inside, codes, groups, level) for name, inside in members.items()]
-    warnings = ()
-    if members["within_error"].any() and (allowed > 0).any():
-        warnings = (f"{int(members['within_error'].sum())} slopes are within the engine's numerical error of zero",)
-    return SignClasses(
-        share=tuple(shares),
-        count=tuple(int(inside.sum()) for inside in members.values()),
-        error=allowed,
-        method=shares[0].method,
-        assumptions=("questions are independent", VECTOR_AS_GIVEN),
-        warnings=warnings,
     )
 
 
@@ -342,92 +268,3 @@ def summarise_datasets(
         frame.insert(0, "dataset", name)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
-
-
-def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a proportion; `n` may be an effective size.
-
-    Examples
-    --------
-    >>> from steerstats.distribution import wilson_interval
-    >>> [round(limit, 3) for limit in wilson_interval(0.0, 40)]  # none of 40 is not "none"
-    [0.0, 0.088]
-    """
-    if not (0 <= share <= 1 and n > 0):
-        raise InputError(f"share is {share!r} of n = {n!r}; a share in [0, 1] of a positive number is needed")
-    z = stats.norm.ppf((1 + check_level(level)) / 2)
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # The formula reaches 0 and 1 only up to rounding where the share does.
-    low = 0.0 if share == 0 else max(0.0, centre - half)
-    high = 1.0 if share == 1 else min(1.0, centre + half)
-    return float(low), float(high)
-
-
-def group_codes(questions: Sequence | None, n: int) -> tuple[np.ndarray, int]:
-    """Question of each input as codes 0..G−1, and G; without questions every input is its own.
-
-    Examples
-    --------
-    >>> from steerstats.distribution import group_codes
-    >>> group_codes(["q7", "q2", "q7"], 3)
-    (array([0, 1, 0]), 2)
-    """
-    if questions is None:
-        return np.arange(n), n
-    labels = pd.Series(list(questions), dtype=object)
-    if labels.size != n:
-        raise InputError(f"questions has {labels.size} entries for {n} inputs")
-    codes = pd.factorize(labels)[0]
-    if (codes < 0).any():
-        raise InputError(f"questions[{int(np.argmin(codes))}] is missing; every input needs its question")
-    return codes, int(codes.max()) + 1
-
-
-def _check_slopes(slopes: np.ndarray, questions: Sequence | None) -> tuple[np.ndarray, np.ndarray, int]:
-    s = np.asarray(slopes, dtype=float)
-    if s.ndim != 1:
-        raise InputError(f"slopes have shape {s.shape}; this takes the inputs of one dataset, shape (n,)")
-    if s.size == 0:
-        raise CannotEstimate("slopes are empty: there is no input to summarise")
-    if not np.isfinite(s).all():
-        at = int(np.flatnonzero(~np.isfinite(s))[0])
-        raise InputError(f"slopes[{at}] is {s[at]}; every slope has to be finite")
-    return s, *group_codes(questions, s.size)
-
-
-def _mean_se(values: np.ndarray, codes: np.ndarray, groups: int) -> float:
-    if groups == 1:
-        return float("nan")
-    sums = np.bincount(codes, weights=values - values.mean())
-    return float(np.sqrt(groups / (groups - 1) * (sums @ sums)) / values.size)
-
-
-def _effective_size(inside: np.ndarray, codes: np.ndarray, groups: int, level: float) -> float:
-    """Korn–Graubard effective number of independent inputs behind a share (never more than there are)."""
-    n, share = inside.size, inside.mean()
-    sizes = np.bincount(codes)
-    if share in (0.0, 1.0) or groups == 1:
-        return n**2 / float(sizes @ sizes)
-    clustered = _mean_se(inside, codes, groups) ** 2
-    independent = share * (1 - share) / (n - 1)
-    few = (stats.norm.ppf((1 + level) / 2) / stats.t.ppf((1 + level) / 2, groups - 1)) ** 2
-    return n * few / max(clustered / independent, 1.0)
-
-
-def _share(name: str, inside: np.ndarray, codes: np.ndarray, groups: int, level: float) -> Estimate:
-    n, share = inside.size, float(inside.mean())
-    effective, how = float(n), f"Wilson interval, {n} inputs"
-    if groups < n:
-        effective = _effective_size(inside.astype(float), codes, groups, level)
-        how += f" in {groups} questions, effective size by the design effect"
-    low, high = wilson_interval(share, effective, level)
-    return Estimate(
-        name=name,
-        estimate=share,
-        ci_low=low,
-        ci_high=high,
-        n=groups,
-        level=level,
-        method=how,
-    )

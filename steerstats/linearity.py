@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from steerstats.distribution import group_codes
 from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.grid import check_grid, refuse_missing
+from steerstats.questions import group_codes
 from steerstats.results import VECTOR_AS_GIVEN, Result
 
 SKEWED_BELOW = 200  # questions from which a skewed curvature no longer matters (5-6% at 5%)

@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold
 
-from steerstats.associations import MIN_FOR_P, check_columns, deal, few_units
-from steerstats.distribution import group_codes
+from steerstats.associations import check_columns
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
+from steerstats.questions import group_codes
 from steerstats.resampling import quantile_pair, resampled_sums
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 from steerstats.results import Result
+from steerstats.units import MIN_FOR_P, deal, few_units
 
 ALPHAS = np.logspace(-3, 4, 15)
 INNER_FOLDS = 5

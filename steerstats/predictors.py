@@ -1,8 +1,7 @@
 """What a dataset's cached activations look like before anything is steered: candidates to foretell steerability.
 
-Projections have to come from vectors fitted on other pairs: on the pairs that made the vector, pure noise in
-thousands of dimensions separates almost perfectly. Whether a candidate foretells anything is judged in
-`steerstats.associations` and `steerstats.prediction`, whose functions are importable from here too.
+How far apart the answers lie is measured in `steerstats.separation`; whether a candidate foretells anything is
+judged in `steerstats.associations` and `steerstats.prediction`. Their functions are importable from here too.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from steerstats.associations import RankAssociations, dataset_associations, within_dataset_associations
-from steerstats.distribution import group_codes, mean_slope, wilson_interval
-from steerstats.errors import CannotEstimate, InputError, check_count, check_level
+from steerstats.distribution import mean_slope
+from steerstats.errors import InputError, check_level
 from steerstats.prediction import CrossValidated, cross_validated_ridge
 from steerstats.results import Estimate, Result
+from steerstats.separation import CrossFit, auc, crossfit, crossfit_dprime, d_prime
 
 __all__ = [
     "CrossFit",
@@ -38,38 +37,6 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossFit(Result):
-    """Training pairs seen by mean-difference vectors that were fitted without them.
-
-    Parameters
-    ----------
-    projection : ndarray (2, n)
-        Activations at the positive and at the negative answer on the unit vector of the other folds, less the
-        midpoint of those folds' two means.
-    difference_cosine : ndarray (n,)
-        Cosine of each pair's difference with that vector.
-    fold : ndarray (n,)
-        Fold of each pair; pairs of one question share it.
-    """
-
-    projection: np.ndarray
-    difference_cosine: np.ndarray
-    fold: np.ndarray
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per training pair."""
-        positive, negative = self.projection
-        return pd.DataFrame(
-            {
-                "fold": self.fold,
-                "projection_positive": positive,
-                "projection_negative": negative,
-                "difference_cosine": self.difference_cosine,
-            }
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class DatasetPredictors(Result):
     """Candidates of one dataset: `mean_cosine`, `d_prime`, `auc`, `norm_ratio`, `unembedding_alignment`."""
 
@@ -85,190 +52,6 @@ class DatasetPredictors(Result):
     def to_frame(self) -> pd.DataFrame:
         """One row per candidate."""
         return pd.concat([estimate.to_frame() for estimate in self.estimates], ignore_index=True)
-
-
-def crossfit(
-    activations: np.ndarray,
-    *,
-    rng: np.random.Generator,
-    questions: Sequence | None = None,
-    n_folds: int = 5,
-) -> CrossFit:
-    """Project every training pair on a mean-difference vector fitted on the other folds.
-
-    Parameters
-    ----------
-    activations : array (2, n, hidden)
-        At the answer token, positive answers first.
-    rng : numpy.random.Generator
-        Deals questions to folds.
-    questions : sequence (n,), optional
-        Pairs of one question share a fold; default: every pair its own.
-    n_folds : int
-        At least 2, at most the number of questions.
-
-    Raises
-    ------
-    InputError
-        If the shape is not (2, n, hidden) or a value is not finite.
-    CannotEstimate
-        With fewer questions than folds, or where the other folds' mean difference is zero.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from steerstats.predictors import crossfit, d_prime
-    >>> noise = np.random.default_rng(0).normal(size=(2, 100, 2000))  # both answers alike
-    >>> vector = (noise[0] - noise[1]).mean(axis=0)
-    >>> round(d_prime(noise @ vector).estimate, 1)  # in sample: a separation out of nothing
-    5.9
-    >>> round(d_prime(crossfit(noise, rng=np.random.default_rng(0)).projection).estimate, 2)
-    -0.02
-    """
-    x = np.asarray(activations, dtype=float)
-    if x.ndim != 3 or x.shape[0] != 2:
-        raise InputError(f"activations have shape {x.shape}; (2 answers, n pairs, hidden) is needed")
-    if not np.isfinite(x).all():
-        answer, pair, _ = np.argwhere(~np.isfinite(x))[0]
-        raise InputError(f"activations of pair {pair}, {('positive', 'negative')[answer]} answer, are not finite")
-    codes, groups = group_codes(questions, x.shape[1])
-    if check_count("n_folds", n_folds, at_least=2) > groups:
-        raise CannotEstimate(f"{n_folds} folds for {groups} questions: between 2 and the number of questions")
-    fold = (rng.permutation(groups) % n_folds)[codes]
-    projection, cosine = np.empty(x.shape[:2]), np.empty(x.shape[1])
-    for k in range(n_folds):
-        held = fold == k
-        means = x[:, ~held].mean(axis=1)
-        vector = means[0] - means[1]
-        norm = np.linalg.norm(vector)
-        if norm == 0:
-            raise CannotEstimate(f"the mean difference outside fold {k} is zero: there is no direction")
-        vector = vector / norm
-        projection[:, held] = (x[:, held] - means.mean(axis=0)) @ vector
-        difference = x[0, held] - x[1, held]
-        length = np.linalg.norm(difference, axis=1)
-        cosine[held] = np.divide(difference @ vector, length, out=np.zeros(held.sum()), where=length > 0)
-    return CrossFit(
-        projection=projection,
-        difference_cosine=cosine,
-        fold=fold,
-        method=f"mean-difference vectors cross-fitted over {n_folds} folds of {groups} questions",
-    )
-
-
-def crossfit_dprime(
-    activations: np.ndarray,
-    *,
-    rng: np.random.Generator,
-    questions: Sequence | None = None,
-    n_folds: int = 5,
-    level: float = 0.95,
-) -> Estimate:
-    """d′ of cross-fitted projections straight from activations (2, n, hidden); arguments as in `crossfit`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from steerstats.predictors import crossfit_dprime
-    >>> activations = np.random.default_rng(0).normal(size=(2, 200, 50))
-    >>> activations[0, :, 0] += 2  # one direction tells the answers apart
-    >>> print(crossfit_dprime(activations, rng=np.random.default_rng(0)))
-    d_prime: 2.100 [1.841, 2.360] (n = 200)
-    """
-    fitted = crossfit(activations, rng=rng, questions=questions, n_folds=n_folds)
-    return d_prime(fitted.projection, questions=questions, level=level)
-
-
-def d_prime(projection: np.ndarray, *, questions: Sequence | None = None, level: float = 0.95) -> Estimate:
-    """Distance between positive and negative projections in units of their spread.
-
-    d′ = (mean₊ − mean₋)/√((var₊ + var₋)/2), variances with ddof = 1.
-
-    Parameters
-    ----------
-    projection : array (2, n)
-        Held-out or cross-fitted projections, positive answers first (`crossfit_projection` of a cache, or
-        `crossfit`). In-sample projections make d′ large on pure noise.
-    questions : sequence (n,), optional
-
-    Returns
-    -------
-    Estimate
-        Interval: linearised over questions, t(G − 1); the vectors are taken as given.
-
-    Examples
-    --------
-    >>> import steerstats
-    >>> from steerstats.predictors import d_prime
-    >>> cache = steerstats.open_cache(steerstats.demo_cache()).unit("likes-rain").unit
-    >>> projection = cache.read("crossfit_projection", setting_train="base")
-    >>> print(d_prime(projection, questions=cache.read("pair_question")))
-    d_prime: 0.822 [0.456, 1.188] (n = 48)
-    """
-    level = check_level(level)
-    positive, negative, codes, groups = _check_projection(projection, questions)
-    n = positive.size
-    variance = (positive.var(ddof=1) + negative.var(ddof=1)) / 2
-    if variance == 0:
-        raise CannotEstimate("projections do not vary within either answer: d′ is not defined")
-    sd = np.sqrt(variance)
-    a, b = positive - positive.mean(), negative - negative.mean()
-    value = (positive.mean() - negative.mean()) / sd
-    influence = (a - b) / sd - value / (4 * variance) * (a**2 + b**2 - 2 * variance)
-    sums = np.bincount(codes, weights=influence - influence.mean())
-    se = np.sqrt(groups / (groups - 1) * (sums @ sums)) / n
-    half = stats.t.ppf((1 + level) / 2, groups - 1) * se
-    return Estimate(
-        name="d_prime",
-        estimate=float(value),
-        se=float(se),
-        ci_low=float(value - half),
-        ci_high=float(value + half),
-        n=groups,
-        level=level,
-        method="d′ of held-out projections, linearised over questions",
-        assumptions=("projections are on vectors fitted without the pair", "vectors are taken as given"),
-    )
-
-
-def auc(projection: np.ndarray, *, questions: Sequence | None = None, level: float = 0.95) -> Estimate:
-    """Probability that a positive answer projects further than a negative one, ties counting half.
-
-    Arguments as in `d_prime`. Interval: Wilson's with the size that matches the clustered variance of Obuchowski
-    (1997, doi:10.2307/2533958); with complete separation that size is the number of questions.
-
-    Examples
-    --------
-    >>> import steerstats
-    >>> from steerstats.predictors import auc
-    >>> cache = steerstats.open_cache(steerstats.demo_cache()).unit("likes-rain").unit
-    >>> projection = cache.read("crossfit_projection", setting_train="base")
-    >>> print(auc(projection, questions=cache.read("pair_question")))
-    auc: 0.711 [0.616, 0.791] (n = 48)
-    """
-    level = check_level(level)
-    positive, negative, codes, groups = _check_projection(projection, questions)
-    n = positive.size
-    above = (stats.rankdata(np.r_[positive, negative])[:n] - stats.rankdata(positive)) / n
-    below = (stats.rankdata(np.r_[-negative, -positive])[:n] - stats.rankdata(-negative)) / n
-    value = float(above.mean())
-    sums = np.bincount(codes, weights=above + below - 2 * value)
-    variance = groups / (groups - 1) * (sums @ sums) / n**2
-    separated = value in (0.0, 1.0) or variance == 0
-    effective = groups if separated else value * (1 - value) / variance
-    low, high = wilson_interval(value, effective, level)
-    return Estimate(
-        name="auc",
-        estimate=value,
-        se=float("nan") if separated else float(np.sqrt(variance)),
-        ci_low=low,
-        ci_high=high,
-        n=groups,
-        level=level,
-        method="AUC of held-out projections, Wilson interval at the clustered variance over questions",
-        assumptions=("projections are on vectors fitted without the pair", "vectors are taken as given"),
-        warnings=("complete separation: the interval rests on the number of questions",) if separated else (),
-    )
 
 
 def difference_cosine(cosines: np.ndarray, *, questions: Sequence | None = None, level: float = 0.95) -> Estimate:
@@ -376,15 +159,3 @@ def dataset_predictors(
         assumptions=tuple(dict.fromkeys(text for part in parts for text in part.assumptions)),
         warnings=tuple(dict.fromkeys(text for part in parts for text in part.warnings)),
     )
-
-
-def _check_projection(
-    projection: np.ndarray, questions: Sequence | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    x = np.asarray(projection, dtype=float)
-    if x.ndim != 2 or x.shape[0] != 2 or not np.isfinite(x).all():
-        raise InputError(f"projection has shape {x.shape}; (2 answers, n pairs) of finite numbers is needed")
-    codes, groups = group_codes(questions, x.shape[1])
-    if groups < 2:
-        raise CannotEstimate(f"{groups} question: a separation needs at least two")
-    return x[0], x[1], codes, groups

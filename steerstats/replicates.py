@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.distribution import group_codes, wilson_interval
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
+from steerstats.questions import group_codes, wilson_interval
 from steerstats.results import Estimate, Result
 
 Kind = Literal["refits", "paraphrases"]

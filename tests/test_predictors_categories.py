@@ -10,10 +10,10 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from steerstats.associations import deal
 from steerstats.errors import InputError
 from steerstats.prediction import ALPHAS
 from steerstats.predictors import cross_validated_ridge, dataset_associations, within_dataset_associations
+from steerstats.units import deal
 
 
 def families(rng: np.random.Generator, sizes=(5,) * 8, icc: float = 0.6) -> pd.DataFrame:

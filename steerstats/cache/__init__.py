@@ -1,7 +1,8 @@
 """The contract between the half that builds caches and the half that analyses them (h5py only, no torch)."""
 
+from steerstats.cache.finite import read_finite
 from steerstats.cache.pack import pack
-from steerstats.cache.reader import CacheReader, Unit, finished_sidecar, read_finite
+from steerstats.cache.reader import CacheReader, Unit, finished_sidecar
 from steerstats.cache.schema import (
     ARRAYS,
     BY_NAME,

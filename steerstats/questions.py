@@ -1,0 +1,86 @@
+"""Questions as the unit of sampling: who belongs together, how much a cluster counts, and an interval for a share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from steerstats.errors import CannotEstimate, InputError, check_level
+
+__all__ = ["group_codes", "wilson_interval"]
+
+
+def group_codes(questions: Sequence | None, n: int) -> tuple[np.ndarray, int]:
+    """Question of each input as codes 0..G−1, and G; without questions every input is its own.
+
+    Examples
+    --------
+    >>> from steerstats.questions import group_codes
+    >>> group_codes(["q7", "q2", "q7"], 3)
+    (array([0, 1, 0]), 2)
+    """
+    if questions is None:
+        return np.arange(n), n
+    labels = pd.Series(list(questions), dtype=object)
+    if labels.size != n:
+        raise InputError(f"questions has {labels.size} entries for {n} inputs")
+    codes = pd.factorize(labels)[0]
+    if (codes < 0).any():
+        raise InputError(f"questions[{int(np.argmin(codes))}] is missing; every input needs its question")
+    return codes, int(codes.max()) + 1
+
+
+def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a proportion; `n` may be an effective size.
+
+    Examples
+    --------
+    >>> from steerstats.questions import wilson_interval
+    >>> [round(limit, 3) for limit in wilson_interval(0.0, 40)]  # none of 40 is not "none"
+    [0.0, 0.088]
+    """
+    if not (0 <= share <= 1 and n > 0):
+        raise InputError(f"share is {share!r} of n = {n!r}; a share in [0, 1] of a positive number is needed")
+    z = stats.norm.ppf((1 + check_level(level)) / 2)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # The formula reaches 0 and 1 only up to rounding where the share does.
+    low = 0.0 if share == 0 else max(0.0, centre - half)
+    high = 1.0 if share == 1 else min(1.0, centre + half)
+    return float(low), float(high)
+
+
+def check_slopes(slopes: np.ndarray, questions: Sequence | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """Slopes of one dataset as floats, with `group_codes`; refused unless all are finite."""
+    s = np.asarray(slopes, dtype=float)
+    if s.ndim != 1:
+        raise InputError(f"slopes have shape {s.shape}; this takes the inputs of one dataset, shape (n,)")
+    if s.size == 0:
+        raise CannotEstimate("slopes are empty: there is no input to summarise")
+    if not np.isfinite(s).all():
+        at = int(np.flatnonzero(~np.isfinite(s))[0])
+        raise InputError(f"slopes[{at}] is {s[at]}; every slope has to be finite")
+    return s, *group_codes(questions, s.size)
+
+
+def mean_se(values: np.ndarray, codes: np.ndarray, groups: int) -> float:
+    """Standard error of a mean over questions, NaN with one."""
+    if groups == 1:
+        return float("nan")
+    sums = np.bincount(codes, weights=values - values.mean())
+    return float(np.sqrt(groups / (groups - 1) * (sums @ sums)) / values.size)
+
+
+def effective_size(inside: np.ndarray, codes: np.ndarray, groups: int, level: float) -> float:
+    """Korn–Graubard effective number of independent inputs behind a share (never more than there are)."""
+    n, share = inside.size, inside.mean()
+    sizes = np.bincount(codes)
+    if share in (0.0, 1.0) or groups == 1:
+        return n**2 / float(sizes @ sizes)
+    clustered = mean_se(inside, codes, groups) ** 2
+    independent = share * (1 - share) / (n - 1)
+    few = (stats.norm.ppf((1 + level) / 2) / stats.t.ppf((1 + level) / 2, groups - 1)) ** 2
+    return n * few / max(clustered / independent, 1.0)
