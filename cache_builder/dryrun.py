@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cache_builder.encoding import encode_pairs
-from cache_builder.engine import Engine, Example, Steering, count_nodes
+from cache_builder.blocks import answer_bytes, example_blocks
+from cache_builder.engine import Engine, Example, Steering
+from cache_builder.engine.plan import Wanted, lay_out
+from cache_builder.engine.stages import node_blocks, plan_stages
+from cache_builder.extractors import extractor_facts
+from cache_builder.grid import WHOLE
+from cache_builder.inputs import EVALUATED, TRAINING, Inputs
 from cache_builder.models import quiet_libraries, resolve
+from cache_builder.packing import Row
 from cache_builder.plan import UnitPlan, pair_arrays, plan_units, planned_grid
-from cache_builder.settings import Renderer, choose_descriptions, load_descriptions
+from cache_builder.session import unit_descriptions
+from cache_builder.settings import Renderer
 from cache_builder.spec import BuildSpec
+from cache_builder.vector_files import load_vector_files
 from cache_builder.vectors import fit_vectors
 from steerstats.cache import BY_NAME
 from steerstats.errors import ModelError
@@ -103,25 +111,25 @@ def dry_run(spec: BuildSpec, *, probe: bool = True, progress: Callable[..., None
         As a build would.
     """
     units = plan_units(spec)
-    tokenizer, hidden, n_layers, engine, device = _open(spec, probe)
-    names = [unit.name for unit in units]
-    descriptions = choose_descriptions(names, spec.settings, load_descriptions(spec.prompt.descriptions))
-    renderer = Renderer.of_prompt(tokenizer, spec.prompt)
-
-    def examples(unit: UnitPlan, pairs, setting: str) -> list[Example]:
-        prompts = [renderer.render(setting, pair.text, descriptions.get(unit.name)) for pair in pairs]
-        positives, negatives = [pair.positive for pair in pairs], [pair.negative for pair in pairs]
-        encoded = encode_pairs(tokenizer, prompts, positives, negatives, spec.prompt.leading_space)
-        return [Example.of_pair(pair) for pair in encoded]
+    extractor_facts(spec.vectors.method)  # an unknown method is known before any model is
+    files = load_vector_files(spec.vectors.files)
+    descriptions = unit_descriptions(spec, units)
+    opened = _open(spec, probe)
+    renderer = Renderer.of_prompt(opened.tokenizer, spec.prompt)
+    inputs = Inputs(spec, opened.model, opened.tokenizer, renderer, descriptions)
 
     costs, speed, n_vectors = [], None, 0
     for done, unit in enumerate(units):
         progress(done, len(units), f"counting {unit.name}")
-        kinds, trained, layers = _vector_names(spec, unit, n_layers)
+        kinds, trained, layers = _vector_names(spec, unit, opened.n_layers)
+        if files:
+            kinds, trained = kinds + ("imported",) * len(files), trained + tuple(files)
+            layers = np.concatenate([layers, *(np.array([sorted(file)]) for file in files.values())])
         n_vectors = max(n_vectors, len(kinds))
         planned = planned_grid(spec, kinds, trained, spec.settings)
+        read = tuple({*spec.kept_layers(opened.n_layers), *np.unique(layers).tolist()})
         training = sum(
-            count_nodes(examples(unit, unit.training, setting), None) + 2 * len(unit.training)
+            _tokens(inputs.examples(unit, TRAINING, setting), None, opened, n_layers=len(read), scored=False)
             for setting in spec.training_settings()
         )
         steering = 0
@@ -129,25 +137,67 @@ def dry_run(spec: BuildSpec, *, probe: bool = True, progress: Callable[..., None
             chosen = np.flatnonzero(planned[row])
             if not len(chosen):
                 continue
-            inputs, grid = examples(unit, unit.evaluated, setting), _grid(spec, layers[chosen], hidden)
-            # Unsteered answers are read as well: two more tokens an input, unless whole completions are run anyway.
-            whole = spec.score != "logit_diff"
-            steering += count_nodes(inputs, grid, completions=whole) + (0 if whole else 2 * len(inputs))
-            if speed is None and engine is not None:
-                speed = _measure(engine, inputs[:PROBE_EXAMPLES], grid)
-        size = _bytes(spec, unit, len(kinds), layers.shape[1], hidden)
-        costs.append(UnitCost(unit.name, len(unit.training), len(unit.evaluated), training, steering, size))
+            examples, grid = inputs.examples(unit, EVALUATED, setting), _grid(spec, layers[chosen], opened.hidden)
+            n_read = len(set(layers[chosen, 0].tolist()))
+            steering += _tokens(examples, grid, opened, n_layers=n_read, completions=spec.score in WHOLE)
+            if spec.vectors.read == "last_prompt":
+                contrasts = inputs.contrasts(unit, unit.evaluated, setting)
+                steering += _tokens(contrasts, None, opened, n_layers=n_read, scored=False)
+            if speed is None and opened.engine is not None:
+                speed = _measure(opened.engine, examples[:PROBE_EXAMPLES], grid)
+        size = _bytes(spec, unit, len(kinds), layers.shape[1], opened)
+        tokens = round(training), round(steering)
+        costs.append(UnitCost(unit.name, len(unit.training), len(unit.evaluated), *tokens, size))
     progress(len(units), len(units), "counted")
-    return DryRun(tuple(costs), n_vectors, speed, device)
+    return DryRun(tuple(costs), n_vectors, speed, opened.device)
 
 
-def _open(spec: BuildSpec, probe: bool) -> tuple[Any, int, int, Engine | None, str]:
+class _Opened(NamedTuple):
+    """What of the model a count needs; `engine` and the weights only with a probe."""
+
+    tokenizer: Any
+    model: Any
+    hidden: int
+    n_layers: int
+    engine: Engine | None
+    device: str
+
+
+def _tokens(
+    examples: Sequence[Example],
+    grid: Steering | None,
+    opened: _Opened,
+    *,
+    n_layers: int,
+    completions: bool = False,
+    scored: bool = True,
+) -> float:
+    """Forward tokens of the blocks in which a build runs these examples, were every block one row.
+
+    A steered token counts for the share of the decoder's blocks that it goes through.
+    """
+    n_codes = grid.n_codes if grid else 1
+    n_reads = max(len(example.reads) for example in examples)
+    size = answer_bytes(n_codes, len(examples[0].options), n_reads, n_layers, opened.hidden, completions)
+    birth = np.full(n_codes, opened.n_layers, dtype=np.int64)
+    if grid is not None:
+        birth[grid.codes] = grid.layers.min(axis=1, keepdims=True)
+    total = 0
+    for block in example_blocks(examples, size, share=True):
+        row = Row(np.arange(len(block)), np.arange(1, n_codes), True, 0)
+        wanted = Wanted(first=scored, completions=completions, reads=True)
+        layout = lay_out([examples[i] for i in block], grid, row, wanted, as_trie=True, twins=True)
+        total += node_blocks(plan_stages(layout, birth, opened.n_layers), opened.n_layers)[1]
+    return total / opened.n_layers
+
+
+def _open(spec: BuildSpec, probe: bool) -> _Opened:
     if probe:
-        from cache_builder.build import load
+        from cache_builder.session import load
 
         loaded = load(spec)
         engine = Engine(loaded.model, budget=spec.run.budget, flex=loaded.attention == "flex_attention")
-        return loaded.tokenizer, engine.hidden, engine.n_layers, engine, loaded.device
+        return _Opened(loaded.tokenizer, loaded.model, engine.hidden, engine.n_layers, engine, loaded.device)
     from transformers import AutoConfig, AutoTokenizer
 
     quiet_libraries()
@@ -155,7 +205,8 @@ def _open(spec: BuildSpec, probe: bool) -> tuple[Any, int, int, Engine | None, s
         common = {"revision": spec.model.revision, "trust_remote_code": spec.model.trust_remote_code}
         place = resolve(spec.model.id)
         config = AutoConfig.from_pretrained(place, **common).get_text_config()
-        return AutoTokenizer.from_pretrained(place, **common), config.hidden_size, config.num_hidden_layers, None, ""
+        tokenizer = AutoTokenizer.from_pretrained(place, **common)
+        return _Opened(tokenizer, None, config.hidden_size, config.num_hidden_layers, None, "")
     except (OSError, ValueError) as error:
         raise ModelError(f"model {spec.model.id!r} cannot be read: {str(error).splitlines()[0]}") from error
 
@@ -179,11 +230,11 @@ def _vector_names(spec: BuildSpec, unit: UnitPlan, n_layers: int) -> tuple[tuple
         random=controls.random,
         shuffled=controls.shuffled,
         debiased=False,
-        control_settings=controls.settings or None,
+        control_settings=spec.control_settings() or None,
     )
     kinds, trained = made.kind, made.setting
     if controls.debiased:
-        kinds, trained = kinds + ("debiased",) * len(controls.settings), trained + controls.settings
+        kinds, trained = kinds + ("debiased",) * len(spec.control_settings()), trained + spec.control_settings()
     sets = spec.steered_layers(n_layers)
     layers = np.concatenate([np.tile(np.array(one), (len(kinds), 1)) for one in sets])
     return kinds * len(sets), trained * len(sets), layers
@@ -202,25 +253,24 @@ def _measure(engine: Engine, examples: list[Example], grid: Steering) -> float:
     return scores.packed / (time.perf_counter() - begin)
 
 
-def _bytes(spec: BuildSpec, unit: UnitPlan, vectors: int, slots: int, hidden: int) -> int:
-    kept = len(spec.activation_layers) or len({layer for layers in spec.steered_layers() for layer in layers})
+def _bytes(spec: BuildSpec, unit: UnitPlan, vectors: int, slots: int, opened: _Opened) -> int:
     sizes = {
         "setting_eval": len(spec.settings),
         "setting_train": len(spec.training_settings()),
         "vector": vectors,
         "multiplier": len(spec.multipliers),
-        "answer": 2,
+        "answer": len(unit.evaluated[0].completions),
         "input": len(unit.evaluated),
         "pair": len(unit.training),
-        "layer": kept,
+        "layer": len(spec.kept_layers(opened.n_layers)),
         "slot": slots,
-        "hidden": hidden,
+        "hidden": opened.hidden,
     }
     width = {"activation": int(spec.activation_dtype[-2:]) // 8}
     grid = ("propensity", "answer_logit", "logsumexp", "activation", "direction", "input_projection")
     total = sum(
         width.get(name, 4) * int(np.prod([sizes[axis] for axis in BY_NAME[name].dims]))
-        for name in (*grid, "input_difference_cosine", "crossfit_projection")
+        for name in (*grid, "input_difference_cosine", "crossfit_projection", *filter(None, [WHOLE.get(spec.score)]))
     )
     return total + sum(len(pair.text.encode()) + 200 for pair in unit.evaluated) + 60 * len(unit.training)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import inspect
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 import numpy as np
 
@@ -54,42 +58,117 @@ def find_extractor(method: str) -> Extractor:
     Raises
     ------
     InputError
-        If nothing has that name.
+        If nothing has that name, or it cannot be loaded. Called, a registered one raises it too: for whatever goes
+        wrong in it, and for a result of another shape.
     """
     if method in BUILT_IN:
         return BUILT_IN[method]
+    point = _registered(method)
+    return _guarded(_load(point), _name(point))
+
+
+def extractor_facts(method: str) -> dict[str, str]:
+    """What identifies a registered extractor beside its name, for a cache's identity; nothing for a built-in one.
+
+    A built-in method is part of this package, and its meaning does not change under its name.
+
+    Returns
+    -------
+    dict
+        `distribution` and `version` that register it, and `source`, the SHA-256 of the file that defines it (of
+        its bytecode where there is no file), so that a cache is not continued with a method that was changed.
+    """
+    if method in BUILT_IN:
+        return {}
+    point = _registered(method)
+    found, owner = _load(point), getattr(point, "dist", None)
+    return {
+        "distribution": owner.name if owner else "",
+        "version": owner.version if owner else "",
+        "source": _source_hash(found),
+    }
+
+
+def _registered(method: str) -> EntryPoint:
     registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if method in registered:
-        return registered[method].load()
-    raise InputError(f"extraction method {method!r} is not one of {', '.join([*BUILT_IN, *sorted(registered)])}")
+    if method not in registered:
+        raise InputError(f"extraction method {method!r} is not one of {', '.join([*BUILT_IN, *sorted(registered)])}")
+    return registered[method]
 
 
-def nuisance_directions(
-    activations: np.ndarray, pos_is_a: np.ndarray | None, pos_is_yes: np.ndarray | None
-) -> np.ndarray:
-    """What answering A rather than B, and Yes rather than No, adds to the difference of two answers.
+def _load(point: EntryPoint) -> Extractor:
+    try:
+        found = point.load()
+    except Exception as error:
+        raise InputError(f"extraction method {_name(point)} cannot be loaded: {_one_line(error)}") from error
+    if not callable(found):
+        raise InputError(f"extraction method {_name(point)} is no function but {type(found).__name__}")
+    return found
+
+
+def _guarded(extractor: Extractor, name: str) -> Extractor:
+    def guarded(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+        try:
+            found = np.asarray(extractor(positive, negative), dtype=np.float64)
+        except Exception as error:
+            raise InputError(f"extraction method {name} failed: {_one_line(error)}") from error
+        if found.shape != positive.shape[1:]:
+            wanted = positive.shape[1:]
+            raise InputError(f"extraction method {name} returned shape {found.shape}; it has to be {wanted}")
+        return found
+
+    return guarded
+
+
+def _name(point: EntryPoint) -> str:
+    owner = getattr(point, "dist", None)
+    return f"{point.name!r} (of {owner.name} {owner.version})" if owner else repr(point.name)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+
+
+def _source_hash(extractor: Extractor) -> str:
+    """Of the whole defining file: what a function calls is mostly written beside it."""
+    inner = extractor
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    inner = inspect.unwrap(inner)
+    if not inspect.isroutine(inner) and not inspect.isclass(inner):
+        inner = type(inner)
+    try:
+        content = Path(inspect.getsourcefile(inner) or "").read_bytes()
+    except (OSError, TypeError):
+        code = getattr(inner, "__code__", None)
+        content = code.co_code + repr(code.co_consts).encode() if code else repr(inner).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def nuisance_weights(n_pairs: int, pos_is_a: np.ndarray | None, pos_is_yes: np.ndarray | None) -> np.ndarray:
+    """What answering A rather than B, and Yes rather than No, adds to the difference of two answers, as weights.
 
     With d_i the positive-minus-negative difference of pair i, each direction is half the difference between the
-    mean of d over pairs whose positive option is A (Yes) and over those where it is B (No).
+    mean of d over pairs whose positive option is A (Yes) and over those where it is B (No): a weighted sum of the d_i.
 
     Parameters
     ----------
-    activations : array (2, n_pairs, hidden)
+    n_pairs : int
     pos_is_a, pos_is_yes : int arrays (n_pairs,) or None
         1, 0, or -1 where not defined.
 
     Returns
     -------
-    array (n_directions, hidden)
+    array (n_directions, n_pairs)
         Only directions that the data define; possibly none.
     """
-    difference = activations[0].astype(np.float64) - activations[1]
     found = []
     for factor in (pos_is_a, pos_is_yes):
-        level = np.full(len(difference), -1) if factor is None else np.asarray(factor)
-        if (level == 1).any() and (level == 0).any():
-            found.append((difference[level == 1].mean(axis=0) - difference[level == 0].mean(axis=0)) / 2)
-    return np.array(found).reshape(-1, difference.shape[1])
+        level = np.full(n_pairs, -1) if factor is None else np.asarray(factor)
+        one, other = level == 1, level == 0
+        if one.any() and other.any():
+            found.append((one / one.sum() - other / other.sum()) / 2)
+    return np.array(found).reshape(-1, n_pairs)
 
 
 def project_out(vector: np.ndarray, directions: np.ndarray) -> np.ndarray:

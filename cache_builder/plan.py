@@ -10,7 +10,7 @@ import numpy as np
 from cache_builder.datasets import ContrastPair, Dataset, Split, find_source, load_dataset, paper_datasets, split_pairs
 from cache_builder.spec import BuildSpec
 from steerstats.cache import NOT_DEFINED
-from steerstats.errors import SpecError
+from steerstats.errors import InputError, SpecError
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ def plan_units(spec: BuildSpec) -> tuple[UnitPlan, ...]:
     SpecError
         If two datasets share a name, or a sweep has no validation part.
     InputError
-        One line naming file, line and field of a malformed record.
+        One line naming file, line and field of a malformed record, or of one with several wrong answers where two
+        descriptions are contrasted.
     """
     units: dict[str, UnitPlan] = {}
     for name in spec.dataset_names():
@@ -58,6 +59,11 @@ def plan_units(spec: BuildSpec) -> tuple[UnitPlan, ...]:
             seed=spec.seed,
             data_dir=spec.run.data_dir,
         )
+        wrong = next((pair for pair in dataset.pairs if pair.others), None)
+        if wrong is not None and spec.vectors.read == "last_prompt":
+            raise InputError(
+                f'{wrong.place}: has several wrong answers, and vectors.read = "last_prompt" contrasts two descriptions'
+            )
         split = split_pairs(dataset.pairs, spec.split, spec.split_percent, spec.seed, spec.limit)
         evaluated, label = (split.validation, "val") if spec.sweep else (split.test, "test")
         if not evaluated:
@@ -76,7 +82,7 @@ def planned_grid(
     Parameters
     ----------
     spec : BuildSpec
-        Its `shifts` restrict the main vectors, `controls.shifts` the controls.
+        Its `shifts` restrict the main vectors and imported ones, `controls.shifts` the controls.
     kinds, settings : sequence of str (n_vectors,)
         `vector_kind` and `vector_setting`.
     eval_settings : sequence of str
@@ -88,7 +94,7 @@ def planned_grid(
     """
     planned = np.zeros((len(eval_settings), len(kinds)), dtype=np.uint8)
     for column, (kind, trained) in enumerate(zip(kinds, settings)):
-        shifts = spec.shifts if kind in ("trained", "mean") else spec.controls.shifts
+        shifts = spec.shifts if kind in ("trained", "mean", "imported") else spec.controls.shifts
         for row, evaluated in enumerate(eval_settings):
             planned[row, column] = shifts == "all" or f"{trained}->{evaluated}" in shifts
     return planned
@@ -129,8 +135,42 @@ def pair_arrays(pairs: Sequence[ContrastPair], prefix: str, *, text: bool) -> di
             "option_negative": _text(pair.option_negative for pair in pairs),
             "twin": np.array([pair.twin for pair in pairs], dtype=np.int8),
         }
+        for k in range(len(pairs[0].others)):
+            columns[f"negative_{k + 2}"] = _text(pair.others[k] for pair in pairs)
     ids = _text(pair.id for pair in pairs)
     return {prefix: ids} | {f"{prefix}_{name}": values for name, values in columns.items()}
+
+
+def factor_arrays(
+    everything: Sequence[ContrastPair], pairs: Sequence[ContrastPair], prefix: str
+) -> dict[str, np.ndarray]:
+    """The user's own nuisance factors, `input_factor_<name>` or `pair_factor_<name>`.
+
+    Parameters
+    ----------
+    everything : sequence of ContrastPair
+        The whole dataset: a factor that a part of it lacks is an array of gaps there.
+    pairs : sequence of ContrastPair
+    prefix : {"input", "pair"}
+
+    Returns
+    -------
+    dict
+        int8 of 1, 0 and -1 for true/false, float64 with NaN for numbers, text with "" for text; the gaps are those
+        of the records.
+    """
+    kinds = {name: type(value) for pair in everything for name, value in pair.factors.items()}
+    arrays = {}
+    for name, kind in kinds.items():
+        values = [pair.factors.get(name) for pair in pairs]
+        if kind is bool:
+            column = _flags(values)
+        elif kind is str:
+            column = _text("" if value is None else value.replace("\0", "\ufffd") for value in values)
+        else:
+            column = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        arrays[f"{prefix}_factor_{name}"] = column
+    return arrays
 
 
 def _text(values) -> np.ndarray:

@@ -5,7 +5,7 @@
 
 A spec comes from a TOML file or a preset, with `key=value` overrides. Its hash covers what changes numbers and
 nothing else: `name` and the whole `run` table (device, budget, paths) stay out, and so do the paths of files, whose
-contents are hashed instead. The fields are in `spec_model`.
+contents are hashed instead. The fields are in `spec_model` and `spec_parts`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,9 @@ from cache_builder.spec_model import (
     PAPER_SHIFTS,
     SETTINGS,
     BuildSpec,
-    ControlSpec,
-    ModelSpec,
-    PromptSpec,
-    RunSpec,
-    VectorSpec,
     is_place,
 )
+from cache_builder.spec_parts import ControlSpec, ModelSpec, PromptSpec, RunSpec, VectorSpec
 from steerstats.errors import SpecError
 
 __all__ = [
@@ -135,7 +131,9 @@ def _anchor(content: dict[str, Any], folder: Path) -> None:
             return value
         return str(folder / Path(value).expanduser())
 
+    vectors = content.get("vectors")
     tables = [(content.get("custom_datasets"), None), (content.get("prompt"), {"descriptions"})]
+    tables.append((vectors.get("files") if isinstance(vectors, dict) else None, None))
     tables.append((content.get("run"), {"data_dir", "out"}))
     for table, keys in tables:
         if isinstance(table, dict):

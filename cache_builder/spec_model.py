@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import math
@@ -10,9 +9,20 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cache_builder.datasets import bundled_datasets, find_source, paper_datasets
+from cache_builder.spec_parts import (
+    ControlSpec,
+    Count,
+    Frozen,
+    ModelSpec,
+    PromptSpec,
+    RunSpec,
+    Setting,
+    VectorSpec,
+    one_or_many,
+)
 from steerstats.errors import InputError, SpecError
 
 SETTINGS = ("base", "sys_pos", "sys_neg", "user_pos", "user_neg")
@@ -26,119 +36,21 @@ DEFAULT_LAYERS = {
 }
 """Steered layer where `layers = "auto"`: those of the paper and of its code."""
 
-Setting = Literal["base", "sys_pos", "sys_neg", "user_pos", "user_neg"]
-Count = Annotated[int, Field(ge=0)]
 
-
-def _one_or_many(value: Any) -> Any:
-    return (value,) if isinstance(value, str | int) and value not in ("auto", "all") else value
-
-
-def _iso(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime.date) else value  # TOML has dates of its own
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class ModelSpec(_Frozen):
-    """The model. `dtype = "auto"` and `attention = "auto"` are resolved by the builder and hashed as resolved."""
-
-    id: Annotated[str, Field(min_length=1)]
-    revision: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    attention: Literal["auto", "sdpa", "eager", "flex_attention"] = "auto"
-    load_in_8bit: bool = False
-    load_in_4bit: bool = False
-    trust_remote_code: bool = False
-
-    @model_validator(mode="after")
-    def _one_quantisation(self) -> ModelSpec:
-        if self.load_in_8bit and self.load_in_4bit:
-            raise ValueError("load_in_8bit and load_in_4bit exclude each other")
-        return self
-
-
-class PromptSpec(_Frozen):
-    """How a question becomes a prompt: `settings.Renderer` reads this."""
-
-    system_text: str | None = "You are a helpful, honest and concise assistant."
-    descriptions: str | None = None
-    template: str | None = None
-    template_args: dict[str, str | bool | int | float] = {}
-    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$"), BeforeValidator(_iso)] = "2024-07-01"
-    leading_space: bool = True
-
-
-class VectorSpec(_Frozen):
-    """How steering vectors are made. `settings` are the training settings; empty means all of the spec's."""
-
-    method: str = "mean_difference"
-    read: Literal["answer", "last_token", "completion_mean"] = "answer"
-    settings: tuple[Setting, ...] = ()
-    mean: bool = True
-    rescale: Literal["base", "none", "unit"] = "base"
-
-
-class ControlSpec(_Frozen):
-    """Vectors beside the main ones, and where they are evaluated.
-
-    `resampled`: vectors refitted on bootstrap resamples of the training questions; `folds`: vectors of so many
-    disjoint parts of them; `random`, `shuffled`: null vectors of the same norm; `debiased`: the vector without its
-    A/B and Yes/No directions. `crossfit_folds` is for the held-out projections of the summaries.
-    """
-
-    resampled: Count = 0
-    folds: Count = 0
-    random: Count = 0
-    shuffled: Count = 0
-    debiased: bool = False
-    shifts: tuple[str, ...] = ("base->base",)
-    crossfit_folds: Annotated[int, Field(ge=2)] = 5
-
-    @field_validator("folds")
-    @classmethod
-    def _at_least_two_folds(cls, value: int) -> int:
-        if value == 1:
-            raise ValueError("is 0 (no fold vectors) or at least 2")
-        return value
-
-    @property
-    def any(self) -> bool:
-        """Whether a control is asked for at all."""
-        return bool(self.resampled or self.folds or self.random or self.shuffled or self.debiased)
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """Training settings for which controls are made: those of `shifts`, none without a control."""
-        return tuple(dict.fromkeys(shift.partition("->")[0] for shift in self.shifts)) if self.any else ()
-
-
-class RunSpec(_Frozen):
-    """Where and how fast, never what: nothing here is hashed."""
-
-    device: str = "auto"
-    device_map: str | None = None
-    budget: Annotated[int, Field(ge=1)] | None = None
-    threads: Annotated[int, Field(ge=1)] | None = None
-    data_dir: str | None = None
-    out: str | None = None
-
-
-class BuildSpec(_Frozen):
+class BuildSpec(Frozen):
     """One cache: a model, its datasets, the prompt settings, the vectors and the grid. See `load_spec`.
 
     `layers` are the layers that one vector steers at once (usually one; "auto" looks the model up). `sweep` lists
     layers that are steered one at a time instead, to choose among them. `activation_layers` are kept in the cache;
-    empty means the steered ones. `limit` is the number of source records used of each dataset, for quick runs.
-    `shifts` restricts the main grid to some `train->eval` pairs; "all" evaluates every vector in every setting.
+    empty means the steered ones, and none in a sweep. `limit` is the number of source records used of each dataset,
+    for quick runs. `shifts` restricts the main grid to some `train->eval` pairs; "all" evaluates every vector in
+    every setting.
     """
 
     name: str = "unnamed"
     model: ModelSpec
-    datasets: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
-    custom_datasets: dict[str, str] = {}
+    datasets: Annotated[tuple[str, ...], BeforeValidator(one_or_many)] = ()
+    custom_datasets: dict[str, str] = Field(default_factory=dict)
     settings: tuple[Setting, ...] = SETTINGS
     prompt: PromptSpec = PromptSpec()
     order: Literal["tan2024", "balanced", "counterbalance"] = "tan2024"
@@ -146,7 +58,7 @@ class BuildSpec(_Frozen):
     split_percent: tuple[Count, Count, Count] = (40, 10, 50)
     seed: Count = 0
     limit: Annotated[int, Field(ge=2)] | None = None
-    layers: Annotated[Literal["auto"] | tuple[Count, ...], BeforeValidator(_one_or_many)] = "auto"
+    layers: Annotated[Literal["auto"] | tuple[Count, ...], BeforeValidator(one_or_many)] = "auto"
     sweep: tuple[Count, ...] = ()
     activation_layers: tuple[Count, ...] = ()
     activation_dtype: Literal["float16", "float32"] = "float16"
@@ -155,13 +67,31 @@ class BuildSpec(_Frozen):
     scope: Literal["last_prompt", "first_answer", "all", "prompt"] = "last_prompt"
     operator: Literal["add", "add_keep_norm", "ablate", "ablate_add"] = "add"
     score: Literal["logit_diff", "logprob_sum", "logit_sum"] = "logit_diff"
-    shifts: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_one_or_many)] = "all"
+    shifts: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(one_or_many)] = "all"
     controls: ControlSpec = ControlSpec()
     run: RunSpec = RunSpec()
 
     def training_settings(self) -> tuple[str, ...]:
         """Settings in which vectors are trained, in the canonical order."""
         return self.vectors.settings or self.settings
+
+    def trained(self) -> tuple[str, ...]:
+        """Names of the main vectors: the training settings, and "mean" where it is asked for."""
+        return (*self.training_settings(), *(("mean",) if self.vectors.mean else ()))
+
+    def control_settings(self) -> tuple[str, ...]:
+        """Training settings for which controls are made: those of `controls.shifts`, none without a control."""
+        if not self.controls.any:
+            return ()
+        if self.controls.shifts == "all":
+            return self.trained()
+        return tuple(dict.fromkeys(shift.partition("->")[0] for shift in self.controls.shifts))
+
+    def kept_layers(self, n_layers: int | None = None) -> tuple[int, ...]:
+        """Layers whose training activations stay in the cache."""
+        if self.activation_layers or self.sweep:
+            return self.activation_layers
+        return tuple(sorted({layer for layers in self.steered_layers(n_layers) for layer in layers}))
 
     def dataset_names(self) -> tuple[str, ...]:
         """The datasets as `load_dataset` takes them: `paper` and `bundled:demo` spelled out, custom ones last."""
@@ -234,6 +164,10 @@ class BuildSpec(_Frozen):
             content["layers"] = [DEFAULT_LAYERS[self.model.id]]
         # files and local models are identified by their content, which `facts` holds, not by where they lie
         del content["prompt"]["descriptions"]
+        # what came later leaves the identity of specs that do not use it as it was
+        files, rescale = sorted(content["vectors"].pop("files")), content["vectors"].pop("files_rescale")
+        if files:
+            content["vectors"] |= {"files": files, "files_rescale": rescale}
         if is_place(self.model.id):
             content["model"]["id"] = "local"
         return content
@@ -279,21 +213,52 @@ class BuildSpec(_Frozen):
         strangers = [setting for setting in self.vectors.settings if setting not in self.settings]
         if strangers:
             raise ValueError(f"vectors.settings: {strangers[0]} is not among settings ({', '.join(self.settings)})")
-        if self.vectors.rescale == "base" and "base" not in self.training_settings():
-            raise ValueError('vectors.rescale: "base" needs the base setting among the training settings')
-        for key, shifts in (("shifts", self.shifts), ("controls.shifts", self.controls.shifts)):
-            if shifts != "all":
-                self._check_shifts(key, shifts)
+        for key in ("rescale", "files_rescale") if self.vectors.files else ("rescale",):
+            if getattr(self.vectors, key) == "base" and "base" not in self.training_settings():
+                raise ValueError(f'vectors.{key}: "base" needs the base setting among the training settings')
+        self._check_files()
+        if self.vectors.read == "last_prompt":
+            self._check_last_prompt()
+        if self.shifts != "all":
+            self._check_shifts("shifts", self.shifts, (*self.trained(), *self.vectors.files), self.settings)
+        if self.controls.shifts != "all":
+            # without a control nothing is evaluated there, and the default need not fit the settings
+            known = (self.trained(), self.settings) if self.controls.any else ((*SETTINGS, "mean"), SETTINGS)
+            self._check_shifts("controls.shifts", self.controls.shifts, *known)
         return self
 
-    def _check_shifts(self, key: str, shifts: Sequence[str]) -> None:
-        trained = (*self.training_settings(), *(("mean",) if self.vectors.mean else ()))
+    def _check_files(self) -> None:
+        for name in self.vectors.files:
+            if not re.fullmatch(r"[\w.-]+", name) or name in (*SETTINGS, "mean"):
+                raise ValueError(
+                    f"vectors.files: the name {name!r} may hold letters, digits, '_', '-' and '.' only, and must not "
+                    "be a setting's"
+                )
+            if self.shifts != "all" and not any(shift.startswith(f"{name}->") for shift in self.shifts):
+                raise ValueError(f'vectors.files: {name} is in none of the shifts; add "{name}->{self.settings[0]}"')
+        if self.vectors.files and self.sweep:
+            raise ValueError("vectors.files: a sweep has vectors of its own only")
+
+    def _check_last_prompt(self) -> None:
+        trained = self.training_settings()
+        for place, settings in (("system text", SETTINGS[:3]), ("user turn", SETTINGS[3:])):
+            same = [setting for setting in trained if setting in settings]
+            if len(same) > 1:
+                raise ValueError(
+                    f'vectors.read: "last_prompt" contrasts the two descriptions, which stand in the {place} for '
+                    f"{' and '.join(same)}: these would be one vector; set vectors.settings to one of them"
+                )
+        if self.controls.debiased:
+            raise ValueError('controls.debiased: with vectors.read = "last_prompt" the difference holds no answer')
+
+    @staticmethod
+    def _check_shifts(key: str, shifts: Sequence[str], trained: Sequence[str], settings: Sequence[str]) -> None:
         for shift in shifts:
             train, arrow, evaluated = shift.partition("->")
-            if not arrow or train not in trained or evaluated not in self.settings:
+            if not arrow or train not in trained or evaluated not in settings:
                 raise ValueError(
                     f"{key}: {shift!r} is not train->eval with train in {', '.join(trained)} and eval in "
-                    f"{', '.join(self.settings)}"
+                    f"{', '.join(settings)}"
                 )
 
 

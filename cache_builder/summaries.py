@@ -6,16 +6,19 @@ import hashlib
 
 import numpy as np
 
+from cache_builder.blocks import parts_of
+from cache_builder.vectors import difference
+
 
 def crossfit_projection(activation: np.ndarray, questions: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """Project both answers of each pair on the unit mean-difference vector of the other folds' pairs.
+    """Project every answer of each pair on the unit mean-difference vector of the other folds' pairs.
 
     In-sample projections separate pure noise (400 pairs in 4,096 dimensions: d' about 4); held-out ones do not.
 
     Parameters
     ----------
-    activation : ndarray (2, n_pairs, hidden)
-        Positive and negative answer, at the steered layer.
+    activation : array or view of a store (n_options, n_pairs, hidden)
+        Positive and negative answers, at the steered layer; read as `activation[:, start:stop]`.
     questions : array of str (n_pairs,)
         Pairs of one question stay in one fold.
     n_folds : int
@@ -25,19 +28,38 @@ def crossfit_projection(activation: np.ndarray, questions: np.ndarray, n_folds: 
 
     Returns
     -------
-    ndarray (2, n_pairs) of float32
+    ndarray (n_options, n_pairs) of float32
         Zero where the other folds are empty (a single question).
     """
     fold = question_folds(questions, n_folds, seed)
-    values = activation.astype(np.float64)
-    difference = values[0] - values[1]
-    total, out = difference.sum(axis=0), np.zeros(values.shape[:2])
-    for k in np.unique(fold):
-        held = fold == k
-        rest = len(fold) - held.sum()
-        if rest:
-            out[:, held] = values[:, held] @ unit_vector((total - difference[held].sum(axis=0)) / rest)
-    return out.astype(np.float32)
+    n_options, n_pairs, hidden = activation.shape
+    parts = parts_of(n_pairs, 8 * n_options * hidden)
+    count = np.bincount(fold)
+    member = fold == np.arange(len(count))[:, None]
+    sums = sum(member[:, rows].astype(np.float64) @ difference(activation[:, rows]) for rows in parts)
+    rest = len(fold) - count
+    means = (sums.sum(axis=0) - sums) / np.maximum(rest, 1)[:, None]
+    units = np.array([unit_vector(mean) if other else np.zeros(hidden) for mean, other in zip(means, rest)])
+    out = np.zeros((n_options, n_pairs), dtype=np.float32)
+    for rows in parts:
+        values = activation[:, rows].astype(np.float64)
+        out[:, rows] = np.einsum("onh,nh->on", values, units[fold[rows]])
+    return out
+
+
+def pair_cosines(activation: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Cosine of each pair's difference (n_options, n_pairs, hidden) with a direction (hidden,); (n_pairs,) float32."""
+    n_options, n_pairs, hidden = activation.shape
+    parts = parts_of(n_pairs, 8 * n_options * hidden)
+    return np.concatenate([difference_cosine(difference(activation[:, rows]), direction) for rows in parts])
+
+
+def mean_norm(activation: np.ndarray) -> float:
+    """Mean L2 norm of activations (n_options, n_pairs, hidden), over answers and pairs."""
+    n_options, n_pairs, hidden = activation.shape
+    parts = parts_of(n_pairs, 8 * n_options * hidden)
+    total = sum(np.linalg.norm(activation[:, rows].astype(np.float64), axis=-1).sum() for rows in parts)
+    return float(total / (n_options * n_pairs))
 
 
 def question_folds(questions: np.ndarray, n_folds: int, seed: int) -> np.ndarray:

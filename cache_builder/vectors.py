@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache_builder.extractors import find_extractor, nuisance_directions, project_out
+from cache_builder.blocks import parts_of
+from cache_builder.extractors import find_extractor, nuisance_weights, project_out
 from steerstats.errors import InputError
 
-KINDS = ("trained", "mean", "resampled", "fold", "random", "shuffled", "debiased")
+KINDS = ("trained", "mean", "resampled", "fold", "random", "shuffled", "debiased", "imported")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,8 @@ class VectorSet:
     direction : float32 array (n_vectors, n_slots, hidden)
     layers : int32 array (n_vectors, n_slots)
     label, kind, setting, method : tuple of str
-        `kind` is one of `KINDS`; `setting` is the training setting, "mean" for means over settings.
+        `kind` is one of `KINDS`; `setting` is the training setting, "mean" for means over settings, and the name
+        of an imported vector.
     replicate : int32 array (n_vectors,)
         Number of the refit, fold or draw; -1 for the main vectors.
     norm, raw_norm : float32 array (n_vectors,)
@@ -75,8 +77,10 @@ def fit_vectors(
 
     Parameters
     ----------
-    activations : array (n_settings, n_layers, 2, n_pairs, hidden)
-        Positive and negative answers of the training pairs, at the layers that one vector steers at once.
+    activations : array or store (n_settings, n_layers, n_options, n_pairs, hidden)
+        Positive and negative answers of the training pairs, at the layers that one vector steers at once. Further
+        options are wrong ones too: a pair's negative activation is their mean. Anything that gives
+        `activations[setting, layer][:, start:stop]` will do, and is read part by part.
     settings : sequence of str
         Names of the first axis.
     layers : sequence of int
@@ -111,11 +115,10 @@ def fit_vectors(
     Raises
     ------
     InputError
-        If shapes disagree, a method is unknown, or a vector is zero or not finite.
+        If shapes disagree, a method is unknown or fails, or a vector is zero or not finite.
     """
-    activations = np.asarray(activations)
     settings, layers = tuple(settings), tuple(layers)
-    if activations.ndim != 5 or activations.shape[:3] != (len(settings), len(layers), 2):
+    if activations.ndim != 5 or activations.shape[:2] != (len(settings), len(layers)) or activations.shape[2] < 2:
         raise InputError(
             f"activations have shape {activations.shape}; they have to be ({len(settings)} settings, "
             f"{len(layers)} layers, 2 answers, pairs, hidden)"
@@ -133,29 +136,41 @@ def fit_vectors(
     for setting in wanted:
         if setting not in fit.names:
             raise InputError(f"control setting {setting!r} is not among {', '.join(fit.names)}")
+    if 0 < len(groups) < folds:
+        raise InputError(f"{folds} disjoint folds need as many questions; there are {len(groups)}")
+
+    everything, jobs = np.arange(n_pairs), [_Job(np.arange(n_pairs))]
+    for k in range(resampled):
+        chosen = named_rng(seed, name, "resampled", str(k)).integers(len(groups), size=len(groups))
+        jobs.append(_Job(np.concatenate([groups[g] for g in chosen])))
+    if folds:
+        parts = np.array_split(named_rng(seed, name, "folds").permutation(len(groups)), folds)
+        jobs += [_Job(np.concatenate([groups[g] for g in part])) for part in parts]
+    for k in range(shuffled):
+        jobs.append(_Job(everything, _flips(groups, n_pairs, named_rng(seed, name, "shuffled", str(k)))))
+    fitted = iter(fit.all(jobs))
 
     table = _Table(layers, method)
-    main, raw = fit.all(np.arange(n_pairs))
+    main, raw = next(fitted)
     for setting in fit.names:
         kind = "mean" if setting == "mean" else "trained"
         table.add(main[setting], raw[setting], kind, setting, -1)
     for k in range(resampled):
-        rng = named_rng(seed, name, "resampled", str(k))
-        chosen = rng.integers(len(groups), size=len(groups))
-        table.add_refit(fit.all(np.concatenate([groups[g] for g in chosen])), wanted, "resampled", k)
-    if folds:
-        table.add_folds(fit, groups, named_rng(seed, name, "folds"), folds, wanted)
+        table.add_refit(next(fitted), wanted, "resampled", k)
+    for k in range(folds):
+        table.add_refit(next(fitted), wanted, "fold", k)
     for k in range(random):
         draw = named_rng(seed, name, "random", str(k)).normal(size=main[fit.names[0]].shape)
         for setting in wanted:
             table.add(to_norm(draw, slot_norms(main[setting])), draw, "random", setting, k, "random")
     for k in range(shuffled):
-        flip = _flips(groups, n_pairs, named_rng(seed, name, "shuffled", str(k)))
-        vectors = fit.all(np.arange(n_pairs), flip)[1]
+        vectors = next(fitted)[1]
         for setting in wanted:
             table.add(to_norm(vectors[setting], slot_norms(main[setting])), vectors[setting], "shuffled", setting, k)
     if debiased:
-        table.add_debiased(main, activations, settings, wanted, pos_is_a, pos_is_yes)
+        weights = nuisance_weights(n_pairs, pos_is_a, pos_is_yes)
+        nuisance = {name: fit.weighted(s, weights) for s, name in enumerate(settings)} if len(weights) else {}
+        table.add_debiased(main, nuisance, wanted)
     return table.finish()
 
 
@@ -163,6 +178,12 @@ def named_rng(seed: int, *names: str) -> np.random.Generator:
     """A generator that depends on the seed and on the names alone (SHA-256, so the same on every machine)."""
     digest = hashlib.sha256("\x1f".join(names).encode()).digest()
     return np.random.default_rng(np.random.SeedSequence([seed, *np.frombuffer(digest, dtype="<u4").tolist()]))
+
+
+def difference(options: np.ndarray) -> np.ndarray:
+    """Positive minus the mean of the negative options, (n_options, n, hidden) -> float64 (n, hidden)."""
+    values = options.astype(np.float64)
+    return values[0] - (values[1] if len(values) == 2 else values[1:].mean(axis=0))
 
 
 def slot_norms(direction: np.ndarray) -> np.ndarray:
@@ -182,37 +203,75 @@ def to_norm(direction: np.ndarray, norms: np.ndarray) -> np.ndarray:
     if not (own > 0).all():
         raise InputError(
             "a steering vector is zero and cannot be rescaled; do both answers' activations come from the same "
-            "token of the same prefix (read = 'last_prompt')?"
+            "token of the same prefix?"
         )
     return direction * (np.asarray(norms) / own)[..., None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One fit: the pairs that it uses (repeated where they were drawn twice), and those whose answers are exchanged."""
+
+    pairs: np.ndarray
+    flip: np.ndarray | None = None
+
+    def weights(self, n_pairs: int) -> np.ndarray:
+        """(n_pairs,) such that the weighted sum of differences is the mean difference of this fit."""
+        weights = np.bincount(self.pairs, minlength=n_pairs) / len(self.pairs)
+        return weights if self.flip is None else np.where(self.flip, -weights, weights)
+
+
 class _Fit:
-    """One extraction procedure: a vector per setting, the mean, and rescaling."""
+    """One extraction procedure: a vector per setting, the mean, and rescaling, for any number of fits at once."""
 
     def __init__(self, activations, settings, extractor, mean, rescale, method):
         self.activations, self.settings, self.extractor = activations, settings, extractor
         self.mean, self.rescale, self.method = mean, rescale, method
         self.names = (*settings, *(("mean",) if mean else ()))
 
-    def all(self, pairs: np.ndarray, flip: np.ndarray | None = None) -> tuple[dict, dict]:
-        """Rescaled and raw vectors (n_slots, hidden) by setting, from the pairs at these indices."""
-        raw = {}
-        for name, layers in zip(self.settings, self.activations):
-            slots = []
-            for positive, negative in layers:
-                positive, negative = positive[pairs], negative[pairs]
-                if flip is not None:
-                    turned = flip[pairs][:, None]
-                    positive, negative = np.where(turned, negative, positive), np.where(turned, positive, negative)
-                slots.append(np.asarray(self.extractor(positive, negative), dtype=np.float64))
-            raw[name] = np.stack(slots)
-            if not np.isfinite(raw[name]).all():
+    def all(self, jobs: Sequence[_Job]) -> list[tuple[dict, dict]]:
+        """Of each fit: rescaled and raw vectors (n_slots, hidden) by setting."""
+        raw = [{} for _ in jobs]
+        weights = np.stack([job.weights(self.activations.shape[3]) for job in jobs])
+        for s, name in enumerate(self.settings):
+            found = self.weighted(s, weights) if self.method == "mean_difference" else self._extracted(s, jobs)
+            if not np.isfinite(found).all():
                 raise InputError(f"the {self.method} vector of setting {name} is not finite; are the activations?")
+            for k in range(len(jobs)):
+                raw[k][name] = found[:, k]
+        return [self._rescaled(one) for one in raw]
+
+    def weighted(self, setting: int, weights: np.ndarray) -> np.ndarray:
+        """Weighted sums (n_slots, n_weights, hidden) of the pairs' differences, read part by part."""
+        _, n_layers, n_options, n_pairs, hidden = self.activations.shape
+        total = np.zeros((n_layers, len(weights), hidden))
+        for slot in range(n_layers):
+            for rows in parts_of(n_pairs, 8 * n_options * hidden):
+                total[slot] += weights[:, rows] @ difference(self.activations[setting, slot][:, rows])
+        return total
+
+    def _extracted(self, setting: int, jobs: Sequence[_Job]) -> np.ndarray:
+        """(n_slots, n_jobs, hidden) by any other method, which has one layer's pairs in memory at a time."""
+        slots = []
+        for slot in range(self.activations.shape[1]):
+            values = np.asarray(self.activations[setting, slot][:, 0 : self.activations.shape[3]])
+            right, wrong = values[0], values[1] if len(values) == 2 else values[1:].mean(axis=0)
+            slots.append([self._one(job, right, wrong) for job in jobs])
+        return np.asarray(slots)
+
+    def _one(self, job: _Job, right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+        positive, negative = right[job.pairs], wrong[job.pairs]
+        if job.flip is not None:
+            turned = job.flip[job.pairs][:, None]
+            positive, negative = np.where(turned, negative, positive), np.where(turned, positive, negative)
+        return self.extractor(positive, negative)
+
+    def _rescaled(self, raw: dict) -> tuple[dict, dict]:
         if self.rescale == "none":
             scaled = dict(raw)
         else:
-            norms = slot_norms(raw["base"]) if self.rescale == "base" else np.ones(len(self.activations[0]))
+            n_slots = self.activations.shape[1]
+            norms = slot_norms(raw["base"]) if self.rescale == "base" else np.ones(n_slots)
             scaled = {name: to_norm(vector, norms) for name, vector in raw.items()}
         if self.mean:
             raw["mean"] = np.mean([scaled[name] for name in self.settings], axis=0)
@@ -235,19 +294,13 @@ class _Table:
         for setting in settings:
             self.add(fitted[0][setting], fitted[1][setting], kind, setting, k)
 
-    def add_folds(self, fit: _Fit, groups, rng, folds, settings) -> None:
-        if len(groups) < folds:
-            raise InputError(f"{folds} disjoint folds need as many questions; there are {len(groups)}")
-        for k, part in enumerate(np.array_split(rng.permutation(len(groups)), folds)):
-            self.add_refit(fit.all(np.concatenate([groups[g] for g in part])), settings, "fold", k)
-
-    def add_debiased(self, main, activations, settings, wanted, pos_is_a, pos_is_yes) -> None:
+    def add_debiased(self, main, nuisance, wanted) -> None:
         for setting in wanted:
-            source = activations if setting == "mean" else activations[[settings.index(setting)]]
-            slots = [nuisance_directions(slot, pos_is_a, pos_is_yes) for slot in source.mean(axis=0, dtype=np.float64)]
-            if not len(slots[0]):
+            if not nuisance:
                 self.notes.append(f"no debiased vector for {setting}: the pairs define neither A/B nor Yes/No")
                 continue
+            # the directions of the mean over settings are the mean of the settings' directions
+            slots = np.mean(list(nuisance.values()), axis=0) if setting == "mean" else nuisance[setting]
             raw = np.stack([project_out(vector, found) for vector, found in zip(main[setting], slots)])
             self.add(to_norm(raw, slot_norms(main[setting])), raw, "debiased", setting, -1)
 

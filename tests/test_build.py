@@ -189,7 +189,9 @@ def test_a_dry_run_counts_the_tokens_that_a_build_computes(model, tmp_path, scor
     session.builder._trained = None
     monkeypatch.setattr(Engine, "_run", counting)
     data = session.builder.build(session.units[0], session.spec_hash)
-    assert estimate.tokens == sum(counted)
+    assert estimate.tokens == pytest.approx(
+        sum(counted), abs=1
+    )  # a steered token counts in parts, and parts are rounded
     assert estimate.vectors == len(data.arrays["vector"])
     written = sum(array.nbytes for array in data.arrays.values() if array.dtype != object)
     assert estimate.bytes == pytest.approx(written, rel=0.35)

@@ -80,6 +80,10 @@ def test_the_demo_preset_names_bundled_things_only():
         ("controls.folds=1", "controls.folds: is 0 (no fold vectors) or at least 2"),
         ('controls.shifts=["base"]', "controls.shifts: 'base' is not train->eval"),
         ("shifts=mean->nowhere", "shifts: 'mean->nowhere' is not train->eval"),
+        ("controls.shifts=everything", "controls.shifts: 'everything' is not train->eval"),
+        ("vectors.read=last_prompt", 'vectors.read: "last_prompt" contrasts the two descriptions, which stand in'),
+        ("vectors.files={base='v.safetensors'}", "vectors.files: the name 'base' may hold"),
+        ("vectors.files_rescale=2", "vectors.files_rescale: "),
         ('vectors.settings=["sys_pos"]', 'vectors.rescale: "base" needs the base setting'),
         ("prompt.date=today", "prompt.date: "),
         ("custom_datasets={'a b' = 'x'}", "custom_datasets: the name 'a b'"),
@@ -153,7 +157,7 @@ CHANGES = [
     "vectors.method=pca", "vectors.read=last_token", "vectors.mean=false", "vectors.rescale=none",
     'vectors.settings=["base"]', "multipliers=[-1, 0, 1]", "scope=all", "operator=ablate_add",
     "score=logprob_sum", 'shifts=["base->base"]', "controls.resampled=3", "controls.folds=2",
-    "controls.random=1", "controls.shuffled=1", "controls.debiased=true",
+    "controls.random=1", "controls.shuffled=1", "controls.debiased=true", "vectors.files={a='v.safetensors'}",
     'controls.shifts=["base->user_neg"]', "controls.crossfit_folds=4",
 ]  # fmt: skip
 
@@ -166,7 +170,7 @@ def test_everything_that_changes_numbers_changes_the_hash():
     fields = {re.split(r"=", change)[0] for change in CHANGES}
     for table in ("model", "prompt", "vectors", "controls"):
         own = {f"{table}.{name}" for name in BuildSpec.model_fields[table].annotation.model_fields}
-        assert own - {"prompt.descriptions", "prompt.template_args"} <= fields
+        assert own - {"prompt.descriptions", "prompt.template_args", "vectors.files_rescale"} <= fields
 
 
 @pytest.mark.parametrize(
@@ -193,6 +197,48 @@ def test_files_and_local_models_count_by_content_and_not_by_place():
     assert one.hash({"data": {"mine": "1"}}) == two.hash({"data": {"mine": "1"}})
     assert one.hash({"data": {"mine": "1"}}) != one.hash({"data": {"mine": "2"}})
     assert one.hash() != load_spec("tan2024").hash()
+
+
+def test_imported_vectors_are_identified_by_name_and_scale_and_lie_where_the_spec_does(toml, tmp_path):
+    files = ["vectors.files={a='x/v.safetensors'}", "vectors.files={a='y/v.safetensors'}"]
+    one, two = (load_spec("tan2024", [file]).hash({"vector_files": {"a": "1"}}) for file in files)
+    assert one == two
+    assert load_spec("tan2024", [files[0], "vectors.files_rescale=unit"]).hash({"vector_files": {"a": "1"}}) != one
+    spec = load_spec(toml(MINIMAL + '[vectors.files]\nmine = "v.safetensors"\n'))
+    assert spec.vectors.files == {"mine": str(tmp_path / "v.safetensors")}
+    with pytest.raises(SpecError, match=r'mine is in none of the shifts; add "mine->base"'):
+        load_spec(toml('shifts = ["base->base"]\n' + MINIMAL + '[vectors.files]\nmine = "v.safetensors"\n'))
+
+
+def test_what_is_asked_of_controls_matters_only_where_there_are_controls(toml):
+    text = MINIMAL + '[vectors]\nrescale = "none"\nmean = false\n'
+    alone = load_spec(toml(text), ['settings=["user_neg"]'])
+    assert alone.control_settings() == ()
+    with pytest.raises(SpecError, match=r"controls\.shifts: 'base->base' is not train->eval"):
+        load_spec(toml(text), ['settings=["user_neg"]', "controls.random=1"])
+    every = load_spec(toml(MINIMAL), ["controls.random=1", "controls.shifts=all", 'settings=["base","sys_pos"]'])
+    assert every.control_settings() == ("base", "sys_pos", "mean")
+    bare = load_spec(toml(MINIMAL), ["controls.random=1", "controls.shifts=mean->sys_neg"])
+    assert bare.control_settings() == ("mean",)
+
+
+def test_last_prompt_takes_one_setting_of_either_place(toml):
+    one = load_spec(toml(MINIMAL + '[vectors]\nread = "last_prompt"\nsettings = ["base", "user_neg"]\n'))
+    assert one.training_settings() == ("base", "user_neg")
+    with pytest.raises(SpecError, match=r"user turn for user_pos and user_neg: these would be one vector"):
+        load_spec(
+            toml(MINIMAL + '[vectors]\nread = "last_prompt"\nrescale = "none"\nsettings = ["user_pos", "user_neg"]\n')
+        )
+    with pytest.raises(SpecError, match=r"controls\.debiased: with vectors\.read"):
+        load_spec(
+            toml(MINIMAL + '[vectors]\nread = "last_prompt"\nsettings = ["base"]\n[controls]\ndebiased = true\n')
+        )
+
+
+def test_a_sweep_keeps_no_activations_unless_told_to():
+    assert load_spec("tan2024", ["sweep=[5, 4]"]).kept_layers(32) == ()
+    assert load_spec("tan2024", ["sweep=[5, 4]", "activation_layers=[4]"]).kept_layers(32) == (4,)
+    assert load_spec("tan2024").kept_layers(32) == (13,)
 
 
 def test_the_hash_is_the_same_in_every_version():

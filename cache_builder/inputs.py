@@ -1,0 +1,272 @@
+"""Pairs of a dataset as the engine's examples, and the survey of all of them that precedes a build.
+
+The survey encodes every pair of every unit in every setting once, in blocks of which nothing is kept: what cannot be
+built is said with its dataset, setting and line before anything is written, and the longest prompt is found, on which
+the engine has to prove itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from cache_builder.datasets import ContrastPair
+from cache_builder.encoding import EncodedPair, encode_pairs
+from cache_builder.engine import Example, Steering, read_spans
+from cache_builder.plan import UnitPlan
+from cache_builder.settings import Description, Renderer
+from cache_builder.spec import BuildSpec
+from steerstats.errors import InputError, ModelError, SteerstatsError
+
+SURVEY_PAIRS = 256
+TRAINING, EVALUATED = "training", "evaluated"
+
+Step = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a build has to know about all its inputs.
+
+    Parameters
+    ----------
+    tokens : int
+        Of the longest prompt with its longest completion.
+    unit, part, setting : str
+        Where that is; `part` is "training" or "evaluated".
+    index : int
+        Its place in that part.
+    whole_only : tuple of str
+        Units with a pair whose completions do not part in one token, so that they are scored whole and no logits
+        of first differing tokens are kept.
+    """
+
+    tokens: int
+    unit: str
+    part: str
+    setting: str
+    index: int
+    whole_only: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the manifest."""
+        return asdict(self) | {"whole_only": list(self.whole_only)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Survey:
+        """The survey that `to_dict` gave."""
+        return cls(**{**values, "whole_only": tuple(values["whole_only"])})
+
+
+class Inputs:
+    """Renders and encodes pairs; safe to call from several threads."""
+
+    def __init__(
+        self,
+        spec: BuildSpec,
+        model: Any,
+        tokenizer: Any,
+        renderer: Renderer,
+        descriptions: Mapping[str, Description],
+    ) -> None:
+        self.spec, self.model, self.tokenizer = spec, model, tokenizer
+        self.renderer, self.descriptions = renderer, descriptions
+        self.length_notes: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def encode(self, plan: UnitPlan, pairs: Sequence[ContrastPair], setting: str) -> list[EncodedPair]:
+        """Pairs of a dataset as token ids, in one setting."""
+        with self._lock:  # a tokenizer of the Rust library is not to be used from two threads
+            description = self.descriptions.get(plan.name)
+            prompts = [self.renderer.render(setting, pair.text, description) for pair in pairs]
+            encoded = encode_pairs(
+                self.tokenizer,
+                prompts,
+                [pair.positive for pair in pairs],
+                [pair.negative for pair in pairs],
+                self.spec.prompt.leading_space,
+                others=[pair.others for pair in pairs],
+                whole=self.spec.score != "logit_diff",
+            )
+        self._check_length(plan, setting, max((len(ids) for one in encoded for ids in one.options), default=0))
+        return encoded
+
+    def examples(self, plan: UnitPlan, part: str, setting: str) -> list[Example]:
+        """All pairs of one part in one setting.
+
+        Training pairs are read where the spec says. Evaluated ones are read first where the answer is predicted,
+        then as training pairs are (with `read = "last_prompt"` see `contrasts` for that).
+        """
+        pairs = plan.training if part == TRAINING else plan.evaluated
+        return self.of(plan, pairs, part, setting)
+
+    def of(self, plan: UnitPlan, pairs: Sequence[ContrastPair], part: str, setting: str) -> list[Example]:
+        """As `examples`, of some pairs."""
+        read = self.spec.vectors.read
+        if part == TRAINING and read == "last_prompt":
+            return self.contrasts(plan, pairs, setting)
+        made = []
+        for start in range(0, len(pairs), SURVEY_PAIRS):  # token ids as tuples are large, and go block by block
+            made += [example_of(one, read) for one in self.encode(plan, pairs[start : start + SURVEY_PAIRS], setting)]
+        if part == TRAINING:
+            return made
+        beyond = [() if read == "last_prompt" else one.reads for one in made]
+        return [replace(one, reads=((0, one.branch - 1, one.branch), *more)) for one, more in zip(made, beyond)]
+
+    def contrasts(self, plan: UnitPlan, pairs: Sequence[ContrastPair], setting: str) -> list[Example]:
+        """Prompts with the positive and with the negative description, each read at its last token.
+
+        The two prompts are the two options of an example that is only read, never scored.
+        """
+        one, other = contrast_settings(setting)
+        made = []
+        for start in range(0, len(pairs), SURVEY_PAIRS):
+            block = pairs[start : start + SURVEY_PAIRS]
+            both = zip(self.encode(plan, block, one), self.encode(plan, block, other))
+            made += [_contrast(left.prompt_ids, right.prompt_ids) for left, right in both]
+        return made
+
+    def survey(
+        self,
+        units: Sequence[UnitPlan],
+        layer_sets: Sequence[Sequence[int]],
+        n_layers: int,
+        step: Step = lambda done, total, what: None,
+    ) -> Survey:
+        """Encode everything once.
+
+        Parameters
+        ----------
+        units : sequence of UnitPlan
+        layer_sets : sequence of sequences of int
+            Layers that are steered at once, to see whether the scope can act.
+        n_layers : int
+        step : callable (done, total, what)
+
+        Raises
+        ------
+        InputError, ModelError
+            With unit, setting, file and line of the first pair that cannot be built.
+        """
+        slots = np.array(layer_sets)
+        steering = Steering(np.ones((*slots.shape, 1)), slots, np.array([1.0]), scope=self.spec.scope)
+        longest, whole_only = Survey(0, "", "", "", 0), []
+        for done, plan in enumerate(units):
+            step(done, len(units), f"encoding {plan.name}")
+            parts = [(TRAINING, plan.training, name) for name in self.training_settings()]
+            parts += [(EVALUATED, plan.evaluated, name) for name in self.spec.settings]
+            apart = True
+            for part, pairs, setting in parts:
+                for start in range(0, len(pairs), SURVEY_PAIRS):
+                    block = pairs[start : start + SURVEY_PAIRS]
+                    sizes, parted = self._surveyed(plan, block, part, setting, steering, n_layers)
+                    apart &= parted
+                    if sizes.max() > longest.tokens:
+                        index = int(sizes.argmax())
+                        longest = Survey(int(sizes[index]), plan.name, part, setting, start + index)
+            if not apart:
+                whole_only.append(plan.name)
+        return replace(longest, whole_only=tuple(whole_only))
+
+    def training_settings(self) -> tuple[str, ...]:
+        """Settings in which training prompts are rendered: those of the descriptions, where these are contrasted."""
+        settings = self.spec.training_settings()
+        if self.spec.vectors.read != "last_prompt":
+            return settings
+        return tuple(dict.fromkeys(one for setting in settings for one in contrast_settings(setting)))
+
+    def _surveyed(
+        self,
+        plan: UnitPlan,
+        pairs: Sequence[ContrastPair],
+        part: str,
+        setting: str,
+        steering: Steering,
+        n_layers: int,
+    ) -> tuple[np.ndarray, bool]:
+        def look(some: Sequence[ContrastPair]) -> list[EncodedPair]:
+            encoded = self.encode(plan, some, setting)
+            for one in encoded if part == EVALUATED else ():
+                steering.check_acts(example_of(one), n_layers)
+            return encoded
+
+        try:
+            encoded = look(pairs)
+        except SteerstatsError:
+            for pair in pairs:  # again one by one, to know which
+                try:
+                    look([pair])
+                except SteerstatsError as error:
+                    place = f"{plan.name}, {setting}, {pair.place or pair.id}"
+                    raise type(error)(f"{place}: {' '.join(str(error).split())}") from error
+            raise
+        apart = part == TRAINING or all(one.parts_at_once for one in encoded)
+        return np.array([max(map(len, one.options)) for one in encoded]), apart
+
+    def _check_length(self, plan: UnitPlan, setting: str, longest: int) -> None:
+        """Learned positions end somewhere, and a lookup past them is a crash; rotary ones only lose quality."""
+        if self.model is None:  # a count without the weights
+            return
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or longest
+        if longest <= limit:
+            return
+        what = f"a prompt has {longest} tokens, {self.spec.model.id} was made for {limit}"
+        words = self.model.get_input_embeddings()
+        tables = [m for m in self.model.modules() if isinstance(m, torch.nn.Embedding) and m is not words]
+        if any(table.num_embeddings < longest for table in tables):
+            raise ModelError(f"{what}; choose a model with more positions, or shorter prompts")
+        self.length_notes[plan.name] = f"{plan.name}, {setting}: {what}: results past that length may be poor"
+
+
+def example_of(pair: EncodedPair, read: str = "answer") -> Example:
+    """The example of an encoded pair with all its options.
+
+    Parameters
+    ----------
+    pair : EncodedPair
+    read : str
+        "answer": at the token that holds each option's first differing character; else one of the engine's `READS`
+        ("last_prompt" counts as "answer" here, see `Inputs.contrasts`).
+    """
+    reads = tuple((option, at, at + 1) for option, at in enumerate(pair.reads))
+    if read not in ("answer", "last_prompt"):
+        reads = read_spans(read, [len(ids) for ids in pair.options], pair.answer_start, pair.first_diff)
+    return Example(pair.options, prompt=pair.answer_start, branch=pair.first_diff, reads=reads)
+
+
+def contrast_settings(setting: str) -> tuple[str, str]:
+    """The two settings whose prompts are contrasted for a setting with `read = "last_prompt"`.
+
+    The descriptions stand where the setting has its own: before the question for user settings, else in the system
+    text. `base` has none of its own, and takes the system text.
+    """
+    where = "user" if setting.startswith("user") else "sys"
+    return f"{where}_pos", f"{where}_neg"
+
+
+def provable(examples: Sequence[Example]) -> list[Example]:
+    """Examples that can be proved together: equally many options, each with a token where they are scored."""
+    fewest = min(len(example.options) for example in examples)
+    found = []
+    for example in examples:
+        options = example.options[:fewest]
+        branch = example.branch if all(len(ids) > example.branch for ids in options) else example.prompt
+        reads = tuple(read for read in example.reads if read[0] < fewest)
+        found.append(Example(options, prompt=example.prompt, branch=branch, reads=reads))
+    return found
+
+
+def _contrast(left: Sequence[int], right: Sequence[int]) -> Example:
+    both = np.array(left), np.array(right)
+    size = min(map(len, both))
+    differ = np.flatnonzero(both[0][:size] != both[1][:size])
+    common = int(differ[0]) if len(differ) else size
+    if common < 1 or np.array_equal(*both):
+        raise InputError("prompts with the positive and with the negative description are the same, or share no token")
+    reads = tuple((option, len(ids) - 1, len(ids)) for option, ids in enumerate(both))
+    return Example(both, prompt=common, branch=common, reads=reads)

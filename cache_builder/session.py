@@ -1,0 +1,245 @@
+"""A spec with its data and its model loaded: what any worker needs to build any of the spec's units."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cache_builder.engine import Engine
+from cache_builder.extractors import extractor_facts
+from cache_builder.grid import WHOLE
+from cache_builder.inputs import EVALUATED, TRAINING, Survey, provable
+from cache_builder.models import LoadedModel, load_model, quiet_libraries
+from cache_builder.plan import UnitPlan, dataset_facts, plan_units
+from cache_builder.provenance import now, provenance
+from cache_builder.settings import Description, Renderer, choose_descriptions, load_descriptions
+from cache_builder.spec import BuildSpec
+from cache_builder.unit import UnitBuilder
+from cache_builder.vector_files import file_hashes, load_vector_files
+from steerstats.cache import UnitData, finished_sidecar, write_unit
+from steerstats.cache.schema import Streamed
+from steerstats.cache.writer import MANIFEST
+from steerstats.errors import CacheError
+
+Progress = Callable[..., None]
+
+
+class Session:
+    """A spec with its model loaded: what a worker needs to build any of the spec's units.
+
+    Parameters
+    ----------
+    spec : BuildSpec
+    runtime : mapping, optional
+        What the manifest of the cache that is to be continued holds: `budget`, `threads`, `survey`.
+    progress : callable (done, total, what)
+    scratch : path, optional
+        Folder for training activations; see `scratch_folder`.
+    overlap : bool
+        Encode the next inputs while the engine runs.
+    """
+
+    def __init__(
+        self,
+        spec: BuildSpec,
+        runtime: Mapping[str, Any] | None = None,
+        progress: Progress = lambda *_: None,
+        *,
+        scratch: Path | None = None,
+        overlap: bool = True,
+    ) -> None:
+        runtime = runtime or {}
+        self.spec = spec
+        progress(0, None, "reading datasets")
+        self.units = plan_units(spec)
+        extractor, files = extractor_facts(spec.vectors.method), load_vector_files(spec.vectors.files)
+        descriptions = unit_descriptions(spec, self.units)
+        threads = spec.run.threads or runtime.get("threads")
+        if threads:
+            torch.set_num_threads(int(threads))
+        progress(0, None, f"loading {spec.model.id}")
+        self.loaded = load(spec)
+        renderer = Renderer.of_prompt(self.loaded.tokenizer, spec.prompt)
+        engine = Engine(
+            self.loaded.model,
+            budget=spec.run.budget or runtime.get("budget"),
+            flex=self.loaded.attention == "flex_attention",
+        )
+        self.builder = UnitBuilder(
+            spec, self.loaded, engine, renderer, descriptions, files=files, scratch=scratch, overlap=overlap
+        )
+        if runtime.get("survey"):
+            # The same spec with the same data, tokenizer and template: it was surveyed when the cache was begun.
+            self.builder.survey = Survey.from_dict(runtime["survey"])
+        said = {name: {"positive": one.positive, "negative": one.negative} for name, one in descriptions.items()}
+        self.facts = {
+            **dataset_facts(self.units, said),
+            "model": {
+                "revision": self.loaded.revision,
+                "weights": self.loaded.weights_hash,
+                "tokenizer": self.loaded.tokenizer_hash,
+                "dtype": self.loaded.dtype,
+                "attention": self.loaded.attention,
+            },
+            "layers": [list(layers) for layers in self.builder.layer_sets],
+            "activation_layers": list(self.builder.kept_layers),
+            "prompts": renderer.identity(),
+        }
+        if extractor:
+            self.facts["extractor"] = extractor
+        if files:
+            self.facts["vector_files"] = file_hashes(spec.vectors.files)
+        self.spec_hash = spec.hash(self.facts)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for its budget and its parity record."""
+        return self.builder.engine
+
+    def check(self, progress: Progress = lambda *_: None) -> Survey:
+        """Encode every input once, so that what cannot be built is said now; see `inputs.Inputs.survey`."""
+        builder = self.builder
+        if builder.survey is None:
+            builder.survey = builder.inputs.survey(self.units, builder.layer_sets, self.engine.n_layers, progress)
+        return builder.survey
+
+    def prove(self, progress: Progress = lambda *_: None) -> None:
+        """Choose the engine's path on real inputs of the first unit, its vectors, and the longest prompt of all."""
+        survey, first, inputs = self.check(progress), self.units[0], self.builder.inputs
+        progress(0, None, "proving the engine on this model")
+        _, vectors = self.builder.train(first)
+        sample = inputs.examples(first, EVALUATED, self.spec.settings[-1])
+        plan = next(unit for unit in self.units if unit.name == survey.unit)
+        pair = (plan.training if survey.part == TRAINING else plan.evaluated)[survey.index]
+        longest = inputs.of(plan, [pair], EVALUATED, survey.setting)
+        self._sample, self._sample_steering = provable(sample), self.builder.steering(vectors)
+        whole = self.spec.score in WHOLE
+        self.engine.prove(provable([*sample, *longest]), self._sample_steering, completions=whole)
+
+    def tune(self) -> dict[int, float]:
+        """Measure the token budget on the first unit; after `prove`."""
+        return self.engine.tune(self._sample, self._sample_steering)
+
+    def settle(self, root: Path) -> None:
+        """Take over the budget that a cache is built with: the manifest's, or what memory allowed since."""
+        settled = (read_runtime(root) or {}).get("budget", self.engine.budget)
+        if self.spec.run.budget not in (None, settled):
+            return  # asked for another one
+        runs = [side.get("run", {}) for unit in self.units if (side := finished_sidecar(root, unit.name))]
+        self.engine.budget = int(min([settled, *(run["budget"] for run in runs if run.get("budget"))]))
+        ceilings = [int(run["ceiling"]) for run in runs if run.get("ceiling")]
+        self.engine.ceiling = min([*ceilings, self.engine.ceiling or ceilings[0]]) if ceilings else self.engine.ceiling
+
+    def close(self) -> None:
+        """End what runs in the background."""
+        self.builder.close()
+
+    def manifest(self, speeds: Mapping[int, float]) -> dict[str, Any]:
+        """The cache's immutable description."""
+        return {
+            "kind": "sweep" if self.spec.sweep else "grid",
+            "spec": self.spec.model_dump(mode="json", exclude={"run"}),
+            "spec_hash": self.spec_hash,
+            "facts": self.facts,
+            "model": self.spec.model.id,
+            "units": [unit.name for unit in self.units],
+            "categories": {unit.name: unit.category for unit in self.units if unit.category},
+            "runtime": {
+                "budget": self.engine.budget,
+                "threads": torch.get_num_threads(),
+                "survey": self.builder.survey.to_dict() if self.builder.survey else None,
+                "measured": {str(budget): speed for budget, speed in speeds.items()},
+            },
+            "provenance": {**provenance(), "created": now(), "model": self.loaded.provenance()},
+        }
+
+    def compute(
+        self, unit: UnitPlan, progress: Progress = lambda *_: None, following: UnitPlan | None = None
+    ) -> tuple[UnitData, dict[str, Any]]:
+        """All arrays of one unit, and the facts of the run for its sidecar.
+
+        A unit has one token budget: where memory ran out within it, it is computed again from its start.
+
+        Parameters
+        ----------
+        unit : UnitPlan
+        progress : callable (share done, what)
+        following : UnitPlan, optional
+            What will be built next.
+        """
+        started, again = now(), 0
+        while True:
+            before = self.engine.budget, self.engine.ceiling
+            data = self.builder.build(unit, self.spec_hash, progress, following)
+            if before == (self.engine.budget, self.engine.ceiling):
+                break
+            close_streams(data)
+            again += 1
+        return data, {
+            "started": started,
+            "finished": now(),
+            "device": self.loaded.device,
+            "budget": self.engine.budget,
+            "ceiling": self.engine.ceiling,
+            "out_of_memory": again,
+            "threads": torch.get_num_threads(),
+            "parity": self.engine.parity.to_dict() if self.engine.parity else None,
+            **provenance(),
+        }
+
+    def build_unit(self, root: Path, unit: UnitPlan, progress: Progress = lambda *_: None) -> None:
+        """Compute one unit and write it whole."""
+        write_and_close(root, unit.name, *self.compute(unit, progress))
+
+
+def write_and_close(root: Path, name: str, data: UnitData, run: Mapping[str, Any]) -> None:
+    """Write one unit, and free what its streamed arrays are made from."""
+    try:
+        write_unit(root, name, data, run)
+    finally:
+        close_streams(data)
+
+
+def close_streams(data: UnitData) -> None:
+    """Free what the streamed arrays of a unit are made from."""
+    for array in data.arrays.values():
+        if isinstance(array, Streamed):
+            array.close()
+
+
+def unit_descriptions(spec: BuildSpec, units: Sequence[UnitPlan]) -> dict[str, Description]:
+    """The descriptions that a build uses, by unit; those of both prompts where these are contrasted."""
+    settings = (*spec.settings, "sys_pos") if spec.vectors.read == "last_prompt" else spec.settings
+    return choose_descriptions([unit.name for unit in units], settings, load_descriptions(spec.prompt.descriptions))
+
+
+def read_runtime(root: Path) -> dict[str, Any] | None:
+    """Budget and threads of a cache that was begun; None where there is none."""
+    path = root / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")).get("runtime", {}))
+    except ValueError as error:
+        raise CacheError(f"{path} is not JSON: {error}") from error
+
+
+def load(spec: BuildSpec) -> LoadedModel:
+    """The model of a spec, where and how the spec says."""
+    quiet_libraries()
+    model = spec.model
+    return load_model(
+        model.id,
+        revision=model.revision,
+        dtype=model.dtype,
+        attention=model.attention,
+        device=spec.run.device,
+        device_map=spec.run.device_map,
+        load_in_8bit=model.load_in_8bit,
+        load_in_4bit=model.load_in_4bit,
+        trust_remote_code=model.trust_remote_code,
+    )
