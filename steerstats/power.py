@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
 
-from steerstats.errors import CannotEstimate, InputError, check_count
+from steerstats.errors import CannotEstimate, InputError, check_count, check_level
 from steerstats.generalization.slopes import ID_SHIFT, Shift, SlopeGrid, parse_shift, shift_name
 from steerstats.meta import reml_tau2
 from steerstats.resampling import mean_covariance
@@ -225,7 +225,8 @@ def smallest_detectable_gap(
     >>> table.to_frame()[["n_inputs", "n_datasets", "gap"]].round(3).values.tolist()  # datasets help, inputs do not
     [[50.0, 10.0, 0.067], [50.0, 40.0, 0.031], [5000.0, 10.0, 0.066], [5000.0, 40.0, 0.03]]
     """
-    if not (0 < alpha < power < 1):
+    alpha, power = check_level(alpha, "alpha", such_as=0.05), check_level(power, "power", such_as=0.8)
+    if not alpha < power:
         raise InputError(f"power {power} and alpha {alpha}: 0 < alpha < power < 1 is needed")
     known = np.isfinite(components.of_vector)
     pairs = components.n_pairs if n_pairs is None else n_pairs

@@ -122,6 +122,9 @@ def test_designs_that_cannot_be_judged_are_refused():
         fit_components(grid, "base->base")
     with pytest.raises(InputError, match="alpha < power"):
         smallest_detectable_gap(components(), n_inputs=10, power=0.01)
+    for name, value in (("power", 80), ("alpha", 0), ("alpha", "5%")):
+        with pytest.raises(InputError, match=f"{name} is .*; a share strictly between 0 and 1"):
+            smallest_detectable_gap(components(), n_inputs=10, **{name: value})
 
 
 def test_one_dataset_speaks_of_itself_only():
