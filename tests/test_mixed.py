@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -209,19 +207,6 @@ def test_too_few_groups_or_no_residual_is_a_named_error(frame):
     linear = frame.assign(y=2.0 + frame.lam * frame.a)
     with pytest.raises(CannotEstimate, match="fit every observation exactly"):
         fit_mixed("y ~ lam * a + yes + (1 + lam | input)", linear)
-
-
-@pytest.mark.parametrize("shift", [0.0, 0.5])
-def test_random_effects_that_do_not_vary_within_their_group_are_named_and_are_no_exact_fit(shift):
-    frame = pd.concat([make_frame(np.random.default_rng(k), dataset=f"d{k}") for k in range(4)])
-    frame = frame.assign(a=frame.a - shift)  # by -1/2 and 1/2, rounding used to look like sigma^2 = 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        fit = fit_mixed("y ~ lam * a + (1 + lam * a | dataset / input)", frame)
-        plain = fit_mixed("y ~ lam * a + (1 + lam * a | dataset) + (1 + lam | dataset:input)", frame)
-    assert any("effects a, lam:a are multiples of others within every 'dataset:input'" in w for w in fit.warnings)
-    assert not any("multiples" in text for text in plain.warnings)
-    assert fit.criterion <= plain.criterion + 1e-6
 
 
 def test_exactly_linear_data_keep_their_fixed_effects_and_say_what_is_lost(frame):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import steerstats
 from steerstats.errors import CannotEstimate
 from steerstats.mixed import fit_mixed, joint_test, wilks_test
 
@@ -89,3 +90,23 @@ def test_statsmodels_on_straight_curves_is_not_believed():
     assert "exactly linear" in fit.warnings[0]
     bent = frame.assign(y=frame.y + np.random.default_rng(7).normal(size=len(frame)))
     assert not any("exactly linear" in text for text in fit_mixed(FORMULA, bent, engine="statsmodels").warnings)
+
+
+def test_effects_that_do_not_vary_within_their_group_are_named_and_their_rounding_is_no_exact_fit():
+    """Coded -1/2 and 1/2 in 840 inputs, a constant of each input: collinear there, which looked like sigma^2 = 0."""
+    curves = steerstats.open_cache(steerstats.demo_cache()).curves_frame()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        spare = fit_mixed("y ~ lam * pos_is_a + (1 + lam * pos_is_a | dataset / input)", curves)
+        plain = fit_mixed("y ~ lam * pos_is_a + (1 + lam * pos_is_a | dataset) + (1 + lam | dataset:input)", curves)
+    words = "effects pos_is_a, lam:pos_is_a are multiples of others within every 'dataset:input'"
+    assert any(words in text for text in spare.warnings)
+    assert not any("multiples" in text for text in plain.warnings)
+    assert spare.criterion < plain.criterion  # it has the smaller model inside it
+
+
+def test_two_levels_of_straight_curves_are_an_exact_fit():
+    parts = [lines(np.random.default_rng(k)).assign(dataset=k) for k in range(4)]
+    for frame in (pd.concat(parts), pd.concat(parts).assign(y=0.0)):
+        with pytest.raises(CannotEstimate, match="fit every observation exactly"):
+            fit_mixed("y ~ lam + (1 + lam | dataset) + (1 + lam | dataset:input)", frame)
