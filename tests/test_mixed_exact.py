@@ -39,6 +39,15 @@ def test_missing_cells_of_straight_curves_lose_nothing(reml):
     assert wilks_test(holed, ["a", "lam:a"]).statistic == pytest.approx(wilks_test(whole, ["a", "lam:a"]).statistic)
 
 
+def test_multipliers_far_from_zero_are_no_lack_of_fit():
+    """Z'Z is then near singular, and one pass of normal equations leaves more than rounding."""
+    frame = lines(np.random.default_rng(8))
+    moved = frame.assign(lam=frame.lam + 3000).drop(index=3)
+    fit = fit_mixed(FORMULA, moved)
+    assert fit.variance.sigma2 == 0
+    assert fit.estimate[3] == pytest.approx(fit_mixed(FORMULA, frame).estimate[3], rel=1e-6)
+
+
 def test_an_input_with_one_cell_left_is_left_out_and_counted():
     frame = lines(np.random.default_rng(2))
     cut = frame.drop(index=frame.index[1:7])
