@@ -250,9 +250,12 @@ def within_dataset_associations(
         mean[j], units = rhos.mean(), len(set(families))
         if units > 1:
             se, df = _mean_error(rhos, families)
-            half = stats.t.ppf((1 + level) / 2, df) * se
-            low[j], high[j] = max(mean[j] - half, -1), min(mean[j] + half, 1)
-            p[j] = 2 * stats.t.sf(abs(mean[j]) / se, df) if se > 0 else np.nan
+            if se > 1e-12:
+                half = stats.t.ppf((1 + level) / 2, df) * se
+                low[j], high[j] = max(mean[j] - half, -1), min(mean[j] + half, 1)
+                p[j] = 2 * stats.t.sf(abs(mean[j]) / se, df)
+            else:
+                notes.append((name, f"the correlation is the same in all {d} datasets: no interval"))
         else:
             notes.append((name, f"one {'category' if category else 'dataset'} has no interval"))
         if units < MIN_FOR_INTERVAL:

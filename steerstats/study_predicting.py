@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -25,9 +24,10 @@ from steerstats.predictors import (
     dataset_predictors,
     within_dataset_associations,
 )
-from steerstats.results import VECTOR_AS_GIVEN, Result, format_number
+from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.seeds import generator
 from steerstats.study_estimates import TEST_ONLY, unfinished
+from steerstats.study_headlines import Headlined, number, with_limits
 from steerstats.study_results import doubts, for_each, stack
 from steerstats.study_unit import FACTORS
 
@@ -38,7 +38,7 @@ PROJECTIONS = {"projection": "input_projection", "difference_cosine": "input_dif
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predictors(Result):
+class Predictors(Headlined):
     """Candidates to foretell steerability, and how well they do.
 
     Parameters
@@ -72,6 +72,15 @@ class Predictors(Result):
         """One row per dataset and candidate, with its interval."""
         return stack({name: result.to_frame() for name, result in self.results.items()})
 
+    PARTS: ClassVar[Mapping[str, str]] = {
+        "headline()": "the numbers above as a table, beside published ones",
+        "over_datasets": "rank correlations over datasets, with p-values of each candidate alone",
+        "within_datasets": "rank correlations of per-input candidates, averaged over datasets",
+        "ridge_datasets": "held-out regression over datasets: predictions, coefficients, null",
+        "ridge_inputs": "held-out regression over inputs",
+        "to_frame()": "every candidate of each dataset, with its interval",
+    }
+
     def headline(self) -> pd.DataFrame:
         """How well the candidates do: rank correlations over datasets beside published ones, then held-out R².
 
@@ -89,8 +98,8 @@ class Predictors(Result):
                 "ci_low": over.ci_low[j],
                 "ci_high": over.ci_high[j],
                 "p": over.p_family[j],
-                "n": over.n_datasets[j],
-                "Braun et al.": format_number(PUBLISHED[name]) if name in PUBLISHED else "",
+                "n": int(over.n_datasets[j]),
+                "Braun et al.": number(PUBLISHED[name], 2) if name in PUBLISHED else "",
                 "Bas & Novak": "no relation" if name in PUBLISHED else "",
             }
             for j, name in enumerate(over.predictors)
@@ -104,15 +113,34 @@ class Predictors(Result):
                 rows.append(row | kept | {"Braun et al.": "", "Bas & Novak": ""})
         return pd.DataFrame(rows)
 
-    def summary(self) -> str:
-        """The headline, what was published beside it, then as every result."""
-        title, _, rest = Result.summary(self).partition("\n")
-        table = self.headline().to_string(index=False, float_format=format_number)
-        return f"{title}\n\n{table}\n\n{PUBLISHED_NOTE[0].upper()}{PUBLISHED_NOTE[1:]}\n{rest}"
-
-    def _repr_html_(self) -> str:
-        table = self.headline().to_html(index=False, float_format=format_number, border=0)
-        return Result._repr_html_(self).replace("</h4>", f"</h4>{table}<p>{html.escape(PUBLISHED_NOTE)}</p>", 1)
+    def sections(self) -> list[tuple[str, pd.DataFrame]]:
+        """Rank correlations beside published ones, held-out R², and the candidates of each dataset."""
+        level, head = self.over_datasets.level, self.headline()
+        shown = f"[{level:.0%}]"
+        head[shown] = [with_limits(*row, 2) for row in zip(head["estimate"], head["ci_low"], head["ci_high"])]
+        head["p"], head["n"] = head["p"].map(number), head["n"].map(str)
+        ranks = head["quantity"].str.startswith("Spearman, ")
+        own, fits = head[ranks], head[~ranks]
+        own = own.assign(candidate=own["quantity"].str.removeprefix("Spearman, "))[
+            ["candidate", shown, "p", "n", "Braun et al.", "Bas & Novak"]
+        ]
+        names = {shown: f"rho {shown}", "Braun et al.": "Braun\net al.", "Bas & Novak": "Bas &\nNovak"}
+        title = "Spearman correlation over datasets with mean steerability (p: among all candidates); "
+        out = [(title + PUBLISHED_NOTE, own.rename(columns=names))]
+        if len(fits):
+            fits = fits.assign(over=fits["quantity"].str.removeprefix("held-out R² over "))
+            title = "Held-out R² of ridge regression; 0: as good as the mean of the other datasets"
+            out.append((title, fits[["over", shown, "p", "n"]].rename(columns={shown: f"R² {shown}"})))
+        if self.within_datasets is not None:
+            inside = self.within_datasets.to_frame()
+            limited = [with_limits(*row, 2) for row in zip(inside["rho"], inside["ci_low"], inside["ci_high"])]
+            rows = {"candidate": inside["predictor"], f"rho {shown}": limited, "p": inside["p"].map(number)}
+            title = "Spearman correlation with the slope inside datasets, mean over datasets (p: each alone)"
+            out.append((title, pd.DataFrame(rows | {"n": inside["n_datasets"].map(str)})))
+        table = self.datasets
+        rows = {"dataset": table["dataset"], "mean\nslope": table["slope"].map(number)}
+        rows |= {name.replace("_", "\n"): table[name].map(number) for name in self.over_datasets.predictors}
+        return [*out, (f"Candidates by dataset, {self.shift}", pd.DataFrame(rows))]
 
 
 def predictors(
@@ -182,7 +210,7 @@ def predictors(
         inputs=inputs,
         shift=shift_name(shift),
         method=f"{shift_name(shift)}; {TEST_ONLY}; held-out projections of training activations; "
-        + "; ".join(part.method for part in parts),
+        + "; ".join(dict.fromkeys(part.method for part in parts)),
         assumptions=(*dict.fromkeys(text for part in parts for text in part.assumptions), VECTOR_AS_GIVEN),
         warnings=(*notes, *dict.fromkeys(text for part in parts for text in part.warnings)),
     )

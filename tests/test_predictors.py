@@ -263,6 +263,14 @@ def test_inside_datasets_the_average_is_that_of_scipy_and_levels_do_not_count():
     np.testing.assert_allclose(within_dataset_associations(shifted, ["projection"]).rho[0], found.rho[0])
 
 
+def test_equal_correlations_have_no_interval_of_no_width():
+    frame = pd.concat([pd.DataFrame({"dataset": d, "x": [1, 2, 3, 4], "slope": [1, 3, 2, 4]}) for d in "abc"])
+    found = within_dataset_associations(frame, ["x"])
+    assert found.rho[0] == pytest.approx(0.8)
+    assert np.isnan([found.ci_low[0], found.ci_high[0], found.p[0]]).all()
+    assert "x: the correlation is the same in all 3 datasets: no interval" in found.warnings
+
+
 def test_undefined_factors_are_left_out_pairwise():
     frame = inputs(13, datasets=3)
     frame["pos_is_yes"] = np.where(np.arange(90) % 3 == 0, np.nan, np.arange(90) % 2)

@@ -24,20 +24,35 @@ def test_few_datasets_give_the_number_with_a_warning(tmp_path, datasets):
     words = "no correlation" if datasets == 1 else f"{datasets} datasets: fewer than 8 say little about a correlation"
     assert any(words in text for text in found.warnings)
     assert (found.ridge_datasets is None) == (datasets < 3)
+    assert ("Held-out" in found.summary()) == (datasets >= 3)
 
 
 def test_the_headline_stands_beside_what_others_report():
     found = steerstats.open_cache(steerstats.demo_cache()).predictors(**FAST)
     head = found.headline().set_index("quantity")
-    assert head.loc["Spearman, mean_cosine", "Braun et al."] == "0.760"
-    assert head.loc["Spearman, d_prime", "Braun et al."] == "0.710"
+    assert head.loc["Spearman, mean_cosine", "Braun et al."] == "0.76"
+    assert head.loc["Spearman, d_prime", "Braun et al."] == "0.71"
     assert (head.loc[["Spearman, mean_cosine", "Spearman, d_prime"], "Bas & Novak"] == "no relation").all()
     assert head.loc["held-out R² over datasets", "estimate"] == found.ridge_datasets.r2
     assert head.loc["held-out R² over inputs, inside datasets", "p"] == found.ridge_inputs.p_within
-    for text in (found.summary(), found._repr_html_()):
-        for part in ("Spearman, d_prime", "held-out R² over inputs", "2505.22637", "2511.18284", "not from the papers"):
+    summary = found.summary()
+    for text in (" ".join(summary.split()), found._repr_html_()):
+        for part in (
+            "d_prime",
+            "Held-out R²",
+            "2505.22637",
+            "2511.18284",
+            "not from the papers",
+            "no relation",
+            "0.76",
+        ):
             assert part in text
-        assert text.index("Spearman, d_prime") < text.index(found.datasets["dataset"][0]), "the answer comes first"
+        assert text.index("d_prime") < text.index(found.datasets["dataset"][0]), "the answer comes before the datasets"
+    assert max(map(len, summary.splitlines())) <= 80
+    rho = found.over_datasets.rho[found.over_datasets.predictors.index("d_prime")]
+    (line,) = [line for line in summary.splitlines() if line.startswith("  d_prime")]
+    assert f"{rho:.2f} [" in line
+    assert "0.71" in line
 
 
 def test_undefined_factors_have_a_column_of_their_own_and_are_named(tmp_path):
