@@ -69,6 +69,7 @@ SECTIONS: tuple[Section, ...] = (
 
 SCRIPTS: tuple[str, ...] = tuple(name for section in SECTIONS for name in section.scripts)
 COMPARING: tuple[str, ...] = ("cross_model", "comparison", "split_leakage")  # take two caches
+ALL_AT_ONCE: tuple[str, ...] = ("comparison",)  # takes as many as there are, for one family of bands
 
 
 def run(script: str, cache: Any, out: str | Path, seed: int = 0) -> Finding:
@@ -92,7 +93,7 @@ def run(script: str, cache: Any, out: str | Path, seed: int = 0) -> Finding:
     """
     from analyses._cache import study_of, using_seed
     from analyses._claim import Finding, publish
-    from steerstats.errors import CacheError, CannotEstimate
+    from steerstats.errors import CacheError, CannotEstimate, InputError
 
     module = import_module(f"analyses.{script}")
     try:
@@ -100,7 +101,8 @@ def run(script: str, cache: Any, out: str | Path, seed: int = 0) -> Finding:
             raise CacheError("not in this cache: a sweep over layers; build a grid at the layer that it chose")
         with using_seed(seed):
             return module.main(cache, out)
-    except CannotEstimate as error:
+    except (CannotEstimate, InputError) as error:
+        # Paths and seed were checked before; an estimator that refuses these data is an answer, not a crash.
         reason = str(error)
     except CacheError as error:
         reason = str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,10 +18,11 @@ import pandas as pd
 from analyses._claim import NotInCache
 from steerstats import open_cache
 from steerstats.distribution import mean_slope
-from steerstats.generalization import PAPER_SHIFTS, GapTable, SlopeGrid, SteerabilityTable, gap_table, shift_name
+from steerstats.errors import CannotEstimate
+from steerstats.figures.theme import nice_shift
+from steerstats.generalization import PAPER_SHIFTS, SteerabilityTable, shift_name
 from steerstats.resampling import mean_covariance, t_interval
 from steerstats.results import Estimate
-from steerstats.seeds import NamedStreams
 from steerstats.study import Study
 
 Cache = Study | str | Path
@@ -60,7 +62,22 @@ def two_studies(cache: Cache | Sequence[Cache], what: str) -> tuple[Study, Study
     found = studies_of(cache)
     if len(found) < 2:
         raise NotInCache(f"{what}; give it as a second cache")
+    if not set(found[0].datasets) & set(found[1].datasets):
+        raise CannotEstimate("the two caches share no dataset")
     return found[0], found[1]
+
+
+def label_caches(caches: Sequence[str | Path]) -> dict[str, str]:
+    """A short distinct name for every cache -> its path as given."""
+    labels: dict[str, str] = {}
+    for path in map(Path, caches):
+        stem = path.stem if path.is_file() else path.name
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem or path.resolve().name).strip("-.") or "cache"
+        name, count = stem, 2
+        while name in labels:
+            name, count = f"{stem}-{count}", count + 1
+        labels[name] = str(path)
+    return labels
 
 
 @lru_cache(maxsize=8)
@@ -102,6 +119,24 @@ def need_shifts(study: Study) -> tuple[tuple[str, str], ...]:
             raise lacking(study, f"any of {', '.join(named(PAPER_SHIFTS))} in every dataset")
         raise NotInCache("built without the paper's shifts; its vectors were evaluated in their own setting only")
     return found
+
+
+def absent_shifts(study: Study) -> dict[tuple[str, str], str]:
+    """Those of the paper's four shifts that this cache does not have for every dataset, each with the reason."""
+    found = {}
+    for shift in PAPER_SHIFTS:
+        lack = [name for name in study.datasets if not study.unit(name).has(shift)]
+        names = [name for name in dict.fromkeys(shift) if name not in {*study.settings, *study.vectors}]
+        trained = [f"vectors of {shift[0]}"] if shift[0] not in study.vectors else []
+        what = ", ".join(names or trained) or f"{shift_name(shift)} in {', '.join(lack[:3])}"
+        if lack:
+            found[shift] = str(lacking(study, what))
+    return found
+
+
+def absences(study: Study) -> tuple[str, ...]:
+    """The same as lines for a caption: the shift, and why it is not there."""
+    return tuple(f"{nice_shift(*shift)}: {why}" for shift, why in absent_shifts(study).items())
 
 
 def need_controls(study: Study, *kinds: str) -> None:
@@ -219,35 +254,6 @@ def side_by_side(
         names = {"mean": side, "ci_low": f"{side}_low", "ci_high": f"{side}_high"}
         parts.append(rows[list(names)].rename(columns=names))
     return pd.concat(parts, axis=1, join="inner").reset_index()
-
-
-def paired_gap(one: Study, other: Study, shift: tuple[str, str] = ("base", "base")) -> tuple[GapTable, int]:
-    """Mean steerability of the second study minus that of the first, paired by input, and how many inputs match.
-
-    Returns
-    -------
-    (GapTable, int)
-        One component, one "shift" (second minus first), with simultaneous bands over datasets.
-    """
-    slopes, questions, matched = {}, {}, 0
-    for name in one.datasets:
-        if name not in other.datasets or not (one.unit(name).has(shift) and other.unit(name).has(shift)):
-            continue
-        sides = [pd.Series(study.slopes(name).at(shift), index=study.unit(name).inputs) for study in (one, other)]
-        both = sides[0].index.intersection(sides[1].index, sort=False)
-        if len(both):
-            # The gap is reference minus shifted, so the second study is the reference.
-            slopes[name] = np.stack([sides[1][both], sides[0][both]])[:, None]
-            place = pd.Index(one.unit(name).inputs).get_indexer(both)
-            questions[name] = one.unit(name).question[place]
-            matched += len(both)
-    if not slopes:
-        raise NotInCache("the two caches share no input of any dataset")
-    grid = SlopeGrid(train=("second", "first"), evaluate=("shared inputs",), slopes=slopes, question=questions)
-    rng = NamedStreams(current_seed(), "comparison", grid.datasets)
-    cell = "shared inputs"
-    table = gap_table(grid, [("first", cell)], rng=rng, reference=("second", cell))
-    return replace(table, warnings=tuple(text for text in table.warnings if "decomposition" not in text)), matched
 
 
 def order_by_median(study: Study) -> list[str]:

@@ -23,10 +23,11 @@ import numpy as np
 import pandas as pd
 
 from analyses._published import Published, judge
-from analyses._tables import to_latex
-from steerstats.errors import CannotEstimate
+from analyses._tables import for_paper, to_latex
+from analyses._words import number, tidy, together
+from steerstats.errors import CannotEstimate, SteerstatsError
 from steerstats.figures.theme import save
-from steerstats.results import Estimate, format_number
+from steerstats.results import Estimate
 
 _NUMBERS_ONLY: ContextVar[bool] = ContextVar("steerstats_numbers_only", default=False)
 
@@ -56,10 +57,15 @@ class Claim:
     n_of : str
         What is counted ("datasets", "inputs").
     published : float or None
+    published_text : str
+        The published value as transcribed, digit for digit.
     source : str
         Where the published value is from.
     verdict, reason : str
         As `judge` gives them; empty without a published value.
+    counts : dict of str to int
+        Where the claim is a division of `n` into kinds, how many each has; shown in place of the estimate, which is
+        the first of them.
     """
 
     key: str
@@ -73,9 +79,11 @@ class Claim:
     unit: str = "1"  # "share" is shown in per cent
     level: float = 0.95
     published: float | None = None
+    published_text: str = ""
     source: str = ""
     verdict: str = ""
     reason: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.n == 1 and self.n_of.startswith("datasets"):
@@ -103,6 +111,13 @@ class Claim:
         return cls(key=key, statement=statement, n_of=n_of, **{**found, **more})
 
     @classmethod
+    def counted(cls, key: str, statement: str, counts: dict[str, int], n_of: str, why: str) -> Claim:
+        """How many of `n_of` are of each kind, with the reason why there is no interval."""
+        total = sum(counts.values())
+        first = float(next(iter(counts.values())))
+        return replace(cls.bare(key, statement, first, total, n_of, why, unit=n_of), counts=dict(counts))
+
+    @classmethod
     def bare(cls, key: str, statement: str, value: float, n: int, n_of: str, why: str, unit: str = "1") -> Claim:
         """A number that has no interval, with the reason in place of one."""
         nan = float("nan")
@@ -115,7 +130,41 @@ class Claim:
         judged = {"ci_low": float(low), "ci_high": float(high), "n": self.n, "level": self.level}
         ours = Estimate(name=self.key, estimate=self.estimate, method=self.interval, **judged)
         verdict, reason = judge(ours, published, facts)
-        return replace(self, published=published.value, source=published.source, verdict=verdict, reason=reason)
+        theirs = {"published": published.value, "published_text": published.text, "source": published.source}
+        return replace(self, **theirs, verdict=verdict, reason=reason)
+
+    @classmethod
+    def absent(cls, key: str, statement: str, why: str) -> Claim:
+        """A claim that a cache does not allow, beside those of the same kind that it does."""
+        return cls.bare(key, statement, float("nan"), 0, "datasets", why)
+
+    @classmethod
+    def read(cls, record: dict[str, Any]) -> Claim:
+        """A claim from its JSON: null is NaN, "inf" an infinite limit."""
+        found = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
+        for name in ("estimate", "ci_low", "ci_high"):
+            found[name] = float("nan") if found[name] is None else float(found[name])
+        return cls(**found)
+
+    @property
+    def shown(self) -> tuple[str, str]:
+        """Number and interval as people read them: ("0.180", "[0.140, 0.210]"); no interval is ""."""
+        if self.counts:
+            return ", ".join(f"{count} {kind}" for kind, count in self.counts.items()), ""
+        if np.isnan(self.estimate):
+            return self.interval if self.interval.startswith("not in this cache") else "cannot be estimated here", ""
+        value, low, high = together([self.estimate, self.ci_low, self.ci_high], self.unit)
+        return value, f"[{low}, {high}]" if np.isfinite([self.ci_low, self.ci_high]).any() else ""
+
+    @property
+    def shown_unit(self) -> str:
+        """The unit where the number does not say it itself."""
+        return "" if self.unit in ("1", "share") or self.counts else self.unit
+
+    @property
+    def shown_published(self) -> str:
+        """The published value as transcribed, with a real minus sign."""
+        return self.published_text.replace("-", "−") or ("" if self.published is None else number(self.published))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +188,10 @@ class Finding:
         Why there is no finding; everything else but the headings is then empty.
     facts : mapping
         Model, layer, ... of the cache.
+    absent : tuple of str
+        Parts of the finding that the cache does not allow, each with its reason.
+    pages : tuple of str
+        Heading of each figure where there is more than one: `NAME.svg`, `NAME-2.svg`, ...
     """
 
     script: str
@@ -155,6 +208,8 @@ class Finding:
     seed: int | None = None
     missing: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    pages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("reading", "bars", "counted", "alt"):
@@ -193,37 +248,61 @@ def publish(
     out : path
         Directory; made where it is missing.
     finding : Finding
-    figure : matplotlib Figure, optional
+    figure : matplotlib Figure or list of them, optional
     table : DataFrame, optional
-        Written whole to CSV, and with `digits` digits to LaTeX.
+        Written whole to CSV, and with the columns that a paper has room for to LaTeX, `digits` digits each.
     digits : int
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     if figure is not None and not _NUMBERS_ONLY.get():
-        save(figure, folder / finding.script)
+        for name, one in zip(figure_names(finding), figure if isinstance(figure, list) else [figure], strict=True):
+            save(one, folder / name)
     if table is not None:
         (folder / f"{finding.script}.csv").write_text(table.to_csv(index=False, lineterminator="\n"), encoding="utf-8")
         table.to_parquet(folder / f"{finding.script}.parquet", index=False)
-        latex = to_latex(table, caption=f"{finding.title}. {finding.method}", label=finding.script, digits=digits)
+        caption = f"{finding.title}. {sentence(tidy(finding.method))}"
+        latex = to_latex(for_paper(table, finding.script), caption=caption, label=finding.script, digits=digits)
         (folder / f"{finding.script}.tex").write_text(latex, encoding="utf-8")
     text = json.dumps(finding.record(), indent=1, ensure_ascii=False, allow_nan=False, sort_keys=True)
     (folder / f"{finding.script}.json").write_text(text + "\n", encoding="utf-8")
     return finding
 
 
+def figure_names(finding: Finding) -> list[str]:
+    """File names of a finding's figures, without ending."""
+    return [finding.script, *(f"{finding.script}-{k}" for k in range(2, len(finding.pages) + 1))]
+
+
 def short(claim: Claim) -> str:
-    """Number and interval as they stand in a figure: "0.89 [0.78, 0.95]"."""
-    limits = f" [{claim.ci_low:.2f}, {claim.ci_high:.2f}]" if np.isfinite(claim.ci_low) else ", no interval"
-    return f"{claim.estimate:.2f}{limits}"
+    """Number and interval as they stand in a figure: "0.890 [0.780, 0.950]"."""
+    value, limits = claim.shown
+    return f"{value} {limits}" if limits else value if np.isnan(claim.estimate) else f"{value}, no interval"
 
 
 def describe(claim: Claim) -> str:
     """A claim as one line of text for a terminal."""
-    limits = f" [{format_number(claim.ci_low)}, {format_number(claim.ci_high)}]" if claim.ci_low == claim.ci_low else ""
-    unit = "" if claim.unit in ("1", "share") else f" {claim.unit}"
-    published = f"; published {claim.published:g}: {claim.verdict}" if claim.published is not None else ""
-    return f"{claim.statement} {format_number(claim.estimate)}{limits}{unit} (n = {claim.n} {claim.n_of}{published})"
+    published = f"; published {claim.shown_published}: {claim.verdict}" if claim.published is not None else ""
+    words = " ".join(filter(None, [claim.statement, *claim.shown, claim.shown_unit]))
+    return f"{words} (n = {claim.n} {claim.n_of}{published})"
+
+
+def sentence(text: str) -> str:
+    """Text in sentences, each with a capital at its start; what begins with a letter of mathematics stays joined.
+
+    Examples
+    --------
+    >>> sentence("mean over inputs; t interval, n = 1.5; resampled")
+    'Mean over inputs; t interval, n = 1.5. Resampled.'
+    """
+    done = ""
+    # A semicolon between brackets ends no sentence.
+    for part in filter(None, map(str.strip, re.split(r";\s+(?![^(]*\))|\.\s+(?=[a-z])", text.strip().rstrip(".")))):
+        if re.match(r"\w\b", part):
+            done += f"{'; ' if done else ''}{part}"
+        else:
+            done += f"{'. ' if done else ''}{part[:1].upper()}{part[1:]}"
+    return f"{done}." if done else ""
 
 
 def command_line(main: Callable[..., Finding], description: str | None) -> None:
@@ -236,6 +315,8 @@ def command_line(main: Callable[..., Finding], description: str | None) -> None:
         finding = main(arguments.cache[0] if len(arguments.cache) == 1 else arguments.cache, arguments.out)
     except CannotEstimate as error:
         parser.exit(3, f"{error}\n")
+    except (SteerstatsError, OSError) as error:
+        parser.exit(2, f"error: {' '.join(str(error).split())}\n")
     print(f"{finding.title}\n")
     for claim in finding.claims:
         print(f"- {describe(claim)}")

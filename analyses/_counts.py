@@ -10,7 +10,7 @@ from steerstats.meta import MetaAnalysis
 from steerstats.results import Estimate
 from steerstats.study_results import DatasetSteerability
 
-OUTCOMES = {"works": "lies above 0", "below": "lies below 0", "undecided": "holds 0 or is not known"}
+OUTCOMES = {"works": "above 0", "below": "below 0", "undecided": "open"}
 UNTOLD = "which cannot be told apart here"
 SINGULAR = "singular in lme4's sense"
 CHOSEN = ", picked after looking:"  # how the statement of an extreme ends
@@ -20,12 +20,15 @@ def sign_claims(result: DatasetSteerability) -> list[Claim]:
     """In how many datasets the vector works, works the wrong way, or neither is known; again with its own error."""
     claims = []
     inputs = [one["mean"] for one in result.results.values()]
-    for key, means, doubt in (("", inputs, "inputs"), ("_refits", result.vector_error.values(), "inputs and vector")):
-        for side, count in signs(means).items() if means else ():
-            text = f"Share of datasets whose 95% interval of mean steerability over {doubt} {OUTCOMES[side]}:"
+    for key, means, doubt in (
+        ("", inputs, "over inputs"),
+        ("_refits", result.vector_error.values(), "over inputs, with the vector's own error"),
+    ):
+        if means:
+            text = f"Datasets by where the 95% interval of their mean steerability lies, {doubt}:"
+            counts = {OUTCOMES[side]: count for side, count in signs(means).items()}
             why = "a count of intervals that are not simultaneous"
-            share = count / len(means)
-            claims.append(Claim.bare(f"per_input.{side}{key}", text, share, len(means), "datasets", why, "share"))
+            claims.append(Claim.counted(f"per_input.signs{key}", text, counts, "datasets", why))
     return claims
 
 

@@ -45,7 +45,8 @@ class Published:
 
     Parameters
     ----------
-    value : float
+    text : str
+        The value as transcribed, digit for digit.
     models : tuple of str
         Model or models it was measured on, in order where a claim takes two.
     datasets : frozenset of str
@@ -56,11 +57,16 @@ class Published:
         Where in the paper, and what is uncertain about the transcription.
     """
 
-    value: float
+    text: str
     models: tuple[str, ...]
     margin: float
     datasets: frozenset[str] = FORTY
     note: str = ""
+
+    @property
+    def value(self) -> float:
+        """The transcribed value as a number."""
+        return float(self.text)
 
     @property
     def source(self) -> str:
@@ -69,22 +75,25 @@ class Published:
 
 
 ID_OOD = {
-    LLAMA: Published(value=0.891, models=(LLAMA,), margin=0.05, note="ID–OOD Spearman, shift not stated in the notes"),
-    QWEN: Published(value=0.694, models=(QWEN,), margin=0.05, note="ID–OOD Spearman, shift not stated in the notes"),
+    LLAMA: Published(text="0.891", models=(LLAMA,), margin=0.05, note="ID–OOD Spearman, shift not stated in the notes"),
+    QWEN: Published(text="0.694", models=(QWEN,), margin=0.05, note="ID–OOD Spearman, shift not stated in the notes"),
 }
-CROSS_ID = Published(value=0.769, models=(LLAMA, QWEN), margin=0.05, note="Llama–Qwen Spearman, in distribution")
+CROSS_ID = Published(text="0.769", models=(LLAMA, QWEN), margin=0.05, note="Llama–Qwen Spearman, in distribution")
 CROSS_OOD = Published(
-    value=0.586, models=(LLAMA, QWEN), margin=0.05, note="Llama–Qwen Spearman; the code prints sys_pos->user_neg alone"
+    text="0.586",
+    models=(LLAMA, QWEN),
+    margin=0.05,
+    note="Llama–Qwen Spearman; the code prints system (positive) → user (negative) alone",
 )
 PROPENSITY = {
-    LLAMA: Published(value=-0.26, models=(LLAMA,), margin=0.05, note="figure 7, self-pairs included"),
-    QWEN: Published(value=-0.46, models=(QWEN,), margin=0.05, note="figure 7, self-pairs included"),
+    LLAMA: Published(text="-0.26", models=(LLAMA,), margin=0.05, note="figure 7, self-pairs included"),
+    QWEN: Published(text="-0.46", models=(QWEN,), margin=0.05, note="figure 7, self-pairs included"),
 }
 MYOPIC_ANTI = Published(
-    value=0.49, models=(LLAMA,), margin=0.03, datasets=frozenset({"myopic-reward"}), note="read off figure 1"
+    text="0.49", models=(LLAMA,), margin=0.03, datasets=frozenset({"myopic-reward"}), note="read off figure 1"
 )
 MYOPIC_VARIANCE = Published(
-    value=8.4, models=(LLAMA,), margin=0.5, datasets=frozenset({"myopic-reward"}), note="read off figure 4"
+    text="8.4", models=(LLAMA,), margin=0.5, datasets=frozenset({"myopic-reward"}), note="read off figure 4"
 )
 
 

@@ -1,48 +1,33 @@
-"""Two caches side by side: what changed in the steerability of every dataset, paired by input."""
+"""Several caches side by side: what differs in the steerability of every dataset, paired by input, in every shift."""
 
-from analyses._cache import current_seed, facts_of, paired_gap, two_studies
-from analyses._claim import Claim, Finding, command_line, publish
-from steerstats import figures
-from steerstats.meta import mean_over_datasets
+from analyses._cache import current_seed, facts_of, people_count, two_studies
+from analyses._claim import Finding, command_line, publish
+from analyses._compared import compared, difference_claims, error_words, forests, labelled
 
-TITLE = "Difference in steerability between two caches"
+TITLE = "Differences in steerability between caches"
 PAPER = ""
 
 
 def main(cache, out):
-    """Second minus first, mean over the inputs that both caches have, with simultaneous bands over datasets."""
-    one, other = two_studies(cache, "a cache to compare with")
-    result, matched = paired_gap(one, other)
-    frame = result.to_frame()
-    names = "first", "second"
-    claims = []
-    if len(result.datasets) > 1:
-        pooled = mean_over_datasets(frame["estimate"], frame["se"] ** 2, names=list(result.datasets))
-        row = {"estimate": pooled.mean, "ci_low": pooled.ci_low, "ci_high": pooled.ci_high, "n": pooled.n}
-        text = "Steerability gained from the first cache to the second, random-effects mean over datasets:"
-        claims.append(Claim.row("comparison.mean", text, row, "datasets", unit=pooled.unit,
-                                interval="Hartung–Knapp t(D − 1) over datasets"))  # fmt: skip
-    low, high = frame["band_low"], frame["band_high"]
-    changed = int(((low > 0) | (high < 0)).sum())
-    text = "Share of datasets whose simultaneous band leaves out 0:"
-    claims.append(Claim.bare("comparison.changed", text, changed / len(frame), len(frame), "datasets",
-                             "a count of bands, no interval", "share"))  # fmt: skip
-    with figures.style():
-        figure, ax = figures.canvas(width=7.0, height=1.4 + 0.25 * len(frame))
-        figures.paired_rows(frame, ax=ax, xlabel=f"steerability, {names[1]} minus {names[0]} (nat per unit multiplier)")
-        figures.key_outside(figure, ax)
+    """Every pair of caches, second minus first, in every shift that both have, with one family of bands."""
+    two_studies(cache, "a cache to compare with")
+    studies = labelled(cache)
+    result = compared(studies)
+    frame, (drawn, pages) = result.to_frame(), forests(result)
+    n, matched = people_count(len(result.datasets), "dataset"), result.n_inputs.sum(axis=1)
     found = Finding.of(
-        result, script="comparison", title=TITLE, paper=PAPER, claims=tuple(claims),
-        reading=f"First: {one.model} in {one.path.name}; second: {other.model} in {other.path.name}. Right of zero, "
-        "the second steers more. Only inputs that both caches hold are used.",
-        bars="thick: 95% studentised bootstrap interval of the mean paired difference; hair lines: bands that hold for "
-        "all datasets at once.",
-        counted=f"{matched} inputs that both caches hold, in {len(frame)} datasets.",
-        alt=f"Paired difference in mean steerability of {len(frame)} datasets; {changed} bands leave out zero. "
-        f"Differences run from {frame['estimate'].min():.2f} to {frame['estimate'].max():.2f}.",
-        seed=current_seed(), facts={"first": facts_of(one), "second": facts_of(other)},
+        result, script="comparison", title=TITLE, paper=PAPER, claims=tuple(difference_claims(result)), pages=pages,
+        reading="One panel a shift, one row a dataset, over the inputs that both caches hold; right of zero, the cache "
+        "that is named first steers more. "
+        + "; ".join(f"{label} is {study.model}" for label, study in studies.items()) + ".",
+        bars=f"thick: 95% intervals of the mean paired difference, {error_words(frame)}; hair lines: bands that hold "
+        "for all pairs, datasets and shifts at once.",
+        counted=f"{' and '.join(map(str, dict.fromkeys(matched.tolist())))} inputs that both of a pair hold, in {n}.",
+        alt=f"Paired differences in mean steerability between {len(studies)} caches in {n} and {len(result.shifts)} "
+        f"shifts; they run from {frame['estimate'].min():.3f} to {frame['estimate'].max():.3f}.",
+        seed=current_seed(), facts={label: facts_of(study) for label, study in studies.items()},
     )  # fmt: skip
-    return publish(out, found, figure, frame)
+    return publish(out, found, drawn, frame)
 
 
 if __name__ == "__main__":

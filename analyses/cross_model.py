@@ -3,6 +3,7 @@
 from analyses import _published as published
 from analyses._cache import ask, current_seed, facts_of, side_by_side, two_studies
 from analyses._claim import Claim, Finding, command_line, publish, short
+from analyses._compared import axis_names
 from steerstats import figures
 from steerstats.generalization import parse_shift, steerability_table
 from steerstats.generalization.correlation import FIXED, POPULATION
@@ -16,7 +17,7 @@ def main(cache, out):
     one, other = two_studies(cache, "a second model")
     result = ask(one, "cross_model", other=other)
     means = [steerability_table(study.grid()) for study in (one, other)]
-    names = list(dict.fromkeys(result.comparison))
+    names, (x, y) = list(dict.fromkeys(result.comparison)), axis_names(cache)
     rows = -(-len(names) // 3)
     claims = []
     with figures.style():
@@ -33,7 +34,7 @@ def main(cache, out):
                 claim = claim.against(value, facts_of(one), facts_of(other), limits=limits)
             claims.append(claim)
             pairs = side_by_side(means[0], shift, means[1], shift)
-            figures.agreement(pairs, ax=ax, xlabel=one.model, ylabel=other.model, remark=f"{words}: {short(claim)}")
+            figures.agreement(pairs, ax=ax, xlabel=x, ylabel=y, remark=f"{words}: {short(claim)}")
         for ax in axes.flat[len(names) :]:
             ax.set_visible(False)
     found = Finding.of(
@@ -42,8 +43,8 @@ def main(cache, out):
         "unit multiplier. A rising cloud says that what steers in one steers in the other.",
         bars="hair lines are 95% t intervals of each mean, over questions; the vectors' own error is not in them.",
         counted=f"{result.n} datasets that both caches have.",
-        alt=f"{len(names)} scatters of {one.model} against {other.model}. "
-        + " ".join(f"{claim.statement} {claim.estimate:.2f}." for claim in claims),
+        alt=f"{len(names)} scatters of {x} against {y}. "
+        + " ".join(f"{claim.statement} {claim.shown[0]}." for claim in claims),
         seed=current_seed(), facts={"first": facts_of(one), "second": facts_of(other)},
     )  # fmt: skip
     return publish(out, found, figure, result.to_frame())

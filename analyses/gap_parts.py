@@ -2,57 +2,54 @@
 
 import numpy as np
 
-from analyses._cache import ask, between, current_seed, facts_of, need_shifts, order_by_median, study_of
-from analyses._claim import Claim, Finding, command_line, publish
+from analyses._cache import absences, ask, between, current_seed, facts_of, need_shifts, order_by_median, study_of
+from analyses._claim import Finding, command_line, publish
+from analyses._shifts import gap_claims, gap_rows, unsteered_means
 from steerstats import figures
 from steerstats.figures.transfer import PART_NAMES
-from steerstats.generalization import overall_gap, parse_shift, steerability_table
+from steerstats.generalization import parse_shift, steerability_table
 
 TITLE = "What a shift costs: prompt or transfer"
 PAPER = ""
 
 
 def main(cache, out):
-    """Gap and its parts per dataset for the first shift, all shifts in the table, and the train × eval means."""
+    """Gap and its parts per dataset and shift, the train × eval means, and the unsteered propensity m(0)."""
     study = study_of(cache)
     need_shifts(study)
     result = ask(study, "generalization")
-    frame = result.to_frame()
-    several, claims = len(study.datasets) > 1, []
-    pooled = overall_gap(result.gaps, category=study.category).to_frame() if several else frame
-    for shift in result.gaps.shifts:
-        row = pooled[(pooled["shift"] == shift) & (pooled["component"] == "gap")].iloc[1 if several else 0]
-        text = f"Steerability lost under {figures.nice_shift(*parse_shift(shift))}, "
-        text += "random-effects mean over datasets:" if several else f"in {study.datasets[0]}:"
-        how = "Hartung–Knapp t(D − 1) over datasets" if several else "of the mean over questions, paired by input"
-        of, unit = "datasets" if several else "questions", "nat per unit multiplier"
-        claims.append(Claim.row(f"gap.{shift}", text, row, of, unit=unit, interval=how))
+    order, shifts = order_by_median(study), result.gaps.shifts
+    frame, unsteered = gap_rows(result.gaps.to_frame(), order), unsteered_means(study)
     means = steerability_table(study.grid())
-    order = order_by_median(study)
-    first = result.gaps.shifts[0]
-    rows = frame[frame["shift"] == first].set_index("dataset").loc[order].reset_index()
-    height = max(4.4, 1.5 + 0.3 * len(order))
+    n = len(shifts)
     with figures.style():
-        height = max(4.4, 1.5 + 0.3 * len(order))
-        figure, (left, right) = figures.canvas(1, 2, width=9.4, height=height, width_ratios=[1.25, 1])
-        figures.gap_rows(rows, ax=left, title=figures.nice_shift(*parse_shift(first)))
-        figures.transfer_table(np.nanmean(means.mean, axis=0), means.train, means.evaluate, ax=right)
-        right.set_title("mean steerability over datasets")
-        figures.key_outside(figure, left, columns=3)
-    error = "hold" if result.gaps.includes_vector_error else "do not hold"
+        parts, axes = figures.canvas(1, n, width=3 + 1.7 * n, height=1.7 + 0.32 * len(order), squeeze=False)
+        for k, (ax, shift) in enumerate(zip(axes[0], shifts)):
+            figures.gap_rows(frame[frame["shift"] == shift], ax=ax, labels=k == 0)
+            ax.set_title(figures.nice_shift(*parse_shift(shift)).replace(" → ", "\n→ "), fontsize=8)
+            ax.set_xlabel("loss of steerability\n(nat per unit λ)")
+        figures.key_outside(parts, axes[0, 0], columns=3)
+        tables, (top, below) = figures.canvas(2, 1, width=7.4, height=4.6, height_ratios=[len(means.train), 1])
+        figures.transfer_table(np.nanmean(means.mean, axis=0), means.train, means.evaluate, ax=top)
+        at = unsteered.groupby("setting", sort=False)["estimate"].mean().reindex(means.evaluate)
+        figures.setting_row(at, means.evaluate, ax=below, name="unsteered, m(0)")
+    error = result.gaps.includes_vector_error[0]
+    error = "hold" if error.all() else "hold, where there are refits," if error.any() else "do not hold"
     found = Finding.of(
-        result, script="gap_parts", title=TITLE, paper=PAPER, claims=tuple(claims),
-        reading="Left: steerability that each dataset loses under this shift: what the prompt does even to a vector "
-        "made for it, plus what it costs to bring a vector from another prompt. Right: mean steerability of every "
-        "vector in every prompt; the diagonal is a vector at home.",
+        result, script="gap_parts", title=TITLE, paper=PAPER, absent=absences(study),
+        claims=tuple(gap_claims(study, result.gaps)), pages=("by dataset and shift", "mean over datasets"),
+        reading="First figure: steerability that each dataset loses under each shift: what the prompt does even to a "
+        "vector made for it, plus what it costs to bring a vector from another prompt. Second: mean steerability of "
+        "every vector in every prompt (the diagonal is a vector at home), and below it where the unsteered model "
+        "stands in each prompt, m(0), in nats.",
         bars=f"95% intervals of the mean over questions, paired by input; those of the gap {error} the vector's own "
         "error. The table has simultaneous bands and adjusted p-values for all shifts.",
         counted=f"{len(order)} datasets, {between(result.gaps.n, 'questions')} each.",
-        alt=f"Gap, {' and '.join(list(PART_NAMES.values())[1:])} in {len(order)} datasets under {first}, and a table "
-        "of mean steerability by training and evaluation setting.",
+        alt=f"Gap, {' and '.join(list(PART_NAMES.values())[1:])} in {len(order)} datasets under {n} shifts, and a "
+        "table of mean steerability by training and evaluation setting with the unsteered propensity.",
         seed=current_seed(), facts=facts_of(study),
     )  # fmt: skip
-    return publish(out, found, figure, frame)
+    return publish(out, found, [parts, tables], gap_rows(frame, order, unsteered))
 
 
 if __name__ == "__main__":

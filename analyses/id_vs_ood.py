@@ -1,8 +1,9 @@
 """Figure 5: steerability in distribution against steerability under each shift of the prompt."""
 
 from analyses import _published as published
-from analyses._cache import ask, between, current_seed, facts_of, need_shifts, side_by_side, study_of
+from analyses._cache import absences, ask, between, current_seed, facts_of, need_shifts, side_by_side, study_of
 from analyses._claim import Claim, Finding, command_line, publish, short
+from analyses._shifts import absent_claims
 from steerstats import figures
 from steerstats.generalization import shift_name, steerability_table
 from steerstats.generalization.correlation import FIXED, POPULATION
@@ -12,34 +13,35 @@ PAPER = "figure 5"
 
 
 def main(cache, out):
-    """Mean steerability of every dataset, base→base against each shift, and the rank correlation over datasets."""
+    """Mean steerability of every dataset, base → base against each shift, and the rank correlation over datasets."""
     study = study_of(cache)
     shifts = need_shifts(study)
     result = ask(study, "generalization").correlations
     means = steerability_table(study.grid())
     ours, claims = published.published_for(published.ID_OOD, study.model), []
+    shape = -(-len(shifts) // 2), min(2, len(shifts))
     with figures.style():
-        figure, axes = figures.canvas(2, 2, width=6.8, height=6.9, squeeze=False)
+        figure, axes = figures.canvas(*shape, width=6.8, height=3.5 * shape[0], squeeze=False)
         for ax, shift in zip(axes.flat, shifts):
             name, words = shift_name(shift), figures.nice_shift(*shift)
             row = result.row(f"base->base vs {name}", POPULATION, "percentile over datasets")
             fixed = result.row(f"base->base vs {name}", FIXED)
-            text = f"Spearman correlation over datasets between base→base and {words}:"
+            text = f"Spearman correlation over datasets between base → base and {words}:"
             claim = Claim.row(f"id_ood.{name}", text, row, "datasets", interval=f"{row['interval']}, for a population")
             claims.append(claim.against(ours, facts_of(study), limits=(fixed["ci_low"], fixed["ci_high"])))
             pairs = side_by_side(means, ("base", "base"), means, shift)
             figures.agreement(pairs, ax=ax, xlabel="base → base", ylabel=words, remark=f"Spearman {short(claim)}")
         for ax in axes.flat[len(shifts) :]:
             ax.set_visible(False)
+    claims += absent_claims(study, "id_ood", "Spearman correlation over datasets between base → base and")
     found = Finding.of(
-        result, script="id_vs_ood", title=TITLE, paper=PAPER, claims=tuple(claims),
+        result, script="id_vs_ood", title=TITLE, paper=PAPER, claims=tuple(claims), absent=absences(study),
         reading="Each dot is a dataset: its mean steerability where the vector was made (across) and under another "
         "prompt (up), nats per unit multiplier. On the broken line nothing is lost; below it the shift costs.",
-        bars="hair lines are 95% t intervals of each mean, over questions"
-        "; the vector's own error is not in them.",
+        bars="hair lines are 95% t intervals of each mean, over questions; the vector's own error is not in them.",
         counted=f"{result.n} datasets, {between(means.n, 'questions')} each.",
-        alt=f"Four scatters of steerability in distribution against a shift, {result.n} datasets. "
-        + " ".join(f"{claim.statement} {claim.estimate:.2f}." for claim in claims),
+        alt=f"Scatter of steerability in distribution against {len(shifts)} shifts, {result.n} datasets. "
+        + " ".join(f"{claim.statement} {claim.shown[0]}." for claim in claims),
         seed=current_seed(), facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, result.to_frame())

@@ -4,6 +4,8 @@ import pandas as pd
 
 from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, order_by_median, study_of
 from analyses._claim import Claim, Finding, command_line, publish
+from analyses._single import inputs_claim
+from analyses._words import number
 from steerstats import figures
 
 TITLE = "Slope against misfit: are the curves straight?"
@@ -21,26 +23,32 @@ def main(cache, out):
         per_input = study.slopes(name).to_frame()
         parts.append(per_input[(per_input["setting_eval"] == "base") & (per_input["vector"] == "base")])
     inputs = pd.concat(parts, ignore_index=True)
-    r2 = mean_over_datasets([part["r_squared"].mean() for part in parts], "R²", bounds=(0.0, 1.0))
+    values = {name: part["r_squared"].to_numpy() for name, part in zip(order, parts)}
+    line, r2 = inputs_claim(study, "linearity.r2", "R² of an input's own line", values, (0.0, 1.0))
     bent = mean_over_datasets(frame["nonlinear_share"], "non-linear share of the mean curve", "share")
-    claims = (
-        Claim.of("linearity.r2", "R² of an input's own line, mean over inputs and datasets:", r2, "datasets"),
-        Claim.of("linearity.share", "Share of the mean curve's variation that is not linear, mean over datasets:",
-                 bent, "datasets"),
-    )  # fmt: skip
+    text = "Share of the mean curve's variation that is not linear, mean over datasets:"
+    claims = [line, Claim.of("linearity.share", text, bent, "datasets")]
+    if len(order) == 1:
+        row = frame.rename(columns={"distance": "estimate", "distance_low": "ci_low", "distance_high": "ci_high"}).iloc[
+            0
+        ]
+        text = f"Departure of the mean curve of {order[0]} from a line, in SDs over inputs:"
+        claims.append(Claim.row("linearity.distance", text, row, "inputs", interval="inverted non-central F"))
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=max(3.2, 0.9 + 0.24 * len(order)))
         figures.slope_and_misfit(inputs, ax=left)
         figures.misfit_rows(frame, ax=right)
     found = Finding.of(
-        tested, script="linearity", title=TITLE, paper=PAPER, claims=claims,
+        tested, script="linearity", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Left: each dot is an input, its slope against the distance of its curve from its own line. Points far "
         "up are inputs whose slope says little. Right: how far the mean curve of each dataset bends, in units of how "
-        "curves differ between inputs; 0 is straight. Answer logits are deterministic, so misfit is shape, not noise.",
+        "much bending differs between inputs; 0 is straight. Where inputs bend alike that unit is small, and a bend of "
+        "several SDs can be a small part of the curve: it is systematic, not large (RMS departure at most "
+        f"{number(frame['rms_departure'].max())} nats). Logits are deterministic, so misfit is shape, not noise.",
         bars="95% intervals of the effect size, by inverting the non-central F of Hotelling's T².",
         counted=f"{len(inputs)} inputs in {len(order)} datasets.",
         alt=f"Scatter of slope against RMSE for {len(inputs)} inputs, and the departure from linearity of "
-        f"{len(order)} mean curves. The mean R² of an input's line is {r2.estimate:.2f}.",
+        f"{len(order)} mean curves. The mean R² of an input's line is {number(r2.estimate)}.",
         facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)

@@ -2,6 +2,7 @@
 
 from analyses._cache import ask, between, facts_of, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding, command_line, publish
+from analyses._single import correlation_in, share_in
 from steerstats import figures
 
 TITLE = "Sensitivity to the multiplier range"
@@ -17,12 +18,16 @@ def main(cache, out):
     inner = frame[frame["range"] == narrow]
     same = mean_over_datasets(inner["correlation_with_whole"], "correlation", bounds=(-1.0, 1.0))
     other = mean_over_datasets(inner["share_other_sign"], "share with the other sign", "share")
-    claims = (
-        Claim.of("range.correlation", f"Correlation over inputs of slopes on |λ| ≤ {narrow:g} with slopes on the whole "
-                 "grid, mean over datasets:", same, "datasets"),
-        Claim.of("range.sign", f"Inputs whose slope on |λ| ≤ {narrow:g} has the other sign, mean over datasets:",
-                 other, "datasets"),
-    )  # fmt: skip
+    texts = (f"Correlation over inputs of slopes on |λ| ≤ {narrow:g} with slopes on the whole grid",
+             f"Inputs whose slope on |λ| ≤ {narrow:g} has the other sign")  # fmt: skip
+    claims = (Claim.of("range.correlation", f"{texts[0]}, mean over datasets:", same, "datasets"),
+              Claim.of("range.sign", f"{texts[1]}, mean over datasets:", other, "datasets"))  # fmt: skip
+    if len(inner) == 1:
+        row, shown = inner.iloc[0], {"n_of": "questions", "unit": "share"}
+        claims = (Claim.row("range.correlation", f"{texts[0]}, in {row['dataset']}:",
+                            correlation_in(row, "correlation_with_whole"), "questions", interval="Fisher's z"),
+                  Claim.row("range.sign", f"{texts[1]}, in {row['dataset']}:", share_in(row, "share_other_sign"),
+                            interval="Wilson", **shown))  # fmt: skip
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=3.2)
         label = "mean steerability\n(nat per unit multiplier)"

@@ -3,6 +3,7 @@
 from analyses._cache import ask, by_median, facts_of, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import without_mixed
+from analyses._single import cell_claims
 from steerstats import figures
 
 TITLE = "Steerability by position and token of the positive option"
@@ -28,6 +29,8 @@ def main(cache, out):
                 why = "a count of decisions, Benjamini–Hochberg over datasets"
                 claims.append(Claim.bare(f"option.{term}", text, share, len(rows), "datasets", why, "share"))
     names = list(dict.fromkeys(frame["dataset"]))
+    if len(names) == 1:
+        claims += cell_claims(frame)
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=1.3 + 0.34 * len(names), width_ratios=[3, 1.2])
         figures.by_option(frame, ax=left)
@@ -36,8 +39,8 @@ def main(cache, out):
     found = Finding(
         script="positive_option", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Left: mean steerability of the inputs of each kind. If marks of one dataset lie apart, part of what "
-        "looks like steering of a behaviour is a pull to a letter or a word. Right: how many inputs are of each kind; "
-        "kinds that lack inputs lack marks.",
+        "looks like steering of a behaviour is a pull to a letter or a word. Right: how many inputs are of each kind, "
+        "in the order of the key; full colours are A, muted ones B. Kinds that lack inputs lack marks.",
         bars="95% t intervals of the mean over the questions of that kind.",
         counted=f"{frame['n'].sum()} inputs in {len(names)} datasets.",
         alt=f"Mean steerability by kind of positive option in {len(names)} datasets, with counts per kind.",

@@ -12,6 +12,8 @@ NAMES = {"mean_cosine": "cosine agreement", "d_prime": "held-out d′", "auc": "
          "unembedding_alignment": "alignment with A − B"}  # fmt: skip
 OTHERS = "Braun et al. (arXiv 2505.22637) on Llama-2-7b; Bas and Novak (arXiv 2511.18284) find no such relation"
 
+REASON = "another definition of the candidates (ours are held out) and other datasets"
+
 
 def main(cache, out):
     """Spearman correlation over datasets of each candidate with mean steerability."""
@@ -21,14 +23,13 @@ def main(cache, out):
     result = ask(study, "predictors")
     if result.over_datasets is None:
         raise NotInCache("fewer than four datasets, over which nothing can be foretold")
-    frame = result.over_datasets.to_frame()
-    claims = []
+    frame, claims = result.over_datasets.to_frame(), []
     for row in frame[frame["predictor"].isin(WORDS)].to_dict("records"):
         row |= {"estimate": row["rho"], "n": row["n_datasets"]}
         text = f"Rank correlation between mean steerability and {WORDS[row['predictor']]} "
         text += f"({p_words(row['p_family'])} among all candidates):"
-        beside = {"published": row["published"], "source": OTHERS, "verdict": "not comparable",
-                  "reason": "another definition of the candidates (ours are held out) and other datasets"}  # fmt: skip
+        beside = {"published": row["published"], "published_text": f"{row['published']:g}", "source": OTHERS,
+                  "verdict": "not comparable", "reason": REASON}  # fmt: skip
         claims.append(Claim.row(f"predictors.{row['predictor']}", text, row, "datasets",
                                 interval="percentile over datasets", **beside))  # fmt: skip
     points = result.datasets.rename(columns={"slope": "y"})

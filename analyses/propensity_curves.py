@@ -2,8 +2,10 @@
 
 import math
 
-from analyses._cache import between, by_dataset, facts_of, mean_curves, mean_over_datasets, order_by_median, study_of
-from analyses._claim import Claim, Finding, command_line, publish
+from analyses._cache import between, by_dataset, facts_of, mean_curves, order_by_median, study_of
+from analyses._claim import Finding, command_line, publish
+from analyses._single import inputs_claim
+from analyses._words import number
 from steerstats import figures
 
 TITLE = "Propensity curves"
@@ -18,15 +20,9 @@ def main(cache, out):
     fits = {name: study.slopes(name).fit for name in order}
     places = {name: (fit.coords["setting_eval"].index("base"), fit.coords["vector"].index("base"))
               for name, fit in fits.items()}  # fmt: skip
-    tau = [float(fits[name].monotonicity[places[name]].mean()) for name in order]
-    monotone = mean_over_datasets(tau, "monotonicity", bounds=(-1.0, 1.0))
-    claim = Claim.of(
-        "curves.monotonicity",
-        "How steadily an input's propensity rises with the multiplier (Kendall's τ, 1 always, 0 no trend), mean over "
-        "inputs and datasets:",
-        monotone,
-        "datasets",
-    )
+    tau = {name: fits[name].monotonicity[places[name]] for name in order}
+    text = "How steadily an input's propensity rises with the multiplier (Kendall's τ, 1 always, 0 no trend)"
+    claim, monotone = inputs_claim(study, "curves.monotonicity", text, tau, (-1.0, 1.0))
     columns = min(4, len(order))
     rows = math.ceil(len(order) / columns)
     with figures.style():
@@ -45,7 +41,7 @@ def main(cache, out):
         "inputs and is no interval.",
         counted=f"{between(n, 'questions')} in each of {len(order)} datasets.",
         alt=f"Mean propensity against the multiplier in {len(order)} datasets, one panel each. Curves are monotone by "
-        f"Kendall's τ of {monotone.estimate:.2f} on average.",
+        f"Kendall's τ of {number(monotone.estimate)} on average.",
         method="mean over inputs at each multiplier, t interval over questions; Kendall's tau-a within each input",
         assumptions=("questions are independent",), facts=facts_of(study),
     )  # fmt: skip

@@ -34,10 +34,10 @@ def main(cache, out):
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=3.9)
         xlabel = "mean |difference in unsteered\npropensity| (nat)"
-        text = f"as published: {claims[0].estimate:.2f}; without self-pairs: {claims[1].estimate:.2f}"
+        text = f"as published: {claims[0].shown[0]}; without self-pairs: {claims[1].shown[0]}"
         data = kept.assign(y=kept["ratio"])
         figures.propensity_and_relative(data, ax=left, xlabel=xlabel, ylabel="relative steerability", remark=text)
-        data, text = points[~points["self_pair"]], f"without self-pairs: {claims[2].estimate:.2f}"
+        data, text = points[~points["self_pair"]], f"without self-pairs: {claims[2].shown[0]}"
         label = "steerability lost\n(nat per unit multiplier)"
         figures.foretelling(data.assign(y=data["loss"]), ax=right, xlabel=xlabel, ylabel=label, remark=text)
         figures.key_outside(figure, left, columns=2)
@@ -49,7 +49,7 @@ def main(cache, out):
         bars="none are drawn; the intervals above, where there are any, resample whole datasets.",
         counted=f"{len(points)} pairs of prompts in {people_count(result.n, 'dataset')}; {len(kept)} in "
         f"{people_count(kept['dataset'].nunique(), 'dataset')} pass the published threshold.",
-        alt=f"Two scatters of {len(points)} pairs. " + " ".join(f"{c.statement} {c.estimate:.2f}." for c in claims),
+        alt=f"Two scatters of {len(points)} pairs. " + " ".join(f"{c.statement} {c.shown[0]}." for c in claims),
         seed=current_seed(), facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)

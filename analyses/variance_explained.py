@@ -1,9 +1,12 @@
 """Figure 4: how much of the variance of steerability goes with A/B and Yes/No, order-free and as published."""
 
+import numpy as np
+
 from analyses import _published as published
 from analyses._cache import ask, between, by_median, current_seed, facts_of, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import share_claims, share_words, without_mixed
+from analyses._words import percent
 from steerstats import figures
 
 TITLE = "Variance of steerability that spurious factors explain"
@@ -20,7 +23,7 @@ def main(cache, out):
     theirs = frame[frame["split"] == "published_sequential"]
     total = ours[ours["component"] == "explained"]
     n = total["dataset"].nunique()
-    mean = mean_over_datasets(total["share"], "share explained", "share")
+    mean = mean_over_datasets(total["share"], "share explained", "share", bounds=(-np.inf, np.inf))
     most = dict(total.loc[total["share"].idxmax()])
     text, most["estimate"] = share_words(result.results), most["share"]
     claims = share_claims(("explained.mean", "explained.most"), text, mean, most, "percentile, by question")
@@ -39,13 +42,13 @@ def main(cache, out):
         figures.key_outside(figure, axes[0], columns=5)
     found = Finding.of(
         result, script="variance_explained", title=TITLE, paper=PAPER, claims=tuple(claims),
-        reading="Left: each bar divides the variance of steerability between inputs of one dataset; what is pale is "
+        reading="Left: each bar divides the variance of steerability between inputs of one dataset; the grey rest is "
         "explained by neither factor. Shares left of zero mean less than a random factor would explain. Right: the "
         "split of the paper, which gives A/B all that the two share and grows with every factor added.",
         bars="middle: 95% percentile intervals of the total, bootstrapping questions; the stacked bars carry none.",
         counted=f"{n} datasets, {between(ours['n'], 'inputs')} each.",
-        alt=f"Share of the variance explained by A/B and Yes/No in {n} datasets: {mean.estimate:.0%} on average, at "
-        f"most {most['share']:.0%}, in {most['dataset']}.",
+        alt=f"Share of the variance explained by A/B and Yes/No in {n} datasets: {percent(mean.estimate)} on average, "
+        f"at most {percent(most['share'])}, in {most['dataset']}.",
         method="Shapley (LMG) shares of adjusted R²; beside it the published sequential split of R²",
         seed=current_seed(), facts=facts_of(study), warnings=without_mixed(result.warnings),
     )  # fmt: skip

@@ -1,6 +1,15 @@
 """Is steering less even under a shift? Variance of steerability between inputs, in distribution and out of it."""
 
-from analyses._cache import between, by_dataset, current_seed, facts_of, need_shifts, order_by_median, study_of
+from analyses._cache import (
+    absences,
+    between,
+    by_dataset,
+    current_seed,
+    facts_of,
+    need_shifts,
+    order_by_median,
+    study_of,
+)
 from analyses._claim import Claim, Finding, command_line, publish
 from steerstats import figures
 from steerstats.generalization import parse_shift, steerability_variance
@@ -22,7 +31,7 @@ def main(cache, out):
     for row in result.correlations().to_dict("records"):
         words = figures.nice_shift(*parse_shift(row["shift"]))
         row |= {"estimate": row["rho"], "ci_low": row["rho_ci_low"], "ci_high": row["rho_ci_high"]}
-        text = f"Spearman correlation over datasets of the variance at base→base with that under {words}:"
+        text = f"Spearman correlation over datasets of the variance at base → base with that under {words}:"
         claims.append(Claim.row(f"variance.{row['shift']}", text, row, "datasets", interval="percentile over datasets"))
     with figures.style():
         figure, ax = figures.canvas(width=7.4, height=1.4 + 0.36 * len(order))
@@ -32,7 +41,7 @@ def main(cache, out):
         ax.axvline(1, color="#000000", linewidth=0.8, zorder=1.5)
         figures.key_outside(figure, ax, columns=2)
     found = Finding.of(
-        result, script="variance_id_ood", title=TITLE, paper=PAPER, claims=tuple(claims),
+        result, script="variance_id_ood", title=TITLE, paper=PAPER, claims=tuple(claims), absent=absences(study),
         reading="Each mark is how many times larger the variance between inputs is under a shift than where the "
         "vector was made; right of 1, steering became less even.",
         bars="95% t intervals of the logarithm of the ratio, robust to slopes that are not normal, over questions.",

@@ -14,9 +14,9 @@ def main(cache, out):
     """Mean cosine over datasets for every pair of training settings, and the cosine of a vector with its refits."""
     study = study_of(cache)
     need_array(study, "direction", "the directions of the vectors")
+    if len(study.vectors) < 2:
+        raise NotInCache(f"built with vectors of {study.vectors[0]} only")
     result = ask(study, "vector_cosines")
-    if len(result.vectors) < 2:
-        raise NotInCache(f"built with vectors of {result.vectors[0]} only")
     frame = result.to_frame()
     across = frame[~frame[["vector_a", "vector_b"]].eq("mean").any(axis=1)]
     own = across.groupby("dataset", sort=False)["cosine"].mean()
@@ -39,7 +39,7 @@ def main(cache, out):
         "that the two hold the same vector.",
         bars="none: cosines describe these very vectors. The table has the quantiles over refits.",
         counted=f"{len(result.vectors)} vectors in each of {len(result.datasets)} datasets.",
-        alt=f"Table of cosines between the vectors of {', '.join(result.vectors)}; {each.estimate:.2f} on average "
+        alt=f"Table of cosines between the vectors of {', '.join(result.vectors)}; {claims[0].shown[0]} on average "
         "between two settings.",
         facts=facts_of(study),
     )  # fmt: skip

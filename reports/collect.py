@@ -6,12 +6,12 @@ Processes are spawned with BLAS held to one thread, so that the numbers do not d
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,11 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 import analyses
+from analyses._cache import label_caches
 from analyses._claim import Finding, numbers_only
+from analyses._compared import naming
+
+__all__ = ["RESULTS", "Done", "Job", "default_workers", "group_label", "label_caches", "plan", "run_jobs", "run_one"]
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 RESULTS = "results"
@@ -36,11 +40,14 @@ class Job:
         Name of the cache (or of the pair) in this run; the folder under `results/`.
     caches : tuple of str
         Paths.
+    names : tuple of str
+        What those caches are called in this run.
     """
 
     script: str
     label: str
     caches: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -52,30 +59,26 @@ class Done:
     seconds: float
 
 
-def label_caches(caches: Sequence[str | Path]) -> dict[str, str]:
-    """A short distinct name for every cache -> its path as given."""
-    labels: dict[str, str] = {}
-    for path in map(Path, caches):
-        stem = path.stem if path.is_file() else path.name
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem or path.resolve().name).strip("-.") or "cache"
-        name, count = stem, 2
-        while name in labels:
-            name, count = f"{stem}-{count}", count + 1
-        labels[name] = str(path)
-    return labels
-
-
 def plan(labels: dict[str, str]) -> list[Job]:
-    """Every script for every cache; those that compare for the first cache with each other one."""
+    """Every script for every cache; those that compare take each pair, and what compares them all takes all at once."""
     names = list(labels)
     jobs = []
     for script in analyses.SCRIPTS:
-        if script in analyses.COMPARING:
-            pairs = [(f"{names[0]}-and-{name}", (labels[names[0]], labels[name])) for name in names[1:]]
-            jobs += [Job(script, label, pair) for label, pair in pairs] or [Job(script, names[0], (labels[names[0]],))]
+        if script in analyses.COMPARING and len(names) > 1:
+            groups = [tuple(names)] if script in analyses.ALL_AT_ONCE else list(combinations(names, 2))
+            jobs += [Job(script, group_label(g, labels), tuple(labels[name] for name in g), g) for g in groups]
         else:
-            jobs += [Job(script, name, (labels[name],)) for name in names]
+            alone = names[:1] if script in analyses.COMPARING else names
+            jobs += [Job(script, name, (labels[name],), (name,)) for name in alone]
     return jobs
+
+
+def group_label(names: Sequence[str], labels: Iterable[str]) -> str:
+    """The folder of a comparison: the names of two caches, "all-caches" of more; never that of a cache."""
+    label = "-and-".join(names) if len(names) == 2 else "all-caches"
+    while label in set(labels):
+        label += "-"
+    return label
 
 
 def run_jobs(
@@ -123,7 +126,7 @@ def run_jobs(
 def run_one(job: Job, out: str, seed: int, figures: bool = True) -> Done:
     """One job in this process."""
     start = time.perf_counter()
-    with threadpool_limits(1), nullcontext() if figures else numbers_only():
+    with threadpool_limits(1), naming(job.names), nullcontext() if figures else numbers_only():
         cache = job.caches[0] if len(job.caches) == 1 else list(job.caches)
         finding = analyses.run(job.script, cache, Path(out) / RESULTS / job.label, seed)
     return Done(job, finding, time.perf_counter() - start)

@@ -9,18 +9,19 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from analyses._cache import mean_curves, order_by_median
+from analyses._cache import mean_curves, order_by_median, people_count
+from analyses._words import number, percent, together
 from reports.embed import inline_svg
 from reports.tables import cells
-from reports.words import number, percent
 from steerstats import figures
+from steerstats.errors import SteerstatsError
 from steerstats.study import Study
 
 SHOWN = 3  # inputs at either end
 LONGEST = 1600  # characters of an input; the rest is counted
 NAMES = {
     "mean": "mean steerability",
-    "mean, vector error included": "the same, the vector's error in the interval",
+    "mean, vector error included": "mean steerability, the vector's error in the interval",
     "median": "median steerability",
     "sd": "SD over inputs",
     "anti_steerable": "anti-steerable inputs",
@@ -29,7 +30,10 @@ NAMES = {
 }
 
 
-def dataset_pages(study: Study, results: Path, prefix: str = "") -> list[dict[str, Any]]:
+ORDER = {name: k for k, name in enumerate(NAMES)}
+
+
+def dataset_pages(study: Study, results: Path, prefix: str = "", *, brief: bool = False) -> list[dict[str, Any]]:
     """One page for each dataset, highest median first.
 
     Parameters
@@ -39,6 +43,9 @@ def dataset_pages(study: Study, results: Path, prefix: str = "") -> list[dict[st
         Folder with the tables that the scripts wrote for this cache.
     prefix : str
         Of the anchors.
+    brief : bool
+        Without the curve and with one input at each end: for caches that stand beside a first one, whose pages would
+        otherwise make a book of the report.
     """
     if study.kind == "sweep" or not all(study.unit(name).has(("base", "base")) for name in study.datasets):
         return []  # the sections say what is not there
@@ -46,27 +53,34 @@ def dataset_pages(study: Study, results: Path, prefix: str = "") -> list[dict[st
     tables = {name: _read(results / f"{name}.parquet") for name in ("per_input_steerability", "gap_parts")}
     explained = _read(results / "variance_explained.parquet")
     pages = []
-    for k, name in enumerate(order_by_median(study)):
+    for k, name in enumerate(_ordered(study)):
         numbers = _numbers(name, tables, explained)
         own = {row[0]: row for row in numbers}
-        line = f"median {own['median steerability'][1]}, {own['anti-steerable inputs'][1]} anti-steerable"
+        parts = [("median steerability", "median {}"), ("anti-steerable inputs", "{} anti-steerable")]
+        line = ", ".join(words.format(own[row][1]) for row, words in parts if row in own)
         pages.append(
             {
                 "id": f"{prefix}dataset-{k + 1}",
                 "name": name,
                 "line": line,
-                "svg": _figure(curves[curves["dataset"] == name], name, f"{prefix}d{k + 1}"),
+                "svg": "" if brief else _figure(curves[curves["dataset"] == name], name, f"{prefix}d{k + 1}"),
                 "figure_label": f"Propensity curve of {name}",
-                "caption": "Mean propensity (nat) at each multiplier; bars: 95% t intervals over questions; grey: the "
-                f"middle 80% of inputs. n = {len(study.unit(name).inputs)} inputs.",
+                "caption": _caption(len(study.unit(name).inputs)),
                 "table": cells(
                     pd.DataFrame(numbers, columns=["quantity", "estimate", "95% interval", "n"]),
                     f"Numbers of {name}, base → base unless said; steerability in nats per unit multiplier",
                 ),
-                **_ends(study, name),
+                **_ends(study, name, 1 if brief else SHOWN),
             }
         )
     return pages
+
+
+def _ordered(study: Study) -> list[str]:
+    try:
+        return order_by_median(study)
+    except SteerstatsError:  # no summary of these data; the sections say why
+        return list(study.datasets)
 
 
 def _figure(curve: pd.DataFrame, name: str, prefix: str) -> Markup:
@@ -81,10 +95,18 @@ def _figure(curve: pd.DataFrame, name: str, prefix: str) -> Markup:
     return Markup(inline_svg(svg, prefix, f"Propensity curve of {name}", f"Mean propensity runs from {words}."))
 
 
+def _caption(n: int) -> str:
+    shown = (
+        "bars: 95% t intervals over questions; grey: the middle 80% of inputs" if n > 1 else "one input, no interval"
+    )
+    return f"Mean propensity (nat) at each multiplier; {shown}. n = {people_count(n, 'input')}."
+
+
 def _numbers(name: str, tables: dict[str, pd.DataFrame], explained: pd.DataFrame) -> list[tuple[str, ...]]:
     rows = []
     frame = tables["per_input_steerability"]
-    for row in frame[frame["dataset"] == name].to_dict("records"):
+    own = frame[frame["dataset"] == name].to_dict("records") if len(frame) else []
+    for row in sorted(own, key=lambda row: ORDER.get(row["name"], len(ORDER))):
         if row["name"] in NAMES:
             form = number if row["name"].startswith(("mean", "median", "sd")) else percent
             rows.append((NAMES[row["name"]], *_shown(row, "estimate", form)))
@@ -104,15 +126,16 @@ def _numbers(name: str, tables: dict[str, pd.DataFrame], explained: pd.DataFrame
 
 def _shown(row: dict[str, Any], key: str, form: Any) -> tuple[str, str, str]:
     known = np.isfinite(row["ci_low"]) or np.isfinite(row["ci_high"])
-    return form(row[key]), f"{form(row['ci_low'])} to {form(row['ci_high'])}" if known else "none", str(int(row["n"]))
+    value, low, high = together([row[key], row["ci_low"], row["ci_high"]], "share" if form is percent else "1")
+    return value, f"{low} to {high}" if known else "none", str(int(row["n"]))
 
 
-def _ends(study: Study, name: str) -> dict[str, list[dict[str, str]]]:
+def _ends(study: Study, name: str, most: int) -> dict[str, list[dict[str, str]]]:
     unit = study.unit(name)
     slopes = study.slopes(name).at("base->base")
     order = np.argsort(slopes, kind="stable")
-    few = min(SHOWN, max(1, len(order) // 2))
-    ends = {"worst": order[:few], "best": order[::-1][:few]}
+    few = min(most, max(1, len(order) // 2))
+    ends = {"worst": order[:few], "best": order[::-1][: min(few, len(order) - few)]}  # one input is at one end only
     return {key: [_input(unit, int(k), float(slopes[k])) for k in places] for key, places in ends.items()}
 
 

@@ -36,7 +36,8 @@ REFERENCES: dict[str, str] = {
     "Society B 57, 289–300. doi:10.1111/j.2517-6161.1995.tb02031.x",
     "braun": "Braun, J., et al. (2025). Understanding (un)reliability of steering vectors in language models. "
     "arXiv:2505.22637",
-    "bas": "Bas and Novak (2025). arXiv:2511.18284",
+    "bas": "Bas, Novak (2025). What Can We Actually Steer? A Multi-Behavior Study of Activation Control. "
+    "arXiv:2511.18284 (first posted as: Steering Latent Traits, Not Learned Facts)",
 }
 
 USED_BY: dict[str, tuple[str, ...]] = {
@@ -62,3 +63,15 @@ def references_for(scripts: Iterable[str]) -> list[str]:
     """The references of the scripts that ran, in the order of `REFERENCES`; the paper and the data come first."""
     wanted = {"tan", "rimsky", "perez"} | {key for script in scripts for key in USED_BY.get(script, ())}
     return [text for key, text in REFERENCES.items() if key in wanted]
+
+
+def citations(scripts: Iterable[str]) -> dict[str, str]:
+    """What to write behind the methods of each script: " [4, 9]", by the places in `references_for(scripts)`."""
+    scripts = list(scripts)
+    place = {text: k + 1 for k, text in enumerate(references_for(scripts))}
+    found = {}
+    for script in scripts:
+        numbers = sorted(place[REFERENCES[key]] for key in USED_BY.get(script, ()))
+        if numbers:
+            found[script] = f" [{', '.join(map(str, numbers))}]"
+    return found

@@ -8,27 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 import analyses
 from analyses._cache import people_count, study_of
-from analyses._claim import Claim, Finding
+from analyses._claim import Claim, Finding, figure_names, sentence
 from reports import words
 from reports.collect import RESULTS, Done, default_workers, label_caches, plan, run_jobs
 from reports.details import dataset_pages
 from reports.embed import inline_svg, theme_variables
-from reports.record import PAGE
+from reports.methods import methods as write_methods
+from reports.provenance import provenance_rows
+from reports.record import PAGE, software_versions, staged, write_claim_tables
 from reports.references import references_for
 from reports.tables import MOST_ROWS, cells
+from steerstats.errors import check_count
 
-SOFTWARE = ("steerstats", "numpy", "scipy", "pandas", "statsmodels", "scikit-learn", "matplotlib", "seaborn")
+OPEN_FIGURES = 3  # of one finding; the rest is folded
+DIFFERENCES = "Differences in steerability between the caches, nats per unit multiplier, mean over datasets"
 DARK = "--page: #14171b; --surface: #1b1f25; --link: #9cc4f5;"
 
 
@@ -48,6 +50,7 @@ def render_report(
         With two or more they are also set side by side, the first against each other one.
     out : path
         Directory. Gets `report.html`, and in `results/LABEL/` every figure (SVG, PDF) and table (CSV, Parquet, TeX).
+        An earlier report there is replaced, once the new one is whole.
     seed : int
         Of every resampling.
     jobs : int, optional
@@ -63,13 +66,19 @@ def render_report(
     ------
     CacheError
         If a path is no cache, or a cache is damaged. What a cache merely lacks is said in the report.
+    InputError
+        If `out` is a file or a cache, or holds files and no earlier report.
     """
+    check_count("seed", seed, at_least=0)
     folder, labels = Path(out), label_caches(caches)
     for path in labels.values():
         study_of(path)
     workers = default_workers() if jobs is None else jobs
-    done = run_jobs(plan(labels), folder, seed=seed, workers=workers, progress=progress)
-    return write_page(labels, done, folder, seed=seed)
+    with staged(folder, list(labels.values())) as stage:
+        done = run_jobs(plan(labels), stage, seed=seed, workers=workers, progress=progress)
+        write_claim_tables(stage, done)
+        write_page(labels, done, stage, seed=seed)
+    return folder / PAGE
 
 
 def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, seed: int = 0) -> Path:
@@ -81,11 +90,13 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
     for k, (label, study) in enumerate(studies.items()):
         own = [one.finding for one in done if one.job.label == label]
         summary.append({"label": label if several else "", **words.summary(own, _prefix(label, several))})
-        methods += words.methods(study, own, seed, software_versions())
-        pages = dataset_pages(study, out / RESULTS / label, f"c{k + 1}-" if several else "")
-        datasets += [page | {"name": f"{page['name']} in {label}"} if several else page for page in pages]
-        provenance.append({"label": label if several else "", "rows": _provenance(study, seed)})
+        methods += write_methods(study, own, seed, software_versions())
+        # Several caches would make several books: the first one's datasets are shown whole, the others' in brief.
+        pages = dataset_pages(study, out / RESULTS / label, f"c{k + 1}-" if several else "", brief=k > 0)
+        datasets.append({"label": label if several else "", "pages": pages})
+        provenance.append({"label": label if several else "", "rows": provenance_rows(study, seed)})
         notices += _notices(label if several else "", study, own)
+    between = words.differences([one.finding for one in done])
     text = (
         _environment()
         .get_template("report.html.jinja")
@@ -95,9 +106,11 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
             style=_style(),
             facts=_facts(studies),
             summary=summary,
+            differences=cells(pd.DataFrame(between), DIFFERENCES) if between else None,
+            glossary=words.GLOSSARY,
             notices=notices,
             sections=sections,
-            datasets=datasets,
+            datasets=[group for group in datasets if group["pages"]],
             claim_table=_claim_table(done, several),
             methods=list(dict.fromkeys(methods)),
             references=references_for(one.job.script for one in done if not one.finding.missing),
@@ -108,17 +121,6 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
     page = out / PAGE
     page.write_text(text, encoding="utf-8", newline="\n")
     return page
-
-
-def software_versions() -> dict[str, str]:
-    """Versions of what the numbers and the figures depend on."""
-    found = {}
-    for name in SOFTWARE:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _environment() -> Environment:
@@ -133,7 +135,9 @@ def _environment() -> Environment:
 def _style() -> Markup:
     css = resources.files("reports").joinpath("templates", "report.css").read_text("utf-8")
     light = f":root {{ {theme_variables(False)} }}"
-    dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {theme_variables(True)} {DARK} }} }}"
+    # Dots are a picture inside the drawing, in colours that cannot be exchanged: a dark page lights them up.
+    lit = ".plot image { filter: brightness(1.5); }"
+    dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {theme_variables(True)} {DARK} }} {lit} }}"
     return Markup(f"{light}\n{css}{dark}")
 
 
@@ -152,11 +156,12 @@ def _model_name(model: str) -> str:
 
 def _facts(studies: Mapping[str, Any]) -> list[tuple[str, str]]:
     study = next(iter(studies.values()))
+    if len(studies) > 1:
+        built = [f"{label}: {one.model}, build {one.reader.spec_hash[:12]}" for label, one in studies.items()]
+        return [("caches", str(len(studies))), *((text.partition(": ")[0], text.partition(": ")[2]) for text in built)]
     inputs = sum(len(study.unit(name).inputs) for name in study.datasets)
     facts = [("datasets", str(len(study.datasets))), ("test inputs", f"{inputs:,}")]
-    if len(studies) > 1:
-        facts = [("caches", ", ".join(studies))]
-    return [*facts, ("settings", ", ".join(study.settings)), ("build", study.reader.spec_hash[:12])]
+    return [*facts, ("settings", str(len(study.settings))), ("build", study.reader.spec_hash[:12])]
 
 
 def _prefix(label: str, several: bool) -> str:
@@ -170,20 +175,26 @@ def _section(section: analyses.Section, done: Sequence[Done], out: Path, several
         "title": section.title,
         "lead": section.lead,
         "findings": [_finding_view(one, out, several) for one in own if not one.finding.missing],
-        "missing": [_missing_view(one, several) for one in own if one.finding.missing],
+        "missing": [line for one in own for line in _missing_view(one, several)],
     }
 
 
-def _missing_view(one: Done, several: bool) -> dict[str, str]:
+def _missing_view(one: Done, several: bool) -> list[dict[str, str]]:
+    """A finding that is not there, or the parts that one lacks, for the box at the end of a section."""
     anchor = f"{_prefix(one.job.label, several)}{one.finding.script}"
     cache = f" ({one.job.label})" if several else ""
-    return {"id": anchor, "title": f"{one.finding.title}{cache}", "why": one.finding.missing}
+    if one.finding.missing:
+        return [{"id": anchor, "title": f"{one.finding.title}{cache}", "why": words.tidy(one.finding.missing)}]
+    found = []
+    for k, text in enumerate(one.finding.absent):
+        what, _, why = text.partition(": ")
+        found.append({"id": f"{anchor}-absent-{k + 1}", "title": f"{one.finding.title}{cache}, {what}", "why": why})
+    return found
 
 
 def _finding_view(one: Done, out: Path, several: bool) -> dict[str, Any]:
     finding, folder = one.finding, out / RESULTS / one.job.label
     anchor = f"{_prefix(one.job.label, several)}{finding.script}"
-    svg = (folder / f"{finding.script}.svg").read_text(encoding="utf-8")
     table = pd.read_parquet(folder / f"{finding.script}.parquet")
     where = f"{RESULTS}/{one.job.label}/{finding.script}.csv"
     claims, said = [], ""
@@ -192,43 +203,59 @@ def _finding_view(one: Done, out: Path, several: bool) -> dict[str, Any]:
         # Four shifts share one published value; its source and the reasons are said once.
         same, said = view["published"] + view["reason"] == said, view["published"] + view["reason"]
         if same and claim.published is not None:
-            view |= {"published": f"Published: {words.number(claim.published)}, as above.", "reason": ""}
+            view |= {"published": f"Published: {claim.shown_published}, as above.", "reason": ""}
         claims.append(view)
     return {
         "id": anchor,
         "title": finding.title,
         "paper": f"paper: {finding.paper}" if finding.paper.startswith("figure") else finding.paper,
         "cache": one.job.label if several else "",
-        "warnings": [words.tidy(text) for text in finding.warnings],
+        "warnings": [words.plain_codes(text) for text in finding.warnings],
         "claims": claims,
-        "svg": Markup(inline_svg(svg, anchor, finding.title, finding.alt)),
+        "figures": _figures(finding, folder, anchor),
         "caption": _caption(finding),
         "table": cells(table, f"{finding.title}; as a file: {where}", label="The numbers as a table", most=MOST_ROWS),
     }
 
 
+def _figures(finding: Finding, folder: Path, anchor: str) -> list[dict[str, Any]]:
+    """Every figure of a finding with its heading, where there are several; those after the third are folded."""
+    shown = []
+    for k, name in enumerate(figure_names(finding)):
+        svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
+        heading = finding.pages[k] if len(finding.pages) > 1 else ""
+        title = f"{finding.title}{f': {heading}' if heading else ''}"
+        prefix = anchor if k == 0 else f"{anchor}-{k + 1}"
+        svg = Markup(inline_svg(svg, prefix, title, finding.alt))
+        shown.append({"svg": svg, "heading": heading, "title": title, "folded": k >= OPEN_FIGURES})
+    return shown
+
+
 def _caption(finding: Finding) -> list[list[tuple[str, str]]]:
-    """Paragraphs of (lead word, text): how to read it; bars and n; method and assumptions."""
-    method = words.tidy(f"{finding.method.rstrip('.')}.")
-    assumes = words.tidy(f"{'; '.join(finding.assumptions)}.") if finding.assumptions else ""
+    """Paragraphs of (lead word, text): how to read it; bars and n; method and assumptions; what is not there."""
+    method = sentence(words.tidy(finding.method))
+    assumes = sentence(words.tidy("; ".join(finding.assumptions)))
     paragraphs = [
         [("How to read it.", finding.reading)],
         [("Bars:", finding.bars), ("n:", finding.counted)],
         [("Method:", method), ("Assumes:", assumes)],
+        [("Not here:", f"{'. '.join(finding.absent)}." if finding.absent else "")],
     ]
-    return [[(name, text) for name, text in paragraph if text] for paragraph in paragraphs]
+    shown = [[(name, text) for name, text in paragraph if text] for paragraph in paragraphs]
+    return [paragraph for paragraph in shown if paragraph]
 
 
 def _claim_view(claim: Claim) -> dict[str, str]:
-    form = words.percent if claim.unit == "share" else words.number
-    bounded = np.isfinite(claim.ci_low) or np.isfinite(claim.ci_high)
-    published = "" if claim.published is None else f"Published: {words.number(claim.published)} ({claim.source})."
+    value, interval = claim.shown
+    published = "" if claim.published is None else f"Published: {claim.shown_published} ({claim.source})."
+    counted = f"n = {claim.n} {claim.n_of}" if claim.n else ""
+    why = "" if value == claim.interval else claim.interval
     return {
         "statement": claim.statement,
-        "value": form(claim.estimate),
-        "interval": f"[{form(claim.ci_low)}, {form(claim.ci_high)}]" if bounded else "",
-        "unit": "" if claim.unit in ("1", "share") else claim.unit,
-        "fine_print": words.tidy(f"n = {claim.n} {claim.n_of}; {claim.interval}"),
+        "value": value,
+        "interval": interval,
+        "unit": claim.shown_unit,
+        "fine_print": words.tidy("; ".join(filter(None, [counted, why]))),
         "published": published,
         "verdict": claim.verdict,
         "reason": claim.reason,
@@ -240,7 +267,7 @@ def _claim_table(done: Sequence[Done], several: bool) -> dict[str, Any]:
     for one in done:
         for claim in one.finding.claims:
             view = _claim_view(claim)
-            published = "" if claim.published is None else words.number(claim.published)
+            published = claim.shown_published
             row = {"claim": claim.statement.rstrip(":"), "estimate": view["value"], "95% interval": view["interval"]}
             row |= {"unit": view["unit"], "n": f"{claim.n} {claim.n_of}", "published": published}
             row |= {"verdict": claim.verdict}
@@ -277,34 +304,3 @@ def _notices(label: str, study: Any, findings: Sequence[Finding] = ()) -> list[s
             "of one may be the other's."
         )
     return found
-
-
-def _provenance(study: Any, seed: int) -> list[tuple[str, str]]:
-    manifest, first = study.reader.manifest, study.unit(study.datasets[0]).unit
-    rows = [
-        ("model", study.model),
-        ("kind of cache", study.kind),
-        ("identity of the build", study.reader.spec_hash),
-        ("datasets", ", ".join(study.datasets)),
-        ("score", str(first.attrs.get("score"))),
-        ("multipliers", ", ".join(f"{value:g}" for value in study.unit(study.datasets[0]).multipliers)),
-    ]
-    rows += [(f"build: {key}", _flat(value)) for key, value in sorted((manifest.get("provenance") or {}).items())]
-    parity = (first.sidecar.get("run") or {}).get("parity")
-    if parity:
-        rows.append(("engine parity, first dataset", _flat(parity)))
-    digests = [str(study.unit(name).unit.sidecar.get("content_sha256"))[:16] for name in study.datasets]
-    rows.append(("content hashes", ", ".join(f"{name} {digest}" for name, digest in zip(study.datasets, digests))))
-    sources = dict.fromkeys(str(study.unit(name).unit.attrs.get("attribution") or "") for name in study.datasets)
-    rows += [("attribution", text) for text in sources if text]
-    rows.append(("seed of the analysis", str(seed)))
-    rows.append(("analysed with", ", ".join(f"{name} {number}" for name, number in software_versions().items())))
-    return rows
-
-
-def _flat(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_flat(one)}" for key, one in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_flat(one) for one in value)
-    return str(value)

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from analyses._cache import study_of
 from reports.collect import default_workers, plan, run_jobs
-from reports.record import CLAIMS, MANIFEST, RUN, claims_record, outputs_of, read_json, sha256_of
+from reports.record import (
+    CLAIMS,
+    MANIFEST,
+    PAGE,
+    RUN,
+    claims_record,
+    outputs_of,
+    read_json,
+    sha256_of,
+    versions_here,
+    write_claim_tables,
+)
+from reports.render import write_page
 from steerstats.cache import Check, content_hash
 from steerstats.errors import InputError, SteerstatsError
 
 RELATIVE = 1e-9  # two machines may differ in the last bits of a sum, and in no more
+_NUMBER = re.compile(r"\d+(?:\.\d+)?%?")
 
 
 def verify_reproduction(directory: str | Path, caches: Sequence[str | Path] | None = None) -> Iterator[Check]:
@@ -30,8 +47,9 @@ def verify_reproduction(directory: str | Path, caches: Sequence[str | Path] | No
     Yields
     ------
     Check
-        Hashes of all outputs; files the manifest does not name; content of every cache; every number recomputed,
-        equal to 1e-9 relative.
+        Hashes of all outputs; files the manifest does not name; content of every cache; every claim recomputed, its
+        numbers equal to 1e-9 relative and its words the same; every table cell by cell; with the versions that wrote
+        them, the page and the figures byte for byte.
 
     Raises
     ------
@@ -56,10 +74,14 @@ def verify_reproduction(directory: str | Path, caches: Sequence[str | Path] | No
             return
     with tempfile.TemporaryDirectory(prefix="steerstats-verify-") as scratch:
         labels = {label: str(path) for label, path in places.items()}
-        seed = int(manifest["seed"])
-        done = run_jobs(plan(labels), Path(scratch), seed=seed, workers=default_workers(), figures=False)
-        again = json.loads(json.dumps(claims_record(labels, done, seed)))
-    yield from check_numbers(read_json(folder / CLAIMS), again)
+        again, seed = Path(scratch) / "again", int(manifest["seed"])
+        done = run_jobs(plan(labels), again, seed=seed, workers=default_workers())
+        record = json.loads(json.dumps(claims_record(labels, done, seed)))
+        yield from check_numbers(read_json(folder / CLAIMS), record)
+        write_claim_tables(again, done)
+        write_page(labels, done, again, seed=seed)
+        yield from check_tables(folder, again)
+        yield from check_page(folder, again, manifest["versions"])
 
 
 def _check_files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Check]:
@@ -100,36 +122,151 @@ def _check_cache(label: str, path: Path, entry: Mapping[str, Any]) -> Check:
 
 
 def check_numbers(before: Any, now: Any) -> Iterator[Check]:
-    """One check a finding: the numbers of a `claims.json` against those of another, 1e-9 relative."""
-    ours = {(one["cache"], one["script"]): one for one in now["findings"]}
-    for finding in before["findings"]:
-        where = f"{finding['cache']}: {finding['script']}"
-        other = ours.get((finding["cache"], finding["script"]))
-        if other is None:
+    """One check a finding: what a `claims.json` says against what another does, numbers at 1e-9 relative.
+
+    Findings and claims have to be the same ones on both sides; keys, units, counts, published values, verdicts and
+    reasons the same text; sentences the same but for a rounded number in them.
+    """
+    ours, theirs = ({(one["cache"], one["script"]): one for one in side["findings"]} for side in (now, before))
+    for key in ("type", "version", "seed", "caches"):
+        if before.get(key) != now[key]:
+            yield Check("claims", key, False, f"{before.get(key)!r} is delivered, {now[key]!r} was found")
+    if len(theirs) != len(before["findings"]):
+        yield Check("claims", "findings", False, "a finding is delivered twice")
+    for cache, script in [*theirs, *(name for name in ours if name not in theirs)]:
+        where = f"{cache}: {script}"
+        if (cache, script) not in ours:
             yield Check(where, "numbers", False, "was not recomputed: this steerstats has no such script")
-            continue
-        worst, place = largest_difference(finding["claims"], other["claims"])
-        same_words = finding["missing"] == other["missing"]
-        detail = (
-            finding["missing"] or f"{len(finding['claims'])} claims, largest relative difference {worst:.1e}{place}"
-        )
-        yield Check(where, "numbers", worst <= RELATIVE and same_words, detail)
+        elif (cache, script) not in theirs:
+            yield Check(where, "numbers", False, "was computed and is not in the delivered claims")
+        else:
+            yield _same_finding(where, theirs[cache, script], ours[cache, script])
+
+
+def _same_finding(where: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Check:
+    worst, place = largest_difference(before, now)
+    if worst > RELATIVE:
+        return Check(where, "numbers", False, f"differs{place}{_both(before, now, place)}")
+    detail = before["missing"] or f"{len(before['claims'])} claims, largest relative difference {worst:.1e}{place}"
+    return Check(where, "numbers", True, detail)
 
 
 def largest_difference(before: Any, now: Any, place: str = "") -> tuple[float, str]:
-    """Largest relative difference between two pieces of JSON; text and shape have to be equal."""
+    """Largest relative difference between two pieces of JSON; shape has to be equal, and text but for rounding.
+
+    Returns
+    -------
+    (float, str)
+        Infinite where something other than a number differs; where the largest difference is.
+    """
     if isinstance(before, (int, float)) and isinstance(now, (int, float)) and not isinstance(before, bool):
         scale = max(abs(before), abs(now))
         return (abs(before - now) / scale if scale > 1e-12 else 0.0), place
     if isinstance(before, Mapping) and isinstance(now, Mapping) and before.keys() == now.keys():
-        parts = [largest_difference(before[key], now[key], f" at {key}") for key in before]
+        parts = [largest_difference(before[key], now[key], f"{place} at {key}") for key in before]
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         parts = [largest_difference(a, b, f"{place}[{k}]") for k, (a, b) in enumerate(zip(before, now))]
     else:
-        # Sentences may hold a rounded number that falls to the other side of a half; only numbers are compared.
-        same = before == now or (isinstance(before, str) and isinstance(now, str))
-        return (0.0 if same else float("inf")), place
+        alike = isinstance(before, str) and isinstance(now, str) and same_sentence(before, now)
+        return (0.0 if before == now or alike else float("inf")), place
     return max(parts, default=(0.0, ""), key=lambda part: part[0])
+
+
+def same_sentence(before: str, now: str) -> bool:
+    """Whether two sentences are the same but for numbers that fell to the other side of a half in their last digit."""
+    if _NUMBER.sub("#", before) != _NUMBER.sub("#", now):
+        return False
+    for a, b in zip(_NUMBER.findall(before), _NUMBER.findall(now)):
+        if a == b:
+            continue
+        digits = len(a.strip("%").partition(".")[2])
+        same = digits == len(b.strip("%").partition(".")[2]) and a.endswith("%") == b.endswith("%")
+        if not same or not (digits or a.endswith("%")):
+            return False
+        if abs(float(a.strip("%")) - float(b.strip("%"))) > 1.01 * 10.0**-digits:
+            return False
+    return True
+
+
+def check_tables(folder: Path, again: Path) -> Iterator[Check]:
+    """Every table cell by cell at 1e-9 relative, every record, and no result that the caches do not give."""
+    made = outputs_of(again)
+    more = sorted(set(outputs_of(folder)) - {*made, CLAIMS})
+    yield Check(folder.name, "no other results", not more, f"not from these caches: {', '.join(more[:5])}" if more else
+                f"{len(made)} files, all of them from these caches")  # fmt: skip
+    for name in made:
+        if Path(name).suffix in (".csv", ".parquet", ".tex", ".json"):
+            found = _same_table(folder / name, again / name) if (folder / name).is_file() else (False, "is missing")
+            yield Check(name, "table", *found)
+
+
+def _same_table(before: Path, now: Path) -> tuple[bool, str]:
+    if now.suffix == ".json":
+        worst, place = largest_difference(read_json(before), read_json(now))
+        return worst <= RELATIVE, f"differs{place}" if worst > RELATIVE else "the same"
+    if now.suffix == ".tex":
+        same = same_sentence(before.read_text(encoding="utf-8"), now.read_text(encoding="utf-8"))
+        return same, "the same" if same else "differs from the table that the cache gives"
+    read = pd.read_csv if now.suffix == ".csv" else pd.read_parquet
+    try:
+        old, new = read(before), read(now)
+    except (ValueError, OSError) as error:
+        return False, f"cannot be read: {error}"
+    if list(old.columns) != list(new.columns) or len(old) != len(new):
+        return False, "has other rows or columns than the cache gives"
+    worst = 0.0
+    for column in new:
+        values = [frame[column].to_numpy() for frame in (old, new)]
+        if pd.api.types.is_numeric_dtype(new[column]) and pd.api.types.is_numeric_dtype(old[column]):
+            a, b = (side.astype(float) for side in values)
+            same = (a == b) | (np.isnan(a) & np.isnan(b))
+            with np.errstate(invalid="ignore"):
+                apart = np.where(same, 0.0, np.abs(a - b) / np.maximum(np.maximum(np.abs(a), np.abs(b)), 1e-12))
+            largest = float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
+            if largest > RELATIVE:
+                return False, f"column {column} differs by {largest:.1e}, row {int(np.nanargmax(apart)) + 1}"
+            worst = max(worst, largest)
+        elif not all(a == b or (pd.isna(a) and pd.isna(b)) for a, b in zip(*values)):
+            return False, f"column {column} holds other text"
+    return True, f"{new.size} cells, largest relative difference {worst:.1e}"
+
+
+def check_page(folder: Path, again: Path, versions: Mapping[str, str]) -> Iterator[Check]:
+    """The page's words; and, where the versions are those that wrote it, page and figures byte for byte."""
+    old, new = (
+        (side / PAGE).read_text(encoding="utf-8") if (side / PAGE).is_file() else "" for side in (folder, again)
+    )
+    said = same_sentence(page_words(old), page_words(new))
+    yield Check(PAGE, "words", said, "the same" if said else "says something else than the caches give")
+    here = versions_here()
+    if dict(versions) != here:
+        other = [f"{name} {versions.get(name)}, here {here[name]}" for name in here if versions.get(name) != here[name]]
+        yield Check(folder.name, "figures", True, f"bytes not compared, written with {'; '.join(other) or 'others'}")
+        return
+    names = [name for name in outputs_of(again) if Path(name).suffix in (".html", ".svg", ".pdf")]
+    wrong = [n for n in names if not (folder / n).is_file() or sha256_of(folder / n) != sha256_of(again / n)]
+    detail = f"not what the caches give: {', '.join(wrong[:5])}" if wrong else f"{len(names)} files, the same bytes"
+    yield Check(folder.name, "page and figures", not wrong, detail)
+
+
+def page_words(page: str) -> str:
+    """What a page says: without its drawings, its style and the versions of the software that made it."""
+    text = re.sub(r"<(svg|style)\b.*?</\1>", "", page, flags=re.DOTALL)
+    for name in versions_here():
+        text = re.sub(rf"\b{re.escape(name)} \d[\w.+-]*", name, text)
+    return text
+
+
+def _both(before: Any, now: Any, place: str) -> str:
+    """The two sides at a place such as " at claims[3] at verdict", for a message."""
+    for step in re.findall(r" at (\w+)|\[(\d+)\]", place):
+        try:
+            before, now = (side[step[0] or int(step[1])] for side in (before, now))
+        except (KeyError, IndexError, TypeError):
+            return ""
+    if isinstance(before, (Mapping, list)) or isinstance(now, (Mapping, list)):
+        return ": not the same parts"
+    return f": {str(before)[:80]!r} is delivered, {str(now)[:80]!r} was found"
 
 
 def _find_caches(folder: Path, manifest: Mapping[str, Any], given: Sequence[str | Path] | None) -> dict[str, Path]:

@@ -186,7 +186,10 @@ def test_the_published_split_is_sequential_ols(name):
 
 def test_the_comparison_is_the_mean_paired_difference(tmp_path):
     finding = analyses.run("comparison", [hostile_cache(), plain_cache()], tmp_path)
-    frame = pd.read_csv(tmp_path / "comparison.csv").set_index("dataset")
+    whole = pd.read_csv(tmp_path / "comparison.csv")
+    assert set(whole["shift"]) == {"base->base", "base->user_neg", "base->user_pos", "sys_pos->user_neg"}
+    assert set(zip(whole["first"], whole["second"])) == {("hostile", "plain")}
+    frame = whole[whole["shift"] == "base->base"].set_index("dataset")
     one, other = study_of(hostile_cache()), study_of(plain_cache())
     for name in plain_truth():
         sides = [pd.Series(s.slopes(name).at("base->base"), s.unit(name).inputs) for s in (one, other)]
@@ -195,6 +198,8 @@ def test_the_comparison_is_the_mean_paired_difference(tmp_path):
         assert frame.loc[name, "estimate"] == pytest.approx(paired.mean(), rel=1e-10)
         assert frame.loc[name, "band_low"] < frame.loc[name, "ci_low"], "bands hold for all datasets at once"
     assert finding.counted.startswith(f"{2 * TRUTH.n_inputs} inputs")
+    assert [path.name for path in sorted(tmp_path.glob("*.svg"))] == ["comparison.svg"]
+    assert "->shared inputs" not in finding.method + finding.reading + str(whole.columns)
 
 
 def plain_truth() -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -14,9 +15,10 @@ from scipy import stats
 import analyses
 from analyses._cache import mean_over_datasets, study_of
 from analyses._counts import p_words
+from analyses._words import together
 from reports.render import render_report
 from reports.tables import cells
-from reports.words import summary
+from reports.words import limits, summary
 from steerstats import figures
 from steerstats.cache.table import example_rows, import_table
 
@@ -113,22 +115,42 @@ def test_p_values_are_never_exactly_one_or_nothing(p, words):
     assert p_words(p) == words
 
 
-def test_transfer_is_a_range_over_shifts_and_a_choice_says_so():
-    ranks = [claim.estimate for key, claim in claims_of("three").items() if key.startswith("id_ood.")]
-    card = summary(findings_of("three"))["cards"][2]
-    assert len(ranks) == 4
-    assert card["number"] in {f"{min(ranks):.3f} to {max(ranks):.3f}", f"{min(ranks):.3f}"}
-    assert "The shift that the paper prints, system + → user −" in card["words"]
-    for one in summary(findings_of("three"))["cards"]:
+def test_transfer_is_headed_by_one_shift_with_its_interval_and_the_others_are_a_range():
+    claims, card = claims_of("three"), summary(findings_of("three"))["cards"][2]
+    first = claims["gap.sys_pos->user_neg"]
+    others = [one.estimate for key, one in claims.items() if key.startswith("gap.") and one is not first]
+    assert (card["number"], card["interval"]) == (first.shown[0], limits(first)), "three datasets rank without interval"
+    assert card["interval"].startswith("95% interval ")
+    assert "under system (positive) → user (negative), the shift that the paper prints" in card["words"]
+    low, high = together([min(others), max(others)])
+    assert f"The other shifts lose {low} to {high}." in card["words"]
+    assert claims["id_ood.sys_pos->user_neg"].shown[0] in card["words"]
+    for one in summary(findings_of("three"))["cards"][:2]:
         assert "does not allow for the choice" in one["words"]
+
+
+def test_the_title_is_answered_in_one_sentence_of_counts():
+    claims, answer = claims_of("three"), summary(findings_of("three"))["answer"]
+    up = claims["per_input.signs"].counts["above 0"]
+    assert answer.startswith(f"On average it moves answers the intended way in {up} of 3 datasets, and ")
+    assert f"{claims['per_input.anti_share'].shown[0]} of single inputs the wrong way" in answer
+    assert answer.count(".") - len(re.findall(r"\d\.\d", answer)) == 1
+
+
+def test_outcomes_by_sign_are_one_claim_that_adds_up():
+    claim = claims_of("three")["per_input.signs"]
+    assert sum(claim.counts.values()) == claim.n == 3
+    assert list(claim.counts) == ["above 0", "below 0", "open"]
+    assert claim.shown[0] == ", ".join(f"{count} {kind}" for kind, count in claim.counts.items())
+    assert sum(key.startswith("per_input.signs") for key in claims_of("three")) == 2
 
 
 def test_one_dataset_has_its_own_intervals_and_no_plural():
     cards = summary(findings_of("one"))["cards"]
     assert cards[0]["interval"].startswith("95% interval ")
     assert cards[1]["interval"].startswith("95% interval ")
+    assert cards[2]["interval"].startswith("95% interval ")
     assert "A rank correlation needs more datasets." in cards[2]["words"]
-    assert cards[2]["words"].count("95% interval") == 4
     words = str(cards) + str(findings_of("one"))
     assert "average over" not in str(cards)
     assert "1 datasets" not in words

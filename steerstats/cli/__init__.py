@@ -46,9 +46,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments or bool(os.environ.get("STEERSTATS_DEBUG"))
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        app(args=arguments, prog_name="steerstats")
+        code = app(args=arguments, prog_name="steerstats", standalone_mode=False)
     except (SteerstatsError, OSError) as error:
         if debug:
             traceback.print_exc()
         complain(error)
         raise SystemExit(2) from None
+    except typer.Abort:
+        raise SystemExit(130) from None
+    except Exception as error:
+        # Usage errors are click's, which typer brings under a name of its own: told by what they can do.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        _misused(error, message())
+        raise SystemExit(getattr(error, "exit_code", 2)) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _misused(error: Exception, message: str) -> None:
+    """One line for a command that was called wrongly; the bare command shows its help instead."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message, err=True)  # the help itself, for who typed nothing more
+        return
+    hint = f"; `{context.command_path} --help` shows how" if context is not None else ""
+    complain(typer.BadParameter(f"{message.rstrip('.')}{hint}"))

@@ -14,7 +14,7 @@ from steerstats.errors import InputError
 
 CachePaths = Annotated[list[Path], typer.Argument(help="Caches: directories, or packed .h5 files.", show_default=False)]
 OutDir = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
-Seed = Annotated[int, typer.Option(help="Seed of every resampling; the same seed gives the same numbers.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every resampling; the same seed gives the same numbers.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -94,7 +94,7 @@ def reproduce(
     caches: CachePaths,
     target: OutDir = Path("steerstats-reproduction"),
     seed: Seed = 0,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Scripts that run at once; 0 takes the cores.")] = 0,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Scripts that run at once; 0 takes the cores.")] = 0,
 ) -> None:
     """Recompute every claim, figure and table from caches, the published value beside the recomputed one."""
     from reports.reproduce import claims_table
@@ -102,7 +102,7 @@ def reproduce(
 
     with progress_bar() as progress:
         record = run(caches, target, seed=seed, jobs=jobs or os.cpu_count() or 1, progress=progress)
-    out.print(claims_table(record))
+    out.print(claims_table(record), soft_wrap=False)
     say(f"report: {Path(target) / 'report.html'}")
     say(f"check it later with: steerstats verify {target}")
 
@@ -126,7 +126,7 @@ def simulate(
         from steerstats.simulate.calibrate import calibration_table
 
         with progress_bar() as progress:
-            table = calibration_table(seed=seed, progress=progress)
+            table = calibration_table(seed=seed, jobs=os.cpu_count() or 1, progress=progress)
         out.print(_calibration(table), soft_wrap=False)
         return
     from steerstats.simulate import SimulationTruth, simulate_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,12 @@ from steerstats.errors import InputError, require
 Source = Annotated[str, typer.Argument(help="A TOML spec, or a preset: demo, tan2024.", show_default=False)]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", help="Override a key: -s model.id=... -s limit=100 (repeatable).")
+]
+Backend = Annotated[str, typer.Option(help="local, or ray.")]
+Address = Annotated[str | None, typer.Option(help="Address of a running Ray cluster.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Ray: number of workers; default one for each GPU.")]
+GpusPerWorker = Annotated[
+    float | None, typer.Option(min=0, help="Ray: GPUs of each worker; default 1, or 0 on a cluster without any.")
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Read the public data from here instead of fetching it.")]
 
@@ -40,9 +47,10 @@ def build(
     probe: Annotated[
         bool, typer.Option(help="With --dry-run: load the model and measure, for the expected time.")
     ] = True,
-    backend: Annotated[str, typer.Option(help="local, or ray.")] = "local",
-    address: Annotated[str | None, typer.Option(help="Address of a running Ray cluster.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Ray: number of workers; default one for each GPU.")] = None,
+    backend: Backend = "local",
+    address: Address = None,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = None,
 ) -> None:
     """Build a cache: activations, vectors and steered logit differences, one resumable unit for each dataset.
 
@@ -57,7 +65,8 @@ def build(
             table = estimate(spec, probe=probe, progress=_steps(progress, "measuring"))
         out.print(table.render())
         return
-    _build(spec, target or Path(spec.run.out or f"{spec.name}-cache"), backend, address, workers)
+    ray = {"address": address, "workers": workers, "gpus_per_worker": gpus_per_worker}
+    _build(spec, target or Path(spec.run.out or f"{spec.name}-cache"), backend, ray)
 
 
 def sweep(
@@ -66,14 +75,19 @@ def sweep(
     layers: Annotated[str, typer.Option(help="Layers to try: all, or a list such as 8,10,12.")] = "all",
     overrides: Overrides = None,
     data_dir: DataDir = None,
+    backend: Backend = "local",
+    address: Address = None,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = None,
 ) -> None:
     """Score every layer on the validation split, and name the best one with its uncertainty."""
     from steerstats.sweeps import choose_sweep_layer
 
     spec = _load(source, overrides, data_dir)
-    from cache_builder.build import sweep_spec
+    from cache_builder.sweep import sweep_spec
 
-    root = _build(sweep_spec(spec, layers), target, "local", None, None)
+    ray = {"address": address, "workers": workers, "gpus_per_worker": gpus_per_worker}
+    root = _build(sweep_spec(spec, layers, notice), target, backend, ray)
     say(choose_sweep_layer(root).summary())
 
 
@@ -81,11 +95,11 @@ def demo(
     target: Annotated[Path, typer.Option("--out", "-o", help="Directory for the cache and the report.")] = Path(
         "demo-out"
     ),
-    seed: Annotated[int, typer.Option(help="Seed of every resampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every resampling.")] = 0,
 ) -> None:
     """Build a cache with the bundled micro model, analyse it and write the report: everything, in a few minutes."""
     spec = _load("demo", None, None)
-    root = _build(spec, target / "cache", "local", None, None)
+    root = _build(spec, target / "cache", "local", {})
     from reports.render import render_report
 
     with progress_bar() as progress:
@@ -99,7 +113,9 @@ def export(
     dataset: Annotated[str, typer.Argument(help="Whose vector.", show_default=False)],
     target: Annotated[Path, typer.Argument(help="File to write: .safetensors or .gguf.", show_default=False)],
     vector: Annotated[str, typer.Option(help="Label of the vector.")] = "base",
-    architecture: Annotated[str, typer.Option(help="GGUF: the model's type, as llama.cpp names it.")] = "llama",
+    architecture: Annotated[
+        str | None, typer.Option(help="GGUF: the model's type, as llama.cpp names it; default: that of the cache.")
+    ] = None,
 ) -> None:
     """Write one steering vector for use elsewhere: safetensors, or a GGUF control vector for llama.cpp."""
     from steerstats.cache import CacheReader
@@ -107,19 +123,30 @@ def export(
     if target.suffix not in (".safetensors", ".gguf"):
         raise InputError(f"{target}: {target.suffix or 'no ending'} is not written; give .safetensors or .gguf")
     require("safetensors", "build", "exporting a vector")
-    from cache_builder.interop import save_gguf, save_vector
+    from cache_builder.interop import gguf_architecture, save_gguf, save_vector
 
     unit = CacheReader(cache)[dataset]
     layers, slots = unit.read("vector_layer", vector=vector), unit.read("direction", vector=vector)
     by_layer = {int(layer): direction for layer, direction in zip(layers, slots)}
     model = str(unit.attrs.get("model"))
     if target.suffix == ".gguf":
-        save_gguf(target, by_layer, architecture)
+        known = _model_type(str(unit.attrs.get("provenance", "{}")))
+        if architecture is None and not known:
+            raise InputError(f"{target}: this cache does not say which type its model is; give --architecture")
+        save_gguf(target, by_layer, architecture or gguf_architecture(known))
     else:
         save_vector(
             target, by_layer, model=model, dataset=dataset, label=vector, spec_hash=str(unit.attrs["spec_hash"])
         )
     say(f"{target}: vector {vector} of {dataset}, layer {', '.join(map(str, by_layer))} of {model}")
+
+
+def _model_type(provenance: str) -> str:
+    """The model's type as the builder recorded it; "" in caches that do not say."""
+    try:
+        return str(json.loads(provenance)["model"]["architecture"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _load(source: str, overrides: list[str] | None, data_dir: Path | None):
@@ -133,7 +160,7 @@ def _load(source: str, overrides: list[str] | None, data_dir: Path | None):
     return load_spec(source, more)
 
 
-def _build(spec: Any, target: Path, backend: str, address: str | None, workers: int | None) -> Path:
+def _build(spec: Any, target: Path, backend: str, ray: dict[str, Any]) -> Path:
     from cache_builder.build import run_build
 
     say(f"building {spec.name} into {target}")
@@ -143,9 +170,7 @@ def _build(spec: Any, target: Path, backend: str, address: str | None, workers: 
                 require("ray", "ray", "building on Ray")
                 from cache_builder.distributed import run_on_ray
 
-                report = run_on_ray(
-                    spec, target, address=address, workers=workers, progress=_steps(progress, "units"), notice=notice
-                )
+                report = run_on_ray(spec, target, **ray, progress=_steps(progress, "units"), notice=notice)
             elif backend == "local":
                 report = run_build(spec, target, progress=_steps(progress, "units"), notice=notice)
             else:

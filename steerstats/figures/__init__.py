@@ -31,6 +31,7 @@ from steerstats.figures.transfer import (
     gap_rows,
     paired_rows,
     propensity_and_relative,
+    setting_row,
     spread_rows,
     transfer_table,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "propensity_curves",
     "range_sensitivity",
     "save",
+    "setting_row",
     "short",
     "slope_and_misfit",
     "spread_rows",

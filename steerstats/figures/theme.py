@@ -102,7 +102,16 @@ RC: dict[str, object] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw inside this block to get the house style, whatever the user's matplotlibrc says."""
+    """Draw inside this block to get the house style, whatever the user's matplotlibrc says.
+
+    Examples
+    --------
+    >>> from steerstats import figures
+    >>> with figures.style():
+    ...     _, ax = figures.canvas()
+    >>> ax.spines["top"].get_visible()
+    False
+    """
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(RC)
@@ -125,6 +134,13 @@ def canvas(rows: int = 1, columns: int = 1, *, width: float = WIDTH, height: flo
     -------
     (Figure, Axes or ndarray of Axes)
         As `Figure.subplots` squeezes them.
+
+    Examples
+    --------
+    >>> from steerstats import figures
+    >>> figure, axes = figures.canvas(1, 2, width=6.0, height=3.0)
+    >>> len(axes), figure.get_size_inches().tolist()
+    (2, [6.0, 3.0])
     """
     ratios = {key: layout.pop(key) for key in ("width_ratios", "height_ratios") if key in layout}
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -135,7 +151,16 @@ def canvas(rows: int = 1, columns: int = 1, *, width: float = WIDTH, height: flo
 
 
 def save(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
-    """Write `stem.svg` and `stem.pdf`; the same figure gives the same bytes (no date, fixed hash salt)."""
+    """Write `stem.svg` and `stem.pdf`; the same figure gives the same bytes (no date, fixed hash salt).
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from steerstats import figures
+    >>> figure, _ = figures.canvas()
+    >>> [path.name for path in figures.save(figure, pathlib.Path(tempfile.mkdtemp(), "slopes"))]
+    ['slopes.svg', 'slopes.pdf']
+    """
     stem = Path(stem)
     targets = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".pdf")
     with mpl.rc_context({key: RC[key] for key in SAVING}):
@@ -148,7 +173,15 @@ def save(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
 
 
 def svg_text(figure: Figure) -> str:
-    """The figure as SVG source, with trailing blanks stripped and no date in it."""
+    """The figure as SVG source, with trailing blanks stripped and no date in it.
+
+    Examples
+    --------
+    >>> from steerstats import figures
+    >>> first, second = (figures.svg_text(figures.canvas()[0]) for _ in range(2))
+    >>> first == second  # not a byte, nor a date, differs
+    True
+    """
     buffer = io.StringIO()
     with mpl.rc_context({key: RC[key] for key in SAVING}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "steerstats"})
@@ -172,7 +205,14 @@ def zero_line(ax: Axes, axis: str = "x", at: float = 0.0) -> Axes:
 
 
 def short(name: str, limit: int = 34) -> str:
-    """A dataset's name for an axis: cut in the middle, so that both the family and the ending stay."""
+    """A dataset's name for an axis: cut in the middle, so that both the family and the ending stay.
+
+    Examples
+    --------
+    >>> from steerstats import figures
+    >>> figures.short("willingness-to-make-acausal-trades", 20)
+    'willingness-…-trades'
+    """
     if len(name) <= limit:
         return name
     head = (limit - 1) * 2 // 3
@@ -180,17 +220,31 @@ def short(name: str, limit: int = 34) -> str:
 
 
 def nice_setting(name: str) -> str:
-    """`user_neg` as people say it: "user −"."""
+    """`user_neg` as people say it: "user (negative)", which no number beside it turns into a minus.
+
+    Examples
+    --------
+    >>> from steerstats import figures
+    >>> figures.nice_setting("user_neg")
+    'user (negative)'
+    """
     return {
         "base": "base",
-        "sys_pos": "system +",
-        "sys_neg": "system −",
-        "user_pos": "user +",
-        "user_neg": "user −",
+        "sys_pos": "system (positive)",
+        "sys_neg": "system (negative)",
+        "user_pos": "user (positive)",
+        "user_neg": "user (negative)",
         "mean": "mean vector",
     }.get(name, name)
 
 
 def nice_shift(train: str, evaluation: str) -> str:
-    """`base -> user_neg` as an axis label."""
+    """`base -> user_neg` as an axis label.
+
+    Examples
+    --------
+    >>> from steerstats import figures
+    >>> figures.nice_shift("base", "user_neg")
+    'base → user (negative)'
+    """
     return f"{nice_setting(train)} → {nice_setting(evaluation)}"

@@ -39,6 +39,20 @@ def agreement(
         Columns x, y and optionally x_low, x_high, y_low, y_high; one row per dataset.
     remark : str
         Written in the corner ("Spearman 0.89 [0.78, 0.95]"): handed in, not computed.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> slopes = [study.slopes(name) for name in study.datasets]
+    >>> frame = pd.DataFrame({"x": [own.at("base->base").mean() for own in slopes]})
+    >>> frame["y"] = [own.at("base->user_neg").mean() for own in slopes]
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.agreement(frame, ax=ax, xlabel="base", ylabel="user (negative)")
+    >>> len(ax.collections[0].get_offsets())  # one dot for each dataset
+    14
     """
     limits = {
         f"{side}_limits": (frame[f"{side}_low"], frame[f"{side}_high"]) for side in "xy" if f"{side}_low" in frame
@@ -61,6 +75,17 @@ def gap_rows(frame: pd.DataFrame, *, ax: Axes, labels: bool = True, title: str =
     ----------
     frame : DataFrame
         Columns dataset, component, estimate, ci_low, ci_high; components "gap", "prompt", "transfer".
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> gaps = study.generalization(["base->user_neg"], n_resamples=50)
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.gap_rows(gaps.to_frame(), ax=ax)
+    >>> ax.get_legend_handles_labels()[1]
+    ['gap', 'what the prompt does to any vector', 'what transfer costs']
     """
     names = list(dict.fromkeys(frame["dataset"]))
     place = {name: row for row, name in enumerate(names)}
@@ -79,13 +104,46 @@ def gap_rows(frame: pd.DataFrame, *, ax: Axes, labels: bool = True, title: str =
 
 
 def transfer_table(values: np.ndarray, train: Sequence[str], evaluate: Sequence[str], *, ax: Axes) -> Axes:
-    """Mean steerability of every vector (rows) in every evaluation setting (columns)."""
+    """Mean steerability of every vector (rows) in every evaluation setting (columns).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> own = study.slopes("likes-rain")
+    >>> means = np.array([[own.at((t, e)).mean() for e in study.settings] for t in study.vectors])
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.transfer_table(means, study.vectors, study.settings, ax=ax)
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['base', 'system (positive)', 'system (negative)', 'user (positive)', 'user (negative)', 'mean vector']
+    """
     rows = [nice_setting(name) for name in train]
     columns = [nice_setting(name) for name in evaluate]
     matrix(ax, values, rows, columns)
     ax.set_aspect("equal", anchor="N")  # beside a long list of datasets the cells would be stretched
     ax.set_xlabel("evaluated in")
     ax.set_ylabel("vector trained in")
+    return ax
+
+
+def setting_row(values: Sequence[float], settings: Sequence[str], *, ax: Axes, name: str) -> Axes:
+    """One number for each evaluation setting, as a row to stand under `transfer_table`.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> unsteered = study.slopes("likes-rain").unsteered.mean(axis=1)
+    >>> _, ax = figures.canvas(height=1.0)
+    >>> ax = figures.setting_row(unsteered, study.settings, ax=ax, name="m(0)")
+    >>> [number.get_text() for number in ax.texts]
+    ['1.76', '2.79', '−2.75', '2.83', '−2.76']
+    """
+    matrix(ax, np.asarray(values, float)[None], [name], [nice_setting(setting) for setting in settings])
+    ax.set_xlabel("unsteered propensity (nat)")
     return ax
 
 
@@ -96,6 +154,18 @@ def propensity_and_relative(frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabe
     ----------
     frame : DataFrame
         Columns x, y and `self_pair` (bool); one row per dataset and pair of settings.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> points = study.propensity_shift(n_resamples=50).points()
+    >>> frame = points.rename(columns={"propensity_difference": "x", "ratio": "y"})
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.propensity_and_relative(frame, ax=ax, xlabel="propensity moved by", ylabel="relative steerability")
+    >>> ax.get_legend_handles_labels()[1]
+    ["another setting's vector", 'self-pairs, exactly 1']
     """
     own = frame["self_pair"].astype(bool)
     cloud(ax, frame.loc[~own, "x"], frame.loc[~own, "y"], size=12, label="another setting's vector")
@@ -118,6 +188,16 @@ def coefficient_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, span: tuple[
     ----------
     frame : DataFrame
         Columns label, estimate, ci_low, ci_high, and optionally group; rows of one label share a line.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from steerstats import figures
+    >>> frame = pd.DataFrame({"label": ["ID-OOD"], "estimate": [0.89], "ci_low": [0.78], "ci_high": [0.95]})
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.coefficient_rows(frame, ax=ax, xlabel="Spearman correlation")
+    >>> ax.lines[0].get_xdata().tolist()  # the interval
+    [0.78, 0.95]
     """
     labels = list(dict.fromkeys(frame["label"]))
     groups = list(dict.fromkeys(frame["group"])) if "group" in frame else [None]
@@ -140,9 +220,21 @@ def paired_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = Tr
     ----------
     frame : DataFrame
         Columns dataset, estimate, ci_low, ci_high, band_low, band_high.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from steerstats import figures
+    >>> limits = {"ci_low": [0.1], "ci_high": [0.3], "band_low": [0.0], "band_high": [0.4]}
+    >>> frame = pd.DataFrame({"dataset": ["kindness"], "estimate": [0.2]} | limits)
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.paired_rows(frame, ax=ax, xlabel="difference between two models")
+    >>> ax.get_legend_handles_labels()[1]
+    ['band', 'difference']
     """
     places = np.arange(len(frame))
-    span = np.nanmax(np.abs(frame[["band_low", "band_high", "ci_low", "ci_high"]].replace([np.inf, -np.inf], np.nan)))
+    drawn = np.abs(frame[["estimate", "band_low", "band_high", "ci_low", "ci_high"]].to_numpy(float))
+    span = max(drawn[np.isfinite(drawn)], default=0.0) or 1.0
     ax.set_xlim(-span * 1.05, span * 1.05)
     ax.hlines(places, frame["band_low"], frame["band_high"], color=MUTED, linewidth=0.8, zorder=2, label="band")
     intervals(ax, places, frame["estimate"], frame["ci_low"], frame["ci_high"], label="difference")
@@ -159,6 +251,19 @@ def spread_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = Tr
     ----------
     frame : DataFrame
         Columns dataset, shift ("train->eval"), estimate, ci_low, ci_high.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> tables = {shift: study.steerability(shift).to_frame() for shift in ("base->base", "base->user_neg")}
+    >>> frame = pd.concat([table.assign(shift=shift) for shift, table in tables.items()])
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.spread_rows(frame.query("name == 'sd'"), ax=ax, xlabel="SD over inputs")
+    >>> ax.get_legend_handles_labels()[1]
+    ['base → base', 'base → user (negative)']
     """
     names = list(dict.fromkeys(frame["dataset"]))
     shifts = list(dict.fromkeys(frame["shift"]))
@@ -175,6 +280,18 @@ def spread_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = Tr
 
 
 def cosine_table(values: np.ndarray, names: Sequence[str], *, ax: Axes) -> Axes:
-    """Cosine similarity between the vectors of all settings, mean over datasets."""
+    """Cosine similarity between the vectors of all settings, mean over datasets.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats import figures
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> found = study.vector_cosines()
+    >>> _, ax = figures.canvas()
+    >>> ax = figures.cosine_table(found.cosine.mean(axis=0), found.vectors, ax=ax)
+    >>> ax.texts[1].get_text()  # between the first two
+    '0.91'
+    """
     labels = [nice_setting(name) for name in names]
     return matrix(ax, values, labels, labels, limits=(-1.0, 1.0))

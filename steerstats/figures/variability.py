@@ -170,7 +170,7 @@ def slope_and_misfit(frame: pd.DataFrame, *, ax: Axes) -> Axes:
     ax.set_ylim(0, None)
     ax.set_xlabel(SLOPE)
     ax.set_ylabel("RMSE about the line (nat)")
-    key(ax, place="upper left")
+    key(ax, columns=2, place="lower left", bbox_to_anchor=(0.0, 1.01))
     for handle in ax.get_legend().legend_handles:
         # The cloud's own dots are too small and too pale to name a colour by.
         handle.set(sizes=[26], alpha=1)

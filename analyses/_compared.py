@@ -1,0 +1,122 @@
+"""Several caches side by side: what the comparison asks of them, says of them, and draws of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analyses._cache import Cache, current_seed, label_caches, studies_of
+from analyses._claim import Claim
+from steerstats import figures
+from steerstats.generalization import ID_SHIFT, PAPER_SHIFTS, parse_shift
+from steerstats.generalization.compared import ComparedSlopes, compare_slopes, shared_datasets
+from steerstats.seeds import NamedStreams
+from steerstats.study import Study
+
+PER_PAGE = 45  # datasets that one page has room for
+UNIT = "nat per unit multiplier"
+_NAMES: ContextVar[tuple[str, ...]] = ContextVar("steerstats_cache_names", default=())
+
+
+def labelled(cache: Sequence[Cache]) -> dict[str, Study]:
+    """The caches that a comparison takes, by names that tell them apart whatever their models are called."""
+    studies, given = studies_of(cache), _NAMES.get()
+    names = given if len(given) == len(studies) else tuple(label_caches([study.path for study in studies]))
+    return dict(zip(names, studies, strict=True))
+
+
+def axis_names(cache: Sequence[Cache]) -> tuple[str, str]:
+    """What two caches are called on axes: by their models where those differ, else by their own names."""
+    studies = labelled(cache)
+    models = [study.model for study in studies.values()]
+    return tuple(models if len(set(models)) == len(models) else studies)
+
+
+@contextmanager
+def naming(names: Sequence[str]) -> Iterator[None]:
+    """Inside this block the caches of a comparison go by these names, wherever they lie."""
+    token = _NAMES.set(tuple(names))
+    try:
+        yield
+    finally:
+        _NAMES.reset(token)
+
+
+def compared(studies: Mapping[str, Study]) -> ComparedSlopes:
+    """Differences between all pairs of caches, in every shift that both of a pair have, matched by input.
+
+    Parameters
+    ----------
+    studies : mapping of str to Study
+        Name -> cache, two or more.
+    """
+    grids = {label: study.grid(_evaluated(study), refits=True) for label, study in studies.items()}
+    inputs = {label: {name: s.unit(name).inputs for name in s.datasets} for label, s in studies.items()}
+    rng = NamedStreams(current_seed(), "comparison", shared_datasets(grids))
+    return compare_slopes(grids, inputs, rng=rng)
+
+
+def _evaluated(study: Study) -> list[tuple[str, str]] | None:
+    """Cells worth reading; None, which is all of them, where datasets differ in what they have."""
+    has = {shift: [study.unit(name).has(shift) for name in study.datasets] for shift in (ID_SHIFT, *PAPER_SHIFTS)}
+    if any(any(found) and not all(found) for found in has.values()) or not any(map(any, has.values())):
+        return None
+    return [shift for shift, found in has.items() if all(found)]
+
+
+def difference_claims(result: ComparedSlopes) -> list[Claim]:
+    """The mean difference of every pair and shift over datasets (with one dataset, its own), and what bands tell."""
+    means, frame, claims = result.means_frame(), result.to_frame(), []
+    for first, second in result.pairs:
+        key = f"comparison.{first}.{second}"
+        rows = frame[(frame["first"] == first) & (frame["second"] == second)]
+        over = means[(means["first"] == first) & (means["second"] == second)]
+        of = ("random-effects mean over datasets", "datasets", "Hartung–Knapp t(D − 1) over datasets")
+        if over.empty:
+            over, of = rows, (f"in {rows['dataset'].iloc[0]}" if len(rows) else "", "questions", "paired by input")
+        for row in over.drop_duplicates("shift").to_dict("records"):
+            shift = figures.nice_shift(*parse_shift(row["shift"]))
+            text = f"Steerability in {second} minus that in {first}, {shift}, {of[0]}:"
+            claims.append(Claim.row(f"{key}.{row['shift']}", text, row, of[1], unit=UNIT, interval=of[2]))
+        changed = int(((rows["band_low"] > 0) | (rows["band_high"] < 0)).sum())
+        if len(rows):
+            text = (
+                f"Cells (dataset and shift) in which {second} differs from {first}, by bands that hold for all at once:"
+            )
+            kinds = {"differ": changed, "not told apart": len(rows) - changed}
+            claims.append(Claim.counted(f"{key}.changed", text, kinds, "cells", "a count of bands, no interval"))
+    return claims
+
+
+def forests(result: ComparedSlopes) -> tuple[list[Figure], tuple[str, ...]]:
+    """One figure for each pair (and each 45 datasets), a panel a shift and a row a dataset, with their headings."""
+    frame, drawn, headings = result.to_frame(), [], []
+    for (first, second), rows in frame.groupby(["first", "second"], sort=False):
+        names, shifts = list(dict.fromkeys(rows["dataset"])), list(dict.fromkeys(rows["shift"]))
+        for start in range(0, len(names), PER_PAGE):
+            part = names[start : start + PER_PAGE]
+            with figures.style():
+                figure, axes = figures.canvas(
+                    1, len(shifts), width=2.6 + 1.75 * max(len(shifts), 2), height=1.5 + 0.25 * len(part), squeeze=False
+                )
+                for k, (ax, shift) in enumerate(zip(axes[0], shifts)):
+                    own = rows[rows["shift"] == shift].set_index("dataset").reindex(part).reset_index()
+                    figures.paired_rows(own, ax=ax, xlabel="difference\n(nat per unit λ)", labels=k == 0)
+                    ax.set_title(figures.nice_shift(*parse_shift(shift)).replace(" → ", "\n→ "), fontsize=8)
+                figures.key_outside(figure, axes[0, 0], columns=2)
+            drawn.append(figure)
+            page = f", datasets {start + 1} to {start + len(part)}" if len(names) > PER_PAGE else ""
+            headings.append(f"{second} minus {first}{page}")
+    return drawn, tuple(headings)
+
+
+def error_words(frame: pd.DataFrame) -> str:
+    """Whether the vectors' own error is in the intervals of a comparison."""
+    held = frame["includes_vector_error"]
+    if held.all():
+        return "with the vectors' own error in them"
+    return f"the vectors' own error {'is in some, as the table says' if held.any() else 'is not in them'}"

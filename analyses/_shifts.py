@@ -1,0 +1,79 @@
+"""What the scripts on shifts share: the gap's claims and rows, m(0) by prompt, and the shifts that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analyses._cache import absent_shifts, by_dataset
+from analyses._claim import Claim
+from steerstats import figures
+from steerstats.distribution import mean_slope
+from steerstats.generalization import GapTable, overall_gap, parse_shift, shift_name
+from steerstats.study import Study
+
+UNIT = "nat per unit multiplier"
+UNSTEERED = "m(0)"
+
+
+def gap_claims(study: Study, gaps: GapTable) -> list[Claim]:
+    """The loss under each shift over datasets, or in the one dataset there is; then the shifts that are not there."""
+    several, claims = len(study.datasets) > 1, []
+    rows = overall_gap(gaps, category=study.category).to_frame() if several else gaps.to_frame()
+    for shift in gaps.shifts:
+        row = rows[(rows["shift"] == shift) & (rows["component"] == "gap")].iloc[1 if several else 0]
+        text = f"Steerability lost under {figures.nice_shift(*parse_shift(shift))}, "
+        text += "random-effects mean over datasets:" if several else f"in {study.datasets[0]}:"
+        how = "Hartung–Knapp t(D − 1) over datasets" if several else "of the mean over questions, paired by input"
+        of = "datasets" if several else "questions"
+        claims.append(Claim.row(f"gap.{shift}", text, row, of, unit=UNIT, interval=how))
+    return claims + absent_claims(study, "gap", "Steerability lost under")
+
+
+def absent_claims(study: Study, key: str, text: str) -> list[Claim]:
+    """One claim for each of the paper's shifts that this cache lacks, with the reason in place of a number."""
+    return [
+        Claim.absent(f"{key}.{shift_name(shift)}", f"{text} {figures.nice_shift(*shift)}:", why)
+        for shift, why in absent_shifts(study).items()
+    ]
+
+
+def gap_rows(frame: pd.DataFrame, order: Sequence[str], unsteered: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Rows of a gap table by dataset, shift and component, so that a part of it shows all components.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        As `GapTable.to_frame` gives it.
+    order : sequence of str
+        Datasets.
+    unsteered : DataFrame, optional
+        As `unsteered_means` gives it; its rows come last in each dataset, component "m(0)", in nats.
+    """
+    frame = by_dataset(frame, order)
+    ranks = {name: list(dict.fromkeys(frame[name])) for name in ("dataset", "shift", "component")}
+    keys = [frame[name].map(known.index) for name, known in ranks.items()]
+    frame = frame.iloc[pd.concat(keys, axis=1).sort_values(list(ranks), kind="stable").index]
+    if unsteered is not None:
+        own = unsteered.rename(columns={"setting": "shift"})
+        own = own.assign(component=UNSTEERED, includes_vector_error=False, se_type="t over questions")
+        frame = by_dataset(pd.concat([frame, own], ignore_index=True), order)
+    return frame[["dataset", "shift", "component", *frame.columns.drop(["dataset", "shift", "component"])]].reset_index(
+        drop=True
+    )
+
+
+def unsteered_means(study: Study, level: float = 0.95) -> pd.DataFrame:
+    """Mean unsteered propensity m(0) of every dataset in every prompt, in nats, with a t interval over questions."""
+    grid, rows = study.grid(), []
+    for name in study.datasets:
+        for k, setting in enumerate(grid.evaluate):
+            values = grid.unsteered[name][k]
+            known = values == values
+            if known.any():
+                one = mean_slope(values[known], questions=grid.question[name][known], level=level)
+                lost = int((~known).sum())
+                rows.append((name, setting, one.estimate, one.se, one.ci_low, one.ci_high, one.n, lost, level))
+    names = ["dataset", "setting", "estimate", "se", "ci_low", "ci_high", "n", "n_excluded", "level"]
+    return pd.DataFrame(rows, columns=names)

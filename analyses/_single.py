@@ -1,0 +1,72 @@
+"""Claims on what every input has, over datasets where there are several and over questions where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analyses._cache import mean_over_datasets
+from analyses._claim import Claim
+from steerstats.distribution import mean_slope
+from steerstats.results import Estimate
+from steerstats.study import Study
+
+
+def inputs_claim(
+    study: Study, key: str, text: str, values: Mapping[str, np.ndarray], bounds: tuple[float, float]
+) -> tuple[Claim, Estimate]:
+    """A claim on the mean over inputs: over datasets each counting alike, or in the one dataset there is.
+
+    Parameters
+    ----------
+    study : Study
+    key, text : str
+        The text without its end.
+    values : mapping of dataset to ndarray (n_inputs,)
+    bounds : (float, float)
+        Range of the quantity.
+    """
+    if len(values) > 1:
+        found = mean_over_datasets([one.mean() for one in values.values()], key, bounds=bounds)
+        return Claim.of(key, f"{text}, mean over inputs and datasets:", found, "datasets"), found
+    ((name, own),) = values.items()
+    found = replace(mean_slope(own, questions=study.unit(name).question), unit="1")
+    low, high = max(found.ci_low, bounds[0]), min(found.ci_high, bounds[1])
+    if found.n > 1:
+        found = replace(found, ci_low=low, ci_high=high, method=f"t interval over {found.n} questions")
+    else:
+        found = replace(found, method="one question: no interval")
+    return Claim.of(key, f"{text}, mean over inputs, in {name}:", found, "questions"), found
+
+
+def correlation_in(row: Mapping[str, float], column: str) -> dict[str, float]:
+    """A correlation over the inputs of one dataset with Fisher's interval, on its number of questions."""
+    rho, n = float(row[column]), int(row["n"])
+    half = stats.norm.ppf(0.975) / np.sqrt(n - 3) if n > 3 and abs(rho) < 1 else np.nan
+    z = np.arctanh(np.clip(rho, -1 + 1e-15, 1 - 1e-15))
+    return {"estimate": rho, "ci_low": float(np.tanh(z - half)), "ci_high": float(np.tanh(z + half)), "n": n}
+
+
+def share_in(row: Mapping[str, float], column: str) -> dict[str, float]:
+    """A share of the inputs of one dataset with Wilson's interval, on its number of questions."""
+    n = int(row["n"])
+    found = stats.binomtest(round(float(row[column]) * n), n).proportion_ci(method="wilson")
+    low, high = min(found.low, row[column]), max(found.high, row[column])
+    return {"estimate": float(row[column]), "ci_low": float(low), "ci_high": float(high), "n": n}
+
+
+def cell_claims(frame: pd.DataFrame) -> list[Claim]:
+    """Mean steerability of each kind of positive option in the one dataset there is."""
+    names = {"estimate": "mean", "ci_low": "ci_low", "ci_high": "ci_high", "n": "n_questions"}
+    claims = []
+    for row in frame[frame["mean"].notna()].to_dict("records"):
+        text = f"Mean steerability in {row['dataset']} where the positive option is {row['cell']}:"
+        found = {key: row[name] for key, name in names.items()}
+        how = "t interval over questions" if found["ci_low"] == found["ci_low"] else "one question: no interval"
+        key = f"option.{row['cell'].replace(', ', '_')}"
+        claims.append(Claim.row(key, text, found, "questions", unit="nat per unit multiplier", interval=how))
+    return claims

@@ -1,0 +1,190 @@
+"""Numbers for people, the same on the page, in a figure, in a table and on a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from steerstats.figures.theme import nice_setting, nice_shift
+
+MOST_DIGITS = 4
+_SHIFT = re.compile(r"\b(\w+)\s*->\s*(\w+)\b")
+_MINUS = re.compile(r"(?<![\w.)\]−-])-(?=\d)")
+_CODE = re.compile(r"\b(?:pos_is_a|pos_is_yes|sys_pos|sys_neg|user_pos|user_neg)\b")
+_SETTING = {name: nice_setting(name) for name in ("sys_pos", "sys_neg", "user_pos", "user_neg")}
+_ARROW = re.compile(r"\s*(?:->|→)\s*")
+
+
+# What stands in tables for the names of code.
+VALUES = {
+    "anti_steerable": "anti-steerable (slope < 0)",
+    "within_error": "within numerical error of zero",
+    "published_nonpositive": "slope ≤ 0, as published",
+    "sd": "SD over inputs",
+    "shapley_adjusted_r2": "order-free (Shapley, adjusted R²)",
+    "published_sequential": "as published (sequential R²)",
+    "unconstrained S/(N-p)": "model-based",
+    "HC2, Bell-McCaffrey df": "HC2, Bell–McCaffrey",
+    "pos_is_a": "A rather than B",
+    "pos_is_yes": "Yes rather than No",
+    "pos_is_a alone": "A rather than B alone",
+    "pos_is_yes alone": "Yes rather than No alone",
+    "pos_is_yes after pos_is_a": "Yes rather than No, after A rather than B",
+    "pos_is_a:pos_is_yes": "their interaction",
+    "per-input": "per-input regression",
+    "mixed": "mixed model",
+    "unsteered": "unsteered propensity",
+    "prompt": "by the prompt",
+    "transfer": "by transfer",
+    "gap": "loss",
+    "m(0)": "unsteered propensity m(0)",
+    "random": "random directions",
+    "shuffled": "label-shuffled vectors",
+    "mean_cosine": "cosine agreement",
+    "d_prime": "held-out d′",
+    "auc": "held-out AUC",
+    "norm_ratio": "norm ratio",
+    "unembedding_alignment": "alignment with A − B",
+}
+HEADS = {
+    "ci_low": "low",
+    "ci_high": "high",
+    "inputs_10_percent": "10% of inputs below",
+    "inputs_90_percent": "90% of inputs below",
+    "q10": "10% quantile",
+    "q25": "lower quartile",
+    "q75": "upper quartile",
+    "q90": "90% quantile",
+    "t_squared": "Hotelling's T²",
+    "f_statistic": "F",
+    "df_num": "df above",
+    "df_den": "df below",
+    "df": "df",
+    "p": "p",
+    "p_value": "p",
+    "p_fdr": "p (FDR)",
+    "p_adjusted": "p, adjusted",
+    "pos_is_a": "letter",
+    "pos_is_yes": "word",
+    "cell": "kind",
+    "se": "SE",
+    "sd": "SD",
+    "se_type": "standard error",
+    "rho": "Spearman",
+    "n_questions": "questions",
+    "n_inputs": "inputs",
+    "n_datasets": "datasets",
+    "n_excluded": "left out",
+    "n_points": "pairs",
+    "band_low": "band low",
+    "band_high": "band high",
+    "anti_low": "anti low",
+    "anti_high": "anti high",
+    "includes_vector_error": "vector error in it",
+    "correlation_with_whole": "correlation with all",
+    "share_other_sign": "other sign",
+    "rms_departure": "RMS departure (nat)",
+    "nonlinear_share": "non-linear share",
+    "null_abs_quantile": "95% of null |means| below",
+    "vector_a": "vector",
+    "vector_b": "and vector",
+}
+
+
+def in_words(value: str) -> str:
+    """A value or a shift of a table as people say it."""
+    return VALUES.get(value) or _SETTING.get(value) or tidy(value)
+
+
+def heading(name: str) -> str:
+    """The heading of a table's column as people say it."""
+    return HEADS.get(str(name)) or str(name).replace("_", " ")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Three digits after the point and a real minus sign; more where a small number would read 0.
+
+    Examples
+    --------
+    >>> number(-0.26), number(-3.81e-4), number(0), number(1.2e-9)
+    ('−0.260', '−0.0004', '0.000', '0.0000')
+    """
+    value = float(value)
+    if np.isnan(value):
+        return "not known"
+    if np.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if abs(value) >= 1e5:
+        return f"{value:.2e}".replace("-", "−")
+    if 0 < abs(value) < 10.0**-digits / 2:
+        digits += 1
+    return _signed(f"{value:.{digits}f}")
+
+
+def percent(value: float, digits: int | None = None) -> str:
+    """17%, a share for people; one digit more where it would read 0% or 100% and is neither.
+
+    Examples
+    --------
+    >>> percent(0.173), percent(0.996), percent(0.99, 2)
+    ('17%', '99.6%', '99.00%')
+    """
+    if not np.isfinite(value):
+        return "not known"
+    if digits is None:
+        digits = 1 if 0 < abs(value) < 0.01 or 0.99 < value < 1 else 0
+    return f"{_signed(f'{100 * value:.{digits}f}')}%"
+
+
+def together(values: Sequence[float], unit: str = "1") -> list[str]:
+    """An estimate and its limits with enough digits that different numbers read differently.
+
+    Examples
+    --------
+    >>> together([0.9931, 0.9912, 0.9944], "share")
+    ['99.3%', '99.1%', '99.4%']
+    >>> together([0.17, 0.04, 0.31], "share")
+    ['17%', '4%', '31%']
+    """
+    values = [float(value) for value in values]
+    known = {value for value in values if np.isfinite(value)}
+    if unit != "share":
+        for digits in range(3, MOST_DIGITS + 1):
+            shown = [number(value, digits) for value in values]
+            if len({number(value, digits) for value in known}) == len(known):
+                return shown
+        return [number(value) for value in values]
+    shown = [percent(value) for value in values]
+    for digits in (1, 2):
+        if len({percent(value) for value in known}) == len(known) or len(known) < 2:
+            return shown
+        shown = [percent(value, digits) for value in values]
+        if len({percent(value, digits) for value in known}) == len(known):
+            return shown
+    return shown
+
+
+def tidy(text: str) -> str:
+    """A method's own words, with signs and names in place of code.
+
+    Examples
+    --------
+    >>> tidy("base->user_neg, n >= 2")
+    'base → user (negative), n ≥ 2'
+    """
+    text = _SHIFT.sub(lambda found: nice_shift(found[1], found[2]), text)
+    for code, sign in ((">=", "≥"), ("<=", "≤")):
+        text = text.replace(code, sign)
+    return _MINUS.sub("−", _ARROW.sub(" → ", text))
+
+
+def plain_codes(text: str) -> str:
+    """`tidy`, with the names of factors and settings in words as well: for warnings, which name them in passing."""
+    return _CODE.sub(lambda found: in_words(found[0]), tidy(text))
+
+
+def _signed(text: str) -> str:
+    """A real minus sign, and none before nothing."""
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")

@@ -1,0 +1,49 @@
+"""Where the numbers come from: the cache's own record of its build, in words, and what analysed it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reports.record import software_versions
+
+WORDS = {"dirty": "uncommitted changes", "commit": "commit", "revision": "revision"}
+
+
+def provenance_rows(study: Any, seed: int) -> list[tuple[str, str]]:
+    """(name, value) of everything that is known about a cache, for the end of the page."""
+    manifest, first = study.reader.manifest, study.unit(study.datasets[0]).unit
+    rows = [
+        ("model", study.model),
+        ("kind of cache", study.kind),
+        ("identity of the build", study.reader.spec_hash),
+        ("datasets", ", ".join(study.datasets)),
+        ("score", str(first.attrs.get("score"))),
+        ("multipliers", ", ".join(f"{value:g}" for value in study.unit(study.datasets[0]).multipliers)),
+    ]
+    built = sorted((manifest.get("provenance") or {}).items())
+    rows += [(f"build: {key.replace('_', ' ')}", _flat(value)) for key, value in built if _flat(value)]
+    parity = (first.sidecar.get("run") or {}).get("parity")
+    if parity:
+        rows.append(("engine parity, first dataset", _flat(parity)))
+    digests = [str(study.unit(name).unit.sidecar.get("content_sha256"))[:16] for name in study.datasets]
+    rows.append(("content hashes", ", ".join(f"{name} {digest}" for name, digest in zip(study.datasets, digests))))
+    sources = dict.fromkeys(str(study.unit(name).unit.attrs.get("attribution") or "") for name in study.datasets)
+    rows += [("attribution", text) for text in sources if text]
+    rows.append(("seed of the analysis", str(seed)))
+    rows.append(("analysed with", ", ".join(f"{name} {number}" for name, number in software_versions().items())))
+    return rows
+
+
+def _flat(value: Any) -> str:
+    """A value in words: what is not recorded is left out, and a flag is yes or no."""
+    if value is None or value == "":
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        known = {key: _flat(one) for key, one in value.items()}
+        return ", ".join(f"{WORDS.get(key, str(key).replace('_', ' '))} {text}" for key, text in known.items() if text)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(filter(None, map(_flat, value)))
+    return str(value)
