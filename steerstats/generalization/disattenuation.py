@@ -2,7 +2,8 @@
 
 The observed rank correlation is turned into the normal correlation it implies, ρ = 2 sin(π ρ_s / 6); the known
 error variances, and the error covariance of means over the same inputs, are taken out; and the result is turned
-back. Both conversions: Pearson (1907); see Kruskal (1958, doi:10.1080/01621459.1958.10501481).
+back. Skewed means are transformed first (see `margins`); reliabilities are those of the means themselves.
+Both conversions: Pearson (1907); see Kruskal (1958, doi:10.1080/01621459.1958.10501481).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from steerstats.errors import InputError, check_count, check_level
+from steerstats.generalization.margins import near_normal
 from steerstats.resampling import iter_counts, quantile_pair
 from steerstats.resampling.ranks import correlation, weighted_midranks
 
@@ -25,7 +27,7 @@ class Corrected:
     estimate, ci_low, ci_high : float
         Clipped to [-1, 1]; NaN where noise leaves no variance between datasets.
     reliability_x, reliability_y : float
-        Share of the observed variance that is not noise.
+        Share of the observed variance of the means, as they are, that is not noise.
     share_clipped : float
         Share of resamples whose corrected correlation left [-1, 1] or had no variance to correct.
     warnings : tuple of str
@@ -101,11 +103,20 @@ def corrected_spearman(
         return Corrected(
             nan, nan, nan, nan, nan, nan, ("measurement noise is unknown or datasets are too few to correct",)
         )
-    raw, reliability_x, reliability_y = _correct(x, y, noise, np.ones((1, len(x))), 1)
+    once = np.ones((1, len(x)))
+    _, reliability_x, reliability_y = _correct(x, y, noise, once, 1)
+    (x, y, *noise), powers = near_normal(x, y, *noise.T)
+    noise = np.stack(noise, axis=1)
+    raw = _correct(x, y, noise, once, 1)[0]
     draws = np.concatenate([_correct(x, y, noise, counts, 2)[0] for counts in iter_counts(len(x), n_resamples, rng)])
     outside = np.isnan(draws) | (np.abs(draws) >= 1)
     low, high = quantile_pair(np.where(np.isnan(draws), np.nan, np.clip(draws, -1, 1))[:, None], level)
     warnings = []
+    if powers != (1, 1):
+        said = " and ".join(f"{power:.2g}" for power in powers if power != 1)
+        warnings.append(
+            f"means are skewed over datasets: noise is taken out after a Yeo-Johnson transform (power {said})"
+        )
     if not abs(raw[0]) < 1:
         warnings.append("the noise-corrected correlation left [-1, 1] and is clipped, or noise explains all variance")
     if outside.mean() > 0.025:

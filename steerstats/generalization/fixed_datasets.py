@@ -4,9 +4,9 @@ Resampling inputs of each dataset adds the measurement noise a second time, so t
 low: with 40 datasets, a true correlation of .9 and reliability .9, their percentile interval covered 1% and the
 basic one on Fisher's scale 58%. Instead the true means are drawn given the observed ones: shrunk towards their
 common mean by a bivariate normal distribution between datasets, whose covariance is re-estimated in every draw from
-a resample of datasets. With 40 datasets that covered 91-95% under normal and 71-90% under lognormal true means
-(reliability .8 to .995, 400 studies each); a normal likelihood alone is too sure of itself under long tails (37%
-where this has 71%).
+a resample of datasets; skewed means are transformed first (see `margins`). With 40 datasets that covers 92-96% under
+normal and 94-99% under lognormal true means (reliability .8 to .995); without the transform lognormal ones had 71-93%,
+and with a normal likelihood alone in place of resampled covariances 37%.
 
 With a dozen datasets some resamples leave less covariance between means than noise explains. Setting the negative
 eigenvalue to zero made every such draw ±1 exactly, and the interval end there. Their covariance comes from its
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from steerstats.generalization.margins import near_normal
 from steerstats.resampling import iter_counts, spearman
 
 GRID = 16
@@ -53,8 +54,9 @@ def draw_correlations(
     ndarray of shape (n_resamples,)
         NaN where the observed means do not vary on one side.
     """
-    seen = np.stack([np.asarray(v, float) for v in (x, y)])
-    noise = np.stack([np.asarray(v, float) for v in (var_x, covariance, var_y)])
+    (x, y, var_x, var_y, covariance), _ = near_normal(x, y, var_x, var_y, covariance)
+    seen = np.stack([x, y])
+    noise = np.stack([var_x, covariance, var_y])
     spread = seen.std(axis=1)
     if not (spread > 0).all():
         return np.full(n_resamples, np.nan)
