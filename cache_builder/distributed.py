@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from cache_builder.build import BuildReport, Notice, Progress, Session, read_runtime
+from cache_builder.build import BuildReport, Notice, Progress, Session, read_runtime, scratch_folder
 from cache_builder.leases import claim
 from cache_builder.spec import BuildSpec, parse_spec
 from steerstats.cache import create_cache, finished_sidecar
@@ -28,14 +28,16 @@ class Worker:
     def __init__(self, spec: dict[str, Any], root: str) -> None:
         self.root = Path(root)
         try:
-            self.session = Session(parse_spec(spec, "spec"), read_runtime(self.root))
+            runtime = read_runtime(self.root)
+            self.session = Session(parse_spec(spec, "spec"), runtime, scratch=scratch_folder(self.root))
+            if runtime is not None:
+                create_cache(self.root, {"kind": "grid", "spec_hash": self.session.spec_hash})
+                self.session.settle(self.root)
             self.session.prove()
-            if read_runtime(self.root) is None:
+            if runtime is None:
                 speeds = {} if self.session.spec.run.budget else self.session.tune()
                 create_cache(self.root, self.session.manifest(speeds))
-            create_cache(self.root, {"kind": "grid", "spec_hash": self.session.spec_hash})
-            settled = read_runtime(self.root) or {}
-            self.session.engine.budget = int(settled.get("budget", self.session.engine.budget))
+                self.session.settle(self.root)
         except SteerstatsError as error:
             # An exception in a constructor would reach the driver as a dead actor, and be retried for nothing.
             self.session, self.problem = None, f"{error}"
@@ -153,7 +155,7 @@ class _Pool:
             for reference in done:
                 actor, name = pending.pop(reference)
                 try:
-                    self.ray.get(reference)
+                    answer = self.ray.get(reference)
                 except self.ray.exceptions.RayActorError:
                     self._bury(name)
                     fresh = self.remote.remote(*self.arguments)
@@ -163,6 +165,13 @@ class _Pool:
                     self._retry(name, tries, cause or error)
                     idle.append(actor)
                 else:
+                    if not name and answer["problem"]:
+                        # What one worker could do another cannot (a smaller GPU, a folder that it does not see).
+                        self._bury("", answer["problem"])
+                        self.ray.kill(actor)
+                        if not idle and not pending:
+                            raise CacheError(f"no Ray worker is left: {answer['problem']}")
+                        continue
                     idle.append(actor)
                     if name:
                         built.append(name)
@@ -187,9 +196,12 @@ class _Pool:
             return actor, facts
         raise CacheError(f"no Ray worker could be started: {last}")
 
-    def _bury(self, name: str) -> None:
+    def _bury(self, name: str, problem: str = "") -> None:
         self.deaths += 1
-        self.notice(f"a Ray worker died{f' while building {name}; the unit is queued again' if name else ''}")
+        if problem:
+            self.notice(f"a Ray worker cannot take part: {problem}")
+        else:
+            self.notice(f"a Ray worker died{f' while building {name}; the unit is queued again' if name else ''}")
         if self.deaths > MAX_TRIES * self.count:
             raise CacheError(f"{self.deaths} Ray workers died; the last one while building {name or 'nothing yet'}")
 

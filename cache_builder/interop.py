@@ -9,9 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from steerstats.errors import InputError, require
+from steerstats.errors import InputError, MissingDependency, require
 
 FORMAT = "steerstats.vector"
+GGUF_NAMES = {
+    "gemma3_text": "gemma3",
+    "gpt_neox": "gptneox",
+    "mistral": "llama",
+    "mixtral": "llama",
+    "qwen2_moe": "qwen2moe",
+    "qwen3_moe": "qwen3moe",
+}
 
 
 def save_vector(path: str | Path, vector: Mapping[int, np.ndarray], **facts: object) -> None:
@@ -76,6 +84,28 @@ def from_steering_vectors(vector: Any) -> dict[int, np.ndarray]:
     return _checked(arrays, "steering-vectors object")
 
 
+def convert_steering_vectors(path: str | Path, vector: Any, **facts: object) -> None:
+    """Write a `steering_vectors.SteeringVector` to a file that a build spec can name under `[vectors.files]`.
+
+    Objects saved by `torch.save` are pickles, which run whatever they hold when they are read, and are not read
+    here: load such a file with its own package, if you trust it, and give the object.
+
+    Parameters
+    ----------
+    path : path
+        The safetensors file to write.
+    vector : SteeringVector, or anything with `layer_activations`
+    **facts
+        See `save_vector`.
+    """
+    save_vector(path, from_steering_vectors(vector), **facts)
+
+
+def gguf_architecture(model_type: str) -> str:
+    """What llama.cpp calls a model that transformers calls `model_type`."""
+    return GGUF_NAMES.get(model_type, model_type)
+
+
 def to_steering_vectors(vector: Mapping[int, np.ndarray]) -> Any:
     """A `steering_vectors.SteeringVector` with these directions (needs that package and torch).
 
@@ -84,7 +114,14 @@ def to_steering_vectors(vector: Mapping[int, np.ndarray]) -> Any:
     MissingDependency
         If the package is not installed.
     """
-    package = require("steering_vectors", "interop", "a steering-vectors object")
+    try:
+        import steering_vectors as package
+    except ImportError as error:
+        # Its 0.12 asks for transformers below 5 and runs with later ones: no extra of ours can bring it.
+        raise MissingDependency(
+            "a steering-vectors object needs steering_vectors, which is not installed: "
+            "pip install --no-deps steering-vectors"
+        ) from error
     torch = require("torch", "build", "a steering-vectors object")
     checked = _checked(vector, "vector")
     return package.SteeringVector({layer: torch.from_numpy(values) for layer, values in checked.items()})

@@ -51,6 +51,7 @@ class LoadedModel:
         """Everything but the two objects, as plain values for JSON."""
         names = [name for name in self.__dataclass_fields__ if name not in ("model", "tokenizer")]
         return {name: getattr(self, name) for name in names} | {
+            "architecture": str(getattr(self.model.config, "model_type", "")),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -104,7 +105,7 @@ def load_model(
     common = {"revision": revision, "trust_remote_code": trust_remote_code}
     options: dict[str, Any] = {"dtype": DTYPES[resolved]}
     if load_in_8bit or load_in_4bit:
-        require("bitsandbytes", "build", "8-bit and 4-bit loading")
+        require("bitsandbytes", "quantised", "8-bit and 4-bit loading")
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_8bit=load_in_8bit, load_in_4bit=load_in_4bit, bnb_4bit_compute_dtype=DTYPES[resolved]
         )

@@ -1,0 +1,157 @@
+"""Host memory grows with the numbers that a cache holds, not with the activations that pass through."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_build import tiny_spec, write_model
+
+from cache_builder import blocks
+from cache_builder.blocks import ActivationStore, example_blocks
+from cache_builder.build import run_build
+from cache_builder.engine import Example
+from cache_builder.vectors import fit_vectors
+from steerstats.cache import CacheReader
+from steerstats.errors import CacheError
+
+HERE = Path(__file__).parent
+LAYERS, HIDDEN = 8, 256
+FEW, MANY = 240, 1440
+ACTIVATIONS = 2 * LAYERS * HIDDEN * 4
+"""Bytes of a pair's training activations, of which the builder once held between two and four copies."""
+
+MEASURE = """
+import json, resource, sys
+sys.path.insert(0, sys.argv[4])
+from cache_builder import blocks
+from cache_builder.build import run_build
+from cache_builder.spec import parse_spec
+blocks.RUN_BYTES = blocks.PART_BYTES = 1 << 20
+run_build(parse_spec(json.loads(sys.argv[1])), sys.argv[2])
+print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+"""
+
+
+def peak(spec: dict, root: Path) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, json.dumps(spec), str(root), "1", str(HERE)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536"},
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_more_pairs_cost_less_memory_than_their_activations(tmp_path):
+    model = write_model(
+        tmp_path / "model", hidden_size=HIDDEN, num_hidden_layers=LAYERS, head_dim=HIDDEN // 4, intermediate_size=64
+    )
+    sizes = {}
+    for pairs in (FEW, MANY):
+        path = tmp_path / f"{pairs}.jsonl"
+        lines = [{"prompt": f"{k} is {k * k % 97}", "positive": "Yes", "negative": "No"} for k in range(pairs)]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        spec = {
+            "model": {"id": str(model)},
+            "custom_datasets": {"mine": str(path)},
+            "settings": ["base"],
+            "layers": [3],
+            "activation_layers": list(range(LAYERS)),
+            "multipliers": [0.0, 1.0],
+            "prompt": {"system_text": ""},
+            "split_percent": [95, 0, 5],
+            "run": {"budget": 1024, "threads": 1},
+        }
+        sizes[pairs] = peak(spec, tmp_path / f"c{pairs}")
+    growth = (sizes[MANY] - sizes[FEW]) / (MANY - FEW)
+    assert growth < ACTIVATIONS, f"{growth:.0f} bytes a pair"
+
+
+def test_small_blocks_change_rounding_only_and_a_build_in_blocks_is_whole(tmp_path, monkeypatch):
+    model = write_model(tmp_path / "model")
+    spec = tiny_spec(model, datasets=["bundled:demo/likes-rain"], limit=80)
+    run_build(spec, tmp_path / "one")
+    monkeypatch.setattr(blocks, "RUN_BYTES", 1)
+    monkeypatch.setattr(blocks, "PART_BYTES", 1)
+    run_build(spec, tmp_path / "many")
+    one, many = (CacheReader(tmp_path / name)["likes-rain"].load().arrays for name in ("one", "many"))
+    assert set(one) == set(many)
+    for name, array in one.items():
+        if array.dtype.kind == "f":
+            np.testing.assert_allclose(many[name].astype(float), array.astype(float), atol=2e-4, err_msg=name)
+        else:
+            np.testing.assert_array_equal(many[name], array, err_msg=name)
+
+
+def examples(rng, n: int) -> list[Example]:
+    made = []
+    for _ in range(n):
+        ids = np.concatenate([rng.integers(3, 6, 4), rng.integers(3, 90, int(rng.integers(2, 9)))])
+        made.append(Example(((*ids, 1), (*ids, 2)), prompt=len(ids), branch=len(ids)))
+    return made
+
+
+def test_blocks_are_neighbours_that_cover_everything_once(monkeypatch):
+    made = examples(np.random.default_rng(0), 100)
+    assert [part.tolist() for part in example_blocks(made, 1000, share=True)] == [list(range(100))]
+    monkeypatch.setattr(blocks, "RUN_BYTES", 20_000)
+    shared = example_blocks(made, 1000, share=True)
+    assert [len(part) for part in shared] == [20] * 5
+    assert sorted(np.concatenate(shared).tolist()) == list(range(100))
+    keys = [tuple(made[i].options[0][:4]) for part in shared for i in part]
+    assert keys == sorted(keys)
+    by_length = [made[i] for part in example_blocks(made, 1000, share=False) for i in part]
+    assert [len(e.options[0]) for e in by_length] == sorted(len(e.options[0]) for e in made)
+    assert min(map(len, example_blocks(made, 10**9, share=True))) >= 14, "a block is never a handful"
+
+
+def test_a_store_gives_back_what_was_written_and_fits_what_an_array_fits(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "PART_BYTES", 500)
+    rng = np.random.default_rng(1)
+    whole = rng.normal(size=(2, 3, 2, 40, 6)).astype(np.float32)
+    store = ActivationStore(whole.shape, tmp_path)
+    order = rng.permutation(40)
+    for setting in range(2):
+        for part in np.array_split(order, 7):
+            store.write(setting, part, whole[setting][:, :, part].transpose(2, 1, 0, 3))
+    assert os.listdir(tmp_path) == [], "the file has no name, so that a kill leaves nothing"
+    np.testing.assert_array_equal(store[1, 2][:, 5:17], whole[1, 2][:, 5:17])
+    np.testing.assert_allclose(store.largest, np.abs(whole).max(axis=(0, 2, 3, 4)))
+    options = {"resampled": 2, "folds": 3, "shuffled": 1, "debiased": True, "pos_is_a": np.arange(40) % 2}
+    for method in ("mean_difference", "pca", "logistic"):
+        one = fit_vectors(store.layers([0, 2]), ("base", "sys_pos"), (4, 9), method=method, **options)
+        two = fit_vectors(whole[:, [0, 2]], ("base", "sys_pos"), (4, 9), method=method, **options)
+        np.testing.assert_array_equal(one.direction, two.direction)
+        assert one.label == two.label
+    streamed = store.streamed([2, 0], np.dtype(np.float16))
+    found = np.full(streamed.shape, np.nan, dtype=np.float16)
+    for index, part in streamed.parts():
+        found[index] = part
+    np.testing.assert_array_equal(found, whole[:, [2, 0]].astype(np.float16))
+    streamed.close()
+
+
+def test_a_disk_without_room_for_activations_is_one_line(tmp_path):
+    store = ActivationStore((1, 1, 2, 3, 4), tmp_path)
+
+    class Full:
+        def seek(self, place):
+            pass
+
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    store._file = Full()
+    with pytest.raises(CacheError, match=r"training activations could not be written: .*No space left"):
+        store.write(0, np.arange(3), np.zeros((3, 2, 1, 4)))
+    with pytest.raises(CacheError, match="training activations cannot be kept there"):
+        ActivationStore((1, 1, 2, 3, 4), tmp_path / "nowhere")

@@ -1,0 +1,208 @@
+"""Work beside the engine changes when something is done and never what; memory that runs out never splits a unit."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import threading
+import time
+
+import pytest
+import torch
+from tiny_build import DATASETS, tiny_spec, write_model
+
+from cache_builder import build, session
+from cache_builder.ahead import Ahead, Writer
+from cache_builder.build import run_build
+from cache_builder.engine import Engine
+from cache_builder.engine.forward import Forward
+from cache_builder.inputs import Inputs
+from steerstats.cache import CacheReader, verify
+from steerstats.errors import CacheError
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def serial(model, tmp_path_factory):
+    root = tmp_path_factory.mktemp("serial") / "cache"
+    run_build(tiny_spec(model), root, overlap=False)
+    return root
+
+
+def hashes(root) -> dict[str, str]:
+    assert all(check.ok for check in verify(root))
+    return {unit.name: unit.sidecar["content_sha256"] for unit in CacheReader(root)}
+
+
+def test_the_next_inputs_are_encoded_and_the_last_unit_written_while_the_engine_runs(
+    model, serial, tmp_path, monkeypatch
+):
+    spans, main = {"encode": [], "write": [], "engine": []}, threading.get_ident()
+
+    def spied(kind, plain, slow=0.0):
+        def call(*arguments, **options):
+            begin = time.perf_counter()
+            time.sleep(slow)
+            try:
+                return plain(*arguments, **options)
+            finally:
+                spans[kind].append((begin, time.perf_counter(), threading.get_ident()))
+
+        return call
+
+    monkeypatch.setattr(Inputs, "examples", spied("encode", Inputs.examples, 0.02))
+    monkeypatch.setattr(session, "write_unit", spied("write", session.write_unit, 0.2))
+    monkeypatch.setattr(Engine, "run", spied("engine", Engine.run, 0.02))
+    run_build(tiny_spec(model), tmp_path / "cache")
+    assert hashes(tmp_path / "cache") == hashes(serial)
+    for kind, expected in (("encode", 3 * 6 - 1), ("write", 3)):  # all but the first inputs of a build, and every unit
+        behind = [span for span in spans[kind] if span[2] != main]
+        assert len(behind) == expected
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(behind)), "one at a time"
+    together = [
+        (write, run) for write in spans["write"] for run in spans["engine"] if write[0] < run[0] and run[1] < write[1]
+    ]
+    assert together, "the engine ran while a unit was being written"
+
+
+def test_a_writer_that_fails_stops_the_build_with_its_error_and_leaves_no_lease(model, tmp_path, monkeypatch):
+    plain = session.write_unit
+
+    def failing(root, name, *rest):
+        if name == "likes-rain":
+            raise CacheError("the disk is full")
+        return plain(root, name, *rest)
+
+    monkeypatch.setattr(session, "write_unit", failing)
+    with pytest.raises(CacheError, match="the disk is full"):
+        run_build(tiny_spec(model), tmp_path / "cache")
+    assert not [name for name in os.listdir(tmp_path / "cache" / "units") if "likes-rain" in name]
+    assert not [name for name in os.listdir(tmp_path / "cache" / "units") if name.endswith(".lease")]
+
+
+def test_an_interrupt_waits_for_what_is_being_written(model, tmp_path, monkeypatch):
+    plain, calls = build.Session.compute, []
+
+    def interrupted(self, unit, *rest):
+        calls.append(unit.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return plain(self, unit, *rest)
+
+    slow = session.write_unit
+
+    def writing(*arguments):
+        time.sleep(0.3)
+        return slow(*arguments)
+
+    monkeypatch.setattr(build.Session, "compute", interrupted)
+    monkeypatch.setattr(session, "write_unit", writing)
+    with pytest.raises(KeyboardInterrupt):
+        run_build(tiny_spec(model), tmp_path / "cache")
+    assert CacheReader(tmp_path / "cache").units == (calls[0],)
+    assert sorted(os.listdir(tmp_path / "cache" / "units")) == [f"{calls[0]}.h5", f"{calls[0]}.json"]
+
+
+def test_a_lease_is_held_until_the_unit_has_its_name(model, tmp_path, monkeypatch):
+    plain, held = session.write_unit, []
+
+    def looking(root, name, *rest):
+        held.append((root / "units" / f".{name}.lease").exists())
+        target = plain(root, name, *rest)
+        held.append((root / "units" / f".{name}.lease").exists())
+        return target
+
+    monkeypatch.setattr(session, "write_unit", looking)
+    run_build(tiny_spec(model), tmp_path / "cache")
+    assert held == [True] * 6
+
+
+def test_what_was_foreseen_wrongly_is_made_when_it_is_asked_for():
+    made = []
+    ahead = Ahead(lambda name: made.append(name) or name.upper())
+    assert ahead.take(("a",), ("b",)) == "A"
+    assert ahead.take(("c",), ("d",)) == "C"
+    assert ahead.take(("d",)) == "D"
+    ahead.close()
+    assert made.count("d") == 1
+
+
+def fail() -> None:
+    raise CacheError("full")
+
+
+def test_the_writers_error_comes_with_the_next_call():
+    writer = Writer()
+    writer.submit(fail)
+    with pytest.raises(CacheError, match="full"):
+        writer.submit(lambda: None)
+    writer.submit(fail)
+    with pytest.raises(CacheError, match="full"):
+        writer.__exit__(None)
+
+
+def test_the_writers_error_does_not_cover_another_one():
+    writer = Writer()
+    writer.submit(fail)
+    writer.__exit__(KeyError, KeyError(), None)
+
+
+@pytest.fixture
+def tight(monkeypatch):
+    """Memory for rows of so many tokens, from a given number of forward passes on."""
+
+    def limit(tokens: int, after: int = 0):
+        plain, passes = Forward.run, []
+
+        def run(self, layout, *arguments, **options):
+            passes.append(layout.token.shape[1])
+            if len(passes) > after and layout.is_trie and layout.token.shape[1] > tokens:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return plain(self, layout, *arguments, **options)
+
+        monkeypatch.setattr(Forward, "run", run)
+        return passes
+
+    return limit
+
+
+def test_a_unit_in_which_memory_ran_out_is_computed_again_at_one_budget_and_a_resumed_build_begins_there(
+    model, tmp_path, monkeypatch, tight
+):
+    spec = tiny_spec(model, run={"budget": 256, "threads": 1})
+    builds, plain = [], build.Session.compute
+
+    def compute(self, unit, *rest):
+        data, run = plain(self, unit, *rest)
+        builds.append((unit.name, run["budget"], run["out_of_memory"]))
+        return data, run
+
+    monkeypatch.setattr(build.Session, "compute", compute)
+    # The proof and the whole first unit fit; the second one does not.
+    counter = tight(10**6)
+    run_build(spec, tmp_path / "free", only=lambda name: name == DATASETS[0])
+    first = len(counter)
+    monkeypatch.undo()
+    monkeypatch.setattr(build.Session, "compute", compute)
+    builds.clear()
+    tight(100, after=first + 2)
+    run_build(spec, tmp_path / "cache", only=lambda name: name != DATASETS[2])
+    (_, before, none), (_, after, again) = builds
+    assert (before, none, again) == (256, 0, 1)
+    assert after < 128
+    sides = [json.loads((tmp_path / "cache" / "units" / f"{name}.json").read_text()) for name in DATASETS[:2]]
+    assert [side["run"]["budget"] for side in sides] == [256, after]
+    builds.clear()
+    monkeypatch.undo()
+    monkeypatch.setattr(build.Session, "compute", compute)
+    run_build(spec, tmp_path / "cache")
+    assert builds == [(DATASETS[2], after, 0)]
+    # The unit of the smaller budget is what a build at that budget from its start makes of it.
+    (tmp_path / "cache" / "units" / f"{DATASETS[1]}.json").unlink()
+    run_build(spec, tmp_path / "cache")
+    assert CacheReader(tmp_path / "cache")[DATASETS[1]].sidecar["content_sha256"] == sides[1]["content_sha256"]
