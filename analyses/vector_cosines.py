@@ -14,8 +14,9 @@ def main(cache, out):
     """Mean cosine over datasets for every pair of training settings, and the cosine of a vector with its refits."""
     study = study_of(cache)
     need_array(study, "direction", "the directions of the vectors")
-    if len(study.vectors) < 2:
-        raise NotInCache(f"built with vectors of {study.vectors[0]} only")
+    trained = [name for name in study.vectors if name != "mean"]
+    if len(trained) < 2:
+        raise NotInCache(f"built with vectors of {', '.join(trained)} only")
     result = ask(study, "vector_cosines")
     frame = result.to_frame()
     across = frame[~frame[["vector_a", "vector_b"]].eq("mean").any(axis=1)]

@@ -1,0 +1,321 @@
+"""Where reports meet the unusual: one input, nothing in common, half a cache, and directories that are not theirs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from reporting import TRUTH, hostile_cache, plain_cache, reproduction, scratch, write_cache
+
+import analyses
+from analyses import _published as published
+from analyses._claim import Claim, sentence
+from analyses._tables import PAPER, for_paper, to_latex
+from analyses._words import number, percent, tidy, together
+from reports.provenance import _flat
+from reports.record import staged
+from reports.render import render_report
+from reports.words import differences, summary
+from steerstats.cache.table import import_table
+from steerstats.errors import InputError
+
+BARE = {"n_resampled": 0, "n_random": 0, "n_shuffled": 0, "debiased": False, "logits": False}
+
+
+def table(path: Path, dataset: str, inputs: int) -> Path:
+    """An imported cache of one dataset with a few inputs."""
+    rng, rows = np.random.default_rng(0), []
+    for k in range(inputs):
+        slope = rng.normal(0.5, 0.2)
+        for value in (-1.0, -0.5, 0.0, 0.5, 1.0):
+            rows.append({"dataset": dataset, "input": f"i{k}", "setting_train": "base", "setting_eval": "base",
+                         "multiplier": value, "propensity": slope * value + 0.1 * k})  # fmt: skip
+    pd.DataFrame(rows).to_csv(path / f"{dataset}.csv", index=False)
+    return import_table(path / f"{dataset}.csv", path / dataset, model="mine")
+
+
+# --- small and half caches ------------------------------------------------------------------------
+
+
+def test_one_input_makes_a_report(tmp_path):
+    page = render_report([table(tmp_path, "lone", 1)], tmp_path / "out", jobs=1).read_text("utf-8")
+    assert "one input, no interval" in page
+    assert page.count('<pre class="prompt') == 1, "the one input is shown once"
+    assert "n = 1 input." in page
+
+
+def test_caches_that_share_no_dataset_make_a_report_that_says_so(tmp_path):
+    caches = [table(tmp_path, name, 12) for name in ("left", "right")]
+    page = render_report(caches, tmp_path / "out", jobs=1).read_text("utf-8")
+    missing = {
+        path.stem: json.loads(path.read_text("utf-8"))["missing"]
+        for path in (tmp_path / "out" / "results" / "left-and-right").glob("*.json")
+    }
+    for script in analyses.COMPARING:
+        assert missing[script] == "cannot be estimated here: the two caches share no dataset"
+    assert "the two caches share no dataset" in page
+
+
+def test_a_cache_without_sys_neg_says_so_in_claims_caption_and_box(tmp_path):
+    finding = analyses.run("id_vs_ood", plain_cache(), tmp_path)
+    why = "not in this cache: built without sys_neg"
+    claims = {claim.key: claim for claim in finding.claims}
+    assert len(claims) == 4
+    assert claims["id_ood.sys_neg->user_pos"].shown == (why, "")
+    assert finding.absent == (f"system (negative) → user (positive): {why}",)
+    assert "3 shifts" in finding.alt
+    gaps = {claim.key: claim for claim in analyses.run("gap_parts", plain_cache(), tmp_path).claims}
+    assert gaps["gap.sys_neg->user_pos"].interval == why
+    page = render_report([plain_cache()], tmp_path / "out", jobs=1).read_text("utf-8")
+    box = page.partition('<section id="transfer"')[2].partition("<h3>Not here</h3>")[2].partition("</section>")[0]
+    assert why in box
+    assert f"<b>Not here:</b> system (negative) → user (positive): {why}." in page
+    assert f'<span class="value">{why}</span>' in page
+
+
+def test_vectors_of_one_setting_have_no_cosines(tmp_path):
+    base = {"settings": ("base",), "prompt_loss": {}, "prompt_intercept": {}, "n_resampled": 0}
+    lone = write_cache(tmp_path / "lone", replace(TRUTH, datasets=["one"], mean_steerability=1.0, **base))
+    finding = analyses.run("vector_cosines", lone, tmp_path / "out")
+    assert finding.missing == "not in this cache: built with vectors of base only"
+
+
+def test_one_dataset_has_intervals_over_its_questions(tmp_path):
+    lone = write_cache(tmp_path / "lone", replace(TRUTH, datasets=("lone",), mean_steerability=0.7, **BARE))
+    for script in ("linearity", "multiplier_range", "propensity_curves", "positive_option"):
+        finding = analyses.run(script, lone, tmp_path / "out")
+        assert finding.claims, script
+        known = [claim for claim in finding.claims if np.isfinite(claim.ci_low)]
+        assert known, script
+        assert all(claim.ci_low <= claim.estimate <= claim.ci_high for claim in known)
+    kinds = [claim.key for claim in analyses.run("positive_option", lone, tmp_path / "out").claims]
+    assert {"option.A_Yes", "option.B_No"} <= set(kinds)
+
+
+# --- several caches -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def three() -> list[Path]:
+    """Three caches of one model's name, so that only their own names tell them apart."""
+    root = scratch()
+    more = {**BARE, "n_resampled": 4, "datasets": ("x", "y")}
+    return [
+        write_cache(root / name, replace(TRUTH, mean_steerability=[1.0 + k, 0.5 + k], **more), model="m")
+        for k, name in enumerate(("one", "two", "three"))
+    ]
+
+
+def test_three_caches_are_compared_in_all_pairs_with_both_vectors_errors(three, tmp_path):
+    finding = analyses.run("comparison", three, tmp_path)
+    frame = pd.read_csv(tmp_path / "comparison.csv")
+    assert list(dict.fromkeys(zip(frame["first"], frame["second"]))) == [
+        ("one", "two"),
+        ("one", "three"),
+        ("two", "three"),
+    ]
+    assert frame["shift"].nunique() == 5
+    at_home = frame[frame["shift"] == "base->base"]
+    assert at_home["includes_vector_error"].all()
+    assert at_home.query("first == 'one' and second == 'three'")["estimate"].mean() == pytest.approx(2, abs=0.2)
+    assert (frame["band_low"] <= frame["ci_low"]).all()
+    assert finding.pages == ("two minus one", "three minus one", "three minus two")
+    assert {path.name for path in tmp_path.glob("*.svg")} == {"comparison.svg", "comparison-2.svg", "comparison-3.svg"}
+    assert "Steerability in three minus that in one, base → base, random-effects mean over datasets:" in {
+        claim.statement for claim in finding.claims
+    }
+    rows = differences([finding])
+    assert len(rows) == 15
+    assert rows[0]["second minus first"] == "two minus one"
+    assert all(row["95% interval"] for row in rows)
+
+
+def test_axes_name_what_tells_two_caches_apart(three, tmp_path):
+    analyses.run("cross_model", three[:2], tmp_path)
+    drawn = (tmp_path / "cross_model.svg").read_text("utf-8")
+    assert ">one<" in drawn
+    assert ">two<" in drawn
+
+
+# --- directories ----------------------------------------------------------------------------------
+
+
+def test_a_report_leaves_what_is_not_its_own(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="not empty"):
+        render_report([plain_cache()], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(InputError, match="is a file"):
+        render_report([plain_cache()], tmp_path / "thesis.tex")
+    cache = write_cache(tmp_path / "cache", replace(TRUTH, datasets=["one"], mean_steerability=1.0, **BARE))
+    with pytest.raises(InputError, match="is a cache"):
+        render_report([cache], cache)
+    assert (cache / "manifest.json").is_file()
+
+
+def test_a_new_report_takes_the_place_of_all_of_an_old_one(tmp_path):
+    old = tmp_path / "out"
+    with staged(old) as stage:
+        for name in ("report.html", "claims.json", "run.json"):
+            (stage / name).write_text("old")
+        (stage / "manifest.json").write_text('{"type": "steerstats.reproduction"}')
+        (stage / "results" / "gone").mkdir(parents=True)
+    (old / "notes.txt").write_text("mine")
+    with staged(old) as stage:
+        (stage / "report.html").write_text("new")
+    assert sorted(path.name for path in old.iterdir()) == ["notes.txt", "report.html"]
+    assert (old / "report.html").read_text() == "new"
+
+
+def test_a_run_that_fails_leaves_the_earlier_report_and_no_halves(tmp_path):
+    def broken(folder):
+        with staged(folder) as stage:
+            (stage / "results").mkdir()
+            raise RuntimeError("power cut")
+
+    with staged(tmp_path / "out") as stage:
+        (stage / "report.html").write_text("whole")
+    for folder in (tmp_path / "out", tmp_path / "fresh"):
+        with pytest.raises(RuntimeError, match="power cut"):
+            broken(folder)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
+    assert not (tmp_path / "fresh").exists()
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["reproduce", "c", "--seed", "-1"], "--seed"),
+        (["reproduce", "c", "-j", "-3"], "--jobs"),
+        (["report"], "Missing argument"),
+        (["report", "--bogus"], "No such option: --bogus"),
+        (["bogus"], "No such command 'bogus'"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(run, arguments, message):
+    code, out, errors = run(*arguments)
+    assert code == 2
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert message in errors
+    assert "--help` shows how" in errors
+    assert not out
+
+
+def test_a_seed_that_makes_no_sense_is_named_before_anything_is_written(tmp_path):
+    with pytest.raises(InputError, match="seed"):
+        render_report([plain_cache()], tmp_path / "out", seed=-1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_script_by_itself_complains_in_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "analyses.power", str(tmp_path / "nowhere"), "-o", str(tmp_path)],
+        capture_output=True, text=True, cwd=Path(analyses.__file__).parent.parent, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_claims_fit_a_terminal_of_80_columns():
+    from rich.console import Console
+
+    from reports.reproduce import claims_table
+
+    record = json.loads((reproduction() / "claims.json").read_text("utf-8"))
+    for width in (60, 80):
+        console = Console(record=True, width=width, file=open("/dev/null", "w"))  # noqa: SIM115
+        console.print(claims_table(record), soft_wrap=False)
+        lines = console.export_text().splitlines()
+        assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    assert "How well does it transfer?" in text
+    assert "nat/λ" in text
+    assert text.count("Layer sweep") == 1
+
+
+# --- words and numbers ----------------------------------------------------------------------------
+
+
+def test_a_share_that_may_be_negative_has_a_plain_interval_and_words(tmp_path):
+    claim = Claim(key="explained.mean", statement="Share, mean over datasets:", estimate=-0.02, ci_low=-0.05,
+                  ci_high=0.01, interval="t", n=3, n_of="datasets", unit="share")  # fmt: skip
+    finding = replace(analyses.run("layer_sweep", plain_cache(), tmp_path), script="x", missing="", claims=(claim,))
+    card = summary([finding])["cards"][1]
+    assert (card["number"], card["interval"]) == ("none", "95% interval −5% to 1%")
+    assert card["words"].startswith("less than chance would give (−2%)")
+
+
+def test_published_values_are_printed_as_transcribed():
+    values = [published.ID_OOD, published.PROPENSITY]
+    assert [entry.text for table_ in values for entry in table_.values()] == ["0.891", "0.694", "-0.26", "-0.46"]
+    facts = dict.fromkeys(("model", "layer", "split", "scope", "score"), "x") | {"datasets": []}
+    claim = Claim.bare("k", "s:", 0.1, 3, "datasets", "none").against(published.PROPENSITY[published.LLAMA], facts)
+    assert (claim.published, claim.shown_published) == (-0.26, "−0.26")
+    assert "->" not in "".join(entry.source for entry in (published.CROSS_OOD, published.CROSS_ID))
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "shown"),
+    [
+        ((0.99, 0.9881, 0.9918), "share", ["99.0%", "98.8%", "99.2%"]),
+        ((0.14, 0.08, 0.21), "share", ["14%", "8%", "21%"]),
+        ((-3.81e-4, -0.02, 0.03), "1", ["−0.0004", "−0.020", "0.030"]),
+        ((0.5, -np.inf, np.inf), "1", ["0.500", "−∞", "∞"]),
+    ],
+)
+def test_an_estimate_and_its_limits_never_read_alike(values, unit, shown):
+    assert together(values, unit) == shown
+
+
+def test_signs_arrows_and_sentences():
+    assert number(-0.0004) == "−0.0004"
+    assert percent(-0.0001) == "0.0%"
+    assert tidy("sys_pos->user_neg, -0.1135 to 0.02455") == "system (positive) → user (negative), −0.1135 to 0.02455"
+    assert sentence("mean over inputs; t(3) interval; resampled (by question; whole)") == (
+        "Mean over inputs; t(3) interval. Resampled (by question; whole)."
+    )
+
+
+def test_a_paper_gets_few_columns_and_an_estimate_with_its_limits_in_one():
+    folder = next((reproduction() / "results").iterdir())
+    for script in analyses.SCRIPTS:
+        assert script in PAPER
+        if (folder / f"{script}.csv").is_file():
+            frame = for_paper(pd.read_csv(folder / f"{script}.csv"), script)
+            assert 3 <= frame.shape[1] <= 7, script
+            assert len(frame), script
+    gaps = for_paper(pd.read_csv(folder / "gap_parts.csv"), "gap_parts")
+    assert gaps["estimate [95%]"].str.fullmatch(r"−?\d+\.\d+ \[−?\d+\.\d+, −?\d+\.\d+\]").all()
+    text = to_latex(gaps.head(3), caption="c", label="l")
+    assert "textgreater" not in text
+    assert r"base $\to$ user (negative)" in text
+    claims = (reproduction() / "claims.tex").read_text("utf-8")
+    assert claims.count(r"\\") > 40
+    assert len(pd.read_csv(reproduction() / "claims.csv")) == claims.count("\n") - 14
+
+
+def test_provenance_reads_as_words():
+    assert (
+        _flat({"commit": "ab", "dirty": True, "reason": "", "revision": None}) == "commit ab, uncommitted changes yes"
+    )
+
+
+def test_the_words_of_the_page_are_explained_and_notices_come_first():
+    page = (reproduction() / "report.html").read_text("utf-8")
+    summary_part = page.partition('<section id="summary"')[2].partition("</section>\n\n")[0]
+    assert summary_part.index("Read this first") < summary_part.index('class="cards"')
+    for word in ("nat", "shift", "FDR", "label-shuffled vectors"):
+        assert f"<dt>{word}</dt>" in page
+    assert "user (negative) user_neg" in page or "user (negative) is user_neg" in page
+    assert hostile_cache().name not in page.partition("<footer>")[2]
