@@ -33,11 +33,15 @@ class Components:
         Residual variance, nats squared.
     rank : int
         Rank of Psi: q less the number of pooled eigenvalues.
+    theta, scatter_values : ndarray, shape (q,)
+        Eigenvalues of Sigma_T and of the scatter, on the same eigenvectors.
     """
 
     psi: np.ndarray
     sigma2: float
     rank: int
+    theta: np.ndarray
+    scatter_values: np.ndarray
 
     @property
     def sigma(self) -> np.ndarray:
@@ -228,18 +232,18 @@ def fit_checked(
     coefficients = inverse_W @ rotated @ back.T
     psi = back @ parts.psi @ back.T
     S = back @ scatter @ back.T
-    diagonal = np.diag(gram_inverse)[:, None]
-    constrained = np.diag(back @ parts.sigma @ back.T)
+    diagonal = gram_inverse.diagonal()[:, None]
+    constrained = psi.diagonal() + parts.sigma2 * np.square(back).sum(axis=1)
 
-    with np.errstate(divide="ignore"):
-        logdet_sigma = np.sum(np.log(np.maximum(np.linalg.eigvalsh(parts.sigma), 0)))
-        logdet_V = n_within * np.log(parts.sigma2) + n_groups * logdet_sigma
     criterion = -np.inf
     if parts.sigma2 > 0:
-        quadratic = rss / parts.sigma2 + np.trace(np.linalg.solve(parts.sigma, scatter))
-        criterion = n_groups * m * np.log(2 * np.pi) + logdet_V + quadratic
+        # Sigma and S share their eigenvectors, so log|Sigma| and tr(Sigma^-1 S) need none of them.
+        logdet_sigma = np.log(parts.theta).sum()
+        quadratic = rss / parts.sigma2 + (parts.scatter_values / parts.theta).sum()
+        criterion = n_groups * m * np.log(2 * np.pi) + n_within * np.log(parts.sigma2) + n_groups * logdet_sigma
+        criterion += quadratic
         if reml:
-            logdet_W, logdet_R = np.log(np.abs(np.diag(RW))).sum(), np.log(np.abs(np.diag(R))).sum()
+            logdet_W, logdet_R = (np.log(np.abs(matrix.diagonal())).sum() for matrix in (RW, R))
             criterion += 2 * q * logdet_W + 2 * p * logdet_R - p * logdet_sigma - p * q * np.log(2 * np.pi)
     singular = is_singular(psi, parts.sigma2, parts.rank)
     return ClosedForm(
@@ -252,7 +256,7 @@ def fit_checked(
         rows=tuple(rows) if rows is not None else tuple(f"w{j}" for j in range(p)),
         columns=tuple(columns),
         coefficients=coefficients,
-        se=np.sqrt(diagonal * np.diag(S) / (n_groups - p)),
+        se=np.sqrt(diagonal * S.diagonal() / (n_groups - p)),
         se_model=np.sqrt(diagonal * constrained),
         psi=psi,
         sigma2=parts.sigma2,
@@ -289,9 +293,16 @@ def solve_components(scatter: np.ndarray, nu: float, rss: float, n_within: float
     while pooled < len(eigenvalues) and eigenvalues[pooled] / nu < total / weight:
         total, weight, pooled = total + eigenvalues[pooled], weight + nu, pooled + 1
     sigma2 = total / weight
-    excess = np.where(np.arange(len(eigenvalues)) < pooled, 0.0, eigenvalues / nu - sigma2)
-    rank = int(np.count_nonzero(excess > 0))
-    return Components(psi=(vectors * excess) @ vectors.T, sigma2=float(sigma2), rank=rank)
+    theta = eigenvalues / nu
+    theta[:pooled] = sigma2
+    excess = theta - sigma2
+    return Components(
+        psi=(vectors * excess) @ vectors.T,
+        sigma2=float(sigma2),
+        rank=int(np.count_nonzero(excess > 0)),
+        theta=theta,
+        scatter_values=eigenvalues,
+    )
 
 
 def join_terms(row: str, column: str) -> str:
