@@ -57,7 +57,8 @@ def joint_test(fit: MixedFit, terms: Sequence[str]) -> HypothesisTest:
     """F test that several coefficients along one random effect, such as all terms with lambda, are zero.
 
     In the closed form the test is exact under normal homoscedastic effects, on the boundary too: it uses the
-    unconstrained variance of that column of per-input coefficients only.
+    unconstrained variance of that column of per-input coefficients only. With missing cells it uses the unconstrained
+    estimate that takes its place there (see `steerstats.mixed.unconstrained`), and holds its level closely.
 
     Parameters
     ----------
