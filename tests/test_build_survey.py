@@ -26,7 +26,21 @@ def model(tmp_path_factory):
 
 
 def records(n: int = 12, **changes) -> list[dict]:
-    made = [{"prompt": f"Question {k}, do you agree?", "positive": "Yes", "negative": "No"} for k in range(n)]
+    words = [
+        "accidents",
+        "agendas",
+        "airports",
+        "alarms",
+        "amplifiers",
+        "animals",
+        "anvils",
+        "apps",
+        "armies",
+        "ballads",
+        "beaches",
+        "bells",
+    ]
+    made = [{"prompt": f"Do I admire {word}?", "positive": "Yes", "negative": "No"} for word in words[:n]]
     for k, change in changes.items():
         made[int(k.removeprefix("r"))] |= change
     return made
@@ -48,15 +62,15 @@ def own(model, folder, made, name="mine", **overrides):
 
 
 def test_completions_that_do_not_part_are_named_by_dataset_setting_and_line_before_anything_is_written(model, tmp_path):
-    spec = own(model, tmp_path, records(r7={"positive": "Yes", "negative": "Yes indeed"}))
-    with pytest.raises(InputError, match=r"^mine, base, mine\.jsonl, line 8: completions ' Yes' and ' Yes indeed'"):
+    spec = own(model, tmp_path, records(r7={"positive": "Yes", "negative": "Yes all"}))
+    with pytest.raises(InputError, match=r"^mine, base, mine\.jsonl, line 8: completions ' Yes' and ' Yes all'"):
         run_build(spec, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
 def test_prompts_that_are_too_long_are_named_with_their_line(tmp_path):
     short = write_model(tmp_path / "gpt2", "gpt2", n_positions=60)
-    spec = own(short, tmp_path, records(r3={"prompt": "word " * 80}))
+    spec = own(short, tmp_path, records(r3={"prompt": "bells " * 80}))
     with pytest.raises(ModelError, match=r"^mine, base, mine\.jsonl, line 4: a prompt has \d+ tokens, .* made for 60"):
         run_build(spec, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
@@ -71,7 +85,7 @@ def test_a_scope_that_cannot_act_is_named_with_its_line(model, tmp_path):
 
 @pytest.mark.parametrize("score", ["logprob_sum", "logit_sum"])
 def test_whole_completions_may_begin_one_another_and_are_scored_as_the_model_says(model, tmp_path, score):
-    spec = own(model, tmp_path, records(r7={"negative": "Yes indeed"}), score=score)
+    spec = own(model, tmp_path, records(**{f"r{k}": {"negative": "Yes all"} for k in range(6)}), score=score)
     run_build(spec, tmp_path / "cache")
     cache = CacheReader(tmp_path / "cache")
     assert "answer_logit" in cache["likes-rain"]
@@ -95,7 +109,7 @@ def test_whole_completions_may_begin_one_another_and_are_scored_as_the_model_say
 
 
 def test_the_proof_has_the_longest_prompt_of_all_units_and_settings(model, tmp_path, monkeypatch):
-    spec = own(model, tmp_path, records(r5={"prompt": "a rather long question, is it not? " * 4}))
+    spec = own(model, tmp_path, records(r5={"prompt": "Do I admire all others, often? " * 4}))
     seen, plain = [], Engine.prove
 
     def proving(self, examples, steering=None, n=4, **options):

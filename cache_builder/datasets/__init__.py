@@ -138,7 +138,7 @@ def load_dataset(
     if not pairs:
         raise InputError(
             f"dataset {name!r}: no record is left, all {refused} name choices outside their final block, or more "
-            "than two"
+            'than two; order = "tan2024" asks them as they stand'
         )
     notes = [note] if note else []
     if refused:
