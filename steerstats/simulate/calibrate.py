@@ -2,7 +2,7 @@
 
 The committed `calibration.csv` is `calibration_table(seed=0)` with every cell's own number of simulations, written by
 
-    calibration_table().to_csv(TABLE, index=False)
+    calibration_table(jobs=2).to_csv(TABLE, index=False)
 
 and nothing in it is edited by hand: where a method fails, the table says so. A cell draws from a stream of its own
 name, so that a few cells give the same rows as the whole table does.
@@ -11,22 +11,25 @@ name, so that a few cells give the same rows as the whole table does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import InputError
+from steerstats.errors import InputError, check_count
 from steerstats.seeds import generator
-from steerstats.simulate import calibrate_datasets, calibrate_inputs, calibrate_models
+from steerstats.simulate import calibrate_datasets, calibrate_inputs, calibrate_models, calibrate_tests
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 TABLE = Path(__file__).with_name("calibration.csv")
 COLUMNS = ("quantity", "setting", "method", "target", "measured", "mc_se", "n_simulations")
-CELLS = calibrate_inputs.CELLS | calibrate_datasets.CELLS | calibrate_models.CELLS
+CELLS = calibrate_inputs.CELLS | calibrate_datasets.CELLS | calibrate_models.CELLS | calibrate_tests.CELLS
 
 
 def calibration_table(
@@ -34,6 +37,7 @@ def calibration_table(
     *,
     n_simulations: int | None = None,
     cells: Sequence[str] | None = None,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Measure coverage and error rates under known truths.
@@ -46,6 +50,8 @@ def calibration_table(
         error near .01 or below and the whole table to some minutes on one core.
     cells : sequence of str, optional
         Names from `CELLS`; all by default. The rows come in the order of `CELLS`, whatever the order asked for.
+    jobs : int
+        Processes; every cell draws from its own stream, so that the rows do not depend on it.
     progress : rich.progress.Progress, optional
         Shows one step for each cell.
 
@@ -71,18 +77,21 @@ def calibration_table(
     unknown = [name for name in chosen if name not in CELLS]
     if unknown:
         raise InputError(f"cell {unknown[0]!r} is unknown; the cells are {'; '.join(CELLS)}")
-    if n_simulations is not None and n_simulations < 1:
-        raise InputError(f"n_simulations is {n_simulations}; at least 1")
+    if n_simulations is not None:
+        check_count("n_simulations", n_simulations)
+    check_count("seed", seed, at_least=0)
+    jobs = check_count("jobs", jobs)
     task = None if progress is None else progress.add_task("calibrating", total=len(chosen))
+    names = [name for name in CELLS if name in chosen]
+    # Fresh processes: a forked one would inherit locks of threads that numerical libraries hold.
+    pool = ProcessPoolExecutor(jobs, get_context("spawn")) if jobs > 1 else nullcontext()
     rows = []
-    for name in CELLS:
-        if name not in chosen:
-            continue
-        if progress is not None:
-            progress.update(task, description=f"calibrating: {name}")
-        rows += _rows(name, seed, n_simulations)
-        if progress is not None:
-            progress.advance(task)
+    with pool:
+        every = [names, [seed] * len(names), [n_simulations] * len(names)]
+        for name, found in zip(names, (pool.map if jobs > 1 else map)(_rows, *every)):
+            rows += found
+            if progress is not None:
+                progress.update(task, advance=1, description=f"calibrated: {name}")
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

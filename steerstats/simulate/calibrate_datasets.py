@@ -6,7 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from steerstats.generalization import SlopeGrid, corrected_spearman, gap_table
+from steerstats.generalization import SlopeGrid, corrected_spearman, cross_model_agreement, gap_table
+from steerstats.generalization.correlation import FIXED, NOISE_FREE
 from steerstats.generalization.fixed_datasets import draw_correlations
 from steerstats.meta import mean_over_datasets
 from steerstats.nulls import null_table
@@ -104,6 +105,61 @@ def _bands(shape: str, rng: np.random.Generator, n: int) -> list[Outcome]:
     ]
 
 
+def _bands_with_refits(sigma: float, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """No gap with the vector of all pairs of the world; each study's vector errs by sigma under each shift."""
+    shifts = [("base", name) for name in ("a", "b", "c", "d")]
+    band, stepdown = np.empty(n, dtype=bool), np.empty(n, dtype=bool)
+    for k in range(n):
+        slopes, refits = {}, {}
+        for d in range(6):
+            own = rng.standard_normal((1, 5, 60))
+            error = sigma * rng.standard_normal((1, 5, 1))
+            slopes[f"d{d}"] = own[:, :1] + np.concatenate([np.zeros((1, 1, 60)), own[:, 1:]], axis=1) + error
+            refits[f"d{d}"] = slopes[f"d{d}"] + sigma * rng.standard_normal((20, 1, 5, 1))
+        grid = SlopeGrid(train=("base",), evaluate=("base", "a", "b", "c", "d"), slopes=slopes, refits=refits)
+        table = gap_table(grid, shifts, rng=rng, n_resamples=600)
+        band[k] = inside(table.band_low, table.band_high, 0).all()
+        stepdown[k] = (table.p_adjusted <= ERROR).any()
+    return [
+        Outcome("gaps, all cells at once, any vector, coverage", "max-|t| bands", COVERAGE, band),
+        Outcome("gaps, all cells, any vector, family-wise error", "Romano-Wolf step-down", ERROR, stepdown),
+    ]
+
+
+def _two_models(shared: float, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """40 datasets of 30 questions that two models answer; true means correlate by .6, reliability .65."""
+    d, n_inputs, spread, resamples = 40, 30, 4.0, 300
+    noise_free = 6 / np.pi * np.arcsin(0.6 / 2)
+    names = ("corrected", "ignoring", "fixed", "fixed ignoring")
+    hits = {name: np.empty(n, dtype=bool) for name in names}
+    mixed = np.linalg.cholesky([[1, shared], [shared, 1]])
+    question = {f"d{j}": np.arange(n_inputs) for j in range(d)}
+    for k in range(n):
+        truth = np.linalg.cholesky([[1, 0.6], [0.6, 1]]) @ rng.standard_normal((2, d))
+        noise = spread * np.einsum("ab,bdi->adi", mixed, rng.standard_normal((2, d, n_inputs)))
+        for labels, which in ((question, ("corrected", "fixed")), (None, ("ignoring", "fixed ignoring"))):
+            grids = [
+                SlopeGrid(
+                    train=("base",),
+                    evaluate=("base",),
+                    slopes={f"d{j}": (mean + errors)[None, None] for j, (mean, errors) in enumerate(zip(*side))},
+                    question=labels,
+                )
+                for side in zip(truth, noise)
+            ]
+            table = cross_model_agreement(*grids, ["base->base"], rng=rng, n_resamples=resamples)
+            for name, target, value in zip(which, (NOISE_FREE, FIXED), (noise_free, float(spearman(*truth)))):
+                row = table.row("base->base", target)
+                hits[name][k] = inside(row["ci_low"], row["ci_high"], value)
+    free, these = "Spearman of two models without noise, coverage", "Spearman of two models, these datasets, coverage"
+    return [
+        Outcome(free, "percentile, disattenuated", COVERAGE, hits["corrected"]),
+        Outcome(free, "question labels unknown", COVERAGE, hits["ignoring"]),
+        Outcome(these, "draws of the true means", COVERAGE, hits["fixed"]),
+        Outcome(these, "question labels unknown", COVERAGE, hits["fixed ignoring"]),
+    ]
+
+
 def _few_datasets(d: int, tau: float, rng: np.random.Generator, n: int) -> list[Outcome]:
     knapp, plain, normal, prediction = (np.empty(n, dtype=bool) for _ in range(4))
     for k in range(n):
@@ -162,6 +218,11 @@ def _cells() -> dict[str, Cell]:
     for shape in ("normal", "mixture"):
         setting = f"6 datasets x 4 shifts, n = 60, no gap, {SHAPES[shape]}"
         cells[f"bands, {shape}"] = Cell(setting, partial(_bands, shape), 1200)
+    setting = "6 datasets x 4 shifts, n = 60, no gap, vector SD .1, 20 refits"
+    cells["bands, refits"] = Cell(setting, partial(_bands_with_refits, 0.1), 600)
+    for shared, studies in ((0.0, 300), (0.8, 600)):
+        setting = f"D = 40, 30 questions each, rho 0.6, reliability 0.65, shared question error {shared:g}"
+        cells[f"two models, shared {shared:g}"] = Cell(setting, partial(_two_models, shared), studies)
     for d, tau in ((5, 0.22), (10, 0.22), (5, 0.6), (10, 0.6)):
         setting = f"D = {d}, tau {tau:g}, standard errors .1 to .45"
         cells[f"few datasets, D = {d}, tau {tau:g}"] = Cell(setting, partial(_few_datasets, d, tau), 2500)
