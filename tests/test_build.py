@@ -162,12 +162,28 @@ def test_a_sweep_steers_each_layer_by_its_own_vector_on_validation_inputs(model,
     assert unit.coords["vector"].tolist() == ["base@0", "base@1", "base@2"]
     assert unit.read("vector_layer").ravel().tolist() == [0, 1, 2]
     assert set(unit.read("input_split")) == {"val"}
+    assert "activation" not in unit, "the training activations of every layer would be most of the cache"
+    assert unit.read("crossfit_projection").shape[0] == 1
     one = tmp_path / "one"
     content_ = spec.model_dump(mode="json") | {"sweep": [], "layers": [1], "split_percent": [40, 0, 60]}
     run_build(parse_spec(content_), one)
     np.testing.assert_array_equal(
         CacheReader(one)["likes-rain"].read("direction", vector="base"), unit.read("direction", vector="base@1")
     )
+
+
+def test_a_sweep_says_what_it_leaves_out_and_trusts_whom_the_spec_trusts(model, monkeypatch):
+    from transformers import AutoConfig
+
+    said, asked, plain = [], [], AutoConfig.from_pretrained
+    monkeypatch.setattr(AutoConfig, "from_pretrained", lambda place, **o: asked.append(o) or plain(place))
+    values = content(model, shifts=["base->sys_pos"])
+    trusting = parse_spec(values | {"model": {"id": str(model), "trust_remote_code": True}})
+    sweep_spec(trusting, "all", said.append)
+    assert asked[0]["trust_remote_code"] is True
+    assert len(said) == 1
+    assert "in the base setting, without controls: settings, shifts, controls of the spec are left out" in said[0]
+    assert sweep_spec(tiny_spec(model, settings=["base"], controls={}), "0,1", pytest.fail).sweep == (0, 1)
 
 
 @pytest.mark.parametrize("score", ["logit_diff", "logprob_sum", "logit_sum"])

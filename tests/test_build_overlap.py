@@ -206,3 +206,26 @@ def test_a_unit_in_which_memory_ran_out_is_computed_again_at_one_budget_and_a_re
     (tmp_path / "cache" / "units" / f"{DATASETS[1]}.json").unlink()
     run_build(spec, tmp_path / "cache")
     assert CacheReader(tmp_path / "cache")[DATASETS[1]].sidecar["content_sha256"] == sides[1]["content_sha256"]
+
+
+def test_a_budget_that_was_measured_holds_for_the_first_units_training_too(model, tmp_path, monkeypatch):
+    spec = tiny_spec(model, run={"threads": 1}, datasets=["bundled:demo/likes-rain"], limit=60)
+    rows, plain = [], Forward.run
+
+    def run(self, layout, *arguments, **options):
+        rows.append(layout.token.shape[1])
+        return plain(self, layout, *arguments, **options)
+
+    def tune(self, *_):
+        self.budget = 150
+        rows.clear()
+        return {150: 1.0}
+
+    monkeypatch.setattr(Forward, "run", run)
+    monkeypatch.setattr(Engine, "tune", tune)
+    run_build(spec, tmp_path / "cache")
+    assert max(rows) < 400, "nothing of the unit was computed in the large rows of the proof"
+    before = hashes(tmp_path / "cache")
+    (tmp_path / "cache" / "units" / "likes-rain.json").unlink()
+    run_build(spec, tmp_path / "cache")
+    assert hashes(tmp_path / "cache") == before

@@ -63,6 +63,7 @@ def test_a_sweep_names_a_layer(run, tmp_path, model):
     code, out, errors = run("sweep", spec, "-o", tmp_path / "s", "--layers", "0,2")
     assert code == 0, errors
     assert "nats per unit multiplier, best in" in out
+    assert "settings, controls of the spec are left out" in " ".join(errors.split())
     assert CacheReader(tmp_path / "s").kind == "sweep"
 
 
@@ -84,6 +85,57 @@ def test_export_writes_the_vector_that_was_applied(run, tmp_path, model, ending)
         gguf = pytest.importorskip("gguf", reason="the interop extra is not installed")
         tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader(target).tensors}
         assert (tensors["direction.1"] == expected).all()
+        assert gguf.GGUFReader(target).fields["controlvector.model_hint"].contents() == "llama"
+
+
+def test_an_exported_control_vector_hints_at_the_type_of_the_cached_model(run, tmp_path):
+    gguf = pytest.importorskip("gguf", reason="the interop extra is not installed")
+    spec = write_spec(
+        tmp_path, write_model(tmp_path / "m", "gpt_neox"), datasets=["bundled:demo/likes-rain"], controls={}
+    )
+    assert run("build", spec, "-o", tmp_path / "c")[0] == 0
+
+    def hint(*options):
+        code, _, errors = run("export", tmp_path / "c", "likes-rain", tmp_path / "v.gguf", *options)
+        assert code == 0, errors
+        return gguf.GGUFReader(tmp_path / "v.gguf").fields["controlvector.model_hint"].contents()
+
+    assert hint() == "gptneox"
+    assert hint("--architecture", "mine") == "mine"
+
+
+def test_a_cache_that_does_not_say_what_its_model_is_needs_the_architecture(run, tmp_path):
+    import steerstats
+
+    packed = steerstats.demo_cache()
+    name = CacheReader(packed).units[0]
+    if "architecture" in str(CacheReader(packed)[name].attrs.get("provenance")):
+        pytest.skip("the demo cache says it")
+    code, _, errors = run("export", packed, name, tmp_path / "v.gguf")
+    assert code == 2
+    assert "give --architecture" in " ".join(errors.split())
+
+
+def test_options_of_ray_reach_it_from_build_and_from_sweep(run, tmp_path, model, monkeypatch):
+    from types import SimpleNamespace
+
+    from cache_builder import distributed
+
+    asked = []
+
+    def run_on_ray(spec, out, **options):
+        asked.append((spec.sweep, {k: v for k, v in options.items() if k not in ("progress", "notice")}))
+        return SimpleNamespace(root=out, summary=lambda: "done")
+
+    monkeypatch.setattr(distributed, "run_on_ray", run_on_ray)
+    monkeypatch.setattr("steerstats.cli.build.require", lambda *_: None)
+    monkeypatch.setattr("steerstats.sweeps.choose_sweep_layer", lambda root: SimpleNamespace(summary=lambda: "layer"))
+    spec = write_spec(tmp_path, model)
+    options = ["--backend", "ray", "--address", "a:1", "--workers", "3", "--gpus-per-worker", "0.5"]
+    assert run("build", spec, "-o", tmp_path / "c", *options)[0] == 0
+    assert run("sweep", spec, "-o", tmp_path / "s", "--layers", "0,2", *options)[0] == 0
+    wanted = {"address": "a:1", "workers": 3, "gpus_per_worker": 0.5}
+    assert asked == [((), wanted), ((0, 2), wanted)]
 
 
 def spoiled(model, folder):

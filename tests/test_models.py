@@ -37,6 +37,7 @@ def test_a_local_directory_loads_in_float32_on_the_cpu_with_its_hashes(saved):
     assert loaded.template_hash == hash_text("{{ messages[0]['content'] }}")
     assert len(loaded.tokenizer_hash) == 64
     facts = loaded.provenance()
+    assert facts["architecture"] == "llama"
     assert facts["parameters"] == sum(p.numel() for p in loaded.model.parameters())
     assert "model" not in facts
 
@@ -118,3 +119,18 @@ def test_quantised_loading_names_the_package_it_needs(saved, monkeypatch):
     monkeypatch.setattr(models, "require", absent)
     with pytest.raises(MissingDependency, match="bitsandbytes"):
         load_model(str(saved), load_in_8bit=True)
+
+
+def test_the_extra_that_is_named_for_quantised_loading_brings_its_package(saved, monkeypatch):
+    import tomllib
+    from pathlib import Path
+
+    asked = []
+    monkeypatch.setattr(
+        models, "require", lambda *what: asked.append(what) or (_ for _ in ()).throw(MissingDependency("x"))
+    )
+    with pytest.raises(MissingDependency):
+        load_model(str(saved), load_in_4bit=True)
+    extras = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    package, extra, _ = asked[0]
+    assert any(line.startswith(package) for line in extras["optional-dependencies"][extra])

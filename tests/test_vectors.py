@@ -9,9 +9,17 @@ import pytest
 
 from cache_builder import extractors, vectors
 from cache_builder.extractors import nuisance_weights, project_out
-from cache_builder.interop import from_steering_vectors, load_vector, save_gguf, save_vector, to_steering_vectors
+from cache_builder.interop import (
+    GGUF_NAMES,
+    from_steering_vectors,
+    gguf_architecture,
+    load_vector,
+    save_gguf,
+    save_vector,
+    to_steering_vectors,
+)
 from cache_builder.vectors import difference, fit_vectors, named_rng
-from steerstats.errors import InputError
+from steerstats.errors import InputError, MissingDependency
 
 HIDDEN = 24
 SETTINGS = ("base", "sys_pos", "user_neg")
@@ -247,6 +255,23 @@ def test_steering_vectors_objects_go_out_and_come_back():
     out = to_steering_vectors(vector)
     assert isinstance(out, package.SteeringVector)
     assert np.array_equal(from_steering_vectors(out)[2], vector[2])
+
+
+def test_the_hint_for_steering_vectors_is_a_command_that_works(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "steering_vectors", None)
+    with pytest.raises(MissingDependency, match="pip install --no-deps steering-vectors"):
+        to_steering_vectors({1: np.ones(3)})
+
+
+def test_gguf_names_are_those_that_the_gguf_package_knows():
+    gguf = pytest.importorskip("gguf", reason="the package is not installed")
+    known = set(gguf.MODEL_ARCH_NAMES.values())
+    assert set(GGUF_NAMES.values()) <= known
+    assert {
+        gguf_architecture(name) for name in ("llama", "qwen2", "gemma2", "gpt2", "phi3", "olmo2", "falcon")
+    } <= known
 
 
 def test_gguf_control_vectors_are_read_back_by_the_gguf_package(tmp_path):
