@@ -42,7 +42,7 @@ def test_the_python_example(checkout):
     block = next(block for language, block in FENCES if language == "python")
     done = subprocess.run([sys.executable, "-c", block], cwd=checkout, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "nat per unit multiplier" in done.stdout
+    assert "nats per unit multiplier" in done.stdout
 
 
 def test_comparison_commands(checkout):
