@@ -15,7 +15,7 @@ from cache_builder.engine.plan import Wanted, lay_out
 from cache_builder.engine.stages import node_blocks, plan_stages
 from cache_builder.extractors import extractor_facts
 from cache_builder.grid import WHOLE
-from cache_builder.inputs import EVALUATED, TRAINING, Inputs
+from cache_builder.inputs import EVALUATED, TRAINING, Inputs, provable
 from cache_builder.models import quiet_libraries, resolve
 from cache_builder.packing import Row
 from cache_builder.plan import UnitPlan, pair_arrays, plan_units, planned_grid
@@ -144,7 +144,7 @@ def dry_run(spec: BuildSpec, *, probe: bool = True, progress: Callable[..., None
                 contrasts = inputs.contrasts(unit, unit.evaluated, setting)
                 steering += _tokens(contrasts, None, opened, n_layers=n_read, scored=False)
             if speed is None and opened.engine is not None:
-                speed = _measure(opened.engine, examples[:PROBE_EXAMPLES], grid)
+                speed = _measure(opened.engine, provable(examples[:PROBE_EXAMPLES]), grid)
         size = _bytes(spec, unit, len(kinds), layers.shape[1], opened)
         tokens = round(training), round(steering)
         costs.append(UnitCost(unit.name, len(unit.training), len(unit.evaluated), *tokens, size))
@@ -182,10 +182,11 @@ def _tokens(
     birth = np.full(n_codes, opened.n_layers, dtype=np.int64)
     if grid is not None:
         birth[grid.codes] = grid.layers.min(axis=1, keepdims=True)
+    first = scored and all(len(ids) > example.branch for example in examples for ids in example.options)
     total = 0
     for block in example_blocks(examples, size, share=True):
         row = Row(np.arange(len(block)), np.arange(1, n_codes), True, 0)
-        wanted = Wanted(first=scored, completions=completions, reads=True)
+        wanted = Wanted(first=first, completions=completions, reads=True)
         layout = lay_out([examples[i] for i in block], grid, row, wanted, as_trie=True, twins=True)
         total += node_blocks(plan_stages(layout, birth, opened.n_layers), opened.n_layers)[1]
     return total / opened.n_layers

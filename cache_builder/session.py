@@ -111,14 +111,16 @@ class Session:
         """Choose the engine's path on real inputs of the first unit, its vectors, and the longest prompt of all."""
         survey, first, inputs = self.check(progress), self.units[0], self.builder.inputs
         progress(0, None, "proving the engine on this model")
-        _, vectors = self.builder.train(first)
         sample = inputs.examples(first, EVALUATED, self.spec.settings[-1])
         plan = next(unit for unit in self.units if unit.name == survey.unit)
         pair = (plan.training if survey.part == TRAINING else plan.evaluated)[survey.index]
         longest = inputs.of(plan, [pair], EVALUATED, survey.setting)
+        proved, whole = provable([*sample, *longest]), self.spec.score in WHOLE
+        # Training activations need a path before there are vectors to prove it with.
+        self.engine.prove(proved, completions=whole)
+        _, vectors = self.builder.train(first)
         self._sample, self._sample_steering = provable(sample), self.builder.steering(vectors)
-        whole = self.spec.score in WHOLE
-        self.engine.prove(provable([*sample, *longest]), self._sample_steering, completions=whole)
+        self.engine.prove(proved, self._sample_steering, completions=whole)
 
     def tune(self) -> dict[int, float]:
         """Measure the token budget on the first unit; after `prove`."""

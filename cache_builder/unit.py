@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from cache_builder.plan import UnitPlan, factor_arrays, pair_arrays, planned_gri
 from cache_builder.settings import Description, Renderer
 from cache_builder.spec import BuildSpec
 from cache_builder.summaries import crossfit_projection, difference_cosine, mean_norm, pair_cosines
+from cache_builder.unit_arrays import answer_labels, at_layer, join, labels, vector_arrays
 from cache_builder.vector_files import imported_vectors
 from cache_builder.vectors import VectorSet, fit_vectors, slot_norms
 from steerstats.cache import UnitData
@@ -139,13 +139,13 @@ class UnitBuilder:
             **pair_arrays(plan.training, "pair", text=False),
             **factor_arrays(plan.dataset.pairs, plan.evaluated, "input"),
             **factor_arrays(plan.dataset.pairs, plan.training, "pair"),
-            "input_split": _labels([plan.evaluated_split] * len(plan.evaluated)),
-            "setting_eval": _labels(spec.settings),
-            "setting_train": _labels(settings),
+            "input_split": labels([plan.evaluated_split] * len(plan.evaluated)),
+            "setting_eval": labels(spec.settings),
+            "setting_train": labels(settings),
             "multiplier": np.array(spec.multipliers, dtype=np.float64),
-            "answer": _labels(answer_labels(len(plan.evaluated[0].completions))),
+            "answer": labels(answer_labels(len(plan.evaluated[0].completions))),
             "hidden": np.arange(self.engine.hidden, dtype=np.int32),
-            **self._vector_arrays(vectors),
+            **vector_arrays(vectors),
             **self._training_summaries(plan, activations, vectors),
         }
         arrays["planned"] = planned_grid(spec, vectors.kind, vectors.setting, spec.settings)
@@ -221,14 +221,14 @@ class UnitBuilder:
             for layers in self.layer_sets
         ]
         if len(sets) > 1:
-            return _join([_at_layer(one) for one in sets])
+            return join([at_layer(one) for one in sets])
         n_slots, norms = len(self.layer_sets[0]), None
         if spec.vectors.files_rescale == "base":
             norms = slot_norms(sets[0].direction[sets[0].label.index("base")])
         elif spec.vectors.files_rescale == "unit":
             norms = np.ones(n_slots)
         others = imported_vectors(self.files, norms, self.engine.hidden, self.engine.n_layers, n_slots)
-        return sets[0] if others is None else _join([sets[0], others])
+        return sets[0] if others is None else join([sets[0], others])
 
     def _grid(self, plan: UnitPlan, vectors: VectorSet, planned: np.ndarray, report: Report) -> dict[str, np.ndarray]:
         spec = self.spec
@@ -261,21 +261,6 @@ class UnitBuilder:
             notes.append(f"activations are kept as float32: the largest, {largest:.3g}, overflows float16")
         layer = np.array(self.kept_layers, dtype=np.int32)
         return {"layer": layer, "activation": activations.streamed(places, np.dtype(dtype))}, notes
-
-    @staticmethod
-    def _vector_arrays(vectors: VectorSet) -> dict[str, np.ndarray]:
-        return {
-            "vector": _labels(vectors.label),
-            "vector_kind": _labels(vectors.kind),
-            "vector_setting": _labels(vectors.setting),
-            "vector_replicate": vectors.replicate,
-            "vector_method": _labels(vectors.method),
-            "vector_norm": vectors.norm,
-            "vector_raw_norm": vectors.raw_norm,
-            "slot": np.arange(vectors.layers.shape[1], dtype=np.int32),
-            "vector_layer": vectors.layers,
-            "direction": vectors.direction,
-        }
 
     def _training_summaries(
         self, plan: UnitPlan, activations: ActivationStore, vectors: VectorSet
@@ -340,27 +325,3 @@ class UnitBuilder:
             "notes": json.dumps(list(dict.fromkeys(notes)), ensure_ascii=False),
             "provenance": json.dumps(details, ensure_ascii=False, sort_keys=True),
         }
-
-
-def answer_labels(n_options: int) -> list[str]:
-    """Labels of the answer axis: positive, negative, negative_2, ..."""
-    return ["positive", "negative", *(f"negative_{k}" for k in range(2, n_options))]
-
-
-def _at_layer(one: VectorSet) -> VectorSet:
-    """A sweep's vectors are told apart by `@layer` in their labels."""
-    return replace(one, label=tuple(f"{label}@{'+'.join(map(str, one.layers[0]))}" for label in one.label))
-
-
-def _join(sets: Sequence[VectorSet]) -> VectorSet:
-    stacked = {name: np.concatenate([getattr(s, name) for s in sets]) for name in
-               ("direction", "layers", "replicate", "norm", "raw_norm")}  # fmt: skip
-    listed = {name: tuple(value for s in sets for value in getattr(s, name)) for name in
-              ("label", "kind", "setting", "method", "notes")}  # fmt: skip
-    return VectorSet(**stacked, **listed)
-
-
-def _labels(values: Sequence[str]) -> np.ndarray:
-    array = np.empty(len(values), dtype=object)
-    array[:] = list(values)
-    return array

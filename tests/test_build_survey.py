@@ -86,6 +86,7 @@ def test_a_scope_that_cannot_act_is_named_with_its_line(model, tmp_path):
 @pytest.mark.parametrize("score", ["logprob_sum", "logit_sum"])
 def test_whole_completions_may_begin_one_another_and_are_scored_as_the_model_says(model, tmp_path, score):
     spec = own(model, tmp_path, records(**{f"r{k}": {"negative": "Yes all"} for k in range(6)}), score=score)
+    dry_run(spec)
     run_build(spec, tmp_path / "cache")
     cache = CacheReader(tmp_path / "cache")
     assert "answer_logit" in cache["likes-rain"]
@@ -106,6 +107,16 @@ def test_whole_completions_may_begin_one_another_and_are_scored_as_the_model_say
         assert unit.read("propensity", **unsteered) == pytest.approx(sums[0] - sums[1], abs=1e-4)
         whole = unit.read({"logit_sum": "completion_logit"}.get(score, "completion_logprob"), **unsteered)
         np.testing.assert_allclose(whole, sums, atol=1e-4)
+
+
+def test_a_dataset_of_which_no_completions_part_in_one_token_is_proved_and_built_alone(model, tmp_path):
+    every = {f"r{k}": {"negative": "Yes all"} for k in range(12)}
+    spec = own(model, tmp_path, records(**every), score="logprob_sum", datasets=["mine"])
+    dry_run(spec)
+    run_build(spec, tmp_path / "cache")
+    unit = CacheReader(tmp_path / "cache")["mine"]
+    # the probability of a completion is never below that of a longer one that it begins
+    assert (unit.read("propensity") >= 0).all()
 
 
 def test_the_proof_has_the_longest_prompt_of_all_units_and_settings(model, tmp_path, monkeypatch):
