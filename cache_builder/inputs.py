@@ -250,15 +250,25 @@ def contrast_settings(setting: str) -> tuple[str, str]:
 
 
 def provable(examples: Sequence[Example]) -> list[Example]:
-    """Examples that can be proved together: equally many options, each with a token where they are scored."""
+    """Examples that can be run together at their first differing tokens: equally many options, each with its own.
+
+    Where some completions do not part in one token, the longest of each example stands for all.
+    """
     fewest = min(len(example.options) for example in examples)
-    found = []
-    for example in examples:
-        options = example.options[:fewest]
-        branch = example.branch if all(len(ids) > example.branch for ids in options) else example.prompt
-        reads = tuple(read for read in example.reads if read[0] < fewest)
-        found.append(Example(options, prompt=example.prompt, branch=branch, reads=reads))
-    return found
+    cut = [_of_options(example, range(fewest), example.branch) for example in examples]
+    heads = [[tuple(ids[one.branch : one.branch + 1]) for ids in one.options] for one in cut]
+    if all(() not in tokens and len(set(tokens)) == fewest for tokens in heads):
+        return cut
+    longest = [int(np.argmax([len(ids) for ids in example.options])) for example in examples]
+    return [_of_options(example, [option], example.prompt) for example, option in zip(examples, longest)]
+
+
+def _of_options(example: Example, options: Sequence[int], branch: int) -> Example:
+    places, reads = {option: place for place, option in enumerate(options)}, []
+    for option, start, stop in example.reads:
+        if option in places or stop <= example.branch:  # up to there the tokens are any option's
+            reads.append((places.get(option, 0), start, stop))
+    return Example(tuple(example.options[option] for option in options), example.prompt, branch, tuple(reads))
 
 
 def _contrast(left: Sequence[int], right: Sequence[int]) -> Example:
