@@ -2,6 +2,7 @@
 
 from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, need_controls, order_by_median, study_of
 from analyses._claim import Claim, Finding, command_line, publish
+from analyses._words import number
 from steerstats import figures
 
 TITLE = "Vectors with the spurious directions projected out"
@@ -45,7 +46,7 @@ def main(cache, out):
         "zero are bias that went.",
         bars="95% intervals: paired by input for the loss, robust for the effects.",
         counted=f"{n} datasets.",
-        alt=f"Loss of steerability by debiasing in {n} datasets ({lost.estimate:.2f} nats per unit multiplier on "
+        alt=f"Loss of steerability by debiasing in {n} datasets ({number(lost.estimate)} nats per unit multiplier on "
         "average), and spurious effects before and after.",
         facts=facts_of(study),
     )  # fmt: skip

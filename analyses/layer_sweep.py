@@ -5,6 +5,7 @@ import pandas as pd
 
 from analyses._cache import current_seed, facts_of, study_of
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
+from analyses._words import number
 from steerstats import figures, open_cache
 from steerstats.sweeps import choose_sweep_layer
 
@@ -48,7 +49,7 @@ def main(cache, out):
         "datasets. The highest layer of a sweep looks better than it is; judge it on the test split.",
         bars="band: 95% t interval of the mean over datasets.",
         counted=f"{len(study.datasets)} datasets, {len(layers)} layers, validation inputs.",
-        alt=f"Mean steerability by layer; the highest is layer {layer} with {best['estimate']:.2f} nats per unit λ.",
+        alt=f"Mean steerability by layer; the highest is {layer} with {number(best['estimate'])} nats per unit λ.",
         facts=facts_of(open_cache(study.path, layer=layer)),
     )  # fmt: skip
     return publish(out, found, figure, frame)

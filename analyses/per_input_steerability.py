@@ -6,6 +6,7 @@ from analyses import _published as published
 from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, people_count, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import share_claims, sign_claims
+from analyses._words import number
 from steerstats import figures
 
 TITLE = "Steerability of every input"
@@ -20,8 +21,8 @@ def main(cache, out):
     anti = by_dataset(table[table["name"] == "anti_steerable"], order)
     slopes = {name: study.slopes(name).at("base->base") for name in order}
     share = mean_over_datasets(anti["estimate"], "share of anti-steerable inputs", "share")
-    sds = [result[name]["sd"].estimate for name in order]
-    spread = mean_over_datasets(sds, "SD over inputs", "nat per unit multiplier", bounds=(0.0, np.inf))
+    sds, unit = [result[name]["sd"].estimate for name in order], "nat per unit multiplier"
+    spread = mean_over_datasets(sds, "SD over inputs", unit, bounds=(0.0, np.inf))
     worst = anti.loc[anti["estimate"].idxmax()]
     text, keys, n = "Share of inputs that steer the wrong way", ("per_input.anti_share", "per_input.worst"), len(order)
     claims = share_claims(keys, text, share, worst, worst["method"])
@@ -48,8 +49,8 @@ def main(cache, out):
         bars="95% Wilson intervals of the share, by question.",
         counted=f"{sum(map(len, slopes.values()))} test inputs in {people_count(n, 'dataset')}.",
         alt=f"Steerability of every input in {people_count(n, 'dataset')}, ordered by median. Medians run from "
-        f"{result[order[-1]]['median'].estimate:.2f} to {result[order[0]]['median'].estimate:.2f} nats per unit "
-        f"multiplier. Anti-steerable shares run from {anti['estimate'].min():.0%} to {anti['estimate'].max():.0%}.",
+        f"{number(result[order[-1]]['median'].estimate)} to {number(result[order[0]]['median'].estimate)} nats per λ. "
+        f"Anti-steerable shares run from {anti['estimate'].min():.0%} to {anti['estimate'].max():.0%}.",
         facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, table.drop(columns=["method"]))

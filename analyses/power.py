@@ -4,6 +4,7 @@ import numpy as np
 
 from analyses._cache import ask, facts_of, named, need_shifts, study_of
 from analyses._claim import Claim, Finding, command_line, publish
+from analyses._words import number
 from steerstats import figures
 from steerstats.generalization import parse_shift
 
@@ -39,8 +40,8 @@ def main(cache, out):
         "error, set the floor. The broken line is the mean gap seen here.",
         bars="none: these are design figures from fitted variance components, which are themselves uncertain.",
         counted=f"components fitted on {len(study.datasets)} datasets with {inputs} questions each on average.",
-        alt=f"Smallest detectable gap under {shift} against inputs per dataset; {here.gap[0]:.2f} nats per unit "
-        f"multiplier at the size of this study, where the gap seen is {seen:.2f}.",
+        alt=f"Smallest detectable gap under {words} against inputs per dataset; {number(here.gap[0])} nats per unit "
+        f"multiplier at the size of this study, where the gap seen is {number(seen)}.",
         facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, design.to_frame())

@@ -3,6 +3,7 @@
 from analyses._cache import ask, current_seed, facts_of, need_array, study_of
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
 from analyses._counts import p_words
+from analyses._words import number
 from steerstats import figures
 
 TITLE = "What foretells steerability"
@@ -11,7 +12,6 @@ WORDS = {"mean_cosine": "cosine agreement of training differences with the vecto
 NAMES = {"mean_cosine": "cosine agreement", "d_prime": "held-out d′", "auc": "held-out AUC", "norm_ratio": "norm ratio",
          "unembedding_alignment": "alignment with A − B"}  # fmt: skip
 OTHERS = "Braun et al. (arXiv 2505.22637) on Llama-2-7b; Bas and Novak (arXiv 2511.18284) find no such relation"
-
 REASON = "another definition of the candidates (ours are held out) and other datasets"
 
 
@@ -49,7 +49,7 @@ def main(cache, out):
         bars="95% percentile intervals, resampling datasets.",
         counted=f"{len(points)} datasets.",
         alt=f"Candidates against mean steerability in {len(points)} datasets. "
-        + " ".join(f"{NAMES[row.predictor]}: {row.rho:.2f}." for row in frame.itertuples()),
+        + " ".join(f"{NAMES[row.predictor]}: {number(row.rho)}." for row in frame.itertuples()),
         seed=current_seed(), facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)

@@ -3,6 +3,7 @@
 from analyses import _published as published
 from analyses._cache import ask, current_seed, facts_of, need_shifts, people_count, study_of
 from analyses._claim import Claim, Finding, command_line, publish
+from analyses._words import number
 from steerstats import figures
 
 TITLE = "Difference in propensity against relative steerability"
@@ -21,8 +22,7 @@ def main(cache, out):
     need_shifts(study)
     result = ask(study, "propensity_shift")
     frame = result.to_frame()
-    rank = frame[frame["kind"] == "spearman"].set_index("definition")
-    claims = []
+    rank, claims = frame[frame["kind"] == "spearman"].set_index("definition"), []
     for name in SHOWN:
         row, key = rank.loc[name], f"figure7.{name.replace(' ', '_')}"
         pairs, how = people_count(int(row["n_points"]), "pair"), "percentile, whole datasets resampled"
@@ -34,10 +34,10 @@ def main(cache, out):
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=3.9)
         xlabel = "mean |difference in unsteered\npropensity| (nat)"
-        text = f"as published: {claims[0].shown[0]}; without self-pairs: {claims[1].shown[0]}"
+        text = f"as published: {number(claims[0].estimate)}; without self-pairs: {number(claims[1].estimate)}"
         data = kept.assign(y=kept["ratio"])
         figures.propensity_and_relative(data, ax=left, xlabel=xlabel, ylabel="relative steerability", remark=text)
-        data, text = points[~points["self_pair"]], f"without self-pairs: {claims[2].shown[0]}"
+        data, text = points[~points["self_pair"]], f"without self-pairs: {number(claims[2].estimate)}"
         label = "steerability lost\n(nat per unit multiplier)"
         figures.foretelling(data.assign(y=data["loss"]), ax=right, xlabel=xlabel, ylabel=label, remark=text)
         figures.key_outside(figure, left, columns=2)

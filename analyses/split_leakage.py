@@ -2,6 +2,7 @@
 
 from analyses._cache import facts_of, side_by_side, two_studies
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
+from analyses._words import number
 from steerstats import figures
 from steerstats.generalization import steerability_table
 from steerstats.meta import mean_over_datasets
@@ -40,7 +41,7 @@ def main(cache, out):
         bars="hair lines are 95% t intervals of each mean, over questions.",
         counted=f"{len(pairs)} datasets that both caches have.",
         alt=f"Mean steerability on the clean against the overlapping split, {len(pairs)} datasets; the mean "
-        f"difference is {pooled.mean:.2f} nats per unit multiplier.",
+        f"difference is {number(pooled.mean)} nats per unit multiplier.",
         facts={"clean": facts_of(one), "overlapping": facts_of(other)},
     )  # fmt: skip
     return publish(out, found, figure, pairs)

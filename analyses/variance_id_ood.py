@@ -11,6 +11,7 @@ from analyses._cache import (
     study_of,
 )
 from analyses._claim import Claim, Finding, command_line, publish
+from analyses._words import number
 from steerstats import figures
 from steerstats.generalization import parse_shift, steerability_variance
 from steerstats.seeds import NamedStreams
@@ -47,7 +48,7 @@ def main(cache, out):
         bars="95% t intervals of the logarithm of the ratio, robust to slopes that are not normal, over questions.",
         counted=f"{len(order)} datasets, {between(result.n, 'questions')} each.",
         alt=f"Ratio of the variance of steerability under {len(shifts)} shifts to that in distribution, "
-        f"{len(order)} datasets; ratios from {frame['ratio'].min():.2f} to {frame['ratio'].max():.2f}.",
+        f"{len(order)} datasets; ratios from {number(frame['ratio'].min())} to {number(frame['ratio'].max())}.",
         seed=current_seed(), facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)

@@ -24,7 +24,8 @@ def main(cache, out):
     frame["times_wider"] = (frame["outer_high"] - frame["outer_low"]) / (frame["inner_high"] - frame["inner_low"])
     wider = mean_over_datasets(frame["times_wider"], "times wider", bounds=(0.0, np.inf))
     reliable = ask(study, "reliability").to_frame()
-    share = mean_over_datasets(reliable["estimate"], "reliability", "share")
+    bounds = (0.0, 1.0) if (reliable["estimate"] > 0).all() else (-np.inf, np.inf)
+    share = mean_over_datasets(reliable["estimate"], "reliability", "share", bounds=bounds)
     claims = (
         Claim.of("vector_error.wider", "The interval of mean steerability grows by this factor when the vector's own "
                  "error is counted, mean over datasets:", wider, "datasets"),

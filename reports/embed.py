@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from html import escape
+from zlib import crc32
 
 from steerstats.figures.theme import PALETTE
 
@@ -17,6 +19,14 @@ _HREF = re.compile(r'href="#([^"]+)"')
 _URL = re.compile(r"url\(#([^)]+)\)")
 _FAMILY = re.compile(r"\s*font-family:[^;\"]*;?")
 _NUMBER = re.compile(r"(?<![#\w.])-?\d+\.\d{3,}")
+# A path without stroke or fill, and a turn by nothing; then four or more marks in a row with one style.
+_NOTHING = re.compile(r'<path d="[^"]*" style="fill: none"/>| transform="rotate\(-?0 [^)]*\)"')
+_ALIKE = re.compile(r'<use [^>]*?( style="([^"]*)")/>(?:<use [^>]*?\1/>){3,}')
+# Lines in a row with one opaque style and one clip: one path draws them all.
+_LINES = re.compile(
+    r'<path d="[^"]*"((?: clip-path="[^"]*")? style="fill: none; stroke(?:(?!opacity)[^"])*")/>(?:<path d="[^"]*"\1/>)+'
+)
+_DRAWN = re.compile(r' d="([^"]*)"')
 _BLANKS = re.compile(r"\s+")
 
 
@@ -36,8 +46,9 @@ def inline_svg(svg: str, prefix: str, title: str, description: str) -> str:
     -------
     str
         Markup. Palette colours are CSS variables (`--blue`), coordinates have two decimals (a hundredth of a
-        point), type is the page's, and the prologue, comments, metadata and ids that nothing refers to are gone.
-        Text between tags is left as it is.
+        point), type is the page's, and the prologue, comments, metadata, ids that nothing refers to, groups that say
+        nothing and paths that draw nothing are gone. Marks in a row that look alike say so once. Text between tags is
+        left as it is.
 
     Raises
     ------
@@ -50,12 +61,12 @@ def inline_svg(svg: str, prefix: str, title: str, description: str) -> str:
     if root is None or view is None:
         raise ValueError(f"figure {prefix!r} holds no <svg> element with a viewBox")
     body = body[root.end() :]
-    wanted = set(_HREF.findall(body)) | set(_URL.findall(body))
-    body = _TAG.sub(lambda tag: _restyle(tag.group(), prefix, wanted), body)
-    body = re.sub(r">\s+<", "><", body)
+    names = _short_names(dict.fromkeys([*_HREF.findall(body), *_URL.findall(body)]), prefix)
+    body = _TAG.sub(lambda tag: _restyle(tag.group(), names), body)
+    body = _thinned(re.sub(r">\s+<", "><", body))
     width = float(view.group(1).split()[2]) * 4 / 3  # points to CSS pixels
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" '
         f'viewBox="{view.group(1)}" role="img" aria-labelledby="{prefix}-title {prefix}-desc" '
         f'style="--natural: {width:.0f}px">'
         f'<title id="{prefix}-title">{escape(title)}</title>'
@@ -68,10 +79,32 @@ def theme_variables(dark: bool) -> str:
     return " ".join(f"--{name}: {pair[dark]};" for name, pair in PALETTE.items())
 
 
-def _restyle(tag: str, prefix: str, wanted: set[str]) -> str:
-    tag = _ID.sub(lambda m: f' id="{prefix}-{m[1]}"' if m[1] in wanted else "", tag)
-    tag = _HREF.sub(lambda m: f'href="#{prefix}-{m[1]}"', tag)
-    tag = _URL.sub(lambda m: f"url(#{prefix}-{m[1]})", tag)
+def _short_names(ids: Iterable[str], prefix: str) -> dict[str, str]:
+    """Names that are short (a figure repeats them a thousand times) and no other figure's."""
+    own = prefix if len(prefix) < 10 else f"f{crc32(prefix.encode()):08x}"
+    return {name: f"{own}-{k:x}" for k, name in enumerate(ids)}
+
+
+def _thinned(body: str) -> str:
+    """The same drawing in fewer words."""
+    body, kept, open_ = _NOTHING.sub("", body), [], []
+    for part in re.split(r"(</?g\b[^>]*>)", body):
+        if part == "<g>" or part.startswith("<g "):
+            open_.append(part != "<g>")
+            part = part if open_[-1] else ""
+        elif part == "</g>":
+            # What closes the figure itself closes no group of ours.
+            part = part if not open_ or open_.pop() else ""
+        kept.append(part)
+    body = _ALIKE.sub(lambda run: f'<g style="{run[2]}">{run[0].replace(run[1], "")}</g>', "".join(kept))
+    return _LINES.sub(lambda run: f'<path d="{"".join(_DRAWN.findall(run[0]))}"{run[1]}/>', body)
+
+
+def _restyle(tag: str, names: Mapping[str, str]) -> str:
+    tag = _ID.sub(lambda m: f' id="{names[m[1]]}"' if m[1] in names else "", tag)
+    tag = _HREF.sub(lambda m: f'href="#{names[m[1]]}"', tag)
+    tag = tag.replace("xlink:href", "href")
+    tag = _URL.sub(lambda m: f"url(#{names[m[1]]})", tag)
     tag = _FAMILY.sub("", tag)
     if "base64," not in tag:
         tag = _BLANKS.sub(" ", _NUMBER.sub(lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), tag))

@@ -81,13 +81,14 @@ def _analysis_paragraphs(findings: Sequence[Finding]) -> list[str]:
         for finding in (by_script[script] for script in section.scripts if script in by_script):
             method = finding.method.rstrip(".")
             for text in shared:
-                method = method.replace(text, "")
+                method = method.replace(text, "").removesuffix(f"; {text.removesuffix('; ')}")
             # A sentence that an earlier method said, or this one says twice, is not said again.
             new = [part for part in dict.fromkeys(method.split("; ")) if part not in said or len(part) < 40]
             said |= set(new)
             if new:
                 words = sentence(tidy("; ".join(new))).rstrip(".")
-                lines.append(f"{finding.title}: {words[:1].lower() if _plain(words) else words[:1]}{words[1:]}"
+                title = finding.title.partition(":")[0]
+                lines.append(f"{title}: {words[:1].lower() if _plain(words) else words[:1]}{words[1:]}"
                              f"{cited.get(finding.script, '')}.")  # fmt: skip
         if lines:
             paragraphs.append(" ".join(lines))

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
@@ -27,6 +28,7 @@ from reports.provenance import provenance_rows
 from reports.record import PAGE, software_versions, staged, write_claim_tables
 from reports.references import references_for
 from reports.tables import MOST_ROWS, cells
+from reports.terminal import UNITS
 from steerstats.errors import check_count
 
 OPEN_FIGURES = 3  # of one finding; the rest is folded
@@ -136,7 +138,7 @@ def _style() -> Markup:
     css = resources.files("reports").joinpath("templates", "report.css").read_text("utf-8")
     light = f":root {{ {theme_variables(False)} }}"
     # Dots are a picture inside the drawing, in colours that cannot be exchanged: a dark page lights them up.
-    lit = ".plot image { filter: brightness(1.5); }"
+    lit = ".plot image { filter: brightness(1.7); }"
     dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {theme_variables(True)} {DARK} }} {lit} }}"
     return Markup(f"{light}\n{css}{dark}")
 
@@ -249,7 +251,7 @@ def _claim_view(claim: Claim) -> dict[str, str]:
     value, interval = claim.shown
     published = "" if claim.published is None else f"Published: {claim.shown_published} ({claim.source})."
     counted = f"n = {claim.n} {claim.n_of}" if claim.n else ""
-    why = "" if value == claim.interval else claim.interval
+    why = "" if np.isnan(claim.estimate) else claim.interval
     return {
         "statement": claim.statement,
         "value": value,
@@ -267,9 +269,14 @@ def _claim_table(done: Sequence[Done], several: bool) -> dict[str, Any]:
     for one in done:
         for claim in one.finding.claims:
             view = _claim_view(claim)
-            published = claim.shown_published
-            row = {"claim": claim.statement.rstrip(":"), "estimate": view["value"], "95% interval": view["interval"]}
-            row |= {"unit": view["unit"], "n": f"{claim.n} {claim.n_of}", "published": published}
+            text, value = claim.statement.rstrip(":"), view["value"]
+            if claim.counts:
+                text, value = f"{text} ({' / '.join(claim.counts)})", " / ".join(map(str, claim.counts.values()))
+            elif not np.isfinite(claim.estimate):
+                text, value = f"{text}: {value}", "—"
+            row = {"claim": text, "estimate": value, "95% interval": view["interval"]}
+            row |= {"unit": UNITS.get(view["unit"], view["unit"]), "n": f"{claim.n} {claim.n_of}" if claim.n else ""}
+            row |= {"published": claim.shown_published}
             row |= {"verdict": claim.verdict}
             rows.append(row | {"cache": one.job.label} if several else row)
     columns = [
@@ -282,7 +289,9 @@ def _claim_table(done: Sequence[Done], several: bool) -> dict[str, Any]:
         "verdict",
         *(["cache"] if several else []),
     ]
-    return cells(pd.DataFrame(rows, columns=columns), "Claims, in the order of the sections")
+    return cells(
+        pd.DataFrame(rows, columns=columns), "Claims, in the order of the sections; nat/λ is nats per unit multiplier"
+    )
 
 
 def _notices(label: str, study: Any, findings: Sequence[Finding] = ()) -> list[str]:

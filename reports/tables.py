@@ -48,7 +48,7 @@ def _is_number(column: pd.Series) -> bool:
     if is_bool_dtype(column):
         return False
     # Numbers that were put in words already ("17%") line up as numbers do.
-    words = column.map(lambda value: isinstance(value, str) and value[:1] in "0123456789−[" and len(value) < 30)
+    words = column.map(lambda value: isinstance(value, str) and value[:1] in "0123456789−[—∞" and len(value) < 30)
     return is_numeric_dtype(column) or bool(len(column) and (words | (column == "")).all() and words.any())
 
 

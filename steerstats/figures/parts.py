@@ -73,7 +73,7 @@ def intervals(
     return ax
 
 
-def dots(ax: Axes, row: float, values: np.ndarray, *, spread: float = 0.34, size: float = 2.2) -> Axes:
+def dots(ax: Axes, row: float, values: np.ndarray, *, spread: float = 0.34, size: float | None = None) -> Axes:
     """Every input of one dataset as a dot in its row, anti-steerable ones in their own colour.
 
     Height within the row is only there to keep dots apart; it follows from the order of the inputs and not from a
@@ -82,7 +82,8 @@ def dots(ax: Axes, row: float, values: np.ndarray, *, spread: float = 0.34, size
     values = np.asarray(values, float)
     order = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     height = row + spread * (2 * ((order * GOLDEN) % 1) - 1)
-    alpha = 0.55 if values.size > 200 else 0.85
+    alpha = 0.55 if values.size > 200 else 0.95
+    size = size or (2.2 if values.size > 200 else 4.5)  # few dots can be large enough to see
     for side, color in ((values < 0, DOT_RED), (values >= 0, DOT_BLUE)):
         style = {"s": size, "color": color, "alpha": alpha, "linewidths": 0, "rasterized": True, "zorder": 2}
         ax.scatter(values[side], height[side], **style)

@@ -120,9 +120,7 @@ def transfer_table(values: np.ndarray, train: Sequence[str], evaluate: Sequence[
     ['base', 'system (positive)', 'system (negative)', 'user (positive)', 'user (negative)', 'mean vector']
     """
     rows = [nice_setting(name) for name in train]
-    columns = [nice_setting(name) for name in evaluate]
-    matrix(ax, values, rows, columns)
-    ax.set_aspect("equal", anchor="N")  # beside a long list of datasets the cells would be stretched
+    matrix(ax, values, rows, _in_two_lines(evaluate))
     ax.set_xlabel("evaluated in")
     ax.set_ylabel("vector trained in")
     return ax
@@ -142,7 +140,7 @@ def setting_row(values: Sequence[float], settings: Sequence[str], *, ax: Axes, n
     >>> [number.get_text() for number in ax.texts]
     ['1.76', '2.79', '−2.75', '2.83', '−2.76']
     """
-    matrix(ax, np.asarray(values, float)[None], [name], [nice_setting(setting) for setting in settings])
+    matrix(ax, np.asarray(values, float)[None], [name], _in_two_lines(settings))
     ax.set_xlabel("unsteered propensity (nat)")
     return ax
 
@@ -294,4 +292,9 @@ def cosine_table(values: np.ndarray, names: Sequence[str], *, ax: Axes) -> Axes:
     '0.91'
     """
     labels = [nice_setting(name) for name in names]
-    return matrix(ax, values, labels, labels, limits=(-1.0, 1.0))
+    return matrix(ax, values, labels, _in_two_lines(names), limits=(-1.0, 1.0))
+
+
+def _in_two_lines(settings: Sequence[str]) -> list[str]:
+    """Names of settings for the narrow columns of a table."""
+    return [nice_setting(name).replace(" (", "\n(") for name in settings]
