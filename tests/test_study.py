@@ -516,7 +516,7 @@ def test_one_dataset_with_few_inputs_has_answers_or_reasons(tmp_path):
     found = study.generalization(**FAST)
     assert found.overall is None
     assert np.isnan(found.correlations.ci_low).all()
-    assert any("1 datasets" in text for text in found.warnings)
+    assert any("1 dataset: fewer than 8" in text for text in found.warnings)
     assert study.steerability().over_datasets is None
     with pytest.raises(CannotEstimate, match="2 inputs; a bias needs at least three"):
         study.spurious_factors()

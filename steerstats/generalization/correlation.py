@@ -238,7 +238,8 @@ def correlation_table(
     rows, warnings = [], []
     if n < MIN_FOR_INTERVAL:
         warnings.append(
-            f"{n} datasets: fewer than {MIN_FOR_INTERVAL} say little about a correlation, no interval is given"
+            f"{n} dataset{'s' * (n > 1)}: fewer than {MIN_FOR_INTERVAL} say little about a correlation, no interval is "
+            "given"
         )
     for one in comparisons:
         name, x, y, errors = one.name, one.x, one.y, one.noise

@@ -141,7 +141,8 @@ def steerability_variance(
             limits[:2, k] = np.clip(np.ravel(quantile_pair(draws[:, None], level)), -1, 1)
             limits[2:, k] = bonett_wright(rho[k], len(own), level)
     else:
-        warnings.append(f"{len(own)} datasets: no interval for the correlation (eight with known variances are needed)")
+        count = f"{len(own)} dataset{'s' * (len(own) > 1)}"
+        warnings.append(f"{count}: no interval for the correlation (eight with known variances are needed)")
     return VarianceTable(
         datasets=grid.datasets,
         shifts=tuple(map(shift_name, shifts)),
