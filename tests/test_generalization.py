@@ -216,6 +216,8 @@ def test_the_whole_table_uses_what_refits_there_are():
     expected[0], expected[1, 0, [0, 4]] = True, True
     np.testing.assert_array_equal(found.includes_vector_error, expected)
     np.testing.assert_allclose(found.se, np.where(expected, full.se, bare.se))
+    one = with_vector_error(whole.slopes["d1"][0, 4], whole.refits["d1"][:, 0, 4])
+    np.testing.assert_allclose([found.se[1, 0, 4], found.ci_low[1, 0, 4]], [one.se, one.ci_low])
     assert any(text.startswith("d2: ") for text in found.warnings)
     assert "does not include" in bare.assumptions[1]
 
