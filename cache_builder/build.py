@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cache_builder.ahead import Writer
-from cache_builder.leases import Lease, claim
+from cache_builder.leases import Lease, claim, clear_leftovers
 from cache_builder.plan import UnitPlan
 from cache_builder.session import Progress, Session, read_runtime, write_and_close
 from cache_builder.spec import BuildSpec
@@ -110,6 +110,7 @@ def run_build(
             create_cache(root, session.manifest(speeds))
             # Where several builders begin at once the first manifest wins, and all work with its budget.
             session.settle(root)
+        clear_leftovers(root)
         names = [unit.name for unit in session.units]
         found = tuple(name for name in names if finished_sidecar(root, name))
         with Writer(overlap=overlap) as writer:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cache_builder.build import BuildReport, Notice, Progress, Session, read_runtime, scratch_folder
-from cache_builder.leases import claim
+from cache_builder.leases import claim, clear_leftovers
 from cache_builder.spec import BuildSpec, parse_spec
 from steerstats.cache import create_cache, finished_sidecar
 from steerstats.errors import CacheError, InputError, SteerstatsError, require
@@ -38,6 +38,7 @@ class Worker:
                 speeds = {} if self.session.spec.run.budget else self.session.tune()
                 create_cache(self.root, self.session.manifest(speeds))
                 self.session.settle(self.root)
+            clear_leftovers(self.root)
         except SteerstatsError as error:
             # An exception in a constructor would reach the driver as a dead actor, and be retried for nothing.
             self.session, self.problem = None, f"{error}"

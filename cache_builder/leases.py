@@ -14,8 +14,11 @@ import threading
 import time
 from pathlib import Path
 
+from steerstats.cache.writer import PARTIAL, UNITS, host_tag
+
 HEARTBEAT_S = 5.0
 STALE_S = 60.0
+LEFT_S = 3600.0  # a file that another machine has not finished in that time will not be finished
 
 
 class Lease:
@@ -77,6 +80,21 @@ def claim(root: str | Path, unit: str) -> Lease | None:
             except FileNotFoundError:
                 continue
     return None
+
+
+def clear_leftovers(root: str | Path) -> None:
+    """Remove what killed builders left half-written in a cache directory.
+
+    Files are told by their names: those of processes of this machine that are gone, and old ones of any other.
+    """
+    for path in [*Path(root).glob(f".*{PARTIAL}"), *(Path(root) / UNITS).glob(f".*{PARTIAL}")]:
+        host, _, pid = path.name.removesuffix(PARTIAL).rpartition(".")[2].rpartition("-")[0].partition("-")
+        try:
+            gone = host == host_tag() and pid.isdigit() and not _is_alive(int(pid), None)
+            if gone or time.time() - path.stat().st_mtime > LEFT_S:
+                path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            continue
 
 
 def _is_dead(path: Path) -> bool:

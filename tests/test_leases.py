@@ -10,6 +10,8 @@ import sys
 import pytest
 
 from cache_builder import leases
+from cache_builder.leases import clear_leftovers
+from steerstats.cache.writer import host_tag, partial_path
 
 
 @pytest.fixture
@@ -78,3 +80,22 @@ def test_releasing_leaves_a_lease_that_was_taken_over(root):
     held.path.write_text(json.dumps({"token": "someone else"}))
     held.release()
     assert held.path.exists()
+
+
+def test_what_a_killed_builder_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    (tmp_path / "units").mkdir()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    mine = partial_path(tmp_path / "units" / "likes-rain.h5")
+    dead = mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+    manifest = partial_path(tmp_path / "manifest.json")
+    dead_manifest = manifest.with_name(manifest.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+    elsewhere = dead.with_name(dead.name.replace(host_tag(), "0" * 8))
+    old = elsewhere.with_name(elsewhere.name.replace("likes-rain", "tells-truth"))
+    nameless = tmp_path / "units" / ".strange.partial"
+    for path in (mine, dead, manifest, dead_manifest, elsewhere, old, nameless):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    clear_leftovers(tmp_path)
+    left = set(tmp_path.rglob(".*.partial"))
+    assert left == {mine, manifest, elsewhere, nameless}

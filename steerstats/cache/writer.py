@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def write_unit(root: str | Path, name: str, unit: UnitData, run: Mapping[str, An
     target = folder / f"{checked_name(name)}.h5"
     sealed = UnitData(unit.arrays, {"type": UNIT_TYPE, "version": VERSION, "unit": name, **unit.attrs})
     check_unit(sealed, str(target))
-    partial = folder / f".{name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
+    partial = partial_path(target)
     try:
         with h5py.File(partial, "w", libver=("v110", "v110")) as file:
             write_group(file, sealed)
@@ -226,6 +227,16 @@ def checked_name(name: str) -> str:
     return name
 
 
+def partial_path(target: Path) -> Path:
+    """A temporary name beside a file that is being written, with who writes it: host (hashed) and process."""
+    return target.with_name(f".{target.name}.{host_tag()}-{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+
+
+def host_tag() -> str:
+    """This machine in the names of temporary files."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
 def publish(target: Path, content: bytes) -> None:
     """Write a small file whole: temporary name, fsync, rename, fsync of the folder."""
     partial = _write_partial(target, content)
@@ -261,7 +272,7 @@ def _publish_once(target: Path, content: bytes) -> None:
 
 
 def _write_partial(target: Path, content: bytes) -> Path:
-    partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+    partial = partial_path(target)
     with open(partial, "xb") as file:
         file.write(content)
         file.flush()
