@@ -160,6 +160,11 @@ class UnitBuilder:
             arrays |= kept
         else:
             activations.close()
+        if self._whole_only(plan):
+            notes.append(
+                "some completions do not part in one token: they are scored whole, and logits of first differing tokens "
+                "and the answer mass are not kept"
+            )
         if plan.name in self.inputs.length_notes:
             notes.append(self.inputs.length_notes[plan.name])
         return UnitData(arrays, self._attrs(plan, spec_hash, notes))
@@ -179,6 +184,9 @@ class UnitBuilder:
 
     def _state(self) -> tuple[int, str]:
         return self.engine.budget, self.engine.path
+
+    def _whole_only(self, plan: UnitPlan) -> bool:
+        return self.survey is not None and plan.name in self.survey.whole_only
 
     def _examples(self, name: str, part: str, setting: str) -> list[Example]:
         return self.inputs.examples(self._plans[name], part, setting)
@@ -239,7 +247,7 @@ class UnitBuilder:
             planned,
             n_inputs=len(plan.evaluated),
             n_options=len(plan.evaluated[0].completions),
-            whole_only=self.survey is not None and plan.name in self.survey.whole_only,
+            whole_only=self._whole_only(plan),
         )
         steps = len(spec.training_settings()) + len(spec.settings)
         for row, setting in enumerate(spec.settings):

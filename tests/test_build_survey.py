@@ -93,6 +93,7 @@ def test_whole_completions_may_begin_one_another_and_are_scored_as_the_model_say
     unit = cache["mine"]
     assert "answer_logit" not in unit
     assert "logsumexp" not in unit
+    assert "do not part in one token" in unit.attrs["notes"]
     session = Session(spec)
     plan, network = session.units[1], session.loaded.model
     for pair in plan.evaluated:
