@@ -162,8 +162,8 @@ class UnitBuilder:
             activations.close()
         if self._whole_only(plan):
             notes.append(
-                "some completions do not part in one token: they are scored whole, and logits of first differing tokens "
-                "and the answer mass are not kept"
+                "some completions do not part in one token: they are scored whole, and neither logits of first "
+                "differing tokens nor the answer mass are kept"
             )
         if plan.name in self.inputs.length_notes:
             notes.append(self.inputs.length_notes[plan.name])
