@@ -160,10 +160,10 @@ def together(values: Sequence[float], unit: str = "1") -> list[str]:
     for digits in (1, 2):
         if len({percent(value) for value in known}) == len(known) or len(known) < 2:
             return shown
-        shown = [percent(value, digits) for value in values]
+        more = [percent(value, digits) for value in values]
         if len({percent(value, digits) for value in known}) == len(known):
-            return shown
-    return shown
+            return more
+    return shown  # alike to the last digit worth showing
 
 
 def tidy(text: str) -> str:

@@ -21,21 +21,18 @@ def main(cache, out):
     anti = by_dataset(table[table["name"] == "anti_steerable"], order)
     slopes = {name: study.slopes(name).at("base->base") for name in order}
     share = mean_over_datasets(anti["estimate"], "share of anti-steerable inputs", "share")
-    sds, unit = [result[name]["sd"].estimate for name in order], "nat per unit multiplier"
-    spread = mean_over_datasets(sds, "SD over inputs", unit, bounds=(0.0, np.inf))
+    sds = [result[name]["sd"].estimate for name in order]
+    spread = mean_over_datasets(sds, "SD over inputs", "nat per unit multiplier", bounds=(0.0, np.inf))
     worst = anti.loc[anti["estimate"].idxmax()]
     text, keys, n = "Share of inputs that steer the wrong way", ("per_input.anti_share", "per_input.worst"), len(order)
     claims = share_claims(keys, text, share, worst, worst["method"])
-    if n > 1:
-        text = "SD of steerability between inputs, mean over datasets:"
-        claims.append(Claim.of("per_input.spread", text, spread, "datasets"))
-    else:
-        text = f"SD of steerability between inputs, in {order[0]}:"
-        claims.append(Claim.of("per_input.spread", text, result[order[0]]["sd"], "inputs"))
+    text = f"SD of steerability between inputs, {'mean over datasets' if n > 1 else f'in {order[0]}'}:"
+    own = (spread, "datasets") if n > 1 else (result[order[0]]["sd"], "inputs")
+    claims.append(Claim.of("per_input.spread", text, *own))
     claims += sign_claims(result)
     for row in anti[anti["dataset"] == "myopic-reward"].to_dict("records"):
-        how = {"unit": "share", "interval": row["method"]}
-        claim = Claim.row("per_input.myopic", "Share in myopic-reward:", row, "inputs", **how)
+        claim = Claim.row("per_input.myopic", "Share in myopic-reward:", row, "inputs", unit="share",
+                          interval=row["method"])  # fmt: skip
         claims.append(claim.against(published.MYOPIC_ANTI, facts_of(study)))
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, height=0.9 + 0.24 * len(order), width=8.2, width_ratios=[3, 1.3])

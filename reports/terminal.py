@@ -38,12 +38,16 @@ def claims_table(record: Mapping[str, Any]) -> Group:
     several = len(record["caches"]) > 1
     for section in SECTIONS:
         found = [one for script in section.scripts for one in record["findings"] if one["script"] == script]
-        table = _table()
-        for finding in found:
-            for claim in map(Claim.read, finding["claims"]):
-                table.add_row(*_row(claim, finding["cache"] if several else ""))
-        if table.row_count:
-            parts += [Text(f"\n{section.title}", style="bold"), table]
+        if any(one["claims"] for one in found):
+            parts.append(Text(f"\n{section.title}", style="bold"))
+        # One cache after the other, each under its name: their rows would read alike.
+        for cache in dict.fromkeys(one["cache"] for one in found):
+            table = _table()
+            for finding in found:
+                for claim in map(Claim.read, finding["claims"]) if finding["cache"] == cache else ():
+                    table.add_row(*_row(claim))
+            if table.row_count:
+                parts += [*([Text(cache, style="underline")] if several else []), table]
     missing = list(_missing(record, several))
     if missing:
         parts += [Text("\nNot here", style="bold"), *missing]
@@ -60,8 +64,8 @@ def _table() -> Table:
     return table
 
 
-def _row(claim: Claim, cache: str) -> tuple[Text, Text, Text]:
-    words = Text(_MEAN.sub("", claim.statement).rstrip(":") + (f" ({cache})" if cache else ""))
+def _row(claim: Claim) -> tuple[Text, Text, Text]:
+    words = Text(_MEAN.sub("", claim.statement).rstrip(":"))
     if claim.published is not None:
         words.append(f"  published {claim.shown_published}: {claim.verdict}", style="dim")
     value, limits = claim.shown
