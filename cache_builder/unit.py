@@ -86,6 +86,7 @@ class UnitBuilder:
         if self._trained is not None and self._trained[:2] == (plan.name, self._state()):
             return self._trained[2:]
         self.forget()
+        state = self._state()  # as it is now: where memory runs out on the way, the activations are made again
         settings, n_options = self.spec.training_settings(), len(plan.training[0].completions)
         shape = (len(settings), len(self.read_layers), n_options, len(plan.training), self.engine.hidden)
         store = ActivationStore(shape, self.scratch)
@@ -99,7 +100,7 @@ class UnitBuilder:
         except BaseException:
             store.close()
             raise
-        self._trained = _Trained(plan.name, self._state(), store, vectors)
+        self._trained = _Trained(plan.name, state, store, vectors)
         return store, vectors
 
     def forget(self) -> None:

@@ -229,3 +229,17 @@ def test_a_budget_that_was_measured_holds_for_the_first_units_training_too(model
     (tmp_path / "cache" / "units" / "likes-rain.json").unlink()
     run_build(spec, tmp_path / "cache")
     assert hashes(tmp_path / "cache") == before
+
+
+def test_memory_that_runs_out_in_the_first_units_training_does_not_leave_it_with_two_budgets(model, tmp_path, tight):
+    spec = tiny_spec(model, run={"budget": 256, "threads": 1}, datasets=["bundled:demo/likes-rain"], limit=60)
+    made = build.Session(spec, scratch=tmp_path)
+    made.check()
+    made.engine.path = "trie"
+    tight(150, after=2)
+    first, _ = made.builder.train(made.units[0])
+    assert made.engine.budget < 256
+    again, _ = made.builder.train(made.units[0])
+    assert again is not first
+    assert made.builder.train(made.units[0])[0] is again
+    made.close()
