@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from analyses._cache import Cache, current_seed, label_caches, studies_of
 from analyses._claim import Claim
+from analyses._words import together
 from steerstats import figures
 from steerstats.generalization import ID_SHIFT, PAPER_SHIFTS, parse_shift
 from steerstats.generalization.compared import ComparedSlopes, compare_slopes, shared_datasets
@@ -19,6 +20,7 @@ from steerstats.study import Study
 
 PER_PAGE = 45  # datasets that one page has room for
 UNIT = "nat per unit multiplier"
+AT_ONCE = "for all pairs and shifts at once: "
 _NAMES: ContextVar[tuple[str, ...]] = ContextVar("steerstats_cache_names", default=())
 
 
@@ -76,12 +78,14 @@ def difference_claims(result: ComparedSlopes) -> list[Claim]:
         rows = frame[(frame["first"] == first) & (frame["second"] == second)]
         over = means[(means["first"] == first) & (means["second"] == second)]
         of = ("random-effects mean over datasets", "datasets", "Hartung–Knapp t(D − 1) over datasets")
-        if over.empty:
-            over, of = rows, (f"in {rows['dataset'].iloc[0]}" if len(rows) else "", "questions", "paired by input")
+        if over.empty and rows["dataset"].nunique() == 1:
+            over, of = rows, (f"in {rows['dataset'].iloc[0]}", "questions", "paired by input")
         for row in over.drop_duplicates("shift").to_dict("records"):
             shift = figures.nice_shift(*parse_shift(row["shift"]))
             text = f"Steerability in {second} minus that in {first}, {shift}, {of[0]}:"
-            claims.append(Claim.row(f"{key}.{row['shift']}", text, row, of[1], unit=UNIT, interval=of[2]))
+            low, high = together([row["estimate"], row["band_low"], row["band_high"]])[1:]
+            how = f"{of[2]}; {AT_ONCE}[{low}, {high}]"
+            claims.append(Claim.row(f"{key}.{row['shift']}", text, row, of[1], unit=UNIT, interval=how))
         changed = int(((rows["band_low"] > 0) | (rows["band_high"] < 0)).sum())
         if len(rows):
             text = (

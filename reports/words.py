@@ -9,6 +9,7 @@ import numpy as np
 
 from analyses._cache import people_count
 from analyses._claim import Claim, Finding
+from analyses._compared import AT_ONCE
 from analyses._counts import CHOSEN, OUTCOMES, UNTOLD
 from analyses._words import number, percent, plain_codes, tidy, together
 from steerstats.figures import nice_shift
@@ -236,6 +237,7 @@ def differences(findings: Sequence[Finding]) -> list[dict[str, str]]:
             "shift": claim.statement.split(", ")[1],
             "difference": claim.shown[0],
             "95% interval": claim.shown[1],
+            "for all at once": claim.interval.partition(AT_ONCE)[2],
             "n": f"{claim.n} {claim.n_of}",
         }
         for claim in claims

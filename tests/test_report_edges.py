@@ -107,7 +107,7 @@ def three() -> list[Path]:
     root = scratch()
     more = {**BARE, "n_resampled": 4, "datasets": ("x", "y")}
     return [
-        write_cache(root / name, replace(TRUTH, mean_steerability=[1.0 + k, 0.5 + k], **more), model="m")
+        write_cache(root / name, replace(TRUTH, mean_steerability=[1.0 + k, 0.5 + 1.3 * k], **more), model="m")
         for k, name in enumerate(("one", "two", "three"))
     ]
 
@@ -123,7 +123,7 @@ def test_three_caches_are_compared_in_all_pairs_with_both_vectors_errors(three, 
     assert frame["shift"].nunique() == 5
     at_home = frame[frame["shift"] == "base->base"]
     assert at_home["includes_vector_error"].all()
-    assert at_home.query("first == 'one' and second == 'three'")["estimate"].mean() == pytest.approx(2, abs=0.2)
+    assert at_home.query("first == 'one' and second == 'three'")["estimate"].mean() == pytest.approx(2.3, abs=0.2)
     assert (frame["band_low"] <= frame["ci_low"]).all()
     assert finding.pages == ("two minus one", "three minus one", "three minus two")
     assert {path.name for path in tmp_path.glob("*.svg")} == {"comparison.svg", "comparison-2.svg", "comparison-3.svg"}
@@ -134,6 +134,11 @@ def test_three_caches_are_compared_in_all_pairs_with_both_vectors_errors(three, 
     assert len(rows) == 15
     assert rows[0]["second minus first"] == "two minus one"
     assert all(row["95% interval"] for row in rows)
+    widths = {
+        name: [np.ptp([float(limit.replace("−", "-")) for limit in row[name].strip("[]").split(", ")]) for row in rows]
+        for name in ("95% interval", "for all at once")
+    }
+    assert (np.array(widths["for all at once"]) > widths["95% interval"]).all()
 
 
 def test_axes_name_what_tells_two_caches_apart(three, tmp_path):
