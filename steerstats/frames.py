@@ -16,7 +16,7 @@ from steerstats.cache import NOT_DEFINED, Unit
 from steerstats.errors import CacheError, InputError
 from steerstats.steerability import fit_steerability
 
-MAIN_KINDS = ("trained", "mean")
+MAIN_KINDS = ("trained", "mean", "imported")
 
 __all__ = [
     "INPUT_COLUMNS",

@@ -116,7 +116,8 @@ class Study(StudyBase):
         shift : (train, eval) or "train->eval"
         factors : sequence of str
             Of `pos_is_a`, `pos_is_yes`, `length_difference` (characters, positive minus negative option),
-            `prompt_tokens`. A dataset in which one does not vary goes without it, and says so.
+            `prompt_tokens`, and your own, `factor_NAME`. A dataset in which one does not vary goes without it, and
+            says so.
         interactions : bool
             Add pos_is_a × pos_is_yes.
         seed, level, n_resamples

@@ -14,7 +14,8 @@ from steerstats.cache import SETTINGS, CacheReader
 from steerstats.errors import CacheError
 from steerstats.generalization import PAPER_SHIFTS, SlopeGrid, parse_shift, shift_name
 from steerstats.generalization.slopes import Shift, parse_shifts
-from steerstats.study_unit import FACTORS, Slopes, StudyUnit, names_once
+from steerstats.study_factors import FACTORS
+from steerstats.study_unit import Slopes, StudyUnit, names_once
 
 
 def demo_cache() -> Path:

@@ -27,9 +27,9 @@ from steerstats.predictors import (
 from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.seeds import generator
 from steerstats.study_estimates import TEST_ONLY, unfinished
+from steerstats.study_factors import FACTORS
 from steerstats.study_headlines import Headlined, number, with_limits
 from steerstats.study_results import doubts, for_each, stack
-from steerstats.study_unit import FACTORS
 
 if TYPE_CHECKING:
     from steerstats.study import Study
@@ -228,8 +228,11 @@ def _of_dataset(study: Study, name: str, shift: Shift, level: float) -> DatasetP
     alignment = None
     if "vector_unembedding_cosine" in cache:
         alignment = float(read_finite(cache, "vector_unembedding_cosine", vector=label))
+    projection = read_finite(cache, "crossfit_projection", setting_train=train)
+    # Of several wrong answers the mean counts, as in the vector itself.
+    projection = np.stack([projection[0], projection[1:].mean(axis=0)])
     return dataset_predictors(
-        read_finite(cache, "crossfit_projection", setting_train=train),
+        projection,
         read_finite(cache, "pair_difference_cosine", setting_train=train),
         vector_norm=float(read_finite(cache, "vector_raw_norm", vector=label)),
         activation_norm=float(read_finite(cache, "activation_norm", setting_train=train)),

@@ -9,16 +9,16 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from steerstats.cache import NOT_DEFINED, Unit
+from steerstats.cache import Unit
 from steerstats.errors import CacheError, InputError
 from steerstats.generalization import parse_shift, shift_name
 from steerstats.generalization.slopes import Shift
 from steerstats.grid import slope_error
 from steerstats.results import Result
 from steerstats.steerability import SteerabilityFit, fit_steerability
+from steerstats.study_factors import read_factors
 
-MAIN_KINDS = ("trained", "mean")
-FACTORS = ("pos_is_a", "pos_is_yes", "length_difference", "prompt_tokens")
+MAIN_KINDS = ("trained", "mean", "imported")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,23 +253,9 @@ class StudyUnit:
         ----------
         names : sequence of str
             Of `pos_is_a` and `pos_is_yes` (1, 0, NaN where not defined), `length_difference` (characters, positive
-            minus negative option) and `prompt_tokens` (in the evaluation setting).
+            minus negative option), `prompt_tokens` (in the evaluation setting), and a user's own, `factor_NAME`.
         """
-        names = names_once("factors", names)
-        unknown = [name for name in names if name not in FACTORS]
-        if unknown:
-            raise InputError(f"factor {unknown[0]!r} is not known; there are {', '.join(FACTORS)}")
-        found = {}
-        for name in names:
-            if name == "length_difference" and {"input_len_positive", "input_len_negative"} <= set(self.unit.names):
-                pair = [self.unit.read(f"input_len_{side}")[self.kept] for side in ("positive", "negative")]
-                found[name] = (pair[0] - pair[1]).astype(float)
-            elif name == "prompt_tokens" and "input_prompt_tokens" in self.unit:
-                found[name] = self.unit.read("input_prompt_tokens", setting_eval=evaluation)[self.kept].astype(float)
-            elif name.startswith("pos_is_") and f"input_{name}" in self.unit:
-                flags = self.unit.read(f"input_{name}")[self.kept].astype(float)
-                found[name] = np.where(flags == NOT_DEFINED, np.nan, flags)
-        return found
+        return read_factors(self.unit, names_once("factors", names), self.kept, evaluation)
 
     @cached_property
     def _control_cache(self) -> dict[tuple[str, str, str], np.ndarray]:

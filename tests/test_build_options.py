@@ -17,6 +17,7 @@ from cache_builder.spec import parse_spec
 from steerstats.cache import CacheReader, verify
 from steerstats.errors import InputError
 from steerstats.frames import inputs_frame, propensity_frame, slopes_frame
+from steerstats.predictors import d_prime
 
 WORDS = [
     "accidents",
@@ -177,6 +178,12 @@ def test_several_wrong_answers_go_through_build_and_study(model, tmp_path, score
     mass = np.exp(logits - total[:, None]).sum(axis=1).ravel()
     np.testing.assert_allclose(frame["answer_mass"], mass, rtol=1e-6)
     assert unit.read("input_negative_3").tolist() == [pair.others[1] for pair in plan.evaluated]
+    if score == "logit_diff":
+        found = study.answer_mass()
+        assert found.n.tolist() == [len(plan.evaluated)]
+        projection = unit.read("crossfit_projection", setting_train="base").astype(float)
+        found = study.predictors(n_permutations=100).results["mine"].to_frame()
+        assert d_prime(np.stack([projection[0], projection[1:].mean(axis=0)])).estimate in found["estimate"].to_numpy()
 
 
 def test_own_factors_reach_the_frames(model, tmp_path):
@@ -189,6 +196,21 @@ def test_own_factors_reach_the_frames(model, tmp_path):
     known = [pair.factors.get("topic") for pair in plan.evaluated]
     assert frame["factor_topic"].isna().tolist() == [value is None for value in known]
     assert unit.read("pair_factor_seen").tolist() == [int(pair.factors.get("seen", -1)) for pair in plan.training]
+
+
+def test_own_factors_are_judged_like_any_other(model, tmp_path):
+    made = [
+        one | {"factors": {"load": k % 7, "topic": ("law", "art", "law", "tax")[k % 4], "seen": k % 2 == 0}}
+        for k, one in enumerate(options())
+    ]
+    built(own(model, tmp_path, made), tmp_path)
+    study = steerstats.open_cache(tmp_path / "cache")
+    columns = study.unit("mine").factors(["factor_topic", "factor_seen", "factor_load"])
+    assert list(columns) == ["factor_topic=art", "factor_topic=tax", "factor_seen", "factor_load"]
+    found = study.spurious_factors(factors=["factor_seen", "factor_load"], n_resamples=100)
+    assert {"factor_seen", "factor_load"} <= set(found.to_frame()["term"])
+    with pytest.raises(InputError, match=r"factor 'topic' is not known; .* factor_topic"):
+        study.spurious_factors(factors="topic")
 
 
 @pytest.mark.parametrize("rescale", ["none", "base", "unit"])
@@ -222,6 +244,9 @@ def test_a_vector_made_elsewhere_is_evaluated_as_it_is_or_at_the_norm_asked_for(
     got = unit.read("propensity", vector="mine", setting_eval="base", multiplier=2.0, input=plan.evaluated[0].id)
     assert got == pytest.approx(float(expected), abs=1e-4)
     assert set(slopes_frame(unit, vector="mine")["setting_train"]) == {"mine"}
+    study = steerstats.open_cache(tmp_path / "cache")
+    assert np.isfinite(study.slopes(study.datasets[0]).at("mine->base")).all()
+    assert list(study.steerability("mine->base").results) == list(study.datasets)
 
 
 def test_the_identity_holds_the_content_of_imported_vectors_and_not_their_place(model, tmp_path):

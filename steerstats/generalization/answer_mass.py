@@ -76,7 +76,7 @@ def answer_mass(
 
     Parameters
     ----------
-    answer_logit : mapping of str to array of shape (n_multipliers, 2, n_inputs)
+    answer_logit : mapping of str to array of shape (n_multipliers, n_answers, n_inputs)
         Dataset -> logits of the positive and negative answer token, in nats.
     logsumexp : mapping of str to array of shape (n_multipliers, n_inputs)
         Dataset -> log of the summed exponentials over the vocabulary.
@@ -115,10 +115,11 @@ def answer_mass(
         if name not in logsumexp:
             raise InputError(f"logsumexp lacks dataset {name!r}, which answer_logit has")
         logits, total = np.asarray(answer_logit[name], float), np.asarray(logsumexp[name], float)
-        if logits.ndim != 3 or logits.shape[:2] != (len(multipliers), 2) or total.shape != logits[:, 0].shape:
+        fits = logits.ndim == 3 and len(logits) == len(multipliers) and logits.shape[1] >= 2
+        if not fits or total.shape != logits[:, 0].shape:
             raise InputError(
-                f"{name}: answer_logit {logits.shape} and logsumexp {total.shape}; "
-                f"({len(multipliers)}, 2, n_inputs) and ({len(multipliers)}, n_inputs) are needed"
+                f"{name}: answer_logit {logits.shape} and logsumexp {total.shape}; ({len(multipliers)}, answers >= 2, "
+                f"n_inputs) and ({len(multipliers)}, n_inputs) are needed"
             )
         mass = np.exp(logits - total[:, None]).sum(axis=1)
         complete = np.isfinite(mass).all(axis=0)
