@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ from analyses import _published as published
 from analyses._claim import Claim, sentence
 from analyses._tables import PAPER, for_paper, to_latex
 from analyses._words import number, percent, tidy, together
+from reports.embed import inline_svg
 from reports.provenance import _flat
 from reports.record import staged
 from reports.render import render_report
@@ -247,6 +250,23 @@ def test_the_claims_fit_a_terminal_of_80_columns():
     assert "How well does it transfer?" in text
     assert "nat/λ" in text
     assert text.count("Layer sweep") == 1
+
+
+def test_a_thinned_drawing_draws_what_it_drew():
+    folder = next((reproduction() / "results").iterdir())
+    for name in ("gap_parts", "id_vs_ood", "linearity", "propensity_difference"):
+        svg = (folder / f"{name}.svg").read_text("utf-8")
+        shown = inline_svg(svg, f"a-long-prefix-{name}", "t", "d")
+        assert len(shown) < 0.75 * len(svg)
+        assert shown.count("<use ") == svg.count("<use ")
+        assert re.findall(r">([^<>]+)</text>", shown) == re.findall(r">([^<>]+)</text>", svg)
+        empty = len(re.findall(r'<path d="[^"]*"\s+style="fill: none"/>', svg))
+        ends = [len(re.findall(r"\bM (?=-?\d)", text.rpartition("</title>")[2])) for text in (shown, svg)]
+        assert 0 <= ends[1] - ends[0] <= empty + svg.count("<metadata>"), "no line is lost"
+        ids = set(re.findall(r' id="([^"]+)"', shown))
+        assert set(re.findall(r'href="#([^"]+)"', shown)) | set(re.findall(r"url\(#([^)]+)\)", shown)) <= ids
+        parse = ElementTree.fromstring(shown.replace("&nbsp;", " "))
+        assert parse.tag.endswith("svg")
 
 
 # --- words and numbers ----------------------------------------------------------------------------
