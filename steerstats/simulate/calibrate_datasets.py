@@ -220,9 +220,9 @@ def _cells() -> dict[str, Cell]:
         cells[f"bands, {shape}"] = Cell(setting, partial(_bands, shape), 1200)
     setting = "6 datasets x 4 shifts, n = 60, no gap, vector SD .1, 20 refits"
     cells["bands, refits"] = Cell(setting, partial(_bands_with_refits, 0.1), 600)
-    for shared, studies in ((0.0, 300), (0.8, 600)):
+    for shared in (0.0, 0.8):
         setting = f"D = 40, 30 questions each, rho 0.6, reliability 0.65, shared question error {shared:g}"
-        cells[f"two models, shared {shared:g}"] = Cell(setting, partial(_two_models, shared), studies)
+        cells[f"two models, shared {shared:g}"] = Cell(setting, partial(_two_models, shared), 600)
     for d, tau in ((5, 0.22), (10, 0.22), (5, 0.6), (10, 0.6)):
         setting = f"D = {d}, tau {tau:g}, standard errors .1 to .45"
         cells[f"few datasets, D = {d}, tau {tau:g}"] = Cell(setting, partial(_few_datasets, d, tau), 2500)

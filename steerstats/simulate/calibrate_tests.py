@@ -137,7 +137,7 @@ def _cells() -> dict[str, Cell]:
     cells["homogeneity"] = Cell("D = 10, tau 0, standard errors .1 to .45", _homogeneity, 3000)
     for d, tau in ((4, 0.0), (4, 0.4), (10, 0.4)):
         setting = f"D = {d}, tau {tau:g}, 20 to 60 inputs each"
-        cells[f"pooled effect, D = {d}, tau {tau:g}"] = Cell(setting, partial(_pooled_effect, d, tau), 500)
+        cells[f"pooled effect, D = {d}, tau {tau:g}"] = Cell(setting, partial(_pooled_effect, d, tau), 800)
     cells["twins, 15 questions"] = Cell("15 questions in both orders, Yes in 5", partial(_twins, 15), 4000)
     return cells
 
