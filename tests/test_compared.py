@@ -33,7 +33,9 @@ def test_all_pairs_all_shifts_second_minus_first_matched_by_identity():
     grids["b"] = grid({name: v[0][:, order] for name, v in grids["b"].slopes.items()})
     inputs["b"] = {name: [ids[i] for i in order] for name, ids in inputs["b"].items()}
     inputs["c"]["x"] = [*inputs["c"]["x"][:9], "other1", "other2", "other3"]
-    found = compare_slopes(grids, inputs, [BASE, NEG, ("sys_pos", "base")], rng=np.random.default_rng(2), n_resamples=300)
+    found = compare_slopes(
+        grids, inputs, [BASE, NEG, ("sys_pos", "base")], rng=np.random.default_rng(2), n_resamples=300
+    )
     assert found.pairs == (("a", "b"), ("a", "c"), ("b", "c"))
     assert found.shifts == ("base->base", "base->user_neg"), "a shift that nobody has is left out"
     assert found.n_inputs.tolist() == [[12, 12], [9, 12], [9, 12]]
@@ -68,7 +70,7 @@ def test_the_vectors_variances_add_and_only_where_both_have_refits():
     refits = [{"x": rng.normal(size=(k, 2, n)) + 0.5 * rng.normal(size=(k, 1, 1))} for _ in range(2)]
     refits[1]["x"][:, 1] = np.nan
     grids = {"a": grid(slopes[0], refits[0]), "b": grid(slopes[1], refits[1])}
-    inputs = dict.fromkeys(grids, {"x": list(range(n))})
+    inputs = {key: {"x": list(range(n))} for key in grids}
     found = compare_slopes(grids, inputs, rng=np.random.default_rng(0), n_resamples=200)
     assert found.includes_vector_error[0, 0].tolist() == [True, False]
     difference = slopes[1]["x"][0] - slopes[0]["x"][0]
@@ -84,7 +86,7 @@ def test_twins_are_one_question():
     values = np.repeat(rng.normal(size=(2, 8)), 2, axis=1)
     question = {"x": np.repeat([f"q{k}" for k in range(8)], 2)}
     grids = {"a": grid({"x": values * 0}, question=question), "b": grid({"x": values}, question=question)}
-    inputs = dict.fromkeys(grids, {"x": list(range(16))})
+    inputs = {key: {"x": list(range(16))} for key in grids}
     found = compare_slopes(grids, inputs, rng=np.random.default_rng(0), n_resamples=200)
     assert found.n[0, 0] == 8
     assert found.se[0, 0, 0] == pytest.approx(values[0, ::2].std(ddof=1) / np.sqrt(8), rel=1e-9)
@@ -104,7 +106,7 @@ def test_what_cannot_be_compared_is_a_named_error():
 
 def test_one_question_has_a_difference_and_no_interval():
     grids = {"a": grid({"x": [[1.0], [2.0]]}), "b": grid({"x": [[3.0], [5.0]]})}
-    found = compare_slopes(grids, dict.fromkeys(grids, {"x": ["i"]}), rng=np.random.default_rng(0), n_resamples=50)
+    found = compare_slopes(grids, {key: {"x": ["i"]} for key in grids}, rng=np.random.default_rng(0), n_resamples=50)
     assert found.estimate[0, 0].tolist() == [2.0, 3.0]
     assert np.isnan([found.se, found.ci_low, found.band_low]).all()
 
@@ -114,7 +116,7 @@ def test_bands_cover_all_differences_at_once(vector_sd):
     """Three caches of the same questions, 5 datasets: nominal 95% for the family, known truth 0."""
     rng = np.random.default_rng(5)
     names, n, k, times = [f"d{i}" for i in range(5)], 40, 20, 150
-    inputs = dict.fromkeys("abc", {name: list(range(n)) for name in names})
+    inputs = {key: {name: list(range(n)) for name in names} for key in "abc"}
     held, cells = 0, []
     for _ in range(times):
         shared = {name: rng.normal(size=n) for name in names}
