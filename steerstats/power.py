@@ -143,33 +143,42 @@ def fit_components(
     if grid.refits is not None and n_pairs is None:
         raise InputError("n_pairs is needed with refits: the vector's variance is that of so many training pairs")
     n_pairs = None if n_pairs is None else check_count("n_pairs", n_pairs)
-    means, squared_errors, inputs, vectors, refits = [], [], [], [], []
+    means, errors, inputs, vectors, refits = [], [], [], [], []
     for name in grid.datasets:
         cells = grid.cells(name, [reference, shift])
         mean, covariance, n_units = mean_covariance(cells.slopes[0] - cells.slopes[1], cells.question)
         if n_units < 2:
             continue
-        of_vector = 0.0
-        if cells.refits is not None:
-            of_vector = float((cells.refits[:, 0] - cells.refits[:, 1]).mean(axis=1).var(ddof=1))
-            refits.append(len(cells.refits))
+        # A grid may hold refits of some datasets and cells only.
+        apart = np.empty(0) if cells.refits is None else (cells.refits[:, 0] - cells.refits[:, 1]).mean(axis=1)
+        apart = apart[np.isfinite(apart)]
+        if len(apart) > 1:
+            refits.append(len(apart))
+        vectors.append(float(apart.var(ddof=1)) if len(apart) > 1 else float("nan"))
         means.append(mean[0])
         inputs.append(covariance[0, 0] * n_units)
-        vectors.append(of_vector)
-        squared_errors.append(covariance[0, 0] + of_vector)
+        errors.append(covariance[0, 0])
     if not means:
         raise CannotEstimate("no dataset has two questions; the variance between inputs is unknown")
-    many = len(means) > 1 and min(squared_errors) > 0
+    of_vector = np.array(vectors)
+    measured = np.isfinite(of_vector)
+    typical = float(of_vector[measured].mean()) if measured.any() else float("nan")
+    squared_errors = np.array(errors) + np.where(measured, of_vector, np.nan_to_num(typical))
+    many = len(means) > 1 and squared_errors.min() > 0
     warnings = []
+    if measured.any() and not measured.all():
+        warnings.append(
+            f"the vector's variance is known in {measured.sum()} of {len(means)} datasets; the others get its mean"
+        )
     if len(means) < 5:
         warnings.append(f"only {len(means)} datasets: the variance between datasets is poorly known")
-    if grid.refits is None:
+    if not measured.any():
         warnings.append(f"{why_no_refits}: the vector's own error is not in it, and a gap is a lower bound")
     return GapComponents(
-        between_datasets=reml_tau2(np.array(means), np.array(squared_errors)) if many else float("nan"),
+        between_datasets=reml_tau2(np.array(means), squared_errors) if many else float("nan"),
         between_inputs=float(np.mean(inputs)),
-        of_vector=float(np.mean(vectors)) if grid.refits is not None else float("nan"),
-        n_pairs=n_pairs if grid.refits is not None else None,
+        of_vector=typical,
+        n_pairs=n_pairs if measured.any() else None,
         n_refits=min(refits, default=None),
         n=len(means),
         method=f"gap {shift_name(reference)} minus {shift_name(shift)}: REML between datasets, mean sample variance "

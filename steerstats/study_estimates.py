@@ -28,7 +28,7 @@ from steerstats.generalization.slopes import Shift
 from steerstats.generalization.vector_error import VECTOR_ERROR_MIXED, VECTOR_ERROR_OUT, cells_without
 from steerstats.meta import MetaAnalysis
 from steerstats.power import PowerTable, fit_components, smallest_detectable_gap
-from steerstats.results import Estimate
+from steerstats.results import VECTOR_AS_GIVEN, Estimate
 from steerstats.seeds import NamedStreams, generator
 from steerstats.spurious import (
     factor_cells,
@@ -73,7 +73,9 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
     if summary is not None:
         summary = _with_vectors_said(summary, order, errors)
     first = next(iter(found.values()))
-    said = [VECTOR_ERROR_MIXED] if errors else [VECTOR_ERROR_OUT]
+    # What each estimate assumes by itself is no longer true of the table where some hold the vectors' error.
+    said = [text for text in first.assumptions if text != VECTOR_AS_GIVEN]
+    said.append(VECTOR_ERROR_MIXED if errors else VECTOR_ERROR_OUT)
     return DatasetSteerability(
         results=found,
         shift=shift_name(shift),
@@ -81,7 +83,7 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
         over_datasets=summary,
         method=f"least-squares slopes of propensity on the multiplier, {shift_name(shift)}; {TEST_ONLY}; "
         + first.method,
-        assumptions=(*first.assumptions, *said),
+        assumptions=tuple(said),
         warnings=(
             *unfinished(study),
             *cells_without(np.array([[name in errors] for name in order]), order, [shift_name(shift)]),

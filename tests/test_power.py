@@ -143,3 +143,21 @@ def test_pairs_are_missing_where_the_vectors_error_is():
     assert np.isnan(bare.n_pairs).all()
     assert not any("1 / pairs" in text for text in bare.assumptions)
     assert smallest_detectable_gap(components(), n_inputs=50, n_datasets=10).n_pairs.tolist() == [200]
+
+
+def test_datasets_and_cells_without_refits_take_the_mean_of_the_others():
+    rng, (train, evaluate) = np.random.default_rng(4), (("base",), ("base", "user_neg"))
+    slopes = {name: rng.normal(size=(1, 2, 30)) for name in "abc"}
+    question = {name: np.arange(30).astype(str) for name in slopes}
+    refits = {name: slopes[name] + rng.normal(size=(6, 1, 2, 1)) for name in "ab"}
+    refits["b"][:, :, 1] = np.nan
+    rest = {"train": train, "evaluate": evaluate, "slopes": slopes, "question": question}
+    rest |= {"unsteered": {name: np.zeros((2, 30)) for name in slopes}}
+    found = fit_components(SlopeGrid(**rest, refits=refits), "base->user_neg", n_pairs=40)
+    apart = (refits["a"][:, 0, 0] - refits["a"][:, 0, 1]).mean(axis=1)
+    assert found.of_vector == pytest.approx(apart.var(ddof=1))
+    assert found.n_refits == 6
+    assert any("known in 1 of 3 datasets" in text for text in found.warnings)
+    none = fit_components(SlopeGrid(**rest, refits={"b": refits["b"]}), "base->user_neg", n_pairs=40)
+    assert np.isnan(none.of_vector)
+    assert none.n_pairs is None
