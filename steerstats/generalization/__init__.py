@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from steerstats.generalization.agreement import cross_model_agreement
 from steerstats.generalization.answer_mass import AnswerMass, answer_mass
+from steerstats.generalization.compared import ComparedSlopes, compare_slopes
 from steerstats.generalization.correlation import CorrelationTable, id_ood_correlation
 from steerstats.generalization.disattenuation import Corrected, corrected_spearman
 from steerstats.generalization.figure7 import PropensityShift, propensity_shift
@@ -20,6 +21,7 @@ __all__ = [
     "ID_SHIFT",
     "PAPER_SHIFTS",
     "AnswerMass",
+    "ComparedSlopes",
     "Corrected",
     "CorrelationTable",
     "GapTable",
@@ -32,6 +34,7 @@ __all__ = [
     "VarianceTable",
     "Verdict",
     "answer_mass",
+    "compare_slopes",
     "corrected_spearman",
     "cross_model_agreement",
     "from_disjoint_folds",
