@@ -230,9 +230,7 @@ def test_last_prompt_takes_one_setting_of_either_place(toml):
             toml(MINIMAL + '[vectors]\nread = "last_prompt"\nrescale = "none"\nsettings = ["user_pos", "user_neg"]\n')
         )
     with pytest.raises(SpecError, match=r"controls\.debiased: with vectors\.read"):
-        load_spec(
-            toml(MINIMAL + '[vectors]\nread = "last_prompt"\nsettings = ["base"]\n[controls]\ndebiased = true\n')
-        )
+        load_spec(toml(MINIMAL + '[vectors]\nread = "last_prompt"\nsettings = ["base"]\n[controls]\ndebiased = true\n'))
 
 
 def test_a_sweep_keeps_no_activations_unless_told_to():

@@ -188,7 +188,7 @@ def compare_slopes(
         "datasets: random effects, Hartung–Knapp, simultaneous limits by Bonferroni over pairs and shifts",
         assumptions=(
             "the questions are a sample of those the dataset stands for",
-            "errors of two caches' vectors are independent (fitted to the same pairs, the intervals are rather too wide)",
+            "two caches' vectors err independently (fitted to the same pairs, the intervals are rather too wide)",
             vector_error_words(included[some]),
         ),
         warnings=notes,
