@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -40,7 +41,9 @@ def signs(means: Iterable[Estimate]) -> dict[str, int]:
 
 
 def p_words(p: float) -> str:
-    """ "p = 0.03", and never a p of exactly 0 or 1."""
+    """ "p = 0.03", and never a p of exactly 0 or 1; with too few units to permute there is none."""
+    if math.isnan(p):
+        return "no p-value"
     return "p > 0.99" if p > 0.99 else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 

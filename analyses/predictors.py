@@ -1,7 +1,7 @@
 """Could steerability have been foretold from the training activations? Cosine agreement, d′ and their relatives."""
 
 from analyses._cache import ask, current_seed, facts_of, need_array, study_of
-from analyses._claim import Claim, Finding, NotInCache, command_line, publish
+from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import p_words
 from analyses._words import number
 from steerstats import figures
@@ -21,8 +21,6 @@ def main(cache, out):
     for name in ("crossfit_projection", "pair_difference_cosine"):
         need_array(study, name, "summaries of the training activations")
     result = ask(study, "predictors")
-    if result.over_datasets is None:
-        raise NotInCache("fewer than four datasets, over which nothing can be foretold")
     frame, claims = result.over_datasets.to_frame(), []
     for row in frame[frame["predictor"].isin(WORDS)].to_dict("records"):
         row |= {"estimate": row["rho"], "n": row["n_datasets"]}
