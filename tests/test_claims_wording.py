@@ -110,7 +110,9 @@ def test_an_effect_is_headed_by_its_spread_and_no_claim_is_printed_twice():
     assert len(told) == len(set(told)), "the same numbers under two names"
 
 
-@pytest.mark.parametrize(("p", "words"), [(1.0, "p > 0.99"), (0.0001, "p < 0.001"), (0.034, "p = 0.034"), (np.nan, "no p-value")])
+@pytest.mark.parametrize(
+    ("p", "words"), [(1.0, "p > 0.99"), (0.0001, "p < 0.001"), (0.034, "p = 0.034"), (np.nan, "no p-value")]
+)
 def test_p_values_are_never_exactly_one_or_nothing(p, words):
     assert p_words(p) == words
 
