@@ -255,7 +255,7 @@ class UnitBuilder:
             report((len(spec.training_settings()) + row) / steps, f"{plan.name}: steering, {setting}")
             examples, contrasts = self._take(plan, EVALUATED, setting), None
             if spec.vectors.read == "last_prompt":
-                contrasts = lambda at=setting: self.inputs.contrasts(plan, plan.evaluated, at)  # noqa: E731
+                contrasts = partial(self.inputs.contrasts, plan, plan.evaluated, setting)
             grid.fill(row, examples, contrasts)
         return grid.arrays
 
