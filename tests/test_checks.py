@@ -185,7 +185,20 @@ def test_damage_in_any_array_is_named_where_it_is_used(tmp_path, array, index, m
         getattr(steerstats.open_cache(path), method)()
 
 
-@pytest.mark.parametrize("method", ["steerability", "linearity", "multiplier_range", "predictors"])
+def test_steerability_says_once_whether_the_vectors_error_is_in_it(tmp_path):
+    simulate_cache(tmp_path / "bare", SimulationTruth(datasets=2, n_inputs=12))
+    words = {
+        steerstats.demo_cache(): "where the column includes_vector_error says so",
+        tmp_path / "bare": "the interval does not include",
+    }
+    for path, expected in words.items():
+        found = steerstats.open_cache(path).steerability()
+        (said,) = (text for text in found.assumptions if "own sampling error" in text)
+        assert expected in said
+        assert bool(found.vector_error) == (path == steerstats.demo_cache())
+
+
+@pytest.mark.parametrize("method", ["linearity", "multiplier_range", "predictors"])
 def test_results_without_the_vectors_error_say_so(method):
     found = getattr(steerstats.open_cache(steerstats.demo_cache()), method)()
     assert any("its own sampling error is not in these intervals" in text for text in found.assumptions)

@@ -82,7 +82,7 @@ def test_a_log_sum_exp_of_something_else_is_refused():
     answer, total = logits(np.full((2, 5), 0.9))
     with pytest.raises(InputError, match="does not belong"):
         answer_mass({"d": answer}, {"d": total - 1}, [0, 1])
-    with pytest.raises(InputError, match=r"\(3, 2, n_inputs\)"):
+    with pytest.raises(InputError, match=r"\(3, answers >= 2, n_inputs\)"):
         answer_mass({"d": answer}, {"d": total}, [0, 1, 2])
 
 
