@@ -8,11 +8,12 @@ python -m benchmarks --table    only the table, from the results that are there
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from benchmarks.load import BUSY, busy_cores
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -28,9 +29,9 @@ def main(arguments: list[str]) -> int:
         return 2
     failed = []
     if "--table" not in arguments:
-        load = os.getloadavg()[0]
-        if load > 0.5:
-            print(f"note: the machine is already loaded ({load:.1f}); ratios are from interleaved runs, times are not")
+        load = busy_cores()
+        if load > BUSY:
+            print(f"note: {load:.1f} cores are busy with other work; ratios are from interleaved runs, times are not")
         for name in chosen:
             print(f"\n== {name}", flush=True)
             done = subprocess.run([sys.executable, "-m", f"benchmarks.bench_{name}"], cwd=HERE.parent, check=False)

@@ -7,7 +7,7 @@ And ONE batched unsteered pass over the same prompts (sorted by length, last-tok
 batch sizes): what it costs to run the model at all. Everything is timed in turn within each round, and the least of
 the rounds is taken; the spread over rounds stands beside it.
 
-    python -m benchmarks.bench_engine [--inputs 16] [--rounds 3]
+    python -m benchmarks.bench_engine [--inputs 8] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 import transformers
 
+from benchmarks.load import BUSY, busy_cores
 from benchmarks.prompts import data_dir, real_examples
 from cache_builder.datasets import load_dataset, paper_datasets
 from cache_builder.datasets.catalogue import find_source
@@ -43,7 +44,7 @@ RESULTS = Path(__file__).parent / "results" / "engine.json"
 def main(arguments: list[str] | None = None) -> int:
     """Run, print a table, write `results/engine.json`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--inputs", type=int, default=16, help="inputs per dataset and setting")
+    parser.add_argument("--inputs", type=int, default=8, help="inputs per dataset and setting")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the least time counts")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("no source data: set STEERSTATS_TEST_DATA to the folder that shared/data is", file=sys.stderr)
         return 0
     torch.set_num_threads(1)
-    load = os.getloadavg()[0]
+    load = busy_cores()
     model = random_llama()
     rows, extras = [], []
     for name, examples in real_examples(DATASETS, options.inputs, SETTINGS, VOCABULARY).items():
@@ -67,8 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
         "model": f"random Llama, {LAYERS} layers x {HIDDEN}, vocabulary {VOCABULARY}, float32, one CPU thread",
         "rounds": options.rounds,
         "inputs": options.inputs,
-        "load_at_start": load,
-        "loaded_machine": bool(load > 0.5),
+        "busy_cores_at_start": load,
+        "loaded_machine": bool(load > BUSY),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -83,7 +84,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"FAILED: values differ by {worst:.1e} nats; the protocols have to agree to {AGREEMENT}", file=sys.stderr)
         return 1
     if record["loaded_machine"]:
-        print(f"NOTE: the machine was busy (load {load:.1f}) when this started; ratios are interleaved, times are not")
+        print(
+            f"NOTE: {load:.1f} cores were busy with other work when this started; ratios are interleaved, times are not"
+        )
     return 0
 
 
