@@ -316,15 +316,18 @@ def _factors(unit: Unit, axis: str) -> dict[str, object]:
     """Columns of the arrays `input_factor_<name>` or `pair_factor_<name>`."""
     columns: dict[str, object] = {}
     for name in unit.names:
-        if not name.startswith(f"{axis}_factor_"):
-            continue
-        values = unit.read(name)
-        if values.dtype == np.int8:
-            values = pd.array(np.where(values == NOT_DEFINED, None, values == 1), dtype="boolean")
-        elif values.dtype == object:
-            values = pd.Series(values, dtype="str").where(values != "")
-        columns[name.removeprefix(f"{axis}_")] = values
+        if name.startswith(f"{axis}_factor_"):
+            columns[name.removeprefix(f"{axis}_")] = factor_column(unit.read(name))
     return columns
+
+
+def factor_column(values: np.ndarray) -> pd.Series:
+    """A stored factor of the user's own: numbers, flags or text, missing where a record has none."""
+    if values.dtype == np.int8:
+        return pd.Series(np.where(values == NOT_DEFINED, None, values == 1), dtype="boolean")
+    if values.dtype == object:
+        return pd.Series(values, dtype="str").where(values != "")
+    return pd.Series(values)
 
 
 def _typed(columns: dict[str, np.ndarray], declared: tuple[Column, ...]) -> pd.DataFrame:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from steerstats.cache import NOT_DEFINED, Unit
 from steerstats.errors import InputError
+from steerstats.frames import factor_column
 
 FACTORS = ("pos_is_a", "pos_is_yes", "length_difference", "prompt_tokens")
 OWN = "factor_"
@@ -45,20 +47,20 @@ def read_factors(unit: Unit, names: Sequence[str], kept: np.ndarray, evaluation:
             found[name] = unit.read("input_prompt_tokens", setting_eval=evaluation)[kept].astype(float)
         elif f"input_{name}" in unit:
             values = unit.read(f"input_{name}")[kept]
-            found |= {name: _flags(values)} if name in FACTORS else _own(name, values)
+            found |= {name: _flags(values)} if name in FACTORS else _own(name, factor_column(values))
     return found
 
 
-def _own(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
-    if values.dtype == np.int8:
-        return {name: _as_flags(values == 1, values == NOT_DEFINED)}
-    if values.dtype != object:
-        return {name: values.astype(float)}
-    levels, counts = np.unique(values[values != ""], return_counts=True)
+def _own(name: str, column: pd.Series) -> dict[str, np.ndarray]:
+    if column.dtype == "boolean":
+        return {name: _as_flags(column)}
+    if pd.api.types.is_numeric_dtype(column):
+        return {name: column.to_numpy(dtype=float)}
+    levels, counts = np.unique(column.dropna().to_numpy(dtype=object), return_counts=True)
     if len(levels) > MOST_LEVELS:
         raise InputError(f"factor {name!r} has {len(levels)} levels; at most {MOST_LEVELS} can be told apart")
     rest = [level for k, level in enumerate(levels) if k != counts.argmax()] if len(levels) else []
-    return {f"{name}={level}": _as_flags(values == level, values == "") for level in rest}
+    return {f"{name}={level}": _as_flags((column == level).where(column.notna())) for level in rest}
 
 
 def _flags(values: np.ndarray) -> np.ndarray:
@@ -66,8 +68,6 @@ def _flags(values: np.ndarray) -> np.ndarray:
     return np.where(flags == NOT_DEFINED, np.nan, flags)
 
 
-def _as_flags(true: np.ndarray, missing: np.ndarray) -> np.ndarray:
+def _as_flags(column: pd.Series) -> np.ndarray:
     """Booleans with None: that is how an estimator tells a flag from a number that happens to be 0 or 1."""
-    flags = true.astype(object)
-    flags[missing] = None
-    return flags
+    return np.array([None if pd.isna(value) else bool(value) for value in column], dtype=object)

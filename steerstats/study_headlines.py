@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import textwrap
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -28,9 +29,9 @@ class Headlined(Result):
 
     PARTS: ClassVar[Mapping[str, str]] = {}
 
+    @abstractmethod
     def sections(self) -> list[tuple[str, pd.DataFrame]]:
         """Titles and tables of text, the headline first and one row for each dataset last."""
-        raise NotImplementedError
 
     def summary(self) -> str:
         """The headline numbers, one row for each dataset, and what the attributes hold, in 80 columns."""

@@ -11,14 +11,13 @@ import pandas as pd
 
 from steerstats.cache import Unit
 from steerstats.errors import CacheError, InputError
+from steerstats.frames import MAIN_KINDS
 from steerstats.generalization import parse_shift, shift_name
 from steerstats.generalization.slopes import Shift
 from steerstats.grid import slope_error
 from steerstats.results import Result
 from steerstats.steerability import SteerabilityFit, fit_steerability
 from steerstats.study_factors import read_factors
-
-MAIN_KINDS = ("trained", "mean", "imported")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,7 +105,7 @@ class Forward:
         for layer in sorted(tables, reverse=True):
             acting = np.flatnonzero(tables[layer].row[: len(birth)] >= 0)
             birth[acting] = layer
-        stages = plan_stages(layout, birth, n_blocks, round_to=128 if self.attention == "flex" else 1)
+        stages = plan_stages(layout, birth, round_to=128 if self.attention == "flex" else 1)
 
         def during(layer: int) -> Stage:
             return [stage for stage in stages if stage.first <= layer][-1]

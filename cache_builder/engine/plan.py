@@ -122,12 +122,12 @@ def lay_out(
     for index in row.examples:
         _add_example(paths, int(index), examples[index], steering if len(row.codes) else None, wanted, row.base)
     n_real = len(paths.tokens)
-    pairs = [(path, paths.twin(path)) for path in sorted(set(paths.steered) - {-1})] if twins else []
+    pairs = [(path, paths.twin(path)) for path in sorted(set(paths.steered) - {-1})] if twins else None
     base, steered = np.array(paths.base, dtype=np.int64), np.array(paths.steered, dtype=np.int64)
     position = np.array(paths.position, dtype=np.int64)
     read_path, read_position = np.array(paths.read_at, dtype=np.int64).reshape(-1, 2).T
     if as_trie:
-        grid, locate = _place_trie(paths.tokens, paths.marks, row.codes, pairs if twins else None, n_real)
+        grid, locate = _place_trie(paths.tokens, paths.marks, row.codes, pairs, n_real)
     else:
         grid, locate = _place_lines(paths.tokens, paths.marks, row.codes)
     columns = [locate(base, position)[:, :1]] if row.base else []
@@ -246,10 +246,8 @@ def _place_trie(tokens, marks, codes, twins, n_real):
             twin[node[steered, :length]] = node[plain, :length]
         real = np.zeros(len(skeleton), dtype=bool)
         real[node[:n_real][node[:n_real] >= 0]] = True
-        # A twin carries no code, so that it stands once, whatever the copy.
+        # A twin carries no code, so that it stands once, whatever the copy; an unsteered node is its own.
         grid["twin"] = replicas.first[twin[replicas.source]]
-        own = replicas.under == 0
-        grid["twin"][own] = np.flatnonzero(own)
         grid["spare"] = ~real[replicas.source]
     return grid, lambda path, position: replicas.nodes(node[path, position], max(len(codes), 1))
 

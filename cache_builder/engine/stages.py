@@ -49,9 +49,7 @@ class Stage:
         return len(self.node)
 
 
-def plan_stages(
-    layout: Layout, birth: np.ndarray, n_blocks: int, *, round_to: int = 1, most: int = MOST_STAGES
-) -> list[Stage]:
+def plan_stages(layout: Layout, birth: np.ndarray, *, round_to: int = 1, most: int = MOST_STAGES) -> list[Stage]:
     """Stages of one trie row.
 
     Parameters
@@ -60,7 +58,6 @@ def plan_stages(
         A single line; without twins there is one stage that holds everything.
     birth : int64 array (n_codes,)
         First layer that each steering code steers; entry 0 is not used.
-    n_blocks : int
     round_to : int
         Pad each stage to a multiple (compiled attention wants few lengths).
     most : int
