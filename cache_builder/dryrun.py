@@ -179,16 +179,14 @@ def _tokens(
     n_codes = grid.n_codes if grid else 1
     n_reads = max(len(example.reads) for example in examples)
     size = answer_bytes(n_codes, len(examples[0].options), n_reads, n_layers, opened.hidden, completions)
-    birth = np.full(n_codes, opened.n_layers, dtype=np.int64)
-    if grid is not None:
-        birth[grid.codes] = grid.layers.min(axis=1, keepdims=True)
+    birth = grid.first_layers if grid else np.array([-1])
     first = scored and all(len(ids) > example.branch for example in examples for ids in example.options)
     total = 0
     for block in example_blocks(examples, size, share=True):
         row = Row(np.arange(len(block)), np.arange(1, n_codes), True, 0)
         wanted = Wanted(first=first, completions=completions, reads=True)
         layout = lay_out([examples[i] for i in block], grid, row, wanted, as_trie=True, twins=True)
-        total += node_blocks(plan_stages(layout, birth, opened.n_layers), opened.n_layers)[1]
+        total += node_blocks(plan_stages(layout, birth), opened.n_layers)[1]
     return total / opened.n_layers
 
 

@@ -147,6 +147,15 @@ class Steering:
         """Number of steering codes, the unsteered code 0 included."""
         return int(self.codes.max(initial=0)) + 1
 
+    @property
+    def first_layers(self) -> np.ndarray:
+        """First layer (n_codes,) that each steering code steers; -1 for the unsteered code 0."""
+        codes = self.codes
+        first = np.full(self.n_codes, -1, dtype=np.int64)
+        vector, column = np.nonzero(codes)
+        first[codes[vector, column]] = self.layers.min(axis=1)[vector]
+        return first
+
     def steered_span(self, example: Example) -> tuple[int, int | None]:
         """First steered token and one past the last (None: to the end) of an example under the scope."""
         return {

@@ -317,10 +317,7 @@ def count_nodes(
     layout = lay_out(examples, steering, row, wanted, as_trie=True)
     if n_blocks is None or steering is None:
         return int(layout.lengths.sum())
-    birth = np.zeros(steering.n_codes, dtype=np.int64)
-    birth[steering.codes] = 1 + steering.layers.min(axis=1, keepdims=True)
-    birth[0] = 0
-    return float((1 - birth[layout.under] / n_blocks).sum())
+    return float((1 - (1 + steering.first_layers[layout.under]) / n_blocks).sum())
 
 
 def _best_attention(model: torch.nn.Module) -> str:
