@@ -6,6 +6,7 @@ heartbeat (its modification time); one whose heart stopped, or whose process is 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -14,10 +15,11 @@ import threading
 import time
 from pathlib import Path
 
-from steerstats.cache.writer import PARTIAL, UNITS, host_tag
+from steerstats.cache.writer import PARTIAL, UNITS, host_tag, partial_path
 
 HEARTBEAT_S = 5.0
 STALE_S = 60.0
+LEASE = ".lease"
 LEFT_S = 3600.0  # a file that another machine has not finished in that time will not be finished
 
 
@@ -61,31 +63,26 @@ def claim(root: str | Path, unit: str) -> Lease | None:
     unit : str
         Unit name.
     """
-    path = Path(root) / "units" / f".{unit}.lease"
+    path = Path(root) / UNITS / f".{unit}{LEASE}"
     token = secrets.token_hex(8)
     mine = json.dumps({"token": token, "host": socket.gethostname(), "pid": os.getpid(), "started": _process_start()})
     for _ in range(2):
         try:
-            with open(path, "x", encoding="utf-8") as file:
-                file.write(mine)
+            _create(path, mine)
             return Lease(path, token)
         except FileExistsError:
             if not _is_dead(path):
                 return None
-            # Renaming first lets exactly one of several takers win; unlink would let a slow one remove a new lease.
-            grave = path.with_name(f"{path.name}.{token}")
-            try:
-                os.rename(path, grave)
-                grave.unlink(missing_ok=True)
-            except FileNotFoundError:
-                continue
+            _bury(path, token)
     return None
 
 
 def clear_leftovers(root: str | Path) -> None:
-    """Remove what killed builders left half-written in a cache directory.
+    """Remove what killed builders left in a cache directory: half-written files, and leases that nobody keeps.
 
-    Files are told by their names: those of processes of this machine that are gone, and old ones of any other.
+    Files are told by their names: those of processes of this machine that are gone, and old ones of any other. A
+    builder killed between a unit's rename and its release leaves the lease of a finished unit, which nobody claims
+    again; one killed while it took a lease over leaves that lease under its own name.
     """
     for path in [*Path(root).glob(f".*{PARTIAL}"), *(Path(root) / UNITS).glob(f".*{PARTIAL}")]:
         host, _, pid = path.name.removesuffix(PARTIAL).rpartition(".")[2].rpartition("-")[0].partition("-")
@@ -95,6 +92,41 @@ def clear_leftovers(root: str | Path) -> None:
                 path.unlink(missing_ok=True)
         except FileNotFoundError:
             continue
+    for path in (Path(root) / UNITS).glob(f".*{LEASE}*"):
+        if not path.name.endswith(PARTIAL) and _is_dead(path):
+            _bury(path, secrets.token_hex(8))
+
+
+def _create(path: Path, text: str) -> None:
+    """A lease that is never seen empty: a builder killed while it writes one leaves no riddle for others.
+
+    Raises
+    ------
+    FileExistsError
+        If the unit is claimed.
+    """
+    partial = partial_path(path)
+    partial.write_text(text, encoding="utf-8")
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _bury(path: Path, token: str) -> None:
+    """Take a dead lease away.
+
+    Renaming first lets exactly one of several takers win; unlink alone would let a slow one remove a new lease.
+    """
+    grave = path.with_name(f"{path.name}.{token}")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, grave)
+        grave.unlink(missing_ok=True)
 
 
 def _is_dead(path: Path) -> bool:
@@ -106,7 +138,7 @@ def _is_dead(path: Path) -> bool:
         return True
     holder = _read(path)
     if holder.get("host") != socket.gethostname() or "pid" not in holder:
-        # An unreadable lease is being written right now, or by a crashed builder: its age decides.
+        # Unreadable (no hard links, see `_create`): being written, or half-written by a builder that died. Age decides.
         return False
     return not _is_alive(int(holder["pid"]), holder.get("started"))
 

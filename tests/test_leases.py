@@ -45,6 +45,46 @@ def test_a_dead_process_leaves_its_unit_at_once(root):
     taken.release()
 
 
+def test_what_dead_holders_left_beside_finished_units_is_removed_and_living_leases_stay(root):
+    script = (
+        "import os, sys; from cache_builder.leases import claim; "
+        "assert claim(sys.argv[1], 'openness'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(root)], check=False)
+    units = root / "units"
+    # Killed between the two steps of taking a dead lease over.
+    (units / ".agreeableness.lease.0123456789abcdef").write_text((units / ".openness.lease").read_text())
+    (units / ".narcissism.lease").write_text(json.dumps({"token": "x", "host": "elsewhere", "pid": 1}))
+    with leases.claim(root, "anti-immigration"):
+        clear_leftovers(root)
+        assert {path.name for path in units.iterdir()} == {".anti-immigration.lease", ".narcissism.lease"}
+
+
+def test_a_lease_is_never_seen_empty(root, monkeypatch):
+    seen = []
+    link = os.link
+
+    def watched(partial, path):
+        seen.append((path.exists(), json.loads(partial.read_text())["pid"]))
+        link(partial, path)
+
+    monkeypatch.setattr(leases.os, "link", watched)
+    with leases.claim(root, "openness"):
+        assert leases.claim(root, "openness") is None
+    assert seen == [(False, os.getpid()), (True, os.getpid())]
+    assert list((root / "units").iterdir()) == []
+
+
+def test_without_hard_links_a_unit_is_still_claimed_once(root, monkeypatch):
+    def refuse(*_):
+        raise OSError("not supported")
+
+    monkeypatch.setattr(leases.os, "link", refuse)
+    with leases.claim(root, "openness"):
+        assert leases.claim(root, "openness") is None
+    assert list((root / "units").iterdir()) == []
+
+
 def test_a_reused_pid_is_not_its_old_holder(root):
     path = root / "units" / ".openness.lease"
     path.write_text(json.dumps({"token": "x", "host": leases.socket.gethostname(), "pid": os.getpid(), "started": "1"}))
