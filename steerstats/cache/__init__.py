@@ -2,7 +2,7 @@
 
 from steerstats.cache.finite import read_finite
 from steerstats.cache.pack import pack
-from steerstats.cache.reader import CacheReader, Unit, finished_sidecar
+from steerstats.cache.reader import CacheReader, Unit
 from steerstats.cache.schema import (
     ARRAYS,
     BY_NAME,
@@ -14,6 +14,7 @@ from steerstats.cache.schema import (
     check_unit,
     content_hash,
 )
+from steerstats.cache.sidecar import finished_sidecar
 from steerstats.cache.verify import Check, verify
 from steerstats.cache.writer import create_cache, write_unit
 

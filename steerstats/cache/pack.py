@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
 
+from steerstats.cache.disk import fsync_and_hash, fsync_folder, new_hdf5, partial_path
 from steerstats.cache.reader import CacheReader
 from steerstats.cache.schema import PACK_TYPE, VERSION, UnitData, content_hash
-from steerstats.cache.writer import PARTIAL, fsync_and_hash, write_group
+from steerstats.cache.writer import write_group
 from steerstats.errors import CacheError
 
 
@@ -57,9 +57,9 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
     if out.exists() and not overwrite:
         raise CacheError(f"{out} exists; choose another name or pass overwrite")
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+    partial = partial_path(out)
     try:
-        with h5py.File(partial, "w", libver=("v110", "v110")) as file:
+        with new_hdf5(partial) as file:
             file.attrs["type"] = PACK_TYPE
             file.attrs["version"] = VERSION
             manifest = json.dumps(cache.manifest, sort_keys=True, ensure_ascii=False)
@@ -74,6 +74,7 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
                 group.attrs["sidecar"] = json.dumps(side, sort_keys=True)
         fsync_and_hash(partial)
         os.replace(partial, out)
+        fsync_folder(out.parent)
     except OSError as error:
         raise CacheError(f"{out} could not be written: {error}") from error
     finally:

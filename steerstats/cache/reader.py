@@ -6,7 +6,6 @@ held against what is stored, and the HDF5 path in every error.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +26,10 @@ from steerstats.cache.schema import (
     check_version,
     dtype_name,
 )
-from steerstats.cache.writer import MANIFEST, UNITS, sidecar_path
+from steerstats.cache.sidecar import UNITS, finished_sidecar, parse_json, read_json
+from steerstats.cache.writer import MANIFEST
 from steerstats.errors import CacheError
 
-MAX_MANIFEST_BYTES = 64 << 20
 EXPANSION = 1100  # deflate cannot do better than 1032:1; a larger ratio is no data
 
 
@@ -135,7 +134,7 @@ class CacheReader:
         self.path = Path(path)
         if self.path.is_dir():
             self.packed = False
-            self.manifest = _read_json(self.path / MANIFEST)
+            self.manifest = read_json(self.path / MANIFEST)
             finished = _finished(self.path, self.manifest)
         elif self.path.is_file():
             self.packed = True
@@ -196,28 +195,6 @@ class CacheReader:
         return tuple(name for name in self.planned_units if name not in self._finished)
 
 
-def finished_sidecar(root: Path, name: str) -> dict[str, Any] | None:
-    """The sidecar of a finished unit, None while it is not (no sidecar, or a file of another size).
-
-    Examples
-    --------
-    >>> import tempfile, steerstats
-    >>> from steerstats.cache import finished_sidecar
-    >>> truth = steerstats.SimulationTruth(datasets=2, n_inputs=5, n_pairs=6)
-    >>> made = steerstats.simulate_cache(f"{tempfile.mkdtemp()}/half", truth, unfinished=["sim-01"])
-    >>> finished_sidecar(made.path, "sim-00")["file"], finished_sidecar(made.path, "sim-01")
-    ('sim-00.h5', None)
-    """
-    side_path = sidecar_path(root, name)
-    if not side_path.is_file():
-        return None
-    side = _read_json(side_path)
-    file = root / UNITS / f"{name}.h5"
-    if not file.is_file() or file.stat().st_size != side.get("bytes"):
-        return None
-    return side
-
-
 def _finished(root: Path, manifest: Mapping[str, Any]) -> dict[str, tuple[Path, str, dict[str, Any]]]:
     found = {}
     for name in manifest.get("units", ()):
@@ -241,14 +218,14 @@ def _read_pack(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Path, str, d
         if _plain(file.attrs.get("type")) != PACK_TYPE:
             raise CacheError(f"{path}: attribute type is {file.attrs.get('type')!r}, not {PACK_TYPE!r}")
         check_version(file.attrs.get("version"), str(path))
-        manifest = _parse(str(_load(file, "manifest", str(path), schema=False)[()]), f"{path}:/manifest")
+        manifest = parse_json(str(_load(file, "manifest", str(path), schema=False)[()]), f"{path}:/manifest")
         found = {}
         for name in manifest.get("units", ()):
             if name not in file:
                 continue
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
                 raise CacheError(f"{path}:/{name} is a link that leaves the file; it is not followed")
-            side = _parse(str(_plain(file[name].attrs.get("sidecar", "{}"))), f"{path}:/{name} sidecar")
+            side = parse_json(str(_plain(file[name].attrs.get("sidecar", "{}"))), f"{path}:/{name} sidecar")
             found[name] = (path, f"/{name}", side)
     return manifest, found
 
@@ -300,28 +277,6 @@ def _select(dataset: h5py.Dataset, index: tuple) -> np.ndarray:
             array = np.take(array, part, axis=axis - dropped)
         dropped += isinstance(part, int)
     return array
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise CacheError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes; it is not read")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise CacheError(f"{path.parent} is not a cache: it has no {path.name}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CacheError(f"{path} cannot be read: {error}") from error
-    return _parse(text, str(path))
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CacheError(f"{where}: line {error.lineno} is not JSON: {error.msg}") from error
-    if not isinstance(value, dict):
-        raise CacheError(f"{where} holds {type(value).__name__}, it should hold an object")
-    return value
 
 
 def _plain(value: Any) -> Any:

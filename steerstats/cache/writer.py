@@ -7,11 +7,8 @@ finished file, so a kill at any moment costs the units in flight and nothing els
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import secrets
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from steerstats.cache.disk import PARTIAL, fsync_and_hash, new_hdf5, partial_path, publish, publish_once
 from steerstats.cache.schema import (
     ARRAYS,
     BY_NAME,
@@ -34,11 +32,10 @@ from steerstats.cache.schema import (
     content_hash,
     dtype_name,
 )
+from steerstats.cache.sidecar import UNITS, finished_sidecar, sidecar_path
 from steerstats.errors import CacheError, InputError
 
 MANIFEST = "manifest.json"
-UNITS = "units"
-PARTIAL = ".partial"
 CHUNK_BYTES = 1 << 20
 SMALL_BYTES = 1 << 12  # not worth a chunk index
 
@@ -83,14 +80,15 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
         raise InputError(f"manifest kind is {manifest.get('kind')!r}, it should be one of {KINDS}")
     whole = {"type": CACHE_TYPE, "version": VERSION, **manifest}
     target = root / MANIFEST
-    if root.is_dir() and not target.exists() and any(child.name != UNITS for child in root.iterdir()):
-        strangers = sorted(child.name for child in root.iterdir())[:3]
-        if not all(name.endswith(PARTIAL) for name in strangers):
-            raise CacheError(f"{root} is not empty and holds no {MANIFEST} ({', '.join(strangers)}, ...)")
+    if root.is_dir():
+        strangers = sorted(child.name for child in root.iterdir() if not _is_ours(child.name))
+        # Looked for last: another builder may be beginning the same cache.
+        if strangers and not target.exists():
+            raise CacheError(f"{root} is not empty and holds no {MANIFEST} ({', '.join(strangers[:3])}, ...)")
     (root / UNITS).mkdir(parents=True, exist_ok=True)
     if not target.exists():
         text = json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        _publish_once(target, text.encode())
+        publish_once(target, text.encode())
     present = json.loads(target.read_text(encoding="utf-8"))
     if present.get("spec_hash") != whole["spec_hash"]:
         raise CacheError(
@@ -100,7 +98,9 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
     return root
 
 
-def write_unit(root: str | Path, name: str, unit: UnitData, run: Mapping[str, Any] | None = None) -> Path:
+def write_unit(
+    root: str | Path, name: str, unit: UnitData, run: Mapping[str, Any] | None = None, *, replace: bool = True
+) -> Path:
     """Check a unit, write it atomically, and seal it with its sidecar.
 
     Parameters
@@ -113,6 +113,9 @@ def write_unit(root: str | Path, name: str, unit: UnitData, run: Mapping[str, An
         Arrays and root attributes; `type` and `version` are filled in here.
     run : mapping, optional
         Facts of this run (times, device, budget, engine, parity, versions), JSON-able, for the sidecar.
+    replace : bool
+        Whether a unit that is finished is written anew; otherwise one that another process has finished by the time
+        ours is written stays as it is.
 
     Returns
     -------
@@ -142,7 +145,7 @@ def write_unit(root: str | Path, name: str, unit: UnitData, run: Mapping[str, An
     check_unit(sealed, str(target))
     partial = partial_path(target)
     try:
-        with h5py.File(partial, "w", libver=("v110", "v110")) as file:
+        with new_hdf5(partial) as file:
             write_group(file, sealed)
         digest, size = fsync_and_hash(partial)
         side = {
@@ -154,10 +157,15 @@ def write_unit(root: str | Path, name: str, unit: UnitData, run: Mapping[str, An
             "spec_hash": str(sealed.attrs.get("spec_hash", "")),
             "run": dict(run or {}),
         }
+        if not replace and finished_sidecar(folder.parent, name):
+            return target
         # An older sidecar must not vouch for the new file between the two renames.
         sidecar_path(folder.parent, name).unlink(missing_ok=True)
+        mine = os.stat(partial)
         os.replace(partial, target)
-        publish(sidecar_path(folder.parent, name), (json.dumps(side, indent=1, sort_keys=True) + "\n").encode())
+        # Nor ours for the file of another process, which put it there meanwhile and will seal it.
+        if os.path.samestat(mine, os.stat(target)):
+            publish(sidecar_path(folder.parent, name), (json.dumps(side, indent=1, sort_keys=True) + "\n").encode())
     except OSError as error:
         raise CacheError(f"{target} could not be written: {error}") from error
     finally:
@@ -214,11 +222,6 @@ def row_chunks(array: np.ndarray | Streamed) -> tuple[int, ...] | None:
     return tuple(chunks)
 
 
-def sidecar_path(root: str | Path, name: str) -> Path:
-    """Where the sidecar of a unit lies."""
-    return Path(root) / UNITS / f"{name}.json"
-
-
 def checked_name(name: str) -> str:
     """A unit name that is a plain file stem on any system."""
     allowed = name.replace("-", "").replace("_", "").replace(".", "")
@@ -227,65 +230,6 @@ def checked_name(name: str) -> str:
     return name
 
 
-def partial_path(target: Path) -> Path:
-    """A temporary name beside a file that is being written, with who writes it: host (hashed) and process."""
-    return target.with_name(f".{target.name}.{host_tag()}-{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
-
-
-def host_tag() -> str:
-    """This machine in the names of temporary files."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-
-
-def publish(target: Path, content: bytes) -> None:
-    """Write a small file whole: temporary name, fsync, rename, fsync of the folder."""
-    partial = _write_partial(target, content)
-    try:
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-    _fsync_folder(target.parent)
-
-
-def fsync_and_hash(path: Path) -> tuple[str, int]:
-    """Force a closed file to disk; return its SHA-256 and its size in bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb+") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-        os.fsync(file.fileno())
-        return digest.hexdigest(), file.tell()
-
-
-def _publish_once(target: Path, content: bytes) -> None:
-    """Like `publish`, but the first of several racing builders wins and the others see its file."""
-    partial = _write_partial(target, content)
-    try:
-        os.link(partial, target)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without hard links
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-    _fsync_folder(target.parent)
-
-
-def _write_partial(target: Path, content: bytes) -> Path:
-    partial = partial_path(target)
-    with open(partial, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return partial
-
-
-def _fsync_folder(folder: Path) -> None:
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # not every system opens folders
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _is_ours(name: str) -> bool:
+    """What a builder has in a cache directory before the manifest; NFS keeps open files without a name as `.nfs*`."""
+    return name in (UNITS, MANIFEST) or name.endswith(PARTIAL) or name.startswith(".nfs")

@@ -1,0 +1,74 @@
+"""The small JSON files of a cache, and what makes a unit a finished one: a sidecar that fits its file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from steerstats.errors import CacheError
+
+UNITS = "units"
+MAX_JSON_BYTES = 64 << 20
+
+
+def sidecar_path(root: str | Path, name: str) -> Path:
+    """Where the sidecar of a unit lies."""
+    return Path(root) / UNITS / f"{name}.json"
+
+
+def finished_sidecar(root: Path, name: str) -> dict[str, Any] | None:
+    """The sidecar of a finished unit, None while it is not (no sidecar, or a file of another size).
+
+    Examples
+    --------
+    >>> import tempfile, steerstats
+    >>> from steerstats.cache import finished_sidecar
+    >>> truth = steerstats.SimulationTruth(datasets=2, n_inputs=5, n_pairs=6)
+    >>> made = steerstats.simulate_cache(f"{tempfile.mkdtemp()}/half", truth, unfinished=["sim-01"])
+    >>> finished_sidecar(made.path, "sim-00")["file"], finished_sidecar(made.path, "sim-01")
+    ('sim-00.h5', None)
+    """
+    path, file = sidecar_path(root, name), Path(root) / UNITS / f"{name}.h5"
+    try:
+        # A builder that writes the unit anew takes the sidecar away: either may be gone since the last look.
+        side = parse_json(_read_text(path), str(path))
+        return side if file.stat().st_size == side.get("bytes") else None
+    except FileNotFoundError:
+        return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a cache.
+
+    Raises
+    ------
+    CacheError
+        Naming the file and what is wrong with it.
+    """
+    try:
+        return parse_json(_read_text(path), str(path))
+    except FileNotFoundError as error:
+        raise CacheError(f"{path.parent} is not a cache: it has no {path.name}") from error
+
+
+def parse_json(text: str, where: str) -> dict[str, Any]:
+    """A text as a JSON object."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CacheError(f"{where}: line {error.lineno} is not JSON: {error.msg}") from error
+    if not isinstance(value, dict):
+        raise CacheError(f"{where} holds {type(value).__name__}, it should hold an object")
+    return value
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise CacheError(f"{path} is larger than {MAX_JSON_BYTES} bytes; it is not read")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        raise CacheError(f"{path} cannot be read: {error}") from error

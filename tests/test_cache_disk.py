@@ -1,0 +1,191 @@
+"""Whatever the disk and other builders do, a cache holds whole units whose sidecars fit, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import steerstats
+from steerstats.cache import CacheReader, UnitData, create_cache, disk, finished_sidecar, verify, write_unit
+
+MANIFEST = {"kind": "import", "spec_hash": "ab12", "units": ["likes-rain"], "model": "mine"}
+NAME = "likes-rain"
+
+
+@pytest.fixture(scope="module")
+def unit() -> UnitData:
+    whole = CacheReader(steerstats.demo_cache())[NAME].load()
+    return UnitData(whole.arrays, {**whole.attrs, "spec_hash": "ab12", "attribution": "ours  "})
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    return create_cache(tmp_path / "cache", MANIFEST)
+
+
+def names(root: Path) -> list[str]:
+    return sorted(os.listdir(root / "units"))
+
+
+FULL = """
+import os, resource, sys
+import numpy as np, steerstats
+from steerstats.cache import CacheReader, UnitData, create_cache, pack, verify, write_unit
+from steerstats.errors import CacheError
+
+def limited(bytes, call):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, resource.RLIM_INFINITY))
+    try:
+        call()
+    except CacheError as error:
+        assert "File too large" in str(error) and "\\n" not in str(error), error
+    else:
+        raise AssertionError(bytes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+
+folder = sys.argv[1]
+unit = CacheReader(steerstats.demo_cache())["likes-rain"].load()
+unit = UnitData(unit.arrays, {**unit.attrs, "spec_hash": "ab12"})
+root = create_cache(folder + "/cache", {"kind": "import", "spec_hash": "ab12", "units": ["likes-rain"], "model": "m"})
+size = write_unit(root, "likes-rain", unit).stat().st_size
+for name in os.listdir(root / "units"):
+    os.unlink(root / "units" / name)
+handles = os.listdir("/proc/self/fd")
+for room in [0, 1, 100, 800, 2048, 20_000, *np.linspace(30_000, size - 1, 12).astype(int).tolist()]:
+    limited(room, lambda: write_unit(root, "likes-rain", unit))
+    assert os.listdir(root / "units") == [], room
+    assert len(os.listdir("/proc/self/fd")) == len(handles), room
+write_unit(root, "likes-rain", unit)
+assert all(check.ok for check in verify(root))
+for room in (0, 3000, 100_000):
+    limited(room, lambda: pack(root, folder + "/packed.h5"))
+    assert os.listdir(folder) == ["cache"], room
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux")
+def test_a_disk_that_fills_up_at_any_byte_is_one_error_that_leaves_nothing_and_goes_on(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_sidecar_that_cannot_be_written_leaves_the_unit_unfinished_and_no_other_file(unit, root, monkeypatch, step):
+    plain, calls = getattr(os, step), []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:  # the first is the unit's own
+            raise OSError(28, "No space left on device")
+        return plain(*arguments)
+
+    monkeypatch.setattr(disk.os, step, failing)
+    with pytest.raises(steerstats.SteerstatsError, match=r"likes-rain\.h5 could not be written: .*No space left"):
+        write_unit(root, NAME, unit)
+    assert names(root) == [f"{NAME}.h5"]
+    assert finished_sidecar(root, NAME) is None
+    monkeypatch.undo()
+    write_unit(root, NAME, unit)
+    assert all(check.ok for check in verify(root))
+
+
+def other(unit: UnitData) -> UnitData:
+    """The same unit as a machine of another kind computes it: files of one size and other bytes."""
+    return UnitData(unit.arrays, {**unit.attrs, "attribution": "theirs"})
+
+
+@pytest.mark.parametrize("moment", ["before the rename", "after the rename"])
+def test_a_sidecar_never_vouches_for_the_file_of_another_builder(unit, root, monkeypatch, moment):
+    """Two builders write one unit (a suspended one woke up): whoever comes last, file and sidecar are of one hand."""
+    plain, raced = os.replace, []
+
+    def racing(source, target):
+        theirs = Path(target).suffix == ".h5" and not raced
+        if theirs:
+            raced.append(target)
+        if theirs and moment == "before the rename":
+            write_unit(root, NAME, other(unit))
+        plain(source, target)
+        if theirs and moment == "after the rename":
+            write_unit(root, NAME, other(unit))
+
+    monkeypatch.setattr(os, "replace", racing)
+    write_unit(root, NAME, unit)
+    monkeypatch.undo()
+    assert raced
+    assert names(root) == [f"{NAME}.h5", f"{NAME}.json"]
+    assert finished_sidecar(root, NAME)
+    assert [check for check in verify(root) if not check.ok] == []
+
+
+def test_a_unit_that_another_builder_finished_meanwhile_stays_as_it_is(unit, root):
+    write_unit(root, NAME, other(unit))
+    before = finished_sidecar(root, NAME), (root / "units" / f"{NAME}.h5").stat().st_mtime_ns
+    write_unit(root, NAME, unit, replace=False)
+    assert (finished_sidecar(root, NAME), (root / "units" / f"{NAME}.h5").stat().st_mtime_ns) == before
+    assert names(root) == [f"{NAME}.h5", f"{NAME}.json"]
+    write_unit(root, NAME, unit)
+    assert finished_sidecar(root, NAME) != before[0]
+
+
+def test_a_sidecar_that_is_taken_away_while_it_is_read_is_an_unfinished_unit(unit, root, monkeypatch):
+    write_unit(root, NAME, unit)
+    plain = Path.read_text
+
+    def late(path, *arguments, **options):
+        path.unlink()
+        return plain(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", late)
+    assert finished_sidecar(root, NAME) is None
+
+
+def test_builders_that_begin_one_cache_in_the_same_instant_do_not_take_each_other_for_strangers(tmp_path, monkeypatch):
+    root = tmp_path / "cache"
+    root.mkdir()
+    (root / ".nfs00000000deadbeef").write_bytes(b"an open file without a name, as NFS keeps it")
+    plain = Path.iterdir
+
+    def late(path):
+        if path == root and not (root / "manifest.json").exists():
+            monkeypatch.undo()
+            create_cache(root, MANIFEST)  # the other one, between two of our steps
+        return plain(path)
+
+    monkeypatch.setattr(Path, "iterdir", late)
+    assert create_cache(root, MANIFEST) == root
+    (tmp_path / "full").mkdir()
+    for name in (".a.partial", ".b.partial", ".c.partial", "thesis.tex"):
+        (tmp_path / "full" / name).touch()
+    with pytest.raises(steerstats.SteerstatsError, match=r"holds no manifest\.json \(thesis\.tex, \.\.\.\)"):
+        create_cache(tmp_path / "full", MANIFEST)
+
+
+def test_without_hard_links_the_first_manifest_still_wins(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("not supported")
+
+    monkeypatch.setattr(disk.os, "link", refuse)
+    target = tmp_path / "manifest.json"
+    disk.publish_once(target, b"first")
+    disk.publish_once(target, b"second")
+    assert target.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["manifest.json"]
+
+
+def test_what_hdf5_reads_back_from_a_sink_is_what_it_wrote(unit, tmp_path):
+    """Chunks that do not fit the cache of HDF5 come back before they are whole."""
+    values = np.random.default_rng(0).normal(size=(700, 3000))
+    with disk.new_hdf5(tmp_path / "a.h5") as file:
+        data = file.create_dataset("a", shape=values.shape, dtype="f8", chunks=(100, 3000), compression="gzip")
+        for start in range(0, 3000, 500):
+            data[:, start : start + 500] = values[:, start : start + 500]
+    with h5py.File(tmp_path / "a.h5") as file:
+        np.testing.assert_array_equal(file["a"][()], values)
