@@ -22,7 +22,7 @@ from cache_builder.session import Progress, Session, read_runtime, write_and_clo
 from cache_builder.spec import BuildSpec
 from cache_builder.sweep import sweep_spec
 from steerstats.cache import UnitData, create_cache, finished_sidecar
-from steerstats.cache.writer import UNITS
+from steerstats.cache.sidecar import UNITS
 
 __all__ = ["BuildReport", "Notice", "Progress", "Session", "read_runtime", "run_build", "scratch_folder", "sweep_spec"]
 

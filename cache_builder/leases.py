@@ -1,7 +1,8 @@
 """Leases on units, so that several builders on one directory do not do the same work twice.
 
 They only save work: correctness rests on the atomic rename of finished units. A lease is a small file with a
-heartbeat (its modification time); one whose heart stopped, or whose process is gone, may be taken.
+heartbeat (its modification time); one whose heart stopped, or whose process is gone, may be taken. Ages are measured
+by the clock of the file system, which all builders share however much their own clocks differ.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import os
 import secrets
 import socket
 import threading
-import time
 from pathlib import Path
+from typing import Any
 
-from steerstats.cache.writer import PARTIAL, UNITS, host_tag, partial_path
+from steerstats.cache.disk import PARTIAL, machine_tag, partial_path
+from steerstats.cache.sidecar import UNITS
+from steerstats.errors import CacheError
 
 HEARTBEAT_S = 5.0
 STALE_S = 60.0
@@ -42,15 +45,22 @@ class Lease:
         """Give the claim back; a claim that someone else took meanwhile is left to them."""
         self._stop.set()
         self._thread.join()
-        if _read(self.path).get("token") == self.token:
-            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a lease that cannot be removed grows stale
+            if _read(self.path).get("token") == self.token:
+                self.path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
+            # A process that was suspended finds the lease gone, or another's, which must not be kept alive for them:
+            # its work goes on, at worst the unit is computed twice.
+            if _read(self.path).get("token", self.token) != self.token:
+                return
             try:
                 os.utime(self.path)
-            except OSError:  # taken away or disk gone: the build goes on, at worst the unit is computed twice
+            except FileNotFoundError:
                 return
+            except OSError:  # a network file system that does not answer now may do so at the next beat
+                continue
 
 
 def claim(root: str | Path, unit: str) -> Lease | None:
@@ -62,18 +72,27 @@ def claim(root: str | Path, unit: str) -> Lease | None:
         The cache directory.
     unit : str
         Unit name.
+
+    Raises
+    ------
+    CacheError
+        If nothing can be written there.
     """
     path = Path(root) / UNITS / f".{unit}{LEASE}"
     token = secrets.token_hex(8)
-    mine = json.dumps({"token": token, "host": socket.gethostname(), "pid": os.getpid(), "started": _process_start()})
-    for _ in range(2):
-        try:
-            _create(path, mine)
-            return Lease(path, token)
-        except FileExistsError:
-            if not _is_dead(path):
+    started = (_process() or ("", None))[1]
+    mine = {"token": token, "host": socket.gethostname(), "machine": machine_tag(), "pid": os.getpid()}
+    try:
+        for _ in range(2):
+            if _create(path, mine | {"started": started}):
+                return Lease(path, token)
+            dead = _if_dead(path, _now(path.parent))
+            if dead is not None:
+                _bury(path, dead)
+            elif path.exists():
                 return None
-            _bury(path, token)
+    except OSError as error:
+        raise CacheError(f"{path.parent}: {unit} cannot be claimed: {error}") from error
     return None
 
 
@@ -84,63 +103,87 @@ def clear_leftovers(root: str | Path) -> None:
     builder killed between a unit's rename and its release leaves the lease of a finished unit, which nobody claims
     again; one killed while it took a lease over leaves that lease under its own name.
     """
-    for path in [*Path(root).glob(f".*{PARTIAL}"), *(Path(root) / UNITS).glob(f".*{PARTIAL}")]:
-        host, _, pid = path.name.removesuffix(PARTIAL).rpartition(".")[2].rpartition("-")[0].partition("-")
-        try:
-            gone = host == host_tag() and pid.isdigit() and not _is_alive(int(pid), None)
-            if gone or time.time() - path.stat().st_mtime > LEFT_S:
+    units = Path(root) / UNITS
+    try:
+        now = _now(units)
+    except OSError:  # nothing can be removed where nothing can be written
+        return
+    for path in [*Path(root).glob(f".*{PARTIAL}"), *units.glob(f".*{PARTIAL}")]:
+        machine, _, pid = path.name.removesuffix(PARTIAL).rpartition(".")[2].rpartition("-")[0].partition("-")
+        with contextlib.suppress(OSError):
+            gone = machine == machine_tag() and pid.isdigit() and not _is_alive(int(pid), None)
+            if gone or now - path.stat().st_mtime > LEFT_S:
                 path.unlink(missing_ok=True)
-        except FileNotFoundError:
-            continue
-    for path in (Path(root) / UNITS).glob(f".*{LEASE}*"):
-        if not path.name.endswith(PARTIAL) and _is_dead(path):
-            _bury(path, secrets.token_hex(8))
+    for path in units.glob(f".*{LEASE}*"):
+        with contextlib.suppress(OSError):
+            if not path.name.endswith(PARTIAL) and (dead := _if_dead(path, now)) is not None:
+                _bury(path, dead)
 
 
-def _create(path: Path, text: str) -> None:
-    """A lease that is never seen empty: a builder killed while it writes one leaves no riddle for others.
+def _create(path: Path, content: dict[str, Any]) -> bool:
+    """Make a lease that is never seen empty: a builder killed while it writes one leaves no riddle for others.
 
-    Raises
-    ------
-    FileExistsError
-        If the unit is claimed.
+    False if the unit is claimed.
     """
     partial = partial_path(path)
-    partial.write_text(text, encoding="utf-8")
     try:
+        partial.write_text(json.dumps(content), encoding="utf-8")
         os.link(partial, path)
     except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(text)
+        # NFS says so too of a link that it has just made, where its first answer was lost.
+        return _read(path).get("token") == content["token"]
+    except OSError:
+        if not partial.exists() or not _read(partial):
+            raise
+        # a file system without hard links
+        try:
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(json.dumps(content))
+        except FileExistsError:
+            return False
     finally:
         partial.unlink(missing_ok=True)
+    return True
 
 
-def _bury(path: Path, token: str) -> None:
+def _bury(path: Path, dead: dict[str, Any]) -> None:
     """Take a dead lease away.
 
-    Renaming first lets exactly one of several takers win; unlink alone would let a slow one remove a new lease.
+    Renaming first lets exactly one of several takers win; unlink alone would let a slow one remove a new lease. A slow
+    one may still have renamed a new lease, and puts it back.
     """
-    grave = path.with_name(f"{path.name}.{token}")
+    grave = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     with contextlib.suppress(FileNotFoundError):
         os.rename(path, grave)
+        if _read(grave) != dead:
+            with contextlib.suppress(OSError):
+                os.link(grave, path)
         grave.unlink(missing_ok=True)
 
 
-def _is_dead(path: Path) -> bool:
+def _if_dead(path: Path, now: float) -> dict[str, Any] | None:
+    """What a lease says whose holder is dead; None if the holder lives, or there is no lease."""
     try:
-        age = time.time() - path.stat().st_mtime
+        age = now - path.stat().st_mtime
     except FileNotFoundError:
-        return True
-    if age > STALE_S:
-        return True
+        return None
     holder = _read(path)
-    if holder.get("host") != socket.gethostname() or "pid" not in holder:
+    if age > STALE_S:
+        return holder
+    if holder.get("machine") != machine_tag() or not str(holder.get("pid")).isdigit():
         # Unreadable (no hard links, see `_create`): being written, or half-written by a builder that died. Age decides.
-        return False
-    return not _is_alive(int(holder["pid"]), holder.get("started"))
+        return None
+    return None if _is_alive(int(holder["pid"]), holder.get("started")) else holder
+
+
+def _now(folder: Path) -> float:
+    """The file system's time: that of a file which is made now."""
+    probe = partial_path(folder / "now")
+    try:
+        probe.touch(exist_ok=False)
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int, started: str | None) -> bool:
@@ -150,20 +193,25 @@ def _is_alive(pid: int, started: str | None) -> bool:
         return False
     except PermissionError:
         return True
-    return started is None or _process_start(pid) in (None, started)
+    state, start = _process(pid) or ("", None)
+    if state in ("Z", "X"):  # killed, and not yet taken note of by its parent
+        return False
+    return started is None or start in (None, started)
 
 
-def _process_start(pid: int | str = "self") -> str | None:
-    """Start time of a process where the system tells (Linux), so that a reused pid is not taken for its holder."""
+def _process(pid: int | str = "self") -> tuple[str, str] | None:
+    """State and start time of a process where the system tells (Linux): a reused pid is not its earlier holder."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    return text.rpartition(")")[2].split()[19]
+    fields = text.rpartition(")")[2].split()
+    return fields[0], fields[19]
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return content if isinstance(content, dict) else {}

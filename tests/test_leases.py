@@ -6,12 +6,23 @@ import json
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from cache_builder import leases
 from cache_builder.leases import clear_leftovers
-from steerstats.cache.writer import host_tag, partial_path
+from steerstats.cache.disk import machine_tag, partial_path
+from steerstats.errors import CacheError
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    """Until it holds; a machine may be slow, so that only something broken takes this long."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -87,7 +98,7 @@ def test_without_hard_links_a_unit_is_still_claimed_once(root, monkeypatch):
 
 def test_a_reused_pid_is_not_its_old_holder(root):
     path = root / "units" / ".openness.lease"
-    path.write_text(json.dumps({"token": "x", "host": leases.socket.gethostname(), "pid": os.getpid(), "started": "1"}))
+    path.write_text(json.dumps({"token": "x", "machine": machine_tag(), "pid": os.getpid(), "started": "1"}))
     taken = leases.claim(root, "openness")
     assert taken is not None
     taken.release()
@@ -108,11 +119,7 @@ def test_the_heart_beats(root, monkeypatch):
     monkeypatch.setattr(leases, "HEARTBEAT_S", 0.02)
     with leases.claim(root, "openness") as held:
         os.utime(held.path, (1, 1))
-        for _ in range(200):
-            if held.path.stat().st_mtime > 1:
-                break
-            leases.time.sleep(0.02)
-        assert held.path.stat().st_mtime > 1
+        wait_for(lambda: held.path.stat().st_mtime > 1)
 
 
 def test_releasing_leaves_a_lease_that_was_taken_over(root):
@@ -130,7 +137,7 @@ def test_what_a_killed_builder_left_is_removed_and_what_a_living_one_writes_is_n
     dead = mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
     manifest = partial_path(tmp_path / "manifest.json")
     dead_manifest = manifest.with_name(manifest.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
-    elsewhere = dead.with_name(dead.name.replace(host_tag(), "0" * 8))
+    elsewhere = dead.with_name(dead.name.replace(machine_tag(), "0" * 8))
     old = elsewhere.with_name(elsewhere.name.replace("likes-rain", "tells-truth"))
     nameless = tmp_path / "units" / ".strange.partial"
     for path in (mine, dead, manifest, dead_manifest, elsewhere, old, nameless):
@@ -139,3 +146,136 @@ def test_what_a_killed_builder_left_is_removed_and_what_a_living_one_writes_is_n
     clear_leftovers(tmp_path)
     left = set(tmp_path.rglob(".*.partial"))
     assert left == {mine, manifest, elsewhere, nameless}
+
+
+def lease_of(root, **content) -> Path:
+    path = root / "units" / ".openness.lease"
+    path.write_text(json.dumps({"token": "theirs", **content}))
+    return path
+
+
+def test_clocks_that_differ_do_not_make_living_builders_dead(root, monkeypatch):
+    lease = lease_of(root, machine="elsewhere", pid=1)
+    writing = partial_path(root / "units" / "openness.h5")
+    writing = writing.with_name(writing.name.replace(machine_tag(), "0" * 8))
+    writing.write_bytes(b"half")
+    here = time.time
+    monkeypatch.setattr(time, "time", lambda: here() + 2 * leases.LEFT_S)
+    clear_leftovers(root)
+    assert leases.claim(root, "openness") is None
+    assert lease.exists()
+    assert writing.exists()
+
+
+def test_a_container_of_the_same_host_name_has_process_numbers_of_its_own(root):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    lease_of(root, machine="another container", host=leases.socket.gethostname(), pid=gone.pid)
+    assert leases.claim(root, "openness") is None
+    lease_of(root, machine=machine_tag(), host="renamed since", pid=gone.pid)
+    leases.claim(root, "openness").release()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
+def test_a_killed_builder_that_its_parent_has_not_noticed_is_dead(root):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    started = leases._process(child.pid)[1]
+    partial = partial_path(root / "units" / "openness.h5")
+    partial = partial.with_name(partial.name.replace(f"-{os.getpid()}-", f"-{child.pid}-"))
+    partial.write_bytes(b"half")
+    lease = lease_of(root, machine=machine_tag(), pid=child.pid, started=started)
+    assert leases.claim(root, "openness") is None
+    child.kill()
+    wait_for(lambda: leases._process(child.pid)[0] == "Z")
+    clear_leftovers(root)
+    assert not lease.exists()
+    assert not partial.exists()
+    child.wait()
+
+
+def test_a_link_that_nfs_made_and_denies_is_a_claim(root, monkeypatch):
+    link = os.link
+
+    def denying(source, target):
+        link(source, target)
+        raise FileExistsError(17, "File exists")
+
+    monkeypatch.setattr(leases.os, "link", denying)
+    held = leases.claim(root, "openness")
+    assert held is not None
+    held.release()
+    assert list((root / "units").iterdir()) == []
+
+
+def test_a_builder_that_was_suspended_does_not_keep_its_successors_lease_alive(root, monkeypatch):
+    monkeypatch.setattr(leases, "HEARTBEAT_S", 0.01)
+    held = leases.claim(root, "openness")
+    other = root / "units" / ".theirs"
+    other.write_text(json.dumps({"token": "theirs", "machine": "elsewhere", "pid": 1}))
+    os.utime(other, (1, 1))
+    os.replace(other, held.path)
+    wait_for(lambda: not held._thread.is_alive())
+    assert held.path.stat().st_mtime == 1
+    held.release()
+    assert json.loads(held.path.read_text())["token"] == "theirs"
+
+
+def test_a_heart_goes_on_after_a_beat_that_the_file_system_did_not_take(root, monkeypatch):
+    beats, utime = [], os.utime
+
+    def failing(path, *rest):
+        beats.append(path)
+        if len(beats) == 1:
+            raise OSError(116, "Stale file handle")
+        utime(path, *rest)
+
+    monkeypatch.setattr(leases, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(leases.os, "utime", failing)
+    with leases.claim(root, "openness"):
+        wait_for(lambda: len(beats) > 2)
+
+
+def test_a_slow_taker_puts_a_new_lease_back(root, monkeypatch):
+    """Two see one dead lease; one has buried it and begun before the other comes to burying."""
+    lease = lease_of(root, machine=machine_tag(), pid=os.getpid(), started="1")
+    plain, winners = leases._bury, []
+
+    def slow(path, dead):
+        monkeypatch.setattr(leases, "_bury", plain)
+        winners.append(leases.claim(root, "openness"))
+        plain(path, dead)
+
+    monkeypatch.setattr(leases, "_bury", slow)
+    assert leases.claim(root, "openness") is None
+    assert json.loads(lease.read_text())["token"] == winners[0].token
+    winners[0].release()
+    assert list((root / "units").iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"pid": "x"}', '{"machine": "MINE", "pid": null}'])
+def test_a_lease_that_cannot_be_understood_is_believed_until_it_is_old(root, content):
+    path = root / "units" / ".openness.lease"
+    path.write_text(content.replace("MINE", machine_tag()))
+    clear_leftovers(root)
+    assert leases.claim(root, "openness") is None
+    old = path.stat().st_mtime - leases.STALE_S - 1
+    os.utime(path, (old, old))
+    leases.claim(root, "openness").release()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_and_nothing_to_clear(root):
+    (root / "units").rmdir()
+    clear_leftovers(root)
+    with pytest.raises(CacheError, match=r"units: openness cannot be claimed: .*No such file"):
+        leases.claim(root, "openness")
+
+
+def test_a_full_disk_leaves_no_half_claim(root, monkeypatch):
+    def full(path, *_, **__):
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(CacheError, match=r"openness cannot be claimed: .*No space left"):
+        leases.claim(root, "openness")
+    assert list((root / "units").iterdir()) == []
