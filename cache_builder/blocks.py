@@ -6,6 +6,8 @@ and what is made from them reads a bounded part at a time.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache_builder.trie import prefix_order
+from steerstats.cache.disk import PARTIAL, machine_tag
 from steerstats.cache.schema import Streamed
 from steerstats.errors import CacheError
 
@@ -78,8 +81,10 @@ class ActivationStore:
 
     def __init__(self, shape: tuple[int, int, int, int, int], folder: str | Path | None = None) -> None:
         self.shape, self.largest = shape, np.zeros(shape[1])
+        # Where a file cannot be made without a name, a kill may leave it: by its name it is known whose it was.
+        prefix = f".activations.{machine_tag()}-{os.getpid()}-"
         try:
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by `close`)
+            self._file = tempfile.TemporaryFile(dir=folder, prefix=prefix, suffix=PARTIAL)  # noqa: SIM115 (see `close`)
         except OSError as error:
             place = folder or tempfile.gettempdir()
             raise CacheError(f"{place}: training activations cannot be kept there: {error}") from error
@@ -126,7 +131,8 @@ class ActivationStore:
 
     def close(self) -> None:
         """Remove the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # on a full disk, what is still in the buffer
+            self._file.close()
 
     def _place(self, setting: int, layer: int, option: int, pair: int) -> int:
         _, layers, options, pairs, hidden = self.shape

@@ -24,7 +24,19 @@ from cache_builder.sweep import sweep_spec
 from steerstats.cache import UnitData, create_cache, finished_sidecar
 from steerstats.cache.sidecar import UNITS
 
-__all__ = ["BuildReport", "Notice", "Progress", "Session", "read_runtime", "run_build", "scratch_folder", "sweep_spec"]
+__all__ = [
+    "BuildReport",
+    "Notice",
+    "Progress",
+    "Session",
+    "announcements",
+    "begin",
+    "build_claimed",
+    "read_runtime",
+    "run_build",
+    "scratch_folder",
+    "sweep_spec",
+]
 
 Notice = Callable[[str], None]
 POLL_S = 0.5
@@ -32,7 +44,10 @@ POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build did: units computed here, found finished, and done by others meanwhile."""
+    """What a build did: units computed here, found finished, and done by others meanwhile.
+
+    `parity` is the engine's proof in words, and empty where everything was found finished.
+    """
 
     root: Path
     built: tuple[str, ...]
@@ -48,7 +63,7 @@ class BuildReport:
             parts.append(f"{len(self.found)} were finished before")
         if self.elsewhere:
             parts.append(f"{len(self.elsewhere)} were built by others meanwhile")
-        return f"{self.root}: {', '.join(parts)}; {self.parity}"
+        return f"{self.root}: {', '.join(parts)}{'; ' if self.parity else ''}{self.parity}"
 
 
 def scratch_folder(root: Path) -> Path:
@@ -95,22 +110,13 @@ def run_build(
     SpecError, InputError, ModelError
         One line each, before anything is written.
     """
-    begin, root = time.perf_counter(), Path(out)
+    started, root = time.perf_counter(), Path(out)
     runtime = read_runtime(root)
     session = Session(spec, runtime, progress, scratch=scratch_folder(root), overlap=overlap)
     try:
-        if runtime is not None:
-            create_cache(root, {"kind": "grid", "spec_hash": session.spec_hash})  # another spec is refused at once
-            session.settle(root)
-        session.prove(progress)
-        _announce(session, notice)
-        if runtime is None:
-            progress(0, None, "measuring the best token budget")
-            speeds = {} if spec.run.budget else session.tune()
-            create_cache(root, session.manifest(speeds))
-            # Where several builders begin at once the first manifest wins, and all work with its budget.
-            session.settle(root)
-        clear_leftovers(root)
+        begin(session, root, runtime, progress)
+        for text in announcements(session):
+            notice(text)
         names = [unit.name for unit in session.units]
         found = tuple(name for name in names if finished_sidecar(root, name))
         with Writer(overlap=overlap) as writer:
@@ -118,14 +124,63 @@ def run_build(
     finally:
         session.close()
     elsewhere = tuple(n for n in names if n not in built and n not in found and finished_sidecar(root, n))
-    parity = str(session.engine.parity)
-    return BuildReport(root, built, found, elsewhere, time.perf_counter() - begin, parity)
+    parity = str(session.engine.parity or "")
+    return BuildReport(root, built, found, elsewhere, time.perf_counter() - started, parity)
+
+
+def begin(
+    session: Session, root: Path, runtime: Mapping[str, Any] | None, progress: Progress = lambda *_: None
+) -> None:
+    """Make a session's cache, or join it: the engine is proved, its budget settled, and what the dead left removed.
+
+    Where every unit is finished there is nothing to prove, and nothing is written.
+
+    Parameters
+    ----------
+    session : Session
+    root : path
+    runtime : mapping or None
+        What the session was made with (`read_runtime`).
+    progress : callable (done, total, what)
+    """
+    if runtime is not None:
+        create_cache(root, {"kind": "grid", "spec_hash": session.spec_hash})  # another spec is refused at once
+        session.settle(root)
+    if runtime is None or not all(finished_sidecar(root, unit.name) for unit in session.units):
+        session.prove(progress)
+    if runtime is None:
+        progress(0, None, "measuring the best token budget")
+        speeds = {} if session.spec.run.budget else session.tune()
+        create_cache(root, session.manifest(speeds))
+        # Where several builders begin at once the first manifest wins, and all work with its budget.
+        session.settle(root)
+    clear_leftovers(root)
+
+
+def announcements(session: Session) -> list[str]:
+    """What a user should know of a session before it builds: the plain path, folded roles, duplicates."""
+    parity = session.engine.parity
+    said = [str(parity)] if parity is not None and not parity.passed else []
+    said += session.builder.renderer.notes
+    for unit in session.units:
+        if unit.dataset.duplicates:
+            said.append(
+                f"{unit.name}: {unit.dataset.duplicates} of {unit.dataset.records} records repeat another one "
+                f"({unit.dataset.duplicates_exact} exactly); copies stay on one side of the split"
+            )
+    return said
 
 
 def _work(
     session: Session, root: Path, units: list[UnitPlan], writer: Writer, progress: Progress, notice: Notice
 ) -> tuple[str, ...]:
     total, built, waiting = len(session.units), [], False
+
+    def written(name: str, error: Exception | None) -> None:
+        if error is not None:
+            raise error
+        built.append(name)
+
     while True:
         todo = [unit for unit in units if not finished_sidecar(root, unit.name)]
         done = len(units) - len(todo)
@@ -137,22 +192,17 @@ def _work(
             lease = claim(root, unit.name)
             if lease is None:
                 continue
-            try:
-                if finished_sidecar(root, unit.name):  # finished by its last holder between the look and the claim
-                    lease.release()
-                    continue
-                following = next((one for one in todo[place + 1 :] if not finished_sidecar(root, one.name)), None)
-                start = len(units) - sum(not finished_sidecar(root, one.name) for one in units) + writer.busy
-
-                def report(part: float, what: str, at: int = start) -> None:
-                    writer.check()
-                    progress(at + part, total, what)
-
-                data, run = session.compute(unit, report, following)
-                writer.submit(_Finish(root, unit.name, data, run, lease, built))
-            except BaseException:
+            if finished_sidecar(root, unit.name):  # finished by its last holder between the look and the claim
                 lease.release()
-                raise
+                continue
+            following = next((one for one in todo[place + 1 :] if not finished_sidecar(root, one.name)), None)
+            start = len(units) - sum(not finished_sidecar(root, one.name) for one in units) + writer.busy
+
+            def report(part: float, what: str, at: int = start) -> None:
+                writer.check()
+                progress(at + part, total, what)
+
+            build_claimed(session, root, unit, lease, writer, written, report, following)
             worked = True
         # Only when everything is on disk can another builder's work be told from our own.
         writer.join()
@@ -161,6 +211,42 @@ def _work(
                 notice(f"the remaining {len(todo)} units are being built by another process; waiting for it")
                 waiting = True
             time.sleep(POLL_S)
+
+
+def build_claimed(
+    session: Session,
+    root: Path,
+    unit: UnitPlan,
+    lease: Lease,
+    writer: Writer,
+    written: Callable[[str, Exception | None], None],
+    progress: Progress = lambda *_: None,
+    following: UnitPlan | None = None,
+) -> None:
+    """Compute a unit, and begin to write it once the one before is written.
+
+    The lease goes with it: it is given back when the unit has its name, or when something went wrong on the way.
+
+    Parameters
+    ----------
+    session : Session
+    root : path
+    unit : UnitPlan
+    lease : Lease
+    writer : Writer
+    written : callable (name, error or None)
+        Called in the writer's thread with how it ended; what it raises the writer's next call raises.
+    progress : callable (share done, what)
+    following : UnitPlan, optional
+        What will probably be built next.
+    """
+    try:
+        data, run = session.compute(unit, progress, following)
+        writer.join()
+    except BaseException:
+        lease.release()
+        raise
+    writer.submit(_Finish(root, unit.name, data, run, lease, written))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,25 +258,15 @@ class _Finish:
     data: UnitData
     run: Mapping[str, Any]
     lease: Lease
-    built: list[str]
+    written: Callable[[str, Exception | None], None]
 
     def __call__(self) -> None:
+        problem = None
         try:
-            write_and_close(self.root, self.name, self.data, self.run)
-            self.built.append(self.name)
+            try:
+                write_and_close(self.root, self.name, self.data, self.run)
+            except Exception as error:  # whatever it is, it has to reach who waits for this unit
+                problem = error
+            self.written(self.name, problem)
         finally:
             self.lease.release()
-
-
-def _announce(session: Session, notice: Notice) -> None:
-    parity = session.engine.parity
-    if parity is not None and not parity.passed:
-        notice(str(parity))
-    for note in session.builder.renderer.notes:
-        notice(note)
-    for unit in session.units:
-        if unit.dataset.duplicates:
-            notice(
-                f"{unit.name}: {unit.dataset.duplicates} of {unit.dataset.records} records repeat another one "
-                f"({unit.dataset.duplicates_exact} exactly); copies stay on one side of the split"
-            )

@@ -1,7 +1,8 @@
 """The same units on Ray: one actor a GPU (or a few GPUs), one shared directory, units retried when an actor dies.
 
-The driver makes the manifest and hands out names; actors compute and write units as a local build does, so that
-what they write is the same, and a build begun on Ray can be finished without it.
+The driver makes the manifest and hands out names; actors compute and write units as a local build does, each writing
+one unit and encoding the next while its engine runs, so that what they write is the same, and a build begun on Ray
+can be finished without it.
 """
 
 from __future__ import annotations
@@ -9,17 +10,37 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from cache_builder.build import BuildReport, Notice, Progress, Session, read_runtime, scratch_folder
-from cache_builder.leases import claim, clear_leftovers
+from cache_builder.ahead import Writer
+from cache_builder.build import (
+    BuildReport,
+    Notice,
+    Progress,
+    Session,
+    announcements,
+    begin,
+    build_claimed,
+    read_runtime,
+    scratch_folder,
+)
+from cache_builder.leases import claim
 from cache_builder.spec import BuildSpec, parse_spec
-from steerstats.cache import create_cache, finished_sidecar
+from steerstats.cache import finished_sidecar
 from steerstats.errors import CacheError, InputError, SteerstatsError, require
 
 MAX_TRIES = 3  # of one unit, and of actors that die before they are ready
 POLL_S = 0.2
+
+
+class Outcome(NamedTuple):
+    """How the writing of a unit ended: `problem` is empty where it went well, `final` where trying again is vain."""
+
+    name: str
+    problem: str = ""
+    final: bool = False
 
 
 class Worker:
@@ -27,49 +48,70 @@ class Worker:
 
     def __init__(self, spec: dict[str, Any], root: str) -> None:
         self.root = Path(root)
+        self._writer, self._outcomes = Writer(), []
         try:
             runtime = read_runtime(self.root)
             self.session = Session(parse_spec(spec, "spec"), runtime, scratch=scratch_folder(self.root))
-            if runtime is not None:
-                create_cache(self.root, {"kind": "grid", "spec_hash": self.session.spec_hash})
-                self.session.settle(self.root)
-            self.session.prove()
-            if runtime is None:
-                speeds = {} if self.session.spec.run.budget else self.session.tune()
-                create_cache(self.root, self.session.manifest(speeds))
-                self.session.settle(self.root)
-            clear_leftovers(self.root)
+            begin(self.session, self.root, runtime)
         except SteerstatsError as error:
             # An exception in a constructor would reach the driver as a dead actor, and be retried for nothing.
             self.session, self.problem = None, f"{error}"
         else:
             self.problem = ""
+            self._plans = {unit.name: unit for unit in self.session.units}
 
     def ready(self) -> dict[str, Any]:
-        """Unit names, parity and device, or what is wrong with the spec."""
+        """Unit names, parity and what a user should know, or what is wrong with the spec."""
         if self.session is None:
             return {"problem": self.problem}
-        parity = self.session.engine.parity
         return {
             "problem": "",
-            "units": [unit.name for unit in self.session.units],
-            "parity": str(parity),
-            "passed": bool(parity and parity.passed),
-            "notes": list(self.session.builder.renderer.notes),
+            "units": list(self._plans),
+            "parity": str(self.session.engine.parity or ""),
+            "notes": announcements(self.session),
         }
 
-    def build(self, name: str) -> str:
-        """Build one unit unless it is finished; returns its name."""
-        plan = next(unit for unit in self.session.units if unit.name == name)
+    def build(self, name: str, following: str = "") -> list[Outcome]:
+        """Compute one unit unless it is finished, and begin to write it.
+
+        Parameters
+        ----------
+        name : str
+        following : str
+            What this worker will probably build next, whose first inputs are encoded meanwhile; "" for none.
+
+        Returns
+        -------
+        list of Outcome
+            Of units whose writing has ended since the last call: usually of the one before this one.
+        """
         while not finished_sidecar(self.root, name):
             lease = claim(self.root, name)
             if lease is None:
                 time.sleep(POLL_S)
-                continue
-            with lease:
-                if not finished_sidecar(self.root, name):
-                    self.session.build_unit(self.root, plan)
-        return name
+            elif finished_sidecar(self.root, name):
+                lease.release()
+            else:
+                plan, after = self._plans[name], self._plans.get(following)
+                build_claimed(self.session, self.root, plan, lease, self._writer, self._written, following=after)
+                return self._collect()
+        self._outcomes.append(Outcome(name))
+        return self._collect()
+
+    def finish(self) -> list[Outcome]:
+        """As `build`, once nothing is being written any more."""
+        self._writer.join()
+        return self._collect()
+
+    def _written(self, name: str, error: Exception | None) -> None:
+        text = " ".join(f"{error}".split()) if error is not None else ""
+        problem = "" if error is None else text or type(error).__name__
+        self._outcomes.append(Outcome(name, problem, isinstance(error, SteerstatsError)))
+
+    def _collect(self) -> list[Outcome]:
+        count = len(self._outcomes)  # the writer may add to them
+        ended, self._outcomes[:count] = self._outcomes[:count], []
+        return ended
 
 
 def run_on_ray(
@@ -129,60 +171,53 @@ def run_on_ray(
             ray.shutdown()
 
 
+@dataclass(eq=False, slots=True)
+class _Seat:
+    """One actor: what it has computed and not yet said to be written, and what it expects to build next."""
+
+    actor: Any
+    owed: list[str] = field(default_factory=list)
+    hint: str = ""
+
+
 class _Pool:
-    """Actors that work through a queue of unit names; a dead one is replaced and its unit queued again."""
+    """Actors that work through a queue of unit names; a dead one is replaced and its units queued again."""
 
     def __init__(self, ray: Any, remote: Any, arguments: tuple, count: int, notice: Notice) -> None:
         self.ray, self.remote, self.arguments = ray, remote, arguments
         self.count, self.notice = count, notice
         self.deaths = 0
+        self.queue: deque[str] = deque()
+        self.tries: dict[str, int] = {}
+        self.built: list[str] = []
+        self.seats: list[_Seat] = []
+        self.pending: dict[Any, tuple[_Seat, str]] = {}  # by call: who is asked, and for which unit ("" for none)
 
-    def run(self, root: Path, begin: float, progress: Progress) -> BuildReport:
+    def run(self, root: Path, started: float, progress: Progress) -> BuildReport:
         progress(0, None, "starting workers")
         first, facts = self._start()
         names = facts["units"]
         found = tuple(name for name in names if finished_sidecar(root, name))
-        queue, tries, built = deque(name for name in names if name not in found), dict.fromkeys(names, 0), []
+        self.queue.extend(name for name in names if name not in found)
+        self.seats.append(first)
         # The others start once the first has settled the manifest, and therefore the budget.
-        starting = [self.remote.remote(*self.arguments) for _ in range(min(self.count - 1, max(len(queue) - 1, 0)))]
-        pending = {actor.ready.remote(): (actor, "") for actor in starting}
+        for _ in range(min(self.count - 1, max(len(self.queue) - 1, 0))):
+            self._seat()
         idle = [first]
-        while queue or any(name for _, name in pending.values()):
-            while idle and queue:
-                actor, name = idle.pop(), queue.popleft()
-                pending[actor.build.remote(name)] = (actor, name)
-            progress(len(found) + len(built), len(names), "units")
-            done, _ = self.ray.wait(list(pending), num_returns=1, timeout=1.0)
+        while self.queue or any(seat.owed for seat in self.seats) or any(name for _, name in self.pending.values()):
+            idle = [seat for seat in idle if not self._engage(seat)]
+            if not self.pending:
+                raise CacheError("no Ray worker is left")
+            progress(len(found) + len(self.built), len(names), "units")
+            done, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=1.0)
             for reference in done:
-                actor, name = pending.pop(reference)
-                try:
-                    answer = self.ray.get(reference)
-                except self.ray.exceptions.RayActorError:
-                    self._bury(name)
-                    fresh = self.remote.remote(*self.arguments)
-                    pending[fresh.ready.remote()] = (fresh, "")
-                except self.ray.exceptions.RayTaskError as error:
-                    cause = error.cause if isinstance(error.cause, SteerstatsError) else None
-                    self._retry(name, tries, cause or error)
-                    idle.append(actor)
-                else:
-                    if not name and answer["problem"]:
-                        # What one worker could do another cannot (a smaller GPU, a folder that it does not see).
-                        self._bury("", answer["problem"])
-                        self.ray.kill(actor)
-                        if not idle and not pending:
-                            raise CacheError(f"no Ray worker is left: {answer['problem']}")
-                        continue
-                    idle.append(actor)
-                    if name:
-                        built.append(name)
-                    continue
-                if name:
-                    queue.append(name)
+                seat, name = self.pending.pop(reference)
+                if self._settle(root, seat, name, reference):
+                    idle.append(seat)
         progress(len(names), len(names), "done")
-        return BuildReport(root, tuple(built), found, (), time.perf_counter() - begin, facts["parity"])
+        return BuildReport(root, tuple(self.built), found, (), time.perf_counter() - started, facts["parity"])
 
-    def _start(self) -> tuple[Any, dict[str, Any]]:
+    def _start(self) -> tuple[_Seat, dict[str, Any]]:
         for _ in range(MAX_TRIES):
             actor = self.remote.remote(*self.arguments)
             try:
@@ -192,22 +227,84 @@ class _Pool:
                 continue
             if facts["problem"]:
                 raise InputError(facts["problem"])
-            for note in facts["notes"] + ([] if facts["passed"] else [facts["parity"]]):
+            for note in facts["notes"]:
                 self.notice(note)
-            return actor, facts
+            return _Seat(actor), facts
         raise CacheError(f"no Ray worker could be started: {last}")
 
-    def _bury(self, name: str, problem: str = "") -> None:
+    def _seat(self) -> None:
+        """Start one more worker."""
+        seat = _Seat(self.remote.remote(*self.arguments))
+        self.seats.append(seat)
+        self.pending[seat.actor.ready.remote()] = (seat, "")
+
+    def _engage(self, seat: _Seat) -> bool:
+        """Give an idle worker its next unit, or let it finish what it writes; False if there is nothing to do."""
+        if not self.queue:
+            if not seat.owed:
+                return False
+            self.pending[seat.actor.finish.remote()] = (seat, "")
+            return True
+        # What others expect is left to them while there is anything else: they have begun to encode it.
+        expected = {other.hint for other in self.seats if other is not seat}
+        free = [name for name in self.queue if name not in expected]
+        name = seat.hint if seat.hint in self.queue else (free or self.queue)[0]
+        self.queue.remove(name)
+        seat.hint = next((one for one in free if one != name), "")
+        self.pending[seat.actor.build.remote(name, seat.hint)] = (seat, name)
+        return True
+
+    def _settle(self, root: Path, seat: _Seat, name: str, reference: Any) -> bool:
+        """Take in the answer to a call; False if there is no such worker any more."""
+        try:
+            answer = self.ray.get(reference)
+        except self.ray.exceptions.RayActorError:
+            self.seats.remove(seat)
+            lost = [one for one in (*seat.owed, name) if one and not finished_sidecar(root, one)]
+            self.built += [one for one in (*seat.owed, name) if one and one not in lost]
+            self.queue.extend(lost)
+            self._bury(lost)
+            self._seat()
+            return False
+        except self.ray.exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, SteerstatsError) else None
+            self._retry(name, str(cause or error), final=cause is not None)
+            return True
+        if isinstance(answer, dict):
+            if answer["problem"]:
+                # What one worker could do another cannot (a smaller GPU, a folder that it does not see).
+                self.seats.remove(seat)
+                self._bury([], answer["problem"])
+                self.ray.kill(seat.actor)
+                if not self.seats:
+                    raise CacheError(f"no Ray worker is left: {answer['problem']}")
+            return not answer["problem"]
+        seat.owed += [name] if name else []
+        for ended in answer:
+            seat.owed.remove(ended[0])
+            if ended[1]:
+                self._retry(ended[0], ended[1], final=ended[2])
+            else:
+                self.built.append(ended[0])
+        return True
+
+    def _bury(self, lost: list[str], problem: str = "") -> None:
         self.deaths += 1
+        names = " and ".join(lost)
         if problem:
             self.notice(f"a Ray worker cannot take part: {problem}")
         else:
-            self.notice(f"a Ray worker died{f' while building {name}; the unit is queued again' if name else ''}")
+            again = f" while building {names}; what it had not finished is queued again" if lost else ""
+            self.notice(f"a Ray worker died{again}")
         if self.deaths > MAX_TRIES * self.count:
-            raise CacheError(f"{self.deaths} Ray workers died; the last one while building {name or 'nothing yet'}")
+            raise CacheError(f"{self.deaths} Ray workers died; the last one while building {names or 'nothing yet'}")
 
-    def _retry(self, name: str, tries: dict[str, int], error: BaseException) -> None:
-        tries[name] = tries.get(name, 0) + 1
-        if tries[name] >= MAX_TRIES or isinstance(error, SteerstatsError):
-            raise CacheError(f"unit {name} failed: {' '.join(str(error).split())[-300:]}") from None
-        self.notice(f"unit {name} failed and is tried again: {' '.join(str(error).split())[-200:]}")
+    def _retry(self, name: str, problem: str, *, final: bool) -> None:
+        """Queue a unit again that failed, unless that is vain or was tried often enough."""
+        self.tries[name] = self.tries.get(name, 0) + 1
+        text = " ".join(problem.split())
+        if final or self.tries[name] >= MAX_TRIES:
+            raise CacheError(f"unit {name} failed: {text[-300:]}")
+        self.notice(f"unit {name} failed and is tried again: {text[-200:]}")
+        if name:
+            self.queue.append(name)

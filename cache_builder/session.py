@@ -193,15 +193,14 @@ class Session:
             **provenance(),
         }
 
-    def build_unit(self, root: Path, unit: UnitPlan, progress: Progress = lambda *_: None) -> None:
-        """Compute one unit and write it whole."""
-        write_and_close(root, unit.name, *self.compute(unit, progress))
-
 
 def write_and_close(root: Path, name: str, data: UnitData, run: Mapping[str, Any]) -> None:
-    """Write one unit, and free what its streamed arrays are made from."""
+    """Write one unit, and free what its streamed arrays are made from.
+
+    A builder that was suspended until another one took its unit over leaves what that one has finished.
+    """
     try:
-        write_unit(root, name, data, run)
+        write_unit(root, name, data, run, replace=False)
     finally:
         close_streams(data)
 

@@ -46,8 +46,12 @@ def main() -> None:
         units = os.path.join(root, "units")
         finished = sorted(n for n in os.listdir(units) if n.endswith(".json")) if os.path.isdir(units) else []
         report["finished"].append(len(finished))
-        outran = not os.WIFSIGNALED(status) or len(finished) == len(content["datasets"])
-        if outran and finished:  # take a unit away, so that there is something left to kill
+        outran = not os.WIFSIGNALED(status)
+        if outran:
+            whole *= 0.7
+        if finished and (
+            outran or len(finished) == len(content["datasets"])
+        ):  # take a unit away, so that there is something left to kill
             os.unlink(os.path.join(units, rng.choice(finished)))
     _, status = os.waitpid(forked_build(content, root), 0)
     report["last"] = status

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,9 @@ def test_killed_at_twelve_moments_and_resumed_each_time_the_arrays_are_bit_equal
     assert report["uninterrupted"] == report["last"] == 0, done.stderr
     assert report["killed"] == 12
     assert hashes(killed) == hashes(whole)
-    leftovers = [name for name in os.listdir(killed / "units") if name.startswith(".")]
-    assert leftovers == []
+    assert sorted(os.listdir(tmp_path)) == ["killed", "whole"]
+    assert sorted(os.listdir(killed)) == ["manifest.json", "units"]
+    assert [name for name in os.listdir(killed / "units") if name.startswith(".")] == []
 
 
 def test_three_builders_share_one_directory(model, tmp_path):
@@ -55,7 +57,7 @@ def test_three_builders_share_one_directory(model, tmp_path):
     spec = content(model, limit=30)
     command = [sys.executable, "-c", script, json.dumps(spec), str(tmp_path / "shared")]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    built = [name for process in running for name in json.loads(process.communicate(timeout=300)[0].splitlines()[-1])]
+    built = [name for process in running for name in json.loads(process.communicate(timeout=600)[0].splitlines()[-1])]
     assert all(process.returncode == 0 for process in running)
     assert sorted(built) == sorted(DATASETS), "each unit is built once, by whoever claims it"
     from cache_builder.build import run_build
@@ -65,25 +67,26 @@ def test_three_builders_share_one_directory(model, tmp_path):
 
 
 def test_interrupting_the_command_keeps_finished_units_and_says_how_to_go_on(model, tmp_path):
-    import tomllib
-
-    spec = tmp_path / "spec.toml"
+    spec, units = tmp_path / "spec.toml", tmp_path / "cache" / "units"
     spec.write_text(_toml(content(model, limit=40)))
     assert tomllib.loads(spec.read_text())["name"] == "tiny"
+    # Another builder holds a unit, so that this one cannot be done before it is interrupted, however slow we are.
+    elsewhere = units / f".{DATASETS[2]}.lease"
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.write_text(json.dumps({"token": "theirs", "machine": "elsewhere", "pid": 1}))
     command = [sys.executable, "-m", "steerstats.cli", "build", str(spec), "-o", str(tmp_path / "cache")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for _ in range(1200):
-        if list(tmp_path.glob("cache/units/*.json")) or process.poll() is not None:
-            break
+    until = time.monotonic() + 500
+    while not list(units.glob("*.json")) and process.poll() is None and time.monotonic() < until:
+        elsewhere.touch()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert "the same command goes on from there" in " ".join(errors.split())
     assert "Traceback" not in errors
-    cache = CacheReader(tmp_path / "cache")
-    assert cache.units
-    assert [name for name in os.listdir(tmp_path / "cache" / "units") if name.endswith(".partial")] == []
+    assert CacheReader(tmp_path / "cache").units
+    assert [name for name in os.listdir(units) if name.startswith(".")] == [elsewhere.name]
 
 
 @pytest.mark.slow

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tiny_build import content, tiny_spec, write_model
 
-from cache_builder import distributed
+from cache_builder import distributed, session
+from cache_builder.build import run_build
 from cache_builder.distributed import Worker, run_on_ray
+from cache_builder.inputs import Inputs
+from steerstats.cache import CacheReader
 from steerstats.errors import CacheError
 
 
@@ -24,20 +31,32 @@ class Reference:
 
 
 class Actor:
-    """One stand-in worker: `ready` answers what it is given, `build` its unit's name."""
+    """One stand-in worker: `ready` answers what it is given; a unit is written by the time the next call is made."""
 
-    def __init__(self, facts: dict) -> None:
+    def __init__(self, facts: dict, asked: list) -> None:
+        self.asked, self.writing = asked, []
         self.ready = SimpleNamespace(remote=lambda: Reference("ready", facts))
-        self.build = SimpleNamespace(remote=lambda name: Reference("build", name))
+        self.build = SimpleNamespace(remote=self._build)
+        self.finish = SimpleNamespace(remote=lambda: Reference("finish", self._ended()))
+
+    def _build(self, name: str, following: str) -> Reference:
+        self.asked.append((self, name, following))
+        ended = self._ended()
+        self.writing = [name]
+        return Reference("build", ended)
+
+    def _ended(self) -> list[tuple]:
+        ended, self.writing = [(name, "", False) for name in self.writing], []
+        return ended
 
 
-def fake_ray(answers: list[dict], calls: list):
+def fake_ray(answers: list[dict], calls: list, asked: list | None = None):
     """A Ray whose n-th actor is ready with the n-th answer; every call is done at once."""
-    made = iter(answers)
+    made, asked = iter(answers), [] if asked is None else asked
 
     def remote(**options):
         calls.append(options)
-        return lambda cls: SimpleNamespace(remote=lambda *arguments: Actor(next(made)))
+        return lambda cls: SimpleNamespace(remote=lambda *arguments: Actor(next(made), asked))
 
     def get(reference):
         return reference.value
@@ -55,7 +74,7 @@ def fake_ray(answers: list[dict], calls: list):
 
 
 def good(*units: str) -> dict:
-    return {"problem": "", "units": list(units), "parity": "trie path", "passed": True, "notes": []}
+    return {"problem": "", "units": list(units), "parity": "trie path", "notes": []}
 
 
 BAD = {"problem": "model 'x' cannot be loaded: CUDA out of memory"}
@@ -104,3 +123,128 @@ def test_without_a_worker_left_the_build_ends_with_the_reason(monkeypatch, tmp_p
     monkeypatch.setattr(distributed, "require", lambda *_: ray)
     with pytest.raises(CacheError, match="no Ray worker is left: model 'x' cannot be loaded"):
         run_on_ray(SPEC, tmp_path / "cache", workers=1)
+
+
+def test_each_worker_expects_a_unit_of_its_own_and_every_unit_is_built_once(monkeypatch, tmp_path):
+    names, asked = [f"u{k}" for k in range(7)], []
+    monkeypatch.setattr(distributed, "require", lambda *_: fake_ray([good(*names)] * 3, [], asked))
+    report = run_on_ray(SPEC, tmp_path / "cache", workers=3)
+    assert sorted(report.built) == sorted(name for _, name, _ in asked) == names
+    for actor in {actor for actor, _, _ in asked}:
+        mine = [(name, following) for who, name, following in asked if who is actor]
+        assert all(before[1] == after[0] for before, after in itertools.pairwise(mine[:-1])), (
+            "what it was told to expect"
+        )
+    expected = [following for _, _, following in asked[:3]]
+    assert len(set(expected)) == 3, "no two prepare for the same unit"
+
+
+def test_what_a_dead_worker_computed_and_had_not_written_is_built_again(monkeypatch, tmp_path):
+    asked, notices = [], []
+    ray = fake_ray([good("a", "b", "c"), good("a", "b", "c")], [], asked)
+    plain = ray.get
+
+    def get(reference):
+        if reference.kind == "build" and len(asked) == 2:  # "a" is being written, "b" computed
+            raise Dead
+        return plain(reference)
+
+    ray.get = get
+    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    report = run_on_ray(SPEC, tmp_path / "cache", workers=1, notice=notices.append)
+    assert [name for _, name, _ in asked] == ["a", "b", "c", "a", "b"]
+    assert sorted(report.built) == ["a", "b", "c"]
+    assert notices == ["a Ray worker died while building a and b; what it had not finished is queued again"]
+
+
+def test_what_a_dead_worker_had_written_is_not_built_again(monkeypatch, tmp_path):
+    asked = []
+    ray = fake_ray([good("a", "b"), good("a", "b")], [], asked)
+    plain = ray.get
+
+    def get(reference):
+        if reference.kind == "build" and len(asked) == 2:
+            monkeypatch.setattr(distributed, "finished_sidecar", lambda root, name: name == "a")
+            raise Dead
+        return plain(reference)
+
+    ray.get = get
+    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    report = run_on_ray(SPEC, tmp_path / "cache", workers=1)
+    assert [name for _, name, _ in asked] == ["a", "b", "b"]
+    assert sorted(report.built) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("final", "tries"), [(True, 1), (False, distributed.MAX_TRIES)])
+def test_a_unit_that_cannot_be_written_ends_the_build_with_its_error(monkeypatch, tmp_path, final, tries):
+    asked, notices = [], []
+    monkeypatch.setattr(Actor, "_ended", lambda self: [("a", "the disk is full", final)] if self.writing else [])
+    monkeypatch.setattr(distributed, "require", lambda *_: fake_ray([good("a")], [], asked))
+    with pytest.raises(CacheError, match="unit a failed: the disk is full"):
+        run_on_ray(SPEC, tmp_path / "cache", workers=1, notice=notices.append)
+    assert len(asked) == tries
+    assert notices == ["unit a failed and is tried again: the disk is full"] * (tries - 1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+def test_a_worker_writes_and_encodes_beside_its_engine_and_gets_the_bits_of_a_local_build(model, tmp_path, monkeypatch):
+    worker = Worker(content(model), str(tmp_path / "ray"))
+    may_write, plain, encoded = threading.Event(), session.write_unit, []
+    units, engine = tmp_path / "ray" / "units", threading.get_ident()
+
+    def slow(*arguments, **options):
+        assert may_write.wait(120)
+        return plain(*arguments, **options)
+
+    def examples(self, plan, part, setting, of=Inputs.examples):
+        encoded.append((plan.name, threading.get_ident() != engine))
+        return of(self, plan, part, setting)
+
+    monkeypatch.setattr(session, "write_unit", slow)
+    monkeypatch.setattr(Inputs, "examples", examples)
+    first, second, third = worker.ready()["units"]
+    assert worker.build(first, second) == []
+    assert os.listdir(units) == [f".{first}.lease"], "computed, claimed, and not yet written"
+    may_write.set()
+    said = worker.build(second, third)
+    assert said[0] == (first, "", False), "the one before is written first"
+    assert [*said, *worker.build(third), *worker.finish()] == [(name, "", False) for name in (first, second, third)]
+    assert worker.build(first) == [(first, "", False)], "finished before"
+    assert sorted(os.listdir(units)) == sorted(
+        f"{name}.{end}" for name in (first, second, third) for end in ("h5", "json")
+    )
+    for name in (second, third):
+        assert {behind for one, behind in encoded if one == name} == {True}
+    monkeypatch.undo()
+    run_build(tiny_spec(model), tmp_path / "local")
+    hashes = [{u.name: u.sidecar["content_sha256"] for u in CacheReader(tmp_path / x)} for x in ("ray", "local")]
+    assert hashes[0] == hashes[1]
+
+
+def test_an_error_of_a_workers_writer_is_said_of_its_unit_and_leaves_no_lease(model, tmp_path, monkeypatch):
+    worker = Worker(content(model), str(tmp_path / "cache"))
+    first, second, _ = worker.ready()["units"]
+    plain = session.write_unit
+    problems = {first: CacheError("the disk\nis full"), second: KeyError()}
+
+    def failing(root, name, *rest, **options):
+        if name in problems:
+            raise problems.pop(name)
+        return plain(root, name, *rest, **options)
+
+    monkeypatch.setattr(session, "write_unit", failing)
+    said = [*worker.build(first), *worker.build(second), *worker.finish()]
+    assert said == [(first, "the disk is full", True), (second, "KeyError", False)]
+    assert os.listdir(tmp_path / "cache" / "units") == []
+    assert [*worker.build(first), *worker.finish()] == [(first, "", False)]
+
+
+def test_a_worker_on_a_finished_cache_has_nothing_to_prove(model, tmp_path, monkeypatch):
+    run_build(tiny_spec(model), tmp_path / "cache")
+    monkeypatch.setattr(session.Session, "prove", lambda *_: pytest.fail("proved"))
+    worker = Worker(content(model), str(tmp_path / "cache"))
+    assert worker.ready()["problem"] == ""
