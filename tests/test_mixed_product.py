@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steerstats.mixed import compare, engines, fit, fit_mixed
+from steerstats.mixed import compare, engines, fit, fit_mixed, product
+from steerstats.mixed.arrays import orthogonal
 from steerstats.mixed.formula import build_design
 from steerstats.mixed.product import product_design
 
@@ -105,6 +106,58 @@ def test_groups_of_any_type_are_told_apart(frame, kind):
     labels = frame.input.str[1:].astype(int) if kind == "int" else frame.input.astype(kind)
     found = fit_mixed(FORMULA, frame.assign(input=labels))
     np.testing.assert_allclose(found.estimate, by_matrix(FORMULA, frame).estimate, rtol=1e-9)
+
+
+LABELS = ["object", "category", "int", "float", "string", "string[python]", "str", "datetime64[ns]"]
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_groups_are_whole_blocks_of_rows_in_labels_of_any_type(kind):
+    """Against the definition, block by block: a label that comes back, is missing, or has another number of rows."""
+
+    def labels(numbers):
+        series = pd.Series(numbers, dtype=float)
+        if kind in ("int", "float"):
+            return series.astype("Int64" if kind == "int" and series.hasnans else kind)
+        if kind.startswith("datetime"):
+            return pd.to_datetime(series, unit="D")
+        return series.map(lambda number: None if np.isnan(number) else f"g{number:.0f}").astype(kind)
+
+    whole = [4, 4, 4, 9, 9, 9, 2, 2, 2]
+    assert product._rows_per_group(labels(whole)) == 3
+    assert product._rows_per_group(labels(whole * 2)) == 0
+    nan = float("nan")
+    for other in (
+        [],
+        [4, 4, 4],
+        [4, 9, 2],
+        [4, 4, 4, 9, 9, 9, 4, 4, 4],
+        [4, 4, 9, 9, 9, 2, 2, 2, 4],
+        [4, 4, 4, 9, 9, 9, nan, nan, nan],
+        [4, 4, 4, 9, 9, 9, 2, 2, nan],
+        [4, 4, 4, 9, 9, 2, 2, 2, 2],
+        [4, 4, 9, 9, 9, 9],
+    ):
+        assert product._rows_per_group(labels(other)) == 0, other
+
+
+@pytest.mark.parametrize("shape", [(9, 1), (9, 4), (4, 4)])
+@pytest.mark.parametrize("complete", [True, False])
+def test_the_decomposition_is_numpys(shape, complete):
+    matrix = np.random.default_rng(4).normal(size=shape)
+    Q, R = np.linalg.qr(matrix, mode="complete" if complete else "reduced")
+    ours = orthogonal(matrix, complete=complete)
+    np.testing.assert_allclose(ours.Q[:, : shape[1]], Q[:, : shape[1]], atol=1e-14)
+    np.testing.assert_allclose(ours.Q.T @ ours.Q, np.eye(len(Q.T)), atol=1e-14)
+    np.testing.assert_allclose(ours.R, R[: shape[1]], atol=1e-14)
+
+
+def test_many_related_columns_are_not_taken_for_collinear_ones():
+    """Their determinant is tiny, the smallest eigenvalue is not: the second look decides."""
+    rng = np.random.default_rng(5)
+    near = [orthogonal(rng.normal(size=(60, 1)) + scale * rng.normal(size=(60, 9))).R for scale in (0.3, 1e-5)]
+    assert [product._far_from_collinear(R, np.eye(2)) for R in near] == [True, False]
+    assert not product._far_from_collinear(np.diag([1.0, 0.0]), np.eye(2))
 
 
 def changed(name):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 from scipy import stats
+from scipy.linalg import lapack
 
 from steerstats.errors import InputError
 
@@ -88,10 +92,29 @@ def t_statistic(
 
 def relative_cholesky(psi: np.ndarray) -> np.ndarray:
     """Lower factor of a positive semi-definite matrix, zero columns where it has no rank left."""
-    q = len(psi)
-    factor = np.zeros_like(psi)
-    for k in range(q):
-        left = psi[k:, k] - factor[k:, :k] @ factor[k, :k]
-        if left[0] > 1e-14 * max(psi[k, k], 0):
-            factor[k:, k] = left / np.sqrt(left[0])
-    return factor
+    rows = psi.tolist()  # matrices of a few columns: Python's own numbers are several times faster than arrays of one
+    factor: list[list[float]] = [[0.0] * len(rows) for _ in rows]
+    for k, row in enumerate(rows):
+        pivot = row[k] - sum(value * value for value in factor[k][:k])
+        if pivot > 1e-14 * max(row[k], 0.0):
+            root = factor[k][k] = math.sqrt(pivot)
+            for j in range(k + 1, len(rows)):
+                factor[j][k] = (rows[j][k] - sum(a * b for a, b in zip(factor[j][:k], factor[k]))) / root
+    return np.array(factor)
+
+
+class Orthogonal(NamedTuple):
+    """Q and R of a tall matrix: Q (n, p), or (n, n) if complete, and R (p, p) always."""
+
+    Q: np.ndarray
+    R: np.ndarray
+
+
+def orthogonal(matrix: np.ndarray, *, complete: bool = False) -> Orthogonal:
+    """`np.linalg.qr` of a matrix with n >= p, by the same LAPACK routines and at half the cost of a small one."""
+    factored, tau, _, _ = lapack.dgeqrf(matrix)
+    n, p = matrix.shape
+    R = np.triu(factored[:p])
+    if complete and n > p:
+        factored = np.column_stack([factored, np.zeros((n, n - p))])
+    return Orthogonal(lapack.dorgqr(factored, tau)[0], R)

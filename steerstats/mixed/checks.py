@@ -33,7 +33,7 @@ def check_identified(n_groups: int, m: int, p: int, q: int) -> None:
 def clean_zero(rss: float, scatter: np.ndarray, scale: float, count: int) -> tuple[float, np.ndarray]:
     """Set sums of squares that are rounding noise of exactly linear data to zero."""
     noise = count * (16 * np.finfo(float).eps * scale) ** 2
-    return (0.0 if rss <= noise else rss), (np.zeros_like(scatter) if np.trace(scatter) <= noise else scatter)
+    return (0.0 if rss <= noise else rss), (np.zeros_like(scatter) if scatter.trace() <= noise else scatter)
 
 
 def is_singular(psi: np.ndarray, sigma2: float, rank: int) -> bool:
@@ -42,7 +42,7 @@ def is_singular(psi: np.ndarray, sigma2: float, rank: int) -> bool:
         return True
     if sigma2 == 0:
         return False
-    return bool(np.diag(relative_cholesky(psi / sigma2)).min() < SINGULAR_TOLERANCE)
+    return bool(relative_cholesky(psi / sigma2).diagonal().min() < SINGULAR_TOLERANCE)
 
 
 def fit_warnings(sigma2: float, scatter: np.ndarray, df: int, q: int, singular: bool) -> tuple[str, ...]:

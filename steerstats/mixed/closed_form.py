@@ -8,17 +8,21 @@ solution. Array functions; `steerstats.mixed.fit_mixed` puts a formula in front 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.linalg import lapack
 
 from steerstats.errors import InputError, check_level
-from steerstats.mixed.arrays import aliased_columns, as_finite, t_statistic
+from steerstats.mixed.arrays import Orthogonal, aliased_columns, as_finite, orthogonal, t_statistic
 from steerstats.mixed.checks import check_identified, check_within, clean_zero, fit_warnings, is_singular
 from steerstats.results import Result
+
+LOG_2PI = math.log(2 * math.pi)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,31 +198,38 @@ def closed_form(
     dropped = aliased_columns(W)
     if dropped:
         W = np.delete(W, dropped, axis=1)
-        kept = tuple(row for j, row in enumerate(rows) if j not in dropped)
-        fit = fit_checked(Y, Z, W, reml=reml, rows=kept, columns=columns, level=level)
-        return replace(fit, aliased=tuple(rows[j] for j in dropped))
-    return fit_checked(Y, Z, W, reml=reml, rows=rows, columns=columns, level=level)
+    check_identified(n_groups, m, W.shape[1], q)
+    return fit_factored(
+        Y,
+        orthogonal(Z, complete=True),
+        orthogonal(W),
+        reml=reml,
+        rows=tuple(row for j, row in enumerate(rows) if j not in dropped),
+        columns=columns,
+        level=level,
+        scale=float(np.abs(Y).max()),
+        aliased=tuple(rows[j] for j in dropped),
+    )
 
 
-def fit_checked(
+def fit_factored(
     Y: np.ndarray,
-    Z: np.ndarray,
-    W: np.ndarray,
+    within: Orthogonal,
+    between: Orthogonal,
     *,
     reml: bool,
-    rows: Sequence[str] | None,
+    rows: Sequence[str],
     columns: Sequence[str],
     level: float,
+    scale: float,
+    aliased: tuple[str, ...] = (),
 ) -> ClosedForm:
-    """`closed_form` on arrays whose shapes and values are right and whose columns of W are not aliased."""
-    (n_groups, m), q, p = Y.shape, Z.shape[1], W.shape[1]
-    check_identified(n_groups, m, p, q)
-    Q, R = np.linalg.qr(Z, mode="complete")  # a basis whose first q columns span Z
-    R = R[:q]
-    scale = float(np.abs(Y).max())
-    T = Y @ Q[:, :q]
-    rss = float(np.sum((Y @ Q[:, q:]) ** 2))
-    QW, RW = np.linalg.qr(W)
+    """`closed_form` of checked Y, Z (complete basis) and W (full rank), N > p and m > q; `scale` is the largest |Y|."""
+    (Q, R), (QW, RW) = within, between
+    (n_groups, m), q, p = Y.shape, len(R), len(RW)
+    rotated_Y = Q.T @ Y.T  # the first q columns of Q span Z
+    T, rest = rotated_Y[:q].T, rotated_Y[q:]
+    rss = float(np.vdot(rest, rest))
     rotated = QW.T @ T
     E = T - QW @ rotated
     scatter = E.T @ E
@@ -226,25 +237,23 @@ def fit_checked(
     rss, scatter = clean_zero(rss, scatter, scale, n_groups * m)
     parts = solve_components(scatter, n_groups - p if reml else n_groups, rss, n_within)
 
-    inverse_W = np.linalg.inv(RW)
+    inverse_W, back = lapack.dtrtri(RW)[0], lapack.dtrtri(R)[0]
     gram_inverse = inverse_W @ inverse_W.T
-    back = np.linalg.inv(R)  # coefficients on the scale of Z: Gamma = A R^-T
-    coefficients = inverse_W @ rotated @ back.T
+    coefficients = inverse_W @ rotated @ back.T  # on the scale of Z: Gamma = A R^-T
     psi = back @ parts.psi @ back.T
     S = back @ scatter @ back.T
     diagonal = gram_inverse.diagonal()[:, None]
-    constrained = psi.diagonal() + parts.sigma2 * np.square(back).sum(axis=1)
+    constrained = psi.diagonal() + parts.sigma2 * (back @ back.T).diagonal()
 
     criterion = -np.inf
     if parts.sigma2 > 0:
         # Sigma and S share their eigenvectors, so log|Sigma| and tr(Sigma^-1 S) need none of them.
-        logdet_sigma = np.log(parts.theta).sum()
-        quadratic = rss / parts.sigma2 + (parts.scatter_values / parts.theta).sum()
-        criterion = n_groups * m * np.log(2 * np.pi) + n_within * np.log(parts.sigma2) + n_groups * logdet_sigma
-        criterion += quadratic
+        logdet_sigma = float(np.log(parts.theta).sum())
+        quadratic = rss / parts.sigma2 + float((parts.scatter_values / parts.theta).sum())
+        criterion = n_groups * m * LOG_2PI + n_within * math.log(parts.sigma2) + n_groups * logdet_sigma + quadratic
         if reml:
-            logdet_W, logdet_R = (np.log(np.abs(matrix.diagonal())).sum() for matrix in (RW, R))
-            criterion += 2 * q * logdet_W + 2 * p * logdet_R - p * logdet_sigma - p * q * np.log(2 * np.pi)
+            logdet_W, logdet_R = (sum(math.log(abs(x)) for x in matrix.diagonal().tolist()) for matrix in (RW, R))
+            criterion += 2 * q * logdet_W + 2 * p * logdet_R - p * logdet_sigma - p * q * LOG_2PI
     singular = is_singular(psi, parts.sigma2, parts.rank)
     return ClosedForm(
         method=f"linear mixed model, {'REML' if reml else 'ML'}, closed form (same complete design in every input)",
@@ -253,7 +262,7 @@ def fit_checked(
             "residuals independent given the random effects: for deterministic logits they are lack of fit",
         ),
         warnings=fit_warnings(parts.sigma2, S, n_groups - p, q, singular),
-        rows=tuple(rows) if rows is not None else tuple(f"w{j}" for j in range(p)),
+        rows=tuple(rows),
         columns=tuple(columns),
         coefficients=coefficients,
         se=np.sqrt(diagonal * S.diagonal() / (n_groups - p)),
@@ -267,7 +276,7 @@ def fit_checked(
         reml=reml,
         singular=singular,
         rank=parts.rank,
-        aliased=(),
+        aliased=aliased,
         n_groups=n_groups,
         n_obs=n_groups * m,
         scale=scale,
@@ -287,11 +296,13 @@ def solve_components(scatter: np.ndarray, nu: float, rss: float, n_within: float
     rss : float
         Within sum of squares.
     """
-    eigenvalues, vectors = np.linalg.eigh(scatter)
+    eigenvalues, vectors, _ = lapack.dsyevd(scatter, lower=1)
     eigenvalues = np.maximum(eigenvalues, 0)
     total, weight, pooled = rss, n_within, 0
-    while pooled < len(eigenvalues) and eigenvalues[pooled] / nu < total / weight:
-        total, weight, pooled = total + eigenvalues[pooled], weight + nu, pooled + 1
+    for value in eigenvalues.tolist():
+        if value / nu >= total / weight:
+            break
+        total, weight, pooled = total + value, weight + nu, pooled + 1
     sigma2 = total / weight
     theta = eigenvalues / nu
     theta[:pooled] = sigma2

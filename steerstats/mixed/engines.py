@@ -9,7 +9,7 @@ import numpy as np
 
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.mixed.checks import SINGULAR_TOLERANCE, fit_warnings, is_singular
-from steerstats.mixed.closed_form import ClosedForm, closed_form, fit_checked
+from steerstats.mixed.closed_form import ClosedForm, closed_form, fit_factored
 from steerstats.mixed.complete import fit_complete
 from steerstats.mixed.containment import containing
 from steerstats.mixed.crossed import fit_crossed
@@ -100,7 +100,15 @@ def with_closed_form(design: Design, reml: bool) -> tuple[Solution | None, str]:
 
 def with_product(design: ProductDesign, reml: bool, level: float) -> Solution:
     """The closed form of a design whose factors are at hand; `product_design` has checked what it needs."""
-    fit = fit_checked(design.Y, design.Z[0], design.W, reml=reml, rows=None, columns=design.z_names[0], level=level)
+    fit = fit_factored(
+        design.Y,
+        *design.factors,
+        reml=reml,
+        rows=tuple(f"w{j}" for j in range(design.W.shape[1])),
+        columns=design.z_names[0],
+        level=level,
+        scale=design.scale,
+    )
     return _from_closed(design, fit, design.places)
 
 
@@ -310,8 +318,9 @@ def _product_structure(X: np.ndarray, Z: np.ndarray) -> tuple[np.ndarray, list[t
 
 def _from_closed(design: Design | ProductDesign, fit: ClosedForm, places: Sequence[tuple[int, int]]) -> Solution:
     """Order the closed form's coefficient matrix as the columns of the formula."""
-    rows, columns = map(list, zip(*places))
-    between = fit.gram_inverse[rows][:, rows]
+    rows, columns = np.array(places).T
+    between = fit.gram_inverse[rows[:, None], rows]
+    along = columns[:, None], columns
     Z = design.Z[0][: fit.n_obs // fit.n_groups]
     sigma, sigma_model = fit.scatter / fit.df, fit.psi + fit.sigma2 * np.linalg.inv(Z.T @ Z)
     return Solution(
@@ -319,8 +328,8 @@ def _from_closed(design: Design | ProductDesign, fit: ClosedForm, places: Sequen
         reason="every group has the same complete design and the fixed part is a full product with it",
         method=fit.method,
         beta=fit.coefficients[rows, columns],
-        covariance=between * sigma[columns][:, columns],
-        covariance_model=between * sigma_model[columns][:, columns],
+        covariance=between * sigma[along],
+        covariance_model=between * sigma_model[along],
         df=np.full(len(rows), float(fit.df)),
         se_type=(fit.se_type,) * len(rows),
         columns=tuple(design.z_names[0][k] for k in columns),

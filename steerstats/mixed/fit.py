@@ -115,7 +115,6 @@ def _solve(design: Design, engine: str, reml: bool) -> Solution:
 
 def _result(design: Design | ProductDesign, solution: Solution, reml: bool, level: float) -> MixedFit:
     """Put names, counts and warnings to the numbers of an engine."""
-    scale = float(np.abs(design.y).max())
     singular = solution.singular
     warnings = [*pooling_warnings(design), *solution.warnings]
     if design.n_dropped:
@@ -147,7 +146,7 @@ def _result(design: Design | ProductDesign, solution: Solution, reml: bool, leve
         formula=design.formula,
         terms=design.names,
         estimate=solution.beta,
-        se=np.sqrt(np.diag(solution.covariance)),
+        se=np.sqrt(solution.covariance.diagonal()),
         df=np.asarray(solution.df, dtype=float),
         se_type=solution.se_type,
         covariance=solution.covariance,
@@ -165,7 +164,7 @@ def _result(design: Design | ProductDesign, solution: Solution, reml: bool, leve
         n_obs=len(design.y),
         n_parameters=(len(design.names), n_variance),
         fingerprint=Fingerprint(design if isinstance(design, ProductDesign) else digests(design)),
-        scale=scale,
+        scale=design.scale,
         closed=solution.closed,
         places=solution.places,
         level=level,

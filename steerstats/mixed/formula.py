@@ -59,6 +59,11 @@ class Design:
     n_groups_lost: tuple[int, ...]
     pools: tuple[Pool, ...] = ()
 
+    @property
+    def scale(self) -> float:
+        """Largest absolute response."""
+        return float(np.abs(self.y).max())
+
 
 @lru_cache(maxsize=256)
 def parse_formula(formula: str) -> tuple[str, str, tuple[RandomTerm, ...]]:
