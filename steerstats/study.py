@@ -4,6 +4,8 @@
     print(study.steerability().summary())
     gaps = study.generalization(seed=1)
 
+Those by which it doubts itself (nulls, refits, straightness, ...) stand in `steerstats.study_doubts`.
+
 Conventions: inputs of split "test" only, complete cases across the settings compared, main vectors only (controls
 enter as refits and nulls), every random number from an explicit seed and the dataset's name.
 """
@@ -13,32 +15,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from steerstats import study_checking as checks
 from steerstats import study_estimates as estimates
 from steerstats import study_predicting as predicting
 from steerstats.cache import CacheReader
-from steerstats.errors import check_count, check_level
-from steerstats.generalization import (
-    ID_SHIFT,
-    AnswerMass,
-    CorrelationTable,
-    PropensityShift,
-    propensity_shift,
-    shift_name,
-)
+from steerstats.errors import check_level
+from steerstats.generalization import ID_SHIFT, CorrelationTable, PropensityShift, propensity_shift
 from steerstats.generalization.slopes import Shift, parse_shifts
 from steerstats.mixed import MixedFit, fit_mixed
 from steerstats.power import PowerTable
 from steerstats.seeds import generator
-from steerstats.study_base import StudyBase, demo_cache
-from steerstats.study_checks import Debiased, MultiplierRange, NullComparison, VectorCosines
+from steerstats.study_base import demo_cache
+from steerstats.study_doubts import ID, StudyDoubts, check_asked
 from steerstats.study_generalization import Generalization
-from steerstats.study_results import DatasetSteerability, PerDataset, SpuriousTable
+from steerstats.study_results import DatasetSteerability, SpuriousTable
 from steerstats.study_unit import names_once
 
 __all__ = ["Study", "demo_cache", "open_cache"]
 
-ID = shift_name(ID_SHIFT)
 FACTORS = ("pos_is_a", "pos_is_yes")
 
 
@@ -74,7 +67,7 @@ def open_cache(path: str | Path, *, datasets: Sequence[str] | str | None = None,
     return Study(CacheReader(path), datasets=datasets, layer=layer)
 
 
-class Study(StudyBase):
+class Study(StudyDoubts):
     """The units of one cache with the questions that can be asked of them. Made by `open_cache`.
 
     Examples
@@ -96,7 +89,7 @@ class Study(StudyBase):
         >>> {"mean", "median", "sd", "anti_steerable"} <= set(table.to_frame()["name"])
         True
         """
-        _check(level=level, seed=seed)
+        check_asked(level=level, seed=seed)
         return estimates.steerability(self, self.require(shift), level)
 
     def spurious_factors(
@@ -130,7 +123,7 @@ class Study(StudyBase):
         >>> {"dataset", "response", "term", "estimate", "ci_low", "ci_high"} <= set(bias.to_frame().columns)
         True
         """
-        _check(level=level, seed=seed, n_resamples=n_resamples)
+        check_asked(level=level, seed=seed, n_resamples=n_resamples)
         chosen = names_once("factors", factors)
         return estimates.spurious(self, self.require(shift), chosen, interactions, seed, level, n_resamples)
 
@@ -156,7 +149,7 @@ class Study(StudyBase):
         >>> gaps.gaps.components[0]
         'gap'
         """
-        _check(level=level, seed=seed, n_resamples=n_resamples)
+        check_asked(level=level, seed=seed, n_resamples=n_resamples)
         chosen = self.shifts(shifts if shifts is None else parse_shifts(shifts, reference=ID_SHIFT))
         self.require(ID_SHIFT)
         return estimates.generalization(self, chosen, seed, level, n_resamples)
@@ -185,7 +178,7 @@ class Study(StudyBase):
         >>> study.cross_model(study, n_resamples=200).n == len(study.datasets)
         True
         """
-        _check(level=level, seed=seed, n_resamples=n_resamples)
+        check_asked(level=level, seed=seed, n_resamples=n_resamples)
         second = other if isinstance(other, Study) else open_cache(other, layer=self.layer)
         return estimates.cross_model(self, second, shifts, seed, level, n_resamples)
 
@@ -214,7 +207,7 @@ class Study(StudyBase):
         >>> study.fit_mixed("y ~ lam * pos_is_a + (1 + lam | input)").warnings[0][:66]
         "14 levels of 'dataset' are pooled without a random term in it: Int"
         """
-        _check(level=level)
+        check_asked(level=level)
         return fit_mixed(formula, self.curves_frame(shift), engine, reml, population="dataset", level=level)
 
     def predictors(
@@ -246,7 +239,7 @@ class Study(StudyBase):
         >>> "d_prime" in set(found.to_frame()["name"])
         True
         """
-        _check(level=level, seed=seed, n_resamples=n_resamples, n_permutations=n_permutations)
+        check_asked(level=level, seed=seed, n_resamples=n_resamples, n_permutations=n_permutations)
         chosen = self.require(shift)
         return predicting.predictors(self, chosen, by_category, seed, level, n_resamples, n_permutations)
 
@@ -262,122 +255,9 @@ class Study(StudyBase):
         >>> "without self-pairs" in study.propensity_shift(n_resamples=200).definition
         True
         """
-        _check(level=level, seed=seed, n_resamples=n_resamples)
+        check_asked(level=level, seed=seed, n_resamples=n_resamples)
         rng = generator(seed, "propensity shift")
         return propensity_shift(self.grid(), rng=rng, level=level, n_resamples=n_resamples)
-
-    def nulls(self, shift: Shift | str = ID, *, alpha: float = 0.05) -> NullComparison:
-        """Vectors against random directions and against label-shuffled vectors of the same norm, never pooled.
-
-        Raises
-        ------
-        CacheError
-            If the cache was built without either.
-
-        Examples
-        --------
-        >>> import steerstats
-        >>> study = steerstats.open_cache(steerstats.demo_cache())
-        >>> set(study.nulls().to_frame()["kind"]) <= {"random", "shuffled"}
-        True
-        """
-        check_level(alpha, "alpha")
-        return checks.nulls(self, self.require(shift), alpha)
-
-    def debiased(
-        self, shift: Shift | str = ID, *, seed: int = 0, level: float = 0.95, n_resamples: int = 2000
-    ) -> Debiased:
-        """What projecting the A/B and Yes/No directions out of the vector does to steerability and to its bias.
-
-        Examples
-        --------
-        >>> import steerstats
-        >>> study = steerstats.open_cache(steerstats.demo_cache())
-        >>> set(study.debiased(n_resamples=200).effects["vector"]) == {"own", "debiased"}
-        True
-        """
-        _check(level=level, seed=seed, n_resamples=n_resamples)
-        return checks.debiased(self, self.require(shift), seed, level, n_resamples)
-
-    def reliability(self, shift: Shift | str = ID, *, level: float = 0.95) -> PerDataset:
-        """How much of the spread of slopes is a difference between inputs, from refitted vectors.
-
-        Examples
-        --------
-        >>> import steerstats
-        >>> study = steerstats.open_cache(steerstats.demo_cache())
-        >>> bool((study.reliability().to_frame()["estimate"] <= 1).all())
-        True
-        """
-        _check(level=level)
-        return checks.reliability(self, self.require(shift), level)
-
-    def corrected_anti_steerable(
-        self, shift: Shift | str = ID, *, seed: int = 0, level: float = 0.95, n_resamples: int = 1000
-    ) -> PerDataset:
-        """Share of inputs whose noise-free slope is negative, from refitted vectors.
-
-        Examples
-        --------
-        >>> import steerstats
-        >>> study = steerstats.open_cache(steerstats.demo_cache())
-        >>> found = study.corrected_anti_steerable(n_resamples=50)
-        >>> bool(found.to_frame()["estimate"].between(0, 1).all())
-        True
-        """
-        _check(level=level, seed=seed, n_resamples=n_resamples)
-        return checks.corrected_anti_steerable(self, self.require(shift), seed, level, n_resamples)
-
-    def answer_mass(self, shift: Shift | str = ID, *, threshold: float = 0.5, level: float = 0.95) -> AnswerMass:
-        """Probability of the two answers by multiplier; datasets where they lose it are flagged.
-
-        Examples
-        --------
-        >>> import steerstats
-        >>> mass = steerstats.open_cache(steerstats.demo_cache()).answer_mass()
-        >>> bool(mass.to_frame()["mean"].between(0, 1).all())
-        True
-        """
-        _check(level=level)
-        return checks.answer_mass(self, self.require(shift), threshold, level)
-
-    def vector_cosines(self) -> VectorCosines:
-        """Cosines between the vectors of different training settings, beside those with their own refits.
-
-        Examples
-        --------
-        >>> import steerstats
-        >>> study = steerstats.open_cache(steerstats.demo_cache())
-        >>> bool(study.vector_cosines().to_frame()["cosine"].between(-1, 1).all())
-        True
-        """
-        return checks.vector_cosines(self)
-
-    def linearity(self, shift: Shift | str = ID, *, level: float = 0.95) -> PerDataset:
-        """Are propensity curves straight: Hotelling T² per dataset, with its effect size.
-
-        Examples
-        --------
-        >>> import steerstats
-        >>> straight = steerstats.open_cache(steerstats.demo_cache()).linearity()
-        >>> "rms_departure" in straight.to_frame()
-        True
-        """
-        _check(level=level)
-        return checks.linearity(self, self.require(shift), level)
-
-    def multiplier_range(self, shift: Shift | str = ID, *, level: float = 0.95) -> MultiplierRange:
-        """Mean steerability fitted on |λ| ≤ c alone, for every c of the grid.
-
-        Examples
-        --------
-        >>> import steerstats
-        >>> study = steerstats.open_cache(steerstats.demo_cache())
-        >>> sorted(set(study.multiplier_range().to_frame()["range"]))
-        [0.5, 1.0, 1.5]
-        """
-        _check(level=level)
-        return checks.multiplier_range(self, self.require(shift), level)
 
     def power(
         self,
@@ -410,11 +290,3 @@ class Study(StudyBase):
         check_level(alpha, "alpha")
         chosen = self.require(shift) if shift is not None else self.shifts()[0]
         return estimates.detectable_gap(self, chosen, n_inputs, n_datasets, n_pairs, power, alpha)
-
-
-def _check(*, level: float, seed: int = 0, **counts: int) -> None:
-    """What every question is asked with, refused by name before any work is done."""
-    check_level(level)
-    check_count("seed", seed, at_least=0)
-    for name, value in counts.items():
-        check_count(name, value)

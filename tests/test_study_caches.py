@@ -1,0 +1,176 @@
+"""What a cache lacks is named, and what is left of it still answers: settings, cells, layers, units, inputs, arrays."""
+
+from __future__ import annotations
+
+import shutil
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+import steerstats
+from steerstats.cache import UnitData
+from steerstats.errors import CacheError, CannotEstimate, InputError
+from steerstats.simulate import SimulationTruth, simulate_cache, simulate_unit
+from steerstats.study import open_cache
+from study_caches import FAST, cache_of, written
+
+
+def test_a_packed_cache_gives_the_same_study(study, packed):
+    other = open_cache(packed)
+    pd.testing.assert_frame_equal(study.steerability().to_frame(), other.steerability().to_frame())
+    assert (other.kind, other.model, other.spec["layer"]) == ("simulated", "a", 13)
+    assert other.category == study.category
+
+
+def test_a_missing_setting_is_named_with_what_is_there(simulated_other):
+    study = open_cache(simulated_other.path)
+    with pytest.raises(CacheError, match=r"sys_neg->user_pos .*built without sys_neg; it has .*sys_pos, user_pos"):
+        study.generalization(["sys_neg->user_pos"])
+    found = study.generalization(**FAST)
+    assert found.gaps.shifts == ("base->user_neg", "base->user_pos", "sys_pos->user_neg")
+    assert "left out: sys_neg->user_pos" in found.warnings[0]
+    assert not found.gaps.includes_vector_error.any()
+    assert found.gaps is found.decomposition
+    with pytest.raises(CacheError, match="no random or shuffled"):
+        study.nulls()
+    for question in (study.debiased, study.reliability):
+        with pytest.raises(CacheError, match="its vectors are 4 trained, 1 mean"):
+            question()
+    assert not study.power().includes_vector_error
+
+
+def test_a_cache_without_base_names_what_it_has(tmp_path):
+    study = open_cache(cache_of(tmp_path, settings=("sys_pos", "user_neg")).path)
+    unit = study.unit("sim-00")
+    with pytest.raises(CacheError, match=r"base->base is not in this cache; it has the settings sys_pos, user_neg"):
+        unit.place("base->base")
+    with pytest.raises(CacheError, match=r"sys_pos->base is not in this cache"):
+        unit.place("sys_pos->base")
+    with pytest.raises(CacheError, match="no random vectors of base evaluated in base"):
+        unit.control_slopes("random", "base->base")
+    questions = ["steerability", "spurious_factors", "generalization", "predictors", "nulls", "debiased", "power"]
+    questions += ["reliability", "corrected_anti_steerable", "answer_mass", "linearity", "multiplier_range"]
+    for name in (*questions, "curves_frame"):
+        with pytest.raises(CacheError, match="built without base; it has the settings sys_pos, user_neg"):
+            getattr(study, name)()
+
+
+def test_a_cache_without_any_shift_of_the_paper_says_so(tmp_path):
+    study = open_cache(cache_of(tmp_path, settings=("base", "sys_pos")).path)
+    with pytest.raises(CacheError, match=r"none of base->user_neg.*settings base, sys_pos"):
+        study.generalization()
+    assert study.generalization(["base->sys_pos"], **FAST).gaps.estimate.shape == (3, 2, 1)
+
+
+def test_unplanned_cells_are_not_there(tmp_path):
+    truth = SimulationTruth(datasets=1, n_inputs=5, n_pairs=6)
+    data, unit = simulate_unit(truth, "sim-00")
+    arrays = dict(data.arrays)
+    arrays["planned"] = arrays["planned"].copy()
+    arrays["planned"][4, :2] = 0
+    for name in ("propensity", "answer_logit", "logsumexp", "input_projection", "input_difference_cosine"):
+        arrays[name] = arrays[name].copy()
+        arrays[name][4, :2] = np.nan
+    study = open_cache(written(tmp_path, {"sim-00": UnitData(arrays, data.attrs)}))
+    with pytest.raises(CacheError, match="sys_pos->user_neg is not in this cache: dataset sim-00 was evaluated in"):
+        study.steerability("sys_pos->user_neg")
+    assert ("sys_pos", "user_neg") not in study.shifts()
+    assert study.slopes("sim-00").to_frame().shape[0] == 28 * 5
+    np.testing.assert_allclose(study.slopes("sim-00").unsteered, unit.intercept, atol=1e-5)
+
+
+def test_a_sweep_wants_a_layer_and_reads_validation_inputs(tmp_path):
+    data, unit = simulate_unit(SimulationTruth(datasets=1, n_inputs=6, n_pairs=6, settings=("base",)), "sim-00")
+    arrays = dict(data.arrays) | {"input_split": np.array(["val"] * 6, dtype=object)}
+    for name, array in data.arrays.items():
+        if "vector" in (steerstats.cache.BY_NAME[name].dims if name != "vector" else ()):
+            axis = steerstats.cache.BY_NAME[name].dims.index("vector")
+            arrays[name] = np.concatenate([array, array], axis=axis)
+    arrays["vector"] = np.array(["base@1", "mean@1", "base@2", "mean@2"], dtype=object)
+    arrays["vector_layer"] = np.array([[1], [1], [2], [2]], dtype=np.int32)
+    arrays["propensity"] = arrays["propensity"].copy()
+    arrays["propensity"][:, 2:] *= 2
+    arrays = {name: array for name, array in arrays.items() if name not in ("answer_logit", "logsumexp", "answer")}
+    for name in ("crossfit_projection", "activation"):
+        arrays.pop(name, None)
+    path = written(tmp_path, {"sim-00": UnitData(arrays, data.attrs)}, kind="sweep")
+    with pytest.raises(CacheError, match=r"several vectors \(base@1, base@2\).*layer, one of 1, 2"):
+        open_cache(path).steerability()
+    second = open_cache(path, layer=2).steerability()
+    assert second["sim-00"]["mean"].estimate == pytest.approx(2 * unit.mean_slope(), abs=1e-5)
+    with pytest.raises(CacheError, match="layer 7 is not in this cache; it has 1, 2"):
+        open_cache(path, layer=7).steerability()
+
+
+def test_damage_is_named_with_its_coordinates(tmp_path):
+    path = cache_of(tmp_path, datasets=1).path
+    with h5py.File(path / "units" / "sim-00.h5", "r+") as file:
+        place = int(np.flatnonzero(file["input_split"].asstr()[:] == "test")[2])
+        file["propensity"][4, 1, 6, place] = np.nan
+        name = file["input"].asstr()[place]
+    with pytest.raises(CacheError, match=rf"user_neg.*sys_pos.*{name}.*multiplier 1\.5"):
+        open_cache(path).steerability()
+
+
+def test_unfinished_builds_are_analysed_with_a_warning(tmp_path):
+    truth = SimulationTruth(datasets=2, n_inputs=10, n_pairs=6)
+    path = simulate_cache(tmp_path / "half", truth, unfinished=["sim-01"]).path
+    study = open_cache(path)
+    assert (study.datasets, study.missing) == (("sim-00",), ("sim-01",))
+    assert "sim-01" in study.steerability().warnings[0]
+    with pytest.raises(CacheError, match="'sim-01' is not finished"):
+        open_cache(path, datasets=["sim-01"])
+    shutil.rmtree(path / "units")
+    with pytest.raises(CacheError, match="no finished unit to analyse"):
+        open_cache(path)
+
+
+def test_one_dataset_with_few_inputs_has_answers_or_reasons(tmp_path):
+    study = open_cache(cache_of(tmp_path, datasets=1, n_inputs=2).path)
+    found = study.generalization(**FAST)
+    assert found.overall is None
+    assert np.isnan(found.correlations.ci_low).all()
+    assert any("1 dataset: fewer than 8" in text for text in found.warnings)
+    assert study.steerability().over_datasets is None
+    with pytest.raises(CannotEstimate, match="2 inputs; a bias needs at least three"):
+        study.spurious_factors()
+    with pytest.raises(CannotEstimate, match="sim-00"):
+        study.linearity()
+
+
+def test_one_input_has_a_slope_and_no_interval(tmp_path):
+    study = open_cache(cache_of(tmp_path, datasets=1, n_inputs=1).path)
+    mean = study.steerability()["sim-00"]["mean"]
+    assert np.isfinite(mean.estimate)
+    assert np.isnan(mean.ci_low)
+    assert np.isnan(study.generalization(**FAST).gaps.ci_low).all()
+    assert np.isfinite(study.answer_mass().mean).all()
+    assert len(study.multiplier_range().to_frame()) == 3
+
+
+def test_a_cache_without_factors_or_activations_still_steers(tmp_path):
+    data, unit = simulate_unit(SimulationTruth(datasets=1, n_inputs=8, n_pairs=6), "sim-00")
+    kept = ("input", "setting_eval", "vector", "multiplier", "input_question", "vector_kind", "vector_setting",
+            "vector_replicate", "propensity", "planned")  # fmt: skip
+    bare = UnitData({name: data.arrays[name] for name in kept}, data.attrs)
+    study = open_cache(written(tmp_path, {"sim-00": bare}, kind="import"))
+    assert study.steerability()["sim-00"]["mean"].estimate == pytest.approx(unit.mean_slope(), abs=1e-5)
+    with pytest.raises(CannotEstimate, match="records none of pos_is_a, pos_is_yes"):
+        study.spurious_factors()
+    with pytest.raises(CannotEstimate, match="holds no /crossfit_projection"):
+        study.predictors()
+    for question in (study.vector_cosines, study.answer_mass):
+        with pytest.raises(CacheError, match="is not in this cache; it has"):
+            question()
+    assert study.category is None
+
+
+def test_unknown_datasets_and_shifts_are_refused(study):
+    with pytest.raises(CacheError, match="dataset 'nothing' is not in this study; it has sim-00"):
+        study.slopes("nothing")
+    with pytest.raises(CacheError, match="'nothing' is not in this cache"):
+        open_cache(study.path, datasets=["nothing"])
+    with pytest.raises(InputError, match="train->eval"):
+        study.steerability("base")

@@ -1,0 +1,87 @@
+"""The questions by which a study doubts itself, from caches with a known truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from steerstats.cache import UnitData, create_cache, write_unit
+from steerstats.simulate import SimulationTruth, simulate_unit
+from steerstats.study import open_cache
+from study_caches import cache_of
+
+
+def test_nulls_stay_apart_and_say_when_they_cannot_resolve(study):
+    found = study.nulls()
+    assert (found.random.kind, found.shuffled.kind) == ("random", "shuffled")
+    assert set(found.random.decision) == {"cannot resolve"}
+    assert found.random.n_null.tolist() == [6] * 10
+    for table in (found.random, found.shuffled):
+        own = study.unit("sim-03").control_slopes(table.kind, "base->base").mean(axis=1)
+        assert table.null_abs_quantile[3] == pytest.approx(np.quantile(np.abs(own), 0.95))
+    strong = open_cache(study.path, datasets=["sim-09"]).nulls(alpha=0.2)
+    assert strong.random.decision == ("differs from the null",)
+
+
+def test_the_debiased_vector_has_lost_the_bias_and_not_the_effect(study):
+    found = study.debiased()
+    effects = found.effects.query("term == 'pos_is_a'").groupby("vector")["estimate"].mean()
+    assert effects["own"] == pytest.approx(0.8, abs=0.2)
+    assert effects["debiased"] == pytest.approx(0.0, abs=0.2)
+    assert found.to_frame()["estimate"].abs().max() < 0.1
+
+
+def test_answer_mass_flags_the_dataset_that_loses_it(tmp_path, study):
+    assert not study.answer_mass().collapsed.any()
+    weak = open_cache(cache_of(tmp_path, mass_decay=3.0).path)
+    found = weak.answer_mass()
+    assert found.collapsed[:, [0, -1]].all()
+    assert not found.collapsed[:, 3].any()
+    assert len(found.warnings) == 2
+
+
+def test_cosines_between_settings_and_with_refits(study):
+    found = study.vector_cosines()
+    at = {name: k for k, name in enumerate(found.vectors)}
+    assert np.median(found.cosine[:, at["base"], at["user_neg"]]) == pytest.approx(0.6, abs=0.1)
+    assert np.diagonal(found.cosine, axis1=1, axis2=2) == pytest.approx(1.0)
+    unit = study.unit("sim-00").unit
+    rows = unit.read("direction", vector=["base", *study.unit("sim-00").controls("resampled")])[:, 0].astype(float)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.stability[0, at["base"]], np.quantile(rows[1:] @ rows[0], (0.025, 0.5, 0.975)))
+    assert np.isnan(found.stability[:, at["user_pos"]]).all(), (
+        "the simulation refits vectors of the paper's shifts only"
+    )
+    assert len(found.to_frame()) == 10 * 15
+
+
+def test_linearity_and_ranges_tell_straight_from_bent(tmp_path, study):
+    bent = open_cache(cache_of(tmp_path, curvature=0.4, curvature_sd=0.1, wiggle_sd=0.05, n_inputs=30).path)
+    assert (bent.linearity().to_frame()["p_value"] < 1e-3).all()
+    straight = study.linearity()
+    assert (straight.to_frame()["distance"] == 0).all()  # what is left is the rounding of float32
+    assert any("exactly linear, to within rounding" in text for text in straight.warnings)
+    slight = open_cache(cache_of(tmp_path / "slight", curvature=1e-3, curvature_sd=1e-4, wiggle_sd=1e-4).path)
+    assert (slight.linearity().to_frame()["distance"] > 1).all()
+    found = study.multiplier_range().to_frame()
+    whole = found[found["range"] == 1.5].set_index("dataset")
+    np.testing.assert_allclose(whole["mean"], [study.slopes(n).at("base->base").mean() for n in study.datasets])
+    np.testing.assert_allclose(whole["correlation_with_whole"], 1.0)
+    assert (whole["share_other_sign"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("path", "error"), [("trie", 6.0), ("plain", 3.0)], ids=["the trie's against plain", "the plain path's own noise"]
+)
+def test_engine_error_makes_a_class_of_its_own(tmp_path, path, error):
+    data, _ = simulate_unit(SimulationTruth(datasets=1, n_inputs=8, n_pairs=6, mean_steerability=[2.0]), "sim-00")
+    manifest = {"kind": "grid", "spec_hash": "ab", "units": ["sim-00"], "model": {"id": "m/x"}}
+    root = create_cache(tmp_path / "c", manifest)
+    parity = {"path": path, "difference": 3.5, "plain_difference": 1.75, "tolerance": 8.0}
+    write_unit(root, "sim-00", UnitData(data.arrays, {**data.attrs, "spec_hash": "ab"}), {"parity": parity})
+    study = open_cache(root)
+    assert study.model == "m/x"
+    # A propensity off by 2 * 3.5 nats: 7 * sum|lambda| / sum lambda^2 = 7 * 6 / 7
+    assert study.unit("sim-00").slope_error == pytest.approx(error)
+    inside = np.abs(study.slopes("sim-00").at("base->base")) <= error
+    assert study.steerability()["sim-00"]["within_error"].estimate == inside.mean() > 0
