@@ -4,15 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = [
-    "INPUT_COLUMNS",
-    "PAIR_COLUMNS",
-    "PROPENSITY_COLUMNS",
-    "SLOPE_COLUMNS",
-    "VECTOR_COLUMNS",
-    "Column",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Column:

@@ -131,17 +131,9 @@ def propensity_frame(
     rows = np.broadcast_to(planned[:, :, None, None], shape)
     _refuse_holes(unit, propensity, rows, settings, labels)
     places = np.nonzero(rows)
-    of_vector = dict(zip(unit.coords["vector"], unit.read("vector_setting")))
-    columns = {
-        "dataset": np.full(len(places[0]), unit.name, dtype=object),
-        "setting_eval": np.array(settings, dtype=object)[places[0]],
-        "vector": np.array(labels, dtype=object)[places[1]],
-        "setting_train": np.array([of_vector[label] for label in labels], dtype=object)[places[1]],
-        "multiplier": unit.coords["multiplier"][places[2]],
-        "input": unit.coords["input"][places[3]],
-        "question": unit.read("input_question")[places[3]],
-        "propensity": propensity[places],
-    }
+    setting, row, multiplier, place = places
+    columns = _labelled(unit, (settings, setting), (labels, row), place)
+    columns |= {"multiplier": unit.coords["multiplier"][multiplier], "propensity": propensity[places]}
     if "answer_logit" in unit:
         logits = unit.read("answer_logit", setting_eval=settings, vector=labels).astype(float)
         columns["logit_positive"], columns["logit_negative"] = logits[:, :, :, 0][places], logits[:, :, :, 1][places]
@@ -175,20 +167,13 @@ def slopes_frame(
     _refuse_holes(unit, curves, np.broadcast_to(planned[:, :, None, None], curves.shape), settings, labels)
     fit = fit_steerability(np.moveaxis(curves, 2, -1), unit.coords["multiplier"], planned=planned)
     places = np.nonzero(np.broadcast_to(planned[:, :, None], fit.slope.shape))
-    of_vector = dict(zip(unit.coords["vector"], unit.read("vector_setting")))
-    columns = {
-        "dataset": np.full(len(places[0]), unit.name, dtype=object),
-        "setting_train": np.array([of_vector[label] for label in labels], dtype=object)[places[1]],
-        "setting_eval": np.array(settings, dtype=object)[places[0]],
-        "vector": np.array(labels, dtype=object)[places[1]],
-        "input": unit.coords["input"][places[2]],
-        "question": unit.read("input_question")[places[2]],
-    }
+    setting, row, place = places
+    columns = _labelled(unit, (settings, setting), (labels, row), place)
     for name in ("slope", "intercept", "unsteered", "r_squared", "rmse", "curvature", "monotonicity"):
         columns[name] = getattr(fit, name)[places]
     for name in ("split", "pos_is_a", "pos_is_yes"):
         if f"input_{name}" in unit:
-            columns[name] = unit.read(f"input_{name}")[places[2]]
+            columns[name] = unit.read(f"input_{name}")[place]
     return _typed(columns, SLOPE_COLUMNS)
 
 
@@ -254,6 +239,22 @@ def _cells(
     else:
         labels = _labels(unit, "vector", vector)
     return settings, labels, unit.read("planned", setting_eval=settings, vector=labels).astype(bool)
+
+
+def _labelled(
+    unit: Unit, settings: tuple[list[str], np.ndarray], vectors: tuple[list[str], np.ndarray], inputs: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What every row of a long frame is of: labels with their places for settings and vectors, places of inputs."""
+    of_vector = dict(zip(unit.coords["vector"], unit.read("vector_setting")))
+    (labels, places), trained = vectors, [of_vector[label] for label in vectors[0]]
+    return {
+        "dataset": np.full(len(inputs), unit.name, dtype=object),
+        "setting_eval": np.array(settings[0], dtype=object)[settings[1]],
+        "vector": np.array(labels, dtype=object)[places],
+        "setting_train": np.array(trained, dtype=object)[places],
+        "input": unit.coords["input"][inputs],
+        "question": unit.read("input_question")[inputs],
+    }
 
 
 def _labels(unit: Unit, axis: str, wanted: str | Sequence[str] | None) -> list[str]:

@@ -90,6 +90,23 @@ def t_statistic(
     return statistic, p
 
 
+def t_columns(
+    estimate: np.ndarray, se: np.ndarray, df: np.ndarray, scale: float, level: float
+) -> dict[str, np.ndarray]:
+    """The columns estimate, se, df, statistic, p, ci_low and ci_high of a table of t tests, in the arrays' shape."""
+    statistic, p = t_statistic(estimate, se, df, scale)
+    half = stats.t.ppf((1 + level) / 2, df) * se
+    return {
+        "estimate": estimate,
+        "se": se,
+        "df": df,
+        "statistic": statistic,
+        "p": p,
+        "ci_low": estimate - half,
+        "ci_high": estimate + half,
+    }
+
+
 def relative_cholesky(psi: np.ndarray) -> np.ndarray:
     """Lower factor of a positive semi-definite matrix, zero columns where it has no rank left."""
     rows = psi.tolist()  # matrices of a few columns: Python's own numbers are several times faster than arrays of one

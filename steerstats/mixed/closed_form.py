@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from scipy.linalg import lapack
 
 from steerstats.errors import InputError, check_level
-from steerstats.mixed.arrays import Orthogonal, aliased_columns, as_finite, orthogonal, t_statistic
+from steerstats.mixed.arrays import Orthogonal, aliased_columns, as_finite, orthogonal, t_columns
 from steerstats.mixed.checks import check_identified, check_within, clean_zero, fit_warnings, is_singular
 from steerstats.results import Result
 
@@ -115,18 +114,9 @@ class ClosedForm(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per fixed effect: term, estimate, se, df, statistic, p, ci_low, ci_high, se_type."""
-        statistic, p = t_statistic(self.coefficients, self.se, self.df, self.scale)
-        half = stats.t.ppf((1 + self.level) / 2, self.df) * self.se
         terms = [join_terms(row, column) for column in self.columns for row in self.rows]
-        values = {
-            "estimate": self.coefficients,
-            "se": self.se,
-            "df": np.full(self.se.shape, float(self.df)),
-            "statistic": statistic,
-            "p": p,
-            "ci_low": self.coefficients - half,
-            "ci_high": self.coefficients + half,
-        }
+        df = np.full(self.se.shape, float(self.df))
+        values = t_columns(self.coefficients, self.se, df, self.scale, self.level)
         frame = pd.DataFrame({"term": terms} | {name: array.T.ravel() for name, array in values.items()})
         return frame.assign(se_type=self.se_type)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -216,7 +216,4 @@ def two_stage(formula: str, frame: pd.DataFrame, by: str = "dataset", *, level: 
     pooled = hartung_knapp(
         estimates[:, known], errors[:, known], [term for term, ok in zip(terms, known) if ok], level=level
     )
-    values = {name: getattr(pooled, name) for name in PooledEffects.__dataclass_fields__}
-    return PooledEffects(
-        **values | {"warnings": (*pooled.warnings, *failed), "method": f"{formula} per {by}; then {pooled.method}"}
-    )
+    return replace(pooled, warnings=(*pooled.warnings, *failed), method=f"{formula} per {by}; then {pooled.method}")

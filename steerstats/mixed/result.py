@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from steerstats.mixed.arrays import t_statistic
+from steerstats.mixed.arrays import t_columns
 from steerstats.mixed.closed_form import ClosedForm
 from steerstats.mixed.formula import Design
 from steerstats.mixed.product import ProductDesign
@@ -169,22 +168,9 @@ class MixedFit(Result):
 
         `n` counts the levels of the finest grouping factor.
         """
-        statistic, p = t_statistic(self.estimate, self.se, self.df, self.scale)
-        half = stats.t.ppf((1 + self.level) / 2, self.df) * self.se
-        return pd.DataFrame(
-            {
-                "term": list(self.terms),
-                "estimate": self.estimate,
-                "se": self.se,
-                "df": self.df,
-                "statistic": statistic,
-                "p": p,
-                "ci_low": self.estimate - half,
-                "ci_high": self.estimate + half,
-                "se_type": list(self.se_type),
-                "n": max(count for _, count in self.n_groups),
-            }
-        )
+        columns = t_columns(self.estimate, self.se, self.df, self.scale, self.level)
+        frame = pd.DataFrame({"term": list(self.terms)} | columns)
+        return frame.assign(se_type=list(self.se_type), n=max(count for _, count in self.n_groups))
 
     def summary(self) -> str:
         """Fixed effects, variance components, fit, and what has to be said about them."""
