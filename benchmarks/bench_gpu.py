@@ -28,6 +28,7 @@ from benchmarks.bench_engine import MULTIPLIERS, unsteered_pass
 from benchmarks.prompts import data_dir, real_examples
 from cache_builder.datasets import load_dataset, paper_datasets
 from cache_builder.engine import Engine, Steering, count_nodes
+from cache_builder.engine.tuning import MASKS
 from cache_builder.settings import SETTINGS
 
 PEAK = 989e12
@@ -125,6 +126,9 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
     first = next(iter(samples.values()))
     parity = engine.prove(first, steering)
     budgets = engine.tune(first, steering)
+    # As a build does it on one CUDA device; compiled FlexAttention has no kernel for other devices.
+    masks = engine.choose_mask(first, steering, MASKS if torch.cuda.is_available() else ("blocked", "dense"))
+    chosen = engine.mask
     grid = {key: [] for key in samples}
     training, plain = {key: [] for key in samples}, {size: [] for size in BATCH_SIZES}
     computed = distinct = scored = 0
@@ -137,9 +141,11 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
                 computed += scores.computed
                 distinct += count_nodes(examples, steering, n_blocks=engine.n_layers)
                 scored += len(examples) * steering.n_codes
+        engine.use_mask("blocked")  # the yardstick is the model as it is loaded
         everything = [example for examples in samples.values() for example in examples]
         for size in BATCH_SIZES:
             plain[size].append(timed(lambda size=size, e=everything: unsteered_pass(model, e, size))[1])
+        engine.use_mask(chosen)
     best = min(BATCH_SIZES, key=lambda size: min(plain[size]))
     total = sum(min(times) for times in grid.values())
     tokens = sum(example.branch for examples in samples.values() for example in examples)
@@ -147,7 +153,8 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
     n = sum(map(len, samples.values()))
     return {
         "path": engine.path,
-        "mask": engine.forward.attention,
+        "mask": engine.mask,
+        "examples_per_second_by_mask": masks,
         "budget": engine.budget,
         "examples_per_second_by_budget": {str(k): v for k, v in budgets.items()},
         "parity_difference": parity.difference,
@@ -164,7 +171,6 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
         "spread_between_rounds": float(np.median([max(t) / min(t) - 1 for t in grid.values()])),
         "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan"),
         "joined_branches": engine.join,
-        "seconds_by_mask": masks_compared(model, engine.budget, list(samples.values())[:4], steering),
         # Last: it leaves the model in float32.
         **bfloat16_error(model, engine, [one for examples in samples.values() for one in examples[:2]][:64], steering),
     }
@@ -182,27 +188,6 @@ def flops(model, computed: float, scored: int) -> float:
     return 2 * (body - tail) * computed + 2 * tail * scored + 2 * model.config.hidden_size * VOCABULARY * scored
 
 
-def masks_compared(model, budget: int, samples, steering: Steering) -> dict[str, float | str]:
-    """Seconds for the same inputs with trie rows masked in blocks, densely, and by FlexAttention (CUDA only)."""
-    seconds: dict[str, float | str] = {}
-    for mask in ("blocked", "dense", "flex"):
-        if mask == "flex" and not torch.cuda.is_available():
-            seconds[mask] = "needs CUDA"
-            continue
-        try:
-            if mask == "flex":
-                model.set_attn_implementation("flex_attention")
-            engine = Engine(model, path="trie", budget=budget, flex=mask == "flex")
-            engine.forward.attention = mask
-            runs = [timed(lambda e=engine: [e.run(part, steering) for part in samples])[1] for _ in range(3)]
-            seconds[mask] = min(runs[1:])  # the first run compiles
-        except Exception as error:  # a benchmark of alternatives goes on without one of them
-            seconds[mask] = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
-        finally:
-            model.set_attn_implementation("sdpa")
-    return seconds
-
-
 def hours(grid, training, samples, sizes: dict[str, int]) -> float:
     """Expected time of the whole grid: 50% of the pairs of every dataset evaluated and 40% trained on, in all five
     settings, at the speed measured for that dataset; scaled up where fewer than forty datasets were measured."""
@@ -218,6 +203,7 @@ def hours(grid, training, samples, sizes: dict[str, int]) -> float:
 def bfloat16_error(model, engine: Engine, examples, steering: Steering) -> dict[str, float]:
     """Propensities in bfloat16 against the same weights in float32 (the model is left in float32)."""
     low = engine.run(examples, steering).propensity()
+    engine.use_mask("blocked")
     high = Engine(model.float(), path="trie", budget=engine.budget).run(examples, steering).propensity()
     apart = np.abs(low - high)
     return {"bfloat16_largest_difference": float(apart.max()), "bfloat16_median_difference": float(np.median(apart))}

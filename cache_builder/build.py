@@ -149,9 +149,9 @@ def begin(
     if runtime is None or not all(finished_sidecar(root, unit.name) for unit in session.units):
         session.prove(progress)
     if runtime is None:
-        progress(0, None, "measuring the best token budget")
-        speeds = {} if session.spec.run.budget else session.tune()
-        create_cache(root, session.manifest(speeds))
+        progress(0, None, "measuring the best token budget and mask")
+        measured = session.tune()
+        create_cache(root, session.manifest(measured))
         # Where several builders begin at once the first manifest wins, and all work with its budget.
         session.settle(root)
     clear_leftovers(root)

@@ -121,14 +121,20 @@ class Session:
         _, vectors = self.builder.train(first)
         self._sample, self._sample_steering = provable(sample), self.builder.steering(vectors)
         self.engine.prove(proved, self._sample_steering, completions=whole)
+        self._proved = proved
 
-    def tune(self) -> dict[int, float]:
-        """Measure the token budget on the first unit; after `prove`."""
-        return self.engine.tune(self._sample, self._sample_steering)
+    def tune(self) -> dict[str, dict]:
+        """Measure the token budget, unless the spec has one, and the masks on the first unit; after `prove`."""
+        engine, sample = self.engine, (self._sample, self._sample_steering)
+        budgets = {} if self.spec.run.budget else engine.tune(*sample)
+        masks = engine.choose_mask(*sample, proved=self._proved, completions=self.spec.score in WHOLE)
+        return {"budgets": {str(budget): speed for budget, speed in budgets.items()}, "masks": masks}
 
     def settle(self, root: Path) -> None:
-        """Take over the budget that a cache is built with: the manifest's, or what memory allowed since."""
-        settled = (read_runtime(root) or {}).get("budget", self.engine.budget)
+        """Take over what a cache is built with: the manifest's mask and budget, or what memory allowed since."""
+        runtime = read_runtime(root) or {}
+        self.engine.use_mask(runtime.get("mask", self.engine.mask))
+        settled = runtime.get("budget", self.engine.budget)
         if self.spec.run.budget not in (None, settled):
             return  # asked for another one
         runs = [side.get("run", {}) for unit in self.units if (side := finished_sidecar(root, unit.name))]
@@ -140,7 +146,7 @@ class Session:
         """End what runs in the background."""
         self.builder.close()
 
-    def manifest(self, speeds: Mapping[int, float]) -> dict[str, Any]:
+    def manifest(self, measured: Mapping[str, Any]) -> dict[str, Any]:
         """The cache's immutable description."""
         return {
             "kind": "sweep" if self.spec.sweep else "grid",
@@ -154,7 +160,8 @@ class Session:
                 "budget": self.engine.budget,
                 "threads": torch.get_num_threads(),
                 "survey": self.builder.survey.to_dict() if self.builder.survey else None,
-                "measured": {str(budget): speed for budget, speed in speeds.items()},
+                "mask": self.engine.mask,
+                "measured": dict(measured),
             },
             "provenance": {**provenance(), "created": now(), "model": self.loaded.provenance()},
         }

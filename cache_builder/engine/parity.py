@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TOLERANCE_FLOAT32 = 1e-4
 LOW_PRECISION_FACTOR = 3.0
-_FAILURES = (
+FAILURES = (
     RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError, ModelError,
 )  # fmt: skip
 
@@ -125,7 +125,7 @@ def compare_paths(
             reason = "its logits differ"
         elif not activation <= limit:
             reason = f"its activations differ by {activation:.1e} of their norm"
-    except _FAILURES as error:
+    except FAILURES as error:
         reason = f"it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     finally:
         engine.forward.always_block = False

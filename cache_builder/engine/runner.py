@@ -19,6 +19,7 @@ from cache_builder.engine.operators import layer_tables
 from cache_builder.engine.parity import Parity, compare_paths
 from cache_builder.engine.plan import Layout, Wanted, demand_of, lay_out
 from cache_builder.engine.requests import Example, Scores, Steering, check_examples
+from cache_builder.engine.tuning import FLEX, MASKS, measure_budgets, measure_masks
 from cache_builder.packing import Row, pack
 from steerstats.errors import InputError, ModelError
 
@@ -69,6 +70,7 @@ class Engine:
         if path not in ("auto", "trie", "plain"):
             raise InputError(f"path {path!r} is not one of auto, trie, plain")
         self.forward = Forward(model, attention="flex" if flex else _best_attention(model))
+        self._implementation = "sdpa" if flex else self.forward.config._attn_implementation
         if flex and self.forward.device.type != "cuda":
             raise ModelError(
                 f"flex_attention is compiled for CUDA, and the model is on {self.forward.device}; "
@@ -167,8 +169,10 @@ class Engine:
             Also kept as `parity`. A ModelError of the trie path counts as a failed proof, with its text.
         """
         self._check(examples, steering, (), False)
-        ways = [(self.forward.attention, self.join), (self.forward.attention, False), ("dense", False)]
-        for self.forward.attention, self.join in dict.fromkeys(ways):
+        ways = [(self.mask, self.join), (self.mask, False), ("dense", False)]
+        for mask, join in dict.fromkeys(ways):
+            self.use_mask(mask)
+            self.join = join
             self.parity = compare_paths(self, examples, steering, n, completions=completions)
             if self.parity.passed:
                 break
@@ -186,27 +190,62 @@ class Engine:
         dict
             Examples per second for each budget that fitted in memory.
         """
-        from time import perf_counter
+        return measure_budgets(self, examples, steering, budgets, n)
 
-        cuda = self.forward.device.type == "cuda"
-        budgets = budgets or ((2048, 4096, 8192, 16384) if cuda else (512, 1024, 2048))
-        step = max(1, len(examples) // n)
-        # Neighbours share prefixes, so that the sample is a run of examples rather than every k-th one.
-        start = (len(examples) - min(n, len(examples))) // 2 if step > 1 else 0
-        sample = examples[start : start + n]
-        self.run(sample[:2], steering)
-        speed: dict[int, float] = {}
-        # Two interleaved rounds, the better of which counts: a busy moment must not decide for a whole build.
-        for _ in range(2):
-            for budget in budgets:
-                if self.ceiling is not None and budget > self.ceiling:
-                    break
-                self.budget = budget
-                begin = perf_counter()
-                self.run(sample, steering)
-                speed[budget] = max(speed.get(budget, 0.0), len(sample) / (perf_counter() - begin))
-        self.budget = min(max(speed, key=speed.get), self.ceiling or max(speed))
-        return speed
+    @property
+    def mask(self) -> str:
+        """How trie rows are masked: "blocked", "dense" or "flex"; see `Forward`."""
+        return self.forward.attention
+
+    def use_mask(self, mask: str) -> None:
+        """Mask trie rows in this way from now on; the model's attention follows where it has to.
+
+        Raises
+        ------
+        InputError
+            If there is no such way.
+        """
+        if mask not in MASKS:
+            raise InputError(f"mask {mask!r} is not one of {', '.join(MASKS)}")
+        wanted = FLEX if mask == "flex" else self._implementation
+        if self.forward.config._attn_implementation != wanted:
+            self.forward.model.set_attn_implementation(wanted)
+        self.forward.attention = mask
+
+    def choose_mask(
+        self,
+        examples: Sequence[Example],
+        steering: Steering | None = None,
+        masks: Sequence[str] | None = None,
+        *,
+        proved: Sequence[Example] = (),
+        completions: bool = False,
+        n: int = 48,
+    ) -> dict[str, float | str]:
+        """Measure the ways of masking trie rows on a sample, and keep the fastest of those that pass the proof.
+
+        Parameters
+        ----------
+        examples, steering
+            As in `tune`, after which it belongs.
+        masks : sequence of str, optional
+            Default: all of them where the model calls SDPA on one CUDA device; elsewhere nothing is to choose.
+        proved : sequence of Example
+            What the proof is held on; `examples` by default.
+        completions : bool
+            As in `prove`.
+        n : int
+            Size of the sample.
+
+        Returns
+        -------
+        dict
+            For each mask: examples per second, or why it is out of the question.
+        """
+        if masks is None:
+            free = self.mask == "blocked" and self.forward.device.type == "cuda"
+            masks = MASKS if free and self.path == "trie" else ()
+        return measure_masks(self, examples, steering, masks, proved or examples, completions, n)
 
     def _check(
         self, examples: Sequence[Example], steering: Steering | None, read_layers: Sequence[int], first: bool

@@ -1,0 +1,87 @@
+"""What the engine measures before a build: the best token budget, and the best way to mask trie rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from cache_builder.engine.parity import FAILURES, compare_paths
+from cache_builder.engine.requests import Example, Steering
+
+if TYPE_CHECKING:
+    from cache_builder.engine.runner import Engine
+
+MASKS = ("blocked", "dense", "flex")
+FLEX = "flex_attention"  # what transformers calls it
+MARGIN = 1.05  # another mask has to be this much faster: what it compiles for a new row length is not in the sample
+ROUNDS = 2  # interleaved, the better of which counts: a busy moment must not decide for a whole build
+
+
+def measure_budgets(
+    engine: Engine, examples: Sequence[Example], steering: Steering | None, budgets: Sequence[int], n: int
+) -> dict[int, float]:
+    """Examples per second by token budget, the best of which the engine keeps; see `Engine.tune`."""
+    cuda = engine.forward.device.type == "cuda"
+    budgets = budgets or ((2048, 4096, 8192, 16384) if cuda else (512, 1024, 2048))
+    sample = _neighbours(examples, n)
+    engine.run(sample[:2], steering)
+    speed: dict[int, float] = {}
+    for _ in range(ROUNDS):
+        for budget in budgets:
+            if engine.ceiling is not None and budget > engine.ceiling:
+                break
+            engine.budget = budget
+            speed[budget] = max(speed.get(budget, 0.0), _speed(engine, sample, steering))
+    engine.budget = min(max(speed, key=speed.get), engine.ceiling or max(speed))
+    return speed
+
+
+def measure_masks(
+    engine: Engine,
+    examples: Sequence[Example],
+    steering: Steering | None,
+    masks: Sequence[str],
+    proved: Sequence[Example],
+    completions: bool,
+    n: int,
+) -> dict[str, float | str]:
+    """Examples per second by mask, the best of which the engine keeps; see `Engine.choose_mask`."""
+    own, settled = engine.mask, (engine.budget, engine.ceiling)
+    sample, found, parities = _neighbours(examples, n), {}, {own: engine.parity}
+    for mask in masks:
+        try:
+            engine.use_mask(mask)
+            if mask != own:
+                parities[mask] = compare_paths(engine, proved, steering, completions=completions)
+                if not parities[mask].passed:
+                    found[mask] = f"fails the proof: {parities[mask].reason}"
+                    continue
+            engine.run(sample, steering)  # compiles what has to be compiled
+            fits = mask == own or (engine.budget, engine.ceiling) == settled
+            found[mask] = 0.0 if fits else f"does not fit in memory with {settled[0]} tokens a row"
+        except FAILURES as error:
+            found[mask] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        finally:
+            if mask != own:
+                engine.budget, engine.ceiling = settled
+    running = [mask for mask, value in found.items() if value == 0.0]
+    for mask in running * ROUNDS:
+        engine.use_mask(mask)
+        found[mask] = max(found[mask], _speed(engine, sample, steering))
+    best = max(running, key=lambda mask: found[mask] * (MARGIN if mask == own else 1.0), default=own)
+    engine.use_mask(best)
+    engine.parity = parities[best]
+    return found
+
+
+def _speed(engine: Engine, sample: Sequence[Example], steering: Steering | None) -> float:
+    begin = perf_counter()
+    engine.run(sample, steering)
+    return len(sample) / (perf_counter() - begin)
+
+
+def _neighbours(examples: Sequence[Example], n: int) -> Sequence[Example]:
+    """A run of examples from the middle, since neighbours share prefixes and every k-th one would not."""
+    start = max(0, len(examples) - n) // 2
+    return examples[start : start + n]

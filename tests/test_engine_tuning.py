@@ -1,0 +1,140 @@
+"""What is measured before a build: all masks give the same numbers, and the fastest that holds is kept, resumed too."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from tiny_build import DATASETS, tiny_spec, write_model
+from tiny_models import random_examples, random_steering, tiny_model
+
+from cache_builder.build import run_build
+from cache_builder.engine import Engine, tuning
+from steerstats.errors import InputError
+
+HEADS = {"hidden_size": 128, "head_dim": 32, "num_attention_heads": 4}  # FlexAttention wants heads of at least 16
+
+
+@pytest.fixture
+def flex_in_python(monkeypatch):
+    """FlexAttention as its definition says, uncompiled: kernels for the CPU do not take our mask."""
+    from torch.nn.attention.flex_attention import flex_attention
+    from transformers.integrations.flex_attention import WrappedFlexAttention
+
+    monkeypatch.setattr(WrappedFlexAttention(False), "_compiled_flex_attention", flex_attention)
+
+
+@pytest.fixture
+def case():
+    rng = np.random.default_rng(3)
+    return random_examples(rng, 12), random_steering(rng, directions=rng.normal(size=(2, 1, 128)))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("name", ["llama", "qwen2", "mistral", "gemma3", "phi3", "olmo2"])
+@pytest.mark.parametrize("budget", [64, 400])
+def test_flex_attention_gives_what_other_masks_give(name, budget, case, flex_in_python):
+    examples, steering = case
+    engine = Engine(tiny_model(name, **HEADS), path="trie", budget=budget)
+    expected = engine.run(examples, steering, completions=True, read_layers=(1, 2))
+    engine.use_mask("flex")
+    assert engine.forward.config._attn_implementation == "flex_attention"
+    found = engine.run(examples, steering, completions=True, read_layers=(1, 2))
+    assert np.abs(found.logits - expected.logits).max() < 1e-4
+    assert np.abs(found.completion_logprob - expected.completion_logprob).max() < 1e-4
+    assert np.abs(found.activations - expected.activations).max() < 1e-4
+    engine.use_mask("blocked")
+    assert engine.forward.config._attn_implementation == "sdpa"
+    again = engine.run(examples, steering, completions=True, read_layers=(1, 2))
+    assert np.array_equal(again.logits, expected.logits)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("fastest", tuning.MASKS)
+def test_the_fastest_mask_is_kept(fastest, case, flex_in_python, monkeypatch):
+    engine = Engine(tiny_model("llama", **HEADS), budget=128)
+    engine.prove(*case)
+    monkeypatch.setattr(tuning, "_speed", lambda engine, *_: 2.0 if engine.mask == fastest else 1.0)
+    assert engine.choose_mask(*case, tuning.MASKS) == {mask: 1.0 + (mask == fastest) for mask in tuning.MASKS}
+    assert engine.mask == engine.parity.mask == fastest
+    assert engine.forward.config._attn_implementation == ("flex_attention" if fastest == "flex" else "sdpa")
+    assert engine.parity.passed
+
+
+def test_a_mask_that_is_hardly_faster_is_not_taken(case, monkeypatch):
+    engine = Engine(tiny_model("llama", **HEADS), budget=128)
+    engine.prove(*case)
+    monkeypatch.setattr(tuning, "_speed", lambda engine, *_: 1.04 if engine.mask == "dense" else 1.0)
+    engine.choose_mask(*case, ("blocked", "dense"))
+    assert engine.mask == "blocked"
+
+
+def test_a_mask_that_is_wrong_fails_or_does_not_fit_is_out_of_the_question(case, monkeypatch):
+    import torch
+
+    examples, steering = case
+    engine = Engine(tiny_model("llama", **HEADS), budget=128)
+    engine.prove(examples, steering)
+    parity, plain, own = engine.parity, Engine._run, engine.forward._dense_mask
+    monkeypatch.setattr(tuning, "_speed", lambda engine, *_: 9.0 if engine.mask != "blocked" else 1.0)
+
+    def leaky(end, depth, window):
+        return torch.ones_like(own(end, depth, window))
+
+    monkeypatch.setattr(engine.forward, "_dense_mask", leaky)
+    found = engine.choose_mask(examples, steering, ("blocked", "dense"))
+    assert found == {"blocked": 1.0, "dense": "fails the proof: its logits differ"}
+    monkeypatch.setattr(engine.forward, "_dense_mask", own)
+
+    def too_large(self, *arguments, **options):
+        if self.mask == "dense":
+            self.budget, self.ceiling = 64, 64
+        return plain(self, *arguments, **options)
+
+    monkeypatch.setattr(Engine, "_run", too_large)
+    found = engine.choose_mask(examples, steering, ("dense", "blocked"))
+    assert found == {"blocked": 1.0, "dense": "does not fit in memory with 128 tokens a row"}
+    assert (engine.budget, engine.ceiling) == (128, None)
+
+    def broken(self, *arguments, **options):
+        if self.mask == "dense" and options.get("path") is None:
+            raise RuntimeError("no kernel\nfor this")
+        return plain(self, *arguments, **options)
+
+    monkeypatch.setattr(Engine, "_run", broken)
+    found = engine.choose_mask(examples, steering, ("dense", "blocked"))
+    assert found == {"blocked": 1.0, "dense": "RuntimeError: no kernel"}
+    assert engine.mask == "blocked"
+    assert engine.parity is parity
+
+
+def test_off_cuda_nothing_is_to_choose_and_a_strange_mask_is_named(case):
+    engine = Engine(tiny_model("llama", **HEADS), budget=128)
+    engine.prove(*case)
+    assert engine.choose_mask(*case) == {}
+    with pytest.raises(InputError, match="'sparse' is not one of blocked, dense, flex"):
+        engine.use_mask("sparse")
+
+
+def test_a_resumed_build_keeps_the_mask_of_its_first_run(tmp_path, monkeypatch):
+    spec = tiny_spec(write_model(tmp_path / "model"), limit=20)
+    plain, masks = Engine.choose_mask, []
+    monkeypatch.setattr(tuning, "_speed", lambda engine, *_: 2.0 if engine.mask == "dense" else 1.0)
+    monkeypatch.setattr(
+        Engine, "choose_mask", lambda self, *args, **rest: plain(self, *args, ("blocked", "dense"), **rest)
+    )
+    run_build(spec, tmp_path / "cache")
+    runtime = json.loads((tmp_path / "cache" / "manifest.json").read_text())["runtime"]
+    assert runtime["mask"] == "dense"
+    assert runtime["measured"]["masks"] == {"blocked": 1.0, "dense": 2.0}
+    sidecar = tmp_path / "cache" / "units" / f"{DATASETS[0]}.json"
+    before = json.loads(sidecar.read_text())
+    assert before["run"]["parity"]["mask"] == "dense"
+    sidecar.unlink()
+    monkeypatch.setattr(Engine, "choose_mask", lambda *_, **__: masks.append("measured again"))
+    run_build(spec, tmp_path / "cache")
+    after = json.loads(sidecar.read_text())
+    assert not masks
+    assert after["run"]["parity"]["mask"] == "dense"
+    assert after["content_sha256"] == before["content_sha256"]
