@@ -129,9 +129,13 @@ class Orthogonal(NamedTuple):
 
 def orthogonal(matrix: np.ndarray, *, complete: bool = False) -> Orthogonal:
     """`np.linalg.qr` of a matrix with n >= p, by the same LAPACK routines and at half the cost of a small one."""
-    factored, tau, _, _ = lapack.dgeqrf(matrix)
     n, p = matrix.shape
-    R = np.triu(factored[:p])
-    if complete and n > p:
-        factored = np.column_stack([factored, np.zeros((n, n - p))])
+    factored, tau, _, _ = lapack.dgeqrf(matrix)
+    R = factored[:p].copy()
+    for j in range(p):
+        R[j + 1 :, j] = 0.0
+    if complete:
+        basis = np.zeros((n, n), order="F")
+        basis[:, :p] = factored
+        factored = basis
     return Orthogonal(lapack.dorgqr(factored, tau)[0], R)

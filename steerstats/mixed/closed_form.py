@@ -71,6 +71,8 @@ class ClosedForm(Result):
         S = E'E, cross-products of the between-input residuals of the per-input coefficients.
     gram_inverse : ndarray, shape (p, p)
         (W'W)^-1.
+    within_inverse : ndarray, shape (q, q)
+        (Z'Z)^-1.
     df : int
         N - p.
     criterion : float
@@ -95,6 +97,7 @@ class ClosedForm(Result):
     sigma2: float
     scatter: np.ndarray
     gram_inverse: np.ndarray
+    within_inverse: np.ndarray
     df: int
     criterion: float
     reml: bool
@@ -233,7 +236,8 @@ def fit_factored(
     psi = back @ parts.psi @ back.T
     S = back @ scatter @ back.T
     diagonal = gram_inverse.diagonal()[:, None]
-    constrained = psi.diagonal() + parts.sigma2 * (back @ back.T).diagonal()
+    within_inverse = back @ back.T
+    constrained = psi.diagonal() + parts.sigma2 * within_inverse.diagonal()
 
     criterion = -np.inf
     if parts.sigma2 > 0:
@@ -261,6 +265,7 @@ def fit_factored(
         sigma2=parts.sigma2,
         scatter=S,
         gram_inverse=gram_inverse,
+        within_inverse=within_inverse,
         df=n_groups - p,
         criterion=float(criterion),
         reml=reml,

@@ -321,8 +321,7 @@ def _from_closed(design: Design | ProductDesign, fit: ClosedForm, places: Sequen
     rows, columns = np.array(places).T
     between = fit.gram_inverse[rows[:, None], rows]
     along = columns[:, None], columns
-    Z = design.Z[0][: fit.n_obs // fit.n_groups]
-    sigma, sigma_model = fit.scatter / fit.df, fit.psi + fit.sigma2 * np.linalg.inv(Z.T @ Z)
+    sigma, sigma_model = fit.scatter / fit.df, fit.psi + fit.sigma2 * fit.within_inverse
     return Solution(
         engine="closed_form",
         reason="every group has the same complete design and the fixed part is a full product with it",
