@@ -127,8 +127,10 @@ class Session:
         """Measure the token budget, unless the spec has one, and the masks on the first unit; after `prove`."""
         engine, sample = self.engine, (self._sample, self._sample_steering)
         budgets = {} if self.spec.run.budget else engine.tune(*sample)
-        masks = engine.choose_mask(*sample, proved=self._proved, completions=self.spec.score in WHOLE)
-        return {"budgets": {str(budget): speed for budget, speed in budgets.items()}, "masks": masks}
+        # A named attention is what the user wants; only "auto" leaves the choice to measurement.
+        masks = () if self.spec.model.attention != "auto" else None
+        found = engine.choose_mask(*sample, masks, proved=self._proved, completions=self.spec.score in WHOLE)
+        return {"budgets": {str(budget): speed for budget, speed in budgets.items()}, "masks": found}
 
     def settle(self, root: Path) -> None:
         """Take over what a cache is built with: the manifest's mask and budget, or what memory allowed since."""

@@ -26,8 +26,8 @@ class Frozen(BaseModel):
 class ModelSpec(Frozen):
     """The model. `dtype = "auto"` and `attention = "auto"` are resolved by the builder and hashed as resolved.
 
-    Where that gives SDPA on one CUDA device, the build also measures how token tries are best masked (in blocks, densely,
-    by FlexAttention), and the manifest says what was chosen. `attention = "flex_attention"` leaves no choice.
+    Where "auto" gives SDPA on one CUDA device, the build also measures how token tries are best masked (in blocks,
+    densely, by FlexAttention), and the manifest says what was chosen. A named attention leaves no choice.
     """
 
     id: Annotated[str, Field(min_length=1)]

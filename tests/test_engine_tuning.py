@@ -6,11 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from tiny_build import DATASETS, tiny_spec, write_model
+from tiny_build import DATASETS, content, tiny_spec, write_model
 from tiny_models import random_examples, random_steering, tiny_model
 
 from cache_builder.build import run_build
 from cache_builder.engine import Engine, tuning
+from cache_builder.spec import parse_spec
 from steerstats.errors import InputError
 
 HEADS = {"hidden_size": 128, "head_dim": 32, "num_attention_heads": 4}  # FlexAttention wants heads of at least 16
@@ -118,16 +119,29 @@ def test_off_cuda_nothing_is_to_choose_and_a_strange_mask_is_named(case):
 
 
 def test_a_resumed_build_keeps_the_mask_of_its_first_run(tmp_path, monkeypatch):
-    spec = tiny_spec(write_model(tmp_path / "model"), limit=20)
+    model = write_model(tmp_path / "model")
+    spec = tiny_spec(model, limit=20)
     plain, masks = Engine.choose_mask, []
     monkeypatch.setattr(tuning, "_speed", lambda engine, *_: 2.0 if engine.mask == "dense" else 1.0)
     monkeypatch.setattr(
-        Engine, "choose_mask", lambda self, *args, **rest: plain(self, *args, ("blocked", "dense"), **rest)
+        Engine,
+        "choose_mask",
+        lambda self, examples, steering, masks, **rest: plain(
+            self, examples, steering, ("blocked", "dense") if masks is None else masks, **rest
+        ),
     )
     run_build(spec, tmp_path / "cache")
     runtime = json.loads((tmp_path / "cache" / "manifest.json").read_text())["runtime"]
     assert runtime["mask"] == "dense"
     assert runtime["measured"]["masks"] == {"blocked": 1.0, "dense": 2.0}
+    named = {
+        **content(model, limit=20),
+        "model": {"id": str(model), "attention": "sdpa"},
+        "datasets": spec.datasets[:1],
+    }
+    run_build(parse_spec(named), tmp_path / "named")
+    kept = json.loads((tmp_path / "named" / "manifest.json").read_text())["runtime"]
+    assert (kept["mask"], kept["measured"]["masks"]) == ("blocked", {}), "a named attention is not measured"
     sidecar = tmp_path / "cache" / "units" / f"{DATASETS[0]}.json"
     before = json.loads(sidecar.read_text())
     assert before["run"]["parity"]["mask"] == "dense"
