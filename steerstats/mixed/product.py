@@ -105,9 +105,14 @@ def product_design(formula: str, frame: pd.DataFrame) -> ProductDesign | None:
     read = _read_formula(formula)
     if read is None:
         return None
-    m = _rows_per_group(frame.get(read.terms[0].group[0]))
-    y = _numbers(frame.get(read.response))
-    if not m or y is None:
+    # All look-ups in a row: pandas' way to a column is long, and twice as long for a processor that has just left it.
+    labels, *series = [frame.get(name) for name in (read.terms[0].group[0], read.response, *read.columns)]
+    numbers = [_numbers(one) for one in series]
+    if any(one is None for one in numbers):
+        return None
+    y, *values = numbers
+    m = _rows_per_group(labels)
+    if not m:
         return None
     Y = y.reshape(-1, m).copy()
     scale = float(np.abs(Y).max())
@@ -115,11 +120,8 @@ def product_design(formula: str, frame: pd.DataFrame) -> ProductDesign | None:
         return None
 
     columns, between = {}, []
-    for name in read.columns:
-        values = _numbers(frame.get(name))
-        if values is None:
-            return None
-        grid = values.reshape(-1, m)
+    for name, one in zip(read.columns, values):
+        grid = one.reshape(-1, m)
         if len(set(grid[0].tolist())) == 1:  # then it can only be constant within every group, else only alike in all
             column = grid[:, :1]
             between.append(name)
