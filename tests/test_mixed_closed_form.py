@@ -179,6 +179,17 @@ def test_wrong_shapes_nan_and_aliased_random_columns_are_named():
         closed_form(Y, Z[:5], ones)
     with pytest.raises(InputError, match="'lam' is determined"):
         closed_form(Y, np.ones((7, 2)), ones, column_names=["Intercept", "lam"])
+    with pytest.raises(InputError, match="Z has no column"):
+        closed_form(Y, np.empty((7, 0)), ones)
+
+
+def test_no_between_group_column_leaves_the_covariance_about_zero(capfd):
+    Y = np.random.default_rng(8).normal(size=(9, 7))
+    fit = closed_form(Y, Z, np.empty((9, 0)))
+    slopes = Y @ np.linalg.pinv(Z).T
+    assert fit.coefficients.shape == (0, 2)
+    np.testing.assert_allclose(fit.scatter, slopes.T @ slopes)
+    assert not "".join(capfd.readouterr()), "LAPACK complains there of an empty matrix"
 
 
 def test_results_cannot_be_changed():

@@ -108,7 +108,7 @@ def test_groups_of_any_type_are_told_apart(frame, kind):
     np.testing.assert_allclose(found.estimate, by_matrix(FORMULA, frame).estimate, rtol=1e-9)
 
 
-LABELS = ["object", "category", "int", "float", "string", "string[python]", "str", "datetime64[ns]"]
+LABELS = ["object", "category", "int", "float", "string", "string[python]", "inferred", "datetime64[ns]"]
 
 
 @pytest.mark.parametrize("kind", LABELS)
@@ -121,7 +121,8 @@ def test_groups_are_whole_blocks_of_rows_in_labels_of_any_type(kind):
             return series.astype("Int64" if kind == "int" and series.hasnans else kind)
         if kind.startswith("datetime"):
             return pd.to_datetime(series, unit="D")
-        return series.map(lambda number: None if np.isnan(number) else f"g{number:.0f}").astype(kind)
+        texts = series.map(lambda number: None if np.isnan(number) else f"g{number:.0f}")
+        return texts if kind == "inferred" else texts.astype(kind)
 
     whole = [4, 4, 4, 9, 9, 9, 2, 2, 2]
     assert product._rows_per_group(labels(whole)) == 3
@@ -132,6 +133,7 @@ def test_groups_are_whole_blocks_of_rows_in_labels_of_any_type(kind):
         [4, 4, 4],
         [4, 9, 2],
         [4, 4, 4, 9, 9, 9, 4, 4, 4],
+        [4, 4, 9, 9, 4, 4],
         [4, 4, 9, 9, 9, 2, 2, 2, 4],
         [4, 4, 4, 9, 9, 9, nan, nan, nan],
         [4, 4, 4, 9, 9, 9, 2, 2, nan],

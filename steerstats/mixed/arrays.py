@@ -139,3 +139,8 @@ def orthogonal(matrix: np.ndarray, *, complete: bool = False) -> Orthogonal:
         basis[:, :p] = factored
         factored = basis
     return Orthogonal(lapack.dorgqr(factored, tau)[0], R)
+
+
+def triangular_inverse(R: np.ndarray) -> np.ndarray:
+    """Inverse of an upper triangle with zeros below it and none on its diagonal; LAPACK has none for no column."""
+    return lapack.dtrtri(R)[0] if R.size else R

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.linalg import lapack
 
 from steerstats.errors import InputError, check_level
-from steerstats.mixed.arrays import Orthogonal, aliased_columns, as_finite, orthogonal, t_columns
+from steerstats.mixed.arrays import Orthogonal, aliased_columns, as_finite, orthogonal, t_columns, triangular_inverse
 from steerstats.mixed.checks import check_identified, check_within, clean_zero, fit_warnings, is_singular
 from steerstats.results import Result
 
@@ -158,7 +158,7 @@ def closed_form(
     Raises
     ------
     InputError
-        If shapes disagree, a value is not finite, or columns of Z are aliased.
+        If shapes disagree, a value is not finite, or Z has no column or aliased ones.
     CannotEstimate
         If m = q (the residual cannot be told from the random effects) or N = p.
 
@@ -185,6 +185,8 @@ def closed_form(
     (n_groups, m), q = Y.shape, Z.shape[1]
     if len(Z) != m or len(W) != n_groups:
         raise InputError(f"Y is {n_groups} x {m}: Z needs {m} rows and has {len(Z)}, W {n_groups} and has {len(W)}")
+    if not q:
+        raise InputError("Z has no column: a mixed model needs a random effect, such as an intercept")
     columns = tuple(column_names) if column_names is not None else tuple(f"z{k}" for k in range(q))
     rows = tuple(row_names) if row_names is not None else tuple(f"w{j}" for j in range(W.shape[1]))
     check_within(Z, columns)
@@ -230,7 +232,7 @@ def fit_factored(
     rss, scatter = clean_zero(rss, scatter, scale, n_groups * m)
     parts = solve_components(scatter, n_groups - p if reml else n_groups, rss, n_within)
 
-    inverse_W, back = lapack.dtrtri(RW)[0], lapack.dtrtri(R)[0]
+    inverse_W, back = triangular_inverse(RW), triangular_inverse(R)
     gram_inverse = inverse_W @ inverse_W.T
     coefficients = inverse_W @ rotated @ back.T  # on the scale of Z: Gamma = A R^-T
     psi = back @ parts.psi @ back.T
