@@ -9,20 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
 from steerstats.errors import CacheError, CannotEstimate, InputError, check_count, check_level
 from steerstats.resampling import collapse, quantile_pair, resampled_sums
-from steerstats.results import VECTOR_AS_GIVEN, Result
+from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.seeds import NamedStreams
+from steerstats.study_headlines import UNIT, Headlined, number, share, with_limits
 
 RULE = "the layer with the highest mean steerability over datasets, each counting once, on validation inputs"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerChoice(Result):
+class LayerChoice(Headlined):
     """The chosen layer and the profile it was chosen from.
 
     Parameters
@@ -41,6 +43,8 @@ class LayerChoice(Result):
     rivals : tuple of int
         Layers whose interval of `behind` holds 0: with the chosen one they hold the best layer at the stated level.
     n_datasets, n_inputs : int
+    level : float
+        Of all intervals.
     """
 
     layers: np.ndarray
@@ -55,6 +59,12 @@ class LayerChoice(Result):
     rivals: tuple[int, ...]
     n_datasets: int
     n_inputs: int
+    level: float = 0.95
+
+    PARTS: ClassVar[Mapping[str, str]] = {
+        "chosen": "the layer; .rivals are those that the data cannot tell from it",
+        "to_frame()": "all of it, one row a layer",
+    }
 
     def to_frame(self) -> pd.DataFrame:
         """One row a layer."""
@@ -62,14 +72,25 @@ class LayerChoice(Result):
         frame = pd.DataFrame({"layer": self.layers, **{name: getattr(self, name) for name in names}})
         return frame.assign(chosen=self.layers == self.chosen, n=self.n_datasets)
 
-    def summary(self) -> str:
-        """The table, then the choice in a sentence."""
+    def sections(self) -> list[tuple[str, pd.DataFrame]]:
+        """The choice in a sentence, then one row a layer."""
         best = int(np.flatnonzero(self.layers == self.chosen)[0])
         rivals = f"; not told apart from it: {', '.join(map(str, self.rivals))}" if self.rivals else ""
-        return (
-            f"{Result.summary(self)}\n\nLayer {self.chosen}: {self.mean[best]:.3f} nats per unit multiplier, best in "
-            f"{self.share[best]:.0%} of resamples{rivals}"
-        )
+        title = f"Layer {self.chosen}: {number(self.mean[best])} {UNIT}, best in {share(self.share[best])} of "
+        title += f"resamples{rivals}"
+        behind = [
+            "chosen" if layer == self.chosen else with_limits(*row)
+            for layer, row in zip(self.layers, np.transpose([self.behind, self.behind_low, self.behind_high]))
+        ]
+        table = {
+            "layer": [str(layer) for layer in self.layers],
+            f"mean [{self.level:.0%}]": [
+                with_limits(*row) for row in np.transpose([self.mean, self.ci_low, self.ci_high])
+            ],
+            "best in": [share(one) for one in self.share],
+            f"behind [{self.level:.0%}, all at once]": behind,
+        }
+        return [(title, pd.DataFrame(table))]
 
 
 def choose_layer(
@@ -157,6 +178,7 @@ def choose_layer(
         rivals=tuple(int(layer) for layer in layers[inside]),
         n_datasets=len(slopes),
         n_inputs=n_inputs,
+        level=level,
         method=f"{RULE}; {n_resamples} resamples of questions within these datasets",
         assumptions=(
             "these datasets are the ones of interest: between-dataset variation is not in the intervals",

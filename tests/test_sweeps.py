@@ -65,6 +65,19 @@ def test_twins_are_one_unit_and_the_seed_decides():
     assert again.to_frame().equals(paired.to_frame())
 
 
+def test_the_summary_says_the_choice_first_and_fits_a_terminal():
+    slopes = simulated(np.random.default_rng(2), [-1e-4, 1.0, 1.0, 0.0])
+    choice = choose_layer(slopes, LAYERS, rng=np.random.default_rng(3), level=0.9)
+    lines = choice.summary().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[2].startswith(f"Layer {choice.chosen}: ")
+    assert f"not told apart from it: {choice.rivals[0]}" in " ".join(lines[2:4])
+    table = next(k for k, line in enumerate(lines) if line.split()[:1] == ["layer"])
+    assert "mean [90%]" in lines[table]
+    assert [line.split()[0] for line in lines[table + 1 : table + 5]] == ["8", "10", "12", "14"]
+    assert lines[table + 1 + LAYERS.tolist().index(choice.chosen)].endswith("chosen")
+
+
 def test_bad_input_is_named():
     with pytest.raises(InputError, match=r"dataset d: slopes have shape \(3, 5\)"):
         choose_layer({"d": np.ones((3, 5))}, LAYERS, rng=np.random.default_rng(0))
