@@ -32,6 +32,49 @@ def test_verify_fails_with_code_1_and_says_what(run, tmp_path):
     assert "FAILED openness: file hash" in out
 
 
+def test_a_report_that_cannot_be_verified_says_what_can(run, tmp_path):
+    make_cache(tmp_path / "demo" / "cache")
+    (tmp_path / "demo" / "report.html").write_text("a page")
+    code, _, err = run("verify", tmp_path / "demo")
+    assert code == 2
+    assert "`steerstats reproduce` writes one that can be verified" in err
+    assert f"{tmp_path / 'demo' / 'cache'} is a cache" in err
+
+
+@pytest.mark.parametrize("command", ["fit", "import", "simulate", "build", "sweep", "demo"])
+@pytest.mark.parametrize("below", [False, True])
+def test_a_file_where_a_directory_goes_is_one_line_in_words(run, tmp_path, command, below):
+    if command in ("build", "sweep", "demo"):
+        pytest.importorskip("torch")
+    make_cache(tmp_path / "c")
+    pd.DataFrame(list(example_rows())).to_csv(tmp_path / "t.csv", index=False)
+    given = {"fit": ["c"], "import": ["t.csv"], "build": ["demo"], "sweep": ["demo"]}.get(command, [])
+    given = [tmp_path / one if (tmp_path / one).exists() else one for one in given]
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    code, _, err = run(command, *given, "-o", file / "x" if below else file)
+    assert code == 2
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {file} is a file; give a directory for")
+    assert file.read_text() == "mine"
+
+
+def test_a_number_out_of_range_is_named(run, tmp_path):
+    code, _, err = run("fit", tmp_path, "--seed", "-1")
+    assert code == 2
+    assert "'--seed'" in err
+    assert "greater than or equal to 0, not -1" in err
+
+
+def test_help_is_not_broken_in_the_middle_of_lines(run):
+    code, out, _ = run("import", "--help")
+    assert code == 0
+    body = out[: out.index("Arguments")]
+    lines = [line.strip() for line in body.splitlines()]
+    short = [k for k, line in enumerate(lines[:-1]) if 0 < len(line) < 50 and lines[k + 1] and not line.endswith(".")]
+    assert not short, lines
+
+
 def test_pack_then_inspect(run, tmp_path):
     make_cache(tmp_path / "c")
     assert run("pack", tmp_path / "c", tmp_path / "c.h5", "--no-activations")[0] == 0

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import pairwise
 
 import typer
 
@@ -61,16 +62,25 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         if debug:
             traceback.print_exc()
-        _misused(error, message())
+        _misused(error, message(), arguments)
         raise SystemExit(getattr(error, "exit_code", 2)) from None
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def _misused(error: Exception, message: str) -> None:
+def _misused(error: Exception, message: str, arguments: Sequence[str]) -> None:
     """One line for a command that was called wrongly; the bare command shows its help instead."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(message, err=True)  # the help itself, for who typed nothing more
         return
     hint = f"; `{context.command_path} --help` shows how" if context is not None else ""
-    complain(typer.BadParameter(f"{message.rstrip('.')}{hint}"))
+    complain(typer.BadParameter(f"{message.rstrip('.')}{_given(error, message, arguments)}{hint}"))
+
+
+def _given(error: Exception, message: str, arguments: Sequence[str]) -> str:
+    """What was given to the option that is complained of, where the message does not say it."""
+    names = getattr(getattr(error, "param", None), "opts", ())
+    for name, value in pairwise(arguments):
+        if name in names and message.startswith("Invalid value") and value not in message.partition(": ")[2]:
+            return f", not {value}"
+    return ""

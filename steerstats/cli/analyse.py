@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from steerstats.cli.caches import CachePath
-from steerstats.cli.console import notice, out, progress_bar, say
+from steerstats.cli.console import directory, notice, out, progress_bar, say
 from steerstats.errors import InputError
 
 CachePaths = Annotated[list[Path], typer.Argument(help="Caches: directories, or packed .h5 files.", show_default=False)]
@@ -36,6 +36,7 @@ def fit(
     import steerstats
     from steerstats.frames import slopes_frame
 
+    directory(target, "the tables")
     study = steerstats.open_cache(cache)
     result = study.steerability(seed=seed)
     per_input = pd.concat([slopes_frame(study.reader[name]) for name in study.datasets], ignore_index=True)
@@ -54,9 +55,11 @@ def _steerability_table(result: Any) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from steerstats.figures import nice_shift
     from steerstats.results import format_number
 
-    title = f"Steerability, {result.shift}, nats per unit multiplier; highest median first"
+    shift = nice_shift(*result.shift.split("->"))
+    title = f"Steerability, {shift}, in nats per unit multiplier"
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("dataset", overflow="fold")
     for name in ("n", "mean [95%]", "median", "SD", "wrong way [95%]"):
@@ -138,8 +141,7 @@ def simulate(
     if twice:
         raise InputError(f"{twice[0]} is given by its own option and by --set; once is enough")
     chosen = SimulationTruth(**{"datasets": 12, "n_inputs": 200, **told, **asked})
-    if target.exists() and any(target.iterdir()):
-        raise InputError(f"{target} is not empty; choose another directory for the simulated cache")
+    directory(target, "the simulated cache", empty=True)
     simulate_cache(target, chosen, seed=seed)
     say(f"simulated cache: {target}; now `steerstats report {target} -o DIR`")
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from steerstats.cli.console import notice, out, progress_bar, say
+from steerstats.cli.console import directory, notice, out, progress_bar, say
 from steerstats.errors import InputError, require
 
 Source = Annotated[str, typer.Argument(help="A TOML spec, or a preset: demo, tan2024.", show_default=False)]
@@ -54,8 +54,8 @@ def build(
 ) -> None:
     """Build a cache: activations, vectors and steered logit differences, one resumable unit for each dataset.
 
-    Run it again after an interruption and it computes exactly what is missing. Several of these may work on one
-    directory at once.
+    Run it again after an interruption and it computes exactly what is
+    missing. Several of these may work on one directory at once.
     """
     spec = _load(source, overrides, data_dir)
     if dry_run:
@@ -163,6 +163,7 @@ def _load(source: str, overrides: list[str] | None, data_dir: Path | None):
 def _build(spec: Any, target: Path, backend: str, ray: dict[str, Any]) -> Path:
     from cache_builder.build import run_build
 
+    directory(target, "the cache")
     say(f"building {spec.name} into {target}")
     try:
         with progress_bar() as progress:

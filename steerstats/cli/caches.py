@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
-from steerstats.cli.console import out, say
+from steerstats.cli.console import directory, out, say
 from steerstats.errors import InputError
 
 CachePath = Annotated[Path, typer.Argument(help="A cache: a directory, or a packed .h5 file.", show_default=False)]
@@ -106,6 +106,9 @@ def _checks(path: Path):
         return verify_reproduction(path)
     from steerstats.cache import verify as verify_cache
 
+    if (path / "report.html").is_file():
+        cache = f", and {path / 'cache'} is a cache that can be" if (path / "cache").is_dir() else ""
+        raise InputError(f"{path} holds a report; `steerstats reproduce` writes one that can be verified{cache}")
     return verify_cache(path)
 
 
@@ -129,15 +132,16 @@ def import_(
 ) -> None:
     """Make a cache from a table of steered scores, for people who steer with other tools.
 
-    Columns: dataset, input, setting_train, setting_eval, multiplier, propensity (nats); optional vector, layer,
-    question, text, pos_is_a, pos_is_yes, len_positive, len_negative.
+    Columns: dataset, input, setting_train, setting_eval, multiplier,
+    propensity (nats); optional: vector, layer, question, text, pos_is_a,
+    pos_is_yes, len_positive, len_negative.
 
-    Settings are base, sys_pos, sys_neg, user_pos, user_neg (setting_train also mean); who steers in one prompt only
-    calls it base. Multiplier 0, the unsteered model, has to be there, and every input at every multiplier.
+    Settings are base, sys_pos, sys_neg, user_pos, user_neg (setting_train
+    also mean); who steers in one prompt only calls it base. Multiplier 0,
+    the unsteered model, has to be there, and every input at every multiplier.
     """
     from steerstats.cache.table import import_table
 
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty; choose another directory for the imported cache")
+    directory(out, "the imported cache", empty=True)
     root = import_table(table, out, model=model)
     say(f"{root}: now `steerstats report {root} -o DIR`")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+
+from steerstats.errors import InputError
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -28,6 +31,25 @@ def notice(message: str) -> None:
 def say(message: str) -> None:
     """A plain line on standard output."""
     out.print(Text(message))
+
+
+def directory(target: Path, what: str, *, empty: bool = False) -> Path:
+    """`target`, where a directory can be made of it; otherwise an error that says what it is and what would be right.
+
+    Parameters
+    ----------
+    target : path
+    what : str
+        What goes there ("the cache").
+    empty : bool
+        Whether it may hold nothing yet.
+    """
+    for path in (target, *target.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file; give a directory for {what}")
+    if empty and target.exists() and any(target.iterdir()):
+        raise InputError(f"{target} is not empty; choose another directory for {what}")
+    return target
 
 
 @contextmanager
