@@ -199,14 +199,13 @@ def mean_over_datasets(
     low, high = bounds or ((0.0, 1.0) if unit == "share" else (-np.inf, np.inf))
     if n == 1:
         return replace(found, method="one dataset: no interval over datasets", **shared)
-    method = f"mean over {n} datasets, each counting alike, "
     if np.isinf(low):
-        return replace(found, method=f"{method}t({n - 1}) interval over datasets", **shared)
+        return replace(found, method=f"t({n - 1}) interval over datasets counted alike", **shared)
     why = "no interval: two datasets are too few for one that stays in its range" if n < 3 else ""
     if not why and not low < mean < high:
         why = "no interval: the mean is not inside the range of the quantity"
     if why:
-        return replace(found, ci_low=np.nan, ci_high=np.nan, method=f"{method}{why}", **shared)
+        return replace(found, ci_low=np.nan, ci_high=np.nan, method=why, **shared)
     margin = (found.ci_high - found.ci_low) / 2
     if np.isinf(high):
         scale, factor = "log", np.exp(margin / (mean - low))
@@ -217,7 +216,7 @@ def mean_over_datasets(
         place = np.log((mean - low) / (high - mean))
         step = margin * (high - low) / ((mean - low) * (high - mean))
         limits = tuple(low + (high - low) / (1 + np.exp(-(place + sign * step))) for sign in (-1, 1))
-    method += f"t({n - 1}) interval over datasets on the {scale} scale (delta method)"
+    method = f"t({n - 1}) interval over datasets counted alike, on the {scale} scale (delta method)"
     return replace(found, ci_low=float(limits[0]), ci_high=float(limits[1]), method=method, **shared)
 
 

@@ -105,11 +105,12 @@ def forests(result: ComparedSlopes) -> tuple[list[Figure], tuple[str, ...]]:
             part = names[start : start + PER_PAGE]
             with figures.style():
                 figure, axes = figures.canvas(
-                    1, len(shifts), width=2.6 + 1.75 * max(len(shifts), 2), height=1.5 + 0.25 * len(part), squeeze=False
+                    1, len(shifts), width=2.6 + 1.75 * max(len(shifts), 2), height=1.7 + 0.25 * len(part), squeeze=False
                 )
                 for k, (ax, shift) in enumerate(zip(axes[0], shifts)):
                     own = rows[rows["shift"] == shift].set_index("dataset").reindex(part).reset_index()
-                    figures.paired_rows(own, ax=ax, xlabel="difference\n(nat per unit λ)", labels=k == 0)
+                    label = f"{figures.short(second, 20)}\nminus {figures.short(first, 20)}\n(nat per unit λ)"
+                    figures.paired_rows(own, ax=ax, xlabel=label, labels=k == 0)
                     ax.set_title(figures.nice_shift(*parse_shift(shift)).replace(" → ", "\n→ "), fontsize=8)
                 figures.key_outside(figure, axes[0, 0], columns=2)
             drawn.append(figure)

@@ -14,7 +14,8 @@ from steerstats.study_results import DatasetSteerability
 OUTCOMES = {"works": "above 0", "below": "below 0", "undecided": "open"}
 UNTOLD = "which cannot be told apart here"
 SINGULAR = "singular in lme4's sense"
-CHOSEN = ", picked after looking:"  # how the statement of an extreme ends
+POOLED = "over datasets: "  # how warnings about a mean over datasets begin
+LARGEST, CHOSEN = ", where it is largest, in ", ", picked after looking:"  # the statement of an extreme
 
 
 def sign_claims(result: DatasetSteerability) -> list[Claim]:
@@ -88,7 +89,7 @@ def share_claims(keys: tuple[str, str], text: str, mean: Estimate, most: Mapping
     how += "; it does not allow for the choice"
     return [
         Claim.of(keys[0], f"{text}, mean over datasets:", mean, "datasets"),
-        Claim.row(keys[1], f"The largest share, in {most['dataset']}{CHOSEN}", most, "inputs", unit="share",
+        Claim.row(keys[1], f"{text}{LARGEST}{most['dataset']}{CHOSEN}", most, "inputs", unit="share",
                   interval=how),
     ]  # fmt: skip
 
@@ -137,9 +138,15 @@ def effect_claims(term: str, name: str, fit: MetaAnalysis, p: float, how: str) -
     ]
 
 
-def without_mixed(warnings: Iterable[str]) -> tuple[str, ...]:
-    """Warnings without those of the mixed model, for scripts that show nothing of it."""
-    return tuple(text for text in warnings if SINGULAR not in text)
+def of_shown(warnings: Iterable[str]) -> tuple[str, ...]:
+    """Warnings without those of the mixed model and of means over datasets, for scripts that show neither."""
+    return tuple(text for text in warnings if SINGULAR not in text and not text.startswith(POOLED))
+
+
+def own_warnings(result: DatasetSteerability) -> tuple[str, ...]:
+    """Warnings about the datasets themselves, for scripts that show no random-effects mean over them."""
+    over = result.over_datasets.warnings if result.over_datasets is not None else ()
+    return tuple(text for text in result.warnings if text not in over)
 
 
 def plain_singular(warnings: Iterable[str]) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ _MINUS = re.compile(r"(?<![\w.)\]−-])-(?=\d)")
 _CODE = re.compile(r"\b(?:pos_is_a|pos_is_yes|sys_pos|sys_neg|user_pos|user_neg)\b")
 _SETTING = {name: nice_setting(name) for name in ("sys_pos", "sys_neg", "user_pos", "user_neg")}
 _ARROW = re.compile(r"\s*(?:->|→)\s*")
+_RANGE = re.compile(r"(?<![\w.-])(\d+)-(\d+)(?=%| (?:questions|inputs|datasets)\b)")
+_TWO_NAMES = re.compile(r"\b(Bell|Benjamini|Hartung|Romano|Yeo)-(McCaffrey|Hochberg|Knapp|Wolf|Johnson)\b")
 
 
 # What stands in tables for the names of code.
@@ -171,9 +173,13 @@ def tidy(text: str) -> str:
 
     Examples
     --------
-    >>> tidy("base->user_neg, n >= 2")
-    'base → user (negative), n ≥ 2'
+    >>> tidy("base->user_neg, n >= 2; Hartung-Knapp t(D-1), 6-10% at 5%")
+    'base → user (negative), n ≥ 2; Hartung–Knapp t(D − 1), 6–10% at 5%'
     """
+    text = _TWO_NAMES.sub(
+        r"\1–\2", _RANGE.sub(r"\1–\2", text.replace("t(D-1)", "t(D − 1)").replace("t(D - 1)", "t(D − 1)"))
+    )
+    text = text.replace("includes_vector_error", f'"{HEADS["includes_vector_error"]}"')
     text = _SHIFT.sub(lambda found: nice_shift(found[1], found[2]), text)
     for code, sign in ((">=", "≥"), ("<=", "≤")):
         text = text.replace(code, sign)

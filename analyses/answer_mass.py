@@ -22,8 +22,8 @@ def main(cache, out):
     claims = (
         Claim.of("mass.unsteered", "Probability on the two answers without steering, mean over datasets:", rest,
                  "datasets"),
-        Claim.of("mass.lowest", "The same at the multiplier where it is lowest, mean over datasets:", least,
-                 "datasets"),
+        Claim.of("mass.lowest", "Probability on the two answers at the multiplier where it is lowest, mean over "
+                 "datasets:", least, "datasets"),
     )  # fmt: skip
     with figures.style():
         figure, ax = figures.canvas(width=5.6, height=3.3)
@@ -37,7 +37,8 @@ def main(cache, out):
         counted=f"{len(result.datasets)} datasets, {between(result.n, 'questions')} each.",
         alt=f"Probability on the two answers against the multiplier, {len(result.datasets)} lines. It is "
         f"{rest.estimate:.0%} unsteered on average and {least.estimate:.0%} at its lowest; {len(flagged)} flagged.",
-        facts=facts_of(study),
+        method="probability of each answer, exp(its logit − log-sum-exp), summed over both; mean over inputs, t "
+        "interval over questions", facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)
 

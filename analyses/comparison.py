@@ -18,7 +18,7 @@ def main(cache, out):
     found = Finding.of(
         result, script="comparison", title=TITLE, paper=PAPER, claims=tuple(difference_claims(result)), pages=pages,
         reading="One panel a shift, one row a dataset, over the inputs that both caches hold; right of zero, the cache "
-        "that is named first steers more. "
+        "that stands before the minus steers more. "
         + "; ".join(f"{label} is {study.model}" for label, study in studies.items()) + ".",
         bars=f"thick: 95% intervals of the mean paired difference, {error_words(frame)}; hair lines: bands that hold "
         "for all pairs, datasets and shifts at once.",

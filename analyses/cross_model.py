@@ -21,7 +21,7 @@ def main(cache, out):
     rows = -(-len(names) // 3)
     claims = []
     with figures.style():
-        figure, axes = figures.canvas(rows, min(3, len(names)), width=8.4, height=3.1 * rows, squeeze=False)
+        figure, axes = figures.canvas(rows, min(3, len(names)), width=8.4, height=3.3 * rows, squeeze=False)
         for ax, name in zip(axes.flat, names):
             row = result.row(name, POPULATION, "percentile over datasets")
             fixed, shift = result.row(name, FIXED), parse_shift(name)
@@ -34,13 +34,15 @@ def main(cache, out):
                 claim = claim.against(value, facts_of(one), facts_of(other), limits=limits)
             claims.append(claim)
             pairs = side_by_side(means[0], shift, means[1], shift)
-            figures.agreement(pairs, ax=ax, xlabel=x, ylabel=y, remark=f"{words}: {short(claim)}")
+            figures.agreement(
+                pairs, ax=ax, xlabel=f"{x} (nat/λ)", ylabel=f"{y} (nat/λ)", remark=f"{words}\nSpearman {short(claim)}"
+            )
         for ax in axes.flat[len(names) :]:
             ax.set_visible(False)
     found = Finding.of(
         result, script="cross_model", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Each dot is a dataset, with its mean steerability in one model across and in the other up, nats per "
-        "unit multiplier. A rising cloud says that what steers in one steers in the other.",
+        "unit multiplier λ. A rising cloud says that what steers in one steers in the other.",
         bars="hair lines are 95% t intervals of each mean, over questions; the vectors' own error is not in them.",
         counted=f"{result.n} datasets that both caches have.",
         alt=f"{len(names)} scatters of {x} against {y}. "

@@ -37,7 +37,7 @@ def main(cache, out):
         for ax, term in zip(axes[0, 1:], terms):
             rows = wide[wide["term"] == term].set_index("dataset").reindex(loss["dataset"]).reset_index()
             figures.before_and_after(rows, ax=ax, labels=False)
-            ax.set_xlabel(f"effect of {NAMES[term]}")
+            ax.set_xlabel(f"effect of {NAMES[term]}\n(nat per unit multiplier)")
         figures.key_outside(figure, axes[0, -1], columns=2)
     found = Finding.of(
         result, script="debiased_vectors", title=TITLE, paper=PAPER, claims=tuple(claims),

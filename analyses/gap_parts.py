@@ -23,7 +23,8 @@ def main(cache, out):
     means = steerability_table(study.grid())
     n = len(shifts)
     with figures.style():
-        parts, axes = figures.canvas(1, n, width=3 + 1.7 * n, height=1.7 + 0.32 * len(order), squeeze=False)
+        size = {"width": 3 + 1.7 * n, "height": 1.7 + 0.32 * len(order)}
+        parts, axes = figures.canvas(1, n, squeeze=False, sharex=True, **size)
         for k, (ax, shift) in enumerate(zip(axes[0], shifts)):
             figures.gap_rows(frame[frame["shift"] == shift], ax=ax, labels=k == 0)
             ax.set_title(figures.nice_shift(*parse_shift(shift)).replace(" → ", "\n→ "), fontsize=8)
@@ -40,13 +41,13 @@ def main(cache, out):
         claims=tuple(gap_claims(study, result.gaps)), pages=("by dataset and shift", "mean over datasets"),
         reading="First figure: steerability that each dataset loses under each shift: what the prompt does even to a "
         "vector made for it, plus what it costs to bring a vector from another prompt. Second: mean steerability of "
-        "every vector in every prompt (the diagonal is a vector at home), and below it where the unsteered model "
-        "stands in each prompt, m(0), in nats.",
-        bars=f"95% intervals of the mean over questions, paired by input; those of the gap {error} the vector's own "
-        "error. The table has simultaneous bands and adjusted p-values for all shifts.",
+        "every vector in every prompt, in nats per unit multiplier (the diagonal is a vector at home), and below it "
+        "where the unsteered model stands in each prompt, m(0), in nats.",
+        bars="95% intervals of the mean over questions, paired by input; those of the loss in all "
+        f"{error} the vector's own error. The table has simultaneous bands and adjusted p-values for all shifts.",
         counted=f"{len(order)} datasets, {between(result.gaps.n, 'questions')} each.",
-        alt=f"Gap, {' and '.join(list(PART_NAMES.values())[1:])} in {len(order)} datasets under {n} shifts, and a "
-        "table of mean steerability by training and evaluation setting with the unsteered propensity.",
+        alt=f"Loss of steerability, {' and '.join(list(PART_NAMES.values())[1:])} in {len(order)} datasets under {n} "
+        "shifts, and a table of mean steerability by training and evaluation setting with the unsteered propensity.",
         seed=current_seed(), facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, [parts, tables], gap_rows(frame, order, unsteered))

@@ -30,14 +30,16 @@ def main(cache, out):
             claim = Claim.row(f"id_ood.{name}", text, row, "datasets", interval=f"{row['interval']}, for a population")
             claims.append(claim.against(ours, facts_of(study), limits=(fixed["ci_low"], fixed["ci_high"])))
             pairs = side_by_side(means, ("base", "base"), means, shift)
-            figures.agreement(pairs, ax=ax, xlabel="base → base", ylabel=words, remark=f"Spearman {short(claim)}")
+            figures.agreement(
+                pairs, ax=ax, xlabel="base → base (nat/λ)", ylabel=f"{words} (nat/λ)", remark=f"Spearman {short(claim)}"
+            )
         for ax in axes.flat[len(shifts) :]:
             ax.set_visible(False)
     claims += absent_claims(study, "id_ood", "Spearman correlation over datasets between base → base and")
     found = Finding.of(
         result, script="id_vs_ood", title=TITLE, paper=PAPER, claims=tuple(claims), absent=absences(study),
         reading="Each dot is a dataset: its mean steerability where the vector was made (across) and under another "
-        "prompt (up), nats per unit multiplier. On the broken line nothing is lost; below it the shift costs.",
+        "prompt (up), nats per unit multiplier λ. On the broken line nothing is lost; below it the shift costs.",
         bars="hair lines are 95% t intervals of each mean, over questions; the vector's own error is not in them.",
         counted=f"{result.n} datasets, {between(means.n, 'questions')} each.",
         alt=f"Scatter of steerability in distribution against {len(shifts)} shifts, {result.n} datasets. "

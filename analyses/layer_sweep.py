@@ -23,8 +23,7 @@ def main(cache, out):
     rows = []
     for layer in layers.tolist():
         result = open_cache(study.path, layer=layer).steerability()
-        for name, summary in result.results.items():
-            mean = summary["mean"]
+        for name, mean in ((name, one["mean"]) for name, one in result.results.items()):
             rows.append((layer, name, mean.estimate, mean.ci_low, mean.ci_high, mean.n))
         over = result.over_datasets
         if over is not None:
@@ -44,13 +43,14 @@ def main(cache, out):
         figure, ax = figures.canvas(width=6.2, height=3.4)
         figures.layer_profile(frame if whole is not frame else frame.drop(columns="dataset"), ax=ax, chosen=layer)
     found = Finding.of(
-        result, script="layer_sweep", title=TITLE, paper=PAPER, claims=(claim,),
+        choice, script="layer_sweep", title=TITLE, paper=PAPER, claims=(claim,),
         reading="The line is the mean over datasets of steerability when this layer is steered, thin lines are the "
         "datasets. The highest layer of a sweep looks better than it is; judge it on the test split.",
-        bars="band: 95% t interval of the mean over datasets.",
+        bars="band: 95% t interval of the mean over datasets." if whole is not frame else "band: 95% t interval.",
         counted=f"{len(study.datasets)} datasets, {len(layers)} layers, validation inputs.",
         alt=f"Mean steerability by layer; the highest is {layer} with {number(best['estimate'])} nats per unit λ.",
-        facts=facts_of(open_cache(study.path, layer=layer)),
+        method=f"mean steerability, base->base; t(D - 1) interval over datasets; the choice: {choice.method}",
+        seed=current_seed(), facts=facts_of(open_cache(study.path, layer=layer)),
     )  # fmt: skip
     return publish(out, found, figure, frame)
 

@@ -34,7 +34,7 @@ def main(cache, out):
         figures.range_sensitivity(frame, ax=left, value="estimate", ylabel=label)
         figures.range_sensitivity(
             frame.drop(columns=["ci_low", "ci_high"]), ax=right, value="share_other_sign",
-            ylabel="share of inputs whose slope\nhas the other sign",
+            ylabel="inputs whose slope\nhas the other sign", share=True,
         )  # fmt: skip
         right.legend_.remove() if right.legend_ else None
     n = frame["dataset"].nunique()
@@ -43,8 +43,8 @@ def main(cache, out):
         reading="Each line is a dataset. Left: its mean slope when only multipliers up to the given size are used; a "
         "level line means that the choice of range does not matter. Right: how many inputs change sign against the "
         f"slope over the whole grid (|λ| ≤ {widest:g}), where the line reaches 0.",
-        bars="with five datasets or fewer the bands are 95% t intervals over questions; with more, no bars are drawn "
-        "and the table has the intervals.",
+        bars="left: bands are 95% t intervals over questions." if n <= 5 else "none are drawn; the table has 95% t "
+        "intervals over questions.",
         counted=f"{n} datasets, {between(frame['n'], 'questions')} each.",
         alt=f"Mean steerability and share of sign changes against the width of the multiplier range, {n} datasets. On "
         f"the narrowest range {other.estimate:.0%} of inputs have the other sign on average.",

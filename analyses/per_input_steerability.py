@@ -5,12 +5,13 @@ import numpy as np
 from analyses import _published as published
 from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, people_count, study_of
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._counts import share_claims, sign_claims
+from analyses._counts import own_warnings, share_claims, sign_claims
 from analyses._words import number
 from steerstats import figures
 
 TITLE = "Steerability of every input"
 PAPER = "figures 1 and 18"
+WRONG = "Share of inputs that steer the wrong way"
 
 
 def main(cache, out):
@@ -24,14 +25,14 @@ def main(cache, out):
     sds = [result[name]["sd"].estimate for name in order]
     spread = mean_over_datasets(sds, "SD over inputs", "nat per unit multiplier", bounds=(0.0, np.inf))
     worst = anti.loc[anti["estimate"].idxmax()]
-    text, keys, n = "Share of inputs that steer the wrong way", ("per_input.anti_share", "per_input.worst"), len(order)
-    claims = share_claims(keys, text, share, worst, worst["method"])
+    n, keys = len(order), ("per_input.anti_share", "per_input.worst")
+    claims = share_claims(keys, WRONG, share, worst, worst["method"])
     text = f"SD of steerability between inputs, {'mean over datasets' if n > 1 else f'in {order[0]}'}:"
     own = (spread, "datasets") if n > 1 else (result[order[0]]["sd"], "inputs")
     claims.append(Claim.of("per_input.spread", text, *own))
     claims += sign_claims(result)
     for row in anti[anti["dataset"] == "myopic-reward"].to_dict("records"):
-        claim = Claim.row("per_input.myopic", "Share in myopic-reward:", row, "inputs", unit="share",
+        claim = Claim.row("per_input.myopic", f"{WRONG}, in myopic-reward:", row, "inputs", unit="share",
                           interval=row["method"])  # fmt: skip
         claims.append(claim.against(published.MYOPIC_ANTI, facts_of(study)))
     with figures.style():
@@ -48,7 +49,7 @@ def main(cache, out):
         alt=f"Steerability of every input in {people_count(n, 'dataset')}, ordered by median. Medians run from "
         f"{number(result[order[-1]]['median'].estimate)} to {number(result[order[0]]['median'].estimate)} nats per λ. "
         f"Anti-steerable shares run from {anti['estimate'].min():.0%} to {anti['estimate'].max():.0%}.",
-        facts=facts_of(study),
+        warnings=own_warnings(result), facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, table.drop(columns=["method"]))
 

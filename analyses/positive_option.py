@@ -2,7 +2,7 @@
 
 from analyses._cache import ask, by_median, facts_of, study_of
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._counts import without_mixed
+from analyses._counts import of_shown
 from analyses._single import cell_claims
 from steerstats import figures
 
@@ -35,7 +35,7 @@ def main(cache, out):
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=1.3 + 0.34 * len(names), width_ratios=[3, 1.2])
         figures.by_option(frame, ax=left)
         figures.option_counts(frame, ax=right)
-        figures.key_outside(figure, left, columns=6)
+        figures.key_outside(figure, left, columns=6, title="the positive option is")
     found = Finding(
         script="positive_option", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Left: mean steerability of the inputs of each kind. If marks of one dataset lie apart, part of what "
@@ -45,7 +45,7 @@ def main(cache, out):
         counted=f"{frame['n'].sum()} inputs in {len(names)} datasets.",
         alt=f"Mean steerability by kind of positive option in {len(names)} datasets, with counts per kind.",
         method=f"means by cell; {result.over_datasets.method if result.over_datasets else result.method}",
-        assumptions=result.assumptions, warnings=without_mixed(result.warnings), facts=facts_of(study),
+        assumptions=result.assumptions, warnings=of_shown(result.warnings), facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)
 

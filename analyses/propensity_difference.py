@@ -11,7 +11,7 @@ PAPER = "figure 7"
 SHOWN = ("original", "without self-pairs", "transfer loss")
 WORDS = {
     "original": "Spearman correlation of figure 7 as published, self-pairs included:",
-    "without self-pairs": "The same without self-pairs, whose ratio is 1 by construction:",
+    "without self-pairs": "Spearman correlation of figure 7 without self-pairs, whose ratio is 1 by construction:",
     "transfer loss": "Spearman correlation of the propensity difference with the loss itself, without self-pairs:",
 }
 

@@ -5,7 +5,7 @@ import numpy as np
 from analyses import _published as published
 from analyses._cache import ask, between, by_median, current_seed, facts_of, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._counts import share_claims, share_words, without_mixed
+from analyses._counts import of_shown, share_claims, share_words
 from analyses._words import percent
 from steerstats import figures
 
@@ -50,7 +50,7 @@ def main(cache, out):
         alt=f"Share of the variance explained by A/B and Yes/No in {n} datasets: {percent(mean.estimate)} on average, "
         f"at most {percent(most['share'])}, in {most['dataset']}.",
         method="Shapley (LMG) shares of adjusted R²; beside it the published sequential split of R²",
-        seed=current_seed(), facts=facts_of(study), warnings=without_mixed(result.warnings),
+        seed=current_seed(), facts=facts_of(study), warnings=of_shown(result.warnings),
     )  # fmt: skip
     return publish(out, found, figure, frame)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,18 @@ from analyses._words import tidy
 from reports.references import citations
 from steerstats.figures import nice_setting
 
-NAMES = {"Spearman", "Kendall's", "Hotelling", "Shapley", "Wilson", "Satterthwaite", "Benjamini–Hochberg"}
+_PARTS = re.compile(r";\s+(?![^(]*\))")  # a semicolon between brackets divides nothing
+UNKNOWN = "not recorded"  # the model of a table that does not name it
+NAMES = {
+    "Spearman",
+    "Kendall's",
+    "Hotelling",
+    "Shapley",
+    "Hartung–Knapp",
+    "Wilson",
+    "Satterthwaite",
+    "Benjamini–Hochberg",
+}
 METHOD_NAMES = {
     "mean_difference": "the mean difference of activations between the two completions of each training pair",
     "pca": "the first principal component of the differences of activations",
@@ -32,9 +44,21 @@ SCORE_NAMES = {
 }
 
 
-def methods(study: Any, findings: Sequence[Finding], seed: int, versions: Mapping[str, str]) -> list[str]:
-    """Paragraphs for a methods section, from the cache's own record and from what ran."""
-    return [_cache_paragraph(study), *_analysis_paragraphs(findings), _software(seed, versions)]
+def methods(studies: Sequence[Any], findings: Sequence[Finding], seed: int, versions: Mapping[str, str]) -> list[str]:
+    """Paragraphs for a methods section: each cache's own record, what ran on any of them, and with what.
+
+    Parameters
+    ----------
+    studies : sequence of Study
+    findings : sequence of Finding
+        All of the run, those that compare included, in the order of the report.
+    seed : int
+    versions : mapping of str to str
+        Software and version.
+    """
+    caches = dict.fromkeys(map(_cache_paragraph, studies))
+    analysed = _analysis_paragraphs(findings, "validation" if studies[0].kind == "sweep" else "test")
+    return [*caches, *analysed, _software(seed, versions)]
 
 
 def _cache_paragraph(study: Any) -> str:
@@ -44,7 +68,9 @@ def _cache_paragraph(study: Any) -> str:
     count = people_count(len(study.datasets), "dataset")
     settings = ", ".join(map(nice_setting, study.settings))
     where = f"in the settings {settings}" if len(study.settings) > 1 else f"in the setting {settings}"
-    lines = [f"We analysed steering [1–3] in {study.model} on {count} ({inputs} test inputs each), {where}."]
+    kind = "validation" if study.kind == "sweep" else "test"
+    what = "" if study.model == UNKNOWN else f" in {study.model}"
+    lines = [f"We analysed steering [1–3]{what} on {count} ({inputs} {kind} inputs each), {where}."]
     if "vector_layer" in unit.unit:
         layers = sorted({int(layer) for layer in unit.unit.read("vector_layer").ravel()})
         where = f"block {layers[0]}" if len(layers) == 1 else f"blocks {', '.join(map(str, layers))}"
@@ -61,29 +87,34 @@ def _cache_paragraph(study: Any) -> str:
     if spec.get("split"):
         rule = "by content hash of the question" if spec["split"] == "content" else f"by the rule {spec['split']}"
         share = "/".join(map(str, spec.get("split_percent") or ()))
-        lines.append(f"Questions were split {rule}{f' ({share} per cent)' if share else ''}; only test inputs count.")
+        lines.append(f"Questions were split {rule}{f' ({share} per cent)' if share else ''}; only {kind} inputs count.")
     if spec.get("order"):
         lines.append(f"The order of the options follows the rule {spec['order']}.")
     return " ".join(lines)
 
 
-def _analysis_paragraphs(findings: Sequence[Finding]) -> list[str]:
+def _analysis_paragraphs(findings: Sequence[Finding], inputs: str = "test") -> list[str]:
     """One paragraph for each section of the report, with what several methods share said once."""
     shared = (
         "base->base; ",
         "test inputs only, main vectors only, complete cases; ",
         "test inputs only, main vectors only; ",
     )
-    by_script = {finding.script: finding for finding in findings if finding.method and not finding.missing}
-    cited, paragraphs, said = citations(by_script), [], set()
+    ran = [finding for finding in findings if not finding.missing]
+    by_script: dict[str, list[Finding]] = {}
+    for finding in ran:
+        # What ran on several caches is said once, and where its words differ, once more.
+        if finding.method not in ("", *(one.method for one in by_script.get(finding.script, ()))):
+            by_script.setdefault(finding.script, []).append(finding)
+    cited, paragraphs, said = citations(finding.script for finding in ran), [], set()
     for section in SECTIONS:
         lines = []
-        for finding in (by_script[script] for script in section.scripts if script in by_script):
+        for finding in (one for script in section.scripts for one in by_script.get(script, ())):
             method = finding.method.rstrip(".")
             for text in shared:
                 method = method.replace(text, "").removesuffix(f"; {text.removesuffix('; ')}")
             # A sentence that an earlier method said, or this one says twice, is not said again.
-            new = [part for part in dict.fromkeys(method.split("; ")) if part not in said or len(part) < 40]
+            new = [part for part in dict.fromkeys(_PARTS.split(method)) if part not in said or len(part) < 40]
             said |= set(new)
             if new:
                 words = sentence(tidy("; ".join(new))).rstrip(".")
@@ -94,8 +125,8 @@ def _analysis_paragraphs(findings: Sequence[Finding]) -> list[str]:
             paragraphs.append(" ".join(lines))
     if paragraphs:
         paragraphs[0] = (
-            "Unless said otherwise, numbers are about test inputs and the vector of the base setting evaluated in the "
-            f"base setting (base → base); comparisons use inputs complete in every cell compared. {paragraphs[0]}"
+            f"Unless said otherwise, numbers are about {inputs} inputs and the vector of the base setting evaluated in "
+            f"the base setting (base → base); comparisons use inputs complete in every cell compared. {paragraphs[0]}"
         )
     return paragraphs
 

@@ -19,7 +19,10 @@ def provenance_rows(study: Any, seed: int) -> list[tuple[str, str]]:
         ("identity of the build", study.reader.spec_hash),
         ("datasets", ", ".join(study.datasets)),
         ("score", str(first.attrs.get("score"))),
-        ("multipliers", ", ".join(f"{value:g}" for value in study.unit(study.datasets[0]).multipliers)),
+        (
+            "multipliers",
+            ", ".join(f"{value:g}".replace("-", "−") for value in study.unit(study.datasets[0]).multipliers),
+        ),
     ]
     built = sorted((manifest.get("provenance") or {}).items())
     rows += [(f"build: {key.replace('_', ' ')}", _flat(value)) for key, value in built if _flat(value)]
@@ -46,4 +49,6 @@ def _flat(value: Any) -> str:
         return ", ".join(f"{WORDS.get(key, str(key).replace('_', ' '))} {text}" for key, text in known.items() if text)
     if isinstance(value, (list, tuple)):
         return ", ".join(filter(None, map(_flat, value)))
+    if isinstance(value, float) and value and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.1e}".replace("-", "−")
     return str(value)

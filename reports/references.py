@@ -60,9 +60,9 @@ USED_BY: dict[str, tuple[str, ...]] = {
 
 
 def references_for(scripts: Iterable[str]) -> list[str]:
-    """The references of the scripts that ran, in the order of `REFERENCES`; the paper and the data come first."""
-    wanted = {"tan", "rimsky", "perez"} | {key for script in scripts for key in USED_BY.get(script, ())}
-    return [text for key, text in REFERENCES.items() if key in wanted]
+    """The references of the scripts that ran, in the order in which they are cited; the paper and the data first."""
+    cited = ["tan", "rimsky", "perez", *(key for script in scripts for key in USED_BY.get(script, ()))]
+    return [REFERENCES[key] for key in dict.fromkeys(cited)]
 
 
 def citations(scripts: Iterable[str]) -> dict[str, str]:
@@ -73,5 +73,16 @@ def citations(scripts: Iterable[str]) -> dict[str, str]:
     for script in scripts:
         numbers = sorted(place[REFERENCES[key]] for key in USED_BY.get(script, ()))
         if numbers:
-            found[script] = f" [{', '.join(map(str, numbers))}]"
+            found[script] = f" [{_in_short(numbers)}]"
     return found
+
+
+def _in_short(numbers: list[int]) -> str:
+    """ "4–6, 9" for 4, 5, 6, 9; two in a row stay apart."""
+    runs: list[list[int]] = []
+    for one in numbers:
+        if runs and one == runs[-1][-1] + 1:
+            runs[-1].append(one)
+        else:
+            runs.append([one])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)

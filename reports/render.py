@@ -6,7 +6,8 @@ that this package drew goes in as markup. The page's own policy forbids scripts 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import analyses
 from analyses._cache import people_count, study_of
@@ -23,6 +24,7 @@ from reports import words
 from reports.collect import RESULTS, Done, default_workers, label_caches, plan, run_jobs
 from reports.details import dataset_pages
 from reports.embed import inline_svg, theme_variables
+from reports.methods import UNKNOWN
 from reports.methods import methods as write_methods
 from reports.provenance import provenance_rows
 from reports.record import PAGE, software_versions, staged, write_claim_tables
@@ -49,7 +51,7 @@ def render_report(
     Parameters
     ----------
     caches : sequence of path
-        With two or more they are also set side by side, the first against each other one.
+        With two or more they are also set side by side, each pair of them.
     out : path
         Directory. Gets `report.html`, and in `results/LABEL/` every figure (SVG, PDF) and table (CSV, Parquet, TeX).
         An earlier report there is replaced, once the new one is whole.
@@ -88,11 +90,10 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
     studies = {label: study_of(path) for label, path in labels.items()}
     several = len(labels) > 1
     sections = [_section(section, done, out, several) for section in analyses.SECTIONS]
-    datasets, summary, methods, provenance, notices = [], [], [], [], []
+    datasets, summary, provenance, notices = [], [], [], []
     for k, (label, study) in enumerate(studies.items()):
         own = [one.finding for one in done if one.job.label == label]
         summary.append({"label": label if several else "", **words.summary(own, _prefix(label, several))})
-        methods += write_methods(study, own, seed, software_versions())
         # Several caches would make several books: the first one's datasets are shown whole, the others' in brief.
         pages = dataset_pages(study, out / RESULTS / label, f"c{k + 1}-" if several else "", brief=k > 0)
         datasets.append({"label": label if several else "", "pages": pages})
@@ -114,7 +115,7 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
             sections=sections,
             datasets=[group for group in datasets if group["pages"]],
             claim_table=_claim_table(done, several),
-            methods=list(dict.fromkeys(methods)),
+            methods=write_methods([*studies.values()], [one.finding for one in done], seed, software_versions()),
             references=references_for(one.job.script for one in done if not one.finding.missing),
             provenance=provenance,
         )
@@ -145,6 +146,8 @@ def _style() -> Markup:
 
 def _title(studies: Mapping[str, Any]) -> str:
     names = list(dict.fromkeys(_model_name(study.model) for study in studies.values()))
+    if UNKNOWN in names:
+        return f"Does steering work?{' Caches side by side' if len(studies) > 1 else ''}"
     if len(studies) == 1:
         return f"Does steering {names[0]} work?"
     listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
@@ -162,7 +165,10 @@ def _facts(studies: Mapping[str, Any]) -> list[tuple[str, str]]:
         built = [f"{label}: {one.model}, build {one.reader.spec_hash[:12]}" for label, one in studies.items()]
         return [("caches", str(len(studies))), *((text.partition(": ")[0], text.partition(": ")[2]) for text in built)]
     inputs = sum(len(study.unit(name).inputs) for name in study.datasets)
-    facts = [("datasets", str(len(study.datasets))), ("test inputs", f"{inputs:,}")]
+    facts = [
+        ("datasets", str(len(study.datasets))),
+        (f"{'validation' if study.kind == 'sweep' else 'test'} inputs", f"{inputs:,}"),
+    ]
     return [*facts, ("settings", str(len(study.settings))), ("build", study.reader.spec_hash[:12])]
 
 
@@ -177,8 +183,21 @@ def _section(section: analyses.Section, done: Sequence[Done], out: Path, several
         "title": section.title,
         "lead": section.lead,
         "findings": [_finding_view(one, out, several) for one in own if not one.finding.missing],
-        "missing": [line for one in own for line in _missing_view(one, several)],
+        "missing": _by_reason(line for one in own for line in _missing_view(one, several)),
     }
+
+
+def _by_reason(lines: Iterable[dict[str, str]]) -> list[dict[str, Any]]:
+    """What is not there, one row a reason: a cache that lacks one thing lacks many findings for it."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for line in lines:
+        found.setdefault(line["why"], []).append(line)
+    return [{"why": _code(why), "lines": own} for why, own in found.items()]
+
+
+def _code(text: str) -> Markup:
+    """Escaped text, with what stands between backticks set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _missing_view(one: Done, several: bool) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from analyses._words import heading, in_words, number
 
 MOST_ROWS = 60
+BRIEF = 8  # letters; a column of such words ("nat/λ") is not broken on paper either
 HIDDEN = ("method",)
 
 
@@ -37,10 +38,16 @@ def cells(frame: pd.DataFrame, caption: str, *, label: str = "", most: int | Non
     if most is not None and len(shown) > most:
         caption += f". The first {most} of {len(shown)} rows; the files beside this page have all."
         shown = shown.head(most)
-    columns = [
-        {"name": heading(name), "numeric": _is_number(shown[name]), "wordy": _is_wordy(shown[name])} for name in shown
-    ]
     rows = [[_cell(value) for value in row] for row in shown.itertuples(index=False, name=None)]
+    columns = [
+        {
+            "name": heading(name),
+            "numeric": _is_number(shown[name]),
+            "wordy": _is_wordy(shown[name]),
+            "brief": max((len(row[k]) for row in rows), default=0) <= BRIEF,
+        }
+        for k, name in enumerate(shown)
+    ]
     return {"caption": caption, "columns": columns, "rows": rows, "label": label}
 
 

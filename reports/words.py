@@ -10,7 +10,7 @@ import numpy as np
 from analyses._cache import people_count
 from analyses._claim import Claim, Finding
 from analyses._compared import AT_ONCE
-from analyses._counts import CHOSEN, OUTCOMES, UNTOLD
+from analyses._counts import CHOSEN, LARGEST, OUTCOMES, UNTOLD
 from analyses._words import number, percent, plain_codes, tidy, together
 from steerstats.figures import nice_shift
 
@@ -55,6 +55,8 @@ def summary(findings: Sequence[Finding], prefix: str = "") -> dict[str, Any]:
         Of the anchors the cards link to.
     """
     claims = claims_by_key(findings)
+    if "sweep.best" in claims:
+        return _sweep(claims["sweep.best"])
     missing = {finding.script: finding.missing for finding in findings if finding.missing}
     cards = [
         _variability(claims, missing, prefix),
@@ -62,6 +64,14 @@ def summary(findings: Sequence[Finding], prefix: str = "") -> dict[str, Any]:
         _transfer(claims, missing, prefix),
     ]
     return {"answer": _answer(claims), "lead": _lead(claims), "cards": cards}
+
+
+def _sweep(best: Claim) -> dict[str, Any]:
+    """Answer and lead of a sweep, which chooses a layer and has none of the three numbers."""
+    value, interval = best.shown
+    lead = "A sweep scores layers on validation inputs in the base setting. Build a grid at the layer that it chose "
+    lead += "for how variable, how spurious and how transferable steering is, on test inputs."
+    return {"answer": f"{best.statement} {value} {interval} nats per unit multiplier.", "lead": lead, "cards": []}
 
 
 def limits(claim: Claim) -> str:
@@ -119,7 +129,9 @@ def _where(claims: Mapping[str, Claim], mean: Claim, extreme: str) -> str:
     if extreme not in claims:
         return f"{mean.statement.rpartition(',')[2].rstrip(':')}."
     most = claims[extreme]
-    where = most.statement.partition(" in ")[2].removesuffix(CHOSEN).rstrip(":")
+    if most.estimate <= mean.estimate:
+        return f", on average over {mean.n} datasets, and in none of them more than that."
+    where = most.statement.rpartition(LARGEST)[2].removesuffix(CHOSEN).rstrip(":")
     value, low, high = together([most.estimate, most.ci_low, most.ci_high], most.unit)
     return (
         f", on average over {mean.n} datasets. It is most in {where}: {value} "

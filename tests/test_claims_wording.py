@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from functools import cache
@@ -9,13 +10,15 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
-from reporting import TRUTH, hostile_cache, scratch, write_cache
+from reporting import TRUTH, hostile_cache, reproduction, scratch, write_cache
 from scipy import stats
 
 import analyses
 from analyses._cache import mean_over_datasets, study_of
-from analyses._counts import p_words
-from analyses._words import together
+from analyses._claim import Claim, Finding
+from analyses._counts import CHOSEN, LARGEST, p_words
+from analyses._words import tidy, together
+from reports.provenance import _flat
 from reports.render import render_report
 from reports.tables import cells
 from reports.words import limits, summary
@@ -224,3 +227,62 @@ def test_confounded_factors_are_named_first_and_attributions_are_printed(tmp_pat
     assert "cannot be told apart here" in notice
     assert "the letter (A or B) or the word (Yes or No), which cannot be told apart here," in page
     assert page.count("Questions by A. Author, CC BY 4.0") == 1
+
+
+@pytest.fixture(scope="module")
+def record():
+    return json.loads((reproduction() / "claims.json").read_text("utf-8"))
+
+
+def test_every_statement_stands_by_itself(record):
+    """Statements are read one by one, in `claims.json` and in the table of all claims."""
+    said = [claim["statement"] for finding in record["findings"] for claim in finding["claims"]]
+    assert len(said) > 30
+    assert [text for text in said if re.match(r"(The same|The largest|It|Share in)\b", text)] == []
+    assert len(said) == len(set(said))
+
+
+def test_a_section_warns_of_what_it_shows_and_of_nothing_else(record):
+    warned = {finding["script"]: " ".join(finding["warnings"]) for finding in record["findings"]}
+    assert "prediction interval" not in warned["per_input_steerability"]
+    for script in ("positive_option", "variance_explained"):
+        assert "over datasets: " not in warned[script]
+
+
+def test_a_mean_that_no_dataset_exceeds_names_no_dataset():
+    nothing = np.nan, np.nan
+    shared = {"interval": "none", "unit": "share", "ci_low": 0.0, "ci_high": 0.4}
+    mean = Claim(key="per_input.anti_share", statement="Share, mean over datasets:", estimate=0.0, n=2,
+                 n_of="datasets", **shared | dict(zip(("ci_low", "ci_high"), nothing)))  # fmt: skip
+    text = f"Share{LARGEST}which, of two{CHOSEN}"
+    most = Claim(key="per_input.worst", statement=text, estimate=0.0, n=6, n_of="inputs", **shared)
+    cards = [
+        summary([Finding(script="per_input_steerability", title="x", claims=(mean, one))])["cards"][0]["words"]
+        for one in (most, replace(most, estimate=0.2))
+    ]
+    assert cards[0].endswith("on average over 2 datasets, and in none of them more than that.")
+    assert "It is most in which, of two: 20% (" in cards[1]
+
+
+def test_a_table_without_a_model_asks_of_steering_and_not_of_a_model_called_not_recorded(tmp_path):
+    pd.DataFrame(list(example_rows())).to_csv(tmp_path / "t.csv", index=False)
+    cache_path = import_table(tmp_path / "t.csv", tmp_path / "cache", model="not recorded")
+    page = render_report([cache_path], tmp_path / "out", jobs=1).read_text("utf-8")
+    assert "<title>Does steering work?</title>" in page
+    assert "We analysed steering [1–3] on " in page
+    assert page.count("not recorded") == 1  # under Provenance
+    assert "<code>steerstats sweep</code>" in page
+
+
+def test_names_ranges_and_columns_are_written_as_people_write_them():
+    assert tidy("Bell-McCaffrey, Hartung-Knapp t(D-1); 12-60 questions: 6-10% at 5%") == (
+        "Bell–McCaffrey, Hartung–Knapp t(D − 1); 12–60 questions: 6–10% at 5%"
+    )
+    assert tidy("where the column includes_vector_error says so") == 'where the column "vector error in it" says so'
+    assert tidy("Llama-2-7b-chat, 2026-11-25, sim-2-3") == "Llama-2-7b-chat, 2026-11-25, sim-2-3"
+
+
+def test_provenance_gives_numbers_that_people_can_read():
+    assert _flat({"difference": 3.814697265625e-06, "tolerance": 0.0001, "passed": True, "codes": 4}) == (
+        "difference 3.8e−06, tolerance 1.0e−04, passed yes, codes 4"
+    )

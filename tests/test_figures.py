@@ -296,3 +296,53 @@ def test_an_inline_figure_follows_the_theme_and_keeps_its_words():
 def test_what_is_no_figure_is_refused():
     with pytest.raises(ValueError, match="no <svg>"):
         inline_svg("<p>hello</p>", "x", "t", "d")
+
+
+# --- what a picture showed and no artist's test asked -----------------------------------------------
+
+
+def test_every_column_of_small_multiples_has_its_multipliers_below():
+    rows = [(f"d{k}", m, 0.1 * m, 0.1 * m - 1, 0.1 * m + 1) for k in range(6) for m in (-1.0, 0.0, 1.0)]
+    frame = pd.DataFrame(rows, columns=["dataset", "multiplier", "estimate", "ci_low", "ci_high"])
+    with figures.style():
+        figure, axes = figures.canvas(2, 4, height=4, sharex=True)
+        figures.propensity_curves(frame, axes.ravel())
+        figure.canvas.draw()
+    drawn = [ax for ax in axes.ravel() if ax.get_visible()]
+    below = [any(label.get_visible() and label.get_text() for label in ax.get_xticklabels()) for ax in drawn]
+    assert below == [False, False, True, True, True, True], "two columns end in the first row"
+
+
+def test_a_share_is_in_per_cent_and_never_below_zero(ax):
+    frame = pd.DataFrame({"dataset": ["a", "a"], "range": [0.5, 1.0], "value": [0.0, 0.0]})
+    figures.range_sensitivity(frame, ax=ax, value="value", ylabel="x", share=True)
+    ax.figure.canvas.draw()
+    assert all(label.get_text().endswith("%") for label in ax.get_yticklabels())
+    assert [tick for tick in ax.get_yticks() if ax.get_ylim()[0] <= tick < 0] == []
+
+
+def test_rounding_errors_make_no_axis(ax):
+    frame = pd.DataFrame({"dataset": ["a", "a"], "range": [0.5, 1.0], "value": [0.3, 0.3 + 1e-9]})
+    figures.range_sensitivity(frame, ax=ax, value="value", ylabel="x")
+    assert ax.get_ylim()[1] - ax.get_ylim()[0] > 0.01
+    with figures.style():
+        other = figures.canvas()[1]
+        figures.slope_and_misfit(pd.DataFrame({"slope": [0.1, 0.2], "rmse": [1e-9, 3e-9]}), ax=other)
+        other.figure.canvas.draw()
+    assert other.get_ylim() == (0, 0.001)
+    for axis in (ax.yaxis, other.yaxis):
+        assert axis.get_offset_text().get_text() == ""
+
+
+def test_both_axes_of_an_agreement_have_the_same_ticks(ax):
+    frame = pd.DataFrame({"x": [0.07, 0.13, 0.23], "y": [0.1, 0.23, 0.01]})
+    figures.agreement(frame, ax=ax, xlabel="one", ylabel="other")
+    ax.figure.canvas.draw()
+    assert ax.get_xticks().tolist() == ax.get_yticks().tolist()
+
+
+def test_layers_are_whole_numbers(ax):
+    layers = {"layer": [0, 1, 2, 3], "estimate": [0.0, 0.1, 0.2, 0.1]}
+    figures.layer_profile(pd.DataFrame(layers | {"ci_low": [0.0] * 4, "ci_high": [0.3] * 4}), ax=ax, chosen=2)
+    ax.figure.canvas.draw()
+    assert all(tick == int(tick) for tick in ax.get_xticks())

@@ -15,7 +15,7 @@ from reporting import MODEL, PAYLOADS, TRUTH, hostile_cache, plain_cache, reprod
 
 from analyses._claim import Claim
 from analyses._words import together
-from reports.references import REFERENCES, USED_BY, references_for
+from reports.references import REFERENCES, USED_BY, citations, references_for
 from reports.render import render_report
 from reports.tables import cells
 from reports.words import percent, tidy
@@ -83,9 +83,10 @@ def test_no_payload_becomes_markup(outline):
     assert MODEL.rsplit("/", 1)[-1] not in page_text()
     assert any("evil<script>" in text for text in outline.named("dd")), "the model's name is text"
     allowed = {"html", "head", "meta", "title", "link", "style", "body", "a", "div", "header", "p", "h1", "h2", "h3",
-               "h4", "ul", "ol", "li", "b", "nav", "details", "summary", "main", "section", "span", "article", "figure",
-               "figcaption", "svg", "desc", "g", "defs", "path", "use", "text", "image", "clippath", "rect", "table",
-               "caption", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "pre", "footer", "tspan"}  # fmt: skip
+               "h4", "ul", "ol", "li", "code", "b", "nav", "details", "summary", "main", "section", "span", "article",
+               "figure", "figcaption", "svg", "desc", "g", "defs", "path", "use", "text", "image", "clippath", "rect",
+               "table", "caption", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "pre",
+               "footer", "tspan"}  # fmt: skip
     assert {tag for tag, _ in outline.tags} <= allowed
     assert not [a for _, a in outline.tags for key in a if key.startswith("on")]
 
@@ -203,6 +204,27 @@ def test_references_are_listed_once_and_known():
     assert any("Bell" in text for text in found)
     assert not any("Hotelling" in text for text in found)
     assert "2407.12404" in found[0]
+
+
+def test_references_are_numbered_as_they_are_cited():
+    assert citations(["linearity", "per_input_steerability", "spurious_effects"]) == {
+        "linearity": " [4]",
+        "per_input_steerability": " [5–7]",
+        "spurious_effects": " [8–10]",
+    }
+
+
+def test_methods_of_several_caches_cite_one_list_and_say_what_compared_them(tmp_path):
+    text = render_report([hostile_cache(), plain_cache()], tmp_path, jobs=2).read_text("utf-8")
+    methods = " ".join(re.findall(r"<p>(.*?)</p>", text[text.index('class="paste"') : text.index("<h3>References")]))
+    assert methods.count("Steerability of every input:") == 1
+    assert "Differences in steerability between caches:" in methods
+    assert "Agreement between two models:" in methods
+    listed = text.count('<li id="ref-')
+    cited = {int(one) for group in re.findall(r"\[([\d, –]+)\]", methods) for one in re.findall(r"\d+", group)}
+    assert max(cited) == listed
+    open_ = [part for part in methods.split(". ") if part.count("(") != part.count(")")]
+    assert not open_, "a bracket is cut in two"
 
 
 def test_several_caches_stand_side_by_side(tmp_path):

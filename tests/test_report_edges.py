@@ -147,8 +147,11 @@ def test_three_caches_are_compared_in_all_pairs_with_both_vectors_errors(three, 
 def test_axes_name_what_tells_two_caches_apart(three, tmp_path):
     analyses.run("cross_model", three[:2], tmp_path)
     drawn = (tmp_path / "cross_model.svg").read_text("utf-8")
-    assert ">one<" in drawn
-    assert ">two<" in drawn
+    assert ">one (nat/λ)<" in drawn
+    assert ">two (nat/λ)<" in drawn
+    # One pair has no heading that could say which cache is taken from which: its axes do.
+    assert "before the minus steers more" in analyses.run("comparison", three[:2], tmp_path).reading
+    assert re.search(r">two<.*>minus one<", (tmp_path / "comparison.svg").read_text("utf-8"), re.DOTALL)
 
 
 # --- directories ----------------------------------------------------------------------------------

@@ -53,6 +53,20 @@ def test_the_report_shows_the_choice_and_names_what_a_sweep_lacks(sweep, tmp_pat
     assert "layer 7, the best of 3 in 100% of resamples" in claim["statement"]
     assert "layer 7, the best of 3" in page
     assert "a sweep over layers" in records["power"]["missing"]
+    assert records["layer_sweep"]["method"].endswith("4000 resamples of questions within these datasets")
+
+
+def test_the_report_is_about_validation_inputs_and_says_once_a_section_what_it_lacks(sweep, tmp_path):
+    from reports.render import render_report
+
+    page = render_report([sweep], tmp_path / "out", jobs=1).read_text("utf-8")
+    assert "<li>validation inputs <b>90</b></li>" in page
+    assert "(30 validation inputs each)" in page
+    assert "test inputs each" not in page
+    assert 'class="answer">Mean steerability at layer 7' in page
+    assert 'class="card"' not in page
+    assert page.count("a sweep over layers") == page.count("<h3>Not here</h3>") == 5
+    assert 'id="power"' in page
 
 
 def test_the_choice_on_a_cache_is_the_choice_on_its_slopes(sweep):

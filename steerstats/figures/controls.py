@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from steerstats.figures.parts import cloud, curve, dataset_axis, intervals, key, note
 from steerstats.figures.theme import (
@@ -56,6 +56,7 @@ def against_null(frame: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
         reach = rows["null_abs_quantile"].to_numpy()
         style = {"height": height * 0.85, "color": NULL_COLOURS.get(kind, RULE), "alpha": 0.45, "linewidth": 0}
         ax.barh(at, 2 * reach, left=-reach, label=NULL_NAMES.get(kind, kind), zorder=1.8, **style)
+    ax.use_sticky_edges = False  # the longest bar ends inside the axes
     own = frame.drop_duplicates("dataset").set_index("dataset").reindex(names)["mean"]
     ax.plot(own, np.arange(len(names)), "o", color=BLUE, markersize=4.6, label="the dataset's vector", zorder=3)
     zero_line(ax)
@@ -80,14 +81,18 @@ def null_share(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
     >>> _, ax = figures.canvas()
     >>> ax = figures.null_share(study.nulls().random.to_frame(), ax=ax)
     >>> ax.get_legend_handles_labels()[1]
-    ['95% of null vectors', 'their median', 'the vector']
+    ['middle 95% of null shares', 'median null share', "the vector's share"]
     """
     places = np.arange(len(frame))
     ax.set_xlim(-0.03, 1.03)
     low, high = frame["null_anti_steerable_low"], frame["null_anti_steerable_high"]
-    ax.hlines(places, low, high, color=MUTED, linewidth=4, alpha=0.45, zorder=1.8, label="95% of null vectors")
-    ax.plot(frame["null_anti_steerable_median"], places, "|", color=INK, markersize=7, zorder=2.5, label="their median")
-    ax.plot(frame["anti_steerable"], places, "s", color=VERMILLION, markersize=4.2, zorder=3, label="the vector")
+    ax.hlines(places, low, high, color=MUTED, linewidth=4, alpha=0.45, zorder=1.8, label="middle 95% of null shares")
+    ax.plot(
+        frame["null_anti_steerable_median"], places, "|", color=INK, markersize=7, zorder=2.5, label="median null share"
+    )
+    ax.plot(
+        frame["anti_steerable"], places, "s", color=VERMILLION, markersize=4.2, zorder=3, label="the vector's share"
+    )
     dataset_axis(ax, frame["dataset"], labels=labels)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.set_xlabel("anti-steerable inputs")
@@ -265,6 +270,7 @@ def layer_profile(frame: pd.DataFrame, *, ax: Axes, chosen: int | None = None) -
     zero_line(ax, "y")
     if chosen is not None:
         ax.axvline(chosen, color=GREEN, linewidth=1.2, label=f"layer {chosen} is chosen")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no layer 1.5
     ax.set_xlabel("steered layer (output of decoder block)")
     ax.set_ylabel("mean " + SLOPE)
     return key(ax)

@@ -236,7 +236,7 @@ def key(ax: Axes, *, columns: int = 1, place: str = "best", **more: object) -> A
     return ax
 
 
-def key_outside(figure: Figure, *axes: Axes, columns: int = 3) -> Figure:
+def key_outside(figure: Figure, *axes: Axes, columns: int = 3, title: str = "") -> Figure:
     """One legend under the whole figure, for what any of the axes tells apart; the layout makes room for it.
 
     Examples
@@ -253,5 +253,6 @@ def key_outside(figure: Figure, *axes: Axes, columns: int = 3) -> Figure:
         for handle, label in zip(*ax.get_legend_handles_labels()):
             entries.setdefault(label, handle)
     if entries:
-        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+        shared = {"loc": "outside lower center", "ncols": columns, "title": title or None, "title_fontsize": 7.8}
+        figure.legend(list(entries.values()), list(entries), **shared)
     return figure

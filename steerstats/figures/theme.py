@@ -64,6 +64,8 @@ RC: dict[str, object] = {
     "axes.grid": False,
     "axes.axisbelow": True,
     "axes.unicode_minus": True,
+    "axes.formatter.useoffset": False,  # an axis says its own numbers, never "1e-8 + 0.3"
+    "axes.formatter.limits": (-4, 6),
     "axes.prop_cycle": mpl.cycler(color=SERIES),
     "figure.facecolor": "none",
     "figure.dpi": 100,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from steerstats.figures.parts import cloud, dataset_axis, diagonal, intervals, matrix
 from steerstats.figures.theme import (
@@ -25,7 +26,7 @@ from steerstats.figures.theme import (
 
 PART_COLOURS = {"gap": INK, "prompt": PURPLE, "transfer": GREEN}
 PART_MARKERS = {"gap": "o", "prompt": "s", "transfer": "D"}
-PART_NAMES = {"gap": "gap", "prompt": "what the prompt does to any vector", "transfer": "what transfer costs"}
+PART_NAMES = {"gap": "loss, in all", "prompt": "what the prompt does to any vector", "transfer": "what transfer costs"}
 
 
 def agreement(
@@ -61,6 +62,8 @@ def agreement(
     ax.axhline(0, color=MUTED, linewidth=0.6, zorder=1)
     ax.axvline(0, color=MUTED, linewidth=0.6, zorder=1)
     diagonal(ax)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.yaxis.set_major_locator(MaxNLocator(5))  # one scale, one set of ticks
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     if remark:
@@ -85,7 +88,7 @@ def gap_rows(frame: pd.DataFrame, *, ax: Axes, labels: bool = True, title: str =
     >>> _, ax = figures.canvas()
     >>> ax = figures.gap_rows(gaps.to_frame(), ax=ax)
     >>> ax.get_legend_handles_labels()[1]
-    ['gap', 'what the prompt does to any vector', 'what transfer costs']
+    ['loss, in all', 'what the prompt does to any vector', 'what transfer costs']
     """
     names = list(dict.fromkeys(frame["dataset"]))
     place = {name: row for row, name in enumerate(names)}
@@ -228,14 +231,22 @@ def paired_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = Tr
     >>> _, ax = figures.canvas()
     >>> ax = figures.paired_rows(frame, ax=ax, xlabel="difference between two models")
     >>> ax.get_legend_handles_labels()[1]
-    ['band', 'difference']
+    ['band for all at once', 'difference, 95% interval']
     """
     places = np.arange(len(frame))
     drawn = np.abs(frame[["estimate", "band_low", "band_high", "ci_low", "ci_high"]].to_numpy(float))
     span = max(drawn[np.isfinite(drawn)], default=0.0) or 1.0
     ax.set_xlim(-span * 1.05, span * 1.05)
-    ax.hlines(places, frame["band_low"], frame["band_high"], color=MUTED, linewidth=0.8, zorder=2, label="band")
-    intervals(ax, places, frame["estimate"], frame["ci_low"], frame["ci_high"], label="difference")
+    ax.hlines(
+        places,
+        frame["band_low"],
+        frame["band_high"],
+        color=MUTED,
+        linewidth=0.8,
+        zorder=2,
+        label="band for all at once",
+    )
+    intervals(ax, places, frame["estimate"], frame["ci_low"], frame["ci_high"], label="difference, 95% interval")
     zero_line(ax)
     dataset_axis(ax, frame["dataset"], labels=labels)
     ax.set_xlabel(xlabel)

@@ -13,6 +13,7 @@ from steerstats.figures.parts import cloud, curve, dataset_axis, dots, intervals
 from steerstats.figures.theme import ANTI, BLUE, DOT_BLUE, DOT_RED, INK, MARKERS, MUTED, SERIES, light_grid, zero_line
 
 SLOPE = "steerability (nat per unit multiplier)"
+LEAST_RMSE = 0.001  # nat; an axis of rounding errors would make straight lines look bent
 
 
 def per_input(slopes: Mapping[str, np.ndarray], medians: Mapping[str, float], *, ax: Axes, label: str = SLOPE) -> Axes:
@@ -141,6 +142,9 @@ def propensity_curves(frame: pd.DataFrame, axes: Sequence[Axes], *, band: str = 
         ax.set_xticks(*_ends(frame["multiplier"]))
     for ax in list(axes)[len(names) :]:
         ax.set_visible(False)
+    for k, ax in enumerate(list(axes)[: len(names)]):
+        below = [other for other in list(axes)[k + 1 : len(names)] if _column(other) == _column(ax)]
+        ax.tick_params(labelbottom=not below)  # the lowest of each column, also where the last row is not full
     return axes
 
 
@@ -167,7 +171,7 @@ def slope_and_misfit(frame: pd.DataFrame, *, ax: Axes) -> Axes:
         part = frame[chosen]
         cloud(ax, part["slope"], part["rmse"], color=color, size=6, raster=True, label=name)
     zero_line(ax)
-    ax.set_ylim(0, None)
+    ax.set_ylim(0, max(LEAST_RMSE, ax.get_ylim()[1]))
     ax.set_xlabel(SLOPE)
     ax.set_ylabel("RMSE about the line (nat)")
     key(ax, columns=2, place="lower left", bbox_to_anchor=(0.0, 1.01))
@@ -194,7 +198,8 @@ def misfit_rows(rows: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
     >>> len(figures.misfit_rows(study.linearity().to_frame(), ax=ax).get_yticklabels())
     14
     """
-    ax.set_xlim(0, max(1.0, float(rows["distance_high"].max()) * 1.05))
+    right = max(1.0, float(rows["distance_high"].max()) * 1.05)
+    ax.set_xlim(-0.02 * right, right)
     limits = rows["distance"], rows["distance_low"], rows["distance_high"]
     intervals(ax, np.arange(len(rows)), *limits, color=BLUE)
     dataset_axis(ax, rows["dataset"], labels=labels)
@@ -202,13 +207,15 @@ def misfit_rows(rows: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
     return ax
 
 
-def range_sensitivity(frame: pd.DataFrame, *, ax: Axes, value: str, ylabel: str) -> Axes:
+def range_sensitivity(frame: pd.DataFrame, *, ax: Axes, value: str, ylabel: str, share: bool = False) -> Axes:
     """A number of each dataset against the width of the multiplier range it was computed on.
 
     Parameters
     ----------
     frame : DataFrame
         Columns dataset, range and `value`; optional `ci_low`, `ci_high`.
+    share : bool
+        Whether the value is a share, shown in per cent from 0 up.
 
     Examples
     --------
@@ -233,8 +240,19 @@ def range_sensitivity(frame: pd.DataFrame, *, ax: Axes, value: str, ylabel: str)
     ax.set_xticks(sorted(set(frame["range"])))
     ax.set_xlabel("widest multiplier used, |λ| ≤")
     ax.set_ylabel(ylabel)
+    low, high = ax.get_ylim()
+    middle = (low + high) / 2
+    ax.set_ylim(min(low, middle - 0.02 * abs(middle)), max(high, middle + 0.02 * abs(middle)))  # no axis of roundings
+    if share:
+        ax.set_ylim(-0.001, max(0.01, 1.05 * float(frame[value].max())))
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     light_grid(ax, "y")
     return key(ax) if few else ax
+
+
+def _column(ax: Axes) -> int:
+    place = ax.get_subplotspec()
+    return place.colspan.start if place is not None else 0
 
 
 def _ends(multipliers: pd.Series) -> tuple[list[float], list[str]]:
