@@ -136,7 +136,8 @@ def run_on_ray(
     workers : int, optional
         Number of actors; default: one for each `gpus_per_worker` GPUs, or one on a machine without any.
     gpus_per_worker : float, optional
-        GPUs of each actor; default 1 where the cluster has GPUs, else 0.
+        GPUs of each actor, a whole number or a share of one; default 1 where the cluster has GPUs, else 0. With several
+        the model is spread over them (`run.device_map = "auto"`, unless the spec has another).
     progress : callable (done, total, what)
     notice : callable (str)
 
@@ -149,12 +150,15 @@ def run_on_ray(
     MissingDependency
         Without ray.
     InputError
-        What the spec, the data or the model gets wrong, as a local build would say it.
+        For a number of GPUs that Ray does not give; what the spec, the data or the model gets wrong, as a local build
+        would say it.
     CacheError
         If a unit fails on `MAX_TRIES` actors, with its last error.
     """
     ray = require("ray", "ray", "building on Ray")
-    begin, root = time.perf_counter(), Path(out).resolve()
+    if gpus_per_worker is not None and gpus_per_worker > 1 and gpus_per_worker != int(gpus_per_worker):
+        raise InputError(f"GPUs of a worker: {gpus_per_worker} is neither a whole number nor a share of one")
+    started, root = time.perf_counter(), Path(out).resolve()
     root.parent.mkdir(parents=True, exist_ok=True)
     started_here = not ray.is_initialized()
     if started_here:
@@ -163,9 +167,13 @@ def run_on_ray(
         total = float(ray.cluster_resources().get("GPU", 0))
         share = gpus_per_worker if gpus_per_worker is not None else (1.0 if total else 0.0)
         count = workers or max(1, math.floor(total / share) if share else 1)
+        if share > total:
+            notice(f"each worker asks for {share:g} GPUs and the cluster has {total:g}: waiting until it has more")
+        content = spec.model_dump(mode="json")
+        if share > 1 and not content["run"]["device_map"]:
+            content["run"] = {**content["run"], "device_map": "auto"}
         remote = ray.remote(num_gpus=share, num_cpus=1)(Worker)
-        pool = _Pool(ray, remote, (spec.model_dump(mode="json"), str(root)), count, notice)
-        return pool.run(root, begin, progress)
+        return _Pool(ray, remote, (content, str(root)), count, notice).run(root, started, progress)
     finally:
         if started_here:
             ray.shutdown()

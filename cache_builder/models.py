@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -34,6 +35,8 @@ class LoadedModel:
         As resolved.
     weights_hash, tokenizer_hash, template_hash : str
         SHA-256 of the weight files, of the tokenizer's definition, and of its chat template ("" without one).
+    quantisation : mapping or None
+        What bitsandbytes was asked for here; None for weights as they are in their files.
     """
 
     model: Any
@@ -46,13 +49,14 @@ class LoadedModel:
     weights_hash: str
     tokenizer_hash: str
     template_hash: str
+    quantisation: dict[str, Any] | None = None
 
     def provenance(self) -> dict[str, object]:
         """Everything but the two objects, as plain values for JSON."""
         names = [name for name in self.__dataclass_fields__ if name not in ("model", "tokenizer")]
         return {name: getattr(self, name) for name in names} | {
             "architecture": str(getattr(self.model.config, "model_type", "")),
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "parameters": self.model.num_parameters(),  # also of four bits, of which two share a byte
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
@@ -88,7 +92,8 @@ def load_model(
     device_map : optional
         Passed on, for models larger than one device ("auto", "balanced", ...); then `device` is not used.
     load_in_8bit, load_in_4bit : bool
-        Passed to bitsandbytes.
+        Quantised by bitsandbytes: LLM.int8 (Dettmers et al. 2022, arXiv 2208.07339), or NF4 (Dettmers et al. 2023,
+        arXiv 2305.14314), which loses less of normally distributed weights than the library's own default (FP4).
     trust_remote_code : bool
         Off unless the user says otherwise.
 
@@ -104,22 +109,20 @@ def load_model(
     resolved = pick_dtype(dtype, device)
     common = {"revision": revision, "trust_remote_code": trust_remote_code}
     options: dict[str, Any] = {"dtype": DTYPES[resolved]}
-    if load_in_8bit or load_in_4bit:
+    quantisation = _quantisation(load_in_8bit, load_in_4bit, resolved)
+    if quantisation is not None:
         require("bitsandbytes", "quantised", "8-bit and 4-bit loading")
-        options["quantization_config"] = transformers.BitsAndBytesConfig(
-            load_in_8bit=load_in_8bit, load_in_4bit=load_in_4bit, bnb_4bit_compute_dtype=DTYPES[resolved]
-        )
-        device_map = device_map or {"": device}
-    if device_map is not None:
+        options["quantization_config"] = transformers.BitsAndBytesConfig(**quantisation)
+    if device_map is not None or quantisation is not None:
         require("accelerate", "build", "device_map")
-        options["device_map"] = device_map
+        options["device_map"] = device_map or {"": device}
     try:
         config = transformers.AutoConfig.from_pretrained(place, **common)
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **common)
         model = _load_with_attention(place, config, attention, {**common, **options})
     except Exception as error:  # damaged files raise bare Exceptions of the Rust libraries
         raise ModelError(f"model {model_id!r} cannot be loaded: {_first_line(error)}") from error
-    if device_map is None:
+    if "device_map" not in options:
         model = model.to(device)
     return LoadedModel(
         model=model.eval(),
@@ -132,11 +135,23 @@ def load_model(
         weights_hash=hash_weights(place, revision=getattr(model.config, "_commit_hash", None)),
         tokenizer_hash=hash_tokenizer(tokenizer),
         template_hash=hash_text(_template(tokenizer)),
+        quantisation=quantisation,
     )
+
+
+def _quantisation(load_in_8bit: bool, load_in_4bit: bool, dtype: str) -> dict[str, Any] | None:
+    """Arguments of bitsandbytes' configuration, as plain values."""
+    if load_in_8bit:
+        return {"load_in_8bit": True}
+    if load_in_4bit:
+        return {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
+    return None
 
 
 def quiet_libraries() -> None:
     """Leave the terminal to us: one progress display, and one line for what goes wrong."""
+    # It says at every layer of every pass that LLM.int8 computes in float16.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 

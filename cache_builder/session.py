@@ -89,6 +89,8 @@ class Session:
             "activation_layers": list(self.builder.kept_layers),
             "prompts": renderer.identity(),
         }
+        if self.loaded.quantisation:
+            self.facts["model"]["quantisation"] = self.loaded.quantisation
         if extractor:
             self.facts["extractor"] = extractor
         if files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import pytest
 import torch
 from tiny_build import DATASETS, content, tiny_spec, write_model
 
+from cache_builder import session
 from cache_builder.build import Session, run_build, sweep_spec
 from cache_builder.dryrun import dry_run
 from cache_builder.spec import parse_spec
@@ -137,6 +139,21 @@ def test_identity_sees_what_changes_numbers_and_nothing_else(model, tmp_path):
     table = {name: {"positive": "You agree.", "negative": "You do not agree."} for name in DATASETS}
     said.write_text(json.dumps(table))
     assert Session(tiny_spec(model, prompt={"descriptions": str(said)})).spec_hash != base
+
+
+def test_identity_sees_how_weights_are_quantised_and_is_what_it_was_without(model, monkeypatch):
+    plain, seen = session.load, []
+
+    def quantised(spec):
+        return dataclasses.replace(plain(spec), quantisation=seen[-1])
+
+    monkeypatch.setattr(session, "load", quantised)
+    for kind in (None, {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, {"load_in_4bit": True}):
+        seen.append(kind)
+        one = Session(tiny_spec(model))
+        assert ("quantisation" in one.facts["model"]) == (kind is not None)
+        seen[-1] = one.spec_hash
+    assert len(set(seen)) == 3
 
 
 def test_activations_that_overflow_float16_are_kept_as_float32_and_said_so(model, tmp_path):

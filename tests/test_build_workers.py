@@ -15,8 +15,9 @@ from cache_builder import distributed, session
 from cache_builder.build import run_build
 from cache_builder.distributed import Worker, run_on_ray
 from cache_builder.inputs import Inputs
+from cache_builder.spec import parse_spec
 from steerstats.cache import CacheReader
-from steerstats.errors import CacheError
+from steerstats.errors import CacheError, InputError
 
 
 class Dead(Exception):
@@ -56,7 +57,12 @@ def fake_ray(answers: list[dict], calls: list, asked: list | None = None):
 
     def remote(**options):
         calls.append(options)
-        return lambda cls: SimpleNamespace(remote=lambda *arguments: Actor(next(made), asked))
+
+        def actor(spec, root):
+            calls.append(spec)
+            return Actor(next(made), asked)
+
+        return lambda cls: SimpleNamespace(remote=actor)
 
     def get(reference):
         return reference.value
@@ -78,7 +84,7 @@ def good(*units: str) -> dict:
 
 
 BAD = {"problem": "model 'x' cannot be loaded: CUDA out of memory"}
-SPEC = SimpleNamespace(model_dump=lambda mode: {})
+SPEC = parse_spec({"model": {"id": "x"}, "datasets": ["bundled:demo/likes-rain"], "layers": [1]})
 
 
 def run(monkeypatch, tmp_path, answers, **options):
@@ -100,6 +106,23 @@ def test_gpus_of_a_worker_decide_how_many_there_are(monkeypatch, tmp_path):
     report, calls, _ = run(monkeypatch, tmp_path, [good(*names)] * 4, gpus_per_worker=2)
     assert calls[0] == {"num_gpus": 2, "num_cpus": 1}
     assert sorted(report.built) == names
+
+
+@pytest.mark.parametrize(("share", "asked", "given"), [(2, None, "auto"), (2, "balanced", "balanced"), (1, None, None)])
+def test_a_model_is_spread_over_the_gpus_of_its_worker(monkeypatch, tmp_path, share, asked, given):
+    spec = parse_spec({**SPEC.model_dump(mode="json"), "run": {"device_map": asked}})
+    calls = []
+    monkeypatch.setattr(distributed, "require", lambda *_: fake_ray([good("a")], calls))
+    run_on_ray(spec, tmp_path / "cache", workers=1, gpus_per_worker=share)
+    assert calls[1]["run"]["device_map"] == given
+    assert parse_spec(calls[1]).hash() == spec.hash(), "where it runs is not what it is"
+
+
+def test_gpus_that_ray_does_not_give_are_said(monkeypatch, tmp_path):
+    with pytest.raises(InputError, match=r"1\.5 is neither a whole number nor a share of one"):
+        run(monkeypatch, tmp_path, [good("a")], gpus_per_worker=1.5)
+    _, _, notices = run(monkeypatch, tmp_path, [good("a")], gpus_per_worker=16)
+    assert notices == ["each worker asks for 16 GPUs and the cluster has 8: waiting until it has more"]
 
 
 def test_a_worker_reports_what_is_wrong_with_a_spec_instead_of_dying(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+import transformers
 from tiny_models import tiny_model
 from tiny_tokenizers import words
 
@@ -134,3 +135,31 @@ def test_the_extra_that_is_named_for_quantised_loading_brings_its_package(saved,
     extras = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
     package, extra, _ = asked[0]
     assert any(line.startswith(package) for line in extras["optional-dependencies"][extra])
+
+
+@pytest.mark.parametrize(
+    ("bits", "expected"),
+    [
+        (8, {"load_in_8bit": True}),
+        (4, {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "float32"}),
+    ],
+)
+def test_what_bitsandbytes_is_asked_for_is_recorded_and_the_model_stays_where_it_was_put(
+    saved, monkeypatch, bits, expected
+):
+    plain, asked = transformers.AutoModelForCausalLM.from_pretrained, []
+
+    def loading(place, **options):
+        asked.append((options.pop("quantization_config"), options.pop("device_map")))
+        model = plain(place, **options)
+        monkeypatch.setattr(type(model), "to", lambda *_: pytest.fail("a quantised model cannot be moved"))
+        return model
+
+    monkeypatch.setattr(models, "require", lambda *_: None)
+    monkeypatch.setattr(models.transformers, "BitsAndBytesConfig", lambda **options: options)
+    monkeypatch.setattr(models.transformers.AutoModelForCausalLM, "from_pretrained", loading)
+    loaded = load_model(str(saved), device="cpu", **{f"load_in_{bits}bit": True})
+    assert asked == [(expected, {"": "cpu"})]
+    assert loaded.provenance()["quantisation"] == expected
+    assert loaded.provenance()["device"] == "cpu"
+    assert loaded.provenance()["parameters"] == sum(p.numel() for p in loaded.model.parameters())
