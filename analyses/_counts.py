@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from analyses._claim import Claim
@@ -13,6 +13,7 @@ from steerstats.study_results import DatasetSteerability
 
 OUTCOMES = {"works": "above 0", "below": "below 0", "undecided": "open"}
 UNTOLD = "which cannot be told apart here"
+ONE = {"pos_is_a": "A/B explains", "pos_is_yes": "Yes/No explains"}  # where one factor is all that is known
 SINGULAR = "singular in lme4's sense"
 POOLED = "over datasets: "  # how warnings about a mean over datasets begin
 LARGEST, CHOSEN = ", where it is largest, in ", ", picked after looking:"  # the statement of an extreme
@@ -59,9 +60,18 @@ def cannot_tell_apart(results: Mapping[str, Any]) -> list[str]:
     return [name for name, one in results.items() if any(text.startswith(told) for text in one.warnings)]
 
 
-def share_words(results: Mapping[str, Any]) -> str:
-    """What the share of the explained variance is a share of, with what cannot be told apart."""
+def share_words(results: Mapping[str, Any], factors: Collection[str]) -> str:
+    """What the share of the explained variance is a share of, with what cannot be told apart.
+
+    Parameters
+    ----------
+    results : mapping of dataset to SpuriousFactors
+    factors : collection of str
+        Those that have a share in any dataset; many caches know of one alone.
+    """
     same = cannot_tell_apart(results)
+    if not same and len(alone := [name for name in ONE if name in factors]) == 1:
+        return f"Share of the variance that {ONE[alone[0]]}"
     if not same:
         return "Share of the variance that A/B and Yes/No explain"
     told = UNTOLD if len(same) == len(results) else f"which cannot be told apart in {', '.join(same)}"

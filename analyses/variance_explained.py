@@ -12,6 +12,7 @@ from steerstats import figures
 TITLE = "Variance of steerability that spurious factors explain"
 PAPER = "figure 4"
 TOTALS = ("explained", "both", "pos_is_yes alone")
+PUBLISHED = " Right: the split of the paper, which gives A/B all that the two share and grows with every factor added."
 
 
 def main(cache, out):
@@ -19,37 +20,36 @@ def main(cache, out):
     study = study_of(cache)
     result = ask(study, "spurious_factors")
     frame = by_median(result.explained_frame(), study)
-    ours = frame[frame["split"] == "shapley_adjusted_r2"]
-    theirs = frame[frame["split"] == "published_sequential"]
+    ours, theirs = (frame[frame["split"] == name] for name in ("shapley_adjusted_r2", "published_sequential"))
     total = ours[ours["component"] == "explained"]
     n = total["dataset"].nunique()
     mean = mean_over_datasets(total["share"], "share explained", "share", bounds=(-np.inf, np.inf))
     most = dict(total.loc[total["share"].idxmax()])
-    text, most["estimate"] = share_words(result.results), most["share"]
-    claims = share_claims(("explained.mean", "explained.most"), text, mean, most, "percentile, by question")
+    share, most["estimate"] = share_words(result.results, {*ours["component"]}), most["share"]
+    claims = share_claims(("explained.mean", "explained.most"), share, mean, most, "percentile, by question")
     if "myopic-reward" in result.explained:
         sd = ask(study, "steerability")["myopic-reward"]["sd"]
-        row = {"estimate": sd.estimate**2, "ci_low": sd.ci_low**2, "ci_high": sd.ci_high**2, "n": sd.n}
-        text, unit = "Variance of steerability in myopic-reward:", "(nat per unit multiplier)²"
-        claim = Claim.row("explained.myopic", text, row, "inputs", unit=unit, interval=sd.method)
+        row = {name: getattr(sd, name) ** 2 for name in ("estimate", "ci_low", "ci_high")} | {"n": sd.n}
+        claim = Claim.row("explained.myopic", "Variance of steerability in myopic-reward:", row, "inputs",
+                          unit="(nat per unit multiplier)²", interval=sd.method)  # fmt: skip
         claims.append(claim.against(published.MYOPIC_VARIANCE, facts_of(study)))
     with figures.style():
-        figure, axes = figures.canvas(1, 3, width=9.4, height=1.4 + 0.24 * n, width_ratios=[2, 1.2, 2])
+        parts = theirs[~theirs["component"].isin(TOTALS)]
+        both, ratios = len(parts) > 0, [2, 1.2, 2] if len(parts) else [2, 1.2]
+        figure, axes = figures.canvas(1, 2 + both, width=9.4, height=1.4 + 0.24 * n, width_ratios=ratios)
         figures.variance_shares(ours[~ours["component"].isin(TOTALS)], ax=axes[0], title="order-free (Shapley)")
         figures.total_share(total, ax=axes[1])
-        parts = theirs[~theirs["component"].isin(TOTALS)]
-        figures.variance_shares(parts, ax=axes[2], labels=False, title="as published (sequential)")
+        if both:
+            figures.variance_shares(parts, ax=axes[2], labels=False, title="as published (sequential)")
         figures.key_outside(figure, axes[0], columns=5)
     found = Finding.of(
         result, script="variance_explained", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Left: each bar divides the variance of steerability between inputs of one dataset; the grey rest is "
-        "explained by neither factor. Shares left of zero mean less than a random factor would explain. Right: the "
-        "split of the paper, which gives A/B all that the two share and grows with every factor added.",
-        bars="middle: 95% percentile intervals of the total, bootstrapping questions; the stacked bars carry none.",
+        f"not explained. Shares left of zero mean less than a random factor would explain.{PUBLISHED if both else ''}",
+        bars="points: 95% percentile intervals of the total, bootstrapping questions; the stacked bars carry none.",
         counted=f"{n} datasets, {between(ours['n'], 'inputs')} each.",
-        alt=f"Share of the variance explained by A/B and Yes/No in {n} datasets: {percent(mean.estimate)} on average, "
-        f"at most {percent(most['share'])}, in {most['dataset']}.",
-        method="Shapley (LMG) shares of adjusted R²; beside it the published sequential split of R²",
+        alt=f"{share} in {n} datasets: {percent(mean.estimate)} on average, at most {percent(most['share'])}.",
+        method=f"Shapley (LMG) shares of adjusted R²{'; beside it the published sequential split of R²' * both}",
         seed=current_seed(), facts=facts_of(study), warnings=of_shown(result.warnings),
     )  # fmt: skip
     return publish(out, found, figure, frame)

@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from analyses._cache import mean_curves, order_by_median, people_count
+from analyses._counts import ONE
 from analyses._words import number, percent, together
 from reports.embed import inline_svg
 from reports.tables import cells
@@ -112,9 +113,10 @@ def _numbers(name: str, tables: dict[str, pd.DataFrame], explained: pd.DataFrame
             rows.append((NAMES[row["name"]], *_shown(row, "estimate", form)))
     if len(explained):
         mine = (explained["dataset"] == name) & (explained["split"] == "shapley_adjusted_r2")
-        words = {"explained": "variance that A/B and Yes/No explain"}
-        for row in explained[mine & explained["component"].isin(words)].to_dict("records"):
-            rows.append((words[row["component"]], *_shown(row, "share", percent)))
+        alone = [words for factor, words in ONE.items() if (mine & (explained["component"] == factor)).any()]
+        words = f"variance that {alone[0] if len(alone) == 1 else 'A/B and Yes/No explain'}"
+        for row in explained[mine & (explained["component"] == "explained")].to_dict("records"):
+            rows.append((words, *_shown(row, "share", percent)))
     gaps = tables["gap_parts"]
     if len(gaps):
         for row in gaps[(gaps["dataset"] == name) & (gaps["component"] == "gap")].to_dict("records"):

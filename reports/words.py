@@ -10,7 +10,7 @@ import numpy as np
 from analyses._cache import people_count
 from analyses._claim import Claim, Finding
 from analyses._compared import AT_ONCE
-from analyses._counts import CHOSEN, LARGEST, OUTCOMES, UNTOLD
+from analyses._counts import CHOSEN, LARGEST, ONE, OUTCOMES, UNTOLD
 from analyses._words import number, percent, plain_codes, tidy, together
 from steerstats.figures import nice_shift
 
@@ -111,6 +111,8 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
     factors = "the letter (A or B) and the word (Yes or No)"
     if UNTOLD in mean.statement:
         factors = f"the letter (A or B) or the word (Yes or No), {UNTOLD},"
+    elif known := _one_factor(mean):
+        factors = {"letter": "the letter (A or B)", "word": "the word (Yes or No)"}[known]
     words = f"of the differences between inputs go with {factors} of the answer"
     shown = mean.shown[0]
     if mean.estimate <= 0:
@@ -122,6 +124,11 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
         words += f" Steerability differs between A and B in {_count(differ)} of {differ.n} datasets (FDR 0.05)."
     link = f"{prefix}variance_explained"
     return _card(question, shown, limits(mean), words, link, "Variance explained")
+
+
+def _one_factor(mean: Claim) -> str:
+    """Which of letter and word the cache knows, where it knows one of them only."""
+    return next((name for name, text in zip(("letter", "word"), ONE.values()) if text in mean.statement), "")
 
 
 def _where(claims: Mapping[str, Claim], mean: Claim, extreme: str) -> str:
@@ -229,12 +236,11 @@ def _lead(claims: Mapping[str, Claim]) -> str:
         parts.append(f"Behind the averages, {claims['per_input.anti_share'].shown[0]} of inputs move the other way.")
     if "explained.mean" in claims:
         mean = claims["explained.mean"]
-        factors = "Answer letter or word" if UNTOLD in mean.statement else "Answer letter and word"
-        parts.append(
-            f"{factors} account for {mean.shown[0]} of the differences between inputs."
-            if mean.estimate > 0
-            else f"{factors} account for none of the differences between inputs."
-        )
+        share = mean.shown[0] if mean.estimate > 0 else "none"
+        factors = "Answer letter or word account" if UNTOLD in mean.statement else "Answer letter and word account"
+        if known := _one_factor(mean):
+            factors = f"The answer's {known} accounts"
+        parts.append(f"{factors} for {share} of the differences between inputs.")
     return " ".join(parts) or "This cache allows none of the three headline numbers; the sections say why."
 
 

@@ -274,6 +274,18 @@ def test_a_table_without_a_model_asks_of_steering_and_not_of_a_model_called_not_
     assert "<code>steerstats sweep</code>" in page
 
 
+def test_a_table_that_knows_the_letter_alone_speaks_of_the_letter_alone(tmp_path):
+    """Most caches of one's own: options (A) and (B), and no Yes or No anywhere."""
+    pd.DataFrame(list(example_rows())).to_csv(tmp_path / "t.csv", index=False)
+    page = import_table(tmp_path / "t.csv", tmp_path / "cache", model="mine")
+    page = render_report([page], tmp_path / "out", jobs=1).read_text("utf-8")
+    assert "Share of the variance that A/B explains" in page
+    assert "The answer&#39;s letter accounts for" in page
+    assert "as published (sequential)" not in page, "a panel with nothing in it"
+    for text in ("Yes/No explain", "the word (Yes or No)", "letter and word"):
+        assert text not in page
+
+
 def test_names_ranges_and_columns_are_written_as_people_write_them():
     assert tidy("Bell-McCaffrey, Hartung-Knapp t(D-1); 12-60 questions: 6-10% at 5%") == (
         "Bell–McCaffrey, Hartung–Knapp t(D − 1); 12–60 questions: 6–10% at 5%"
