@@ -8,7 +8,10 @@ from steerstats import figures
 
 TITLE = "Steerability by position and token of the positive option"
 PAPER = "figures 3 and 16"
-WORDS = {"pos_is_a": "the positive option is A rather than B", "pos_is_yes": "it is Yes rather than No"}
+WORDS = {
+    "pos_is_a": "the positive option is A rather than B",
+    "pos_is_yes": "the positive option is Yes rather than No",
+}
 
 
 def main(cache, out):

@@ -239,6 +239,7 @@ def test_every_statement_stands_by_itself(record):
     said = [claim["statement"] for finding in record["findings"] for claim in finding["claims"]]
     assert len(said) > 30
     assert [text for text in said if re.match(r"(The same|The largest|It|Share in)\b", text)] == []
+    assert not any(" when it is " in text for text in said)
     assert len(said) == len(set(said))
 
 
