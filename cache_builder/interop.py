@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from steerstats.cache.disk import whole_file
 from steerstats.errors import InputError, MissingDependency, require
 
 FORMAT = "steerstats.vector"
@@ -38,7 +40,8 @@ def save_vector(path: str | Path, vector: Mapping[int, np.ndarray], **facts: obj
 
     tensors = {f"layer.{layer}": values for layer, values in sorted(_checked(vector, str(path)).items())}
     metadata = {"format": FORMAT, "version": "1", "facts": json.dumps(facts, sort_keys=True)}
-    save_file(tensors, str(path), metadata=metadata)
+    with whole_file(Path(path)) as partial:
+        save_file(tensors, str(partial), metadata=metadata)
 
 
 def load_vector(path: str | Path) -> tuple[dict[int, np.ndarray], dict[str, object]]:
@@ -54,14 +57,19 @@ def load_vector(path: str | Path) -> tuple[dict[int, np.ndarray], dict[str, obje
 
     try:
         with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            metadata, names = file.metadata() or {}, sorted(file.keys())
+            layers = {name: int(found[1]) for name in names if (found := re.fullmatch(r"layer\.(\d+)", name))}
+            if metadata.get("format") != FORMAT or len(layers) != len(names):
+                raise InputError(f"{path}: tensors {names[:3]} are not a {FORMAT}; they are named layer.N")
+            vector = {layer: file.get_tensor(name) for name, layer in layers.items()}
+        facts = json.loads(metadata.get("facts", "{}"))
+    except InputError:
+        raise
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT or not all(name.startswith("layer.") for name in tensors):
-        raise InputError(f"{path}: tensors {sorted(tensors)[:3]} are not a {FORMAT}; they are named layer.N")
-    vector = {int(name.removeprefix("layer.")): values for name, values in tensors.items()}
-    return _checked(vector, str(path)), json.loads(metadata.get("facts", "{}"))
+    except (TypeError, ValueError) as error:  # a type that numpy does not have, facts that are no JSON
+        raise InputError(f"{path}: not a readable {FORMAT} ({error})") from error
+    return _checked(vector, str(path)), facts
 
 
 def from_steering_vectors(vector: Any) -> dict[int, np.ndarray]:
@@ -148,15 +156,18 @@ def save_gguf(path: str | Path, vector: Mapping[int, np.ndarray], architecture: 
     checked = _checked(vector, str(path))
     if 0 in checked:
         raise InputError(f"{path}: a GGUF control vector cannot steer layer 0; it begins at layer 1")
-    writer = gguf.GGUFWriter(str(path), "controlvector")
-    writer.add_string("controlvector.model_hint", architecture)
-    writer.add_uint32("controlvector.layer_count", len(checked))
-    for layer, values in sorted(checked.items()):
-        writer.add_tensor(f"direction.{layer}", values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with whole_file(Path(path)) as partial:
+        writer = gguf.GGUFWriter(str(partial), "controlvector")
+        try:
+            writer.add_string("controlvector.model_hint", architecture)
+            writer.add_uint32("controlvector.layer_count", len(checked))
+            for layer, values in sorted(checked.items()):
+                writer.add_tensor(f"direction.{layer}", values)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        finally:
+            writer.close()
 
 
 def _checked(vector: Mapping[int, np.ndarray], place: str) -> dict[int, np.ndarray]:
@@ -164,6 +175,8 @@ def _checked(vector: Mapping[int, np.ndarray], place: str) -> dict[int, np.ndarr
     if not checked:
         raise InputError(f"{place}: the vector has no layers")
     for layer, values in checked.items():
+        if layer < 0:
+            raise InputError(f"{place}: layer {layer} is below 0; layers are numbered from the first block, which is 0")
         if values.ndim != 1 or not len(values):
             raise InputError(f"{place}: layer {layer} has shape {values.shape}; it has to be (hidden,)")
         if not np.isfinite(values).all():

@@ -236,6 +236,50 @@ def test_files_that_are_no_vectors_are_refused(tmp_path):
         load_vector(tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="layer 2 is not finite"):
         save_vector(tmp_path / "x", {2: np.array([1.0, np.nan])})
+    with pytest.raises(InputError, match="layer -1 is below 0"):
+        from_steering_vectors(SimpleNamespace(layer_activations={-1: np.ones(3)}))
+
+
+@pytest.mark.parametrize("name", ["layer.last", "layer.-1", "layer."])
+def test_a_layer_that_is_no_number_is_named(tmp_path, name):
+    from safetensors.numpy import save_file
+
+    save_file({name: np.ones(3, dtype=np.float32)}, str(tmp_path / "v"), metadata={"format": "steerstats.vector"})
+    with pytest.raises(InputError, match=rf"v: tensors \['{name}'\] are not a steerstats\.vector"):
+        load_vector(tmp_path / "v")
+
+
+def test_a_model_of_a_type_that_numpy_does_not_have_is_told_from_a_vector_and_a_vector_of_it_is_named(tmp_path):
+    torch = pytest.importorskip("torch", reason="needs torch")
+    from safetensors.torch import save_file
+
+    tensors = {"layer.3": torch.ones(3, dtype=torch.bfloat16)}
+    save_file({"model.norm.weight": tensors["layer.3"]}, str(tmp_path / "model"))
+    with pytest.raises(InputError, match=r"model: tensors \['model\.norm\.weight'\] are not a"):
+        load_vector(tmp_path / "model")
+    save_file(tensors, str(tmp_path / "v"), metadata={"format": "steerstats.vector"})
+    with pytest.raises(InputError, match=r"v: not a readable steerstats\.vector \(.*bfloat16"):
+        load_vector(tmp_path / "v")
+    save_file({"layer.3": torch.ones(3)}, str(tmp_path / "w"), metadata={"format": "steerstats.vector", "facts": "{"})
+    with pytest.raises(InputError, match=r"w: not a readable steerstats\.vector"):
+        load_vector(tmp_path / "w")
+
+
+@pytest.mark.parametrize("save", [save_vector, lambda path, vector: save_gguf(path, vector, "llama")])
+def test_a_vector_that_cannot_be_written_leaves_the_one_that_was_there(tmp_path, monkeypatch, save):
+    pytest.importorskip("gguf", reason="the package is not installed")
+    path = tmp_path / "v"
+    save(path, {1: np.ones(8, dtype=np.float32)})
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(path, {1: np.zeros(8, dtype=np.float32)})
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["v"]
 
 
 def test_steering_vectors_objects_come_in_without_their_package():

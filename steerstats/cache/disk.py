@@ -42,6 +42,20 @@ def machine_tag() -> str:
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:8]
 
 
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A temporary name to write to, which becomes the target if all goes well, and is gone otherwise."""
+    partial = partial_path(target)
+    try:
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    fsync_folder(target.parent)
+
+
 def publish(target: Path, content: bytes) -> None:
     """Write a small file whole: temporary name, fsync, rename, fsync of the folder."""
     with _written(target, content) as partial:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
 
-from steerstats.cache.disk import fsync_and_hash, fsync_folder, new_hdf5, partial_path
+from steerstats.cache.disk import new_hdf5, whole_file
 from steerstats.cache.reader import CacheReader
 from steerstats.cache.schema import PACK_TYPE, VERSION, UnitData, content_hash
 from steerstats.cache.writer import write_group
@@ -57,9 +56,8 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
     if out.exists() and not overwrite:
         raise CacheError(f"{out} exists; choose another name or pass overwrite")
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(out)
     try:
-        with new_hdf5(partial) as file:
+        with whole_file(out) as partial, new_hdf5(partial) as file:
             file.attrs["type"] = PACK_TYPE
             file.attrs["version"] = VERSION
             manifest = json.dumps(cache.manifest, sort_keys=True, ensure_ascii=False)
@@ -72,13 +70,8 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
                 write_group(group, kept, compress=True)
                 side = {**unit.sidecar, "content_sha256": content_hash(kept), "left_out": sorted(dropped)}
                 group.attrs["sidecar"] = json.dumps(side, sort_keys=True)
-        fsync_and_hash(partial)
-        os.replace(partial, out)
-        fsync_folder(out.parent)
     except OSError as error:
         raise CacheError(f"{out} could not be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return out
 
 
