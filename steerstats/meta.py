@@ -2,8 +2,10 @@
 
 Sources: REML as in Viechtbauer (2005, doi:10.3102/10769986030003261); Hartung & Knapp (2001,
 doi:10.1002/sim.791); their factor kept at 1 or above as in Röver, Knapp & Friede (2015,
-doi:10.1186/s12874-015-0091-1) beside it; prediction interval of Higgins, Thompson & Spiegelhalter (2009,
-doi:10.1111/j.1467-985X.2008.00552.x); Q-profile interval of Viechtbauer (2007, doi:10.1002/sim.2514).
+doi:10.1186/s12874-015-0091-1) beside it; prediction interval from the confidence distribution of tau² after Nagashima,
+Noma & Furukawa (2019, doi:10.1177/0962280218773520); Q-profile interval of Viechtbauer (2007, doi:10.1002/sim.2514);
+the t interval of the unweighted mean holds its level under unequal variances (Ibragimov & Müller 2010,
+doi:10.1198/jbes.2009.08046).
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level
-from steerstats.random_effects import q_profile, random_effects_mean, reml_tau2
+from steerstats.random_effects import prediction_limits, q_profile, random_effects_mean, reml_tau2
 from steerstats.results import Result
 
 __all__ = ["MetaAnalysis", "mean_over_datasets", "reml_tau2"]
 SE_TYPE = "Hartung-Knapp, t(D-1)"
 FLOORED = "Hartung-Knapp with factor at least 1, t(D-1)"
+PREDICTION = "prediction, confidence distribution of tau"
 SHOWN_NAMES = 12
 
 
@@ -38,12 +41,16 @@ class MetaAnalysis(Result):
     tau, tau_ci_low, tau_ci_high : float
         Standard deviation of true effects between datasets, REML, with its Q-profile interval.
     prediction_low, prediction_high : float
-        Where the true effect of a new dataset would lie, t(D − 2); NaN with two datasets.
+        Where the true effect of a new dataset would lie (`steerstats.random_effects.prediction_limits`); NaN with two
+        datasets.
     hk_factor : float
         Hartung and Knapp's q, by which the spread of the estimates scales the model's variance; far below 1 the
-        estimates agree by chance, and `se` with its interval and the prediction are too small.
-    floored_se, floored_ci_low, floored_ci_high, floored_prediction_low, floored_prediction_high : float
+        estimates agree by chance, and `se` with its interval is too small.
+    floored_se, floored_ci_low, floored_ci_high : float
         The same with max(1, q) for q: never smaller than the model's own error.
+    largest_weight : float
+        Share of the random-effects weight that one dataset holds; past a half a warning names it, since then
+        Hartung–Knapp intervals cover less than they say, and the unweighted mean's do not.
     q, q_p : float
         Cochran's Q and the p-value of "all datasets share one effect".
     n : int
@@ -82,8 +89,7 @@ class MetaAnalysis(Result):
     floored_se: float
     floored_ci_low: float
     floored_ci_high: float
-    floored_prediction_low: float
-    floored_prediction_high: float
+    largest_weight: float
     q: float
     q_p: float
     n: int
@@ -98,10 +104,10 @@ class MetaAnalysis(Result):
     def to_frame(self) -> pd.DataFrame:
         """One row per quantity: estimate, se, ci_low, ci_high, n, se_type, level, unit.
 
-        Rows: unweighted mean, random-effects mean, prediction for a new dataset, tau; the mean and the prediction
-        with the Hartung–Knapp factor floored at 1; and each leave-one-out.
+        Rows: unweighted mean, random-effects mean, prediction for a new dataset, tau; the mean with the Hartung–Knapp
+        factor floored at 1; and each leave-one-out.
         """
-        nan, n, t_new = float("nan"), self.n, f"prediction, t({self.n - 2})" if self.n > 2 else "none"
+        nan, n = float("nan"), self.n
 
         def row(name: str, value: float, se: float, prefix: str, se_type: str) -> tuple:
             low, high = (getattr(self, f"{prefix}_{end}") for end in ("low", "high"))
@@ -110,10 +116,9 @@ class MetaAnalysis(Result):
         rows = [
             row("unweighted mean", self.unweighted_mean, self.unweighted_se, "unweighted_ci", "spread, t(D-1)"),
             row("random-effects mean", self.mean, self.se, "ci", SE_TYPE),
-            row("a new dataset", self.mean, nan, "prediction", t_new),
+            row("a new dataset", self.mean, nan, "prediction", PREDICTION if n > 2 else "none"),
             row("tau", self.tau, nan, "tau_ci", "Q-profile"),
             row("random-effects mean, floored", self.mean, self.floored_se, "floored_ci", FLOORED),
-            row("a new dataset, floored", self.mean, nan, "floored_prediction", t_new),
         ]
         rows += [
             (f"without {name}", mean, nan, low, high, rest, SE_TYPE)
@@ -188,23 +193,19 @@ def mean_over_datasets(
     d = len(y)
     t = stats.t.ppf((1 + level) / 2, d - 1)
     plain_se = y.std(ddof=1) / np.sqrt(d)
-    t_new = stats.t.ppf((1 + level) / 2, d - 2) if d > 2 else np.nan
-    reach, floored_reach = (t_new * np.sqrt(fit.tau2 + error**2) for error in (fit.se, fit.floored_se))
+    new = prediction_limits(y, v, level)
     w = 1 / v
     q = float(w @ (y - w @ y / w.sum()) ** 2)
     left_out = tuple(dict.fromkeys(groups.tolist()))
     rest = [random_effects_mean(y[groups != g], v[groups != g], level) for g in left_out]
     if d < 5:
         warnings.append(f"only {d} datasets: tau and the prediction interval say little")
-    elif d <= 10:
-        warnings.append(
-            f"{d} datasets: the prediction interval for a new one is too short on average (calibration: 83-93% at 5 to "
-            "10 datasets for a nominal 95%)"
-        )
     if category is not None and len(left_out) < 5:
         warnings.append(f"only {len(left_out)} categories: leaving one out is a coarse check")
     if fit.collapsed:
         warnings.append(fit.doubt())
+    if fit.dominated:
+        warnings.append(fit.dominance([name for name, keep in zip(names, use) if keep][fit.largest]))
     tau_low, tau_high = (np.sqrt(limit) for limit in q_profile(y, v, level))
     if tau_high == 0:
         warnings.append("datasets vary less than their standard errors allow: tau has an empty interval, shown as 0")
@@ -220,14 +221,13 @@ def mean_over_datasets(
         tau=float(np.sqrt(fit.tau2)),
         tau_ci_low=float(tau_low),
         tau_ci_high=float(tau_high),
-        prediction_low=float(fit.mean - reach),
-        prediction_high=float(fit.mean + reach),
+        prediction_low=new[0],
+        prediction_high=new[1],
         hk_factor=fit.factor,
         floored_se=fit.floored_se,
         floored_ci_low=fit.floored_low,
         floored_ci_high=fit.floored_high,
-        floored_prediction_low=float(fit.mean - floored_reach),
-        floored_prediction_high=float(fit.mean + floored_reach),
+        largest_weight=fit.largest_weight,
         q=q,
         q_p=float(stats.chi2.sf(q, d - 1)),
         n=d,
@@ -237,7 +237,8 @@ def mean_over_datasets(
         left_out_ci_high=np.array([r.high for r in rest]),
         left_out_n=np.array([int((groups != g).sum()) for g in left_out]),
         level=level,
-        method=f"random-effects meta-analysis of {d} datasets, REML tau, Hartung-Knapp t({d - 1}) interval",
+        method=f"random-effects meta-analysis of {d} datasets, REML tau, Hartung-Knapp t({d - 1}) interval, "
+        "prediction interval from the confidence distribution of tau",
         assumptions=(
             "datasets are independent draws from one population; those of one category are not, see the rows 'without'",
             "effects are near normal between datasets and their standard errors are known",

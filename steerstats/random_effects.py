@@ -1,4 +1,4 @@
-"""The arithmetic of a random-effects mean: REML tau², Hartung and Knapp's error, the Q-profile interval.
+"""The arithmetic of a random-effects mean: REML tau², Hartung and Knapp's error, Q-profile and prediction intervals.
 
 `steerstats.meta` and `steerstats.mixed.hartung_knapp` put labels and warnings to it.
 """
@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
+
+# Share of the weight in one dataset's hands past which Hartung-Knapp intervals, floored or not, are too short.
+DOMINANT = 0.5
 
 
 def reml_tau2(effects: np.ndarray, variances: np.ndarray) -> float:
@@ -48,7 +51,8 @@ class RandomEffectsMean:
 
     `factor` is Hartung and Knapp's q, the weighted residual mean square that scales the model's variance 1/sum(w);
     `floored_se` takes max(1, q) in its place. `common_width` is the width of the common-effect interval (tau = 0,
-    normal). NaN where fewer than two estimates are given.
+    normal); `largest` is the place of the dataset with the most weight, `largest_weight` its share of all. NaN where
+    fewer than two estimates are given.
     """
 
     mean: float
@@ -61,6 +65,22 @@ class RandomEffectsMean:
     floored_low: float
     floored_high: float
     common_width: float
+    largest_weight: float
+    largest: int
+    n: int
+
+    @property
+    def dominated(self) -> bool:
+        """Whether one of three or more datasets holds more than half of the weight."""
+        return self.largest_weight > DOMINANT and self.n > 2
+
+    def dominance(self, name: str) -> str:
+        """What a reader of a mean that one dataset dominates has to know, `name` being that dataset."""
+        return (
+            f"{name} holds {self.largest_weight:.0%} of the weight: if datasets differ at all, Hartung-Knapp intervals "
+            "and floored ones are too short (at 95% they covered 88-98% past half of the weight, 60-80% past nine "
+            "tenths); read the unweighted mean, whose interval held 93-99% whatever the weights"
+        )
 
     @property
     def collapsed(self) -> bool:
@@ -105,7 +125,7 @@ def random_effects_mean(effects: np.ndarray, variances: np.ndarray, level: float
     d = len(y)
     if d < 2:
         given = dict.fromkeys(RandomEffectsMean.__dataclass_fields__, nan)
-        return RandomEffectsMean(**given | {"mean": float(y[0]) if d else nan})
+        return RandomEffectsMean(**given | {"mean": float(y[0]) if d else nan, "largest": 0, "n": d})
     tau2 = reml_tau2(y, v)
     w = 1 / (v + tau2)
     mean = float(w @ y / w.sum())
@@ -123,7 +143,90 @@ def random_effects_mean(effects: np.ndarray, variances: np.ndarray, level: float
         floored_low=mean - t * floored,
         floored_high=mean + t * floored,
         common_width=float(2 * stats.norm.ppf((1 + level) / 2) / np.sqrt(np.sum(1 / v))),
+        largest_weight=float(w.max() / w.sum()),
+        largest=int(w.argmax()),
+        n=d,
     )
+
+
+def prediction_limits(effects: np.ndarray, variances: np.ndarray, level: float) -> tuple[float, float]:
+    r"""Where the true effect of a new dataset would lie, with what is not known of tau² in it.
+
+    Generalised Q at the true tau² is chi-squared on D − 1: reading it backwards gives tau² a confidence distribution.
+    Given tau² a new effect is normal about :math:`\hat\mu(\tau^2)` with variance
+    :math:`\tau^2 + 1/\sum w_d(\tau^2)`; the limits are quantiles of the mixture. With standard errors of next to
+    nothing that is the classical :math:`\bar y \pm t_{D-1}\, s \sqrt{1 + 1/D}`.
+
+    Plugging one estimate of tau² into :math:`t_{D-2}\sqrt{\tau^2 + se^2}` (Higgins, Thompson and Spiegelhalter 2009)
+    covered .83-.95 at 5 to 40 datasets for a nominal .95, .68-.77 where one dataset was far more precise than the
+    others; these limits .91-.99, the excess where datasets hardly differ (300 to 500 studies a cell).
+
+    Parameters
+    ----------
+    effects, variances : array of shape (n_datasets,)
+        Finite, variances positive.
+    level : float
+
+    Returns
+    -------
+    low, high : float
+        NaN with fewer than three datasets.
+
+    References
+    ----------
+    Nagashima, Noma and Furukawa (2019), doi:10.1177/0962280218773520, with the model's normal error of the mean in
+    place of Hartung and Knapp's, so that estimates that agree by chance do not make the interval collapse.
+
+    Examples
+    --------
+    >>> from steerstats.random_effects import prediction_limits
+    >>> [round(limit, 2) for limit in prediction_limits([0.2, 0.5, 0.9, 0.4], [1e-9] * 4, 0.95)]
+    [-0.55, 1.55]
+    >>> [round(limit, 2) for limit in prediction_limits([0.5] * 4, [0.1] * 4, 0.95)]  # alike, and not known better
+    [0.19, 0.81]
+    """
+    y, v = np.asarray(effects, float), np.asarray(variances, float)
+    if len(y) < 3:
+        return float("nan"), float("nan")
+    # Quantiles of chi-squared evenly spaced on the normal scale: its lower tail, where tau² is large, is what counts.
+    z = np.linspace(-8.2, 8.2, 401)
+    mass = np.exp(-(z**2) / 2) / np.exp(-(z**2) / 2).sum()
+    tau2 = _tau2_at(y, v, stats.chi2.ppf(special.ndtr(z), len(y) - 1))
+    w = 1 / (v + tau2[:, None])
+    total = w.sum(axis=1)
+    centre, sd = w @ y / total, np.sqrt(tau2 + 1 / total)
+    start, reach = float(y.mean()), float(sd[mass > 1e-9].max() + np.ptp(y))
+
+    def limit(tail: float) -> float:
+        def excess(x: float) -> float:
+            return float(mass @ special.ndtr((x - centre) / sd) - tail)
+
+        far = reach
+        while excess(start - far) > 0 or excess(start + far) < 0:
+            far *= 2
+        return optimize.brentq(excess, start - far, start + far, xtol=1e-12 * reach, rtol=1e-13)
+
+    return limit((1 - level) / 2), limit((1 + level) / 2)
+
+
+def _tau2_at(y: np.ndarray, v: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """tau² at which generalised Q equals each target; 0 where it is below even at 0."""
+    d = len(y)
+    # On the contrasts that are blind to the mean Q is a sum of c / (a + tau²), whose inverse is concave and rising:
+    # Newton's steps from 0 approach every root from below.
+    contrasts = np.linalg.qr(np.column_stack([np.ones(d), np.eye(d)[:, 1:]]))[0][:, 1:]
+    a, vectors = np.linalg.eigh(contrasts.T * v @ contrasts)
+    c = (vectors.T @ (contrasts.T @ y)) ** 2
+    tau2 = np.zeros_like(target)
+    rising = target < np.sum(c / a)
+    for _ in range(200):
+        parts = c / (a + tau2[rising, None])
+        q = parts.sum(axis=1)
+        step = q * (q - target[rising]) / (target[rising] * (parts / (a + tau2[rising, None])).sum(axis=1))
+        tau2[rising] += np.maximum(step, 0.0)
+        if not (step > 1e-13 * tau2[rising]).any():
+            break
+    return tau2
 
 
 def _reml_score(tau2: np.ndarray | float, y: np.ndarray, v: np.ndarray) -> np.ndarray:

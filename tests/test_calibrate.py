@@ -85,7 +85,6 @@ INVALID = {
     ("mean effect of A over datasets, type I", "tau 0,", "Hartung-Knapp, factor at least 1"): (0, 0.03),
     ("A on the slope, twins, coverage", "15 questions", "twins as independent (not offered)"): (0.99, 1),
     ("Yes on the slope, twins, coverage", "15 questions", "twins as independent (not offered)"): (0.8, 0.9),
-    ("gap of a new dataset, coverage", "tau 0.22", "prediction interval"): (0.82, 0.9),
     ("Spearman over pairs, type I", "ICC 0.6", "pairs as independent (not offered)"): (0.35, 0.6),
     ("A acts on the slope, type I", "boundary", "t on N - p, model se (lme4's)"): (0, 0.01),
     ("A acts on the slope, type I", "intercept alone", "Wilks' F, intercept and slope"): (0.43, 0.6),

@@ -121,6 +121,48 @@ def test_the_prediction_interval_covers_a_new_dataset():
     assert 0.92 <= hits / 300 <= 0.98
 
 
+def test_with_standard_errors_of_nothing_the_prediction_is_the_classical_one():
+    y = np.array([0.2, 0.5, -0.1, 0.9, 0.4])
+    found = mean_over_datasets(y, np.full(5, 1e-10))
+    half = stats.t.ppf(0.975, 4) * y.std(ddof=1) * np.sqrt(1 + 1 / 5)
+    assert [found.prediction_low, found.prediction_high] == pytest.approx([y.mean() - half, y.mean() + half], abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("v", "tau", "most_plugged_in"),
+    [(np.linspace(0.01, 0.2, 10), 0.22, 0.88), (np.array([0.0004, *[0.09] * 4]), 0.1, 0.75)],
+)
+def test_few_datasets_foretell_the_next_one_where_a_plugged_in_tau_does_not(v, tau, most_plugged_in):
+    """10 datasets of unequal precision, and 5 of which one is far more precise: nominal 95%."""
+    rng, hits, plugged_in, times = np.random.default_rng(11), 0, 0, 400
+    for _ in range(times):
+        found = mean_over_datasets(rng.normal(0.3, np.sqrt(tau**2 + v)), v, category=["one"] * len(v))
+        new = rng.normal(0.3, tau)
+        hits += found.prediction_low <= new <= found.prediction_high
+        reach = stats.t.ppf(0.975, len(v) - 2) * np.hypot(found.tau, found.se)
+        plugged_in += abs(new - found.mean) <= reach
+    assert plugged_in / times < most_plugged_in
+    assert 0.92 <= hits / times <= 0.98
+
+
+def test_one_dataset_that_dominates_is_named_and_the_unweighted_mean_holds():
+    v, warned, plain, floored, unweighted = np.array([0.0004, *[0.09] * 4]), 0, 0, 0, 0
+    rng, names = np.random.default_rng(12), ["precise", "b", "c", "d", "e"]
+    for _ in range(300):
+        found = mean_over_datasets(rng.normal(0, np.hypot(0.1, np.sqrt(v))), v, names=names, category=["one"] * 5)
+        said = [text for text in found.warnings if text.startswith("precise holds ")]
+        assert bool(said) == (found.largest_weight > 0.5)
+        warned += bool(said)
+        plain += found.ci_low <= 0 <= found.ci_high
+        floored += found.floored_ci_low <= 0 <= found.floored_ci_high
+        unweighted += found.unweighted_ci_low <= 0 <= found.unweighted_ci_high
+    assert max(plain, floored) / 300 < 0.8
+    assert unweighted / 300 > 0.93
+    assert warned / 300 > 0.6
+    even = mean_over_datasets([0.0, 0.1, 0.3], [0.1, 0.2, 0.1])
+    assert not any("of the weight" in text for text in even.warnings)
+
+
 def test_datasets_without_a_variance_are_left_out_by_name():
     found = mean_over_datasets([1.0, 2.0, 3.0, 9.0], [0.1, 0.2, np.nan, 0.0], names=["a", "b", "lonely", "constant"])
     assert found.n == 2
@@ -152,7 +194,7 @@ def test_the_floored_interval_is_the_models_where_datasets_agree_and_hartung_kna
     assert close.hk_factor == pytest.approx(close.q / 3)
     assert close.floored_se == pytest.approx(model_se)
     assert close.floored_ci_low == pytest.approx(mean - stats.t.ppf(0.975, 3) * model_se)
-    assert close.floored_prediction_high == pytest.approx(mean + stats.t.ppf(0.975, 2) * model_se)
+    assert close.prediction_high >= mean + stats.norm.ppf(0.975) * model_se, "at least one common effect's"
     effect, variance, _ = case("boundary")
     spread = mean_over_datasets([0.0, 3.0, -2.0, 1.0], v)
     assert spread.hk_factor == pytest.approx(1, abs=0.05)  # REML tau makes it about 1
@@ -164,7 +206,8 @@ def test_datasets_that_agree_by_chance_are_no_certainty():
     same = mean_over_datasets([1.0, 1.0, 1.0], [0.1] * 3)
     assert (same.ci_low, same.ci_high, same.hk_factor) == (1.0, 1.0, 0.0)
     assert same.floored_se == pytest.approx(np.sqrt(0.1 / 3))
-    assert same.floored_prediction_low < 0.5 < same.floored_ci_high
+    # No draw of tau² is above 0 here: the next dataset is where the common mean is, known to the model's error.
+    assert same.prediction_high == pytest.approx(1 + stats.norm.ppf(0.975) * same.floored_se)
     nearly = mean_over_datasets([1.0, 1.0, 1.0, 1.0001], [0.1] * 4)
     for found in (same, nearly):
         (said,) = [text for text in found.warnings if "agree more closely" in text]
@@ -202,7 +245,7 @@ def test_every_row_says_what_its_standard_error_is():
     assert frame["se_type"].str.len().min() > 3
     assert frame.loc["random-effects mean", "se_type"].startswith("Hartung-Knapp")
     assert "at least 1" in frame.loc["random-effects mean, floored", "se_type"]
-    assert frame.loc["a new dataset, floored", "ci_low"] <= frame.loc["a new dataset", "ci_low"]
+    assert "confidence distribution" in frame.loc["a new dataset", "se_type"]
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 95])

@@ -66,7 +66,7 @@ def overall_gap(table: GapTable, *, category: Mapping[str, str] | None = None, l
     >>> table = gap_table(grid, ["base->user_neg"], rng=np.random.default_rng(0), n_resamples=200)
     >>> overall = overall_gap(table).analyses[0]
     >>> [round(value, 3) for value in (overall.mean, overall.prediction_low, overall.prediction_high)]
-    [0.063, -0.087, 0.214]
+    [0.063, -0.088, 0.214]
     """
     check_level(level)
     groups = None if category is None else [category[name] for name in table.datasets]

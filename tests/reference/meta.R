@@ -1,5 +1,6 @@
 # Random-effects meta-analysis by base R only: REML by maximising the restricted likelihood, Hartung-Knapp,
-# Q-profile and prediction intervals. Independent of steerstats: matrices and optimize(), no score equation.
+# Q-profile intervals, and prediction from the confidence distribution of tau2. Independent of steerstats: matrices,
+# optimize(), uniroot() and integrate(), no score equation and no quadrature of our own.
 #   Rscript tests/reference/meta.R > tests/reference/meta.csv
 # Data: 13 trials of BCG vaccination (Colditz et al. 1994, doi:10.1001/jama.1994.03510330076038), log risk ratios;
 # the same with variances a hundred times larger (tau on its boundary); five of them.
@@ -32,10 +33,18 @@ fit <- function(y, v, level = 0.95) {
     uniroot(function(t2) q(t2) - target, c(0, 1e4), tol = 1e-13)$root
   }
   t1 <- qt((1 + level) / 2, k - 1)
-  t2 <- qt((1 + level) / 2, k - 2)
+  # P(new effect <= x): over u ~ chi2(k - 1), at the tau2 where Q is u, normal about its weighted mean.
+  at <- function(u) if (q(0) <= u) 0 else uniroot(function(t2) q(t2) - u, c(0, 1e12), tol = 1e-14, maxiter = 10000)$root
+  below <- function(x, z) sapply(z, function(one) {
+    t2 <- at(qchisq(pnorm(one), k - 1))
+    w <- 1 / (v + t2)
+    pnorm((x - sum(w * y) / sum(w)) / sqrt(t2 + 1 / sum(w)))
+  })
+  mixture <- function(x) integrate(function(z) below(x, z) * dnorm(z), -7, 7, rel.tol = 1e-9, subdivisions = 2000)$value
+  limit <- function(p) uniroot(function(x) mixture(x) - p, mu + c(-40, 40) * sqrt(tau2 + 1), tol = 1e-11)$root
   c(mean = mu, se = se, ci_low = mu - t1 * se, ci_high = mu + t1 * se, tau2 = tau2,
     tau2_low = bound((1 + level) / 2), tau2_high = bound((1 - level) / 2),
-    prediction_low = mu - t2 * sqrt(tau2 + se^2), prediction_high = mu + t2 * sqrt(tau2 + se^2), q = q(0),
+    prediction_low = limit((1 - level) / 2), prediction_high = limit((1 + level) / 2), q = q(0),
     q_p = pchisq(q(0), k - 1, lower.tail = FALSE))
 }
 
