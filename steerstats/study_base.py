@@ -64,7 +64,10 @@ class StudyBase:
             planned = ", ".join(reader.planned_units[:5])
             raise CacheError(f"{reader.path} has no finished unit to analyse; planned are {planned or 'none'}")
         split = "val" if reader.kind == "sweep" else "test"
-        self._units = {name: StudyUnit(reader[name], split=split, layer=layer) for name in wanted}
+        # A builder's refits follow from its seed; simulated and imported ones are of nobody else's pairs.
+        built = reader.kind in ("grid", "sweep")
+        seed = (reader.manifest.get("spec") or {}).get("seed") if built else None
+        self._units = {name: StudyUnit(reader[name], split=split, layer=layer, seed=seed) for name in wanted}
 
     def __repr__(self) -> str:
         return f"<Study of {self.model}: {len(self.datasets)} datasets, settings {', '.join(self.settings)}>"
@@ -218,7 +221,7 @@ class StudyBase:
         """
         cells = None if shifts is None else self.shifts(shifts)
         train, evaluate = self.vectors, self.settings
-        slopes, question, unsteered, again = {}, {}, {}, {}
+        slopes, question, unsteered, again, draws = {}, {}, {}, {}, {}
         for name, unit in self._units.items():
             own, n = unit.slopes, len(unit.inputs)
             slopes[name] = np.full((len(train), len(evaluate), n), np.nan)
@@ -233,7 +236,9 @@ class StudyBase:
                         slopes[name][i, j] = own.at(shift)
             measured = [shift for shift in unit.refitted if cells is None or shift in cells]
             if refits and measured:
-                again[name] = self._refits(unit, measured)
+                again[name], common = self._refits(unit, measured)
+                if unit.training_draw is not None:
+                    draws[name] = tuple(f"{unit.training_draw}:{k}" for k in common)
         return SlopeGrid(
             train=train,
             evaluate=evaluate,
@@ -241,6 +246,7 @@ class StudyBase:
             question=question,
             unsteered=unsteered,
             refits=again or None,
+            refit_draw=draws or None,
             category=self.category,
         )
 
@@ -289,8 +295,8 @@ class StudyBase:
         cells = parse_shifts(shifts)
         return all(unit.has_refits(shift) for unit in self._units.values() for shift in cells)
 
-    def _refits(self, unit: StudyUnit, cells: list[Shift]) -> np.ndarray:
-        """(refit, setting_train, setting_eval, input), NaN outside `cells`.
+    def _refits(self, unit: StudyUnit, cells: list[Shift]) -> tuple[np.ndarray, list[int]]:
+        """(refit, setting_train, setting_eval, input), NaN outside `cells`, and the number of each refit.
 
         Refit k is of one resample of pairs in every setting, so replicates are matched by number.
         """
@@ -307,4 +313,4 @@ class StudyBase:
             rows = [numbers[train].index(k) for k in common]
             part = unit.control_slopes("resampled", (train, evaluation))[rows]
             out[:, self.vectors.index(train), self.settings.index(evaluation)] = part
-        return out
+        return out, common

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,10 +75,13 @@ class StudyUnit:
         The inputs that count: "test", or "val" in a sweep over layers.
     layer : int, optional
         The layer to look at, where several were steered one at a time.
+    seed : int, optional
+        Of the build, where its refits are drawn from it by name: two builds of one seed that train on the same pairs
+        then refit on the same resamples of them.
     """
 
-    def __init__(self, unit: Unit, *, split: str = "test", layer: int | None = None) -> None:
-        self.unit, self.name, self.layer = unit, unit.name, layer
+    def __init__(self, unit: Unit, *, split: str = "test", layer: int | None = None, seed: int | None = None) -> None:
+        self.unit, self.name, self.layer, self.seed = unit, unit.name, layer, seed
         self.settings: tuple[str, ...] = tuple(unit.coords["setting_eval"])
         self.multipliers: np.ndarray = unit.coords["multiplier"]
         labels = unit.read("input_split") if "input_split" in unit else np.full(len(unit.coords["input"]), split)
@@ -189,6 +193,17 @@ class StudyUnit:
     def _controls(self, kind: str, train: str) -> pd.DataFrame:
         table = self._vector_table
         return table[(table["kind"] == kind) & (table["setting"] == train)].sort_values("replicate", kind="stable")
+
+    @cached_property
+    def training_draw(self) -> str | None:
+        """What decides which pairs resample k holds (seed, dataset, the questions of all pairs in order), as a hash.
+
+        Equal in two caches of one builder, whatever their models, layers or methods; None where the cache does not say.
+        """
+        if not isinstance(self.seed, int) or "pair_question" not in self.unit:
+            return None
+        parts = [str(self.seed), self.name, *map(str, self.unit.read("pair_question"))]
+        return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
     def has_refits(self, shift: Shift) -> bool:
         """Whether two or more resampled vectors were evaluated under a shift."""

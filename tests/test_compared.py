@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import steerstats
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.generalization import SlopeGrid
 from steerstats.generalization.compared import compare_slopes, shared_datasets
@@ -12,11 +13,11 @@ from steerstats.generalization.compared import compare_slopes, shared_datasets
 BASE, NEG = ("base", "base"), ("base", "user_neg")
 
 
-def grid(slopes, refits=None, question=None, evaluate=("base", "user_neg")) -> SlopeGrid:
+def grid(slopes, refits=None, question=None, evaluate=("base", "user_neg"), draw=None) -> SlopeGrid:
     """{dataset: (n_eval, n)} -> a grid with one training setting."""
     wide = {name: np.asarray(values, float)[None] for name, values in slopes.items()}
     again = None if refits is None else {name: np.asarray(v, float)[:, None] for name, v in refits.items()}
-    return SlopeGrid(train=("base",), evaluate=evaluate, slopes=wide, refits=again, question=question)
+    return SlopeGrid(train=("base",), evaluate=evaluate, slopes=wide, refits=again, question=question, refit_draw=draw)
 
 
 def three(seed=0, n=12):
@@ -134,3 +135,81 @@ def test_bands_cover_all_differences_at_once(vector_sd):
     # Monte Carlo error of the family's coverage: 1.8 points.
     assert 0.90 <= held / times <= 0.99
     assert 0.93 <= np.mean(cells) <= 0.97
+
+
+def two_refitted(rng, n=30, k=12, rho=0.9, draws=(None, None)):
+    """Two caches whose vectors' errors correlate, replicate by replicate and in the vectors themselves."""
+    root = np.linalg.cholesky([[1, rho], [rho, 1]])
+    vectors, refits = 0.5 * root @ rng.normal(size=2), 0.5 * root @ rng.normal(size=(2, k))
+    shared, grids = rng.normal(size=n), {}
+    for m, label in enumerate("ab"):
+        slopes = shared + 0.3 * rng.normal(size=n) + vectors[m]
+        again = slopes + refits[m][:, None, None]
+        named = None if draws[m] is None else {"x": draws[m]}
+        grids[label] = grid({"x": slopes[None]}, {"x": again}, evaluate=("base",), draw=named)
+    return grids, {label: {"x": list(range(n))} for label in grids}, refits
+
+
+def test_refits_of_the_same_resamples_are_paired_whatever_their_order():
+    names = [f"r{k}" for k in range(12)]
+    grids, inputs, refits = two_refitted(np.random.default_rng(6), draws=(names, names))
+    order = np.random.default_rng(7).permutation(12)
+    turned = grids["b"].refits["x"][order][:, 0]
+    grids["b"] = grid(
+        {"x": grids["b"].slopes["x"][0]}, {"x": turned}, evaluate=("base",), draw={"x": [names[k] for k in order]}
+    )
+    found = compare_slopes(grids, inputs, [BASE], rng=np.random.default_rng(0), n_resamples=300)
+    difference = (grids["b"].slopes["x"] - grids["a"].slopes["x"]).ravel()
+    known = np.sqrt(difference.var(ddof=1) / 30 + (refits[1] - refits[0]).var(ddof=1))
+    assert found.se.item() == pytest.approx(known, rel=1e-9)
+    assert found.paired_vectors.all()
+    assert any("are paired" in text for text in found.assumptions)
+    assert not any("independently" in text for text in found.assumptions)
+
+
+@pytest.mark.parametrize(
+    "draws", [(None, None), (list("abcdefghijkl"), None), (list("abcdefghijkl"), list("ABCDEFGHIJKL"))]
+)
+def test_refits_that_are_not_known_to_be_of_the_same_resamples_add_their_variances(draws):
+    grids, inputs, refits = two_refitted(np.random.default_rng(6), draws=draws)
+    found = compare_slopes(grids, inputs, [BASE], rng=np.random.default_rng(0), n_resamples=300)
+    difference = (grids["b"].slopes["x"] - grids["a"].slopes["x"]).ravel()
+    known = np.sqrt(difference.var(ddof=1) / 30 + refits.var(axis=1, ddof=1).sum())
+    assert found.se.item() == pytest.approx(known, rel=1e-9)
+    assert not found.paired_vectors.any()
+    assert any("err independently" in text for text in found.assumptions)
+
+
+def test_paired_vectors_cover_and_are_narrower():
+    """Vectors fitted to the same pairs (errors correlate .9), 12 refits: nominal 95%, pairing unknown 99-100%."""
+    names = [f"r{k}" for k in range(12)]
+    widths, hits, bands = [[], []], [0, 0], 0
+    for seed in range(300):
+        for j, draws in enumerate([(names, names), (None, None)]):
+            grids, inputs, _ = two_refitted(np.random.default_rng([8, seed]), draws=draws)
+            found = compare_slopes(grids, inputs, [BASE], rng=np.random.default_rng(0), n_resamples=200)
+            hits[j] += found.ci_low.item() <= 0 <= found.ci_high.item()
+            widths[j].append(found.ci_high.item() - found.ci_low.item())
+            bands += (found.band_low.item() <= 0 <= found.band_high.item()) * (j == 0)
+    assert 0.925 <= hits[0] / 300 <= 0.98
+    assert 0.92 <= bands / 300 <= 0.985
+    assert hits[1] / 300 > 0.985
+    assert np.mean(widths[0]) < 0.5 * np.mean(widths[1])
+
+
+def test_refits_are_named_one_by_one():
+    with pytest.raises(InputError, match=r"refit_draw\['x'\] holds 1 names for 12 refits"):
+        two_refitted(np.random.default_rng(0), draws=(["same"] * 12, None))
+
+
+def test_a_built_cache_names_the_resamples_of_its_refits_and_others_do_not(tmp_path):
+    study = steerstats.open_cache(steerstats.demo_cache())
+    grid_of = study.grid(["base->base"], refits=True)
+    names = grid_of.draws("likes-rain")
+    assert len(set(names)) == len(grid_of.refits["likes-rain"]) == 10
+    assert set(names).isdisjoint(grid_of.draws("keeps-pets"))
+    assert names == steerstats.open_cache(steerstats.demo_cache()).grid(refits=True).draws("likes-rain")
+    truth = steerstats.SimulationTruth(datasets=["d"], n_resampled=3, vector_sd=0.1)
+    simulated = steerstats.open_cache(steerstats.simulate_cache(tmp_path / "c", truth, seed=1).path).grid(refits=True)
+    assert simulated.refits is not None
+    assert simulated.draws("d") is None

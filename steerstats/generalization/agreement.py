@@ -31,8 +31,9 @@ def cross_model_agreement(
     first, second : SlopeGrid
         One per model; datasets in common are used. Both models answer the same questions, so the errors of their
         means are not independent: questions are matched by their labels, and the covariance of the errors is
-        estimated from those that both models answered. Refits are taken to be of the same resamples of training
-        pairs where both models have equally many, as those of one build spec are.
+        estimated from those that both models answered. Errors of refits covary over the resamples of training
+        pairs that both models name alike (`refit_draw`); where a model does not name them, equally many are taken to
+        be of the same resamples, as those of one build spec are.
     shifts : sequence of (train, eval) or "train->eval"
         base->base is the comparison in distribution.
     rng, level, n_resamples
@@ -112,12 +113,19 @@ def _shared(one: Cells, other: Cells, labelled: bool) -> np.ndarray:
 
 
 def _shared_vectors(one: Cells, other: Cells) -> np.ndarray:
-    """Covariance (n_shifts,) of two models' vector errors, replicate by replicate.
+    """Covariance (n_shifts,) of two models' vector errors, over the resamples of training pairs that both have.
 
-    Replicates that are not of the other model's resamples have no covariance, so that they add noise and no bias.
+    Without names replicates are paired by number; those that are not of the other model's resamples have no
+    covariance, so that they add noise and no bias.
     """
-    if one.refits is None or other.refits is None or len(one.refits) != len(other.refits):
-        return np.zeros(len(one.slopes))
+    nothing = np.zeros(len(one.slopes))
+    if one.refits is None or other.refits is None:
+        return nothing
     first, second = (cells.refits.mean(axis=2) for cells in (one, other))
+    if one.draw is not None and other.draw is not None:
+        common = [name for name in one.draw if name in other.draw]
+        first, second = (part[[c.draw.index(k) for k in common]] for part, c in ((first, one), (second, other)))
+    if len(first) != len(second) or len(first) < 2:
+        return nothing
     products = (first - first.mean(axis=0)) * (second - second.mean(axis=0))
     return products.sum(axis=0) / (len(first) - 1)

@@ -1,8 +1,9 @@
 """Several caches side by side: differences in steerability, paired by input, for every pair of caches and shift.
 
 A difference is second − first, over the inputs that both caches hold. All of them make one family: pairs of caches ×
-datasets × shifts. Refits of two caches are taken as independent draws of the training pairs, so the variance of a
-difference is the sum of both vectors' variances and that over questions.
+datasets × shifts. Where both caches name the same resamples of training pairs, replicate b of one is paired with b of
+the other and the vectors' part of a variance is that of the refits' differences; elsewhere two vectors err
+independently and their variances add.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
+from steerstats.generalization.matched import Matched, Pair, match
 from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS, Shift, SlopeGrid, parse_shift, shift_name
 from steerstats.generalization.vector_error import refit_draws, vector_error_words
 from steerstats.meta import MetaAnalysis, mean_over_datasets
@@ -23,7 +25,6 @@ from steerstats.resampling import Replicates, SumRatio, interval, resample
 from steerstats.resampling.simultaneous import max_t_bands, romano_wolf
 from steerstats.results import Result
 
-Pair = tuple[str, str]
 LIMITS = ("estimate", "se", "ci_low", "ci_high")
 
 
@@ -46,6 +47,8 @@ class ComparedSlopes(Result):
         Questions and inputs that both caches hold, complete in every shift compared.
     includes_vector_error : ndarray of bool, shape (n_pairs, n_datasets, n_shifts)
         Where both caches have refits, so that everything holds both vectors' sampling error.
+    paired_vectors : ndarray of bool, shape (n_pairs, n_datasets)
+        Where these refits are of the same resamples of training pairs, and are paired.
     over_datasets : dict of (pair, shift) to MetaAnalysis
         Random-effects mean, where at least two datasets are there.
     over_bands : dict of (pair, shift) to (float, float)
@@ -66,6 +69,7 @@ class ComparedSlopes(Result):
     n: np.ndarray
     n_inputs: np.ndarray
     includes_vector_error: np.ndarray
+    paired_vectors: np.ndarray
     over_datasets: Mapping[tuple[Pair, str], MetaAnalysis]
     over_bands: Mapping[tuple[Pair, str], tuple[float, float]]
     level: float
@@ -105,7 +109,7 @@ def compare_slopes(
     Parameters
     ----------
     grids : mapping of str to SlopeGrid
-        Name of a cache -> its slopes, with refits where it has them.
+        Name of a cache -> its slopes, with refits where it has them; equal `refit_draw` of two caches pairs these.
     inputs : mapping of str to mapping of str to sequence of str
         Name of a cache -> dataset -> identity of each input, in the order of the slopes; equal ones are matched.
     shifts : sequence of (train, eval) or "train->eval"
@@ -158,15 +162,17 @@ def compare_slopes(
     out = {name: np.full(shape, np.nan) for name in LIMITS}
     t = np.full((*shape, n_resamples), np.nan, dtype=np.float32)
     included, n, n_inputs = np.zeros(shape, dtype=bool), np.zeros(shape[:2], int), np.zeros(shape[:2], int)
+    paired = np.zeros(shape[:2], dtype=bool)
     for d, (name, child) in enumerate(zip(datasets, rng.spawn(len(datasets)))):
         matched = {}
         for p, (first, second) in enumerate(pairs):
-            found = _match((grids[first], grids[second]), (inputs[first], inputs[second]), name, wanted)
+            found = match((first, second), (grids[first], grids[second]), (inputs[first], inputs[second]), name, wanted)
             if found is not None:
                 matched[p] = found
                 n[p, d], n_inputs[p, d] = len(set(found.question)), len(found.question)
+                paired[p, d] = len(found.vectors) == 1
         if matched:
-            _one_dataset(matched, pairs, d, out, t, included, child, level, n_resamples)
+            _one_dataset(matched, d, out, t, included, child, level, n_resamples)
     if not np.isfinite(out["estimate"]).any():
         raise CannotEstimate("the caches share no input of any dataset in any shift")
     kept = np.isfinite(out["estimate"]).any(axis=(0, 1))
@@ -182,13 +188,13 @@ def compare_slopes(
     return ComparedSlopes(
         pairs=pairs, datasets=datasets, shifts=names, **out, band_low=bands[0], band_high=bands[1],
         p_adjusted=romano_wolf(*family).reshape(included.shape), n=n, n_inputs=n_inputs,
-        includes_vector_error=included, over_datasets=over, over_bands=over_bands, level=level,
+        includes_vector_error=included, paired_vectors=paired, over_datasets=over, over_bands=over_bands, level=level,
         method=f"second minus first, mean over shared inputs paired by input; {how} intervals; max-|t| bands and "
         f"Romano–Wolf p-values over pairs of caches, datasets and shifts; {n_resamples} resamples of questions; over "
         "datasets: random effects, Hartung–Knapp, simultaneous limits by Bonferroni over pairs and shifts",
         assumptions=(
             "the questions are a sample of those the dataset stands for",
-            "two caches' vectors err independently (fitted to the same pairs, the intervals are rather too wide)",
+            *_pairing_words(included, paired),
             vector_error_words(included[some]),
         ),
         warnings=notes,
@@ -201,55 +207,8 @@ def shared_datasets(grids: Mapping[str, SlopeGrid]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(every) if every.count(name) > 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Matched:
-    """What a pair shares of one dataset: cells (indices of shifts), differences, questions, refit means per side."""
-
-    cells: np.ndarray
-    differences: np.ndarray  # (cells, inputs)
-    question: np.ndarray  # (inputs,)
-    refit_means: tuple[np.ndarray, np.ndarray] | None  # each (refits, cells), NaN columns where a side has none
-
-
-def _match(
-    grids: tuple[SlopeGrid, SlopeGrid],
-    inputs: tuple[Mapping[str, Sequence[str]], Mapping[str, Sequence[str]]],
-    name: str,
-    shifts: list[Shift],
-) -> _Matched | None:
-    if any(name not in grid.slopes for grid in grids):
-        return None
-    cells = [k for k, shift in enumerate(shifts) if all(grid.has(shift, name) for grid in grids)]
-    sides = [pd.Index(np.asarray(ids[name], dtype=object)) for ids in inputs]
-    both = sides[0].intersection(sides[1], sort=False)
-    if not cells or not len(both):
-        return None
-    rows = [side.get_indexer(both) for side in sides]
-    slopes, refits, complete = [], [], np.ones(len(both), dtype=bool)
-    for grid, row in zip(grids, rows):
-        places = [grid.place(shifts[k]) for k in cells]
-        slopes.append(np.stack([grid.slopes[name][i, j, row] for i, j in places]))
-        complete &= np.isfinite(slopes[-1]).all(axis=0)
-        again = None if grid.refits is None or name not in grid.refits else np.asarray(grid.refits[name], float)
-        refits.append(None if again is None else np.stack([again[:, i, j][:, row] for i, j in places], axis=1))
-        if refits[-1] is not None:
-            refitted = np.isfinite(refits[-1]).any(axis=(0, 2))
-            complete &= np.isfinite(refits[-1][:, refitted]).all(axis=(0, 1))
-    if not complete.any():
-        return None
-    question = both if grids[0].question is None else np.asarray(grids[0].question[name])[rows[0]]
-    means = None if any(r is None for r in refits) else tuple(r[..., complete].mean(axis=2) for r in refits)
-    return _Matched(
-        cells=np.array(cells),
-        differences=(slopes[1] - slopes[0])[:, complete],
-        question=np.asarray(question)[complete],
-        refit_means=means,
-    )
-
-
 def _one_dataset(
-    matched: dict[int, _Matched],
-    pairs: tuple[Pair, ...],
+    matched: dict[int, Matched],
     d: int,
     out: dict[str, np.ndarray],
     t: np.ndarray,
@@ -267,20 +226,19 @@ def _one_dataset(
         np.add.at(sums.T, codes, one.differences.T)
         statistics.append(SumRatio(sums, np.bincount(codes, minlength=len(units))))
     drawn = resample(statistics, rng=rng, n_resamples=n_resamples)
-    again = {p: np.isfinite(one.refit_means[0]).all(axis=0) & np.isfinite(one.refit_means[1]).all(axis=0)
-             for p, one in matched.items() if one.refit_means is not None}  # fmt: skip
-    draws = _vector_draws(matched, pairs, again, rng, n_resamples)
+    draws = _vector_draws(matched, rng, n_resamples)
     for (p, one), replicates in zip(matched.items(), drawn):
         questions = len(set(one.question))
         values = [v.copy() for v in (replicates.estimate, replicates.se, *interval(replicates, "studentised", level))]
         deviations = replicates.t()
-        for k in np.flatnonzero(again.get(p, np.zeros(len(one.cells), dtype=bool))):
+        for k in np.flatnonzero(one.refitted):
             values[1][k], margin = _with_vectors(replicates, k, one, questions, level)
             values[2][k], values[3][k] = values[0][k] - margin, values[0][k] + margin
-            sides = [draws[side, p, k] for side in pairs[p]]
-            deviation = replicates.replicates[:, k] - replicates.estimate[k] + sides[1][0] - sides[0][0]
+            shift, variance = (sum(column) for column in zip(*draws[p, k]))
+            deviation = replicates.replicates[:, k] - replicates.estimate[k] + shift
             with np.errstate(divide="ignore", invalid="ignore"):
-                deviations[:, k] = deviation / np.sqrt(replicates.se_replicates[:, k] ** 2 + sides[0][1] + sides[1][1])
+                studentised = deviation / np.sqrt(replicates.se_replicates[:, k] ** 2 + variance)
+            deviations[:, k] = np.where(deviation == 0, 0.0, studentised)
             included[p, d, one.cells[k]] = True
         if questions < 2:
             values[1:] = [np.full(len(one.cells), np.nan)] * 3
@@ -290,35 +248,45 @@ def _one_dataset(
 
 
 def _vector_draws(
-    matched: dict[int, _Matched],
-    pairs: tuple[Pair, ...],
-    again: dict[int, np.ndarray],
-    rng: np.random.Generator,
-    n_resamples: int,
-) -> dict[tuple[str, int, int], tuple[np.ndarray, np.ndarray]]:
-    """(cache, pair, cell) -> deviations and variances of its vector; one cache draws once for all its pairs."""
-    found: dict[tuple[str, int, int], tuple[np.ndarray, np.ndarray]] = {}
-    for cache in dict.fromkeys(side for pair in pairs for side in pair):
+    matched: dict[int, Matched], rng: np.random.Generator, n_resamples: int
+) -> dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]]:
+    """(pair, cell) -> deviations and variances of its vectors; refits of the same resamples are drawn once for all."""
+    found: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = {}
+    for same in dict.fromkeys(part.draws for one in matched.values() for part in one.vectors):
         columns = [
-            ((cache, p, int(k)), matched[p].refit_means[pairs[p].index(cache)][:, k])
-            for p, has in again.items()
-            if cache in pairs[p]
-            for k in np.flatnonzero(has)
+            ((p, int(k)), part.means[:, k])
+            for p, one in matched.items()
+            for part in one.vectors
+            if part.draws == same
+            for k in np.flatnonzero(one.refitted)
         ]
         if columns:
             deviation, variance = refit_draws(np.stack([c for _, c in columns], axis=1), n_resamples, rng)
-            found |= {key: (deviation[:, c], variance[:, c]) for c, (key, _) in enumerate(columns)}
+            for c, (key, _) in enumerate(columns):
+                found.setdefault(key, []).append((deviation[:, c], variance[:, c]))
     return found
 
 
-def _with_vectors(replicates: Replicates, k: int, one: _Matched, questions: int, level: float) -> tuple[float, float]:
-    """Standard error and Satterthwaite margin with the variance over questions and of both vectors."""
-    parts = [float(replicates.se[k]) ** 2, *(float(side[:, k].var(ddof=1)) for side in one.refit_means)]
-    dfs = [max(questions - 1, 1), *(len(side) - 1 for side in one.refit_means)]
+def _with_vectors(replicates: Replicates, k: int, one: Matched, questions: int, level: float) -> tuple[float, float]:
+    """Standard error and Satterthwaite margin with the variance over questions and of the vectors."""
+    parts = [float(replicates.se[k]) ** 2, *(float(part.means[:, k].var(ddof=1)) for part in one.vectors)]
+    dfs = [max(questions - 1, 1), *(len(part.means) - 1 for part in one.vectors)]
     weight = sum(part**2 / df for part, df in zip(parts, dfs))
     df = sum(parts) ** 2 / weight if weight > 0 else np.inf
     se = float(np.sqrt(sum(parts)))
     return se, float(stats.t.ppf((1 + level) / 2, df)) * se if se > 0 else 0.0
+
+
+def _pairing_words(included: np.ndarray, paired: np.ndarray) -> list[str]:
+    """What is assumed of two caches' vectors where their errors are in the intervals."""
+    some = included.any(axis=2)
+    words = []
+    if (some & paired).any():
+        words.append("refits of equal names are of the same resamples of training pairs, and are paired")
+    if (some & ~paired).any() or not some.any():
+        where = "" if not (some & paired).any() else "elsewhere "
+        words.append(f"{where}two caches' vectors err independently (fitted to the same pairs, intervals are too wide)")
+    return words
 
 
 def _means(

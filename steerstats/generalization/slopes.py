@@ -46,6 +46,9 @@ class SlopeGrid:
         Dataset -> slopes under vectors refitted on bootstrap resamples of the training pairs, replicate k from
         the same resample of pairs in every setting. Cells without refits are NaN, and a dataset without any may be
         left out. Where they are, intervals include the vector's own error.
+    refit_draw : mapping of str to sequence of str, optional
+        Dataset -> name of the resample of training pairs behind each of its refits. Refits of two grids with one name
+        were fitted to the same pairs, and their errors are not independent.
     category : mapping of str to str, optional
         Dataset -> category, for leave-one-category-out.
 
@@ -70,6 +73,7 @@ class SlopeGrid:
     question: Mapping[str, np.ndarray] | None = None
     unsteered: Mapping[str, np.ndarray] | None = None
     refits: Mapping[str, np.ndarray] | None = None
+    refit_draw: Mapping[str, Sequence[str]] | None = None
     category: Mapping[str, str] | None = None
     _index: dict = field(init=False, repr=False, compare=False)
 
@@ -92,6 +96,12 @@ class SlopeGrid:
                 self._check("refits", name, lambda a, w=want: a.ndim == 4 and a.shape[1:] == w, f"(n_refits,) + {want}")
                 if len(self.refits[name]) < 2:
                     raise InputError(f"refits[{name!r}] has {len(self.refits[name])}; a variance needs at least two")
+                named = None if self.refit_draw is None else self.refit_draw.get(name)
+                if named is not None and len(set(named)) != len(self.refits[name]):
+                    raise InputError(
+                        f"refit_draw[{name!r}] holds {len(set(named))} names for {len(self.refits[name])} refits; each "
+                        "refit is of a resample of its own"
+                    )
         if self.category is not None and set(self.slopes) - set(self.category):
             raise InputError(f"category lacks {sorted(set(self.slopes) - set(self.category))}")
 
@@ -172,7 +182,14 @@ class SlopeGrid:
             complete=complete,
             refits=refits[..., complete] if refitted.any() else None,
             refitted=refitted,
+            draw=self.draws(dataset) if refitted.any() else None,
         )
+
+    def draws(self, dataset: str) -> tuple[str, ...] | None:
+        """Names of the resamples behind a dataset's refits, None where they are not known or there are none."""
+        if self.refits is None or self.refit_draw is None or dataset not in self.refits:
+            return None
+        return tuple(self.refit_draw[dataset]) if dataset in self.refit_draw else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +207,8 @@ class Cells:
         NaN in cells without refits; None where no cell has them.
     refitted : ndarray of bool, shape (n_shifts,)
         Cells with refits.
+    draw : tuple of str or None
+        Name of the resample behind each refit, where it is known.
     """
 
     slopes: np.ndarray
@@ -199,6 +218,7 @@ class Cells:
     complete: np.ndarray
     refits: np.ndarray | None
     refitted: np.ndarray
+    draw: tuple[str, ...] | None = None
 
     def vector_covariance(self) -> np.ndarray:
         """Covariance (n_shifts, n_shifts) of the cells' means over another draw of vectors; 0 where not refitted."""
