@@ -137,7 +137,8 @@ def dataset_predictors(
         raise InputError(f"vector_norm {vector_norm!r} and activation_norm {activation_norm!r} have to be norms")
     nan = float("nan")
     cosine = difference_cosine(cosines, questions=questions, level=level)
-    parts = [cosine] + [kind(projection, questions=questions, level=level) for kind in (d_prime, auc)]
+    parts = [cosine]
+    parts += [kind(projection, questions=questions, crossfitted=True, level=level) for kind in (d_prime, auc)]
     plain = {"norm_ratio": vector_norm / activation_norm}
     if unembedding_cosine is not None:
         plain["unembedding_alignment"] = abs(float(unembedding_cosine))
