@@ -269,3 +269,19 @@ def test_a_mean_vector_has_no_prompt_and_is_left_out_of_figure_seven():
     alone = SlopeGrid(train=("mean",), evaluate=("base",), slopes=slopes, unsteered=resting)
     with pytest.raises(CannotEstimate, match="both a training and an evaluation"):
         propensity_shift(alone, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("values", "method", "shape"),
+    [
+        (([0.0, 0, 0, 1], [1.0, 1, 1, 1]), "studentised", "half line"),  # three zeros in a resample have no variance
+        (([1.0, 2], [1.0, 3]), "studentised", "whole line"),
+        (([1.0, 2, 3, 4], [1.0, -1, 1, 1]), "percentile", "half line"),  # denominators that add up to zero
+        (([0.0, 0, 0, 1], [1.0, 1, 1, 1]), "percentile", "bounded"),
+    ],
+)
+def test_a_resampled_set_with_an_infinite_limit_is_not_called_bounded(values, method, shape):
+    above, below = (np.array(v) for v in values)
+    found = ratio(above, below, rng=np.random.default_rng(0), method=method, n_resamples=500)
+    assert found.shape == shape
+    assert np.isinf([found.ci_low, found.ci_high]).sum() == {"half line": 1, "whole line": 2, "bounded": 0}[shape]

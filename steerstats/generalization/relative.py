@@ -40,7 +40,7 @@ class RatioEstimate(Estimate):
     ----------
     shape : str
         "bounded": an interval. "two rays": everything but (excluded_low, excluded_high). "whole line": no ratio
-        is rejected. "undefined": no variance.
+        is rejected. "undefined": no variance. "half line": one limit of a resampling method is infinite.
     excluded_low, excluded_high : float
         The gap between two rays, NaN otherwise.
     """
@@ -309,7 +309,9 @@ def _sets(cells: Cells, above, below, rng, method, level, n_resamples, y, x, tot
             raise InputError(f"the {method!r} interval resamples: rng is needed")
         sums = [collapse(cells.slopes[side], cells.question)[0] for side in (above, below)]
         low, high = interval(resample([SumRatio(*sums)], rng=rng, n_resamples=n_resamples)[0], method, level)
-    shape = np.full(x.shape, "bounded" if n_units > 1 else "undefined", dtype="<U10")
+    infinite = np.isinf(low).astype(int) + np.isinf(high)
+    named = [np.isnan(low) | np.isnan(high), infinite == 2, infinite == 1]
+    shape = np.select(named, ["undefined", "whole line", "half line"], "bounded")
     return {"ci_low": low, "ci_high": high, "shape": shape, "excluded_low": nothing, "excluded_high": nothing}
 
 
@@ -319,4 +321,8 @@ def _row_warnings(place: str, row: dict, k: int) -> list[str]:
         return [f"{place}the denominator is zero: the ratio is not defined"]
     if row["n"] > 1 and not z >= NEAR_ZERO:
         return [f"{place}the denominator is near zero ({row['denominator'][k]:.3g}, {z:.1f} standard errors)"]
-    return [f"{place}{NO_WIDTH}"] if row["no_width"][k] else []
+    if row["no_width"][k]:
+        return [f"{place}{NO_WIDTH}"]
+    return (
+        [f"{place}too many resamples have no variance: a limit is infinite"] if row["shape"][k] == "half line" else []
+    )
