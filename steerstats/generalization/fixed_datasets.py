@@ -6,7 +6,8 @@ basic one on Fisher's scale 58%. Instead the true means are drawn given the obse
 common mean by a bivariate normal distribution between datasets, whose covariance is re-estimated in every draw from
 a resample of datasets; skewed means are transformed first (see `margins`). With 40 datasets that covers 92-96% under
 normal and 94-99% under lognormal true means (reliability .8 to .995); without the transform lognormal ones had 71-93%,
-and with a normal likelihood alone in place of resampled covariances 37%.
+and with a normal likelihood alone in place of resampled covariances 37%. With 8 and 12 datasets (150 studies a cell,
+correlation .5 and .9, reliability .8 and .98, errors correlated .3) it covers 93-99% under both laws.
 
 With a dozen datasets some resamples leave less covariance between means than noise explains. Setting the negative
 eigenvalue to zero made every such draw ±1 exactly, and the interval end there. Their covariance comes from its
