@@ -133,7 +133,9 @@ def effect_claims(term: str, name: str, fit: MetaAnalysis, p: float, how: str) -
             estimate=fit.mean,
             ci_low=fit.prediction_low,
             ci_high=fit.prediction_high,
-            interval="prediction interval, t(D − 2)" if fit.n > 2 else "no prediction interval from two datasets",
+            interval="prediction interval, confidence distribution of tau"
+            if fit.n > 2
+            else "no prediction interval from two datasets",
             **shared,
         ),
         Claim(

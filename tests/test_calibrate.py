@@ -43,6 +43,7 @@ VALID = {
     ("gaps, all cells at once, any vector, coverage", "20 refits", "max-|t| bands"): (0.915, 0.985),
     ("gaps, all cells, any vector, family-wise error", "20 refits", "Romano-Wolf step-down"): (0.02, 0.085),
     ("mean over datasets, coverage", "D = ", "Hartung-Knapp t(D - 1)"): (0.905, 0.96),
+    ("gap of a new dataset, coverage", "D = ", "prediction interval"): (0.9, 0.985),
     ("mean effect of A over datasets, type I", "tau 0.4", "Hartung-Knapp t(D - 1)"): (0.025, 0.085),
     ("mean effect of A over datasets, type I", "tau 0.4", "Hartung-Knapp, factor at least 1"): (0.015, 0.085),
     ("mean effect of A over datasets, type I", "tau 0,", "Hartung-Knapp t(D - 1)"): (0.02, 0.085),

@@ -13,6 +13,7 @@ from steerstats.meta import mean_over_datasets
 from steerstats.mixed import fit_mixed, hartung_knapp, two_stage
 from steerstats.mixed.search import descend
 from steerstats.mixed.sufficient import Level, Moments, fit_levels
+from steerstats.random_effects import prediction_limits
 
 LAM = np.array([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5])
 
@@ -106,6 +107,15 @@ def test_terms_of_few_datasets_have_the_datasets_degrees_of_freedom_and_say_what
     assert any(text.startswith("a, lam:a vary within 'dataset'") for text in loose.warnings)
 
 
+def test_a_term_that_one_dataset_dominates_names_it():
+    y, se = np.array([[0.4, 0.1], [0.5, -0.1], [0.45, 0.9], [0.42, 0.3]]), np.full((4, 2), 0.3)
+    y[0, 0], se[0, 0], se[2, 0] = np.nan, np.nan, 0.02
+    pooled = hartung_knapp(y, se, ["slope", "intercept"])
+    said = [text for text in pooled.warnings if "of the weight" in text]
+    assert len(said) == 1
+    assert said[0].startswith("slope: dataset 3 of 4 holds 99% of the weight")
+
+
 def test_hartung_knapp_is_reml_tau_with_the_weighted_residual_variance():
     y = np.array([0.4, -0.1, 0.9, 0.3, 1.4, 0.2])
     se = np.array([0.1, 0.2, 0.3, 0.15, 0.4, 0.1])
@@ -124,8 +134,7 @@ def test_hartung_knapp_is_reml_tau_with_the_weighted_residual_variance():
     assert pooled.estimate[0] == pytest.approx(mean)
     assert pooled.se[0] == pytest.approx(np.sqrt(w @ (y - mean) ** 2 / 5 / w.sum()))
     assert pooled.ci_high[0] == pytest.approx(mean + stats.t.ppf(0.975, 5) * pooled.se[0])
-    reach = stats.t.ppf(0.975, 4) * np.hypot(pooled.tau[0], pooled.se[0])
-    assert pooled.prediction_low[0] == pytest.approx(mean - reach)
+    assert (pooled.prediction_low[0], pooled.prediction_high[0]) == prediction_limits(y, se**2, 0.95)
     # statsmodels has Paule and Mandel's tau^2; the interval is of the same kind, and close.
     other = combine_effects(y, se**2, method_re="iterated").summary_frame().loc["random effect"]
     assert pooled.estimate[0] == pytest.approx(other["eff"], abs=0.05)

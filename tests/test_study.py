@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from study_caches import FAST, cache_of
 
 import steerstats
 from steerstats import study_base
@@ -16,7 +17,6 @@ from steerstats.errors import CacheError, InputError
 from steerstats.meta import mean_over_datasets
 from steerstats.seeds import NamedStreams
 from steerstats.study import Study, open_cache
-from study_caches import FAST, cache_of
 
 
 def test_steerability_is_that_of_the_test_inputs_ordered_by_median(study, simulated):

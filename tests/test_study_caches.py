@@ -8,13 +8,13 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from study_caches import FAST, cache_of, written
 
 import steerstats
 from steerstats.cache import UnitData
 from steerstats.errors import CacheError, CannotEstimate, InputError
 from steerstats.simulate import SimulationTruth, simulate_cache, simulate_unit
 from steerstats.study import open_cache
-from study_caches import FAST, cache_of, written
 
 
 def test_a_packed_cache_gives_the_same_study(study, packed):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from study_caches import cache_of
 
 from steerstats.cache import UnitData, create_cache, write_unit
 from steerstats.simulate import SimulationTruth, simulate_unit
 from steerstats.study import open_cache
-from study_caches import cache_of
 
 
 def test_nulls_stay_apart_and_say_when_they_cannot_resolve(study):

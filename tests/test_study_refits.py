@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from study_caches import FAST, cache_of, written
 
 import steerstats
 from steerstats.cache import UnitData
 from steerstats.errors import CacheError, CannotEstimate
 from steerstats.simulate import SimulationTruth, simulate_unit
 from steerstats.study import open_cache
-from study_caches import FAST, cache_of, written
 
 
 def test_refits_sit_in_their_cell_of_the_grid(study):

@@ -54,7 +54,7 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
     if not cache.units:
         raise CacheError(f"{cache.path} has no finished unit to pack")
     if out.exists() and not overwrite:
-        raise CacheError(f"{out} exists; choose another name or pass overwrite")
+        raise CacheError(f"{out} exists; choose another name, or overwrite it (--overwrite)")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with whole_file(out) as partial, new_hdf5(partial) as file:

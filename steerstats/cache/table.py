@@ -209,7 +209,9 @@ def _factor(column: pd.Series) -> np.ndarray:
 def _refuse(bad: pd.Series | np.ndarray, column: pd.Series, where: str, right: str) -> None:
     rows = np.flatnonzero(np.asarray(bad))
     if len(rows):
-        value, place = column.iloc[rows[0]], f"{column.index.name or 'row'} {column.index[rows[0]]}"
+        value = column.iloc[rows[0]]
+        value = value.item() if isinstance(value, np.generic) else value
+        place = f"{column.index.name or 'row'} {column.index[rows[0]]}"
         raise InputError(f"{where}, {place}: {value!r} should be {right}")
 
 

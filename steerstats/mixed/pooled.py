@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.mixed.arrays import as_finite, t_statistic
 from steerstats.mixed.fit import fit_mixed
-from steerstats.random_effects import random_effects_mean
+from steerstats.random_effects import prediction_limits, random_effects_mean
 from steerstats.results import Result
 
 SE_TYPE = "Hartung-Knapp, t(D-1)"
@@ -118,7 +117,7 @@ def hartung_knapp(
     terms = tuple(names) if names is not None else tuple(f"x{j}" for j in range(y.shape[1]))
     if len(terms) != y.shape[1]:
         raise InputError(f"{len(terms)} names for {y.shape[1]} columns")
-    fits, counts, warnings = [], [], []
+    fits, limits, counts, warnings = [], [], [], []
     for j, term in enumerate(terms):
         there = ~(np.isnan(y[:, j]) & np.isnan(s[:, j]))
         values, errors = as_finite(y[there, j], f"estimates of {term}", 1), as_finite(s[there, j], f"se of {term}", 1)
@@ -130,15 +129,18 @@ def hartung_knapp(
             warnings.append(f"{term}: {int((~there).sum())} of {len(there)} datasets do not estimate it")
         fits.append(random_effects_mean(values, errors**2, level))
         counts.append(len(values))
+        limits.append(prediction_limits(values, errors**2, level))
         if fits[-1].collapsed:
             warnings.append(f"{term}: {fits[-1].doubt()}")
+        if fits[-1].dominated:
+            place = np.flatnonzero(there)[fits[-1].largest]
+            warnings.append(f"{term}: {fits[-1].dominance(f'dataset {place + 1} of {len(there)}')}")
 
     def column(name: str) -> np.ndarray:
         return np.array([getattr(fit, name) for fit in fits])
 
     mean, error, tau, n = column("mean"), column("se"), np.sqrt(column("tau2")), np.array(counts)
-    # A new dataset: t(D - 2), as `steerstats.meta` has it; two datasets say nothing of a third.
-    reach = stats.t.ppf((1 + level) / 2, np.where(n > 2, n - 2, np.nan)) * np.sqrt(tau**2 + error**2)
+    new_low, new_high = np.array(limits).T
     return PooledEffects(
         method="random-effects meta-analysis, REML tau^2, Hartung-Knapp intervals on t(D-1)",
         assumptions=("datasets are independent draws of one population", "dataset effects normal"),
@@ -150,8 +152,8 @@ def hartung_knapp(
         ci_low=column("low"),
         ci_high=column("high"),
         tau=tau,
-        prediction_low=mean - reach,
-        prediction_high=mean + reach,
+        prediction_low=new_low,
+        prediction_high=new_high,
         hk_factor=column("factor"),
         floored_ci_low=column("floored_low"),
         floored_ci_high=column("floored_high"),
