@@ -199,3 +199,19 @@ def test_examples_whose_indices_do_not_fit_are_refused(values, words):
 def test_flex_attention_off_cuda_is_a_named_error():
     with pytest.raises(ModelError, match="flex_attention is compiled for CUDA"):
         Engine(tiny_model("llama"), flex=True)
+
+
+def test_a_model_whose_weights_are_offloaded_gives_the_same_numbers():
+    from accelerate import cpu_offload
+
+    rng = np.random.default_rng(32)
+    examples, steering = random_examples(rng, 6), random_steering(rng)
+    expected = Engine(tiny_model("llama"), path="trie").run(examples, steering, completions=True, read_layers=(1,))
+    model = cpu_offload(tiny_model("llama"), execution_device=torch.device("cpu"))
+    assert model.get_input_embeddings().weight.is_meta
+    engine = Engine(model)
+    found = engine.run(examples, steering, completions=True, read_layers=(1,))
+    assert engine.parity.passed
+    assert np.abs(found.logits - expected.logits).max() < 1e-5
+    assert np.abs(found.completion_logprob - expected.completion_logprob).max() < 1e-5
+    assert np.abs(found.activations - expected.activations).max() < 1e-5

@@ -59,7 +59,7 @@ class Forward:
         if self.head is None:
             raise ModelError(f"{type(model).__name__} has no language-model head; load a causal language model")
         self.hidden = int(self.config.hidden_size)
-        self.device = model.get_input_embeddings().weight.device
+        self.device = _device_of(model.get_input_embeddings(), torch.device("cpu"))
         self.dtype = next(p.dtype for p in self.layers.parameters() if p.is_floating_point())
         self.places = {i: _device_of(block, self.device) for i, block in enumerate(self.layers)}
 
@@ -256,6 +256,12 @@ def linear_float32(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     return logits if bias is None else logits + bias.float()
 
 
-def _device_of(block: nn.Module, default: torch.device) -> torch.device:
-    parameter = next(block.parameters(), None)
+def _device_of(module: nn.Module, default: torch.device) -> torch.device:
+    """Where a module computes. One that a device map offloads has no data of its own between calls, and a hook that
+    knows the place."""
+    for part in module.modules():
+        place = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        if place is not None:
+            return torch.device(place)
+    parameter = next(module.parameters(), None)
     return default if parameter is None or parameter.is_meta else parameter.device
