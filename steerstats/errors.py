@@ -6,8 +6,10 @@ right. The command line prints one such line and exits with code 2; `--debug` sh
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import operator
+from collections.abc import Iterable
 from numbers import Real
 from types import ModuleType
 
@@ -132,6 +134,29 @@ def require(package: str, extra: str, purpose: str) -> ModuleType:
         raise MissingDependency(
             f"{purpose} needs {package.partition('.')[0]}, which is not installed: pip install 'steerstats[{extra}]'"
         ) from error
+
+
+def those_there(names: Iterable[object], wanted: object, most: int = 12) -> str:
+    """What there is in place of what was asked for: names like it first, and not more of them than one reads.
+
+    Parameters
+    ----------
+    names : iterable
+        What is there.
+    wanted : object
+        What was asked for.
+    most : int
+        Names shown.
+
+    Examples
+    --------
+    >>> those_there([f"random_{k}" for k in range(40)] + ["base"], "bases", most=3)
+    'base, random_0, random_1, ... (41 in all)'
+    """
+    every = [str(name) for name in names]
+    like = difflib.get_close_matches(str(wanted), every, most)
+    shown = [*like, *(name for name in every if name not in like)][:most]
+    return ", ".join(shown) + (f", ... ({len(every)} in all)" if len(every) > len(shown) else "")
 
 
 def check_level(level: float, name: str = "level", *, such_as: float = 0.95) -> float:

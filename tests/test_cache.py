@@ -97,7 +97,7 @@ def test_labels_select_in_the_order_asked_for(tmp_path):
 
 def test_an_unknown_label_or_array_names_what_there_is(tmp_path):
     unit = CacheReader(make_cache(tmp_path))["openness"]
-    with pytest.raises(CacheError, match=r"vector 'median' is not in this cache; it has base, sys_pos"):
+    with pytest.raises(CacheError, match=r"vector 'median' is not in this cache; it has mean, base, sys_pos"):
         unit.read("propensity", vector="median")
     with pytest.raises(CacheError, match=r"/direction is not in this cache; it has activation"):
         unit.read("direction")

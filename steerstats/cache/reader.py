@@ -28,7 +28,7 @@ from steerstats.cache.schema import (
 )
 from steerstats.cache.sidecar import UNITS, finished_sidecar, parse_json, read_json
 from steerstats.cache.writer import MANIFEST
-from steerstats.errors import CacheError
+from steerstats.errors import CacheError, those_there
 
 EXPANSION = 1100  # deflate cannot do better than 1032:1; a larger ratio is no data
 
@@ -83,7 +83,7 @@ class Unit:
             If the array or a label is not in this unit; the message lists what is.
         """
         if name not in self.names:
-            raise CacheError(f"{self.where}: /{name} is not in this cache; it has {', '.join(self.names)}")
+            raise CacheError(f"{self.where}: /{name} is not in this cache; it has {those_there(self.names, name)}")
         dims = BY_NAME[name].dims
         unknown = set(labels) - set(dims)
         if unknown:
@@ -110,7 +110,7 @@ class Unit:
     def _position(self, axis: str, label: Any) -> int:
         found = np.flatnonzero(self.coords[axis] == label)
         if not len(found):
-            known = ", ".join(str(value) for value in self.coords[axis][:40])
+            known = those_there(self.coords[axis], label)
             raise CacheError(f"{self.where}: {axis} {label!r} is not in this cache; it has {known}")
         return int(found[0])
 

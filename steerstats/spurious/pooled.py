@@ -141,7 +141,9 @@ def pool_spurious_factors(
         if len(rows) < len(datasets):
             warnings.append(f"{term} of {response} is defined in {len(rows)} of {len(datasets)} datasets")
     if not pooled:
-        raise CannotEstimate(f"no term of {wanted} is estimated in two datasets: {'; '.join(warnings)}")
+        raise CannotEstimate(
+            f"no term of {', '.join(wanted) or 'any factor'} is estimated in two datasets: {'; '.join(warnings)}"
+        )
     first = ["dataset", "response", "term"]
     return PooledSpuriousFactors(
         pooled=pooled,
