@@ -36,7 +36,7 @@ from cache_builder.settings import SETTINGS
 # One of each family, with which the paper's forty datasets are weighted.
 DATASETS = ("narcissism", "power-seeking-inclination", "sycophancy_test", "truthfulqa")
 MULTIPLIERS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
-BATCH_SIZES = (1, 2, 4, 8)
+BATCH_SIZES = (2, 4, 8)
 LAYERS, HIDDEN, VOCABULARY = 8, 512, 2048
 AGREEMENT = 1e-4
 RESULTS = Path(__file__).parent / "results" / "engine.json"

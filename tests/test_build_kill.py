@@ -75,7 +75,14 @@ def test_interrupting_the_command_keeps_finished_units_and_says_how_to_go_on(mod
     elsewhere.parent.mkdir(parents=True)
     elsewhere.write_text(json.dumps({"token": "theirs", "machine": "elsewhere", "pid": 1}))
     command = [sys.executable, "-m", "steerstats.cli", "build", str(spec), "-o", str(tmp_path / "cache")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Whoever runs the tests in the background of a shell has SIGINT ignored, and children inherit that.
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     until = time.monotonic() + 500
     while not list(units.glob("*.json")) and process.poll() is None and time.monotonic() < until:
         elsewhere.touch()
