@@ -112,7 +112,7 @@ def compare_paths(
     reason, difference, activation = "", float("nan"), float("nan")
     try:
         # Short rows are masked densely and long ones in blocks: a build meets both, so both are compared.
-        ways = (True, False) if engine.forward.attention == "blocked" else (False,)
+        ways = (True, False) if engine.mask == "blocked" else (False,)
         found = []
         for always in ways:
             engine.forward.always_block = always
@@ -142,7 +142,7 @@ def compare_paths(
         longest=max(len(ids) for example in chosen for ids in example.options),
         dtype=str(engine.forward.dtype).removeprefix("torch."),
         attention=str(getattr(engine.forward.config, "_attn_implementation", "")),
-        mask=engine.forward.attention,
+        mask=engine.mask,
         joined=engine.join,
         reason=reason,
     )

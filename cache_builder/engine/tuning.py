@@ -48,7 +48,9 @@ def measure_masks(
 ) -> dict[str, float | str]:
     """Examples per second by mask, the best of which the engine keeps; see `Engine.choose_mask`."""
     own, settled = engine.mask, (engine.budget, engine.ceiling)
-    sample, found, parities = _neighbours(examples, n), {}, {own: engine.parity}
+    sample, parities = _neighbours(examples, n), {own: engine.parity}
+    found: dict[str, float | str] = {}
+    running: list[str] = []
     for mask in masks:
         try:
             engine.use_mask(mask)
@@ -58,17 +60,18 @@ def measure_masks(
                     found[mask] = f"fails the proof: {parities[mask].reason}"
                     continue
             engine.run(sample, steering)  # compiles what has to be compiled
-            fits = mask == own or (engine.budget, engine.ceiling) == settled
-            found[mask] = 0.0 if fits else f"does not fit in memory with {settled[0]} tokens a row"
+            if mask == own or (engine.budget, engine.ceiling) == settled:
+                running.append(mask)
+            else:
+                found[mask] = f"does not fit in memory with {settled[0]} tokens a row"
         except FAILURES as error:
             found[mask] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         finally:
             if mask != own:
                 engine.budget, engine.ceiling = settled
-    running = [mask for mask, value in found.items() if value == 0.0]
     for mask in running * ROUNDS:
         engine.use_mask(mask)
-        found[mask] = max(found[mask], _speed(engine, sample, steering))
+        found[mask] = max(found.get(mask, 0.0), _speed(engine, sample, steering))
     best = max(running, key=lambda mask: found[mask] * (MARGIN if mask == own else 1.0), default=own)
     engine.use_mask(best)
     engine.parity = parities[best]
