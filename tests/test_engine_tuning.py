@@ -51,6 +51,37 @@ def test_flex_attention_gives_what_other_masks_give(name, budget, case, flex_in_
     assert np.array_equal(again.logits, expected.logits)
 
 
+@pytest.mark.parametrize(("name", "most"), [("llama", 2), ("mistral", 2), ("gemma3", 4)])
+def test_flex_attention_is_not_compiled_again_for_every_length_of_row(name, most, case, monkeypatch):
+    """Past eight versions of a function torch stops compiling, and the attention would be computed in full."""
+    import torch
+    from torch._dynamo.testing import CompileCounter
+    from torch.nn.attention.flex_attention import flex_attention
+    from transformers.integrations.flex_attention import WrappedFlexAttention
+
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(flex_attention, backend=counter)
+    monkeypatch.setattr(WrappedFlexAttention(False), "_compiled_flex_attention", compiled)
+    examples, steering = random_examples(np.random.default_rng(4), 48), case[1]
+    engine = Engine(tiny_model(name, **HEADS), path="trie", budget=400)
+    expected = engine.run(examples, steering)
+    engine.use_mask("flex")
+    lengths, run = set(), engine.forward._run_trie
+
+    def noted(layout, *rest):
+        lengths.add(-(-layout.token.size // 128))
+        return run(layout, *rest)
+
+    monkeypatch.setattr(engine.forward, "_run_trie", noted)
+    for budget in (60, 150, 300, 500, 700, 1000):
+        engine.budget = budget
+        found = engine.run(examples, steering)
+        assert np.abs(found.logits - expected.logits).max() < 1e-4
+    assert len(lengths) > most
+    assert 1 <= counter.frame_count <= most
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("fastest", tuning.MASKS)
 def test_the_fastest_mask_is_kept(fastest, case, flex_in_python, monkeypatch):
@@ -116,6 +147,8 @@ def test_off_cuda_nothing_is_to_choose_and_a_strange_mask_is_named(case):
     assert engine.choose_mask(*case) == {}
     with pytest.raises(InputError, match="'sparse' is not one of blocked, dense, flex"):
         engine.use_mask("sparse")
+    with pytest.raises(InputError, match="loaded with 'eager'"):
+        Engine(tiny_model("gemma2")).use_mask("blocked")
 
 
 def test_a_resumed_build_keeps_the_mask_of_its_first_run(tmp_path, monkeypatch):

@@ -203,10 +203,14 @@ class Engine:
         Raises
         ------
         InputError
-            If there is no such way.
+            If there is no such way, or not for this model.
         """
         if mask not in MASKS:
             raise InputError(f"mask {mask!r} is not one of {', '.join(MASKS)}")
+        if mask == "blocked" and self._implementation != "sdpa":
+            raise InputError(
+                f"attention in blocks is for models that call SDPA; this one is loaded with {self._implementation!r}"
+            )
         wanted = FLEX if mask == "flex" else self._implementation
         if self.forward.config._attn_implementation != wanted:
             self.forward.model.set_attn_implementation(wanted)

@@ -1,0 +1,116 @@
+"""A CUDA device that is not there: every operation's shapes, dtypes and devices, and no values.
+
+Torch's fake tensors take any device's name, run each operation's rules (two devices in one operation are an error, and
+so is a number that the host has to know) and hold no data. What has to be replaced is little: the pinned memory, the
+events of a real driver, and indexing, which asks for that driver before the rules are reached.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cache_builder.engine import answer, forward, operators
+
+aten = torch.ops.aten
+
+
+@contextmanager
+def fake_cuda(monkeypatch) -> Iterator[list[str]]:
+    """While active, tensors on "cuda" can be made and computed with. Gives the list of what would have made the host
+    wait for the device."""
+    waits: list[str] = []
+    for module in (operators, forward):
+        monkeypatch.setattr(module, "to_device", _to_device)
+    monkeypatch.setattr(answer, "_to_pinned", lambda tensor: tensor)
+    monkeypatch.setattr(answer.Transfer, "arrays", lambda self: [_zeros(one) for one in self.tensors])
+    monkeypatch.setattr(torch.cuda, "Event", _Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: None)
+    with FakeTensorMode(allow_non_fake_inputs=True), _Indexing(), _Watch(waits):
+        yield waits
+
+
+def fill_with_fakes(model: torch.nn.Module, dtype: torch.dtype, place) -> None:
+    """A model with fake tensors put into it, inside `fake_cuda`; `place` gives the device of a parameter by its name.
+
+    Buffers stay in float32, as when a model is loaded.
+    """
+    for path, module in model.named_modules():
+        for kind, held in (("parameter", module._parameters), ("buffer", module._buffers)):
+            for name, tensor in held.items():
+                if tensor is None:
+                    continue
+                keep = kind == "buffer" or not tensor.is_floating_point()
+                fake = torch.empty(tensor.shape, dtype=tensor.dtype if keep else dtype, device=place(f"{path}.{name}"))
+                held[name] = fake if kind == "buffer" else torch.nn.Parameter(fake, requires_grad=False)
+
+
+class _Event:
+    def record(self, stream=None) -> None:
+        """Nothing runs."""
+
+    def synchronize(self) -> None:
+        """Nothing is waited for."""
+
+
+class _Watch(TorchDispatchMode):
+    """Writes down what would make the host wait: copies to it, and copies from it that block."""
+
+    def __init__(self, waits: list[str]) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if isinstance(out, torch.Tensor) and args and isinstance(args[0], torch.Tensor):
+            way = args[0].device.type, out.device.type
+            blocks = not any(one is True for one in (*args, *kwargs.values()))  # `non_blocking`
+            if way == ("cuda", "cpu") or (way == ("cpu", "cuda") and blocks):
+                self.waits.append(f"{func} from {way[0]} to {way[1]}\n{''.join(traceback.format_stack(limit=12))}")
+        return out
+
+
+class _Indexing(TorchFunctionMode):
+    """Bindings that look for a device's driver, in terms of operations that do not."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.__getitem__:
+            return _getitem(*args)
+        if func is torch.Tensor.contiguous:
+            return aten.clone(args[0], memory_format=torch.contiguous_format)
+        return func(*args, **(kwargs or {}))
+
+
+def _getitem(tensor: torch.Tensor, index) -> torch.Tensor:
+    index = index if isinstance(index, tuple) else (index,)
+    rest = tensor.dim() - sum(one is not None and one is not Ellipsis for one in index)
+    index = [one for part in index for one in ([slice(None)] * rest if part is Ellipsis else [part])]
+    axis, gathered = 0, {}
+    for one in index:
+        if isinstance(one, int):
+            tensor = tensor.select(axis, one)
+            continue
+        if one is None:
+            tensor = tensor.unsqueeze(axis)
+        elif isinstance(one, slice):
+            tensor = aten.slice(tensor, axis, one.start, one.stop, one.step or 1)
+        else:
+            gathered[axis] = torch.as_tensor(one)
+        axis += 1
+    return aten.index(tensor, [gathered.get(i) for i in range(max(gathered) + 1)]) if gathered else tensor
+
+
+def _to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+
+
+def _zeros(tensor: torch.Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else np.zeros(tuple(tensor.shape), dtype=np.float32)

@@ -1,0 +1,99 @@
+"""Without a GPU: on CUDA devices every tensor is where it has to be, in the type it has to be, and nobody waits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from fake_cuda import fake_cuda, fill_with_fakes
+from tiny_models import SPECIFICATIONS, random_examples, random_steering, tiny_model
+
+from cache_builder.engine import Engine
+
+# Mixtral's router is asked how many tokens each expert has: the model itself waits there.
+NAMES = [name for name in SPECIFICATIONS if name != "mixtral"]
+CASES = [
+    (name, mask)
+    for name in NAMES
+    for mask in ("blocked", "dense", "plain")
+    if not (mask == "blocked" and name == "gemma2")  # it does not call SDPA here
+]
+
+
+@pytest.fixture
+def case():
+    rng = np.random.default_rng(1)
+    return random_examples(rng, 3), random_steering(rng, n_vectors=2, layers=(0, 1))
+
+
+def engine_of(model, mask: str) -> Engine:
+    engine = Engine(model, path="plain" if mask == "plain" else "trie", budget=400)
+    if mask != "plain":
+        engine.use_mask(mask)
+        engine.forward.always_block = mask == "blocked"
+    return engine
+
+
+def run(engine: Engine, examples, steering):
+    return engine.run(examples, steering, completions=True, read_layers=(1, 2))
+
+
+@pytest.mark.parametrize(("name", "mask"), CASES)
+def test_one_device_in_bfloat16(name, mask, case, monkeypatch):
+    expected = run(engine_of(tiny_model(name), mask), *case)
+    model = tiny_model(name)
+    with fake_cuda(monkeypatch) as waits:
+        fill_with_fakes(model, torch.bfloat16, lambda name: "cuda")
+        engine = engine_of(model, mask)
+        assert engine.forward.device.type == "cuda"
+        scores = run(engine, *case)
+    assert not waits
+    assert (scores.computed, scores.logits.shape) == (expected.computed, expected.logits.shape)
+    assert scores.activations.shape == expected.activations.shape
+
+
+@pytest.mark.parametrize("operator", ["add_keep_norm", "ablate", "ablate_add"])
+def test_every_operator_in_float32(operator, case, monkeypatch):
+    steering = random_steering(np.random.default_rng(2), operator=operator)
+    model = tiny_model("llama")
+    with fake_cuda(monkeypatch) as waits:
+        fill_with_fakes(model, torch.float32, lambda name: "cuda")
+        run(Engine(model, path="trie"), case[0], steering)
+    assert not waits
+
+
+def test_a_model_over_two_devices(case, monkeypatch):
+    """As a device map leaves it: each block moves what it gets to its own device."""
+    from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+
+    model = tiny_model("llama")
+    second = ("layers.1.", "layers.2.", "model.norm.", "lm_head.")
+    place = lambda name: "cuda:1" if any(part in name for part in second) else "cuda:0"  # noqa: E731
+    with fake_cuda(monkeypatch) as waits:
+        fill_with_fakes(model, torch.bfloat16, place)
+        for name, module in model.named_modules():
+            if name in ("model.embed_tokens", "model.norm", "lm_head") or name.split(".")[-2:-1] == ["layers"]:
+                add_hook_to_module(module, AlignDevicesHook(place(f"{name}.")))
+        engine = Engine(model, path="trie")
+        assert {str(place) for place in engine.forward.places.values()} == {"cuda:0", "cuda:1"}
+        scores = run(engine, *case)
+    assert not waits
+    assert engine.mask == "dense"
+    assert scores.activations.shape == (3, 2, 2, 32)
+
+
+@pytest.mark.parametrize("wait", ["item", "cpu"])
+def test_a_wait_would_be_seen(wait, case, monkeypatch):
+    from cache_builder.engine.operators import LayerTable
+
+    model, apply = tiny_model("llama"), LayerTable.apply
+    monkeypatch.setattr(LayerTable, "apply", lambda self, h, *rest: apply(self, h, *rest) * getattr(h.sum(), wait)())
+    with fake_cuda(monkeypatch) as waits:
+        fill_with_fakes(model, torch.bfloat16, lambda name: "cuda")
+        engine = Engine(model, path="trie")
+        if wait == "item":
+            with pytest.raises(torch._subclasses.fake_tensor.DataDependentOutputException):
+                run(engine, *case)
+        else:
+            run(engine, *case)
+            assert waits
