@@ -109,7 +109,8 @@ def _getitem(tensor: torch.Tensor, index) -> torch.Tensor:
 
 
 def _to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+    # Not a copy: of arrays with one element the values are kept, and would really be copied.
+    return torch.empty(array.shape, dtype=torch.from_numpy(array[:0]).dtype, device=device)
 
 
 def _zeros(tensor: torch.Tensor | None) -> np.ndarray | None:

@@ -1,9 +1,10 @@
 """Attention over a trie in blocks: each block of queries sees only the keys that any of them may see.
 
 In depth-first order the keys of queries a..b-1 are the ancestors of node a and the nodes a..b-1 themselves. So the
-keys of every block are gathered, and one batched call computes all blocks: the cost of a query is its depth plus
-the block, whatever the length of the row, and no mask of row x row is ever made. The model calls the attention
-that it always calls; the mask it passes on is a marker, and only calls with that marker are taken over.
+keys of every block are gathered, and a few batched calls compute all blocks, each those of about the same depth: the
+cost of a query is its depth plus the block, whatever the length of the row, and no mask of row x row is ever made.
+The model calls the attention that it always calls; the mask it passes on is a marker, and only calls with that marker
+are taken over.
 """
 
 from __future__ import annotations
@@ -15,43 +16,71 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 BLOCK = {"cuda": 128}
+PARTS = 4  # in one, a fifth to two fifths of the work would be padding up to the deepest block (prompts of four kinds)
 FULL, WINDOW = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
-class BlockPlan:
-    """Keys and mask of every block of queries.
+class Blocks:
+    """Blocks of queries that see about equally many keys: one call of the attention.
 
     Parameters
     ----------
-    size : int
-        Queries per block.
+    block : int64 tensor (n_blocks,)
+        Which blocks of the row these are.
+    query : int64 tensor (n_blocks * size,)
+        Their positions; past the end of the row its last.
     key : int64 tensor (n_blocks * longest,)
         Gathered key positions, padded with 0.
     mask : bool tensor (n_blocks, 1, size, longest)
     """
 
-    size: int
+    block: torch.Tensor
+    query: torch.Tensor
     key: torch.Tensor
     mask: torch.Tensor
 
+
+@dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """Keys and masks of every block of queries of a row.
+
+    Parameters
+    ----------
+    size : int
+        Queries per block.
+    count : int
+        Blocks of the row.
+    parts : tuple of Blocks
+    """
+
+    size: int
+    count: int
+    parts: tuple[Blocks, ...]
+
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
-        """What masked attention over the whole row gives; tensors (1, n_heads, row, head_size)."""
-        length, blocks = query.shape[2], self.mask.shape[0]
-        queries = pad(query, (0, 0, 0, blocks * self.size - length))
-        queries = queries.view(query.shape[1], blocks, self.size, -1).transpose(0, 1)
-        place = self.key.to(key.device)
-        gathered = [
-            tensor[0].index_select(1, place).view(tensor.shape[1], blocks, -1, tensor.shape[-1]).transpose(0, 1)
-            for tensor in (key, value)
-        ]
-        with _kernels(key.device):
-            out = scaled_dot_product_attention(queries, *gathered, attn_mask=self.mask.to(key.device), scale=scale)
-        return out.transpose(0, 1).reshape(1, query.shape[1], blocks * self.size, -1)[:, :, :length]
+        """What masked attention over the whole row gives; tensors (1, n_heads, row, head_size).
+
+        Tokens are gathered and scattered with all their heads, as projections leave them in memory.
+        """
+        length, device = query.shape[2], key.device
+        found = None
+        for part in self.parts:
+            n = len(part.block)
+            drawn = [
+                tensor[0].transpose(0, 1).index_select(0, place.to(device)).unflatten(0, (n, -1)).transpose(1, 2)
+                for tensor, place in ((query, part.query), (key, part.key), (value, part.key))
+            ]
+            with _kernels(device):
+                out = scaled_dot_product_attention(*drawn, attn_mask=part.mask.to(device), scale=scale).transpose(1, 2)
+            if found is None:
+                found = out.new_empty((self.count, *out.shape[1:]))
+            found.index_copy_(0, part.block.to(device), out)
+        return found.flatten(0, 1)[None, :length].transpose(1, 2)
 
 
 class BlockedAttention(TorchFunctionMode):
@@ -118,21 +147,25 @@ def plan_blocks(
     starts = np.arange(0, length, size)
     own = np.arange(length)
     # Proper ancestors of a block's first node: earlier nodes whose subtree reaches past it.
-    above = [np.flatnonzero(end[:a] > a) for a in starts]
-    # CUDA kernels want the mask's rows aligned.
-    longest = -(-(max(map(len, above)) + size) // 16) * 16
-    key = np.zeros((len(starts), longest), dtype=np.int64)
-    real = np.zeros(key.shape, dtype=bool)
-    for line, (a, ancestors) in enumerate(zip(starts, above)):
-        keys = np.concatenate([ancestors, own[a : a + size]])
-        key[line, : len(keys)], real[line, : len(keys)] = keys, True
-    query = starts[:, None] + np.arange(size)
-    mask = real[:, None] & (key[:, None] <= query[..., None]) & (query[..., None] < end[key][:, None])
-    if window is not None:
-        mask &= depth[np.minimum(query, length - 1)][..., None] - depth[key][:, None] < window
-    # Queries past the row are thrown away; they only have to see something.
-    mask[query >= length, 0] = True
-    return BlockPlan(size, put(key.reshape(-1)), put(mask[:, None]))
+    keys = [np.concatenate([np.flatnonzero(end[:a] > a), own[a : a + size]]) for a in starts]
+    parts = []
+    for blocks in np.array_split(np.argsort([len(k) for k in keys], kind="stable"), min(PARTS, len(keys))):
+        # CUDA kernels want the mask's rows aligned.
+        longest = -(-len(keys[blocks[-1]]) // 16) * 16
+        key = np.zeros((len(blocks), longest), dtype=np.int64)
+        real = np.zeros(key.shape, dtype=bool)
+        for line, block in enumerate(blocks):
+            n = len(keys[block])
+            key[line, :n], real[line, :n] = keys[block], True
+        query = starts[blocks, None] + np.arange(size)
+        mask = real[:, None] & (key[:, None] <= query[..., None]) & (query[..., None] < end[key][:, None])
+        inside = np.minimum(query, length - 1)
+        if window is not None:
+            mask &= depth[inside][..., None] - depth[key][:, None] < window
+        # Queries past the row are thrown away; they only have to see something.
+        mask[query >= length, 0] = True
+        parts.append(Blocks(put(blocks), put(inside.reshape(-1)), put(key.reshape(-1)), put(mask[:, None])))
+    return BlockPlan(size, len(keys), tuple(parts))
 
 
 def marker(kind: int, device: torch.device) -> torch.Tensor:
