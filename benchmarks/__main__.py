@@ -43,12 +43,26 @@ def main(arguments: list[str]) -> int:
 
 
 def write_table() -> None:
-    """Replace what stands between the README's bench marks by the rows of the results that are there."""
+    """Replace what stands between the README's marks by what the results that are there say."""
     rows = [row for name in (*NAMES, "gpu") for row in rows_of(name)]
     table = "\n".join(["| what | measured | target |", "|---|---|---|", *rows]) if rows else "Run `make bench`."
     text = README.read_text(encoding="utf-8")
-    replaced = re.sub(r"(<!-- bench -->\n).*?(<!-- /bench -->)", lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.S)
-    README.write_text(replaced, encoding="utf-8")
+    for name, between in (("bench", table), ("gpu-cost", gpu_cost())):
+        marks = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text = re.sub(marks, lambda m, between=between: f"{m[1]}{between}\n{m[2]}", text, flags=re.S)
+    README.write_text(text, encoding="utf-8")
+
+
+def gpu_cost() -> str:
+    """What the README says of the paper's grid on a GPU: what was measured, or plainly that nothing was."""
+    path = HERE / "results" / "gpu.json"
+    if not path.is_file():
+        return UNMEASURED
+    r = json.loads(path.read_text(encoding="utf-8"))
+    return (
+        f"About {60 * r['hours_for_the_papers_grid']:.0f} minutes for a model of 7B parameters on one {r['device']}, "
+        f"extrapolated from a sample of the grid (`benchmarks/results/gpu.json`), by `{r['mask']}` masks."
+    )
 
 
 def rows_of(name: str) -> list[str]:
@@ -95,7 +109,7 @@ def _engine(r: dict) -> list[tuple[str, ...]]:
     rows = []
     for scope in dict.fromkeys(row["scope"] for row in r["rows"]):
         cells = [row for row in r["rows"] if row["scope"] == scope]
-        spread = max(max(c[BY_ROUND]) / min(c[BY_ROUND]) - 1 for c in cells)
+        spread = max(cell["spread"] for cell in cells)
         rows += [
             (
                 f"six-vector grid, forty datasets by family, against one forward at a time, {scope}",
@@ -113,16 +127,26 @@ def _engine(r: dict) -> list[tuple[str, ...]]:
     if extras:
         rows += [
             (
-                "sweep of the six-vector grid over all layers against one forward at a time",
+                "the six-vector grid at each of 8 layers (`layers = [0, ..., 7]`), against one forward at a time",
                 _span(extras, "sweep_of_six_speedup", ".0f"),
                 "150 times",
             ),
-            ("sweep of one vector a layer, likewise", _span(extras, "sweep_speedup", ".0f"), "reported"),
             (
-                "the grid with 20 resampled and 20 random vectors more, in grids without",
+                "`steerstats sweep`: one vector at each of 8 layers, likewise",
+                _span(extras, "sweep_speedup", ".0f"),
+                "150 times",
+            ),
+            (
+                "the grid of one shift with 20 resampled and 20 random vectors more, in grids without",
                 _span(extras, "controls_over_grid", ".2f"),
                 "reported",
             ),
+            (
+                "the paper's grid with these controls on one shift, in grids without",
+                _span(extras, "controls_over_papers_grid", ".2f"),
+                "reported",
+            ),
+            ("largest spread between rounds, of these", f"{max(one['spread'] for one in extras):.0%}", "reported"),
         ]
     rows.append(("peak memory of the engine's benchmark", f"{r['peak_memory_mib']:,.0f} MB", "reported"))
     if r.get("loaded_machine"):
@@ -142,9 +166,13 @@ def _gpu(r: dict) -> list[tuple[str, ...]]:
 
 
 NO_GPU = "| the paper's whole grid on one GPU (`make bench-gpu`) | not measured: no GPU has been at hand | 15 min |"
+UNMEASURED = """\
+No GPU has been at hand yet: `make bench-gpu` measures it, and `benchmarks/results/gpu.json` will hold the figures.
+Never run on a GPU so far: the three ways of masking against each other, bfloat16 with a head that accumulates in
+float32, transfers through pinned memory, one model over several GPUs, and 8-bit and 4-bit loading. The tests run that
+code on the CPU and on tensors that only claim to be on CUDA; for bitsandbytes they check what it is asked for."""
 SPEED, GRID = "speedup_over_one_at_a_time", "grid_over_unsteered_pass"
 NODE, DISTINCT = "node_over_token", "computed_over_distinct"
-BY_ROUND = "grid_over_unsteered_pass_by_round"
 ROWS = {"mixed": _mixed, "bootstrap": _bootstrap, "analysis": _analysis, "engine": _engine, "gpu": _gpu}
 
 

@@ -61,6 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
         for row in rows[-2:]:
             print_row(row)
         extras.append({"dataset": name, **measure_extras(model, examples[: options.inputs], options.rounds)})
+        # Controls belong to one shift by default: what is added to the grid of all five settings.
+        seconds = {key: min(values) for key, values in extras[-1]["seconds"].items()}
+        whole = next(row for row in rows if (row["dataset"], row["scope"]) == (name, "last_prompt"))
+        added = (seconds["controls"] - seconds["grid"]) / min(whole["seconds"]["grid"])
+        extras[-1]["controls_over_papers_grid"] = 1 + added
         print_extras(extras[-1])
     record = {
         "rows": rows,
@@ -70,7 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
         "rounds": options.rounds,
         "inputs": options.inputs,
         "busy_cores_at_start": load,
-        "loaded_machine": bool(load > BUSY),
+        "busy_cores_at_end": (after := busy_cores()),
+        "loaded_machine": bool(max(load, after) > BUSY),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -86,7 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if record["loaded_machine"]:
         print(
-            f"NOTE: {load:.1f} cores were busy with other work when this started; ratios are interleaved, times are not"
+            f"NOTE: {max(load, after):.1f} cores were busy with other work when this started or ended; ratios are "
+            "interleaved, times are not"
         )
     return 0
 
@@ -135,34 +142,36 @@ def measure_dataset(name: str, model, examples, rounds: int, per_setting: int) -
     for scope, steering in grids.items():
         engines[scope] = Engine(model)
         engines[scope].prove(examples, steering)
-        engines[scope].tune(examples, steering, budgets=(512, 1024, 2048), n=32)
+        engines[scope].tune(examples, steering, budgets=(1024, 2048, 4096), n=32)
     typical = [
         start + nearest_to_mean(examples[start : start + per_setting]) for start in range(0, len(examples), per_setting)
     ]
     times = {key: [] for key in [*grids, *BATCH_SIZES]}
-    single = {scope: [] for scope in grids}
+    single = {scope: [[] for _ in typical] for scope in grids}
     scores, apart = {}, dict.fromkeys(grids, 0.0)
     for number in range(rounds):
         for scope, steering in grids.items():
             begin = process_time()
             scores[scope] = run_settings(engines[scope], examples, steering, per_setting)
             times[scope].append(process_time() - begin)
-        for size in BATCH_SIZES:
+        # The first round finds the best batch size of the unsteered pass.
+        best = min(BATCH_SIZES, key=lambda size: min(times[size], default=0.0))
+        for size in (best,) if number else BATCH_SIZES:
             begin = process_time()
             unsteered_pass(model, examples, size)
             times[size].append(process_time() - begin)
-        # One setting a round, in turn and in the middle of the others, then what is left.
-        settings = range(number, len(typical), rounds)
+        # Some settings each round, in the middle of the rest; the first one every round, for the spread.
+        settings = sorted({0, *range(number, len(typical), rounds)})
         for scope, steering in grids.items():
             for setting in settings:
                 chosen = typical[setting]
                 seconds, difference = one_at_a_time(
                     model, examples[chosen], steering, scores[scope][setting].propensity()[chosen % per_setting]
                 )
-                single[scope].append(seconds)
+                single[scope][setting].append(seconds)
                 apart[scope] = max(apart[scope], difference)
     tokens = sum(example.branch for example in examples)
-    best = min(BATCH_SIZES, key=lambda size: min(times[size]))
+    best = max(BATCH_SIZES, key=lambda size: (len(times[size]), -min(times[size])))
     rows = []
     for scope, steering in grids.items():
         steered, plain = np.array(times[scope]), np.array(times[best])
@@ -171,14 +180,16 @@ def measure_dataset(name: str, model, examples, rounds: int, per_setting: int) -
         by_setting = [examples[i : i + per_setting] for i in range(0, len(examples), per_setting)]
         nodes = sum(count_nodes(part, steering, n_blocks=LAYERS) for part in by_setting)
         per_input = steered.min() / len(examples)
+        one = float(np.mean([min(seconds) for seconds in single[scope]]))
         rows.append(
             {
                 "dataset": name,
                 "scope": scope,
                 "settings": len(typical),
                 "tokens_per_prompt": tokens / len(examples),
-                "speedup_over_one_at_a_time": float(np.mean(single[scope])) / per_input,
-                "one_at_a_time_s_per_input": float(np.mean(single[scope])),
+                "speedup_over_one_at_a_time": one / per_input,
+                "one_at_a_time_s_per_input": one,
+                "spread": max(spread(some) for some in (steered, plain, single[scope][0])),
                 "grid_s_per_input": per_input,
                 "largest_difference": apart[scope],
                 "grid_over_unsteered_pass": steered.min() / plain.min(),
@@ -199,6 +210,11 @@ def measure_dataset(name: str, model, examples, rounds: int, per_setting: int) -
             }
         )
     return rows
+
+
+def spread(seconds) -> float:
+    """By how much the slowest round was slower than the fastest."""
+    return float(max(seconds) / min(seconds) - 1)
 
 
 def run_settings(engine: Engine, examples, steering: Steering, per_setting: int) -> list:
@@ -227,7 +243,7 @@ def measure_extras(model, examples, rounds: int) -> dict[str, object]:
     for name, steering in steerings.items():
         engines[name] = Engine(model)
         engines[name].prove(examples, steering)
-        engines[name].tune(examples, steering, budgets=(1024, 2048), n=8)
+        engines[name].tune(examples, steering, budgets=(1024, 2048, 4096), n=16)
     times: dict[str, list[float]] = {name: [] for name in steerings}
     for _ in range(rounds):
         for name, steering in steerings.items():
@@ -249,6 +265,7 @@ def measure_extras(model, examples, rounds: int) -> dict[str, object]:
         / (least["sweep_of_six"] / len(examples)),
         "sweep_layers": LAYERS,
         "sweep_largest_difference": apart,
+        "spread": max(map(spread, times.values())),
         "seconds": times,
     }
 

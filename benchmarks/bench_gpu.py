@@ -143,7 +143,8 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
                 scored += len(examples) * steering.n_codes
         engine.use_mask("blocked")  # the yardstick is the model as it is loaded
         everything = [example for examples in samples.values() for example in examples]
-        for size in BATCH_SIZES:
+        # The first round finds the best size; the others would only cost minutes of the device.
+        for size in [min(plain, key=lambda size: min(plain[size]))] if number else BATCH_SIZES:
             plain[size].append(timed(lambda size=size, e=everything: unsteered_pass(model, e, size))[1])
         engine.use_mask(chosen)
     best = min(BATCH_SIZES, key=lambda size: min(plain[size]))

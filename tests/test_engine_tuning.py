@@ -185,3 +185,17 @@ def test_a_resumed_build_keeps_the_mask_of_its_first_run(tmp_path, monkeypatch):
     assert not masks
     assert after["run"]["parity"]["mask"] == "dense"
     assert after["content_sha256"] == before["content_sha256"]
+
+
+def test_the_budget_is_judged_by_all_inputs_and_not_by_the_sample_alone(monkeypatch):
+    """A sample that fits into a row of either length does not show that the shorter rows repeat what is shared."""
+    rng = np.random.default_rng(5)
+    examples, steering = (
+        random_examples(rng, 60, shared=60),
+        random_steering(rng, directions=rng.normal(size=(2, 1, 128))),
+    )
+    engine = Engine(tiny_model("llama", max_position_embeddings=256, **HEADS), path="trie")
+    monkeypatch.setattr(tuning, "_speed", lambda *_: 1.0)
+    speed = engine.tune(examples, steering, budgets=(200, 2000), n=2)
+    assert engine.budget == 2000
+    assert 1.0 < speed[2000] / speed[200] < 2.0

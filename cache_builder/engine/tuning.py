@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cache_builder.engine.parity import FAILURES, compare_paths
+from cache_builder.engine.plan import Wanted, demand_of
 from cache_builder.engine.requests import Example, Steering
+from cache_builder.packing import pack
 
 if TYPE_CHECKING:
     from cache_builder.engine.runner import Engine
@@ -21,9 +25,13 @@ ROUNDS = 2  # interleaved, the better of which counts: a busy moment must not de
 def measure_budgets(
     engine: Engine, examples: Sequence[Example], steering: Steering | None, budgets: Sequence[int], n: int
 ) -> dict[int, float]:
-    """Examples per second by token budget, the best of which the engine keeps; see `Engine.tune`."""
+    """Examples per second by token budget, the best of which the engine keeps; see `Engine.tune`.
+
+    What a token costs is measured on the sample. How many there are is counted for all examples: longer rows begin
+    with a shared prefix less often, which a sample of a row or two hardly shows.
+    """
     cuda = engine.forward.device.type == "cuda"
-    budgets = budgets or ((2048, 4096, 8192, 16384) if cuda else (512, 1024, 2048))
+    budgets = budgets or ((2048, 4096, 8192, 16384) if cuda else (1024, 2048, 4096))
     sample = _neighbours(examples, n)
     engine.run(sample[:2], steering)
     speed: dict[int, float] = {}
@@ -33,6 +41,9 @@ def measure_budgets(
                 break
             engine.budget = budget
             speed[budget] = max(speed.get(budget, 0.0), _speed(engine, sample, steering))
+    for budget in speed:
+        tokens = [_tokens(engine, some, steering, budget) / len(some) for some in (sample, examples)]
+        speed[budget] *= tokens[0] / tokens[1]
     engine.budget = min(max(speed, key=speed.get), engine.ceiling or max(speed))
     return speed
 
@@ -76,6 +87,14 @@ def measure_masks(
     engine.use_mask(best)
     engine.parity = parities[best]
     return found
+
+
+def _tokens(engine: Engine, examples: Sequence[Example], steering: Steering | None, budget: int) -> int:
+    """Tokens of the rows that examples would be packed into."""
+    share = engine.path == "trie"
+    codes = np.arange(1, steering.n_codes if steering else 1)
+    demand = demand_of(examples, steering, Wanted(), share=share)
+    return sum(row.size for row in pack(demand, codes, budget, ceiling=engine.ceiling, share=share))
 
 
 def _speed(engine: Engine, sample: Sequence[Example], steering: Steering | None) -> float:
