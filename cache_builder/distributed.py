@@ -8,8 +8,11 @@ can be finished without it.
 from __future__ import annotations
 
 import math
+import os
+import platform
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +30,7 @@ from cache_builder.build import (
     scratch_folder,
 )
 from cache_builder.leases import claim
-from cache_builder.spec import BuildSpec, parse_spec
+from cache_builder.spec import BuildSpec, is_place, local_path, parse_spec
 from steerstats.cache import finished_sidecar
 from steerstats.errors import CacheError, InputError, SteerstatsError, require
 
@@ -44,12 +47,22 @@ class Outcome(NamedTuple):
 
 
 class Worker:
-    """A loaded spec on one actor. Public methods take and return plain values only."""
+    """A loaded spec on one actor. Public methods take and return plain values only.
 
-    def __init__(self, spec: dict[str, Any], root: str) -> None:
+    Parameters
+    ----------
+    spec : dict
+    root : str
+        The cache, as an absolute path.
+    folder : str, optional
+        Working directory of the driver, in which the spec's relative paths begin; Ray starts actors in another one.
+    """
+
+    def __init__(self, spec: dict[str, Any], root: str, folder: str = "") -> None:
         self.root = Path(root)
         self._writer, self._outcomes = Writer(), []
         try:
+            _enter(folder, spec)
             runtime = read_runtime(self.root)
             self.session = Session(parse_spec(spec, "spec"), runtime, scratch=scratch_folder(self.root))
             begin(self.session, self.root, runtime)
@@ -173,10 +186,28 @@ def run_on_ray(
         if share > 1 and not content["run"]["device_map"]:
             content["run"] = {**content["run"], "device_map": "auto"}
         remote = ray.remote(num_gpus=share, num_cpus=1)(Worker)
-        return _Pool(ray, remote, (content, str(root)), count, notice).run(root, started, progress)
+        return _Pool(ray, remote, (content, str(root), os.getcwd()), count, notice).run(root, started, progress)
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _enter(folder: str, spec: Mapping[str, Any]) -> None:
+    """Work where the driver does; without that folder only a spec that names no relative path can be built."""
+    try:
+        if folder:
+            os.chdir(folder)
+    except OSError as error:
+        tables = spec.get("custom_datasets", {}), spec.get("vectors", {}).get("files", {})
+        named = [name for table in tables for name in table.values()]
+        named += [spec.get("prompt", {}).get("descriptions"), spec.get("run", {}).get("data_dir")]
+        named += [spec["model"]["id"]] if is_place(spec["model"]["id"]) else []
+        relative = [name for name in named if name and not local_path(name).is_absolute()]
+        if relative:
+            raise InputError(
+                f"{folder}: not a folder that the Ray worker on {platform.node()} can enter ({error.strerror}), and "
+                f"{relative[0]!r} begins there; name it by an absolute path, or build in a folder that every node sees"
+            ) from error
 
 
 @dataclass(eq=False, slots=True)

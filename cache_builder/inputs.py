@@ -192,7 +192,7 @@ class Inputs:
         def look(some: Sequence[ContrastPair]) -> list[EncodedPair]:
             encoded = self.encode(plan, some, setting)
             for one in encoded if part == EVALUATED else ():
-                steering.check_acts(example_of(one), n_layers)
+                steering.check_acts(example_of(one), n_layers, whole=self.spec.score != "logit_diff")
             return encoded
 
         try:

@@ -127,11 +127,11 @@ class Session:
 
     def tune(self) -> dict[str, dict]:
         """Measure the token budget, unless the spec has one, and the masks on the first unit; after `prove`."""
-        engine, sample = self.engine, (self._sample, self._sample_steering)
-        budgets = {} if self.spec.run.budget else engine.tune(*sample)
+        engine, sample, whole = self.engine, (self._sample, self._sample_steering), self.spec.score in WHOLE
+        budgets = {} if self.spec.run.budget else engine.tune(*sample, completions=whole)
         # A named attention is what the user wants; only "auto" leaves the choice to measurement.
         masks = () if self.spec.model.attention != "auto" else None
-        found = engine.choose_mask(*sample, masks, proved=self._proved, completions=self.spec.score in WHOLE)
+        found = engine.choose_mask(*sample, masks, proved=self._proved, completions=whole)
         return {"budgets": {str(budget): speed for budget, speed in budgets.items()}, "masks": found}
 
     def settle(self, root: Path) -> None:

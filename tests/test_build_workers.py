@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from tiny_build import content, tiny_spec, write_model
 
@@ -15,6 +17,7 @@ from cache_builder import distributed, session
 from cache_builder.build import run_build
 from cache_builder.distributed import Worker, run_on_ray
 from cache_builder.inputs import Inputs
+from cache_builder.interop import save_vector
 from cache_builder.spec import parse_spec
 from steerstats.cache import CacheReader
 from steerstats.errors import CacheError, InputError
@@ -58,7 +61,8 @@ def fake_ray(answers: list[dict], calls: list, asked: list | None = None):
     def remote(**options):
         calls.append(options)
 
-        def actor(spec, root):
+        def actor(spec, root, folder):
+            assert folder == os.getcwd()
             calls.append(spec)
             return Actor(next(made), asked)
 
@@ -84,6 +88,7 @@ def good(*units: str) -> dict:
 
 
 BAD = {"problem": "model 'x' cannot be loaded: CUDA out of memory"}
+WORDS = ["accidents", "agendas", "airports", "alarms", "amplifiers", "animals", "anvils", "apps", "armies", "ballads"]
 SPEC = parse_spec({"model": {"id": "x"}, "datasets": ["bundled:demo/likes-rain"], "layers": [1]})
 
 
@@ -264,6 +269,53 @@ def test_an_error_of_a_workers_writer_is_said_of_its_unit_and_leaves_no_lease(mo
     assert said == [(first, "the disk is full", True), (second, "KeyError", False)]
     assert os.listdir(tmp_path / "cache" / "units") == []
     assert [*worker.build(first), *worker.finish()] == [(first, "", False)]
+
+
+def relative(model, tmp_path, monkeypatch):
+    """A spec with a relative path of every kind, in the folder in which they begin."""
+    home = tmp_path / "home"
+    home.mkdir()
+    lines = [{"prompt": f"Do I admire {word}?", "positive": "Yes", "negative": "No"} for word in WORDS]
+    (home / "mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (home / "said.json").write_text(json.dumps({"mine": {"positive": "You admire.", "negative": "You despise."}}))
+    save_vector(home / "v.safetensors", {1: np.ones(32)})
+    (home / "model").symlink_to(model)
+    own = {"datasets": ["mine"], "custom_datasets": {"mine": "mine.jsonl"}, "settings": ["base", "user_neg"]}
+    own |= {"controls": {}, "order": "tan2024", "prompt": {"descriptions": "said.json"}}
+    own |= {"vectors": {"files": {"other": "v.safetensors"}}}
+    monkeypatch.chdir(home)
+    return content(Path("./model"), **own) | {"model": {"id": "./model"}}, home
+
+
+def test_a_worker_that_ray_started_elsewhere_finds_what_relative_paths_name(model, tmp_path, monkeypatch):
+    spec, home = relative(model, tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)  # where the raylet was started
+    assert "mine.jsonl" in Worker(spec, str(tmp_path / "cache")).ready()["problem"], "they begin at home"
+    worker = Worker(spec, str(tmp_path / "cache"), str(home))
+    assert worker.ready()["problem"] == ""
+    assert [*worker.build("mine"), *worker.finish()] == [("mine", "", False)]
+    unit = CacheReader(tmp_path / "cache")["mine"]
+    assert unit.attrs["spec_hash"] == session.Session(parse_spec(spec)).spec_hash
+    assert "other" in unit.coords["vector"].tolist()
+
+
+@pytest.mark.parametrize("kept", ["custom_datasets", "vectors", "prompt", "model", "run"])
+def test_a_worker_without_the_folder_says_which_path_begins_there(model, tmp_path, monkeypatch, kept):
+    spec, home = relative(model, tmp_path, monkeypatch)
+    names = {"custom_datasets": "mine.jsonl", "vectors": "v.safetensors", "prompt": "said.json", "model": "./model"}
+    spec["run"] = {**spec["run"], "data_dir": "data"}
+    whole = {
+        "custom_datasets": {"mine": str(home / "mine.jsonl")},
+        "vectors": {"files": {"other": str(home / "v.safetensors")}},
+        "prompt": {"descriptions": str(home / "said.json")},
+        "model": {"id": str(model)},
+        "run": {"budget": 256, "threads": 1},
+    }
+    spec |= {name: value for name, value in whole.items() if name != kept}
+    problem = Worker(spec, str(tmp_path / "cache"), str(tmp_path / "gone")).ready()["problem"]
+    assert problem.startswith(f"{tmp_path / 'gone'}: not a folder that the Ray worker on ")
+    assert f"{names.get(kept, 'data')!r} begins there" in problem
+    assert Worker(spec | whole, str(tmp_path / "cache"), str(tmp_path / "gone")).ready()["problem"] == ""
 
 
 def test_a_worker_on_a_finished_cache_has_nothing_to_prove(model, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import random_examples, random_steering, tiny_model
 
-from cache_builder.engine import Engine, Example
+from cache_builder.engine import Engine, Example, runner
 from steerstats.errors import InputError, ModelError
 
 TOLERANCE = 1e-4
@@ -39,6 +39,65 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(path, monkeypatch):
     assert engine.ceiling < 500
     assert np.abs(scores.logits - expected.logits).max() < 1e-5
     assert np.abs(scores.activations - expected.activations).max() < 1e-5
+
+
+@pytest.mark.parametrize("place", ["lay_out", "Transfer"])
+@pytest.mark.parametrize("path", ["trie", "plain"])
+def test_memory_that_ends_beside_the_forward_pass_loses_nothing_either(place, path, monkeypatch):
+    rng = np.random.default_rng(17)
+    model, examples, steering = tiny_model("llama"), random_examples(rng, 8), random_steering(rng)
+    expected = Engine(model, path=path).run(examples, steering, read_layers=(1,))
+    engine, real, calls = Engine(model, path=path, budget=90 if path == "trie" else 400), getattr(runner, place), []
+
+    def small_host(*args, **options):
+        calls.append(1)
+        if len(calls) in (2, 3):  # the first row is still in flight
+            raise MemoryError if place == "lay_out" else torch.OutOfMemoryError("CUDA out of memory")
+        return real(*args, **options)
+
+    monkeypatch.setattr(runner, place, small_host)
+    scores = engine.run(examples, steering, read_layers=(1,))
+    assert len(calls) > 4
+    assert engine.ceiling < 400
+    assert np.abs(scores.logits - expected.logits).max() < 1e-5
+    assert np.abs(scores.activations - expected.activations).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUDA error: out of memory",
+    ],
+)
+def test_libraries_that_find_no_memory_are_understood(words, monkeypatch):
+    rng = np.random.default_rng(18)
+    engine = Engine(tiny_model("llama"), path="trie", budget=500)
+    real, failed = engine.forward.run, []
+
+    def once(*args):
+        if not failed:
+            failed.append(1)
+            raise RuntimeError(words)
+        return real(*args)
+
+    monkeypatch.setattr(engine.forward, "run", once)
+    assert np.isfinite(engine.run(random_examples(rng, 8), random_steering(rng)).logits).all()
+    assert engine.ceiling < 500
+
+
+def test_vectors_that_do_not_fit_are_a_named_error(monkeypatch):
+    rng = np.random.default_rng(18)
+    engine = Engine(tiny_model("llama"), path="trie")
+
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(runner, "layer_tables", full)
+    with pytest.raises(ModelError, match="2 steering vectors with 4 multipliers do not fit in the memory of cpu"):
+        engine.run(random_examples(rng, 2), random_steering(rng))
 
 
 def test_a_sequence_that_never_fits_is_a_named_error(monkeypatch):

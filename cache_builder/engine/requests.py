@@ -165,23 +165,40 @@ class Steering:
             "prompt": (0, example.prompt),
         }[self.scope]
 
-    def check_acts(self, example: Example, n_layers: int) -> None:
-        """Refuse a scope under which steering cannot reach the position that predicts the answer.
+    def check_acts(self, example: Example, n_layers: int, *, whole: bool = False) -> None:
+        """Refuse a vector whose slope could only be zero: what it steers reaches no position that decides the score.
+
+        Parameters
+        ----------
+        example : Example
+        n_layers : int
+            Decoder blocks of the model.
+        whole : bool
+            Completions are scored whole, so that every position counts that predicts a token past their common
+            beginning; else the one alone that predicts the first differing token.
 
         Raises
         ------
         ModelError
-            If slopes would be exactly zero, with the remedy.
+            With the remedy.
         """
         start, stop = self.steered_span(example)
-        predicts = example.branch - 1
-        direct = start <= predicts and (stop is None or predicts < stop)
-        by_attention = start <= predicts and int(self.layers.min(initial=n_layers)) < n_layers - 1
-        if not direct and not by_attention:
+        first = last = example.branch - 1
+        if whole:
+            last = max(len(ids) for ids in example.options) - 2
+        if start > last:
+            already = "the last token of every completion" if whole else "the first differing token"
             raise ModelError(
-                f"scope {self.scope!r} cannot act: steering begins at token {start}, but token {predicts} already "
-                "predicts the first differing token (the tokenizer joins the opening bracket and the letter?); "
+                f"scope {self.scope!r} cannot act: steering begins at token {start}, but token {last} already "
+                f"predicts {already} (the tokenizer joins the opening bracket and the letter?); "
                 "steer from the last prompt token (scope = 'last_prompt')"
+            )
+        # Past the steered tokens only attention in a later block carries on what steering changed.
+        if stop is not None and stop <= first and n_layers - 1 in self.layers.min(axis=1):
+            raise ModelError(
+                f"scope {self.scope!r} cannot act at layer {n_layers - 1}, the last: no later block reads the steered "
+                "tokens, and none of them predicts the answer; leave that layer out, or steer from the last prompt "
+                "token (scope = 'last_prompt')"
             )
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from cache_builder.engine.answer import Answer, Transfer
 from cache_builder.engine.forward import Forward
-from cache_builder.engine.operators import layer_tables
+from cache_builder.engine.operators import LayerTable, layer_tables
 from cache_builder.engine.parity import Parity, compare_paths
 from cache_builder.engine.plan import Layout, Wanted, demand_of, lay_out
 from cache_builder.engine.requests import Example, Scores, Steering, check_examples
@@ -83,6 +84,7 @@ class Engine:
         self.path = path
         self.join = join
         self.parity: Parity | None = None
+        self._timed_whole = False
 
     @property
     def n_layers(self) -> int:
@@ -129,7 +131,8 @@ class Engine:
         ModelError
             If a scope cannot act, or not even one sequence fits in memory.
         """
-        self._check(examples, steering, read_layers, first)
+        completions = completions or self._timed_whole
+        self._check(examples, steering, read_layers, first, completions)
         if self.path == "auto":
             self.prove(examples, steering, completions=completions)
         return self._run(examples, steering, Wanted(first, completions, bool(read_layers)), tuple(read_layers))
@@ -168,7 +171,7 @@ class Engine:
         Parity
             Also kept as `parity`. A ModelError of the trie path counts as a failed proof, with its text.
         """
-        self._check(examples, steering, (), False)
+        self._check(examples, steering, (), False, completions)
         ways = [(self.mask, self.join), (self.mask, False), ("dense", False)]
         for mask, join in dict.fromkeys(ways):
             self.use_mask(mask)
@@ -181,16 +184,33 @@ class Engine:
         return self.parity
 
     def tune(
-        self, examples: Sequence[Example], steering: Steering | None = None, budgets: Sequence[int] = (), n: int = 48
+        self,
+        examples: Sequence[Example],
+        steering: Steering | None = None,
+        budgets: Sequence[int] = (),
+        n: int = 48,
+        *,
+        completions: bool = False,
     ) -> dict[int, float]:
         """Measure examples per second for several budgets on a sample, and keep the best.
+
+        Parameters
+        ----------
+        examples, steering
+            Of the build.
+        budgets : sequence of int, optional
+        n : int
+            Size of the sample.
+        completions : bool
+            Time runs that score whole completions, as the build will.
 
         Returns
         -------
         dict
             Examples per second for each budget that fitted in memory.
         """
-        return measure_budgets(self, examples, steering, budgets, n)
+        with self._timing(completions):
+            return measure_budgets(self, examples, steering, budgets, n)
 
     @property
     def mask(self) -> str:
@@ -237,7 +257,7 @@ class Engine:
         proved : sequence of Example
             What the proof is held on; `examples` by default.
         completions : bool
-            As in `prove`.
+            As in `prove` and `tune`.
         n : int
             Size of the sample.
 
@@ -249,10 +269,25 @@ class Engine:
         if masks is None:
             free = self.mask == "blocked" and self.forward.device.type == "cuda"
             masks = MASKS if free and self.path == "trie" else ()
-        return measure_masks(self, examples, steering, masks, proved or examples, completions, n)
+        with self._timing(completions):
+            return measure_masks(self, examples, steering, masks, proved or examples, completions, n)
+
+    @contextmanager
+    def _timing(self, completions: bool) -> Iterator[None]:
+        """While measuring, every run scores what the build will: it costs that, and steering has to reach that."""
+        self._timed_whole = completions
+        try:
+            yield
+        finally:
+            self._timed_whole = False
 
     def _check(
-        self, examples: Sequence[Example], steering: Steering | None, read_layers: Sequence[int], first: bool
+        self,
+        examples: Sequence[Example],
+        steering: Steering | None,
+        read_layers: Sequence[int],
+        first: bool,
+        completions: bool,
     ) -> None:
         check_examples(examples, first_token=first)
         layers = [*read_layers, *(np.unique(steering.layers).tolist() if steering else [])]
@@ -266,7 +301,7 @@ class Engine:
                 f"steering vectors have {steering.directions.shape[-1]} dimensions; the model has {self.hidden}"
             )
         for example in examples:
-            steering.check_acts(example, self.n_layers)
+            steering.check_acts(example, self.n_layers, whole=completions)
 
     def _run(
         self,
@@ -284,7 +319,7 @@ class Engine:
         demand = demand_of(examples, steering, wanted, share=as_trie)
         if codes is None:
             codes = np.arange(1, steering.n_codes if steering else 1)
-        tables = layer_tables(steering, self.forward.places) if steering else {}
+        tables = self._tables(steering)
         answer = Answer(examples, steering.n_codes if steering else 1, wanted, read_layers, self.hidden)
         queue = deque(pack(demand, codes, budget or self.budget, ceiling=self.ceiling, share=as_trie))
         waiting: deque[tuple[Layout, Transfer]] = deque()
@@ -293,28 +328,41 @@ class Engine:
             if self.ceiling is not None and row.size > self.ceiling and row.splittable:
                 queue.extendleft(reversed(self._smaller(demand, row, as_trie)))
                 continue
-            layout = lay_out(examples, steering, row, wanted, as_trie=as_trie, twins=as_trie and self.join)
+            sent = None
             try:
-                output = self.forward.run(layout, tables, read_layers)
+                layout = lay_out(examples, steering, row, wanted, as_trie=as_trie, twins=as_trie and self.join)
+                sent = layout, Transfer(self.forward.run(layout, tables, read_layers))
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
                 self._shrink(row, error)
-                output = None
-            if output is None:
-                # Only here, past the exception, are the failed pass's tensors free to go.
+            if sent is None:
+                # Only here, past the exception, are the failed pass's tensors free to go; so are copies in flight.
+                while waiting:
+                    answer.take(*waiting.popleft())
                 gc.collect()
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 queue.appendleft(row)
                 continue
-            waiting.append((layout, Transfer(output)))
+            waiting.append(sent)
             # Rows stay in flight while the next are laid out on the host.
             if len(waiting) > IN_FLIGHT:
                 answer.take(*waiting.popleft())
         while waiting:
             answer.take(*waiting.popleft())
         return answer.scores()
+
+    def _tables(self, steering: Steering | None) -> dict[int, LayerTable]:
+        try:
+            return layer_tables(steering, self.forward.places) if steering else {}
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            raise ModelError(
+                f"{len(steering.directions)} steering vectors with {len(steering.multipliers)} multipliers do not fit "
+                f"in the memory of {self.forward.device} beside the model; steer with fewer at a time"
+            ) from error
 
     def _smaller(self, demand, row: Row, as_trie: bool) -> list[Row]:
         rows = pack(
@@ -373,5 +421,12 @@ def _best_attention(model: torch.nn.Module) -> str:
 def _out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+        words in text
+        for words in (
+            "out of memory",
+            "can't allocate memory",
+            "not enough memory",
+            "status_alloc_failed",
+            "allocation_failed",
+        )
     )

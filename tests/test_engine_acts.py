@@ -1,0 +1,96 @@
+"""Every vector has to act: what steering cannot reach is refused, by the score that is wanted, and nothing else is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import slow_steering
+import torch
+from tiny_models import VOCAB, random_examples, random_steering, tiny_model
+
+from cache_builder.engine import Engine, Example, Steering
+from steerstats.errors import ModelError
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def part_at_once(rng, lengths=(4, 5), n=3) -> list[Example]:
+    """Options of these many tokens that differ from their first one on."""
+    made = []
+    for _ in range(n):
+        prompt = rng.integers(3, VOCAB, 10)
+        options = [np.concatenate([prompt, [5 + k], rng.integers(3, VOCAB, m - 1)]) for k, m in enumerate(lengths)]
+        made.append(Example(tuple(options), prompt=10, branch=10))
+    return made
+
+
+def slopes_are_zero(model, examples, steering, score) -> list[bool]:
+    """Of each vector, from one sequence at a time."""
+    values = slow_steering.grid(model, examples, steering)[score]
+    odds = values[..., 0] - values[..., 1]
+    return [bool(np.ptp(odds[:, codes], axis=1).max() < 1e-5) for codes in steering.codes]
+
+
+def test_a_layer_that_cannot_act_is_named_although_others_act():
+    rng = np.random.default_rng(0)
+    model, examples = tiny_model("llama"), random_examples(rng, 2)
+    sweep = Steering(rng.normal(size=(3, 1, 32)), [[0], [1], [2]], (-1.0, 0.0, 1.0), scope="prompt")
+    assert slopes_are_zero(model, examples, sweep, "logits") == [False, False, True]
+    for completions in (False, True):
+        with pytest.raises(ModelError, match=r"scope 'prompt' cannot act at layer 2, the last.*leave that layer out"):
+            Engine(model, path="trie").run(examples, sweep, completions=completions)
+    both = Steering(rng.normal(size=(2, 2, 32)), [[0, 2], [1, 2]], (-1.0, 0.0, 1.0), scope="prompt")
+    assert slopes_are_zero(model, examples, both, "logits") == [False, False]
+    Engine(model, path="trie").run(examples, both)
+
+
+def test_the_last_layer_acts_on_prompts_whose_last_token_predicts_the_answer():
+    rng = np.random.default_rng(1)
+    model, examples = tiny_model("llama"), part_at_once(rng)
+    steering = random_steering(rng, layers=2, scope="prompt")
+    scores = Engine(model, path="trie").run(examples, steering)
+    expected = slow_steering.grid(model, examples, steering)["logits"]
+    assert np.ptp(expected, axis=1).min() > 0.05
+    assert np.abs(scores.logits - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("path", ["trie", "plain"])
+@pytest.mark.parametrize("layer", [1, 2])
+def test_whole_completions_that_differ_at_once_are_steered_from_their_first_token(path, layer):
+    rng = np.random.default_rng(2)
+    model, examples = tiny_model("llama"), part_at_once(rng)
+    steering = random_steering(rng, layers=layer, scope="first_answer")
+    engine = Engine(model, path=path)
+    with pytest.raises(ModelError, match="already predicts the first differing token"):
+        engine.run(examples, steering)
+    assert slopes_are_zero(model, examples, steering, "logits") == [True, True]
+    scores = engine.run(examples, steering, completions=True)
+    expected = slow_steering.grid(model, examples, steering)
+    for score, name in (("logprob_sum", "completion_logprob"), ("logit_sum", "completion_logit")):
+        odds = expected[name][..., 0] - expected[name][..., 1]
+        assert np.ptp(odds, axis=1).min() > 0.05
+        assert np.abs(scores.propensity(score) - odds).max() < 1e-4
+
+
+def test_of_one_token_each_whole_completions_cannot_be_steered_from_the_answer_on():
+    rng = np.random.default_rng(3)
+    model, examples = tiny_model("llama"), part_at_once(rng, lengths=(1, 1))
+    steering = random_steering(rng, scope="first_answer")
+    assert slopes_are_zero(model, examples, steering, "completion_logprob") == [True, True]
+    with pytest.raises(ModelError, match="already predicts the last token of every completion"):
+        Engine(model, path="trie").run(examples, steering, completions=True)
+
+
+def test_an_engine_is_tuned_on_what_it_will_score():
+    rng = np.random.default_rng(4)
+    engine, examples = Engine(tiny_model("llama"), path="trie"), part_at_once(rng)
+    steering = random_steering(rng, scope="first_answer")
+    engine.prove(examples, steering, completions=True)
+    assert set(engine.tune(examples, steering, (64, 256), completions=True)) == {64, 256}
+    found = engine.choose_mask(examples, steering, ("blocked", "dense"), completions=True)
+    assert all(isinstance(speed, float) for speed in found.values()), found
+    with pytest.raises(ModelError, match="cannot act"):
+        engine.run(examples, steering)
