@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import steerstats
 from steerstats.errors import CannotEstimate, InputError
@@ -213,3 +214,59 @@ def test_a_built_cache_names_the_resamples_of_its_refits_and_others_do_not(tmp_p
     simulated = steerstats.open_cache(steerstats.simulate_cache(tmp_path / "c", truth, seed=1).path).grid(refits=True)
     assert simulated.refits is not None
     assert simulated.draws("d") is None
+
+
+def test_a_dataset_that_did_not_change_stays_in_the_mean():
+    """Four of six datasets exactly equal, two moved by about 1: the mean is near a third, not near 1."""
+    rng = np.random.default_rng(0)
+    first = {f"d{k}": rng.normal(1, 0.3, (1, 30)) for k in range(6)}
+    second = {name: values + (name < "d2") * rng.normal(1, 0.2, values.shape) for name, values in first.items()}
+    grids = {"a": grid(first, evaluate=("base",)), "b": grid(second, evaluate=("base",))}
+    inputs = {key: {name: list(range(30)) for name in first} for key in grids}
+    found = compare_slopes(grids, inputs, [BASE], rng=rng, n_resamples=200)
+    effect = found.estimate[0, :, 0]
+    assert effect[2:].tolist() == [0.0] * 4
+    row = found.means_frame().iloc[0]
+    assert row["n"] == 6
+    assert row["estimate"] == pytest.approx(effect.mean(), rel=1e-9)
+    margin = stats.t.ppf(0.975, 5) * effect.std(ddof=1) / np.sqrt(6)
+    assert [row["ci_low"], row["ci_high"]] == pytest.approx([effect.mean() - margin, effect.mean() + margin], rel=1e-9)
+    assert any(text.startswith("a and b, base->base, d2, d3, d4, d5: every question") for text in found.warnings)
+    assert any("all datasets weigh alike" in text for text in found.warnings)
+    equal = compare_slopes({"a": grids["a"], "b": grids["a"]}, inputs, [BASE], rng=rng, n_resamples=50)
+    assert equal.means_frame().empty
+    assert any("no mean over datasets" in text for text in equal.warnings)
+
+
+def test_a_dataset_without_a_standard_error_is_named_as_left_out():
+    rng = np.random.default_rng(1)
+    sizes = {"x": 20, "y": 20, "lonely": 1}
+    grids = {
+        key: grid({name: rng.normal(size=(1, n)) for name, n in sizes.items()}, evaluate=("base",)) for key in "ab"
+    }
+    inputs = {key: {name: list(range(n)) for name, n in sizes.items()} for key in grids}
+    found = compare_slopes(grids, inputs, [BASE], rng=rng, n_resamples=50)
+    assert found.means_frame()["n"].item() == 2
+    assert any("left out" in text and "lonely" in text for text in found.warnings)
+    assert "lonely: a single question has no variance: no interval" in found.warnings
+
+
+@pytest.mark.parametrize("refitted", [False, True])
+def test_an_unrelated_third_cache_does_not_narrow_a_pair(refitted):
+    """A and B share 3 questions, A and C 100: the interval of A and B is that of the 3, as without C."""
+    rng = np.random.default_rng(2)
+    base, k = rng.normal(1, 0.3, 100), 20
+
+    def of(values):
+        again = values + rng.normal(0, 0.001, (k, 1, 1)) if refitted else None
+        return grid({"d": values[None]}, None if again is None else {"d": again}, evaluate=("base",))
+
+    grids = {"a": of(base), "b": of(base[:3] + np.array([0.1, 0.3, 0.8])), "c": of(base + rng.normal(0, 0.1, 100))}
+    inputs = {key: {"d": list(range(3 if key == "b" else 100))} for key in grids}
+    two = {key: grids[key] for key in "ab"}
+    alone = compare_slopes(two, inputs, [BASE], rng=np.random.default_rng(3), n_resamples=2000)
+    beside = compare_slopes(grids, inputs, [BASE], rng=np.random.default_rng(3), n_resamples=2000)
+    for name in ("se", "ci_low", "ci_high"):
+        assert getattr(beside, name)[0].item() == pytest.approx(getattr(alone, name)[0].item(), rel=1e-9), name
+    assert "a and b, d: only 3 questions" in beside.warnings
+    assert "d: only 3 questions" in alone.warnings

@@ -18,9 +18,18 @@ from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
 from steerstats.generalization.matched import Matched, Pair, match
-from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS, Shift, SlopeGrid, parse_shift, shift_name
+from steerstats.generalization.overall import means_of_pairs
+from steerstats.generalization.slopes import (
+    ID_SHIFT,
+    PAPER_SHIFTS,
+    Shift,
+    SlopeGrid,
+    parse_shift,
+    shift_name,
+    unit_warnings,
+)
 from steerstats.generalization.vector_error import refit_draws, vector_error_words
-from steerstats.meta import MetaAnalysis, mean_over_datasets
+from steerstats.meta import MetaAnalysis
 from steerstats.resampling import Replicates, SumRatio, interval, resample
 from steerstats.resampling.simultaneous import max_t_bands, romano_wolf
 from steerstats.results import Result
@@ -44,13 +53,15 @@ class ComparedSlopes(Result):
     p_adjusted : ndarray of the same shape
         Romano–Wolf step-down p-value of "no difference" over the same family.
     n, n_inputs : ndarray of shape (n_pairs, n_datasets)
-        Questions and inputs that both caches hold, complete in every shift compared.
+        Questions and inputs that both caches hold, complete in every shift compared; nothing else enters the pair's
+        standard errors and intervals, whatever other caches hold.
     includes_vector_error : ndarray of bool, shape (n_pairs, n_datasets, n_shifts)
         Where both caches have refits, so that everything holds both vectors' sampling error.
     paired_vectors : ndarray of bool, shape (n_pairs, n_datasets)
         Where these refits are of the same resamples of training pairs, and are paired.
     over_datasets : dict of (pair, shift) to MetaAnalysis
-        Random-effects mean, where at least two datasets are there.
+        Random-effects mean, where at least two datasets are there; datasets weigh alike where one has a standard
+        error of 0, since none may be left out for not having changed.
     over_bands : dict of (pair, shift) to (float, float)
         Its limits, simultaneous over pairs × shifts (Bonferroni).
     level : float
@@ -123,7 +134,7 @@ def compare_slopes(
     -------
     ComparedSlopes
         Intervals are Satterthwaite t where both caches have refits, studentised bootstrap elsewhere; bands from the
-        largest |t| over the whole family, all pairs of a dataset on the same resamples of its questions.
+        largest |t| over the whole family, pairs that share the same questions of a dataset on the same resamples.
 
     Raises
     ------
@@ -180,7 +191,8 @@ def compare_slopes(
     names = tuple(shift_name(shift) for shift, has in zip(wanted, kept) if has)
     family = out["estimate"].ravel(), out["se"].ravel(), t.reshape(-1, n_resamples).T
     bands = [limit.reshape(included.shape) for limit in max_t_bands(*family, level)]
-    over, over_bands, notes = _means(pairs, datasets, names, out, level)
+    over, over_bands, notes = means_of_pairs(pairs, datasets, names, out, level)
+    notes = (*_few_questions(pairs, datasets, n), *notes)
     some = np.isfinite(out["estimate"])
     how = "Satterthwaite t where both caches have refits, else studentised bootstrap"
     if included[some].all() or not included.any():
@@ -217,18 +229,11 @@ def _one_dataset(
     level: float,
     n_resamples: int,
 ) -> None:
-    """Fill in one dataset: all pairs on the same resamples of its questions and of each cache's refits."""
-    units = {q: k for k, q in enumerate(dict.fromkeys(q for one in matched.values() for q in one.question))}
-    statistics = []
-    for one in matched.values():
-        codes = np.array([units[q] for q in one.question])
-        sums = np.zeros((len(one.cells), len(units)))
-        np.add.at(sums.T, codes, one.differences.T)
-        statistics.append(SumRatio(sums, np.bincount(codes, minlength=len(units))))
-    drawn = resample(statistics, rng=rng, n_resamples=n_resamples)
+    """Fill in one dataset: pairs of the same questions on the same resamples of these, all on those of the refits."""
+    drawn = _question_draws(matched, rng, n_resamples)
     draws = _vector_draws(matched, rng, n_resamples)
-    for (p, one), replicates in zip(matched.items(), drawn):
-        questions = len(set(one.question))
+    for p, one in matched.items():
+        replicates, questions = drawn[p], drawn[p].n_units
         values = [v.copy() for v in (replicates.estimate, replicates.se, *interval(replicates, "studentised", level))]
         deviations = replicates.t()
         for k in np.flatnonzero(one.refitted):
@@ -245,6 +250,29 @@ def _one_dataset(
         for key, value in zip(LIMITS, values):
             out[key][p, d, one.cells] = value
         t[p, d, one.cells] = deviations.T
+
+
+def _question_draws(matched: dict[int, Matched], rng: np.random.Generator, n_resamples: int) -> dict[int, Replicates]:
+    """Pair -> its replicates, over the questions that it holds itself.
+
+    Questions of other pairs would shrink its standard error and leave resamples without any of its own. Pairs that
+    hold different questions are drawn independently, which can only widen what bands them together (Šidák 1967,
+    doi:10.1080/01621459.1967.10482935).
+    """
+    alike: dict[frozenset, list[int]] = {}
+    for p, one in matched.items():
+        alike.setdefault(frozenset(one.question), []).append(p)
+    found: dict[int, Replicates] = {}
+    for members in alike.values():
+        units = {q: k for k, q in enumerate(dict.fromkeys(q for p in members for q in matched[p].question))}
+        statistics = []
+        for one in (matched[p] for p in members):
+            codes = np.array([units[q] for q in one.question])
+            sums = np.zeros((len(one.cells), len(units)))
+            np.add.at(sums.T, codes, one.differences.T)
+            statistics.append(SumRatio(sums, np.bincount(codes, minlength=len(units))))
+        found |= dict(zip(members, resample(statistics, rng=rng, n_resamples=n_resamples)))
+    return found
 
 
 def _vector_draws(
@@ -289,23 +317,12 @@ def _pairing_words(included: np.ndarray, paired: np.ndarray) -> list[str]:
     return words
 
 
-def _means(
-    pairs: tuple[Pair, ...],
-    datasets: tuple[str, ...],
-    shifts: tuple[str, ...],
-    out: dict[str, np.ndarray],
-    level: float,
-) -> tuple[dict, dict, tuple[str, ...]]:
-    """Random-effects mean over datasets of every pair and shift, its simultaneous limits, and the doubts."""
-    over, bands, notes = {}, {}, []
-    usable = np.isfinite(out["se"]) & (out["se"] > 0)
-    several = [(p, s) for p in range(len(pairs)) for s in range(len(shifts)) if usable[p, :, s].sum() > 1]
-    for p, s in several:
-        rows = usable[p, :, s]
-        given = out["estimate"][p, rows, s], out["se"][p, rows, s] ** 2
-        names = [name for name, has in zip(datasets, rows) if has]
-        fit = mean_over_datasets(*given, names=names, level=level)
-        wide = mean_over_datasets(*given, names=names, level=1 - (1 - level) / len(several))
-        over[pairs[p], shifts[s]], bands[pairs[p], shifts[s]] = fit, (wide.ci_low, wide.ci_high)
-        notes += [f"{' and '.join(pairs[p])}, {shifts[s]}: {text}" for text in fit.warnings]
-    return over, bands, tuple(notes)
+def _few_questions(pairs: tuple[Pair, ...], datasets: tuple[str, ...], n: np.ndarray) -> list[str]:
+    """The warnings of few questions, once for a dataset of which all pairs share as many."""
+    notes = []
+    for d, name in enumerate(datasets):
+        counts = [(pair, int(k)) for pair, k in zip(pairs, n[:, d]) if k]
+        same = len({k for _, k in counts}) == 1
+        places = [(f"{name}: " if same else f"{' and '.join(pair)}, {name}: ", k) for pair, k in counts]
+        notes += [text for place, k in dict.fromkeys(places) for text in unit_warnings(k, place)]
+    return notes

@@ -1,16 +1,22 @@
-"""The gap over all datasets: the mean of means, and what the next dataset would show."""
+"""Gaps, and differences between caches, over all datasets: the mean of means, and what the next dataset would show."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from steerstats.errors import check_level
 from steerstats.generalization.gap import GapTable
+from steerstats.generalization.matched import Pair
 from steerstats.meta import MetaAnalysis, mean_over_datasets
 from steerstats.results import Result
+
+ALL_ALIKE = (
+    "every question differs by the same amount: the interval has no width, and says nothing about other questions"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,3 +94,46 @@ def overall_gap(table: GapTable, *, category: Mapping[str, str] | None = None, l
         assumptions=(*analyses[0].assumptions, *table.assumptions),
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def means_of_pairs(
+    pairs: tuple[Pair, ...],
+    datasets: tuple[str, ...],
+    shifts: tuple[str, ...],
+    out: dict[str, np.ndarray],
+    level: float,
+) -> tuple[dict, dict, tuple[str, ...]]:
+    """Random-effects mean over datasets of every pair and shift, its simultaneous limits, and the doubts.
+
+    Parameters
+    ----------
+    pairs : tuple of (str, str)
+    datasets, shifts : tuple of str
+    out : dict of str to ndarray
+        "estimate" and "se" of shape (n_pairs, n_datasets, n_shifts).
+    level : float
+    """
+    over, bands, notes, given = {}, {}, [], {}
+    for p, s in np.ndindex(len(pairs), len(shifts)):
+        effect, variance = out["estimate"][p, :, s], out["se"][p, :, s] ** 2
+        there = np.isfinite(effect)
+        known, still = there & np.isfinite(variance), there & (variance == 0)
+        place = f"{' and '.join(pairs[p])}, {shifts[s]}"
+        if still.any():
+            which = ", ".join(name for name, has in zip(datasets, still) if has)
+            notes.append(f"{place}, {which}: {ALL_ALIKE}")
+        if there.sum() > 1 and (known.sum() < 2 or not variance[known].any()):
+            notes.append(f"{place}: no mean over datasets, since fewer than two have a standard error above 0")
+        elif there.sum() > 1:
+            if still.any():
+                # Under one variance for all, the random-effects mean is the unweighted one, and Hartung and Knapp's
+                # interval its t interval; weights of 1 / 0 have no other finite limit.
+                variance = np.where(known, variance[known].mean(), variance)
+                notes.append(f"{place}: all datasets weigh alike in the mean over datasets")
+            given[p, s] = effect[there], variance[there], [n for n, has in zip(datasets, there) if has], place
+    for (p, s), (effect, variance, names, place) in given.items():
+        fit = mean_over_datasets(effect, variance, names=names, level=level)
+        wide = mean_over_datasets(effect, variance, names=names, level=1 - (1 - level) / len(given))
+        over[pairs[p], shifts[s]], bands[pairs[p], shifts[s]] = fit, (wide.ci_low, wide.ci_high)
+        notes += [f"{place}: {text}" for text in fit.warnings]
+    return over, bands, tuple(notes)
