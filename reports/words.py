@@ -194,12 +194,18 @@ def _answer(claims: Mapping[str, Claim]) -> str:
     if "per_input.signs" not in claims or "per_input.anti_share" not in claims:
         return ""
     signs, share = claims["per_input.signs"], claims["per_input.anti_share"]
+    who, among = "it", ""
+    if refits := claims.get("per_input.signs_refits"):
+        among = " that have refits" if refits.n < signs.n else ""
+        signs = refits
+    else:
+        # Without refits the intervals hold nothing of the vector's own error: another draw of pairs may do otherwise.
+        who = "this very vector" if signs.n == 1 else "these very vectors"
     up = signs.counts[OUTCOMES["works"]]
-    which = f"in {up} of {signs.n} datasets" if signs.n > 1 else "in the one dataset"
-    moves = "moves" if up or signs.n > 1 else "is not shown to move"
-    text = (
-        f"On average it {moves} answers the intended way {which}, and {share.shown[0]} of single inputs the wrong way"
-    )
+    which = f"in {up} of {people_count(signs.n, 'dataset')}{among}" if signs.n > 1 or among else "in the one dataset"
+    moves = "is not shown to move" if not up and signs.n == 1 else "move" if who.endswith("s") else "moves"
+    text = f"On average {who} {moves} answers the intended way {which}, "
+    text += f"and {share.shown[0]} of single inputs the wrong way"
     gaps = _by_shift(claims, "gap.")
     if gaps:
         first = HEADLINE if HEADLINE in gaps else next(iter(gaps))

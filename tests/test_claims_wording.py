@@ -136,7 +136,7 @@ def test_transfer_is_headed_by_one_shift_with_its_interval_and_the_others_are_a_
 
 def test_the_title_is_answered_in_one_sentence_of_counts():
     claims, answer = claims_of("three"), summary(findings_of("three"))["answer"]
-    up = claims["per_input.signs"].counts["above 0"]
+    up = claims["per_input.signs_refits"].counts["above 0"]
     assert answer.startswith(f"On average it moves answers the intended way in {up} of 3 datasets, and ")
     assert f"{claims['per_input.anti_share'].shown[0]} of single inputs the wrong way" in answer
     assert answer.count(".") - len(re.findall(r"\d\.\d", answer)) == 1
