@@ -45,7 +45,8 @@ def main(cache, out):
         result, script="variance_id_ood", title=TITLE, paper=PAPER, claims=tuple(claims), absent=absences(study),
         reading="Each mark is how many times larger the variance between inputs is under a shift than where the "
         "vector was made; right of 1, steering became less even.",
-        bars="95% t intervals of the logarithm of the ratio, robust to slopes that are not normal, over questions.",
+        bars="95% jackknife intervals of the logarithm of the ratio, over questions; too short where few inputs hold "
+        "most of the variance (about 90% of them would hold the truth for lognormal slopes).",
         counted=f"{len(order)} datasets, {between(result.n, 'questions')} each.",
         alt=f"Ratio of the variance of steerability under {len(shifts)} shifts to that in distribution, "
         f"{len(order)} datasets; ratios from {number(frame['ratio'].min())} to {number(frame['ratio'].max())}.",

@@ -18,10 +18,10 @@ from steerstats.generalization.slopes import (
     parse_shift,
     parse_shifts,
     shift_name,
+    unit_warnings,
 )
 from steerstats.generalization.vector_error import VECTOR_ERROR_OUT
 from steerstats.resampling import (
-    SumRatio,
     bonett_wright,
     bootstrap_correlation,
     collapse,
@@ -30,6 +30,8 @@ from steerstats.resampling import (
 )
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 from steerstats.results import Result
+
+MIN_QUESTIONS = 3  # two leave one, which has no variance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class VarianceTable(Result):
         ddof = 1, (nats per unit multiplier)².
     variance_ood : ndarray of shape (n_datasets, n_shifts)
     ratio, ci_low, ci_high : ndarray of shape (n_datasets, n_shifts)
-        variance_ood / variance_id, interval from a t interval of its logarithm, robust to non-normal slopes.
+        variance_ood / variance_id, with the jackknife interval of its logarithm; NaN limits below three questions.
     rho, rho_ci_low, rho_ci_high : ndarray of shape (n_shifts,)
         Spearman correlation over datasets between the two variances, percentile over datasets.
     rho_bw_low, rho_bw_high : ndarray of shape (n_shifts,)
@@ -109,6 +111,11 @@ def steerability_variance(
     Returns
     -------
     VarianceTable
+        The log ratio is jackknifed by question (Miller 1968, doi:10.1214/aoms/1177698418) and given a t interval on
+        G − 1 about the estimate. In simulation 95% intervals covered .94-.97 for normal slopes from three questions,
+        but .87-.91 (n = 10 and 20) and .90-.94 (n = 60 to 500) for lognormal ones, and .83-.84 (n = 10 and 20)
+        where a tenth of the inputs lies ten standard deviations off: with few questions or heavy tails, variances
+        differ less surely than the intervals say.
 
     Examples
     --------
@@ -129,8 +136,7 @@ def steerability_variance(
         cells = grid.cells(name, [reference, *shifts])
         excluded.append(cells.n_excluded)
         rows.append(_ratios(cells.slopes, cells.question, level))
-        if rows[-1][-1] < 2 or not np.isfinite(rows[-1][2]).all():
-            warnings.append(f"{name}: no spread over inputs in distribution, or a single question: no ratio")
+        warnings += _doubts(name, shifts, *rows[-1])
     own, other, ratio, low, high, n = (np.array(column) for column in zip(*rows))
     rho = np.array([correlation_of(own, other[:, k]) for k in range(len(shifts))])
     limits = np.full((4, len(shifts)), np.nan)
@@ -160,22 +166,59 @@ def steerability_variance(
         n_excluded=np.array(excluded),
         level=level,
         method=f"variance of per-input slopes (ddof 1), {shift_name(reference)} against each shift on the same inputs; "
-        "t interval of the log ratio by linearisation over questions; Spearman over datasets",
-        assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
+        "jackknife of the log ratio over questions, t interval; Spearman over datasets",
+        assumptions=(
+            "the questions are a sample of those the dataset stands for",
+            "slopes have a finite fourth moment; with heavy tails or few questions the ratio's intervals are too short",
+            VECTOR_ERROR_OUT,
+        ),
         warnings=tuple(warnings),
     )
 
 
+def _doubts(
+    name: str,
+    shifts: Sequence[Shift],
+    own: float,
+    other: np.ndarray,
+    ratio: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    groups: int,
+) -> list[str]:
+    """What is missing from a dataset's ratios, or doubtful in their intervals."""
+    if not np.isfinite(ratio).all():
+        return [f"{name}: no spread over inputs in distribution, or a single question: no ratio"]
+    if groups < MIN_QUESTIONS:
+        return [f"{name}: {groups} questions are too few to jackknife a ratio of variances: no interval"]
+    warnings = list(unit_warnings(groups, f"{name}: "))
+    without = ", ".join(shift_name(shift) for shift, limit in zip(shifts, low) if not np.isfinite(limit))
+    if without:
+        warnings.append(f"{name}, {without}: slopes that are equal, but for one question at most, give no interval")
+    return warnings
+
+
 def _ratios(slopes: np.ndarray, question: np.ndarray | None, level: float) -> tuple:
-    """Variances, their ratios to the first cell's, and limits; a ratio of sums of squared deviations over questions."""
-    squares = np.square(slopes - slopes.mean(axis=1, keepdims=True))
-    sums, sizes = collapse(squares, question)
-    variance = squares.sum(axis=1) / (slopes.shape[1] - 1) if slopes.shape[1] > 1 else np.full(len(slopes), np.nan)
-    if len(sizes) < 2 or not sums[0].sum() > 0:
-        nothing = np.full(len(slopes) - 1, np.nan)
-        return variance[0], variance[1:], nothing, nothing, nothing, len(sizes)
-    found = SumRatio(sums[1:], sums[0])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        margin = stats.t.ppf((1 + level) / 2, len(sizes) - 1) * found.se / found.estimate
-    low, high = found.estimate * np.exp(-margin), found.estimate * np.exp(margin)
-    return variance[0], variance[1:], found.estimate, low, high, len(sizes)
+    """Variances, their ratios to the first cell's, and limits: the log ratio jackknifed over questions."""
+    n_inputs = slopes.shape[1]
+    deviations = slopes - slopes.mean(axis=1, keepdims=True)
+    # A cell without spread is rounding error of its size, as in `slope_spread`.
+    flat = np.abs(deviations).max(axis=1) <= 16 * np.finfo(float).eps * np.abs(slopes).max(axis=1)
+    deviations[flat] = 0.0
+    first, sizes = collapse(deviations, question)
+    squares, _ = collapse(np.square(deviations), question)
+    total, groups = squares.sum(axis=1), len(sizes)
+    variance = total / (n_inputs - 1) if n_inputs > 1 else np.full(len(slopes), np.nan)
+    low, high = np.full((2, len(slopes) - 1), np.nan)
+    if groups < 2 or not total[0] > 0:
+        return variance[0], variance[1:], low, low, high, groups
+    ratio, left = variance[1:] / variance[0], n_inputs - sizes
+    if groups >= MIN_QUESTIONS and (left > 1).all():
+        without = (total[:, None] - squares - np.square(first) / left) / (left - 1)
+        spread = (without > 1e-14 * variance[:, None]).all(axis=1)
+        able = spread[1:] & spread[0]
+        logs = np.log(without[1:][able] / without[0])
+        error = (groups - 1) / np.sqrt(groups) * logs.std(axis=1, ddof=1)
+        margin = stats.t.ppf((1 + level) / 2, groups - 1) * error
+        low[able], high[able] = ratio[able] * np.exp(-margin), ratio[able] * np.exp(margin)
+    return variance[0], variance[1:], ratio, low, high, groups
