@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+from scipy import stats
 
 from analyses._claim import Claim
 from steerstats.meta import MetaAnalysis
+from steerstats.random_effects import DOMINANT
 from steerstats.results import Estimate
 from steerstats.study_results import DatasetSteerability
 
@@ -33,6 +36,33 @@ def sign_claims(result: DatasetSteerability) -> list[Claim]:
             why = "a count of intervals that are not simultaneous"
             claims.append(Claim.counted(f"per_input.signs{key}", text, counts, "datasets", why))
     return claims
+
+
+class Recommended(NamedTuple):
+    """The row of a meta-analysis that is to be read: the one that its own warnings name, where it has any.
+
+    `interval` is None where the row is the random-effects mean with its plain interval.
+    """
+
+    mean: float
+    se: float
+    low: float
+    high: float
+    name: str
+    interval: str | None
+
+
+def recommended(fit: MetaAnalysis) -> Recommended:
+    """Which mean and interval to quote: unweighted where one dataset dominates, floored where agreement is chance."""
+    if fit.largest_weight > DOMINANT and fit.n > 2:
+        how = "t(D − 1) over datasets, unweighted, since one dataset holds more than half of the weight"
+        limits = fit.unweighted_ci_low, fit.unweighted_ci_high
+        return Recommended(fit.unweighted_mean, fit.unweighted_se, *limits, "unweighted mean", how)
+    if any("read the floored one" in text for text in fit.warnings):
+        how = "Hartung–Knapp t(D − 1) over datasets, floored, since the plain interval is short by chance"
+        limits = fit.floored_ci_low, fit.floored_ci_high
+        return Recommended(fit.mean, fit.floored_se, *limits, "random-effects mean", how)
+    return Recommended(fit.mean, fit.se, fit.ci_low, fit.ci_high, "random-effects mean", None)
 
 
 def signs(means: Iterable[Estimate]) -> dict[str, int]:
@@ -115,7 +145,11 @@ def effect_claims(term: str, name: str, fit: MetaAnalysis, p: float, how: str) -
     """What is said of one effect over datasets: its spread, where a new dataset would lie, and the signed mean.
 
     The signed mean stands last: datasets with effects of either sign average to nothing, which is no absence of bias.
+    `p` and `how` are those of the plain interval; where the fit's warnings name another row, that row is quoted.
     """
+    told = recommended(fit)
+    if told.interval is not None:
+        p = 2 * float(stats.t.sf(abs(told.mean / told.se), fit.n - 1)) if told.se > 0 else math.nan
     shared = {"n": fit.n, "n_of": "datasets", "unit": fit.unit, "level": fit.level}
     return [
         Claim(
@@ -141,10 +175,10 @@ def effect_claims(term: str, name: str, fit: MetaAnalysis, p: float, how: str) -
         Claim(
             key=f"effects.{term}",
             statement=f"Signed mean of the effect of {name}, in which effects of either sign cancel ({p_words(p)}):",
-            estimate=fit.mean,
-            ci_low=fit.ci_low,
-            ci_high=fit.ci_high,
-            interval=how,
+            estimate=told.mean,
+            ci_low=told.low,
+            ci_high=told.high,
+            interval=told.interval or how,
             **shared,
         ),
     ]

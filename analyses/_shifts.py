@@ -8,6 +8,7 @@ import pandas as pd
 
 from analyses._cache import absent_shifts, by_dataset
 from analyses._claim import Claim
+from analyses._counts import recommended
 from steerstats import figures
 from steerstats.distribution import mean_slope
 from steerstats.generalization import GapTable, overall_gap, parse_shift, shift_name
@@ -20,13 +21,19 @@ UNSTEERED = "m(0)"
 def gap_claims(study: Study, gaps: GapTable) -> list[Claim]:
     """The loss under each shift over datasets, or in the one dataset there is; then the shifts that are not there."""
     several, claims = len(study.datasets) > 1, []
-    rows = overall_gap(gaps, category=study.category).to_frame() if several else gaps.to_frame()
+    overall = overall_gap(gaps, category=study.category) if several else None
+    rows = gaps.to_frame()
     for shift in gaps.shifts:
-        row = rows[(rows["shift"] == shift) & (rows["component"] == "gap")].iloc[1 if several else 0]
         text = f"Steerability lost under {figures.nice_shift(*parse_shift(shift))}, "
-        text += "random-effects mean over datasets:" if several else f"in {study.datasets[0]}:"
-        how = "Hartung–Knapp t(D − 1) over datasets" if several else "of the mean over questions, paired by input"
-        of = "datasets" if several else "questions"
+        if overall is None:
+            row = rows[(rows["shift"] == shift) & (rows["component"] == "gap")].iloc[0]
+            text, how, of = f"{text}in {study.datasets[0]}:", "of the mean over questions, paired by input", "questions"
+        else:
+            fit = overall.analyses[list(zip(overall.component, overall.shift)).index(("gap", shift))]
+            told = recommended(fit)
+            row = {"estimate": told.mean, "ci_low": told.low, "ci_high": told.high, "n": fit.n, "level": fit.level}
+            text, of = f"{text}{told.name} over datasets:", "datasets"
+            how = told.interval or "Hartung–Knapp t(D − 1) over datasets"
         claims.append(Claim.row(f"gap.{shift}", text, row, of, unit=UNIT, interval=how))
     return claims + absent_claims(study, "gap", "Steerability lost under")
 
@@ -65,9 +72,12 @@ def gap_rows(frame: pd.DataFrame, order: Sequence[str], unsteered: pd.DataFrame 
 
 
 def unsteered_means(study: Study, level: float = 0.95) -> pd.DataFrame:
-    """Mean unsteered propensity m(0) of every dataset in every prompt, in nats, with a t interval over questions."""
+    """Mean unsteered propensity m(0) of every dataset in every prompt, in nats, with a t interval over questions.
+
+    Empty where the cache holds no unsteered model (operator ablate_add).
+    """
     grid, rows = study.grid(), []
-    for name in study.datasets:
+    for name in study.datasets if grid.unsteered is not None else ():
         for k, setting in enumerate(grid.evaluate):
             values = grid.unsteered[name][k]
             known = values == values

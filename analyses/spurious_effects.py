@@ -4,7 +4,7 @@ import pandas as pd
 
 from analyses._cache import ask, between, by_median, facts_of, study_of
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
-from analyses._counts import effect_claims, one_for_both, p_words, plain_singular
+from analyses._counts import effect_claims, one_for_both, p_words, plain_singular, recommended
 from steerstats import figures
 
 TITLE = "Effects of position and token on steerability"
@@ -27,7 +27,8 @@ def main(cache, out):
         own, key, name = rows[rows["term"] == term], ("slope", term), one_for_both(NAMES[term], result.results)
         if pooled is not None and key in pooled.pooled:
             fit = pooled.pooled[key]
-            last = {"dataset": MEAN, "estimate": fit.mean, "ci_low": fit.ci_low, "ci_high": fit.ci_high}
+            mean, _, low, high, *_ = recommended(fit)
+            last = {"dataset": MEAN, "estimate": mean, "ci_low": low, "ci_high": high}
             claims += effect_claims(term, name, fit, pooled.p_value[key], pooled.method)
             own = pd.concat([own, pd.DataFrame([last])], ignore_index=True)
         elif len(own) == 1:
@@ -47,7 +48,7 @@ def main(cache, out):
         reading="Each dot is how much more an input steers when the positive option has that letter or word, the other "
         "factor held fixed. Away from zero, the vector moves letters or words as well as behaviour.",
         bars="95% intervals, HC2 (CR2 with twins) with Bell–McCaffrey degrees of freedom; the mean over datasets: "
-        "Hartung–Knapp t(D − 1).",
+        "Hartung–Knapp t(D − 1), or what the warnings say to read in its place.",
         counted=f"{n} datasets, {between(rows['n'], 'inputs')} each.",
         alt=f"Effects of {' and '.join(NAMES[term] for term in terms)} on steerability in {n} datasets.",
         warnings=plain_singular(result.warnings), facts=facts_of(study),
