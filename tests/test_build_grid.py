@@ -1,0 +1,112 @@
+"""Finished caches with every part of a grid's spec changed: each stored cell is what one sequence at a time gives."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import slow_steering
+from tiny_build import content, tiny_spec, write_model
+
+from cache_builder.build import Session, run_build
+from cache_builder.engine import Steering
+from cache_builder.inputs import EVALUATED
+from cache_builder.spec import parse_spec
+from cache_builder.sweep import sweep_spec
+from steerstats.cache import CacheReader
+from steerstats.errors import ModelError
+
+TOLERANCE = 1e-4
+SCORED = {"logit_diff": "logits", "logprob_sum": "completion_logprob", "logit_sum": "completion_logit"}
+WORDS = ["accidents", "agendas", "airports", "alarms", "amplifiers", "animals", "anvils", "apps", "armies", "ballads"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+def check_cells(spec, cache, *, scope, operator, layers, score, every=3):
+    """Compare stored propensities, of every third input, with the oracle steered as the test says."""
+    session = Session(spec)
+    plan, network = session.units[0], session.loaded.model
+    unit = CacheReader(cache)[plan.name]
+    stored, planned, xs = unit.read("propensity"), unit.read("planned"), unit.read("multiplier")
+    directions = unit.read("direction").astype(np.float64)
+    assert (unit.read("vector_layer") == layers).all()
+    steering = Steering(directions, np.broadcast_to(layers, directions.shape[:2]), xs, operator=operator, scope=scope)
+    moved = np.zeros(len(directions))
+    for row, setting in enumerate(spec.settings):
+        examples = session.builder.inputs.examples(plan, EVALUATED, setting)
+        assert len(examples) == stored.shape[-1]
+        assert np.isnan(stored[row][planned[row] == 0]).all()
+        for i in range(0, len(examples), every):
+            for v in np.flatnonzero(planned[row]):
+                odds = []
+                for x in xs:
+                    how = steering
+                    if x == 0 and operator != "ablate_add":  # the bare model
+                        how = Steering(np.zeros_like(directions), steering.layers, [0.0], scope=scope)
+                    values = slow_steering.cell(network, examples[i], how, v, float(x))[SCORED[score]]
+                    odds.append(values[0] - np.logaddexp.reduce(values[1:]))
+                np.testing.assert_allclose(stored[row, v, :, i], odds, atol=TOLERANCE)
+                moved[v] = max(moved[v], np.ptp(odds))
+    session.close()
+    assert moved[planned.any(axis=0)].min() > 0.01, "steering has to matter for this test to mean anything"
+    return unit
+
+
+@pytest.mark.parametrize(
+    ("scope", "operator", "score", "layers", "order"),
+    [
+        ("first_answer", "ablate", "logprob_sum", [0, 2], "counterbalance"),
+        ("all", "add_keep_norm", "logit_sum", [0, 1], "balanced"),
+        ("prompt", "ablate_add", "logit_diff", [0, 1], "counterbalance"),
+        ("last_prompt", "ablate_add", "logprob_sum", [2], "tan2024"),
+        ("prompt", "ablate", "logprob_sum", [1], "tan2024"),
+        ("all", "add", "logit_diff", [1, 2], "counterbalance"),
+    ],
+)
+def test_every_cell_of_a_cache_is_what_the_spec_says(model, tmp_path, scope, operator, score, layers, order):
+    asked = {"scope": scope, "operator": operator, "score": score, "layers": layers, "order": order}
+    controls = {"resampled": 1, "folds": 2, "random": 1, "shuffled": 1, "debiased": True, "shifts": ["base->base"]}
+    spec = tiny_spec(
+        model, datasets=["bundled:demo/likes-rain"], limit=12, settings=["base", "user_neg"], controls=controls, **asked
+    )
+    run_build(spec, tmp_path / "cache")
+    unit = check_cells(spec, tmp_path / "cache", scope=scope, operator=operator, layers=layers, score=score)
+    assert {name: unit.attrs[name] for name in ("scope", "operator", "score", "order")} == {
+        name: asked[name] for name in ("scope", "operator", "score", "order")
+    }
+    assert unit.read("vector_kind").tolist().count("fold") == 2
+    if order == "counterbalance":
+        questions, first = unit.read("input_question"), unit.read("input_pos_is_a")
+        for question in np.unique(questions):
+            assert sorted(first[questions == question].tolist()) == [0, 1], "both orders of every question"
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_whole_completions_that_differ_at_once_are_built_from_the_answer_on(model, tmp_path, layer):
+    lines = [{"prompt": f"Do I admire {w}?", "positive": "Yes I do", "negative": "No I do not"} for w in WORDS]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    own = {"datasets": [], "custom_datasets": {"mine": str(tmp_path / "mine.jsonl")}, "settings": ["base"]}
+    own |= {"controls": {}, "order": "tan2024", "prompt": {}, "layers": [layer], "scope": "first_answer"}
+    own |= {"run": {"threads": 1}}  # with a budget that is measured
+    spec = parse_spec(content(model) | own | {"score": "logprob_sum"})
+    run_build(spec, tmp_path / "cache")
+    check_cells(spec, tmp_path / "cache", scope="first_answer", operator="add", layers=[layer], score="logprob_sum")
+    with pytest.raises(ModelError, match=r"mine, base, mine\.jsonl, line \d+: scope 'first_answer' cannot act"):
+        run_build(parse_spec(content(model) | own), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("score", ["logit_diff", "logprob_sum"])
+def test_a_sweep_with_a_layer_that_cannot_act_is_refused_and_built_without_it(model, tmp_path, score):
+    asked = {"datasets": ["bundled:demo/likes-rain"], "controls": {}, "scope": "prompt", "score": score}
+    with pytest.raises(ModelError, match=r"cannot act at layer 2, the last: .* leave that layer out"):
+        run_build(sweep_spec(tiny_spec(model, **asked), "all"), tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+    run_build(sweep_spec(tiny_spec(model, **asked), "0,1"), tmp_path / "cache")
+    propensity = CacheReader(tmp_path / "cache")["likes-rain"].read("propensity")
+    assert np.ptp(propensity, axis=2).max(axis=(0, 2)).min() > 0.01
