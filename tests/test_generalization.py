@@ -363,3 +363,32 @@ def test_results_are_frozen_and_their_frames_tidy():
     assert row["estimate"].item() == table.estimate[1, 1, 3]
     with pytest.raises(ValueError, match="read-only"):
         table.estimate[0] = 0
+
+
+def test_tables_pass_on_what_is_doubtful_in_refits():
+    """Two refits, far off the full-data vector: both tables say so, once for a dataset and once for each cell."""
+    rng = np.random.default_rng(0)
+    slopes = {name: rng.normal(1, 0.3, (1, 2, 40)) for name in ("few", "many")}
+    refits = {
+        "few": slopes["few"] + rng.normal(0.8, 0.01, (2, 1, 2, 1)),
+        "many": slopes["many"] + np.zeros((10, 1, 2, 1)),
+    }
+    refits["many"][:, :, 1] += rng.normal(0.8, 0.01, (10, 1, 1))
+    grid = SlopeGrid(train=("base",), evaluate=("base", "a"), slopes=slopes, refits=refits)
+    gaps = gap_table(grid, ["base->a"], rng=rng, n_resamples=50).warnings
+    assert "few, base->a: only 2 refitted vectors" in gaps
+    assert any(text.startswith("many, base->a") and "bootstrap bias" in text for text in gaps)
+    table = steerability_table(grid).warnings
+    assert "few: only 2 refitted vectors" in table
+    assert [text for text in table if "bootstrap bias" in text and text.startswith("many, base->a: ")]
+    assert not any(text.startswith("many, base->base") for text in table)
+
+
+@pytest.mark.parametrize("refitted", [False, True])
+def test_a_table_names_cells_whose_interval_has_no_width(refitted):
+    slopes = {"d": np.stack([np.full(5, 0.3), np.arange(5.0)])[None]}
+    refits = {"d": np.repeat(slopes["d"][None], 12, axis=0)} if refitted else None
+    grid = SlopeGrid(train=("base",), evaluate=("base", "a"), slopes=slopes, refits=refits)
+    said = [text for text in steerability_table(grid).warnings if "no width" in text]
+    assert len(said) == 1
+    assert said[0].startswith("d, base->base: ")

@@ -447,3 +447,10 @@ def test_empty_cells_are_shown_and_named():
     assert cells.warnings == ("no input is A and No",)
     with pytest.raises(InputError, match="length_difference"):
         factor_cells(np.arange(3.0), {"length_difference": [1, 2, 3]})
+
+
+def test_a_cell_of_equal_slopes_says_that_its_interval_has_no_width():
+    cells = factor_cells([0.3, 0.3, 0.1, 0.5], {"pos_is_a": [1, 1, 0, 0]})
+    row = cells.to_frame().iloc[0]
+    assert row["ci_low"] == row["ci_high"] == 0.3
+    assert cells.warnings == ("A: all question means are equal: the interval has no width",)

@@ -28,6 +28,7 @@ from steerstats.generalization.slopes import (
 from steerstats.generalization.vector_error import (
     VECTOR_ERROR_OUT,
     cells_without,
+    refit_doubts,
     refit_draws,
     se_types,
     vector_error_words,
@@ -216,6 +217,8 @@ def gap_table(
     own = [(evaluate, evaluate) for _, evaluate in shifts]
     components = COMPONENTS if all(grid.has(shift) for shift in own) else COMPONENTS[:1]
     wanted = [reference, *shifts, *(own if len(components) > 1 else [])]
+    labels = {component: [_label(component, shift) for shift in shifts] for component in components}
+    cell_names = np.concatenate(list(labels.values()))
     shape = (len(components), len(grid.datasets), len(shifts))
     out = {name: np.full(shape, np.nan) for name in ("estimate", "se", "ci_low", "ci_high")}
     t, included = np.zeros((*shape, n_resamples), dtype=np.float32), np.zeros(shape, dtype=bool)
@@ -238,13 +241,16 @@ def gap_table(
                 value[again] = [getattr(e, key) for e in found]
             _add_vectors(deviations, again, replicates, refits[:, again].mean(axis=2), child)
             included[:, d] = again.reshape(shape[::2])
+            warnings += refit_doubts(found, cell_names[again], name)
         t[:, d] = deviations.T.reshape(*shape[::2], n_resamples)
         for key, value in zip(out, values):
             out[key][:, d] = np.reshape(value, shape[::2])
         n.append(replicates.n_units)
         n_excluded.append(cells.n_excluded)
         warnings += unit_warnings(replicates.n_units, f"{name}: ")
-        alike = [shift_name(shift) for k, shift in enumerate(shifts) if out["se"][0, d, k] == 0]
+        # With refits the same values differ by rounding.
+        flat = out["se"][0, d] <= 1e-12 * np.abs(out["estimate"][0, d])
+        alike = [shift_name(shift) for shift, here in zip(shifts, flat) if here]
         if alike:
             warnings.append(f"{name}, {', '.join(alike)}: {NO_WIDTH}")
     bands, p = _families(out["estimate"], out["se"], t, level)
@@ -255,8 +261,7 @@ def gap_table(
     if np.isinf(bands).any():
         warnings.append("the simultaneous bands are infinite: too many resamples of some cell have no variance")
     for component, where in zip(components, included):
-        part = "" if component == "gap" else f"{component} of "
-        warnings += cells_without(where, grid.datasets, [part + shift_name(shift) for shift in shifts])
+        warnings += cells_without(where, grid.datasets, labels[component])
         if included.any() and not where.any():
             warnings.append(f"{component}: intervals are about these very vectors: eval->eval has no refits")
     how = "Satterthwaite t" if included.all() else f"{method} bootstrap"
@@ -282,6 +287,11 @@ def gap_table(
         ),
         warnings=tuple(warnings),
     )
+
+
+def _label(component: str, shift: Shift) -> str:
+    """How a warning names a cell."""
+    return shift_name(shift) if component == "gap" else f"{component} of {shift_name(shift)}"
 
 
 def _parts(slopes: np.ndarray, n_shifts: int, n_components: int) -> np.ndarray:

@@ -8,8 +8,14 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import CannotEstimate, check_level
-from steerstats.generalization.slopes import SlopeGrid, shift_name, unit_warnings
-from steerstats.generalization.vector_error import cells_without, se_types, vector_error_words, with_vector_error
+from steerstats.generalization.slopes import NO_WIDTH, SlopeGrid, shift_name, unit_warnings
+from steerstats.generalization.vector_error import (
+    cells_without,
+    refit_doubts,
+    se_types,
+    vector_error_words,
+    with_vector_error,
+)
 from steerstats.resampling import mean_covariance, t_interval
 from steerstats.results import Result
 
@@ -107,10 +113,13 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
         mean, covariance, units = mean_covariance(cells.slopes, cells.question)
         se = np.sqrt(np.diag(covariance))
         values = [mean.copy(), se, *_limits(mean, se, units, level)]
-        for k in np.flatnonzero(cells.refitted):
-            found = with_vector_error(cells.slopes[k], cells.refits[:, k], question=cells.question, level=level)
+        labels, again = np.array([shift_name(shift) for shift in present]), np.flatnonzero(cells.refitted)
+        found = [
+            with_vector_error(cells.slopes[k], cells.refits[:, k], question=cells.question, level=level) for k in again
+        ]
+        for k, one in zip(again, found):
             for key, value in zip(out, values):
-                value[k] = getattr(found, key)
+                value[k] = getattr(one, key)
         included[d][where] = cells.refitted
         for key, value in zip(out, values):
             out[key][d][where] = value
@@ -118,7 +127,10 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
             resting[:, d] = _resting(np.asarray(grid.unsteered[name], float)[:, cells.complete], cells.question, level)
         n.append(units)
         n_excluded.append(cells.n_excluded)
-        warnings += unit_warnings(units, f"{name}: ")
+        warnings += (*unit_warnings(units, f"{name}: "), *refit_doubts(found, labels[again], name))
+        flat = labels[values[1] <= 1e-12 * np.abs(values[0])]
+        if flat.size:
+            warnings.append(f"{name}, {', '.join(flat)}: {NO_WIDTH}")
     present = np.isfinite(out["estimate"])
     named = [shift_name((a, b)) for a in grid.train for b in grid.evaluate]
     warnings += cells_without((included | ~present).reshape(shape[0], -1), grid.datasets, named)

@@ -22,6 +22,8 @@ VECTOR_ERROR_MIXED = (
     "intervals include the vector's own sampling error where the column includes_vector_error says so, and are "
     "elsewhere about this very vector"
 )
+SINGLE = "a single question has no variance: no interval"
+FLAT = "every question and every vector gives the same value: the interval has no width"
 
 
 def vector_error_words(included: np.ndarray) -> str:
@@ -58,6 +60,30 @@ def cells_without(included: np.ndarray, datasets: Sequence[str], cells: Sequence
         if lacking:
             lines.append(f"{name}: intervals of {', '.join(lacking)} are about these very vectors: {why}")
     return tuple(lines)
+
+
+def refit_doubts(found: Sequence[Estimate], cells: Sequence[str], place: str) -> tuple[str, ...]:
+    """What `with_vector_error` doubts of a dataset's cells, each doubt once with the cells that share it.
+
+    Single questions and intervals without width are left to the table, which has them in cells without refits too.
+
+    Parameters
+    ----------
+    found : sequence of Estimate
+    cells : sequence of str
+        Name of each one's cell.
+    place : str
+        The dataset.
+    """
+    said: dict[str, list[str]] = {}
+    for estimate, cell in zip(found, cells):
+        for text in estimate.warnings:
+            if text not in (SINGLE, FLAT):
+                said.setdefault(text, []).append(cell)
+    return tuple(
+        f"{place}: {text}" if len(which) == len(cells) > 1 else f"{place}, {', '.join(which)}: {text}"
+        for text, which in said.items()
+    )
 
 
 def with_vector_error(
@@ -224,7 +250,7 @@ def _satterthwaite(
     variance = sum(parts)
     if n < 2:
         low = high = se = float("nan")
-        warnings = [*warnings, "a single question has no variance: no interval"]
+        warnings = [*warnings, SINGLE]
     else:
         se = float(np.sqrt(variance))
         weight = sum(part**2 / df for part, df in zip(parts, dfs))
@@ -232,7 +258,7 @@ def _satterthwaite(
         margin = stats.t.ppf((1 + level) / 2, df) * se if se > 0 else 0.0
         low, high = estimate - margin, estimate + margin
         if se <= 1e-12 * abs(estimate):
-            warnings = [*warnings, "every question and every vector gives the same value: the interval has no width"]
+            warnings = [*warnings, FLAT]
     return Estimate(
         name=name,
         estimate=estimate,

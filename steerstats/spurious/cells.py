@@ -86,28 +86,33 @@ def factor_cells(
     for name, given in labels.items():
         zero, one = LEVEL_NAMES.get(name, ("0", "1"))
         order[name] = [one, zero] + ([NEITHER] if NEITHER in given else [])
-    rows = []
+    rows, warnings = [], []
     for cell in product(*order.values()):
         inside = np.logical_and.reduce([labels[name] == value for name, value in zip(labels, cell)])
-        rows.append(dict(zip(labels, cell)) | _describe(s[inside], codes[inside], level))
-    empty = [" and ".join(row[name] for name in labels) for row in rows if row["n"] == 0]
+        described, doubts = _describe(s[inside], codes[inside], level)
+        rows.append(dict(zip(labels, cell)) | described)
+        place = " and ".join(cell)
+        warnings += [f"{place}: {text}" for text in doubts] if inside.any() else [f"no input is {place}"]
     return FactorCells(
         frame=pd.DataFrame(rows),
         method="t interval of the mean and Wilson interval of the share within each cell, by question",
         assumptions=("questions are independent",),
-        warnings=tuple(f"no input is {name}" for name in empty),
+        warnings=tuple(warnings),
     )
 
 
-def _describe(s: np.ndarray, codes: np.ndarray, level: float) -> dict[str, float]:
+def _describe(s: np.ndarray, codes: np.ndarray, level: float) -> tuple[dict[str, float], tuple[str, ...]]:
+    """A cell's numbers, and what is doubtful in the interval of its mean (that one question has none is plain)."""
     row = {"n": s.size, "n_questions": np.unique(codes).size}
     names = ["mean", "ci_low", "ci_high", "sd", "q25", "median", "q75"]
     names += ["anti_steerable", "anti_low", "anti_high"]
     if s.size == 0:
-        return row | dict.fromkeys(names, np.nan)
+        return row | dict.fromkeys(names, np.nan), ()
     mean = mean_slope(s, questions=codes, level=level)
     share = anti_steerable(s, questions=codes, level=level)["anti_steerable"]
     quartiles = np.quantile(s, [0.25, 0.5, 0.75])
     spread = s.std(ddof=1) if s.size > 1 else np.nan
     values = [mean.estimate, mean.ci_low, mean.ci_high, spread, *quartiles, share.estimate, share.ci_low, share.ci_high]
-    return row | {name: float(value) for name, value in zip(names, values)}
+    return row | {name: float(value) for name, value in zip(names, values)}, mean.warnings if row[
+        "n_questions"
+    ] > 1 else ()
