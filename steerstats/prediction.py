@@ -24,6 +24,7 @@ from steerstats.units import MIN_FOR_P, deal, few_units
 
 ALPHAS = np.logspace(-3, 4, 15)
 INNER_FOLDS = 5
+MIN_FOR_SIGNS = 6  # units: the signs of five can be turned in 32 ways, of which all turned is nearly none turned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,9 @@ class CrossValidated(Result):
     r2_within, within_low, within_high : float
         The same for what varies inside a dataset, both sides centred there; NaN with one row per dataset.
     p, p_within : float
-        Share of permutations of whole datasets (categories) that reach the observed value (plus one); NaN with fewer
-        than four.
+        Share of rearrangements under the null that reach the observed value (plus one); NaN with fewer than four
+        datasets (categories). `p`: means of whole datasets (categories) are dealt to others, and what varies inside
+        keeps its place and gets a random sign, one for each dataset (category). `p_within`: the signs alone.
     null, null_within : ndarray (n_permutations,)
         Their values.
     prediction : ndarray (n,)
@@ -105,9 +107,11 @@ def cross_validated_ridge(
 
     Works on inputs (many rows per dataset) and on datasets (one row each). Predictors are standardised and the
     penalty is chosen inside the training datasets, by folds of whole datasets (categories) again: inputs of a dataset
-    share its level, and leaving single ones out would choose a penalty that fits that level. The null deals whole
-    blocks of outcomes to other datasets (whole categories, their datasets shuffled inside: `deal`), rows shuffled
-    inside (a block too short is repeated), and fits everything anew.
+    share its level, and leaving single ones out would choose a penalty that fits that level. The null deals means
+    of outcomes to other datasets (whole categories, their datasets shuffled inside: `deal`), turns the sign of what
+    varies inside by whole datasets (categories), and fits everything anew. That is exact where candidate and slope
+    go together with one sign in a dataset as often as with the other, strongly or not, and where inputs of a
+    question resemble each other; shuffled rows would be a null of independence inside every dataset.
 
     Parameters
     ----------
@@ -140,7 +144,7 @@ def cross_validated_ridge(
     >>> names, grid = ["unsteered", "pos_is_a"], study.unit(study.datasets[0]).multipliers
     >>> fit = cross_validated_ridge(frame, names, multipliers=grid, rng=np.random.default_rng(0), n_permutations=19)
     >>> round(fit.r2, 3), fit.p  # worse than the mean of the other datasets
-    (-0.036, 1.0)
+    (-0.036, 0.85)
     """
     level, n_folds = check_level(level), check_count("n_folds", n_folds, at_least=2)
     n_permutations, n_resamples = check_count("n_permutations", n_permutations), check_count("n_resamples", n_resamples)
@@ -162,21 +166,22 @@ def cross_validated_ridge(
     if np.ptp(y) == 0:
         raise CannotEstimate(f"{target!r} does not vary: there is nothing to foretell")
     weights = 1 / np.bincount(codes)[codes]
-    blocks = [np.flatnonzero(codes == g) for g in range(d)]
-    outcomes = np.column_stack([y, *(_dealt(y, blocks, deal(family, rng), rng) for _ in range(n_permutations))])
+    several = len(frame) > d
+    # Columns: the data, then the null of `p`, then (with several rows per dataset) that of `p_within`.
+    outcomes = _rearranged(y, codes, family, several, n_permutations, rng)
     prediction, baseline, coefficients, alphas = _held_out(x, outcomes, weights, codes, family, folds)
 
-    # (datasets, 4, 1 + permutations): weighted squared errors of model and of baseline, in all and inside datasets.
+    # (datasets, 4, columns): weighted squared errors of model and of baseline, in all and inside datasets.
     inside = (_centred(outcomes - prediction, codes), _centred(outcomes, codes))
     pieces = [outcomes - prediction, outcomes - baseline, *inside]
     sums = np.stack([_sum_by(weights[:, None] * piece**2, codes, d) for piece in pieces], axis=1)
     total = sums.sum(axis=0)
-    several = len(frame) > d
     units, what = int(family.max()) + 1, "datasets" if category is None else "categories"
     warnings = []
     with np.errstate(divide="ignore", invalid="ignore"):
-        r2 = 1 - total[0] / total[1]
-        within = 1 - total[2] / total[3] if several else np.full_like(r2, np.nan)
+        r2 = 1 - total[0, : n_permutations + 1] / total[1, : n_permutations + 1]
+        own = np.r_[0, n_permutations + 1 : total.shape[1]]
+        within = 1 - total[2, own] / total[3, own] if several else np.full_like(r2, np.nan)
         drawn = resampled_sums(_sum_by(sums[:, :, 0], family, units), n_resamples, rng)
         draws = np.column_stack([1 - drawn[:, 0] / drawn[:, 1], 1 - drawn[:, 2] / drawn[:, 3]])
     low, high = quantile_pair(draws, level)
@@ -188,6 +193,11 @@ def cross_validated_ridge(
     told = units >= MIN_FOR_P
     if not told:
         warnings.append(f"{units} {what} can be arranged in {math.factorial(units)} ways only: no p-value")
+    elif several and units < MIN_FOR_SIGNS:
+        warnings.append(
+            f"{units} {what}: p inside datasets cannot fall below about {0.5 ** (units - 1):.2g}, since signs can be "
+            f"turned in {2**units} ways only"
+        )
     if np.isnan(alphas).any():
         warnings.append(f"{int(np.isnan(alphas).sum())} folds have one training dataset: no penalty, the mean is used")
     return CrossValidated(
@@ -210,8 +220,14 @@ def cross_validated_ridge(
         n_folds=folds,
         level=level,
         method=f"ridge, {folds}-fold cross-validation over {what} (GroupKFold, penalty by folds of {what} inside), "
-        f"equal weight per dataset; {n_permutations} permutations of whole {what}; percentile interval over {what}",
-        assumptions=(f"{what} are exchangeable under the null", "predictions are taken as given in the interval"),
+        f"equal weight per dataset; {n_permutations} permutations of whole {what}"
+        + (f" (their means dealt, signs inside turned by whole {what})" if several else "")
+        + f"; percentile interval over {what}",
+        assumptions=(
+            f"{what} are exchangeable under the null"
+            + (", and a relation inside them has either sign alike" if several else ""),
+            "predictions are taken as given in the interval",
+        ),
         warnings=tuple(warnings),
     )
 
@@ -296,11 +312,18 @@ def _choose(sums: _Sums, rows: np.ndarray, family: np.ndarray) -> np.ndarray | N
     return np.argmin(loss, axis=0)
 
 
-def _dealt(y: np.ndarray, blocks: list[np.ndarray], source: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    out = np.empty_like(y)
-    for rows, origin in zip(blocks, source):
-        out[rows] = np.resize(rng.permutation(y[blocks[origin]]), rows.size)
-    return out
+def _rearranged(
+    y: np.ndarray, codes: np.ndarray, family: np.ndarray, several: bool, times: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The outcome (n, 1 + times), as it is and with means dealt; then, with `several` rows, signs turned alone."""
+    if not several:
+        return np.column_stack([y, *(y[np.argsort(codes)][deal(family, rng)][codes] for _ in range(times))])
+    inside = _centred(y[:, None], codes)
+    means = _sum_by(y[:, None], codes, len(family))[:, 0] / np.bincount(codes)
+    dealt = np.column_stack([means[deal(family, rng)][codes] for _ in range(times)])
+    signs = rng.choice([-1.0, 1.0], size=(2 * times, int(family.max()) + 1))[:, family[codes]].T
+    kept = (y[:, None] - inside) + inside * signs[:, times:]
+    return np.column_stack([y, dealt + inside * signs[:, :times], kept])
 
 
 def _centred(values: np.ndarray, codes: np.ndarray) -> np.ndarray:

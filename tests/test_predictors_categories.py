@@ -170,3 +170,39 @@ def test_categories_that_make_no_sense_are_named():
     frame.loc[3, "dataset"] = 20
     with pytest.raises(InputError, match="dataset 20 has several values of 'family'"):
         cross_validated_ridge(frame, ["x"], rng=rng, category="family")
+
+
+@pytest.mark.parametrize("by_category", [False, True])
+def test_ridge_finds_nothing_where_the_sign_of_a_relation_is_a_matter_of_chance(by_category):
+    """Every dataset has a strong relation inside, its sign (by category, where given) tossed: nothing in common.
+
+    Shuffled rows would test independence inside datasets, and reject in a tenth and more.
+    """
+    p, sizes = [], (14, 1) if not by_category else (12, 3)
+    for seed in range(200):
+        rng = np.random.default_rng([21, seed])
+        family = np.repeat(np.arange(sizes[0]), sizes[1])
+        dataset = np.repeat(np.arange(family.size), 24 // sizes[1])
+        x = rng.integers(0, 2, dataset.size) - 0.5
+        sign = rng.choice([-1.0, 1.0], sizes[0])[family[dataset]]
+        frame = pd.DataFrame({"x": x, "slope": sign * x + rng.normal(0, 0.3, x.size), "dataset": dataset})
+        frame["family"] = family[dataset]
+        fit = cross_validated_ridge(
+            frame, ["x"], rng=rng, category="family" if by_category else None, n_permutations=39, n_resamples=2
+        )
+        p.append([fit.p_within, fit.p])
+    # Monte Carlo error 1.5 points.
+    assert ((np.array(p) <= 0.05).mean(axis=0) <= 0.085).all()
+
+
+def test_ridge_finds_a_relation_that_datasets_share_and_says_what_five_can_show():
+    rng = np.random.default_rng(22)
+    for datasets, least in ((12, 1 / 100), (5, 0.03)):
+        x = rng.normal(size=(datasets, 20))
+        slope = 0.8 * x + rng.normal(0, 0.3, x.shape) + rng.normal(size=(datasets, 1))
+        frame = pd.DataFrame({"x": x.ravel(), "slope": slope.ravel(), "dataset": np.repeat(np.arange(datasets), 20)})
+        fit = cross_validated_ridge(frame, ["x"], rng=rng, n_permutations=99, n_resamples=2)
+        assert (fit.p_within == pytest.approx(least)) == (datasets == 12)
+        assert fit.p_within >= least
+        said = any("p inside datasets cannot fall below about 0.062" in text for text in fit.warnings)
+        assert said == (datasets == 5)
