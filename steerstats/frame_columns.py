@@ -88,6 +88,7 @@ multiplier | multiplier | float64 | must |
 input | input | str | must | id of the input
 question | input_question | str | must | unit of resampling
 propensity | propensity | float64 | must | nats
+probability | propensity | float64 | may | of the positive option among the options, 1 / (1 + exp(-propensity))
 logit_positive | answer_logit | float64 | may | nats
 logit_negative | answer_logit | float64 | may | nats; of the first wrong answer, where there are several
 logsumexp | logsumexp | float64 | may | nats, over the vocabulary
@@ -103,7 +104,7 @@ input | input | str | must | id of the input
 question | input_question | str | must | unit of resampling
 slope | | float64 | must | steerability, nats per unit multiplier
 intercept | | float64 | must | height of the line at 0, nats
-unsteered | | float64 | must | propensity at multiplier 0, nats
+unsteered | | float64 | must | propensity at multiplier 0, nats; missing under ablate_add, whose 0 is ablated
 r_squared | | float64 | must | missing where the curve is constant
 rmse | | float64 | must | nats
 curvature | | float64 | must | nats per squared unit multiplier; missing with two multipliers

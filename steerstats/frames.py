@@ -21,9 +21,12 @@ from steerstats.frame_columns import (
     VECTOR_COLUMNS,
     Column,
 )
+from steerstats.operators import has_unsteered, operator_of
 from steerstats.steerability import fit_steerability
 
 MAIN_KINDS = ("trained", "mean", "imported")
+LOG_ODDS = ("logit_diff", "logprob_sum")
+"""Scores that are log odds of the positive option. Sums of raw logits and an imported table's numbers are not."""
 
 __all__ = [
     "INPUT_COLUMNS",
@@ -104,6 +107,10 @@ def propensity_frame(
 ) -> pd.DataFrame:
     """Propensities in long form, one row per setting, vector, multiplier and input; `PROPENSITY_COLUMNS`.
 
+    `probability` (0 to 1, no unit) is the share of the positive option in the probability of the options alone; it is
+    there where the score is a log odds of them, `LOG_ODDS`: of first differing tokens under logit_diff, of whole
+    completions under logprob_sum. `answer_mass` says how much probability the options have together.
+
     Parameters
     ----------
     unit : steerstats.cache.Unit
@@ -134,6 +141,9 @@ def propensity_frame(
     setting, row, multiplier, place = places
     columns = _labelled(unit, (settings, setting), (labels, row), place)
     columns |= {"multiplier": unit.coords["multiplier"][multiplier], "propensity": propensity[places]}
+    if str(unit.attrs.get("score")) in LOG_ODDS:
+        # The logistic function, in a form that does not overflow far from 0.
+        columns["probability"] = np.exp(-np.logaddexp(0.0, -columns["propensity"]))
     if "answer_logit" in unit:
         logits = unit.read("answer_logit", setting_eval=settings, vector=labels).astype(float)
         columns["logit_positive"], columns["logit_negative"] = logits[:, :, :, 0][places], logits[:, :, :, 1][places]
@@ -171,6 +181,8 @@ def slopes_frame(
     columns = _labelled(unit, (settings, setting), (labels, row), place)
     for name in ("slope", "intercept", "unsteered", "r_squared", "rmse", "curvature", "monotonicity"):
         columns[name] = getattr(fit, name)[places]
+    if not has_unsteered(operator_of(unit.attrs)):
+        columns["unsteered"] = np.full(len(place), np.nan)
     for name in ("split", "pos_is_a", "pos_is_yes"):
         if f"input_{name}" in unit:
             columns[name] = unit.read(f"input_{name}")[place]

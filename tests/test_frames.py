@@ -110,7 +110,7 @@ def test_vectors_and_pairs_carry_their_places(unit):
 def test_arrays_that_are_not_there_make_no_columns(tmp_path):
     truth = SimulationTruth(datasets=1, n_inputs=2, n_pairs=3, logits=False)
     bare = CacheReader(simulate_cache(tmp_path / "c", truth).path)["sim-00"]
-    assert list(propensity_frame(bare))[-1] == "propensity"
+    assert list(propensity_frame(bare))[-2:] == ["propensity", "probability"]
     data, _ = simulate_unit(truth, "sim-00")
     arrays = {name: array for name, array in data.arrays.items() if not name.startswith(("pair", "crossfit", "activ"))}
     root = create_cache(tmp_path / "d", {"kind": "grid", "spec_hash": "ab", "units": ["sim-00"], "model": "m"})
