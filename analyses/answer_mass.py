@@ -3,6 +3,7 @@
 from analyses._cache import ask, between, facts_of, mean_over_datasets, need_array, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from steerstats import figures
+from steerstats.operators import has_unsteered
 
 TITLE = "Probability left on the two answers"
 PAPER = ""
@@ -19,9 +20,10 @@ def main(cache, out):
     lowest = frame.groupby("dataset", sort=False)["estimate"].min()
     least = mean_over_datasets(lowest, "lowest mass", "share")
     rest = mean_over_datasets(frame[frame["multiplier"] == 0]["estimate"], "mass unsteered", "share")
+    acts = not all(map(has_unsteered, study.operators))
+    where = "at multiplier 0 (the ablated model)" if acts else "without steering"
     claims = (
-        Claim.of("mass.unsteered", "Probability on the two answers without steering, mean over datasets:", rest,
-                 "datasets"),
+        Claim.of("mass.unsteered", f"Probability on the two answers {where}, mean over datasets:", rest, "datasets"),
         Claim.of("mass.lowest", "Probability on the two answers at the multiplier where it is lowest, mean over "
                  "datasets:", least, "datasets"),
     )  # fmt: skip
@@ -36,7 +38,8 @@ def main(cache, out):
         bars="none are drawn; the table has 95% t intervals over questions.",
         counted=f"{len(result.datasets)} datasets, {between(result.n, 'questions')} each.",
         alt=f"Probability on the two answers against the multiplier, {len(result.datasets)} lines. It is "
-        f"{rest.estimate:.0%} unsteered on average and {least.estimate:.0%} at its lowest; {len(flagged)} flagged.",
+        f"{rest.estimate:.0%} {'at multiplier 0' if acts else 'unsteered'} on average and {least.estimate:.0%} at its "
+        f"lowest; {len(flagged)} flagged.",
         method="probability of each answer, exp(its logit − log-sum-exp), summed over both; mean over inputs, t "
         "interval over questions", facts=facts_of(study),
     )  # fmt: skip

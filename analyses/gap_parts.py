@@ -20,6 +20,7 @@ def main(cache, out):
     result = ask(study, "generalization")
     order, shifts = order_by_median(study), result.gaps.shifts
     frame, unsteered = gap_rows(result.gaps.to_frame(), order), unsteered_means(study)
+    unsteered = None if unsteered.empty else unsteered
     means = steerability_table(study.grid())
     n = len(shifts)
     with figures.style():
@@ -32,8 +33,12 @@ def main(cache, out):
         figures.key_outside(parts, axes[0, 0], columns=3)
         tables, (top, below) = figures.canvas(2, 1, width=7.4, height=4.6, height_ratios=[len(means.train), 1])
         figures.transfer_table(np.nanmean(means.mean, axis=0), means.train, means.evaluate, ax=top)
-        at = unsteered.groupby("setting", sort=False)["estimate"].mean().reindex(means.evaluate)
-        figures.setting_row(at, means.evaluate, ax=below, name="unsteered, m(0)")
+        if unsteered is None:
+            below.set_axis_off()
+        else:
+            at = unsteered.groupby("setting", sort=False)["estimate"].mean().reindex(means.evaluate)
+            figures.setting_row(at, means.evaluate, ax=below, name="unsteered, m(0)")
+    known = unsteered is not None
     error = result.gaps.includes_vector_error[0]
     error = "hold" if error.all() else "hold, where there are refits," if error.any() else "do not hold"
     found = Finding.of(
@@ -41,13 +46,14 @@ def main(cache, out):
         claims=tuple(gap_claims(study, result.gaps)), pages=("by dataset and shift", "mean over datasets"),
         reading="First figure: steerability that each dataset loses under each shift: what the prompt does even to a "
         "vector made for it, plus what it costs to bring a vector from another prompt. Second: mean steerability of "
-        "every vector in every prompt, in nats per unit multiplier (the diagonal is a vector at home), and below it "
-        "where the unsteered model stands in each prompt, m(0), in nats.",
+        "every vector in every prompt, in nats per unit multiplier (the diagonal is a vector at home)"
+        + (", and below it where the unsteered model stands in each prompt, m(0), in nats." if known else "."),
         bars="95% intervals of the mean over questions, paired by input; those of the loss in all "
         f"{error} the vector's own error. The table has simultaneous bands and adjusted p-values for all shifts.",
         counted=f"{len(order)} datasets, {between(result.gaps.n, 'questions')} each.",
         alt=f"Loss of steerability, {' and '.join(list(PART_NAMES.values())[1:])} in {len(order)} datasets under {n} "
-        "shifts, and a table of mean steerability by training and evaluation setting with the unsteered propensity.",
+        "shifts, and a table of mean steerability by training and evaluation setting"
+        + (" with the unsteered propensity." if known else "."),
         seed=current_seed(), facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, [parts, tables], gap_rows(frame, order, unsteered))

@@ -58,7 +58,7 @@ class SteerabilityFit(Result):
     intercept : ndarray (..., n)
         Height of the line at multiplier 0, nats. Not the unsteered propensity unless the curve is straight.
     unsteered : ndarray (..., n)
-        m_i(0) as measured, nats; NaN where the grid has no 0.
+        m_i(0) as measured, nats; NaN where the grid has no 0. (A study has NaN, too, where the vector acts at 0.)
     r_squared : ndarray (..., n)
         Share of the curve's variation over the grid that the line takes; NaN where the curve is constant.
     rmse, root_rss : ndarray (..., n)

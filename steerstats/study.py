@@ -13,15 +13,17 @@ enter as refits and nulls), every random number from an explicit seed and the da
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from steerstats import study_estimates as estimates
 from steerstats import study_predicting as predicting
 from steerstats.cache import CacheReader
-from steerstats.errors import check_level
+from steerstats.errors import CannotEstimate, check_level
 from steerstats.generalization import ID_SHIFT, CorrelationTable, PropensityShift, propensity_shift
 from steerstats.generalization.slopes import Shift, parse_shifts
 from steerstats.mixed import MixedFit, fit_mixed
+from steerstats.operators import NO_UNSTEERED, has_unsteered
 from steerstats.power import PowerTable
 from steerstats.seeds import generator
 from steerstats.study_base import demo_cache
@@ -208,7 +210,8 @@ class Study(StudyDoubts):
         "14 levels of 'dataset' are pooled without a random term in it: Int"
         """
         check_asked(level=level)
-        return fit_mixed(formula, self.curves_frame(shift), engine, reml, population="dataset", level=level)
+        found = fit_mixed(formula, self.curves_frame(shift), engine, reml, population="dataset", level=level)
+        return replace(found, warnings=(*estimates.said_first(self), *found.warnings))
 
     def predictors(
         self,
@@ -248,6 +251,11 @@ class Study(StudyDoubts):
 
         Self-pairs are dropped, the threshold's effect is shown, and the published definition stands beside ours.
 
+        Raises
+        ------
+        CannotEstimate
+            If the cache holds no unsteered model, under operator ablate_add.
+
         Examples
         --------
         >>> import steerstats
@@ -256,8 +264,11 @@ class Study(StudyDoubts):
         True
         """
         check_asked(level=level, seed=seed, n_resamples=n_resamples)
+        if not all(map(has_unsteered, self.operators)):
+            raise CannotEstimate(NO_UNSTEERED)
         rng = generator(seed, "propensity shift")
-        return propensity_shift(self.grid(), rng=rng, level=level, n_resamples=n_resamples)
+        found = propensity_shift(self.grid(), rng=rng, level=level, n_resamples=n_resamples)
+        return replace(found, warnings=(*estimates.said_first(self), *found.warnings))
 
     def power(
         self,

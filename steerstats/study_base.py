@@ -14,6 +14,7 @@ from steerstats.cache import SETTINGS, CacheReader
 from steerstats.errors import CacheError
 from steerstats.generalization import PAPER_SHIFTS, SlopeGrid, parse_shift, shift_name
 from steerstats.generalization.slopes import Shift, parse_shifts
+from steerstats.operators import has_unsteered
 from steerstats.study_factors import FACTORS
 from steerstats.study_unit import Slopes, StudyUnit, names_once
 
@@ -102,6 +103,11 @@ class StudyBase:
         """Name of the model."""
         named = self.reader.manifest.get("model")
         return str(named.get("id", named) if isinstance(named, dict) else named)
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """How the vectors act, each operator once: one in a cache that was built; ("add",) where it is not recorded."""
+        return tuple(dict.fromkeys(unit.operator for unit in self._units.values()))
 
     @property
     def category(self) -> dict[str, str] | None:
@@ -244,7 +250,7 @@ class StudyBase:
             evaluate=evaluate,
             slopes=slopes,
             question=question,
-            unsteered=unsteered,
+            unsteered=unsteered if all(map(has_unsteered, self.operators)) else None,
             refits=again or None,
             refit_draw=draws or None,
             category=self.category,

@@ -20,7 +20,7 @@ from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.seeds import generator
 from steerstats.spurious import spurious_factors
 from steerstats.study_checks import Debiased, MultiplierRange, NullComparison, VectorCosines, range_rows
-from steerstats.study_estimates import TEST_ONLY, unfinished
+from steerstats.study_estimates import TEST_ONLY, said_first
 from steerstats.study_results import PerDataset, doubts, for_each
 from steerstats.study_unit import StudyUnit
 
@@ -49,7 +49,7 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
             f"{study.path}: no random or shuffled vectors evaluated in {shift_name(shift)} are in this cache; build "
             "with controls.random or controls.shuffled"
         )
-    notes = list(unfinished(study))
+    notes = list(said_first(study))
     for kind, table in tables.items():
         absent = [] if table is None else [name for name in study.datasets if name not in table.datasets]
         if absent:
@@ -66,7 +66,7 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
 
 def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: int) -> Debiased:
     """Own against debiased vector, on the same inputs."""
-    loss, rows, notes = {}, [], list(unfinished(study))
+    loss, rows, notes = {}, [], list(said_first(study))
     having = [name for name in study.datasets if study.unit(name).has(shift, "debiased")]
     absent = [name for name in study.datasets if name not in having]
     if having and absent:
@@ -166,7 +166,7 @@ def vector_cosines(study: Study) -> VectorCosines:
             if again:
                 agreement = _unit_directions(unit, list(again)) @ direction
                 stability[d, row] = np.quantile(agreement, (0.025, 0.5, 0.975))
-    notes = list(unfinished(study))
+    notes = list(said_first(study))
     if np.isnan(stability).all():
         notes.append("no resampled vectors: how well a vector agrees with its own refits is not known")
     return VectorCosines(
@@ -197,7 +197,7 @@ def linearity(study: Study, shift: Shift, level: float) -> PerDataset:
 def multiplier_range(study: Study, shift: Shift, level: float) -> MultiplierRange:
     """Slopes on |λ| ≤ c, as the per-input fits hold them."""
     level = check_level(level)
-    frames, notes = [], list(unfinished(study))
+    frames, notes = [], list(said_first(study))
     for name in study.datasets:
         unit = study.unit(name)
         slopes = unit.fit.range_slope[unit.place(shift)]
@@ -221,7 +221,7 @@ def _per_dataset(study: Study, shift: Shift, one) -> PerDataset:
         left_out=left_out,
         method=f"{shift_name(shift)}; {TEST_ONLY}; {first.method}",
         assumptions=first.assumptions,
-        warnings=(*unfinished(study), *doubts(results, left_out)),
+        warnings=(*said_first(study), *doubts(results, left_out)),
     )
 
 

@@ -27,6 +27,7 @@ from steerstats.generalization import (
 from steerstats.generalization.slopes import Shift
 from steerstats.generalization.vector_error import VECTOR_ERROR_MIXED, VECTOR_ERROR_OUT, cells_without
 from steerstats.meta import MetaAnalysis
+from steerstats.operators import ABLATE, has_unsteered, operator_caveats
 from steerstats.power import PowerTable, fit_components, smallest_detectable_gap
 from steerstats.results import VECTOR_AS_GIVEN, Estimate
 from steerstats.seeds import NamedStreams, generator
@@ -81,11 +82,12 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
         shift=shift_name(shift),
         vector_error=errors,
         over_datasets=summary,
+        operator=ABLATE if ABLATE in study.operators else study.operators[0],
         method=f"least-squares slopes of propensity on the multiplier, {shift_name(shift)}; {TEST_ONLY}; "
         + first.method,
         assumptions=tuple(said),
         warnings=(
-            *unfinished(study),
+            *said_first(study),
             *cells_without(np.array([[name in errors] for name in order]), order, [shift_name(shift)]),
             *doubts(found, {}),
             *doubts(errors, {}),
@@ -137,7 +139,7 @@ def spurious(
         fitted = spurious_factors(
             slopes,
             columns,
-            unsteered=unit.slopes.unsteered[e],
+            unsteered=unit.slopes.unsteered[e] if has_unsteered(unit.operator) else None,
             propensity=unit.propensity[e, v],
             multipliers=unit.multipliers,
             interactions=usable,
@@ -156,7 +158,7 @@ def spurious(
         return fitted
 
     results, left_out = for_each(study.datasets, one)
-    notes = [*unfinished(study), *doubts(results, left_out)]
+    notes = [*said_first(study), *doubts(results, left_out)]
     try:
         over = pool_spurious_factors(results, category=study.category, level=level)
         notes += [f"over datasets: {text}" for text in over.warnings]
@@ -193,7 +195,7 @@ def generalization(
         overall = overall_gap(gaps, category=study.category, level=level)
     except CannotEstimate:
         overall = None
-    notes = list(unfinished(study))
+    notes = list(said_first(study))
     absent = [shift for shift in PAPER_SHIFTS if not grid.has(shift)]
     if absent:
         notes.append(f"not in this cache for every dataset, and left out: {', '.join(map(shift_name, absent))}")
@@ -222,7 +224,7 @@ def cross_model(
         raise InputError(
             f"{first.path} and {second.path} share no dataset: {first.datasets[:3]}, {second.datasets[:3]}"
         )
-    notes = [*unfinished(first), *unfinished(second)]
+    notes = [*said_first(first), *said_first(second)]
     if shifts is not None:
         chosen = list(first.shifts(shifts))
         for shift in chosen:
@@ -296,8 +298,9 @@ def _why_no_refits(study: Study, cells: Sequence[Shift], pairs_known: bool) -> s
     return f"refits were measured only for {', '.join(map(shift_name, measured))}, not under this shift"
 
 
-def unfinished(study: Study) -> tuple[str, ...]:
-    """The warning that a build is not complete."""
-    if not study.missing:
-        return ()
-    return (f"{len(study.missing)} planned datasets are not finished: {', '.join(study.missing[:5])}",)
+def said_first(study: Study) -> tuple[str, ...]:
+    """What every answer on this cache warns of: an operator that changes its meaning, a build that is not complete."""
+    notes = list(operator_caveats(study.operators))
+    if study.missing:
+        notes.append(f"{len(study.missing)} planned datasets are not finished: {', '.join(study.missing[:5])}")
+    return tuple(notes)

@@ -15,6 +15,7 @@ from steerstats.errors import CacheError, CannotEstimate, check_count, check_lev
 from steerstats.generalization import shift_name
 from steerstats.generalization.slopes import Shift
 from steerstats.grid import is_symmetric
+from steerstats.operators import NO_UNSTEERED, has_unsteered
 from steerstats.predictors import (
     CrossValidated,
     DatasetPredictors,
@@ -26,7 +27,7 @@ from steerstats.predictors import (
 )
 from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.seeds import generator
-from steerstats.study_estimates import TEST_ONLY, unfinished
+from steerstats.study_estimates import TEST_ONLY, said_first
 from steerstats.study_factors import FACTORS
 from steerstats.study_headlines import Headlined, number, with_limits
 from steerstats.study_results import doubts, for_each, stack
@@ -150,7 +151,7 @@ def predictors(
     level, n_resamples = check_level(level), check_count("n_resamples", n_resamples)
     n_permutations = check_count("n_permutations", n_permutations)
     results, left_out = for_each(study.datasets, lambda name: _of_dataset(study, name, shift, level))
-    notes = [*unfinished(study), *doubts(results, left_out)]
+    notes = [*said_first(study), *doubts(results, left_out)]
     category = study.category if by_category else None
     if by_category and category is None:
         raise CacheError(f"{study.path}: the manifest names no category for every dataset; use by_category=False")
@@ -257,7 +258,10 @@ def _inputs(study: Study, shift: Shift, notes: list[str]) -> tuple[pd.DataFrame,
     inputs = pd.concat(frames, ignore_index=True)
     everywhere = [name for name in inputs.columns[2:] if all(name in frame for frame in frames)]
     multipliers = study.unit(study.datasets[0]).multipliers
-    if not all(is_symmetric(study.unit(name).multipliers) for name in study.datasets):
+    if not all(map(has_unsteered, study.operators)):
+        everywhere.remove("unsteered")
+        notes.append(NO_UNSTEERED)
+    elif not all(is_symmetric(study.unit(name).multipliers) for name in study.datasets):
         everywhere.remove("unsteered")
         notes.append("the multiplier grid is not symmetric about 0: m(0) is refused as a predictor of slopes")
     varying = [name for name in everywhere if inputs[name].notna().any() and inputs[name].nunique() > 1]

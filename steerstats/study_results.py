@@ -13,6 +13,7 @@ import pandas as pd
 from steerstats.distribution import SteerabilitySummary
 from steerstats.errors import CannotEstimate
 from steerstats.meta import MetaAnalysis, mean_over_datasets
+from steerstats.operators import ABLATE, ADD
 from steerstats.results import Estimate, Result
 from steerstats.spurious import FactorCells, PooledSpuriousFactors, SpuriousFactors, VarianceExplained
 from steerstats.study_headlines import HARTUNG, UNIT, Headlined, middle, number, over_datasets, share, with_limits
@@ -61,12 +62,15 @@ class DatasetSteerability(Headlined, PerDataset):
         The mean again, with the vector's own sampling error in its interval; empty without refitted vectors.
     over_datasets : MetaAnalysis or None
         Random-effects mean of mean steerability; None with fewer than two datasets.
+    operator : str
+        How the vectors act; under "ablate" a slope below 0 is no failure of theirs, and is not called one.
     """
 
     results: Mapping[str, SteerabilitySummary]
     shift: str
     vector_error: Mapping[str, Estimate]
     over_datasets: MetaAnalysis | None
+    operator: str = ADD
 
     PARTS: ClassVar[Mapping[str, str]] = {
         "results": "every estimate of each dataset, with its method (also `result[dataset]`)",
@@ -85,9 +89,12 @@ class DatasetSteerability(Headlined, PerDataset):
         wrong = [one["anti_steerable"].estimate for one in every]
         median, spread = middle(wrong, share)
         below = sum(one["mean"].estimate < 0 for one in every)
-        counted = [("inputs steered the wrong way, median over datasets", median, spread, str(len(every)))]
+        taken = self.operator == ABLATE
+        what = "inputs whose propensity falls" if taken else "inputs steered the wrong way"
+        counted = [(f"{what}, median over datasets", median, spread, str(len(every)))]
         counted.append(("datasets whose mean is below 0", str(below), "", str(len(every))))
-        out.append(("Anti-steerable", pd.DataFrame(counted, columns=["", "estimate", "range", "n"])))
+        title = "What taking the direction out does (operator ablate)" if taken else "Anti-steerable"
+        out.append((title, pd.DataFrame(counted, columns=["", "estimate", "range", "n"])))
         rows = []
         for name, one in self.results.items():
             mean, wrong = self.vector_error.get(name, one["mean"]), one["anti_steerable"]
@@ -100,7 +107,7 @@ class DatasetSteerability(Headlined, PerDataset):
                     f"mean [{level:.0%}]": text + (" v" if name in self.vector_error else ""),
                     "median": number(one["median"].estimate),
                     "SD": number(one["sd"].estimate),
-                    f"wrong way [{level:.0%}]": f"{share(wrong.estimate)} [{low}, {high}]",
+                    f"{'below 0' if taken else 'wrong way'} [{level:.0%}]": f"{share(wrong.estimate)} [{low}, {high}]",
                 }
             )
         title = f"Steerability by dataset, {self.shift}, {UNIT}, highest median first"

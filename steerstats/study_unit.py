@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,7 @@ from steerstats.frames import MAIN_KINDS
 from steerstats.generalization import parse_shift, shift_name
 from steerstats.generalization.slopes import Shift
 from steerstats.grid import slope_error
+from steerstats.operators import NO_UNSTEERED, has_unsteered, operator_of
 from steerstats.results import Result
 from steerstats.steerability import SteerabilityFit, fit_steerability
 from steerstats.study_factors import read_factors
@@ -33,7 +34,8 @@ class Slopes(Result):
     slope : ndarray (setting_eval, vector, input)
         Nats per unit multiplier; NaN where the cache did not evaluate that vector in that setting.
     unsteered : ndarray (setting_eval, input)
-        Propensity at multiplier 0, nats.
+        Propensity of the unsteered model, at multiplier 0, nats; NaN under operator ablate_add, whose multiplier 0 is
+        the ablated model.
     question : ndarray (input,) of str
         Unit of resampling.
     fit : SteerabilityFit
@@ -82,6 +84,7 @@ class StudyUnit:
 
     def __init__(self, unit: Unit, *, split: str = "test", layer: int | None = None, seed: int | None = None) -> None:
         self.unit, self.name, self.layer, self.seed = unit, unit.name, layer, seed
+        self.operator = operator_of(unit.attrs)
         self.settings: tuple[str, ...] = tuple(unit.coords["setting_eval"])
         self.multipliers: np.ndarray = unit.coords["multiplier"]
         labels = unit.read("input_split") if "input_split" in unit else np.full(len(unit.coords["input"]), split)
@@ -155,7 +158,7 @@ class StudyUnit:
     def slopes(self) -> Slopes:
         """Slopes of the main vectors, with their labels."""
         fit = self.fit
-        # Multiplier 0 is the same run for every vector: the first that was evaluated in a setting tells it.
+        # Unsteered, the model is the same for every vector: the first that was evaluated in a setting tells it.
         first = self._planned(self.vectors.values()).argmax(axis=1)
         return Slopes(
             dataset=self.name,
@@ -282,9 +285,12 @@ class StudyUnit:
 
     def _fit(self, curves: np.ndarray, planned: np.ndarray, coords: Mapping[str, tuple]) -> SteerabilityFit:
         try:
-            return fit_steerability(curves, self.multipliers, planned=planned, coords=coords)
+            fit = fit_steerability(curves, self.multipliers, planned=planned, coords=coords)
         except InputError as error:
             raise CacheError(f"{self.unit.where}: /propensity: {error}") from error
+        if has_unsteered(self.operator):
+            return fit
+        return replace(fit, unsteered=np.full_like(fit.unsteered, np.nan), warnings=(*fit.warnings, NO_UNSTEERED))
 
 
 def names_once(argument: str, names: Sequence[str] | str) -> tuple[str, ...]:
