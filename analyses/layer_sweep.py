@@ -7,6 +7,7 @@ from analyses._cache import current_seed, facts_of, study_of
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
 from analyses._words import number
 from steerstats import figures, open_cache
+from steerstats.operators import ABLATE
 from steerstats.sweeps import choose_sweep_layer
 
 TITLE = "Layer sweep"
@@ -36,19 +37,26 @@ def main(cache, out):
     best = whole[whole["layer"] == layer].iloc[0]
     rivals = f"; not told apart from it: {', '.join(map(str, choice.rivals))}" if choice.rivals else ""
     share = choice.share[choice.layers == layer][0]
-    text = f"Mean steerability at layer {layer}, the best of {len(layers)} in {share:.0%} of resamples{rivals}:"
+    ablated = choice.operator == ABLATE
+    what, extreme = "Mean steerability at layer", "highest"
+    if ablated:
+        what, extreme = "Mean slope where the vector's direction is taken out (operator ablate) at layer", "lowest"
+    best_of = f"the best{' (lowest)' if ablated else ''} of {len(layers)}"
+    text = f"{what} {layer}, {best_of} in {share:.0%} of resamples{rivals}:"
     claim = Claim.row("sweep.best", text, best, "datasets", unit="nat per unit multiplier",
-                      interval="t(D − 1) over datasets; the choice of the highest is not in it")  # fmt: skip
+                      interval=f"t(D − 1) over datasets; the choice of the {extreme} is not in it")  # fmt: skip
     with figures.style():
         figure, ax = figures.canvas(width=6.2, height=3.4)
-        figures.layer_profile(frame if whole is not frame else frame.drop(columns="dataset"), ax=ax, chosen=layer)
+        shown = frame if whole is not frame else frame.drop(columns="dataset")
+        figures.layer_profile(shown, ax=ax, chosen=layer, lowest=ablated)
     found = Finding.of(
         choice, script="layer_sweep", title=TITLE, paper=PAPER, claims=(claim,),
         reading="The line is the mean over datasets of steerability when this layer is steered, thin lines are the "
-        "datasets. The highest layer of a sweep looks better than it is; judge it on the test split.",
+        f"datasets. The {extreme} layer of a sweep looks better than it is; judge it on the test split."
+        + (" Below 0, taking the direction out lowers propensity: the lower, the stronger." if ablated else ""),
         bars="band: 95% t interval of the mean over datasets." if whole is not frame else "band: 95% t interval.",
         counted=f"{len(study.datasets)} datasets, {len(layers)} layers, validation inputs.",
-        alt=f"Mean steerability by layer; the highest is {layer} with {number(best['estimate'])} nats per unit λ.",
+        alt=f"Mean steerability by layer; the {extreme} is {layer} with {number(best['estimate'])} nats per unit λ.",
         method=f"mean steerability, base->base; t(D - 1) interval over datasets; the choice: {choice.method}",
         seed=current_seed(), facts=facts_of(open_cache(study.path, layer=layer)),
     )  # fmt: skip

@@ -1,7 +1,8 @@
 """Which layer to steer: the best one of a sweep, by a stated rule, with how sure that is.
 
-The rule is the highest mean steerability over datasets (each dataset counts once) on validation inputs. The highest
-of many noisy means is too high on average, so the choice carries the share of resamples that agree with it, and the
+The rule is the highest mean steerability over datasets (each dataset counts once) on validation inputs; under operator
+ablate, where a vector is taken out and not put in, the lowest: the layer whose removal lowers propensity most. The best
+of many noisy means is too good on average, so the choice carries the share of resamples that agree with it, and the
 layers that the data cannot tell from it; its size has to be judged on the test split.
 """
 
@@ -15,12 +16,17 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import CacheError, CannotEstimate, InputError, check_count, check_level
+from steerstats.operators import ABLATE, ADD
 from steerstats.resampling import collapse, quantile_pair, resampled_sums
 from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.seeds import NamedStreams
 from steerstats.study_headlines import UNIT, Headlined, number, share, with_limits
 
 RULE = "the layer with the highest mean steerability over datasets, each counting once, on validation inputs"
+RULE_ABLATE = (
+    "operator ablate: the layer at which taking the vector's direction out lowers propensity most, the one with the "
+    "lowest mean slope over datasets, each counting once, on validation inputs"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +44,16 @@ class LayerChoice(Headlined):
         Share of resamples in which the layer is the best; sums to 1.
     behind, behind_low, behind_high : ndarray (n_layers,)
         How far each layer is behind the chosen one, paired by input, with its simultaneous interval (max-|t| over
-        all pairs of layers, so that it holds although the data chose the winner). 0 for the chosen one.
+        all pairs of layers, so that it holds although the data chose the winner). 0 for the chosen one. How far below
+        it, and under operator ablate how far above it.
     chosen : int
     rivals : tuple of int
         Layers whose interval of `behind` holds 0: with the chosen one they hold the best layer at the stated level.
     n_datasets, n_inputs : int
     level : float
         Of all intervals.
+    operator : str
+        How the vectors act. Under "ablate" the best layer is that with the lowest mean.
     """
 
     layers: np.ndarray
@@ -60,6 +69,7 @@ class LayerChoice(Headlined):
     n_datasets: int
     n_inputs: int
     level: float = 0.95
+    operator: str = ADD
 
     PARTS: ClassVar[Mapping[str, str]] = {
         "chosen": "the layer; .rivals are those that the data cannot tell from it",
@@ -78,6 +88,8 @@ class LayerChoice(Headlined):
         rivals = f"; not told apart from it: {', '.join(map(str, self.rivals))}" if self.rivals else ""
         title = f"Layer {self.chosen}: {number(self.mean[best])} {UNIT}, best in {share(self.share[best])} of "
         title += f"resamples{rivals}"
+        if self.operator == ABLATE:
+            title += ". Operator ablate: best is lowest, where taking the direction out lowers propensity most"
         behind = [
             "chosen" if layer == self.chosen else with_limits(*row)
             for layer, row in zip(self.layers, np.transpose([self.behind, self.behind_low, self.behind_high]))
@@ -101,8 +113,9 @@ def choose_layer(
     questions: Mapping[str, np.ndarray] | None = None,
     n_resamples: int = 4000,
     level: float = 0.95,
+    operator: str = ADD,
 ) -> LayerChoice:
-    """Choose the layer with the highest mean steerability.
+    """Choose the layer with the highest mean steerability, under operator ablate that with the lowest.
 
     Parameters
     ----------
@@ -115,6 +128,8 @@ def choose_layer(
         Units of resampling, where inputs share them.
     n_resamples : int
     level : float
+    operator : str
+        How the vectors act, as the spec of the build names it.
 
     Returns
     -------
@@ -157,14 +172,17 @@ def choose_layer(
         draws.append(drawn[:, :-1] / drawn[:, -1:])
         n_inputs += values.shape[1]
     mean, resampled = np.mean(means, axis=0), np.mean(draws, axis=0)
-    best = int(mean.argmax())
+    sign, rule = (-1, RULE_ABLATE) if operator == ABLATE else (1, RULE)
+    best = int((sign * mean).argmax())
     low, high = quantile_pair(resampled, level)
-    winners = np.bincount(resampled.argmax(axis=1), minlength=len(layers)) / n_resamples
-    behind = mean[best] - mean
+    winners = np.bincount((sign * resampled).argmax(axis=1), minlength=len(layers)) / n_resamples
+    behind = sign * (mean[best] - mean)
     se = (resampled[:, [best]] - resampled).std(axis=0, ddof=1)
     reach = _reach(mean, resampled, level)
     inside = (behind - reach * se <= 0) & (np.arange(len(layers)) != best)
     warnings = [] if winners[best] >= 0.5 else [f"only {winners[best]:.0%} of resamples agree with the choice"]
+    if operator == ABLATE and mean[best] >= 0:
+        warnings.append("at no layer does taking the direction out lower propensity")
     return LayerChoice(
         layers=layers,
         mean=mean,
@@ -179,7 +197,8 @@ def choose_layer(
         n_datasets=len(slopes),
         n_inputs=n_inputs,
         level=level,
-        method=f"{RULE}; {n_resamples} resamples of questions within these datasets",
+        operator=operator,
+        method=f"{rule}; {n_resamples} resamples of questions within these datasets",
         assumptions=(
             "these datasets are the ones of interest: between-dataset variation is not in the intervals",
             VECTOR_AS_GIVEN,
@@ -231,4 +250,9 @@ def choose_sweep_layer(path: object, *, seed: int = 0) -> LayerChoice:
     at_layer = [open_cache(path, layer=int(layer)) for layer in layers]
     slopes = {name: np.stack([one.slopes(name).at("base->base") for one in at_layer]) for name in study.datasets}
     questions = {name: study.unit(name).unit.read("input_question") for name in study.datasets}
-    return choose_layer(slopes, layers, questions=questions, rng=NamedStreams(seed, "layer choice", study.datasets))
+    if len(study.operators) > 1:
+        raise CacheError(
+            f"{path} holds the operators {', '.join(study.operators)}; no one rule chooses a layer for all"
+        )
+    rng = NamedStreams(seed, "layer choice", study.datasets)
+    return choose_layer(slopes, layers, questions=questions, rng=rng, operator=study.operators[0])

@@ -243,13 +243,16 @@ def detectable_gap(frame: pd.DataFrame, *, ax: Axes, observed: float | None = No
     return light_grid(ax, "y")
 
 
-def layer_profile(frame: pd.DataFrame, *, ax: Axes, chosen: int | None = None) -> Axes:
+def layer_profile(frame: pd.DataFrame, *, ax: Axes, chosen: int | None = None, lowest: bool = False) -> Axes:
     """Mean steerability by steered layer.
 
     Parameters
     ----------
     frame : DataFrame
         Columns layer, estimate, ci_low, ci_high; optionally dataset, for thin lines behind the mean.
+    chosen : int, optional
+    lowest : bool
+        The lowest is the best, because vectors are taken out (operator ablate); the drawing says so.
 
     Examples
     --------
@@ -269,7 +272,8 @@ def layer_profile(frame: pd.DataFrame, *, ax: Axes, chosen: int | None = None) -
     curve(ax, mean["layer"], mean["estimate"], mean["ci_low"], mean["ci_high"], label="mean over datasets")
     zero_line(ax, "y")
     if chosen is not None:
-        ax.axvline(chosen, color=GREEN, linewidth=1.2, label=f"layer {chosen} is chosen")
+        why = " (lowest: strongest removal)" if lowest else ""
+        ax.axvline(chosen, color=GREEN, linewidth=1.2, label=f"layer {chosen} is chosen{why}")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no layer 1.5
     ax.set_xlabel("steered layer (output of decoder block)")
     ax.set_ylabel("mean " + SLOPE)
