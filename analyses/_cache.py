@@ -21,6 +21,7 @@ from steerstats.distribution import mean_slope
 from steerstats.errors import CannotEstimate
 from steerstats.figures.theme import nice_shift
 from steerstats.generalization import PAPER_SHIFTS, SteerabilityTable, shift_name
+from steerstats.operators import ADD
 from steerstats.resampling import mean_covariance, t_interval
 from steerstats.results import Estimate
 from steerstats.study import Study
@@ -161,7 +162,9 @@ def facts_of(study: Study) -> dict[str, Any]:
     if "vector_layer" in unit.unit:
         steered = unit.unit.read("vector_layer", vector=list(unit.vectors.values()))
         layer = int(steered.flat[0]) if (steered == steered.flat[0]).all() else None
-    return {
+    # The paper adds its vectors: how they act is a condition of its own where they act otherwise.
+    acting = {} if study.operators == (ADD,) else {"operator": ", ".join(study.operators)}
+    return acting | {
         "model": study.model,
         "layer": layer,
         "split": spec.get("split"),

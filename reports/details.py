@@ -13,9 +13,11 @@ from analyses._cache import mean_curves, order_by_median, people_count
 from analyses._counts import ONE
 from analyses._words import number, percent, together
 from reports.embed import inline_svg
+from reports.operators import ends
 from reports.tables import cells
 from steerstats import figures
 from steerstats.errors import SteerstatsError
+from steerstats.operators import ABLATE
 from steerstats.study import Study
 
 SHOWN = 3  # inputs at either end
@@ -58,12 +60,17 @@ def dataset_pages(study: Study, results: Path, prefix: str = "", *, brief: bool 
         numbers = _numbers(name, tables, explained)
         own = {row[0]: row for row in numbers}
         parts = [("median steerability", "median {}"), ("anti-steerable inputs", "{} anti-steerable")]
+        least, most = ends(study)
+        if ABLATE in study.operators:
+            parts = [parts[0], ("anti-steerable inputs", "{} with a slope below 0")]
         line = ", ".join(words.format(own[row][1]) for row, words in parts if row in own)
         pages.append(
             {
                 "id": f"{prefix}dataset-{k + 1}",
                 "name": name,
                 "line": line,
+                "least": least,
+                "most": most,
                 "svg": "" if brief else _figure(curves[curves["dataset"] == name], name, f"{prefix}d{k + 1}"),
                 "figure_label": f"Propensity curve of {name}",
                 "caption": _caption(len(study.unit(name).inputs)),

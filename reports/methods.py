@@ -10,6 +10,7 @@ from analyses import SECTIONS
 from analyses._cache import people_count
 from analyses._claim import Finding, sentence
 from analyses._words import tidy
+from reports.operators import acts
 from reports.references import citations
 from steerstats.figures import nice_setting
 
@@ -77,7 +78,7 @@ def _cache_paragraph(study: Any) -> str:
         method = (spec.get("vectors") or {}).get("method")
         what = METHOD_NAMES.get(method, "a vector") if method else "a vector"
         scope = f", {SCOPE_NAMES.get(spec['scope'], spec['scope'])}" if "scope" in spec else ""
-        lines.append(f"The vectors ({what}) are added to the output of decoder {where}, counted from 0{scope}.")
+        lines.append(f"The vectors ({what}) {acts(study)} the output of decoder {where}, counted from 0{scope}.")
     score = str(unit.unit.attrs.get("score"))
     grid = ", ".join(f"{value:g}".replace("-", "−") for value in unit.multipliers)
     lines.append(

@@ -19,6 +19,7 @@ def provenance_rows(study: Any, seed: int) -> list[tuple[str, str]]:
         ("identity of the build", study.reader.spec_hash),
         ("datasets", ", ".join(study.datasets)),
         ("score", str(first.attrs.get("score"))),
+        *([("operator", ", ".join(study.operators))] if "operator" in first.attrs else []),
         (
             "multipliers",
             ", ".join(f"{value:g}".replace("-", "−") for value in study.unit(study.datasets[0]).multipliers),

@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 import analyses
 from analyses._cache import people_count, study_of
 from analyses._claim import Claim, Finding, figure_names, sentence
-from reports import words
+from reports import operators, words
 from reports.collect import RESULTS, Done, default_workers, label_caches, plan, run_jobs
 from reports.details import dataset_pages
 from reports.embed import inline_svg, theme_variables
@@ -93,7 +93,7 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
     datasets, summary, provenance, notices = [], [], [], []
     for k, (label, study) in enumerate(studies.items()):
         own = [one.finding for one in done if one.job.label == label]
-        summary.append({"label": label if several else "", **words.summary(own, _prefix(label, several))})
+        summary.append({"label": label if several else "", **operators.summary(study, own, _prefix(label, several))})
         # Several caches would make several books: the first one's datasets are shown whole, the others' in brief.
         pages = dataset_pages(study, out / RESULTS / label, f"c{k + 1}-" if several else "", brief=k > 0)
         datasets.append({"label": label if several else "", "pages": pages})
@@ -110,7 +110,7 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
             facts=_facts(studies),
             summary=summary,
             differences=cells(pd.DataFrame(between), DIFFERENCES) if between else None,
-            glossary=words.GLOSSARY,
+            glossary=operators.glossary(studies.values()),
             notices=notices,
             sections=sections,
             datasets=[group for group in datasets if group["pages"]],
@@ -315,7 +315,7 @@ def _claim_table(done: Sequence[Done], several: bool) -> dict[str, Any]:
 
 def _notices(label: str, study: Any, findings: Sequence[Finding] = ()) -> list[str]:
     before = f"{label}: " if label else ""
-    found = []
+    found = [f"{before}{text}" for text in operators.notices(study)]
     if study.kind == "simulated":
         found.append(f"{before}this cache is simulated: its numbers say nothing about a language model.")
     if study.missing:

@@ -1,0 +1,96 @@
+"""What the page says of how vectors act: read first, in the summary, the glossary and the methods.
+
+The words of the summary are made for vectors that are added. Under operator ablate a vector is taken out, and what
+would be a failure of an added one (a slope below 0) is the direction at work: these words are written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from analyses._cache import people_count
+from analyses._claim import Finding
+from analyses._counts import OUTCOMES
+from reports import words
+from steerstats.operators import ABLATE, operator_caveats
+
+ACTS = {
+    "add": "are added to",
+    "add_keep_norm": "are added, with the norm of the activation kept, to",
+    "ablate": "have their direction taken out (1 takes out all of it), with nothing added, of",
+    "ablate_add": "are added, in place of the activation's own part along them, to",
+}
+ENDS = ("Inputs that steer least, or the wrong way", "Inputs that steer most")
+ENDS_ABLATE = (
+    "Inputs whose propensity falls most as the direction is taken out",
+    "Inputs whose propensity falls least, or rises",
+)
+GLOSSARY_ABLATE = {
+    "multiplier, λ": "how much of the vector's direction is taken out: 0 nothing, 1 all of it",
+    "steerability": "the slope of an input's propensity on the multiplier: nats moved by taking the direction out; "
+    "below 0 where the direction holds the behaviour up",
+    "anti-steerable": "an input whose slope is below 0. Under operator ablate that is the direction at work, and not "
+    "the wrong way",
+}
+
+
+def acts(study: Any) -> str:
+    """How the vectors act on "the output of decoder block ..."; "are added to" where no operator is recorded."""
+    return " or ".join(ACTS.get(one, f"act by operator {one} on") for one in study.operators)
+
+
+def notices(study: Any) -> list[str]:
+    """What a reader has to know before any number."""
+    return [f"{text}." for text in operator_caveats(study.operators)]
+
+
+def ends(study: Any) -> tuple[str, str]:
+    """Titles of the inputs with the lowest slopes and with the highest."""
+    return ENDS_ABLATE if ABLATE in study.operators else ENDS
+
+
+def glossary(studies: Iterable[Any]) -> list[tuple[str, str]]:
+    """The words of the page, for what its caches hold; where some add and others ablate, both meanings."""
+    operators = {one for study in studies for one in study.operators}
+    found = []
+    for word, meaning in words.GLOSSARY:
+        own = GLOSSARY_ABLATE.get(word) if ABLATE in operators else None
+        if own and operators != {ABLATE}:
+            own = f"{meaning}. Where the operator is ablate: {own}"
+        found.append((word, own or meaning))
+    return found
+
+
+def summary(study: Any, findings: Sequence[Finding], prefix: str = "") -> dict[str, Any]:
+    """`words.summary`, in the words of its operator."""
+    found = words.summary(findings, prefix)
+    claims = words.claims_by_key(findings)
+    if ABLATE not in study.operators or "sweep.best" in claims:
+        return found
+    signs = claims.get("per_input.signs_refits", claims.get("per_input.signs"))
+    share = claims.get("per_input.anti_share")
+    if signs is None or share is None:
+        return found | {"answer": ""}
+    return found | {"answer": _answer(signs, share), "lead": _lead(claims), "cards": _cards(found["cards"])}
+
+
+def _answer(signs: Any, share: Any) -> str:
+    up, down = signs.counts[OUTCOMES["works"]], signs.counts[OUTCOMES["below"]]
+    return (
+        f"Taking the vector's direction out (operator ablate) lowers propensity on average in {down} of "
+        f"{people_count(signs.n, 'dataset')} and raises it in {up}; it lowers it in {share.shown[0]} of single "
+        "inputs."
+    )
+
+
+def _lead(claims: Mapping[str, Any]) -> str:
+    """The lead counts intervals above and below 0, which stay what they are; only its last words judge them."""
+    text = words._lead({key: claim for key, claim in claims.items() if key != "per_input.anti_share"})
+    return f"Slopes are what taking the direction out does: below 0 it lowers propensity. {text}"
+
+
+def _cards(cards: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The first card says "steered the wrong way"."""
+    wrong, right = "are steered the wrong way", "have a lower propensity the more of the direction is taken out"
+    return [{**card, "words": card["words"].replace(wrong, right)} if "words" in card else dict(card) for card in cards]
