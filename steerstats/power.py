@@ -13,8 +13,12 @@ from scipy import optimize, special, stats
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
 from steerstats.generalization.slopes import ID_SHIFT, Shift, SlopeGrid, parse_shift, shift_name
 from steerstats.meta import reml_tau2
+from steerstats.random_effects import q_profile
 from steerstats.resampling import mean_covariance
 from steerstats.results import Result
+
+TAU_LEVEL = 0.95
+NOTABLE = 1.25  # a range of gaps that goes further from the estimate than by this factor is said in a warning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,8 @@ class GapComponents(Result):
     ----------
     between_datasets : float
         Variance of the true gap over datasets (tau²), in (nats per unit multiplier)².
+    between_low, between_high : float
+        Its 95% limits (Q-profile); NaN when unknown.
     between_inputs : float
         Variance of the gap over questions of a dataset, averaged over datasets.
     of_vector : float
@@ -39,6 +45,8 @@ class GapComponents(Result):
     """
 
     between_datasets: float
+    between_low: float = float("nan")
+    between_high: float = float("nan")
     between_inputs: float
     of_vector: float = float("nan")
     n_pairs: int | None = None
@@ -53,6 +61,7 @@ class GapComponents(Result):
             ("of the vector", self.of_vector),
         ]
         frame = pd.DataFrame(rows, columns=["component", "variance"])
+        frame["ci_low"], frame["ci_high"] = [self.between_low, np.nan, np.nan], [self.between_high, np.nan, np.nan]
         return frame.assign(sd=np.sqrt(frame["variance"]), n=self.n, n_pairs=self.n_pairs, n_refits=self.n_refits)
 
 
@@ -67,6 +76,9 @@ class PowerTable(Result):
         Training pairs; NaN where the vector's own error is not known, and pairs do not enter.
     gap : ndarray of shape (n_designs,)
         Smallest true mean gap found with the given power, nats per unit multiplier.
+    gap_low, gap_high : ndarray of shape (n_designs,)
+        The same at the 95% limits of the variance between datasets, from which the estimate may be far where few
+        datasets were fitted; NaN for one dataset, which that variance does not enter, and where they are unknown.
     se : ndarray of shape (n_designs,)
         Standard error of the estimated mean gap.
     df : ndarray of shape (n_designs,)
@@ -81,6 +93,8 @@ class PowerTable(Result):
     n_pairs: np.ndarray
     n_datasets: np.ndarray
     gap: np.ndarray
+    gap_low: np.ndarray
+    gap_high: np.ndarray
     se: np.ndarray
     df: np.ndarray
     power: float
@@ -90,7 +104,7 @@ class PowerTable(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per design."""
-        names = ("n_inputs", "n_pairs", "n_datasets", "gap", "se", "df")
+        names = ("n_inputs", "n_pairs", "n_datasets", "gap", "gap_low", "gap_high", "se", "df")
         frame = pd.DataFrame({name: getattr(self, name) for name in names})
         frame = frame.assign(power=self.power, alpha=self.alpha, includes_vector_error=self.includes_vector_error)
         return frame.assign(about=list(self.about))
@@ -174,15 +188,18 @@ def fit_components(
         warnings.append(f"only {len(means)} datasets: the variance between datasets is poorly known")
     if not measured.any():
         warnings.append(f"{why_no_refits}: the vector's own error is not in it, and a gap is a lower bound")
+    low, high = q_profile(np.array(means), squared_errors, TAU_LEVEL) if many else (float("nan"), float("nan"))
     return GapComponents(
         between_datasets=reml_tau2(np.array(means), squared_errors) if many else float("nan"),
+        between_low=low,
+        between_high=high,
         between_inputs=float(np.mean(inputs)),
         of_vector=typical,
         n_pairs=n_pairs if measured.any() else None,
         n_refits=min(refits, default=None),
         n=len(means),
-        method=f"gap {shift_name(reference)} minus {shift_name(shift)}: REML between datasets, mean sample variance "
-        "between questions, mean variance over refitted vectors",
+        method=f"gap {shift_name(reference)} minus {shift_name(shift)}: REML between datasets (Q-profile limits), mean "
+        "sample variance between questions, mean variance over refitted vectors",
         warnings=tuple(warnings),
     )
 
@@ -262,19 +279,33 @@ def smallest_detectable_gap(
             variance, df = variance + components.between_datasets, d - 1.0
         elif of_vector > 0:
             df = variance**2 / (of_inputs**2 / (n - 1) + of_vector**2 / (components.n_refits - 1))
-        se = np.sqrt(variance / d)
-        rows.append((n, pair, d, noncentrality(df, power, alpha) * se, se, df))
+        se, needed = np.sqrt(variance / d), noncentrality(df, power, alpha)
+        limits = (components.between_low, components.between_high) if d > 1 else (np.nan, np.nan)
+        ends = [needed * np.sqrt((of_inputs + of_vector + tau2) / d) for tau2 in limits]
+        rows.append((n, pair, d, needed * se, se, df, *ends))
     columns = list(zip(*rows))
     assumptions = ["components of the next study equal those fitted", "the vector's variance falls as 1 / pairs"]
     warnings = list(components.warnings)
     if min(sizes[2]) == 1:
         assumptions.append("one dataset: the gap is that of this dataset, the variance between datasets is left out")
         warnings.append("with one dataset the gap is about this dataset only, not about datasets in general")
+    gap, _, _, low, high = (np.array(column) for column in columns[3:])
+    wide = np.flatnonzero((high > NOTABLE * gap) | (low < gap / NOTABLE))
+    if wide.size:
+        k = wide[0]
+        ends = " to ".join(f"{np.sqrt(limit):.2g}" for limit in (components.between_low, components.between_high))
+        warnings.append(
+            f"the spread between datasets is an estimate from {components.n} of them, {TAU_LEVEL:.0%} interval {ends}: "
+            f"over it the gap of {gap[k]:.2g} ({columns[0][k]} inputs, {columns[2][k]} datasets) runs from "
+            f"{low[k]:.2g} to {high[k]:.2g}"
+        )
     return PowerTable(
         n_inputs=np.array(columns[0]),
         n_pairs=np.array(columns[1]) if known else np.full(len(rows), np.nan),
         n_datasets=np.array(columns[2]),
-        gap=np.array(columns[3]),
+        gap=gap,
+        gap_low=low,
+        gap_high=high,
         se=np.array(columns[4]),
         df=np.array(columns[5]),
         power=power,

@@ -161,3 +161,32 @@ def test_datasets_and_cells_without_refits_take_the_mean_of_the_others():
     none = fit_components(SlopeGrid(**rest, refits={"b": refits["b"]}), "base->user_neg", n_pairs=40)
     assert np.isnan(none.of_vector)
     assert none.n_pairs is None
+
+
+@pytest.mark.parametrize("datasets", [5, 14])
+def test_the_range_of_a_gap_holds_that_of_the_true_components(datasets):
+    """The gap itself has a true power of .35 to .96 with five datasets fitted, where it says .80."""
+    tau, n, times, rng = 0.1, 60, 200, np.random.default_rng(4)
+    true = noncentrality(datasets - 1) * np.sqrt((tau**2 + 0.09 / n) / datasets)
+    held = said = 0
+    for _ in range(times):
+        means = rng.normal(0, tau, datasets)
+        slopes = {f"d{k}": np.stack([np.zeros(n), rng.normal(m, 0.3, n)])[None] for k, m in enumerate(means)}
+        grid = SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes)
+        found = smallest_detectable_gap(fit_components(grid, "base->user_neg"), n_inputs=n, n_datasets=datasets)
+        assert found.gap_low[0] <= found.gap[0] <= found.gap_high[0]
+        held += found.gap_low[0] <= true <= found.gap_high[0]
+        said += any(f"runs from {found.gap_low[0]:.2g} to {found.gap_high[0]:.2g}" in t for t in found.warnings)
+    # Monte Carlo error 1.5 points.
+    assert 0.91 <= held / times <= 0.99
+    assert said == times
+
+
+def test_a_range_that_is_narrow_or_has_nothing_to_do_with_datasets_is_no_warning():
+    near = smallest_detectable_gap(components(between_low=0.035, between_high=0.045), n_inputs=50, n_datasets=[1, 9])
+    assert np.isnan([near.gap_low[0], near.gap_high[0]]).all()
+    assert near.gap_low[1] < near.gap[1] < near.gap_high[1]
+    assert not any("runs from" in text for text in near.warnings)
+    assert {"gap_low", "gap_high"} <= set(near.to_frame())
+    unknown = smallest_detectable_gap(components(), n_inputs=50, n_datasets=9)
+    assert np.isnan(unknown.gap_high).all()
