@@ -124,12 +124,15 @@ class Claim:
         rest = {"ci_low": nan, "ci_high": nan, "interval": why, "unit": unit}
         return cls(key=key, statement=statement, estimate=float(value), n=int(n), n_of=n_of, **rest)
 
-    def against(self, published: Published, *facts: Any, limits: Sequence[float] | None = None) -> Claim:
-        """The claim beside a published value; `limits` is the interval to judge by where it is not the shown one."""
+    def against(self, published: Published, *facts: Any, shift: str, limits: Sequence[float] | None = None) -> Claim:
+        """The claim beside a published value, ours under `shift`.
+
+        `limits` is the interval to judge by, for these very datasets, where the shown one is for a population of them.
+        """
         low, high = (self.ci_low, self.ci_high) if limits is None else limits
         judged = {"ci_low": float(low), "ci_high": float(high), "n": self.n, "level": self.level}
         ours = Estimate(name=self.key, estimate=self.estimate, method=self.interval, **judged)
-        verdict, reason = judge(ours, published, facts)
+        verdict, reason = judge(ours, published, facts, shift)
         theirs = {"published": published.value, "published_text": published.text, "source": published.source}
         return replace(self, **theirs, verdict=verdict, reason=reason)
 

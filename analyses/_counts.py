@@ -51,6 +51,11 @@ class Recommended(NamedTuple):
     name: str
     interval: str | None
 
+    @property
+    def row(self) -> dict[str, float]:
+        """As the rows of frames have it."""
+        return {"estimate": self.mean, "ci_low": self.low, "ci_high": self.high}
+
 
 def recommended(fit: MetaAnalysis) -> Recommended:
     """Which mean and interval to quote: unweighted where one dataset dominates, floored where agreement is chance."""
@@ -108,7 +113,9 @@ def share_words(results: Mapping[str, Any], factors: Collection[str]) -> str:
     return f"Share of the variance that A/B or Yes/No, {told}, explain"
 
 
-def share_claims(keys: tuple[str, str], text: str, mean: Estimate, most: Mapping[str, Any], how: str) -> list[Claim]:
+def share_claims(
+    keys: tuple[str, str], text: str, mean: Estimate, most: Mapping[str, Any], how: str, of: str = "questions"
+) -> list[Claim]:
     """Mean share over datasets and the largest one; with one dataset, its own share with its own interval.
 
     Parameters
@@ -123,15 +130,16 @@ def share_claims(keys: tuple[str, str], text: str, mean: Estimate, most: Mapping
         The row of the dataset with the most: dataset, estimate, ci_low, ci_high, n.
     how : str
         What that row's interval is.
+    of : str
+        What that row's n counts: "inputs" or "questions", of which a counterbalanced dataset has half as many.
     """
     if mean.n == 1:
-        return [Claim.row(keys[0], f"{text}, in {most['dataset']}:", most, "inputs", unit="share", interval=how)]
+        return [Claim.row(keys[0], f"{text}, in {most['dataset']}:", most, of, unit="share", interval=how)]
     how += "; it does not allow for the choice"
     return [
         Claim.of(keys[0], f"{text}, mean over datasets:", mean, "datasets"),
-        Claim.row(keys[1], f"{text}{LARGEST}{most['dataset']}{CHOSEN}", most, "inputs", unit="share",
-                  interval=how),
-    ]  # fmt: skip
+        Claim.row(keys[1], f"{text}{LARGEST}{most['dataset']}{CHOSEN}", most, of, unit="share", interval=how),
+    ]
 
 
 def one_for_both(name: str, results: Mapping[str, Any]) -> str:

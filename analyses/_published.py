@@ -1,8 +1,8 @@
 """Published values, as transcribed, and the only way in which anything is compared with them.
 
 The values come from notes on the paper and its code and were not checked against the PDF; that is said wherever
-one is printed. A comparison needs the same model, layer, split, scope, score and datasets, and a margin that was
-stated before anything was computed; without them the verdict is "not comparable", with the reason.
+one is printed. A comparison needs the same model, layer, split, scope, score, operator, datasets and shift, and a
+margin that was stated before anything was computed; without them the verdict is "not comparable", with the reason.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ FORTY = frozenset(_NAMES.split())
 
 LLAMA, QWEN = "Llama-2-7b-chat", "Qwen1.5-14B-Chat"
 LAYERS = {LLAMA: 13, QWEN: 21}
+HOME, ALL_PAIRS = "base->base", "every pair of prompts"
+# The limits to judge by where the shown interval is for a population of datasets and there is none for these very ones.
+NO_LIMITS = float("nan"), float("nan")
 # What the published runs used, by the original experiment code: the sum of raw logits over the whole completion,
 # steering from the last prompt token on, and a test split that overlaps its training half.
 PROTOCOL = {"split": "tan2024-literal", "scope": "last_prompt", "score": "logit_sum"}
@@ -53,6 +56,8 @@ class Published:
         Those it is about.
     margin : float
         Half width of what counts as consistent, stated here beforehand.
+    shift : str
+        Under which it was measured ("base->base"); empty where the notes do not say, and then nothing is comparable.
     note : str
         Where in the paper, and what is uncertain about the transcription.
     """
@@ -61,6 +66,7 @@ class Published:
     models: tuple[str, ...]
     margin: float
     datasets: frozenset[str] = FORTY
+    shift: str = ""
     note: str = ""
 
     @property
@@ -78,22 +84,31 @@ ID_OOD = {
     LLAMA: Published(text="0.891", models=(LLAMA,), margin=0.05, note="ID–OOD Spearman, shift not stated in the notes"),
     QWEN: Published(text="0.694", models=(QWEN,), margin=0.05, note="ID–OOD Spearman, shift not stated in the notes"),
 }
-CROSS_ID = Published(text="0.769", models=(LLAMA, QWEN), margin=0.05, note="Llama–Qwen Spearman, in distribution")
+CROSS_ID = Published(
+    text="0.769", models=(LLAMA, QWEN), margin=0.05, shift=HOME, note="Llama–Qwen Spearman, in distribution"
+)
 CROSS_OOD = Published(
     text="0.586",
     models=(LLAMA, QWEN),
     margin=0.05,
+    shift="sys_pos->user_neg",
     note="Llama–Qwen Spearman; the code prints system (positive) → user (negative) alone",
 )
 PROPENSITY = {
-    LLAMA: Published(text="-0.26", models=(LLAMA,), margin=0.05, note="figure 7, self-pairs included"),
-    QWEN: Published(text="-0.46", models=(QWEN,), margin=0.05, note="figure 7, self-pairs included"),
+    LLAMA: Published(text="-0.26", models=(LLAMA,), margin=0.05, shift=ALL_PAIRS, note="figure 7, self-pairs included"),
+    QWEN: Published(text="-0.46", models=(QWEN,), margin=0.05, shift=ALL_PAIRS, note="figure 7, self-pairs included"),
 }
+COUNTED = "Share of inputs whose slope is 0 or less, as the published code counts, in myopic-reward:"
 MYOPIC_ANTI = Published(
-    text="0.49", models=(LLAMA,), margin=0.03, datasets=frozenset({"myopic-reward"}), note="read off figure 1"
+    text="0.49",
+    models=(LLAMA,),
+    margin=0.03,
+    datasets=frozenset({"myopic-reward"}),
+    shift=HOME,
+    note="read off figure 1",
 )
 MYOPIC_VARIANCE = Published(
-    text="8.4", models=(LLAMA,), margin=0.5, datasets=frozenset({"myopic-reward"}), note="read off figure 4"
+    text="8.4", models=(LLAMA,), margin=0.5, datasets=frozenset({"myopic-reward"}), shift=HOME, note="read off figure 4"
 )
 
 
@@ -102,7 +117,9 @@ def published_for(table: Mapping[str, Published], model: str) -> Published:
     return next((entry for name, entry in table.items() if same_model(model, name)), table[LLAMA])
 
 
-def judge(estimate: Estimate, published: Published, facts: tuple[Mapping[str, Any], ...]) -> tuple[str, str]:
+def judge(
+    estimate: Estimate, published: Published, facts: tuple[Mapping[str, Any], ...], shift: str
+) -> tuple[str, str]:
     """Verdict on a published value, and its reason.
 
     Parameters
@@ -111,18 +128,21 @@ def judge(estimate: Estimate, published: Published, facts: tuple[Mapping[str, An
         Ours; its interval is for these very datasets, inputs (and vectors) resampled.
     published : Published
     facts : tuple of mapping
-        `model`, `layer`, `split`, `scope`, `score`, `datasets` of each cache behind the number.
+        `model`, `layer`, `split`, `scope`, `score`, `datasets` of each cache behind the number, and `operator`
+        where it is not "add".
+    shift : str
+        Under which ours was measured; `ALL_PAIRS` for a number over all of them.
 
     Returns
     -------
     (str, str)
         "not comparable", "consistent", "cannot say" or "inconsistent"; the reason.
     """
-    differences = _differences(published, facts)
-    matches = {name: name not in differences for name in MUST_MATCH}
-    found = verdict(published.note, published.value, estimate, margin=published.margin, matches=matches)
+    differences = _differences(published, facts, shift)
     if differences:
-        return found.verdict, "; ".join(differences.values())
+        return "not comparable", "; ".join(differences.values())
+    same = dict.fromkeys(MUST_MATCH, True)
+    found = verdict(published.note, published.value, estimate, margin=published.margin, matches=same)
     return found.verdict, found.reason
 
 
@@ -131,7 +151,7 @@ def same_model(ours: str, theirs: str) -> bool:
     return theirs.lower() in ours.lower().rsplit("/", 1)[-1]
 
 
-def _differences(published: Published, facts: tuple[Mapping[str, Any], ...]) -> dict[str, str]:
+def _differences(published: Published, facts: tuple[Mapping[str, Any], ...], shift: str) -> dict[str, str]:
     """Condition -> how it differs, first cache first."""
     found: dict[str, str] = {}
     for fact, model in zip(facts, published.models):
@@ -142,10 +162,16 @@ def _differences(published: Published, facts: tuple[Mapping[str, Any], ...]) -> 
         for key, theirs in PROTOCOL.items():
             if fact[key] != theirs:
                 found.setdefault(key, f"{key} is {fact[key] or 'not recorded'}, there {theirs}")
+        if fact.get("operator", "add") != "add":
+            found.setdefault("operator", f"operator is {fact['operator']}, there add")
         here = set(fact["datasets"])
         if published.datasets == FORTY and here != FORTY:
             others = f" and {len(here - FORTY)} others" if here - FORTY else ""
             found.setdefault("datasets", f"{len(here & FORTY)} of the paper's 40 datasets are here{others}")
         elif not published.datasets <= here:
             found.setdefault("datasets", f"{', '.join(sorted(published.datasets))} is not here")
+    if not published.shift:
+        found["shift"] = "the shift of the published value is not stated"
+    elif shift != published.shift:
+        found["shift"] = f"shift is {shift}, there {published.shift}"
     return found

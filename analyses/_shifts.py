@@ -31,7 +31,7 @@ def gap_claims(study: Study, gaps: GapTable) -> list[Claim]:
         else:
             fit = overall.analyses[list(zip(overall.component, overall.shift)).index(("gap", shift))]
             told = recommended(fit)
-            row = {"estimate": told.mean, "ci_low": told.low, "ci_high": told.high, "n": fit.n, "level": fit.level}
+            row = {**told.row, "n": fit.n, "level": fit.level}
             text, of = f"{text}{told.name} over datasets:", "datasets"
             how = told.interval or "Hartung–Knapp t(D − 1) over datasets"
         claims.append(Claim.row(f"gap.{shift}", text, row, of, unit=UNIT, interval=how))

@@ -21,7 +21,7 @@ _TWO_NAMES = re.compile(r"\b(Bell|Benjamini|Hartung|Romano|Yeo)-(McCaffrey|Hochb
 
 # What stands in tables for the names of code.
 VALUES = {
-    "anti_steerable": "anti-steerable (slope < 0)",
+    "anti_steerable": "anti-steerable (slope < −error)",
     "within_error": "within numerical error of zero",
     "published_nonpositive": "slope ≤ 0, as published",
     "sd": "SD over inputs",

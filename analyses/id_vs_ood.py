@@ -28,7 +28,7 @@ def main(cache, out):
             fixed = result.row(f"base->base vs {name}", FIXED)
             text = f"Spearman correlation over datasets between base → base and {words}:"
             claim = Claim.row(f"id_ood.{name}", text, row, "datasets", interval=f"{row['interval']}, for a population")
-            claims.append(claim.against(ours, facts_of(study), limits=(fixed["ci_low"], fixed["ci_high"])))
+            claims.append(claim.against(ours, facts_of(study), shift=name, limits=(fixed["ci_low"], fixed["ci_high"])))
             pairs = side_by_side(means, ("base", "base"), means, shift)
             figures.agreement(
                 pairs, ax=ax, xlabel="base → base (nat/λ)", ylabel=f"{words} (nat/λ)", remark=f"Spearman {short(claim)}"

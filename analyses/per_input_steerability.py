@@ -8,48 +8,49 @@ from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import own_warnings, share_claims, sign_claims
 from analyses._words import number
 from steerstats import figures
+from steerstats.operators import ABLATE
 
 TITLE = "Steerability of every input"
 PAPER = "figures 1 and 18"
 WRONG = "Share of inputs that steer the wrong way"
+FALLS = "Share of inputs whose propensity falls as the direction is taken out"  # operator ablate
 
 
 def main(cache, out):
     """Share of anti-steerable inputs and spread of steerability, dataset by dataset."""
     study = study_of(cache)
     result = ask(study, "steerability")
-    table, order = result.to_frame(), list(result.results)
+    table, order, n = result.to_frame(), list(result.results), len(result.results)
     anti = by_dataset(table[table["name"] == "anti_steerable"], order)
     slopes = {name: study.slopes(name).at("base->base") for name in order}
     share = mean_over_datasets(anti["estimate"], "share of anti-steerable inputs", "share")
     sds = [result[name]["sd"].estimate for name in order]
     spread = mean_over_datasets(sds, "SD over inputs", "nat per unit multiplier", bounds=(0.0, np.inf))
     worst = anti.loc[anti["estimate"].idxmax()]
-    n, keys = len(order), ("per_input.anti_share", "per_input.worst")
-    claims = share_claims(keys, WRONG, share, worst, worst["method"])
-    text = f"SD of steerability between inputs, {'mean over datasets' if n > 1 else f'in {order[0]}'}:"
-    own = (spread, "datasets") if n > 1 else (result[order[0]]["sd"], "inputs")
-    claims.append(Claim.of("per_input.spread", text, *own))
+    wrong = FALLS if (ablated := ABLATE in study.operators) else WRONG
+    claims = share_claims(("per_input.anti_share", "per_input.worst"), wrong, share, worst, worst["method"])
+    where, of = ("mean over datasets", "datasets") if n > 1 else (f"in {order[0]}", "questions")
+    spread = spread if n > 1 else result[order[0]]["sd"]
+    claims.append(Claim.of("per_input.spread", f"SD of steerability between inputs, {where}:", spread, of))
     claims += sign_claims(result)
-    for row in anti[anti["dataset"] == "myopic-reward"].to_dict("records"):
-        claim = Claim.row("per_input.myopic", f"{WRONG}, in myopic-reward:", row, "inputs", unit="share",
-                          interval=row["method"])  # fmt: skip
-        claims.append(claim.against(published.MYOPIC_ANTI, facts_of(study)))
+    for row in table.query("name == 'published_nonpositive' and dataset == 'myopic-reward'").to_dict("records"):
+        claim = Claim.row("per_input.myopic", published.COUNTED, row, "questions", unit="share", interval=row["method"])
+        claims.append(claim.against(published.MYOPIC_ANTI, facts_of(study), shift=published.HOME))
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, height=0.9 + 0.24 * len(order), width=8.2, width_ratios=[3, 1.3])
         figures.per_input(slopes, {name: result[name]["median"].estimate for name in order}, ax=left)
         figures.anti_share(anti, ax=right)
     found = Finding.of(
         result, script="per_input_steerability", title=TITLE, paper=PAPER, claims=tuple(claims),
-        reading="Each dot is one input: how much one unit of multiplier moves its answer. Dots left of zero steer the "
-        "wrong way. Datasets are ordered by their median, the upright stroke; dots are spread within a row only to "
-        "keep them apart. Right: the share of inputs left of zero; the broken line is one half.",
-        bars="95% Wilson intervals of the share, by question.",
-        counted=f"{sum(map(len, slopes.values()))} test inputs in {people_count(n, 'dataset')}.",
+        reading="Each dot is one input: how much one unit of multiplier moves its answer. Dots left of zero "
+        + ("fall as the direction is taken out" if ablated else "steer the wrong way")
+        + ". Datasets are ordered by their median, the upright stroke; dots are spread within a row only to keep "
+        "them apart. Right: the share left of zero by more than numerical error; the broken line is one half.",
+        bars="95% Wilson intervals of the share, by question.", warnings=own_warnings(result),
+        counted=f"{sum(map(len, slopes.values()))} test inputs in {people_count(n, 'dataset')}.", facts=facts_of(study),
         alt=f"Steerability of every input in {people_count(n, 'dataset')}, ordered by median. Medians run from "
         f"{number(result[order[-1]]['median'].estimate)} to {number(result[order[0]]['median'].estimate)} nats per λ. "
         f"Anti-steerable shares run from {anti['estimate'].min():.0%} to {anti['estimate'].max():.0%}.",
-        warnings=own_warnings(result), facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, table.drop(columns=["method"]))
 

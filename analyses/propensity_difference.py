@@ -28,7 +28,7 @@ def main(cache, out):
         pairs, how = people_count(int(row["n_points"]), "pair"), "percentile, whole datasets resampled"
         claims.append(Claim.row(key, WORDS[name], row, f"datasets ({pairs})", interval=how))
     theirs = published.published_for(published.PROPENSITY, study.model)
-    claims[0] = claims[0].against(theirs, facts_of(study))
+    claims[0] = claims[0].against(theirs, facts_of(study), shift=published.ALL_PAIRS, limits=published.NO_LIMITS)
     points = result.points().rename(columns={"propensity_difference": "x"})
     kept = points[points["own"] > 0.25]
     with figures.style():

@@ -27,8 +27,7 @@ def main(cache, out):
         own, key, name = rows[rows["term"] == term], ("slope", term), one_for_both(NAMES[term], result.results)
         if pooled is not None and key in pooled.pooled:
             fit = pooled.pooled[key]
-            mean, _, low, high, *_ = recommended(fit)
-            last = {"dataset": MEAN, "estimate": mean, "ci_low": low, "ci_high": high}
+            last = {"dataset": MEAN, **recommended(fit).row}
             claims += effect_claims(term, name, fit, pooled.p_value[key], pooled.method)
             own = pd.concat([own, pd.DataFrame([last])], ignore_index=True)
         elif len(own) == 1:

@@ -26,13 +26,13 @@ def main(cache, out):
     mean = mean_over_datasets(total["share"], "share explained", "share", bounds=(-np.inf, np.inf))
     most = dict(total.loc[total["share"].idxmax()])
     share, most["estimate"] = share_words(result.results, {*ours["component"]}), most["share"]
-    claims = share_claims(("explained.mean", "explained.most"), share, mean, most, "percentile, by question")
+    claims = share_claims(("explained.mean", "explained.most"), share, mean, most, "percentile, by question", "inputs")
     if "myopic-reward" in result.explained:
         sd = ask(study, "steerability")["myopic-reward"]["sd"]
         row = {name: getattr(sd, name) ** 2 for name in ("estimate", "ci_low", "ci_high")} | {"n": sd.n}
-        claim = Claim.row("explained.myopic", "Variance of steerability in myopic-reward:", row, "inputs",
+        claim = Claim.row("explained.myopic", "Variance of steerability in myopic-reward:", row, "questions",
                           unit="(nat per unit multiplier)²", interval=sd.method)  # fmt: skip
-        claims.append(claim.against(published.MYOPIC_VARIANCE, facts_of(study)))
+        claims.append(claim.against(published.MYOPIC_VARIANCE, facts_of(study), shift=published.HOME))
     with figures.style():
         parts = theirs[~theirs["component"].isin(TOTALS)]
         both, ratios = len(parts) > 0, [2, 1.2, 2] if len(parts) else [2, 1.2]

@@ -23,7 +23,10 @@ GLOSSARY = (
     ("multiplier, λ", "how many times the steering vector is added"),
     ("propensity", "by how many nats the model prefers the answer that shows the behaviour"),
     ("steerability", "the slope of an input's propensity on the multiplier: nats moved by one unit of the vector"),
-    ("anti-steerable", "an input whose slope is below 0: the vector moves it the wrong way"),
+    (
+        "anti-steerable",
+        "an input whose slope is below 0 by more than its numerical error: the vector moves it the wrong way",
+    ),
     ("shift", "a vector made under one prompt and used under another, written made → used; base → base is no shift"),
     (
         "the prompts",

@@ -220,6 +220,7 @@ def test_published_values_are_as_transcribed():
 
 SAME = {"model": "meta-llama/Llama-2-7b-chat-hf", "layer": 13, "split": "tan2024-literal", "scope": "last_prompt",
         "score": "logit_sum", "datasets": sorted(published.FORTY)}  # fmt: skip
+STATED = replace(published.ID_OOD[published.LLAMA], shift="base->user_neg")  # as it would be if the notes said it
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ SAME = {"model": "meta-llama/Llama-2-7b-chat-hf", "layer": 13, "split": "tan2024
 )
 def test_verdicts_need_the_interval_inside_a_margin(low, high, found):
     ours = Estimate(name="x", estimate=0.9, ci_low=low, ci_high=high, n=40, method="m")
-    assert published.judge(ours, published.ID_OOD[published.LLAMA], (SAME,))[0] == found
+    assert published.judge(ours, STATED, (SAME,), "base->user_neg")[0] == found
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_verdicts_need_the_interval_inside_a_margin(low, high, found):
 )
 def test_one_different_condition_is_enough_to_be_not_comparable(change, word):
     ours = Estimate(name="x", estimate=0.891, ci_low=0.88, ci_high=0.9, n=40, method="m")
-    verdict, reason = published.judge(ours, published.ID_OOD[published.LLAMA], (SAME | change,))
+    verdict, reason = published.judge(ours, STATED, (SAME | change,), "base->user_neg")
     assert verdict == "not comparable"
     assert reason == word
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from reporting import TRUTH, hostile_cache, write_cache
 
 import analyses._shifts as shifts
+from analyses import _published as published
+from analyses import per_input_steerability, propensity_difference, variance_explained
 from analyses._claim import Claim, Finding
 from analyses._counts import effect_claims, recommended
 from reports.words import summary
-from steerstats import mean_over_datasets
+from steerstats import mean_over_datasets, open_cache
+from steerstats.study_unit import StudyUnit
 
 
 def signs(key: str, above: int, below: int, open_: int) -> Claim:
@@ -92,3 +98,58 @@ def test_the_gap_that_heads_the_report_is_that_row_too(monkeypatch):
     assert "unweighted mean over datasets" in gap.statement
     assert (gap.ci_low, gap.ci_high) == (DOMINATED.unweighted_ci_low, DOMINATED.unweighted_ci_high)
     assert "is not shown to lose anything" in told(SHARE, INPUTS, gap)["answer"]
+
+
+SAME = {"model": "meta-llama/Llama-2-7b-chat-hf", "layer": 13, "split": "tan2024-literal", "scope": "last_prompt",
+        "score": "logit_sum", "datasets": sorted(published.FORTY)}  # fmt: skip
+
+
+@pytest.mark.parametrize("shift", ["base->user_neg", "base->user_pos", "sys_pos->user_neg"])
+def test_a_published_value_whose_shift_is_not_stated_is_judged_against_none(shift):
+    own = Claim(key="x", statement="", estimate=0.89, ci_low=0.0, ci_high=1.0, interval="", n=40, n_of="datasets")
+    ours = own.against(published.ID_OOD[published.LLAMA], SAME, shift=shift, limits=(0.88, 0.9))
+    assert ours.verdict == "not comparable"
+    assert ours.reason == "the shift of the published value is not stated"
+
+
+def test_a_published_value_is_judged_under_its_own_shift_alone():
+    own = Claim(key="x", statement="", estimate=0.586, ci_low=0.57, ci_high=0.6, interval="", n=40, n_of="datasets")
+    facts = SAME, SAME | {"model": "Qwen/Qwen1.5-14B-Chat", "layer": 21}
+    assert own.against(published.CROSS_OOD, *facts, shift="sys_pos->user_neg").verdict == "consistent"
+    other = own.against(published.CROSS_OOD, *facts, shift="base->user_neg")
+    assert (other.verdict, other.reason) == ("not comparable", "shift is base->user_neg, there sys_pos->user_neg")
+
+
+def test_the_published_share_is_compared_with_slopes_of_0_or_less(monkeypatch, tmp_path):
+    """As the published code counts them, whatever numerical error allows."""
+    monkeypatch.setattr(StudyUnit, "slope_error", 0.4)
+    found = per_input_steerability.main(hostile_cache(), tmp_path)
+    slopes = open_cache(hostile_cache()).slopes("myopic-reward").at("base->base")
+    claim = next(claim for claim in found.claims if claim.key == "per_input.myopic")
+    assert (slopes < -0.4).mean() < (slopes <= 0).mean() == pytest.approx(claim.estimate)
+    assert "slope is 0 or less" in claim.statement
+
+
+def test_an_interval_for_a_population_of_datasets_judges_nothing(monkeypatch, tmp_path):
+    names = tuple(f"d{k}" for k in range(9))
+    few = {"n_random": 0, "n_shuffled": 0, "n_resampled": 0, "debiased": False, "logits": False}
+    truth = replace(TRUTH, datasets=names, mean_steerability=list(np.linspace(0.8, 1.4, 9)), **few)
+    monkeypatch.setattr(propensity_difference, "facts_of", lambda _: SAME)
+    claim = propensity_difference.main(write_cache(tmp_path / "nine", truth), tmp_path).claims[0]
+    assert np.isfinite([claim.ci_low, claim.ci_high]).all()
+    assert claim.verdict == "cannot say"
+    assert claim.reason == "the recomputed value has no finite interval for these very datasets"
+
+
+def test_n_is_named_for_what_it_counts(tmp_path):
+    """With every question asked twice, a count of questions is half of that of inputs."""
+    few = {"n_random": 0, "n_shuffled": 0, "n_resampled": 0, "debiased": False, "logits": False}
+    cache = write_cache(tmp_path / "twins", replace(TRUTH, counterbalance=True, **few))
+    study = open_cache(cache)
+    inputs, questions = ({f(study.unit(one)) for one in study.datasets} for f in (
+        lambda unit: len(unit.inputs), lambda unit: len(set(unit.question))))  # fmt: skip
+    assert inputs.isdisjoint(questions)
+    counted = {"inputs": inputs, "questions": questions, "datasets": {len(study.datasets)}}
+    for script in (per_input_steerability, variance_explained):
+        for claim in script.main(cache, tmp_path).claims:
+            assert claim.n in counted[claim.n_of], claim.key

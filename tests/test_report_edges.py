@@ -288,7 +288,9 @@ def test_published_values_are_printed_as_transcribed():
     values = [published.ID_OOD, published.PROPENSITY]
     assert [entry.text for table_ in values for entry in table_.values()] == ["0.891", "0.694", "-0.26", "-0.46"]
     facts = dict.fromkeys(("model", "layer", "split", "scope", "score"), "x") | {"datasets": []}
-    claim = Claim.bare("k", "s:", 0.1, 3, "datasets", "none").against(published.PROPENSITY[published.LLAMA], facts)
+    claim = Claim.bare("k", "s:", 0.1, 3, "datasets", "none").against(
+        published.PROPENSITY[published.LLAMA], facts, shift=published.ALL_PAIRS
+    )
     assert (claim.published, claim.shown_published) == (-0.26, "−0.26")
     assert "->" not in "".join(entry.source for entry in (published.CROSS_OOD, published.CROSS_ID))
 

@@ -14,7 +14,7 @@ import pandas as pd
 from steerstats.errors import InputError
 from steerstats.results import Estimate, Result
 
-MUST_MATCH = ("model", "layer", "split", "scope", "score", "datasets")
+MUST_MATCH = ("model", "layer", "split", "scope", "score", "datasets", "shift")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def verdict(
     margin : float
         Positive, in the unit of the value; fixed before looking.
     matches : mapping of str to bool
-        Whether model, layer, split, scope, score and datasets equal those published. A missing key counts as
+        Whether model, layer, split, scope, score, datasets and shift equal those published. A missing key counts as
         different.
 
     Returns
@@ -92,7 +92,7 @@ def verdict(
     >>> from steerstats import Estimate
     >>> from steerstats.generalization import verdict
     >>> ours = Estimate(name="ID-OOD Spearman", estimate=0.86, ci_low=0.8, ci_high=0.91, n=40, method="recomputed")
-    >>> same = dict.fromkeys(["model", "layer", "split", "scope", "score", "datasets"], True)
+    >>> same = dict.fromkeys(["model", "layer", "split", "scope", "score", "datasets", "shift"], True)
     >>> verdict("steerability transfers", 0.891, ours, margin=0.1, matches=same).verdict
     'consistent'
     >>> verdict("steerability transfers", 0.891, ours, margin=0.05, matches=same).verdict
@@ -109,7 +109,7 @@ def verdict(
     if differs:
         found, reason = "not comparable", f"the published study differs in {', '.join(differs)}"
     elif not (np.isfinite(low) and np.isfinite(high)):
-        found, reason = "cannot say", "the recomputed value has no finite interval"
+        found, reason = "cannot say", "the recomputed value has no finite interval for these very datasets"
     elif near <= low and high <= far:
         found, reason = "consistent", f"the whole interval is within {margin:g} of the published value"
     elif high < near or low > far:
