@@ -236,6 +236,7 @@ def test_a_dataset_that_did_not_change_stays_in_the_mean():
     equal = compare_slopes({"a": grids["a"], "b": grids["a"]}, inputs, [BASE], rng=rng, n_resamples=50)
     assert equal.means_frame().empty
     assert any("no mean over datasets" in text for text in equal.warnings)
+    assert any(text.startswith("a and b, base->base, all datasets: every question") for text in equal.warnings)
 
 
 def test_a_dataset_without_a_standard_error_is_named_as_left_out():

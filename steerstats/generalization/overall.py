@@ -120,7 +120,7 @@ def means_of_pairs(
         known, still = there & np.isfinite(variance), there & (variance == 0)
         place = f"{' and '.join(pairs[p])}, {shifts[s]}"
         if still.any():
-            which = ", ".join(name for name, has in zip(datasets, still) if has)
+            which = "all datasets" if still[there].all() else ", ".join(n for n, has in zip(datasets, still) if has)
             notes.append(f"{place}, {which}: {ALL_ALIKE}")
         if there.sum() > 1 and (known.sum() < 2 or not variance[known].any()):
             notes.append(f"{place}: no mean over datasets, since fewer than two have a standard error above 0")
