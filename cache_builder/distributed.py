@@ -142,6 +142,7 @@ def run_on_ray(
     Parameters
     ----------
     spec : BuildSpec
+        Its relative paths begin in the caller's working directory, into which the actors go.
     out : path
         A directory that every node sees.
     address : str, optional
