@@ -1,4 +1,4 @@
-"""Extraction methods: positive and negative activations of contrast pairs to one direction. Numpy and scikit-learn."""
+"""Extraction methods: positive and negative activations of contrast pairs to one direction. No torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import numpy as np
+from scipy.linalg import eigh
 
 from steerstats.errors import InputError
 
@@ -26,12 +27,23 @@ def pca(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """First principal direction of the differences about zero, as long as the mean difference along it.
 
     The sign is that of the mean difference. About zero, because the differences of a consistent behaviour share
-    their mean, and centring would take away just that.
+    their mean, and centring would take away just that. The axis therefore does not depend on which answer is the
+    positive one, and label-shuffled vectors are no null for it (see `draws`).
     """
     difference = positive.astype(np.float64) - negative
-    # The Gram matrix is small (pairs x pairs); its eigenvectors give the right singular vectors.
-    _, vectors = np.linalg.eigh(difference @ difference.T)
-    return _along(vectors[:, -1] @ difference, difference.mean(axis=0))
+    return _along(_first_axis(difference), difference.mean(axis=0))
+
+
+def _first_axis(difference: np.ndarray) -> np.ndarray:
+    """First right singular vector of (n_pairs, hidden), of any length and sign; NaN where an entry is not finite."""
+    wide = len(difference) <= difference.shape[1]
+    # D D' and D' D have the same non-zero eigenvalues: only the top one of the smaller is needed.
+    gram = difference @ difference.T if wide else difference.T @ difference
+    if not np.isfinite(gram).all():
+        return np.full(difference.shape[1], np.nan)
+    last = len(gram) - 1
+    top = eigh(gram, subset_by_index=[last, last])[1][:, 0]
+    return top @ difference if wide else top
 
 
 def logistic(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
@@ -58,12 +70,12 @@ def find_extractor(method: str) -> Extractor:
     Raises
     ------
     InputError
-        If nothing has that name, or it cannot be loaded. Called, a registered one raises it too: for whatever goes
-        wrong in it, and for a result of another shape.
+        If nothing has that name, more than one thing does, or it cannot be loaded. Called, a registered one
+        raises it too: for whatever goes wrong in it, and for a result of another shape.
     """
-    if method in BUILT_IN:
-        return BUILT_IN[method]
     point = _registered(method)
+    if point is None:
+        return BUILT_IN[method]
     return _guarded(_load(point), _name(point))
 
 
@@ -78,9 +90,9 @@ def extractor_facts(method: str) -> dict[str, str]:
         `distribution` and `version` that register it, and `source`, the SHA-256 of the file that defines it (of
         its bytecode where there is no file), so that a cache is not continued with a method that was changed.
     """
-    if method in BUILT_IN:
-        return {}
     point = _registered(method)
+    if point is None:
+        return {}
     found, owner = _load(point), getattr(point, "dist", None)
     return {
         "distribution": owner.name if owner else "",
@@ -89,11 +101,23 @@ def extractor_facts(method: str) -> dict[str, str]:
     }
 
 
-def _registered(method: str) -> EntryPoint:
-    registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if method not in registered:
-        raise InputError(f"extraction method {method!r} is not one of {', '.join([*BUILT_IN, *sorted(registered)])}")
-    return registered[method]
+def _registered(method: str) -> EntryPoint | None:
+    """The one entry point of that name; None for a built-in method."""
+    points = list(entry_points(group=ENTRY_POINTS))
+    having = [point for point in points if point.name == method]
+    if method in BUILT_IN:
+        if having:
+            raise InputError(f"extraction method {_name(having[0])} has the name of a built-in one; rename it")
+        return None
+    if not having:
+        known = ", ".join([*BUILT_IN, *sorted({point.name for point in points})])
+        raise InputError(f"extraction method {method!r} is not one of {known}")
+    if len(having) > 1:
+        raise InputError(
+            f"extraction method {method!r} is registered {len(having)} times, as "
+            f"{' and '.join(_name(point) for point in having)}; rename or uninstall all but one"
+        )
+    return having[0]
 
 
 def _load(point: EntryPoint) -> Extractor:

@@ -168,6 +168,8 @@ class BuildSpec(Frozen):
         files, rescale = sorted(content["vectors"].pop("files")), content["vectors"].pop("files_rescale")
         if files:
             content["vectors"] |= {"files": files, "files_rescale": rescale}
+        if self.controls.shuffled:
+            content["controls"]["exchanged"] = "half"  # once every question by itself: other vectors under one name
         if is_place(self.model.id):
             content["model"]["id"] = "local"
         return content
@@ -221,11 +223,32 @@ class BuildSpec(Frozen):
             self._check_last_prompt()
         if self.shifts != "all":
             self._check_shifts("shifts", self.shifts, (*self.trained(), *self.vectors.files), self.settings)
+        self._place_controls()
         if self.controls.shifts != "all":
             # without a control nothing is evaluated there, and the default need not fit the settings
             known = (self.trained(), self.settings) if self.controls.any else ((*SETTINGS, "mean"), SETTINGS)
             self._check_shifts("controls.shifts", self.controls.shifts, *known)
+            stranger = next((one for one in self.controls.shifts if one not in self.shifts), None)
+            if self.controls.any and self.shifts != "all" and stranger is not None:
+                raise ValueError(
+                    f"controls.shifts: {stranger!r} is not among shifts ({', '.join(self.shifts)}), and controls are "
+                    "judged beside the vector itself; name some of those, or add it to shifts"
+                )
+        if self.controls.shuffled and self.vectors.method == "pca":
+            raise ValueError(
+                'controls.shuffled: vectors.method = "pca" finds the same axis whichever answer is the positive one, '
+                "so that label-shuffled vectors are the trained one up to sign, and no null; use controls.random"
+            )
         return self
+
+    def _place_controls(self) -> None:
+        """Without a word on where controls are evaluated: in base->base, or in the first shift there is."""
+        if not self.controls.any or self.shifts == "all" or "shifts" in self.controls.model_fields_set:
+            return
+        own = [shift for shift in self.shifts if shift.partition("->")[0] in self.trained()]
+        if own and not set(ControlSpec().shifts) & set(own):
+            # frozen for everyone else: the hash, the plan and the manifest see the resolved shift
+            self.__dict__["controls"] = self.controls.model_copy(update={"shifts": tuple(own[:1])})
 
     def _check_files(self) -> None:
         for name in self.vectors.files:

@@ -85,9 +85,12 @@ class ControlSpec(Frozen):
     """Vectors beside the main ones, and where they are evaluated.
 
     `resampled`: vectors refitted on bootstrap resamples of the training questions; `folds`: vectors of so many
-    disjoint parts of them; `random`, `shuffled`: null vectors of the same norm; `debiased`: the vector without its
-    A/B and Yes/No directions. `shifts` are the `train->eval` pairs in which controls are evaluated ("all" for every
-    one), and name the training settings for which they are made. `crossfit_folds` is for the held-out projections of
+    disjoint parts of them; `random`, `shuffled`: null vectors of the same norm, random directions and refits with
+    the answers of half of the questions exchanged (not with method "pca", which does not see the exchange);
+    `debiased`: the vector without its A/B and Yes/No directions. `shifts` are the `train->eval` pairs in which
+    controls are evaluated ("all" for every one), and name the training settings for which they are made. They are
+    judged beside the main vectors, so that those have to be evaluated there too; where the spec's `shifts` lack
+    base->base, the default is the first of them. `crossfit_folds` is for the held-out projections of
     the summaries.
     """
 

@@ -6,17 +6,19 @@ one control never changes another.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cache_builder.blocks import parts_of
+from cache_builder.draws import FEWEST_QUESTIONS, check_shuffled, half_flips, named_rng, question_groups
 from cache_builder.extractors import find_extractor, nuisance_weights, project_out
 from steerstats.errors import InputError
 
 KINDS = ("trained", "mean", "resampled", "fold", "random", "shuffled", "debiased", "imported")
+SAME_TOKEN = "do both answers' activations come from the same token of the same prefix?"
+SAME_DIFFERENCES = "all questions have the same difference of activations, and without labels nothing is left"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +100,17 @@ def fit_vectors(
         "base" (every vector to the base vector's norm, slot by slot), "unit", or "none".
     resampled, folds, random, shuffled : int
         Refits on bootstrap resamples and on disjoint parts of the questions, which repeat the whole procedure,
-        rescaling included; random directions and refits with shuffled answers, at the norm of the vector that
-        they stand beside. One resample, partition or shuffle serves every setting.
+        rescaling included; random directions and refits with the answers of half of the questions exchanged (see
+        `draws`), at the norm of the vector that they stand beside. One resample, partition or shuffle serves
+        every setting.
     debiased : bool
         The vectors without their A/B and Yes/No directions (see `nuisance_directions`), at the same norm.
     control_settings : sequence of str, optional
         Settings for which controls are made ("mean" included); default: base, or the first setting.
     seed : int
     name : str
-        Model and dataset: together with the seed it names the random draws.
+        Names the random draws, together with the seed. Builds pass the dataset's name and not the model's, so that
+        models share their resamples, folds and shuffles of the same questions.
 
     Returns
     -------
@@ -115,7 +119,8 @@ def fit_vectors(
     Raises
     ------
     InputError
-        If shapes disagree, a method is unknown or fails, or a vector is zero or not finite.
+        If shapes disagree, a method is unknown or fails, a vector is zero or not finite, or the label-shuffled
+        vectors of a setting are the trained one up to sign (as by "pca": no null).
     """
     settings, layers = tuple(settings), tuple(layers)
     if activations.ndim != 5 or activations.shape[:2] != (len(settings), len(layers)) or activations.shape[2] < 2:
@@ -130,7 +135,7 @@ def fit_vectors(
         raise InputError(f"rescale {rescale!r} is not one of base, unit, none")
     if rescale == "base" and "base" not in settings:
         raise InputError(f"rescale 'base' needs the base setting; there are {', '.join(settings)}")
-    groups = _groups(questions, n_pairs)
+    groups = question_groups(questions, n_pairs)
     fit = _Fit(activations, settings, find_extractor(method), mean, rescale, method)
     wanted = tuple(control_settings or ("base" if "base" in settings else settings[0],))
     for setting in wanted:
@@ -142,12 +147,13 @@ def fit_vectors(
     everything, jobs = np.arange(n_pairs), [_Job(np.arange(n_pairs))]
     for k in range(resampled):
         chosen = named_rng(seed, name, "resampled", str(k)).integers(len(groups), size=len(groups))
-        jobs.append(_Job(np.concatenate([groups[g] for g in chosen])))
+        jobs.append(_Job(np.concatenate([groups[g] for g in chosen]), what="resampled "))
     if folds:
         parts = np.array_split(named_rng(seed, name, "folds").permutation(len(groups)), folds)
-        jobs += [_Job(np.concatenate([groups[g] for g in part])) for part in parts]
+        jobs += [_Job(np.concatenate([groups[g] for g in part]), what="fold ") for part in parts]
     for k in range(shuffled):
-        jobs.append(_Job(everything, _flips(groups, n_pairs, named_rng(seed, name, "shuffled", str(k)))))
+        flip = half_flips(groups, n_pairs, named_rng(seed, name, "shuffled", str(k)))
+        jobs.append(_Job(everything, flip, "label-shuffled "))
     fitted = iter(fit.all(jobs))
 
     table = _Table(layers, method)
@@ -163,8 +169,12 @@ def fit_vectors(
         draw = named_rng(seed, name, "random", str(k)).normal(size=main[fit.names[0]].shape)
         for setting in wanted:
             table.add(to_norm(draw, slot_norms(main[setting])), draw, "random", setting, k, "random")
-    for k in range(shuffled):
-        vectors = next(fitted)[1]
+    turned = [next(fitted)[1] for _ in range(shuffled)]
+    for setting in settings:
+        check_shuffled(setting, method, main[setting], [vectors[setting] for vectors in turned])
+    if shuffled and len(groups) < FEWEST_QUESTIONS:
+        table.notes.append(f"with {len(groups)} training questions, p-values of label-shuffled vectors are too small")
+    for k, vectors in enumerate(turned):
         for setting in wanted:
             table.add(to_norm(vectors[setting], slot_norms(main[setting])), vectors[setting], "shuffled", setting, k)
     if debiased:
@@ -172,12 +182,6 @@ def fit_vectors(
         nuisance = {name: fit.weighted(s, weights) for s, name in enumerate(settings)} if len(weights) else {}
         table.add_debiased(main, nuisance, wanted)
     return table.finish()
-
-
-def named_rng(seed: int, *names: str) -> np.random.Generator:
-    """A generator that depends on the seed and on the names alone (SHA-256, so the same on every machine)."""
-    digest = hashlib.sha256("\x1f".join(names).encode()).digest()
-    return np.random.default_rng(np.random.SeedSequence([seed, *np.frombuffer(digest, dtype="<u4").tolist()]))
 
 
 def difference(options: np.ndarray) -> np.ndarray:
@@ -201,19 +205,20 @@ def to_norm(direction: np.ndarray, norms: np.ndarray) -> np.ndarray:
     """
     own = slot_norms(direction)
     if not (own > 0).all():
-        raise InputError(
-            "a steering vector is zero and cannot be rescaled; do both answers' activations come from the same "
-            "token of the same prefix?"
-        )
+        raise InputError(f"a steering vector is zero and cannot be rescaled; {SAME_TOKEN}")
     return direction * (np.asarray(norms) / own)[..., None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One fit: the pairs that it uses (repeated where they were drawn twice), and those whose answers are exchanged."""
+    """One fit: the pairs that it uses (repeated where they were drawn twice), and those whose answers are exchanged.
+
+    `what` says in errors which fit it is: "", or "resampled " and the like.
+    """
 
     pairs: np.ndarray
     flip: np.ndarray | None = None
+    what: str = ""
 
     def weights(self, n_pairs: int) -> np.ndarray:
         """(n_pairs,) such that the weighted sum of differences is the mean difference of this fit."""
@@ -237,7 +242,10 @@ class _Fit:
             found = self.weighted(s, weights) if self.method == "mean_difference" else self._extracted(s, jobs)
             if not np.isfinite(found).all():
                 raise InputError(f"the {self.method} vector of setting {name} is not finite; are the activations?")
-            for k in range(len(jobs)):
+            for k, job in enumerate(jobs):
+                if not found[:, k].any(axis=-1).all():
+                    hint = SAME_DIFFERENCES if job.flip is not None else SAME_TOKEN
+                    raise InputError(f"{job.what}{self.method}, setting {name}: the steering vector is zero; {hint}")
                 raw[k][name] = found[:, k]
         return [self._rescaled(one) for one in raw]
 
@@ -310,6 +318,9 @@ class _Table:
         if not np.isfinite(direction).all():
             bad = labels[int(np.argwhere(~np.isfinite(direction))[0][0])]
             raise InputError(f"steering vector {bad!r} is not finite")
+        zero = ~direction.any(axis=-1).all(axis=-1)
+        if zero.any():
+            raise InputError(f"steering vector {labels[int(np.flatnonzero(zero)[0])]!r} is zero; {SAME_TOKEN}")
         return VectorSet(
             direction=direction,
             layers=np.tile(np.array(self.layers, dtype=np.int32), (len(labels), 1)),
@@ -322,23 +333,3 @@ class _Table:
             raw_norm=np.array([np.linalg.norm(raw) for raw in raws], dtype=np.float32),
             notes=tuple(self.notes),
         )
-
-
-def _groups(questions: Sequence[str] | None, n_pairs: int) -> list[np.ndarray]:
-    """Indices of the pairs of each question, questions in the order of first appearance."""
-    if questions is None:
-        return [np.array([i]) for i in range(n_pairs)]
-    if len(questions) != n_pairs:
-        raise InputError(f"there are {len(questions)} questions for {n_pairs} pairs")
-    members: dict[str, list[int]] = {}
-    for i, question in enumerate(questions):
-        members.setdefault(str(question), []).append(i)
-    return [np.array(indices) for indices in members.values()]
-
-
-def _flips(groups: list[np.ndarray], n_pairs: int, rng: np.random.Generator) -> np.ndarray:
-    """Boolean (n_pairs,): half of the questions (drawn) have their two answers exchanged."""
-    flip = np.zeros(n_pairs, dtype=bool)
-    for pairs, turned in zip(groups, rng.random(len(groups)) < 0.5):
-        flip[pairs] = turned
-    return flip

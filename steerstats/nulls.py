@@ -20,6 +20,12 @@ CANNOT_RESOLVE = "cannot resolve"
 NOT_SHOWN = "not shown to differ"  # which is no finding of no difference
 QUANTILES = (0.025, 0.5, 0.975)
 ROUNDING = 1e-9
+SAME = 1e-3  # relative: null vectors that differ by less in strength, all of them, are the vector itself up to sign
+EXCHANGEABLE = {
+    "random": "the vector is exchangeable with the random vectors under the null",
+    "shuffled": "the vector is exchangeable with the shuffled vectors under the null, that no training question's "
+    "difference knows its sign; approximately, as half of the questions are exchanged (p is too small below 20)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +42,8 @@ class NullTable(Result):
     null_abs_quantile : ndarray of shape (n_datasets,)
         The 1 − alpha quantile of |mean steerability| over null vectors.
     p, p_fdr : ndarray of shape (n_datasets,)
-        Two-sided p-value, and Benjamini–Hochberg adjusted over the datasets.
+        Two-sided p-value, and Benjamini–Hochberg adjusted over the datasets. 1, with a warning, where all null
+        vectors are as strong as the vector to a part in a thousand: they are that vector up to sign.
     decision : tuple of str
         "differs from the null" where `p_fdr` is at most alpha; else "cannot resolve" where even the smallest p-value
         that so few null vectors allow, 1 / (R + 1), would not have passed beside the other datasets' p-values; else
@@ -131,6 +138,12 @@ def null_table(
     open_ = ~passed & ~_could_pass(columns["p"], columns["n_null"], alpha)
     decision = np.select([passed, open_], [DIFFERS, CANNOT_RESOLVE], NOT_SHOWN)
     warnings = []
+    same = [name for name, one in zip(slopes, columns.pop("same")) if one]
+    if same:
+        warnings.append(
+            f"{', '.join(same)}: every {kind} vector is as strong as the vector itself to a part in a thousand, as "
+            "label-shuffled PCA vectors are, which are the vector up to sign: no null, and p is set to 1"
+        )
     if open_.any():
         warnings.append(
             f"{open_.sum()} of {len(rows)} datasets cannot be resolved: {columns['n_null'][open_].min()} null vectors "
@@ -152,7 +165,7 @@ def null_table(
         method=f"two-sided rank of |mean steerability| among {kind} vectors of the same norm, "
         "p = (1 + #{|null| >= |observed|}) / (R + 1); Benjamini-Hochberg over datasets",
         assumptions=(
-            f"the vector is exchangeable with the {kind} vectors under the null",
+            EXCHANGEABLE[kind],
             "p-values of different datasets are independent or positively dependent",
         ),
         warnings=tuple(warnings),
@@ -225,10 +238,13 @@ def _one(name: str, own: np.ndarray, null: Mapping[str, np.ndarray], alpha: floa
         raise InputError(f"{name}: no input has a slope under the vector and all null vectors")
     own, others = own[complete], others[:, complete]
     mean, size = own.mean(), np.abs(others.mean(axis=1))
+    same = len(size) > 1 and np.allclose(size, abs(mean), rtol=SAME, atol=0)
     return {
+        "same": same,
         "mean": mean,
         "null_abs_quantile": np.quantile(size, 1 - alpha),
-        "p": (1 + np.count_nonzero(size >= abs(mean))) / (len(size) + 1),
+        # rounding must not decide between a vector and itself
+        "p": 1.0 if same else (1 + np.count_nonzero(size >= abs(mean))) / (len(size) + 1),
         "anti_steerable": (own < 0).mean(),
         "null_anti_steerable": np.quantile((others < 0).mean(axis=1), QUANTILES),
         "n": int(complete.sum()),

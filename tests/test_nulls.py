@@ -130,3 +130,14 @@ def test_the_frame_has_a_row_per_dataset():
     frame = null_table(slopes, null, kind="random").to_frame()
     assert frame["dataset"].tolist() == ["d0", "d1"]
     assert (frame["kind"] == "random").all()
+
+
+def test_null_vectors_that_are_the_vector_up_to_sign_say_nothing_whatever_rounding_does():
+    own = 1 + np.random.default_rng(7).normal(size=12)
+    signs = np.random.default_rng(8).choice([-1.0, 1.0], size=(39, 1))
+    for rounding in (-1e-7, 0.0, 1e-7):
+        found = null_table({"d": own}, {"d": signs * own * (1 + rounding)}, kind="shuffled")
+        assert found.p[0] == 1
+        assert "d: every shuffled vector is as strong as the vector itself" in found.warnings[0]
+    other = null_table({"d": own}, {"d": signs * own * np.linspace(0.9, 0.99, 39)[:, None]}, kind="shuffled")
+    assert (other.p[0], other.warnings) == (1 / 40, ())

@@ -222,6 +222,46 @@ def test_what_is_asked_of_controls_matters_only_where_there_are_controls(toml):
     assert bare.control_settings() == ("mean",)
 
 
+def test_controls_go_where_the_vector_itself_is_evaluated():
+    def where(*overrides):
+        return load_spec("tan2024", ["controls.random=1", *overrides])
+
+    assert where().controls.shifts == where('shifts=["sys_pos->user_neg", "base->base"]').controls.shifts
+    spec = where('shifts=["sys_pos->user_neg", "base->user_neg"]')
+    assert (spec.controls.shifts, spec.control_settings()) == (("sys_pos->user_neg",), ("sys_pos",))
+    assert parse_spec(json.loads(spec.model_dump_json())).hash() == spec.hash()
+    assert (
+        spec.hash()
+        == where('shifts=["sys_pos->user_neg", "base->user_neg"]', "controls.shifts=sys_pos->user_neg").hash()
+    )
+    files = "vectors.files={mine='v.safetensors'}"
+    assert where(files, 'shifts=["mine->base", "mean->base"]').controls.shifts == ("mean->base",)
+    for shifts, named in (('["base->user_neg"]', "base->base"), ('["base->base"]', "mean->base")):
+        with pytest.raises(SpecError, match=rf"controls\.shifts: '{named}' is not among shifts \(base->"):
+            where(f"shifts={shifts}", f"controls.shifts={named}")
+    # nothing is evaluated without a control, and the hash of such specs stays
+    assert load_spec("tan2024", ["shifts=base->user_neg"]).controls.shifts == ("base->base",)
+
+
+def test_specs_that_were_right_keep_their_hash():
+    before = {
+        "controls.random=1": "d918f11a",
+        "shifts=mean->user_neg": "139a028b",
+    }
+    for override, start in before.items():
+        assert load_spec("tan2024", [override]).hash().startswith(start)
+    # the same words once meant other vectors
+    exchanged = load_spec("tan2024", ["controls.shuffled=3"]).hashed()["controls"]
+    assert exchanged.pop("exchanged") == "half"
+    assert set(exchanged) == set(load_spec("tan2024").hashed()["controls"])
+
+
+def test_label_shuffles_of_pca_are_refused():
+    with pytest.raises(SpecError, match=r'controls\.shuffled: vectors\.method = "pca" .* use controls\.random'):
+        load_spec("tan2024", ["vectors.method=pca", "controls.shuffled=9"])
+    assert load_spec("tan2024", ["vectors.method=pca", "controls.random=9"]).controls.shuffled == 0
+
+
 def test_last_prompt_takes_one_setting_of_either_place(toml):
     one = load_spec(toml(MINIMAL + '[vectors]\nread = "last_prompt"\nsettings = ["base", "user_neg"]\n'))
     assert one.training_settings() == ("base", "user_neg")
