@@ -10,11 +10,13 @@ from scipy import stats
 
 from analyses._claim import Claim
 from steerstats.meta import MetaAnalysis
+from steerstats.nulls import CANNOT_RESOLVE, DIFFERS, NOT_SHOWN
 from steerstats.random_effects import DOMINANT
 from steerstats.results import Estimate
 from steerstats.study_results import DatasetSteerability
 
 OUTCOMES = {"works": "above 0", "below": "below 0", "undecided": "open"}
+DECISIONS = {DIFFERS: "differ", NOT_SHOWN: "not shown to differ", CANNOT_RESOLVE: "cannot be resolved"}
 UNTOLD = "which cannot be told apart here"
 ONE = {"pos_is_a": "A/B explains", "pos_is_yes": "Yes/No explains"}  # where one factor is all that is known
 SINGULAR = "singular in lme4's sense"

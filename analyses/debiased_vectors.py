@@ -20,15 +20,17 @@ def main(cache, out):
     effects = by_dataset(result.effects, order)
     lost = mean_over_datasets(loss["estimate"], "steerability lost", "nat per unit multiplier")
     claims = [Claim.of("debiased.loss", "Steerability lost by debiasing, mean over datasets:", lost, "datasets")]
-    wide = effects.pivot(index=["dataset", "term"], columns="vector", values=["estimate", "ci_low", "ci_high"])
+    wide = effects.pivot(index=["dataset", "term"], columns="vector", values=["estimate", "se", "ci_low", "ci_high"])
     names = {"own": "before", "debiased": "after"}
-    wide.columns = [f"{names[v]}{'' if q == 'estimate' else q.removeprefix('ci')}" for q, v in wide.columns]
+    wide.columns = [f"{names[v]}{'' if q == 'estimate' else '_' + q.removeprefix('ci_')}" for q, v in wide.columns]
     wide = by_dataset(wide.reset_index(), order)
     terms = [term for term in NAMES if (wide["term"] == term).any()]
     for term in terms:
         rows = wide[wide["term"] == term]
-        change = mean_over_datasets(rows["before"].abs() - rows["after"].abs(), "change", "nat per unit multiplier")
-        text = f"Fall of the size of the effect of {NAMES[term]}, mean over datasets (below 0: it grew):"
+        # An estimate's size holds its noise, and debiased vectors have less of it: squares, their noise taken out.
+        was, now = (rows[side] ** 2 - rows[f"{side}_se"] ** 2 for side in ("before", "after"))
+        change = mean_over_datasets(was - now, "change", "(nat per unit multiplier)²")
+        text = f"Fall of the squared effect of {NAMES[term]}, noise taken out, mean over datasets (below 0: it grew):"
         claims.append(Claim.of(f"debiased.{term}", text, change, "datasets"))
     n = len(loss)
     with figures.style():
@@ -43,7 +45,7 @@ def main(cache, out):
         result, script="debiased_vectors", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Left: what the dataset loses when the vector no longer holds the directions of the letter and of the "
         "word. Then the spurious effects under the vector as trained and under the debiased one: marks that move to "
-        "zero are bias that went.",
+        "zero are bias that went. In simulations without any, 0–1% of intervals say that it fell, 7–15% that it grew.",
         bars="95% intervals: paired by input for the loss, robust for the effects.",
         counted=f"{n} datasets.",
         alt=f"Loss of steerability by debiasing in {n} datasets ({number(lost.estimate)} nats per unit multiplier on "

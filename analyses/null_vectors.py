@@ -1,8 +1,10 @@
 """Would a vector that knows nothing do the same? Random directions and label-shuffled vectors of the same norm."""
 
-from analyses._cache import ask, by_dataset, facts_of, need_controls, order_by_median, people_count, study_of
+from analyses._cache import ask, by_dataset, facts_of, need_controls, order_by_median, study_of
 from analyses._claim import Claim, Finding, command_line, publish
+from analyses._counts import DECISIONS
 from steerstats import figures
+from steerstats.nulls import CANNOT_RESOLVE
 
 TITLE = "The vectors against vectors that know nothing"
 PAPER = ""
@@ -19,15 +21,11 @@ def main(cache, out):
     frame = result.to_frame()
     claims = []
     for kind, table in tables.items():
-        better = sum(text == "differs from the null" for text in table.decision)
-        open_ = sum(text == "cannot resolve" for text in table.decision)
-        text = f"Share of datasets whose vector differs from {WORDS[kind]}, false discovery rate {table.alpha:g}"
-        if open_:
-            text += f" ({people_count(open_, 'dataset')} cannot be resolved with {table.n_null.min()} null vectors, "
-            text += f"{table.n_null_needed} are needed)"
-        value = float("nan") if open_ == len(table.datasets) else better / len(table.datasets)
-        why = "a count of decisions, no interval"
-        claims.append(Claim.bare(f"null.{kind}", f"{text}:", value, len(table.datasets), "datasets", why, "share"))
+        counts = {words: table.decision.count(decision) for decision, words in DECISIONS.items()}
+        text = f"Datasets by whether their vector differs from {WORDS[kind]}, false discovery rate {table.alpha:g}"
+        if counts[DECISIONS[CANNOT_RESOLVE]]:
+            text += f" ({table.n_null.min()} null vectors resolve too little, {table.n_null_needed} are needed)"
+        claims.append(Claim.counted(f"null.{kind}", f"{text}:", counts, "datasets", "a count of decisions"))
     shown = next(iter(tables))
     rows = by_dataset(frame[frame["kind"] == shown], order)
     with figures.style():

@@ -36,8 +36,9 @@ def main(cache, out):
     found = Finding.of(
         result, script="vector_cosines", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Each cell is the cosine between the vectors of two training settings, averaged over datasets: 1 is "
-        "the same direction. A cosine between settings that is as high as that of a vector with its own refits says "
-        "that the two hold the same vector.",
+        "the same direction. Vectors of two settings are fitted to the same pairs and share their sampling error, "
+        "which draws them together: a high cosine, even above that of a vector with its refits, is no proof that the "
+        "directions behind them are alike.",
         bars="none: cosines describe these very vectors. The table has the quantiles over refits.",
         counted=f"{len(result.vectors)} vectors in each of {len(result.datasets)} datasets.",
         alt=f"Table of cosines between the vectors of {', '.join(result.vectors)}; {claims[0].shown[0]} on average "

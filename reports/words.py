@@ -10,7 +10,7 @@ import numpy as np
 from analyses._cache import people_count
 from analyses._claim import Claim, Finding
 from analyses._compared import AT_ONCE
-from analyses._counts import CHOSEN, LARGEST, ONE, OUTCOMES, UNTOLD
+from analyses._counts import CHOSEN, DECISIONS, LARGEST, ONE, OUTCOMES, UNTOLD
 from analyses._words import number, percent, plain_codes, tidy, together
 from steerstats.figures import nice_shift
 
@@ -235,12 +235,7 @@ def _lead(claims: Mapping[str, Claim]) -> str:
         parts.append(f"With the vector's own error counted, {up} remain above 0, {down} below, and {open_} open.")
     for kind, name in (("shuffled", "label-shuffled vectors"), ("random", "random directions")):
         if f"null.{kind}" in claims:
-            null = claims[f"null.{kind}"]
-            parts.append(
-                f"Against {name}, {_count(null)} of {null.n} differ."
-                if np.isfinite(null.estimate)
-                else f"Whether it differs from {name} cannot be resolved: there are too few of them."
-            )
+            parts.append(_against(claims[f"null.{kind}"], name))
     if "per_input.anti_share" in claims:
         parts.append(f"Behind the averages, {claims['per_input.anti_share'].shown[0]} of inputs move the other way.")
     if "explained.mean" in claims:
@@ -251,6 +246,15 @@ def _lead(claims: Mapping[str, Claim]) -> str:
             factors = f"The answer's {known} accounts"
         parts.append(f"{factors} for {share} of the differences between inputs.")
     return " ".join(parts) or "This cache allows none of the three headline numbers; the sections say why."
+
+
+def _against(null: Claim, name: str) -> str:
+    """One sentence on a null: a dataset that cannot be resolved is not one that does not differ."""
+    differ, rest, open_ = (null.counts[kind] for kind in DECISIONS.values())
+    if open_ == null.n:
+        return f"Whether it differs from {name} cannot be resolved: there are too few of them."
+    unknown = f", and {open_} cannot be resolved with so few of them" if open_ else ""
+    return f"Against {name}, {differ} of {null.n} differ, {rest} {'is' if rest == 1 else 'are'} not shown to{unknown}."
 
 
 def differences(findings: Sequence[Finding]) -> list[dict[str, str]]:

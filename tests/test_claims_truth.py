@@ -5,16 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from reporting import TRUTH, hostile_cache, write_cache
 
 import analyses._shifts as shifts
 from analyses import _published as published
-from analyses import per_input_steerability, propensity_difference, variance_explained
+from analyses import (
+    debiased_vectors,
+    null_vectors,
+    per_input_steerability,
+    propensity_difference,
+    variance_explained,
+    vector_cosines,
+)
 from analyses._claim import Claim, Finding
 from analyses._counts import effect_claims, recommended
 from reports.words import summary
 from steerstats import mean_over_datasets, open_cache
+from steerstats.nulls import null_table
+from steerstats.study_checks import NullComparison
 from steerstats.study_unit import StudyUnit
 
 
@@ -153,3 +163,58 @@ def test_n_is_named_for_what_it_counts(tmp_path):
     for script in (per_input_steerability, variance_explained):
         for claim in script.main(cache, tmp_path).claims:
             assert claim.n in counted[claim.n_of], claim.key
+
+
+def test_a_dataset_that_cannot_be_resolved_is_not_one_that_does_not_differ(monkeypatch, tmp_path):
+    """Two of 14 vectors beat all 99 shuffled ones, which are too few for two alone to pass: open, not "0 differ"."""
+    rng = np.random.default_rng(0)
+    null = {f"d{k}": rng.normal(0, 0.1, (99, 1)) + rng.normal(0, 0.1, (99, 40)) for k in range(14)}
+    slopes = {f"d{k}": np.full(40, 5.0 if k < 2 else 0.05) + rng.normal(0, 0.01, 40) for k in range(14)}
+    table = null_table(slopes, null, kind="shuffled")
+    result = NullComparison(random=None, shuffled=table, shift="base->base", method=table.method)
+    monkeypatch.setattr(null_vectors, "ask", lambda *_: result)
+    monkeypatch.setattr(null_vectors, "order_by_median", lambda _: list(slopes))
+    claim = null_vectors.main(hostile_cache(), tmp_path).claims[0]
+    assert claim.counts == {"differ": 0, "not shown to differ": 12, "cannot be resolved": 2}
+    lead = told(SHARE, INPUTS, claim)["lead"]
+    assert "Against label-shuffled vectors, 0 of 14 differ, 12 are not shown to, and 2 cannot be resolved" in lead
+    none = replace(claim, counts={"differ": 0, "not shown to differ": 0, "cannot be resolved": 14})
+    assert "Whether it differs from label-shuffled vectors cannot be resolved" in told(none)["lead"]
+
+
+def test_debiasing_that_removes_nothing_is_seldom_said_to_remove_something(monkeypatch, tmp_path):
+    """Effects of 0 before and after, the second with half the noise: the size of the first is larger by noise alone."""
+    names = [f"d{k}" for k in range(14)]
+    real = debiased_vectors.ask(debiased_vectors.study_of(hostile_cache()), "debiased")
+    one, found = next(iter(real.loss.values())), []
+    monkeypatch.setattr(debiased_vectors, "order_by_median", lambda _: names)
+    monkeypatch.setattr(debiased_vectors, "figures", None)
+    monkeypatch.setattr(debiased_vectors, "by_dataset", lambda frame, _: frame)
+
+    seen = {}
+
+    def recorded(values, name, *rest, **more):
+        seen[name] = mean_of(values, name, *rest, **more)
+        return seen[name]
+
+    mean_of = debiased_vectors.mean_over_datasets
+    monkeypatch.setattr(debiased_vectors, "mean_over_datasets", recorded)
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        rows = [
+            {"dataset": name, "vector": vector, "term": "pos_is_a", "estimate": rng.normal(0, se), "se": se,
+             "ci_low": 0.0, "ci_high": 0.0}
+            for name in names for vector, se in (("own", 0.05), ("debiased", 0.025))
+        ]  # fmt: skip
+        result = replace(real, loss=dict.fromkeys(names, one), effects=pd.DataFrame(rows))
+        monkeypatch.setattr(debiased_vectors, "ask", lambda *_, result=result: result)
+        with pytest.raises(AttributeError):  # it comes to the figure
+            debiased_vectors.main(hostile_cache(), tmp_path)
+        found.append(seen["change"].ci_low > 0)
+    assert np.mean(found) < 0.04, "the size of the estimates said so in more than half of the studies"
+
+
+def test_a_high_cosine_between_settings_is_not_called_the_same_vector(tmp_path):
+    reading = vector_cosines.main(hostile_cache(), tmp_path).reading
+    assert "share their sampling error" in reading
+    assert "the same vector" not in reading
