@@ -35,6 +35,7 @@ __all__ = [
     "SteerabilitySummary",
     "anti_steerable",
     "fit_steerability",
+    "grid_warnings",
     "is_symmetric",
     "linearity_test",
     "mean_slope",
@@ -54,7 +55,7 @@ class SteerabilityFit(Result):
     Parameters
     ----------
     slope : ndarray (..., n)
-        Steerability s_i, nats per unit multiplier.
+        Steerability s_i, nats per unit multiplier; exactly 0 where the curve is constant up to float64 rounding.
     intercept : ndarray (..., n)
         Height of the line at multiplier 0, nats. Not the unsteered propensity unless the curve is straight.
     unsteered : ndarray (..., n)
@@ -173,20 +174,14 @@ def fit_steerability(
     residual = (y - centre) - slope[..., None] * (lam - lam.mean())
     rss = np.einsum("...m,...m->...", residual, residual)
     tss = np.einsum("...m,...m->...", y - centre, y - centre)
-    constant = tss <= m * (8 * np.finfo(float).eps * np.abs(y).max(axis=-1)) ** 2
+    constant = _constant(y)
     with np.errstate(invalid="ignore", divide="ignore"):
         r_squared = np.where(constant, np.nan, 1 - rss / tss)
     zero = np.flatnonzero(lam == 0)
     ranges = np.array([c for c in np.unique(np.abs(lam)) if (np.abs(lam) <= c).sum() >= 2])
 
-    warnings = []
-    if m == 2:
-        warnings.append("two multipliers: every curve is its own line, lack of fit and curvature cannot be seen")
-    if not is_symmetric(lam):
-        warnings.append(
-            "the multiplier grid is not symmetric about 0: curvature and height enter the slope, and m(0) must "
-            "not be used to predict it"
-        )
+    curvature = y @ np.linalg.pinv(np.vander(lam, 3))[0] if m > 2 else np.full(slope.shape, np.nan)
+    warnings = list(grid_warnings(lam))
     if constant.any():
         warnings.append(f"{int(constant.sum())} curves are constant: their slope is 0 and their R² is undefined")
     return SteerabilityFit(
@@ -196,10 +191,10 @@ def fit_steerability(
         r_squared=r_squared,
         rmse=np.sqrt(rss / m),
         root_rss=np.sqrt(rss),
-        curvature=y @ np.linalg.pinv(np.vander(lam, 3))[0] if m > 2 else np.full(slope.shape, np.nan),
+        curvature=np.where(constant & (m > 2), 0.0, curvature),
         slope_negative=_slope_where(y, lam, lam <= 0),
         slope_positive=_slope_where(y, lam, lam >= 0),
-        monotonicity=_monotonicity(y, lam),
+        monotonicity=np.where(constant, 0.0, _monotonicity(y, lam)),
         ranges=ranges,
         range_slope=np.stack([_slope_where(y, lam, np.abs(lam) <= c) for c in ranges], axis=-1),
         multipliers=lam,
@@ -208,6 +203,28 @@ def fit_steerability(
         assumptions=("logits are deterministic: residuals are lack of fit, so no input carries a p-value",),
         warnings=tuple(warnings),
     )
+
+
+def grid_warnings(multipliers: np.ndarray) -> tuple[str, ...]:
+    """What a grid alone makes doubtful about every slope fitted on it.
+
+    Examples
+    --------
+    >>> from steerstats.steerability import grid_warnings
+    >>> grid_warnings([-1, 0, 1])
+    ()
+    >>> grid_warnings([-1, 1])[0][:16]
+    'two multipliers:'
+    """
+    lam, found = check_grid(multipliers), []
+    if lam.size == 2:
+        found.append("two multipliers: every curve is its own line, lack of fit and curvature cannot be seen")
+    if not is_symmetric(lam):
+        found.append(
+            "the multiplier grid is not symmetric about 0: curvature and height enter the slope, and m(0) must "
+            "not be used to predict it"
+        )
+    return tuple(found)
 
 
 def _check_coords(coords: Mapping[str, Sequence] | None, shape: tuple[int, ...]) -> dict[str, tuple]:
@@ -222,7 +239,15 @@ def _check_coords(coords: Mapping[str, Sequence] | None, shape: tuple[int, ...])
 
 def _slope(y: np.ndarray, lam: np.ndarray) -> np.ndarray:
     centred = lam - lam.mean()
-    return y @ (centred / (centred @ centred))
+    # Of a constant curve the product is ±1e-16 by rounding, and half of those would count as the wrong way.
+    return np.where(_constant(y), 0.0, y @ (centred / (centred @ centred)))
+
+
+def _constant(y: np.ndarray) -> np.ndarray:
+    """Whether curves (..., m) are flat up to float64 rounding; False where they are NaN."""
+    apart = y - y.mean(axis=-1, keepdims=True)
+    spread = np.einsum("...m,...m->...", apart, apart)
+    return spread <= y.shape[-1] * (8 * np.finfo(float).eps * np.abs(y).max(axis=-1)) ** 2
 
 
 def _slope_where(y: np.ndarray, lam: np.ndarray, keep: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ from steerstats.spurious import (
     spurious_factors,
     variance_explained,
 )
+from steerstats.steerability import grid_warnings
 from steerstats.study_generalization import Generalization
 from steerstats.study_results import DatasetSteerability, SpuriousTable, doubts, for_each, pooled
 
@@ -88,6 +89,8 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
         assumptions=tuple(said),
         warnings=(
             *said_first(study),
+            *_flat_curves(study, [shift]),
+            *_no_parity(study),
             *cells_without(np.array([[name in errors] for name in order]), order, [shift_name(shift)]),
             *doubts(found, {}),
             *doubts(errors, {}),
@@ -158,7 +161,7 @@ def spurious(
         return fitted
 
     results, left_out = for_each(study.datasets, one)
-    notes = [*said_first(study), *doubts(results, left_out)]
+    notes = [*said_first(study), *_flat_curves(study, [shift]), *doubts(results, left_out)]
     try:
         over = pool_spurious_factors(results, category=study.category, level=level)
         notes += [f"over datasets: {text}" for text in over.warnings]
@@ -195,7 +198,7 @@ def generalization(
         overall = overall_gap(gaps, category=study.category, level=level)
     except CannotEstimate:
         overall = None
-    notes = list(said_first(study))
+    notes = [*said_first(study), *_flat_curves(study, dict.fromkeys((ID_SHIFT, *shifts)))]
     absent = [shift for shift in PAPER_SHIFTS if not grid.has(shift)]
     if absent:
         notes.append(f"not in this cache for every dataset, and left out: {', '.join(map(shift_name, absent))}")
@@ -224,7 +227,7 @@ def cross_model(
         raise InputError(
             f"{first.path} and {second.path} share no dataset: {first.datasets[:3]}, {second.datasets[:3]}"
         )
-    notes = [*said_first(first), *said_first(second)]
+    notes = list(dict.fromkeys([*said_first(first), *said_first(second)]))
     if shifts is not None:
         chosen = list(first.shifts(shifts))
         for shift in chosen:
@@ -299,8 +302,46 @@ def _why_no_refits(study: Study, cells: Sequence[Shift], pairs_known: bool) -> s
 
 
 def said_first(study: Study) -> tuple[str, ...]:
-    """What every answer on this cache warns of: an operator that changes its meaning, a build that is not complete."""
+    """What every answer on this cache warns of: an operator that changes its meaning, an unfinished build, its grid."""
     notes = list(operator_caveats(study.operators))
     if study.missing:
         notes.append(f"{len(study.missing)} planned datasets are not finished: {', '.join(study.missing[:5])}")
+    gathered: dict[str, list[str]] = {}
+    for name in study.datasets:
+        for text in grid_warnings(study.unit(name).multipliers):
+            gathered.setdefault(text, []).append(name)
+    notes += [
+        text if len(names) == len(study.datasets) else f"{_first_few(names)}: {text}"
+        for text, names in gathered.items()
+    ]
     return tuple(notes)
+
+
+def _flat_curves(study: Study, shifts: Collection[Shift]) -> list[str]:
+    """How many curves under these shifts are constant, said once over datasets."""
+    flat, total = {}, 0
+    for name in study.datasets:
+        unit = study.unit(name)
+        undefined = [np.isnan(unit.fit.r_squared[unit.place(shift)]) for shift in shifts if unit.has(shift)]
+        total += sum(one.size for one in undefined)
+        if any(one.any() for one in undefined):
+            flat[name] = sum(int(one.sum()) for one in undefined)
+    if not flat:
+        return []
+    where = _first_few([f"{name} ({count})" for name, count in flat.items()])
+    return [f"{sum(flat.values())} of {total} curves are constant: their slope is 0 and their R² undefined, in {where}"]
+
+
+def _no_parity(study: Study) -> list[str]:
+    """That no engine vouches for the signs of slopes near 0, said once over datasets."""
+    lacking = [name for name in study.datasets if study.unit(name).engine_error is None]
+    if not lacking:
+        return []
+    which = "this cache" if len(lacking) == len(study.datasets) else f"the cache, of {_first_few(lacking)},"
+    most = max(study.unit(name).slope_error for name in lacking)
+    text = f"{which} records no engine parity: how far computed slopes may be off is not known, and shares by sign "
+    return [text + f"allow for the rounding of stored values alone, {most:.1g} nat per unit multiplier or less"]
+
+
+def _first_few(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -244,14 +244,24 @@ class StudyUnit:
 
     @cached_property
     def slope_error(self) -> float:
-        """Numerical error of a slope that follows from the engine's recorded parity; 0 where none was recorded.
+        """Numerical error of a slope, from the engine's recorded parity and the rounding of stored values.
 
-        A propensity is the difference of two logits, so it may be off by twice what the probe saw on one.
+        A propensity is the difference of two logits, so it may be off by twice what the probe saw on one; it is
+        stored as float32, so never by less than a rounding of the largest. Where no parity was recorded
+        (`engine_error` is None) the rounding alone is known.
         """
+        finite = np.isfinite(self.propensity)
+        largest = float(np.abs(self.propensity).max(initial=0.0, where=finite))
+        rounding = float(np.finfo(np.float32).eps) * largest
+        return slope_error(max(2 * (self.engine_error or 0.0), rounding), self.multipliers)
+
+    @cached_property
+    def engine_error(self) -> float | None:
+        """Largest error of one logit that the engine's probe saw, nats; None where the cache records none."""
         parity = (self.unit.sidecar.get("run") or {}).get("parity") or {}
         seen = parity.get("plain_difference" if parity.get("path") == "plain" else "difference")
         usable = isinstance(seen, int | float) and np.isfinite(seen) and seen >= 0
-        return slope_error(2 * float(seen) if usable else 0.0, self.multipliers)
+        return float(seen) if usable else None
 
     def place(self, shift: Shift | str) -> tuple[int, int]:
         """Indices (setting_eval, main vector) of a shift; CacheError names what there is."""

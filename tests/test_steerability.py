@@ -135,6 +135,26 @@ def test_constant_curve_has_slope_zero_and_no_r_squared():
     assert any("2 curves are constant" in text for text in fit.warnings)
 
 
+def test_constant_curves_are_never_steered_the_wrong_way():
+    heights = np.random.default_rng(0).normal(scale=5, size=1000)
+    for grid in (GRID, np.linspace(-0.7, 1.9, 9), np.array([0.0, 0.1, 0.3])):
+        fit = fit_steerability(np.tile(heights[:, None], grid.size), grid)
+        signs = anti_steerable(fit.slope)
+        assert signs["anti_steerable"].estimate == signs["negative"].estimate == 0
+        assert signs["within_error"].estimate == 1
+        for flat in (fit.slope, fit.curvature, fit.range_slope, fit.monotonicity):
+            assert (flat == 0).all()
+    fit = fit_steerability(np.tile(heights[:, None], GRID.size), GRID)
+    assert (fit.slope_negative == 0).all()
+    assert (fit.slope_positive == 0).all()
+
+
+def test_a_flat_half_of_a_bent_curve_has_slope_zero():
+    fit = fit_steerability(19.7 + np.maximum(GRID, 0)[None], GRID)
+    assert fit.slope_negative[0] == 0
+    assert fit.slope_positive[0] == pytest.approx(1)
+
+
 def test_missing_curve_is_named_by_its_coordinates():
     y = curves(2, 2, 3)
     y[1, 2] = np.nan
