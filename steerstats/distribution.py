@@ -81,7 +81,8 @@ def mean_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level: 
     se, warnings = mean_se(s, codes, groups), []
     if groups == 1:
         warnings.append("one question: the mean has no interval")
-    elif se == 0:
+    elif se <= 16 * np.finfo(float).eps * np.abs(s).max():
+        se = 0.0  # equal slopes leave 1e-18 by rounding, in place of 0
         warnings.append("all question means are equal: the interval has no width")
     half = stats.t.ppf((1 + level) / 2, groups - 1) * se if groups > 1 else np.nan
     return Estimate(

@@ -155,6 +155,14 @@ def test_a_flat_half_of_a_bent_curve_has_slope_zero():
     assert fit.slope_positive[0] == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("value", "n"), [(0.1, 3), (0.3, 10), (-1e5 / 3, 7), (0.0, 4)])
+def test_equal_slopes_say_that_their_interval_has_no_width(value, n):
+    found = mean_slope([value] * n)
+    assert found.se == 0
+    assert found.warnings == ("all question means are equal: the interval has no width",)
+    assert mean_slope([value] * n + [value + 1e-6]).warnings == ()
+
+
 def test_missing_curve_is_named_by_its_coordinates():
     y = curves(2, 2, 3)
     y[1, 2] = np.nan
