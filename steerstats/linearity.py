@@ -92,8 +92,8 @@ def linearity_test(
     Raises
     ------
     CannotEstimate
-        With two multipliers; with no more questions than contrasts; or when the contrasts have no spread in some
-        direction although their mean is not zero.
+        With two multipliers; with no more questions than contrasts, or fewer than three; or when the contrasts have
+        no spread in some direction although their mean is not zero.
 
     Examples
     --------
@@ -114,10 +114,11 @@ def linearity_test(
     if k < 1:
         raise CannotEstimate("two multipliers cannot show a departure from a line; at least three are needed")
     codes, n_questions = group_codes(questions, y.shape[0])
-    if n_questions <= k:
-        raise CannotEstimate(
-            f"{n_questions} questions for {k} non-linear contrasts: Hotelling T² needs at least {k + 1}"
-        )
+    # Two units are never skew, so that with one contrast, too, there is nothing to hold their shape against.
+    least = max(k + 1, 3)
+    if n_questions < least:
+        contrast = "non-linear contrast" + ("s" if k > 1 else "")
+        raise CannotEstimate(f"{n_questions} questions for {k} {contrast}: Hotelling T² needs at least {least}")
     basis = np.linalg.qr(np.column_stack([np.ones_like(lam), lam, np.eye(lam.size)]))[0][:, 2:]
     contrasts = y @ basis
     counts = np.bincount(codes)

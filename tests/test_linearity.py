@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from steerstats.errors import CannotEstimate
 from steerstats.linearity import linearity_test
 
 GRID = np.array([-1.5, -1, -0.5, 0, 0.5, 1, 1.5])
@@ -21,6 +22,14 @@ def test_skewed_curvature_rejects_as_often_as_the_docstring_says(skewed, low, hi
     rng = np.random.default_rng(0)
     p = [linearity_test(straight(rng, 20, skewed), GRID).p_value for _ in range(700)]
     assert low < np.mean(np.array(p) < 0.05) < high
+
+
+def test_two_questions_on_three_multipliers_are_too_few():
+    curves = np.array([[0.0, 1.0, 2.2], [0.0, 1.0, 2.1]])
+    with pytest.raises(CannotEstimate, match=r"2 questions for 1 non-linear contrast: .* at least 3"):
+        linearity_test(curves, [-1, 0, 1])
+    three = linearity_test(np.vstack([curves, [[0.0, 1.1, 2.4]]]), [-1, 0, 1])
+    assert 0 < three.p_value < 1
 
 
 def test_skewed_contrasts_over_few_questions_are_warned_of():
