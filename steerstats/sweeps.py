@@ -14,10 +14,12 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm as normal
+from scipy.stats import t as student
 
 from steerstats.errors import CacheError, CannotEstimate, InputError, check_count, check_level
 from steerstats.operators import ABLATE, ADD
-from steerstats.resampling import collapse, quantile_pair, resampled_sums
+from steerstats.resampling import collapse, resampled_sums
 from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.seeds import NamedStreams
 from steerstats.study_headlines import UNIT, Headlined, number, share, with_limits
@@ -27,6 +29,9 @@ RULE_ABLATE = (
     "operator ablate: the layer at which taking the vector's direction out lowers propensity most, the one with the "
     "lowest mean slope over datasets, each counting once, on validation inputs"
 )
+
+
+FEW_QUESTIONS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,7 @@ class LayerChoice(Headlined):
     mean : ndarray (n_layers,)
         Mean steerability over datasets, nats per unit multiplier.
     ci_low, ci_high : ndarray (n_layers,)
-        Percentile interval of each mean; inputs are resampled within these datasets.
+        Student interval of each mean; questions vary within these datasets.
     share : ndarray (n_layers,)
         Share of resamples in which the layer is the best; sums to 1.
     behind, behind_low, behind_high : ndarray (n_layers,)
@@ -154,7 +159,7 @@ def choose_layer(
     layers = np.asarray(layers)
     if not slopes:
         raise InputError("no dataset to choose a layer on")
-    means, draws, n_inputs = [], [], 0
+    means, draws, freedom, n_inputs = [], [], [], 0
     for (name, values), stream in zip(slopes.items(), rng.spawn(len(slopes))):
         values = np.asarray(values, dtype=float)
         if values.ndim != 2 or len(values) != len(layers):
@@ -169,25 +174,35 @@ def choose_layer(
             raise CannotEstimate(f"dataset {name} has one question; a bootstrap needs two at least")
         drawn = resampled_sums(np.column_stack([sums.T, sizes]), n_resamples, stream)
         means.append(values.mean(axis=1))
-        draws.append(drawn[:, :-1] / drawn[:, -1:])
+        # A bootstrap's variance is (n - 1)/n of an unbiased one, half of it with two questions.
+        wider = np.sqrt(len(sizes) / (len(sizes) - 1))
+        draws.append(means[-1] + wider * (drawn[:, :-1] / drawn[:, -1:] - means[-1]))
+        freedom.append(len(sizes) - 1)
         n_inputs += values.shape[1]
     mean, resampled = np.mean(means, axis=0), np.mean(draws, axis=0)
+    df = _freedom(draws, freedom)
     sign, rule = (-1, RULE_ABLATE) if operator == ABLATE else (1, RULE)
     best = int((sign * mean).argmax())
-    low, high = quantile_pair(resampled, level)
+    half = student.ppf((1 + level) / 2, df) * resampled.std(axis=0, ddof=1)
     winners = np.bincount((sign * resampled).argmax(axis=1), minlength=len(layers)) / n_resamples
     behind = sign * (mean[best] - mean)
     se = (resampled[:, [best]] - resampled).std(axis=0, ddof=1)
-    reach = _reach(mean, resampled, level)
+    # The same tail of a t as of the normal that the resamples follow: the errors themselves are estimated.
+    reach = float(student.isf(normal.sf(_reach(mean, resampled, level)), df))
     inside = (behind - reach * se <= 0) & (np.arange(len(layers)) != best)
     warnings = [] if winners[best] >= 0.5 else [f"only {winners[best]:.0%} of resamples agree with the choice"]
+    if min(freedom) < FEW_QUESTIONS - 1:
+        warnings.append(
+            f"datasets of {min(freedom) + 1} questions: intervals and the layers not told apart lean on slopes being "
+            "about normal"
+        )
     if operator == ABLATE and mean[best] >= 0:
         warnings.append("at no layer does taking the direction out lower propensity")
     return LayerChoice(
         layers=layers,
         mean=mean,
-        ci_low=low,
-        ci_high=high,
+        ci_low=mean - half,
+        ci_high=mean + half,
         share=winners,
         behind=behind,
         behind_low=behind - reach * se,
@@ -198,13 +213,21 @@ def choose_layer(
         n_inputs=n_inputs,
         level=level,
         operator=operator,
-        method=f"{rule}; {n_resamples} resamples of questions within these datasets",
+        method=f"{rule}; {n_resamples} resamples of questions within these datasets, limits by t({df:.3g})",
         assumptions=(
             "these datasets are the ones of interest: between-dataset variation is not in the intervals",
             VECTOR_AS_GIVEN,
         ),
         warnings=tuple(warnings),
     )
+
+
+def _freedom(draws: list[np.ndarray], freedom: list[int]) -> float:
+    """Degrees of freedom of the mean's variance over datasets (Welch 1947), the least of all layers."""
+    variance = np.array([one.var(axis=0, ddof=1) for one in draws])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        df = variance.sum(axis=0) ** 2 / (variance**2 / np.array(freedom)[:, None]).sum(axis=0)
+    return float(np.min(df, where=np.isfinite(df), initial=sum(freedom)))
 
 
 def _reach(mean: np.ndarray, resampled: np.ndarray, level: float) -> float:

@@ -87,3 +87,16 @@ def test_bad_input_is_named():
     holes[2, 3] = np.nan
     with pytest.raises(InputError, match="input 3 at layer 12 is not finite"):
         choose_layer({"d": holes}, LAYERS, rng=np.random.default_rng(0))
+
+
+def test_few_questions_widen_intervals_and_are_said():
+    """With three questions a bootstrap's spread is a fifth too small and its quantiles are a normal's."""
+    covered = excluded = 0
+    for run in range(150):
+        rng = np.random.default_rng([run, 3])
+        choice = choose_layer({"d": rng.normal(size=(3, 3))}, np.arange(3), rng=rng, n_resamples=300)
+        covered += choice.ci_low[0] <= 0 <= choice.ci_high[0]
+        excluded += len(choice.rivals) < 2
+    assert covered / 150 > 0.9  # .72 by percentiles
+    assert excluded / 150 < 0.15  # .42 without
+    assert any("3 questions" in one for one in choice.warnings)
