@@ -20,6 +20,8 @@ from steerstats.questions import group_codes, wilson_interval
 from steerstats.results import Estimate, Result
 
 Kind = Literal["refits", "paraphrases"]
+# Share of resamples without reliability past which the corrected share's distribution is not one Wilson's n describes.
+OFTEN = 0.025
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,12 +165,14 @@ def corrected_anti_steerable(
     Slopes are drawn toward their mean by √reliability, so that their variance is that of the noise-free slopes
     (Louis 1984, doi:10.1080/01621459.1984.10478062; shrinking by the reliability itself would narrow them too far),
     and counted. Interval: Wilson's, its n the size that matches the variance over a bootstrap of questions and
-    replicates (never above n, so that a share of 0 keeps an interval).
+    replicates (never above n, so that a share of 0 keeps an interval). Where more than one resample in forty has no
+    spread left beyond its noise, the interval also takes in the bootstrap quantiles, and a warning says so.
 
     Raises
     ------
     CannotEstimate
-        As `slope_reliability`.
+        As `slope_reliability`; and where the noise is at least as large as the spread of the slopes: drawn in to
+        one point, they would all lie on one side of 0 whatever the truth is.
 
     Examples
     --------
@@ -185,22 +189,35 @@ def corrected_anti_steerable(
     n_resamples = check_count("n_resamples", n_resamples, at_least=2)
     fitted = slope_reliability(replicates, kind=kind, slopes=slopes, questions=questions, level=level)
     z, s = _check(replicates, slopes, kind)
+    if fitted.reliability.estimate <= 0:
+        raise CannotEstimate(
+            f"the noise is at least as large as the spread of the slopes (SD {fitted.sd_noise:.3g} and "
+            f"{fitted.sd_measured:.3g}): nothing tells how many noise-free slopes are below 0"
+        )
     codes, groups = group_codes(questions, z.shape[1])
     members = [np.flatnonzero(codes == g) for g in range(groups)]
-    share = _negative_share(z, s)
-    draws = np.empty(n_resamples)
+    share, _ = _negative_share(z, s)
+    draws, collapsed = np.empty(n_resamples), np.empty(n_resamples, dtype=bool)
     for b in range(n_resamples):
         inputs = np.concatenate([members[g] for g in rng.integers(groups, size=groups)])
         rows = rng.integers(len(z), size=len(z))
         # A drawn set that holds one replicate only says nothing of noise; draw again.
         while (rows == rows[0]).all():
             rows = rng.integers(len(z), size=len(z))
-        draws[b] = _negative_share(z[np.ix_(rows, inputs)], None if s is None else s[inputs])
+        draws[b], collapsed[b] = _negative_share(z[np.ix_(rows, inputs)], None if s is None else s[inputs])
     sizes = np.bincount(codes)
     most = z.shape[1] ** 2 / float(sizes @ sizes) if share in (0.0, 1.0) else float(z.shape[1])
     spread = draws.var(ddof=1)
     effective = min(share * (1 - share) / spread, most) if spread > 0 and 0 < share < 1 else most
     low, high = wilson_interval(share, effective, level)
+    how, warnings = "Wilson, bootstrap effective n", fitted.warnings
+    if collapsed.mean() > OFTEN:
+        # Wilson's interval knows a normal share; this one jumps to 0 or 1 where the reliability reaches 0.
+        ends = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+        low, high = min(low, float(ends[0])), max(high, float(ends[1]))
+        how += ", widened to the bootstrap quantiles"
+        text = f"{collapsed.mean():.0%} of resamples have no spread beyond their noise: the corrected share says little"
+        warnings = (*warnings, text)
     return Estimate(
         name="anti_steerable_corrected",
         estimate=share,
@@ -208,9 +225,9 @@ def corrected_anti_steerable(
         ci_high=high,
         n=groups,
         level=level,
-        method=f"share below 0 of slopes drawn in by √reliability ({len(z)} {kind}); Wilson, bootstrap effective n",
+        method=f"share below 0 of slopes drawn in by √reliability ({len(z)} {kind}); {how}",
         assumptions=("noise-free slopes have the shape of the measured ones", *fitted.assumptions),
-        warnings=fitted.warnings,
+        warnings=warnings,
     )
 
 
@@ -291,7 +308,8 @@ def _ratio_limits(
     return float(np.exp(centre - half)), float(np.exp(centre + half))
 
 
-def _negative_share(z: np.ndarray, s: np.ndarray | None) -> float:
+def _negative_share(z: np.ndarray, s: np.ndarray | None) -> tuple[float, bool]:
+    """Share below 0 of the slopes drawn in, and whether they were drawn in to one point."""
     measured, variance, noise = _components(z, s)
     keep = np.sqrt(np.clip(1 - noise / variance, 0, 1)) if variance > 0 else 0.0
-    return float(np.mean(measured.mean() + keep * (measured - measured.mean()) < 0))
+    return float(np.mean(measured.mean() + keep * (measured - measured.mean()) < 0)), bool(keep == 0)

@@ -89,6 +89,38 @@ def test_corrected_share_recovers_what_noise_inflates(kind):
     assert hits >= 36
 
 
+def noisy_slopes(rng, n, noise):
+    """Refits of slopes whose noise has the given SD over a spread of 1; 16% of the noise-free ones are below 0."""
+    truth = rng.normal(size=n)
+    slopes = 1 + truth - truth.mean() + noise * rng.normal(size=n)
+    return {"kind": "refits", "slopes": slopes, "replicates": slopes + noise * rng.normal(size=(8, n))}
+
+
+def test_corrected_share_under_noise_alone_is_no_estimate():
+    rng = np.random.default_rng(8)
+    z = 0.3 + rng.normal(size=(8, 60))
+    slopes = 0.3 + 0.5 * rng.normal(size=60)
+    with pytest.raises(CannotEstimate, match="noise is at least as large as the spread"):
+        corrected_anti_steerable(z, kind="refits", slopes=slopes, rng=rng, n_resamples=50)
+
+
+def test_corrected_share_that_often_collapses_has_a_wide_interval_and_says_so():
+    rng, wanted, hits, told, tried = np.random.default_rng(9), stats.norm.cdf(-1), 0, 0, 0
+    for _ in range(60):
+        try:
+            share = corrected_anti_steerable(**noisy_slopes(rng, 40, 2.0), rng=rng, n_resamples=150)
+        except CannotEstimate:
+            continue
+        tried += 1
+        hits += share.ci_low <= wanted <= share.ci_high
+        told += any("no spread beyond their noise" in text for text in share.warnings)
+    assert tried >= 30
+    assert told >= 0.6 * tried
+    assert hits >= 0.9 * tried
+    clear = corrected_anti_steerable(**noisy_slopes(rng, 200, 0.3), rng=rng, n_resamples=150)
+    assert not any("no spread" in text for text in clear.warnings)
+
+
 def test_corrected_share_of_zero_keeps_an_interval():
     rng = np.random.default_rng(4)
     z = 9 + rng.normal(size=40) + 0.1 * rng.normal(size=(5, 40))
