@@ -194,7 +194,7 @@ def test_a_sweep_says_what_it_leaves_out_and_trusts_whom_the_spec_trusts(model, 
 
     said, asked, plain = [], [], AutoConfig.from_pretrained
     monkeypatch.setattr(AutoConfig, "from_pretrained", lambda place, **o: asked.append(o) or plain(place))
-    values = content(model, shifts=["base->sys_pos"])
+    values = content(model, shifts=["base->sys_pos"], controls={"random": 1, "shifts": ["base->sys_pos"]})
     trusting = parse_spec(values | {"model": {"id": str(model), "trust_remote_code": True}})
     sweep_spec(trusting, "all", said.append)
     assert asked[0]["trust_remote_code"] is True
