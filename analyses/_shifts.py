@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from analyses._cache import absent_shifts, by_dataset
 from analyses._claim import Claim
@@ -71,13 +72,15 @@ def gap_rows(frame: pd.DataFrame, order: Sequence[str], unsteered: pd.DataFrame 
     )
 
 
-def unsteered_means(study: Study, level: float = 0.95) -> pd.DataFrame:
+def unsteered_means(study: Study, level: float = 0.95) -> pd.DataFrame | None:
     """Mean unsteered propensity m(0) of every dataset in every prompt, in nats, with a t interval over questions.
 
-    Empty where the cache holds no unsteered model (operator ablate_add).
+    None where the cache holds no unsteered model (operator ablate_add).
     """
     grid, rows = study.grid(), []
-    for name in study.datasets if grid.unsteered is not None else ():
+    if grid.unsteered is None:
+        return None
+    for name in study.datasets:
         for k, setting in enumerate(grid.evaluate):
             values = grid.unsteered[name][k]
             known = values == values
@@ -87,3 +90,12 @@ def unsteered_means(study: Study, level: float = 0.95) -> pd.DataFrame:
                 rows.append((name, setting, one.estimate, one.se, one.ci_low, one.ci_high, one.n, lost, level))
     names = ["dataset", "setting", "estimate", "se", "ci_low", "ci_high", "n", "n_excluded", "level"]
     return pd.DataFrame(rows, columns=names)
+
+
+def draw_unsteered(unsteered: pd.DataFrame | None, settings: Sequence[str], *, ax: Axes) -> None:
+    """The row of m(0) below a table of settings, mean over datasets; nothing where the cache holds none."""
+    if unsteered is None:
+        ax.set_axis_off()
+        return
+    at = unsteered.groupby("setting", sort=False)["estimate"].mean().reindex(settings)
+    figures.setting_row(at, settings, ax=ax, name="unsteered, m(0)")

@@ -4,7 +4,7 @@ import numpy as np
 
 from analyses._cache import absences, ask, between, current_seed, facts_of, need_shifts, order_by_median, study_of
 from analyses._claim import Finding, command_line, publish
-from analyses._shifts import gap_claims, gap_rows, unsteered_means
+from analyses._shifts import draw_unsteered, gap_claims, gap_rows, unsteered_means
 from steerstats import figures
 from steerstats.figures.transfer import PART_NAMES
 from steerstats.generalization import parse_shift, steerability_table
@@ -20,8 +20,7 @@ def main(cache, out):
     result = ask(study, "generalization")
     order, shifts = order_by_median(study), result.gaps.shifts
     frame, unsteered = gap_rows(result.gaps.to_frame(), order), unsteered_means(study)
-    unsteered = None if unsteered.empty else unsteered
-    means = steerability_table(study.grid())
+    means, known = steerability_table(study.grid()), unsteered is not None
     n = len(shifts)
     with figures.style():
         size = {"width": 3 + 1.7 * n, "height": 1.7 + 0.32 * len(order)}
@@ -33,12 +32,7 @@ def main(cache, out):
         figures.key_outside(parts, axes[0, 0], columns=3)
         tables, (top, below) = figures.canvas(2, 1, width=7.4, height=4.6, height_ratios=[len(means.train), 1])
         figures.transfer_table(np.nanmean(means.mean, axis=0), means.train, means.evaluate, ax=top)
-        if unsteered is None:
-            below.set_axis_off()
-        else:
-            at = unsteered.groupby("setting", sort=False)["estimate"].mean().reindex(means.evaluate)
-            figures.setting_row(at, means.evaluate, ax=below, name="unsteered, m(0)")
-    known = unsteered is not None
+        draw_unsteered(unsteered, means.evaluate, ax=below)
     error = result.gaps.includes_vector_error[0]
     error = "hold" if error.all() else "hold, where there are refits," if error.any() else "do not hold"
     found = Finding.of(

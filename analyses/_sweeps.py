@@ -1,0 +1,47 @@
+"""What the sweep over layers is made of: its table, and the words that its rule needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from analyses._claim import Claim
+from steerstats import open_cache
+from steerstats.operators import ABLATE
+from steerstats.study import Study
+from steerstats.sweeps import LayerChoice
+
+DOWN = " Below 0, taking the direction out lowers propensity: the lower, the stronger."
+
+
+def layer_rows(study: Study, layers: Iterable[int]) -> pd.DataFrame:
+    """Mean steerability of every dataset at every layer; rows without a dataset are the plain mean over datasets."""
+    rows = []
+    for layer in layers:
+        result = open_cache(study.path, layer=layer).steerability()
+        for name, mean in ((name, one["mean"]) for name, one in result.results.items()):
+            rows.append((layer, name, mean.estimate, mean.ci_low, mean.ci_high, mean.n))
+        over = result.over_datasets
+        if over is not None:
+            limits = over.unweighted_mean, over.unweighted_ci_low, over.unweighted_ci_high
+            rows.append((layer, None, *limits, over.n))
+    return pd.DataFrame(rows, columns=["layer", "dataset", "estimate", "ci_low", "ci_high", "n"])
+
+
+def extreme(choice: LayerChoice) -> str:
+    """Whether the rule takes the "highest" layer or, where directions are taken out, the "lowest"."""
+    return "lowest" if choice.operator == ABLATE else "highest"
+
+
+def layer_claim(choice: LayerChoice, best: Mapping[str, Any]) -> Claim:
+    """The chosen layer's mean over datasets, with how sure the choice is."""
+    ablated = choice.operator == ABLATE
+    what = "Mean slope where the vector's direction is taken out (operator ablate)" if ablated else "Mean steerability"
+    share = choice.share[choice.layers == choice.chosen][0]
+    rivals = f"; not told apart from it: {', '.join(map(str, choice.rivals))}" if choice.rivals else ""
+    text = f"{what} at layer {choice.chosen}, the best{' (lowest)' if ablated else ''} of {len(choice.layers)} in "
+    text += f"{share:.0%} of resamples{rivals}:"
+    how = f"t(D − 1) over datasets; the choice of the {extreme(choice)} is not in it"
+    return Claim.row("sweep.best", text, best, "datasets", unit="nat per unit multiplier", interval=how)
