@@ -254,7 +254,8 @@ def _against(null: Claim, name: str) -> str:
     if open_ == null.n:
         return f"Whether it differs from {name} cannot be resolved: there are too few of them."
     unknown = f", and {open_} cannot be resolved with so few of them" if open_ else ""
-    return f"Against {name}, {differ} of {null.n} differ, {rest} {'is' if rest == 1 else 'are'} not shown to{unknown}."
+    other = f", {rest} {'is' if rest == 1 else 'are'} not shown to" if rest else ""
+    return f"Against {name}, {differ} of {null.n} differ{other}{unknown}."
 
 
 def differences(findings: Sequence[Finding]) -> list[dict[str, str]]:

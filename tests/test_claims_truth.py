@@ -178,6 +178,8 @@ def test_a_dataset_that_cannot_be_resolved_is_not_one_that_does_not_differ(monke
     assert claim.counts == {"differ": 0, "not shown to differ": 12, "cannot be resolved": 2}
     lead = told(SHARE, INPUTS, claim)["lead"]
     assert "Against label-shuffled vectors, 0 of 14 differ, 12 are not shown to, and 2 cannot be resolved" in lead
+    every = replace(claim, counts={"differ": 14, "not shown to differ": 0, "cannot be resolved": 0})
+    assert "Against label-shuffled vectors, 14 of 14 differ." in told(every)["lead"]
     none = replace(claim, counts={"differ": 0, "not shown to differ": 0, "cannot be resolved": 14})
     assert "Whether it differs from label-shuffled vectors cannot be resolved" in told(none)["lead"]
 
