@@ -10,7 +10,7 @@ doi:10.1198/jbes.2009.08046).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ SE_TYPE = "Hartung-Knapp, t(D-1)"
 FLOORED = "Hartung-Knapp with factor at least 1, t(D-1)"
 PREDICTION = "prediction, confidence distribution of tau"
 SHOWN_NAMES = 12
+FEW_UNITS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +246,34 @@ def mean_over_datasets(
         ),
         warnings=tuple(warnings),
     )
+
+
+def few_units(units: Mapping[str, int]) -> tuple[str, ...]:
+    """What to warn of where standard errors come from few questions: the arithmetic takes them as known.
+
+    Parameters
+    ----------
+    units : mapping of str to int
+        Independent questions behind each dataset's standard error.
+
+    Examples
+    --------
+    >>> from steerstats.meta import few_units
+    >>> few_units({"one": 60, "two": 20})
+    ()
+    >>> few_units({"one": 60, "two": 5})[0][:44]
+    '1 of 2 datasets have fewer than 20 questions'
+    """
+    few = {name: count for name, count in units.items() if count < FEW_UNITS}
+    if not few:
+        return ()
+    which = f"{_listed(list(few))}; at the least {min(few.values())}"
+    text = (
+        f"{len(few)} of {len(units)} datasets have fewer than {FEW_UNITS} questions ({which}): their standard errors "
+        "are uncertain, and tau, Q and Hartung-Knapp take them as known (with no difference between 20 datasets Q's 5% "
+        "test rejected 86% of the time at 3 questions, 50% at 5, 21% at 10 and 9% at 20); read the unweighted mean"
+    )
+    return (text,)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from steerstats.generalization import (
 from steerstats.generalization.slopes import Shift
 from steerstats.generalization.vector_error import VECTOR_ERROR_MIXED, VECTOR_ERROR_OUT, cells_without
 from steerstats.meta import MetaAnalysis
-from steerstats.operators import ABLATE, has_unsteered, operator_caveats
+from steerstats.operators import ABLATE, has_unsteered
 from steerstats.power import PowerTable, fit_components, smallest_detectable_gap
 from steerstats.results import VECTOR_AS_GIVEN, Estimate
 from steerstats.seeds import NamedStreams, generator
@@ -38,9 +38,9 @@ from steerstats.spurious import (
     spurious_factors,
     variance_explained,
 )
-from steerstats.steerability import grid_warnings
 from steerstats.study_generalization import Generalization
 from steerstats.study_results import DatasetSteerability, SpuriousTable, doubts, for_each, pooled
+from steerstats.study_said import few_questions, flat_curves, no_parity, said_first
 
 if TYPE_CHECKING:
     from steerstats.study import Study
@@ -74,6 +74,7 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
     )
     if summary is not None:
         summary = _with_vectors_said(summary, order, errors)
+        summary = replace(summary, warnings=(*summary.warnings, *few_questions(study)))
     first = next(iter(found.values()))
     # What each estimate assumes by itself is no longer true of the table where some hold the vectors' error.
     said = [text for text in first.assumptions if text != VECTOR_AS_GIVEN]
@@ -89,8 +90,8 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
         assumptions=tuple(said),
         warnings=(
             *said_first(study),
-            *_flat_curves(study, [shift]),
-            *_no_parity(study),
+            *flat_curves(study, [shift]),
+            *no_parity(study),
             *cells_without(np.array([[name in errors] for name in order]), order, [shift_name(shift)]),
             *doubts(found, {}),
             *doubts(errors, {}),
@@ -161,10 +162,10 @@ def spurious(
         return fitted
 
     results, left_out = for_each(study.datasets, one)
-    notes = [*said_first(study), *_flat_curves(study, [shift]), *doubts(results, left_out)]
+    notes = [*said_first(study), *flat_curves(study, [shift]), *doubts(results, left_out)]
     try:
         over = pool_spurious_factors(results, category=study.category, level=level)
-        notes += [f"over datasets: {text}" for text in over.warnings]
+        notes += [f"over datasets: {text}" for text in (*over.warnings, *few_questions(study))]
     except CannotEstimate as error:
         over = None
         notes.append(f"nothing is pooled over datasets: {error}")
@@ -196,9 +197,11 @@ def generalization(
     variances = steerability_variance(grid, shifts, rng=generator(seed, "variances"), **options)
     try:
         overall = overall_gap(gaps, category=study.category, level=level)
+        few = few_questions(study)
+        overall = replace(overall, warnings=(*overall.warnings, *few))
     except CannotEstimate:
-        overall = None
-    notes = [*said_first(study), *_flat_curves(study, dict.fromkeys((ID_SHIFT, *shifts)))]
+        overall, few = None, ()
+    notes = [*said_first(study), *few, *flat_curves(study, dict.fromkeys((ID_SHIFT, *shifts)))]
     absent = [shift for shift in PAPER_SHIFTS if not grid.has(shift)]
     if absent:
         notes.append(f"not in this cache for every dataset, and left out: {', '.join(map(shift_name, absent))}")
@@ -299,49 +302,3 @@ def _why_no_refits(study: Study, cells: Sequence[Shift], pairs_known: bool) -> s
     if set(cells) <= set(measured) and not pairs_known:
         return "the cache does not record how many training pairs the refitted vectors had"
     return f"refits were measured only for {', '.join(map(shift_name, measured))}, not under this shift"
-
-
-def said_first(study: Study) -> tuple[str, ...]:
-    """What every answer on this cache warns of: an operator that changes its meaning, an unfinished build, its grid."""
-    notes = list(operator_caveats(study.operators))
-    if study.missing:
-        notes.append(f"{len(study.missing)} planned datasets are not finished: {', '.join(study.missing[:5])}")
-    gathered: dict[str, list[str]] = {}
-    for name in study.datasets:
-        for text in grid_warnings(study.unit(name).multipliers):
-            gathered.setdefault(text, []).append(name)
-    notes += [
-        text if len(names) == len(study.datasets) else f"{_first_few(names)}: {text}"
-        for text, names in gathered.items()
-    ]
-    return tuple(notes)
-
-
-def _flat_curves(study: Study, shifts: Collection[Shift]) -> list[str]:
-    """How many curves under these shifts are constant, said once over datasets."""
-    flat, total = {}, 0
-    for name in study.datasets:
-        unit = study.unit(name)
-        undefined = [np.isnan(unit.fit.r_squared[unit.place(shift)]) for shift in shifts if unit.has(shift)]
-        total += sum(one.size for one in undefined)
-        if any(one.any() for one in undefined):
-            flat[name] = sum(int(one.sum()) for one in undefined)
-    if not flat:
-        return []
-    where = _first_few([f"{name} ({count})" for name, count in flat.items()])
-    return [f"{sum(flat.values())} of {total} curves are constant: their slope is 0 and their R² undefined, in {where}"]
-
-
-def _no_parity(study: Study) -> list[str]:
-    """That no engine vouches for the signs of slopes near 0, said once over datasets."""
-    lacking = [name for name in study.datasets if study.unit(name).engine_error is None]
-    if not lacking:
-        return []
-    which = "this cache" if len(lacking) == len(study.datasets) else f"the cache, of {_first_few(lacking)},"
-    most = max(study.unit(name).slope_error for name in lacking)
-    text = f"{which} records no engine parity: how far computed slopes may be off is not known, and shares by sign "
-    return [text + f"allow for the rounding of stored values alone, {most:.1g} nat per unit multiplier or less"]
-
-
-def _first_few(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,67 @@
+"""What answers of a study warn of although no estimator can see it: its operator, grid, engine and size."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from steerstats.generalization.slopes import Shift
+from steerstats.meta import few_units
+from steerstats.operators import operator_caveats
+from steerstats.steerability import grid_warnings
+
+if TYPE_CHECKING:
+    from steerstats.study import Study
+
+
+def said_first(study: Study) -> tuple[str, ...]:
+    """What every answer on this cache warns of: an operator that changes its meaning, an unfinished build, its grid."""
+    notes = list(operator_caveats(study.operators))
+    if study.missing:
+        notes.append(f"{len(study.missing)} planned datasets are not finished: {', '.join(study.missing[:5])}")
+    gathered: dict[str, list[str]] = {}
+    for name in study.datasets:
+        for text in grid_warnings(study.unit(name).multipliers):
+            gathered.setdefault(text, []).append(name)
+    notes += [
+        text if len(names) == len(study.datasets) else f"{_first_few(names)}: {text}"
+        for text, names in gathered.items()
+    ]
+    return tuple(notes)
+
+
+def flat_curves(study: Study, shifts: Collection[Shift]) -> list[str]:
+    """How many curves under these shifts are constant, said once over datasets."""
+    flat, total = {}, 0
+    for name in study.datasets:
+        unit = study.unit(name)
+        undefined = [np.isnan(unit.fit.r_squared[unit.place(shift)]) for shift in shifts if unit.has(shift)]
+        total += sum(one.size for one in undefined)
+        if any(one.any() for one in undefined):
+            flat[name] = sum(int(one.sum()) for one in undefined)
+    if not flat:
+        return []
+    where = _first_few([f"{name} ({count})" for name, count in flat.items()])
+    return [f"{sum(flat.values())} of {total} curves are constant: their slope is 0 and their R² undefined, in {where}"]
+
+
+def no_parity(study: Study) -> list[str]:
+    """That no engine vouches for the signs of slopes near 0, said once over datasets."""
+    lacking = [name for name in study.datasets if study.unit(name).engine_error is None]
+    if not lacking:
+        return []
+    which = "this cache" if len(lacking) == len(study.datasets) else f"the cache, of {_first_few(lacking)},"
+    most = max(study.unit(name).slope_error for name in lacking)
+    text = f"{which} records no engine parity: how far computed slopes may be off is not known, and shares by sign "
+    return [text + f"allow for the rounding of stored values alone, {most:.1g} nat per unit multiplier or less"]
+
+
+def few_questions(study: Study) -> tuple[str, ...]:
+    """That standard errors of small datasets are themselves uncertain, which a mean over datasets ignores."""
+    return few_units({name: len(np.unique(study.unit(name).question)) for name in study.datasets})
+
+
+def _first_few(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
