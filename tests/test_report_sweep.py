@@ -53,7 +53,7 @@ def test_the_report_shows_the_choice_and_names_what_a_sweep_lacks(sweep, tmp_pat
     assert "layer 7, the best of 3 in 100% of resamples" in claim["statement"]
     assert "layer 7, the best of 3" in page
     assert "a sweep over layers" in records["power"]["missing"]
-    assert records["layer_sweep"]["method"].endswith("4000 resamples of questions within these datasets")
+    assert "4000 resamples of questions within these datasets, limits by t(" in records["layer_sweep"]["method"]
 
 
 def test_the_report_is_about_validation_inputs_and_says_once_a_section_what_it_lacks(sweep, tmp_path):

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -84,7 +83,6 @@ class Engine:
         self.path = path
         self.join = join
         self.parity: Parity | None = None
-        self._timed_whole = False
 
     @property
     def n_layers(self) -> int:
@@ -131,7 +129,6 @@ class Engine:
         ModelError
             If a scope cannot act, or not even one sequence fits in memory.
         """
-        completions = completions or self._timed_whole
         self._check(examples, steering, read_layers, first, completions)
         if self.path == "auto":
             self.prove(examples, steering, completions=completions)
@@ -209,8 +206,7 @@ class Engine:
         dict
             Examples per second for each budget that fitted in memory.
         """
-        with self._timing(completions):
-            return measure_budgets(self, examples, steering, budgets, n)
+        return measure_budgets(self, examples, steering, budgets, completions, n)
 
     @property
     def mask(self) -> str:
@@ -269,17 +265,7 @@ class Engine:
         if masks is None:
             free = self.mask == "blocked" and self.forward.device.type == "cuda"
             masks = MASKS if free and self.path == "trie" else ()
-        with self._timing(completions):
-            return measure_masks(self, examples, steering, masks, proved or examples, completions, n)
-
-    @contextmanager
-    def _timing(self, completions: bool) -> Iterator[None]:
-        """While measuring, every run scores what the build will: it costs that, and steering has to reach that."""
-        self._timed_whole = completions
-        try:
-            yield
-        finally:
-            self._timed_whole = False
+        return measure_masks(self, examples, steering, masks, proved or examples, completions, n)
 
     def _check(
         self,

@@ -23,7 +23,12 @@ ROUNDS = 2  # interleaved, the better of which counts: a busy moment must not de
 
 
 def measure_budgets(
-    engine: Engine, examples: Sequence[Example], steering: Steering | None, budgets: Sequence[int], n: int
+    engine: Engine,
+    examples: Sequence[Example],
+    steering: Steering | None,
+    budgets: Sequence[int],
+    completions: bool,
+    n: int,
 ) -> dict[int, float]:
     """Examples per second by token budget, the best of which the engine keeps; see `Engine.tune`.
 
@@ -33,16 +38,16 @@ def measure_budgets(
     cuda = engine.forward.device.type == "cuda"
     budgets = budgets or ((2048, 4096, 8192, 16384) if cuda else (1024, 2048, 4096))
     sample = _neighbours(examples, n)
-    engine.run(sample[:2], steering)
+    engine.run(sample[:2], steering, completions=completions)
     speed: dict[int, float] = {}
     for _ in range(ROUNDS):
         for budget in budgets:
             if engine.ceiling is not None and budget > engine.ceiling:
                 break
             engine.budget = budget
-            speed[budget] = max(speed.get(budget, 0.0), _speed(engine, sample, steering))
+            speed[budget] = max(speed.get(budget, 0.0), _speed(engine, sample, steering, completions))
     for budget in speed:
-        tokens = [_tokens(engine, some, steering, budget) / len(some) for some in (sample, examples)]
+        tokens = [_tokens(engine, some, steering, completions, budget) / len(some) for some in (sample, examples)]
         speed[budget] *= tokens[0] / tokens[1]
     engine.budget = min(max(speed, key=speed.get), engine.ceiling or max(speed))
     return speed
@@ -70,7 +75,7 @@ def measure_masks(
                 if not parities[mask].passed:
                     found[mask] = f"fails the proof: {parities[mask].reason}"
                     continue
-            engine.run(sample, steering)  # compiles what has to be compiled
+            engine.run(sample, steering, completions=completions)  # compiles what has to be compiled
             if mask == own or (engine.budget, engine.ceiling) == settled:
                 running.append(mask)
             else:
@@ -82,24 +87,26 @@ def measure_masks(
                 engine.budget, engine.ceiling = settled
     for mask in running * ROUNDS:
         engine.use_mask(mask)
-        found[mask] = max(found.get(mask, 0.0), _speed(engine, sample, steering))
+        found[mask] = max(found.get(mask, 0.0), _speed(engine, sample, steering, completions))
     best = max(running, key=lambda mask: found[mask] * (MARGIN if mask == own else 1.0), default=own)
     engine.use_mask(best)
     engine.parity = parities[best]
     return found
 
 
-def _tokens(engine: Engine, examples: Sequence[Example], steering: Steering | None, budget: int) -> int:
+def _tokens(
+    engine: Engine, examples: Sequence[Example], steering: Steering | None, completions: bool, budget: int
+) -> int:
     """Tokens of the rows that examples would be packed into."""
     share = engine.path == "trie"
     codes = np.arange(1, steering.n_codes if steering else 1)
-    demand = demand_of(examples, steering, Wanted(), share=share)
+    demand = demand_of(examples, steering, Wanted(completions=completions), share=share)
     return sum(row.size for row in pack(demand, codes, budget, ceiling=engine.ceiling, share=share))
 
 
-def _speed(engine: Engine, sample: Sequence[Example], steering: Steering | None) -> float:
+def _speed(engine: Engine, sample: Sequence[Example], steering: Steering | None, completions: bool) -> float:
     begin = perf_counter()
-    engine.run(sample, steering)
+    engine.run(sample, steering, completions=completions)
     return len(sample) / (perf_counter() - begin)
 
 
