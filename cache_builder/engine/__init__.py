@@ -5,8 +5,9 @@ in and comes out, `Parity` is the proof that the fast path holds for this model.
 """
 
 from cache_builder.engine.parity import Parity
+from cache_builder.engine.plan import count_nodes
 from cache_builder.engine.requests import OPERATORS, READS, SCOPES, SCORES, Example, Scores, Steering, read_spans
-from cache_builder.engine.runner import Engine, count_nodes
+from cache_builder.engine.runner import Engine
 
 __all__ = [
     "OPERATORS",
