@@ -86,7 +86,7 @@ def _answer(signs: Any, share: Any) -> str:
 
 def _lead(claims: Mapping[str, Any]) -> str:
     """The lead counts intervals above and below 0, which stay what they are; only its last words judge them."""
-    text = words._lead({key: claim for key, claim in claims.items() if key != "per_input.anti_share"})
+    text = words.lead({key: claim for key, claim in claims.items() if key != "per_input.anti_share"})
     return f"Slopes are what taking the direction out does: below 0 it lowers propensity. {text}"
 
 

@@ -66,7 +66,7 @@ def summary(findings: Sequence[Finding], prefix: str = "") -> dict[str, Any]:
         _spuriousness(claims, missing, prefix),
         _transfer(claims, missing, prefix),
     ]
-    return {"answer": _answer(claims), "lead": _lead(claims), "cards": cards}
+    return {"answer": _answer(claims), "lead": lead(claims), "cards": cards}
 
 
 def _sweep(best: Claim) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def _answer(claims: Mapping[str, Claim]) -> str:
     return f"{text}."
 
 
-def _lead(claims: Mapping[str, Claim]) -> str:
+def lead(claims: Mapping[str, Claim]) -> str:
     parts = []
     if "per_input.signs" in claims:
         signs = claims["per_input.signs"]
