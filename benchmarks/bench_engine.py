@@ -2,13 +2,14 @@
 
 The grid is the paper's: five prompt settings with the paper's descriptions, six vectors, seven multipliers, on enough
 inputs of each setting that they share their beginnings nearly as the paper's hundreds do (distinct tokens per token of
-a prompt differ by at most 4%). Two yardsticks. The example-at-a-time protocol through the published `steering-vectors`
-package: one forward pass per input, setting, vector, multiplier and answer; it runs on the input of each setting whose
-length is nearest the mean. And ONE batched unsteered pass over the same prompts (sorted by length, last-token logits
-only, the best of several batch sizes): what it costs to run the model at all. Everything is timed in turn within each
-round, and the least of the rounds is taken; the spread over rounds stands beside it.
+a prompt differ by at most 8%, and more inputs would share more). Two yardsticks. The example-at-a-time protocol
+through the published `steering-vectors` package: one forward pass per input, setting, vector, multiplier and answer;
+it runs on the input of each setting whose length is nearest the mean. And ONE batched unsteered pass over the same
+prompts (sorted by length, last-token logits only, the best of several batch sizes): what it costs to run the model at
+all. Everything is timed in turn within each round, and the least of the rounds is taken; the spread over rounds stands
+beside it.
 
-    python -m benchmarks.bench_engine [--inputs 48] [--rounds 3]
+    python -m benchmarks.bench_engine [--inputs 24] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ RESULTS = Path(__file__).parent / "results" / "engine.json"
 def main(arguments: list[str] | None = None) -> int:
     """Run, print a table, write `results/engine.json`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--inputs", type=int, default=48, help="inputs per dataset and setting")
+    parser.add_argument("--inputs", type=int, default=24, help="inputs per dataset and setting")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the least time counts")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
