@@ -40,7 +40,13 @@ def operator_of(attrs: Mapping[str, Any]) -> str:
 
 
 def has_unsteered(operator: str) -> bool:
-    """Whether multiplier 0 leaves the model as it is."""
+    """Whether multiplier 0 leaves the model as it is.
+
+    Examples
+    --------
+    >>> has_unsteered("ablate"), has_unsteered("ablate_add")
+    (True, False)
+    """
     return operator != ABLATE_ADD
 
 

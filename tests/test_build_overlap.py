@@ -223,7 +223,7 @@ def test_a_budget_that_was_measured_holds_for_the_first_units_training_too(model
         rows.append(layout.token.shape[1])
         return plain(self, layout, *arguments, **options)
 
-    def tune(self, *_):
+    def tune(self, *_, **__):
         self.budget = 150
         rows.clear()
         return {150: 1.0}
