@@ -1,12 +1,15 @@
 """Work in blocks of bounded size, so that host memory does not grow with a dataset's activations.
 
-Inputs go through the engine in blocks of neighbours; training activations lie in an unnamed file beside the cache,
-and what is made from them reads a bounded part at a time.
+Inputs go through the engine in blocks of neighbours; training activations, and scores where they are many, lie in
+unnamed files beside the cache, and what is made from them reads a bounded part at a time. What still grows with a
+dataset are its texts and the token ids of one setting and the next: a few kilobytes an input. Extractors other than
+the mean difference read a layer's training activations whole.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -27,6 +30,8 @@ RUN_BYTES = 128 << 20
 """Host memory that one run of the engine may answer with. Fixed: blocks decide rows, and rows decide rounding."""
 PART_BYTES = 32 << 20
 """Host memory of one part of the training activations."""
+ARRAY_BYTES = 256 << 20
+"""Host memory of one of the grid's arrays."""
 FEWEST = 16  # examples of a block, however large each one's answer is
 
 
@@ -59,6 +64,38 @@ def example_blocks(examples: Sequence[Example], bytes_each: int, *, share: bool)
 def answer_bytes(n_codes: int, n_options: int, n_reads: int, n_layers: int, hidden: int, completions: bool) -> int:
     """Host memory of what the engine answers for one example: scores of every code, and activations."""
     return n_codes * (n_options * (20 if completions else 4) + 4) + n_reads * n_layers * hidden * 4
+
+
+def nan_array(shape: Sequence[int], folder: str | Path | None = None) -> np.ndarray:
+    """A float32 array of NaN; past `ARRAY_BYTES` it lies in a file without a name, which the system may page out.
+
+    Parameters
+    ----------
+    shape : sequence of int
+    folder : path, optional
+        Where the file lies; the system's folder for temporary files by default.
+
+    Raises
+    ------
+    CacheError
+        If the file cannot be made, or the disk has no room for all of it.
+    """
+    size = 4 * math.prod(shape)
+    if size <= ARRAY_BYTES:
+        return np.full(shape, np.nan, dtype=np.float32)
+    prefix = f".grid.{machine_tag()}-{os.getpid()}-"
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=prefix, suffix=PARTIAL) as file:
+            if hasattr(os, "posix_fallocate"):  # a page without room would be a fault in the middle of a build
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+            array = np.memmap(file, dtype=np.float32, mode="r+", shape=tuple(shape))
+    except OSError as error:
+        place = folder or tempfile.gettempdir()
+        raise CacheError(f"{place}: {size / 1e9:.1f} GB of scores cannot be kept there: {error}") from error
+    array.fill(np.nan)
+    return array
 
 
 class ActivationStore:

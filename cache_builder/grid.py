@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from cache_builder.blocks import answer_bytes, example_blocks
+from cache_builder.blocks import answer_bytes, example_blocks, nan_array
 from cache_builder.engine import Engine, Example, Scores, Steering
 from cache_builder.spec import BuildSpec
 from cache_builder.summaries import unit_vector
@@ -28,6 +29,8 @@ class Grid:
     n_inputs, n_options : int
     whole_only : bool
         Completions do not part in one token: they are scored whole, without logits of first differing tokens.
+    folder : path, optional
+        Where large arrays lie; see `nan_array`.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Grid:
         n_inputs: int,
         n_options: int,
         whole_only: bool = False,
+        folder: Path | None = None,
     ) -> None:
         self.spec, self.engine, self.vectors, self.planned = spec, engine, vectors, planned
         self.whole_only, self.n_options = whole_only, n_options
@@ -52,7 +56,7 @@ class Grid:
             grid[WHOLE[spec.score]] = by_option
         for name in ("input_projection", "input_difference_cosine"):
             grid[name] = (shape[0], shape[1], n_inputs)
-        self.arrays = {name: np.full(sizes, np.nan, dtype=np.float32) for name, sizes in grid.items()}
+        self.arrays = {name: nan_array(sizes, folder) for name, sizes in grid.items()}
         self.arrays["input_prompt_tokens"] = np.zeros((shape[0], n_inputs), dtype=np.int32)
 
     def fill(

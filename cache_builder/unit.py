@@ -250,6 +250,7 @@ class UnitBuilder:
             n_inputs=len(plan.evaluated),
             n_options=len(plan.evaluated[0].completions),
             whole_only=self._whole_only(plan),
+            folder=self.scratch,
         )
         steps = len(spec.training_settings()) + len(spec.settings)
         for row, setting in enumerate(spec.settings):

@@ -92,6 +92,33 @@ def test_small_blocks_change_rounding_only_and_a_build_in_blocks_is_whole(tmp_pa
             np.testing.assert_array_equal(many[name], array, err_msg=name)
 
 
+def test_a_grid_in_a_file_gives_the_same_unit_and_leaves_nothing(tmp_path, monkeypatch):
+    model = write_model(tmp_path / "model")
+    spec = tiny_spec(model, datasets=["bundled:demo/likes-rain"], limit=40)
+    run_build(spec, tmp_path / "one")
+    made, plain = [], np.memmap
+    monkeypatch.setattr(blocks, "ARRAY_BYTES", 0)
+    monkeypatch.setattr(np, "memmap", lambda *a, **k: made.append(k["shape"]) or plain(*a, **k))
+    run_build(spec, tmp_path / "two")
+    assert len(made) >= 5
+    one, two = (json.loads((tmp_path / k / "units" / "likes-rain.json").read_text()) for k in ("one", "two"))
+    assert one["content_sha256"] == two["content_sha256"]
+    assert sorted(os.listdir(tmp_path / "one")) == sorted(os.listdir(tmp_path / "two"))
+
+
+def test_a_disk_without_room_for_a_grid_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "ARRAY_BYTES", 0)
+    assert np.isnan(blocks.nan_array((3, 2), tmp_path)).all()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(CacheError, match=r"GB of scores cannot be kept there: .*No space left"):
+        blocks.nan_array((3, 2), tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
 def examples(rng, n: int) -> list[Example]:
     made = []
     for _ in range(n):

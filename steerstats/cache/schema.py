@@ -286,17 +286,20 @@ def check_values(arrays: Mapping[str, np.ndarray], where: str) -> None:
         if isinstance(array, Streamed):
             _check_parts(name, array, arrays, where)
             continue
-        bad = ~np.isfinite(array)
-        if name in GRID or name in PLANNED_SUMMARIES:
-            wanted = planned.reshape(planned.shape + (1,) * (array.ndim - 2))
-            if (~bad & ~wanted).any():
-                place = coordinates(name, np.argwhere(~bad & ~wanted)[0], arrays)
-                raise CacheError(f"{where}: /{name} has a value at {place}, which /planned excludes")
-            bad &= wanted
-        if bad.any():
-            first = np.argwhere(bad)[0]
-            place = coordinates(name, first, arrays)
-            raise CacheError(f"{where}: /{name} is {array[tuple(first)]} at {place}; it should be finite")
+        # Row by row: a grid may be larger than memory.
+        for row, part in enumerate(array) if array.ndim > 1 else [((), array)]:
+            lead = () if array.ndim == 1 else (row,)
+            bad = ~np.isfinite(part)
+            if name in GRID or name in PLANNED_SUMMARIES:
+                wanted = planned[row].reshape(planned.shape[1:] + (1,) * (part.ndim - 1))
+                if (~bad & ~wanted).any():
+                    place = coordinates(name, (*lead, *np.argwhere(~bad & ~wanted)[0]), arrays)
+                    raise CacheError(f"{where}: /{name} has a value at {place}, which /planned excludes")
+                bad &= wanted
+            if bad.any():
+                first = (*lead, *np.argwhere(bad)[0])
+                place = coordinates(name, first, arrays)
+                raise CacheError(f"{where}: /{name} is {array[first]} at {place}; it should be finite")
 
 
 def _check_parts(name: str, array: Streamed, arrays: Mapping[str, np.ndarray], where: str) -> None:
