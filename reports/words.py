@@ -34,7 +34,10 @@ GLOSSARY = (
         "(positive) or its opposite (negative). In files, system (positive) is sys_pos, system (negative) sys_neg, "
         "user (positive) user_pos, user (negative) user_neg",
     ),
-    ("label-shuffled vectors", "made from the same training pairs with the two answers exchanged in a random half of them"),
+    (
+        "label-shuffled vectors",
+        "made from the same training pairs with the two answers exchanged in a random half of them",
+    ),
     ("random directions", "vectors of the same length that know nothing of the data"),
     ("refits", "the same vector made again from resampled training pairs; they tell its own sampling error"),
     ("FDR", "false discovery rate: the expected share of false ones among the datasets that are said to differ"),
