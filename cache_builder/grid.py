@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cache_builder.blocks import answer_bytes, example_blocks, nan_array
-from cache_builder.engine import Engine, Example, Scores, Steering
+from cache_builder.blocks import answer_bytes, nan_array
+from cache_builder.engine import Engine, Scores, Steering
+from cache_builder.example_store import ExampleStore
 from cache_builder.spec import BuildSpec
 from cache_builder.summaries import unit_vector
 from cache_builder.vectors import VectorSet, difference
@@ -59,21 +60,19 @@ class Grid:
         self.arrays = {name: nan_array(sizes, folder) for name, sizes in grid.items()}
         self.arrays["input_prompt_tokens"] = np.zeros((shape[0], n_inputs), dtype=np.int32)
 
-    def fill(
-        self, row: int, examples: Sequence[Example], contrasts: Callable[[], Sequence[Example]] | None = None
-    ) -> None:
+    def fill(self, row: int, examples: ExampleStore, contrasts: Callable[[], ExampleStore] | None = None) -> None:
         """Score the inputs of one setting.
 
         Parameters
         ----------
         row : int
             Which setting.
-        examples : sequence of Example
+        examples : ExampleStore
             Read where the answer is predicted, then once for each option (unless there are `contrasts`).
         contrasts : callable, optional
             Gives what is read for the inputs' own differences instead, two options each.
         """
-        self.arrays["input_prompt_tokens"][row] = [example.prompt for example in examples]
+        self.arrays["input_prompt_tokens"][row] = examples.prompts
         chosen = np.flatnonzero(self.planned[row])
         if not len(chosen):
             return
@@ -86,8 +85,9 @@ class Grid:
             self._keep(row, chosen, block, scores, grid.codes)
             self._summarise(row, chosen, block, scores.activations, layers)
         if contrasts is not None:
-            for block, scores in run_blocks(self.engine, contrasts(), None, layers, first=False):
-                self._cosines(row, chosen, block, scores.activations, layers)
+            with contrasts() as both:
+                for block, scores in run_blocks(self.engine, both, None, layers, first=False):
+                    self._cosines(row, chosen, block, scores.activations, layers)
 
     def _keep(self, row: int, chosen: np.ndarray, block: np.ndarray, scores: Scores, codes: np.ndarray) -> None:
         cells = np.ix_(chosen, np.arange(len(self.spec.multipliers)), block)
@@ -138,7 +138,7 @@ def steering(spec: BuildSpec, vectors: VectorSet, chosen: np.ndarray | slice = s
 
 def run_blocks(
     engine: Engine,
-    examples: Sequence[Example],
+    examples: ExampleStore,
     grid: Steering | None,
     layers: Sequence[int],
     *,
@@ -146,10 +146,8 @@ def run_blocks(
     first: bool = True,
 ) -> Iterator[tuple[np.ndarray, Scores]]:
     """`engine.run` in blocks of bounded host memory; yields the examples' indices with their scores."""
-    n_reads = max(len(example.reads) for example in examples)
-    size = answer_bytes(
-        grid.n_codes if grid else 1, len(examples[0].options), n_reads, len(layers), engine.hidden, completions
-    )
-    for block in example_blocks(examples, size, share=engine.path != "plain"):
+    n_codes, n_options = grid.n_codes if grid else 1, len(examples[0].options)
+    size = answer_bytes(n_codes, n_options, examples.n_reads, len(layers), engine.hidden, completions)
+    for block in examples.blocks(size, share=engine.path != "plain"):
         some = [examples[i] for i in block]
         yield block, engine.run(some, grid, completions=completions, read_layers=layers, first=first)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from cache_builder.datasets import ContrastPair
 from cache_builder.encoding import EncodedPair, encode_pairs
 from cache_builder.engine import Example, Steering, read_spans
+from cache_builder.example_store import ExampleStore
 from cache_builder.plan import UnitPlan
 from cache_builder.settings import Description, Renderer
 from cache_builder.spec import BuildSpec
@@ -73,8 +75,9 @@ class Inputs:
         tokenizer: Any,
         renderer: Renderer,
         descriptions: Mapping[str, Description],
+        scratch: Path | None = None,
     ) -> None:
-        self.spec, self.model, self.tokenizer = spec, model, tokenizer
+        self.spec, self.model, self.tokenizer, self.scratch = spec, model, tokenizer, scratch
         self.renderer, self.descriptions = renderer, descriptions
         self.length_notes: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -96,14 +99,26 @@ class Inputs:
         self._check_length(plan, setting, max((len(ids) for one in encoded for ids in one.options), default=0))
         return encoded
 
-    def examples(self, plan: UnitPlan, part: str, setting: str) -> list[Example]:
+    def examples(self, plan: UnitPlan, part: str, setting: str) -> ExampleStore:
         """All pairs of one part in one setting.
 
         Training pairs are read where the spec says. Evaluated ones are read first where the answer is predicted,
         then as training pairs are (with `read = "last_prompt"` see `contrasts` for that).
         """
         pairs = plan.training if part == TRAINING else plan.evaluated
-        return self.of(plan, pairs, part, setting)
+        return self._stored(pairs, lambda some: self.of(plan, some, part, setting))
+
+    def evaluated_contrasts(self, plan: UnitPlan, setting: str) -> ExampleStore:
+        """`contrasts` of all evaluated pairs."""
+        return self._stored(plan.evaluated, lambda some: self.contrasts(plan, some, setting))
+
+    def _stored(
+        self, pairs: Sequence[ContrastPair], make: Callable[[Sequence[ContrastPair]], list[Example]]
+    ) -> ExampleStore:
+        store = ExampleStore(self.scratch)
+        for start in range(0, len(pairs), SURVEY_PAIRS):
+            store.extend(make(pairs[start : start + SURVEY_PAIRS]))
+        return store
 
     def of(self, plan: UnitPlan, pairs: Sequence[ContrastPair], part: str, setting: str) -> list[Example]:
         """As `examples`, of some pairs."""

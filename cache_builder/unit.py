@@ -17,7 +17,8 @@ from cache_builder.ahead import Ahead
 from cache_builder.blocks import ActivationStore
 from cache_builder.datasets import ContrastPair
 from cache_builder.encoding import EncodedPair
-from cache_builder.engine import Engine, Example, Steering
+from cache_builder.engine import Engine, Steering
+from cache_builder.example_store import ExampleStore
 from cache_builder.grid import Grid, run_blocks, steering
 from cache_builder.inputs import EVALUATED, TRAINING, Inputs, Survey
 from cache_builder.models import LoadedModel
@@ -53,7 +54,8 @@ class UnitBuilder:
     files : mapping of name to {layer: array (hidden,)}, optional
         Vectors that were made elsewhere.
     scratch : path, optional
-        Folder for the training activations while a unit is built; the system's by default.
+        Folder for what a build keeps in files while a unit is built: training activations, and token ids and scores
+        where they are many. The system's by default.
     overlap : bool
         Encode what comes next while the engine runs.
     """
@@ -72,7 +74,7 @@ class UnitBuilder:
     ) -> None:
         self.spec, self.loaded, self.engine = spec, loaded, engine
         self.renderer, self.files, self.scratch = renderer, files or {}, scratch
-        self.inputs = Inputs(spec, loaded.model, loaded.tokenizer, renderer, descriptions)
+        self.inputs = Inputs(spec, loaded.model, loaded.tokenizer, renderer, descriptions, scratch)
         self.survey: Survey | None = None
         self.layer_sets = spec.steered_layers(engine.n_layers)
         self.kept_layers = spec.kept_layers(engine.n_layers)
@@ -94,9 +96,9 @@ class UnitBuilder:
         try:
             for k, setting in enumerate(settings):
                 report(k / (len(settings) + len(self.spec.settings)), f"{plan.name}: activations, {setting}")
-                examples = self._take(plan, TRAINING, setting)
-                for block, scores in run_blocks(self.engine, examples, None, self.read_layers, first=False):
-                    store.write(k, block, scores.activations)
+                with self._take(plan, TRAINING, setting) as examples:
+                    for block, scores in run_blocks(self.engine, examples, None, self.read_layers, first=False):
+                        store.write(k, block, scores.activations)
             vectors = self._vectors(plan, store)
         except BaseException:
             store.close()
@@ -190,10 +192,10 @@ class UnitBuilder:
     def _whole_only(self, plan: UnitPlan) -> bool:
         return self.survey is not None and plan.name in self.survey.whole_only
 
-    def _examples(self, name: str, part: str, setting: str) -> list[Example]:
+    def _examples(self, name: str, part: str, setting: str) -> ExampleStore:
         return self.inputs.examples(self._plans[name], part, setting)
 
-    def _take(self, plan: UnitPlan, part: str, setting: str) -> list[Example]:
+    def _take(self, plan: UnitPlan, part: str, setting: str) -> ExampleStore:
         """Encoded inputs; what comes after them is begun meanwhile."""
         steps = [(TRAINING, one) for one in self.spec.training_settings()]
         steps += [(EVALUATED, one) for one in self.spec.settings]
@@ -255,10 +257,11 @@ class UnitBuilder:
         steps = len(spec.training_settings()) + len(spec.settings)
         for row, setting in enumerate(spec.settings):
             report((len(spec.training_settings()) + row) / steps, f"{plan.name}: steering, {setting}")
-            examples, contrasts = self._take(plan, EVALUATED, setting), None
+            contrasts = None
             if spec.vectors.read == "last_prompt":
-                contrasts = partial(self.inputs.contrasts, plan, plan.evaluated, setting)
-            grid.fill(row, examples, contrasts)
+                contrasts = partial(self.inputs.evaluated_contrasts, plan, setting)
+            with self._take(plan, EVALUATED, setting) as examples:
+                grid.fill(row, examples, contrasts)
         return grid.arrays
 
     def _kept(self, activations: ActivationStore) -> tuple[dict[str, Any], list[str]]:

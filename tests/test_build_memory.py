@@ -6,18 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny_build import tiny_spec, write_model
 
-from cache_builder import blocks
+from cache_builder import blocks, example_store, inputs
 from cache_builder.blocks import ActivationStore, example_blocks
 from cache_builder.build import run_build
-from cache_builder.engine import Example
+from cache_builder.engine import Engine, Example
+from cache_builder.session import Session, write_and_close
+from cache_builder.spec import parse_spec
 from cache_builder.vectors import fit_vectors
-from steerstats.cache import CacheReader
+from steerstats.cache import CacheReader, create_cache, schema, writer
 from steerstats.errors import CacheError
 
 HERE = Path(__file__).parent
@@ -74,6 +77,69 @@ def test_more_pairs_cost_less_memory_than_their_activations(tmp_path):
         sizes[pairs] = peak(spec, tmp_path / f"c{pairs}")
     growth = (sizes[MANY] - sizes[FEW]) / (MANY - FEW)
     assert growth < ACTIVATIONS, f"{growth:.0f} bytes a pair"
+
+
+HELD = 1500
+"""Bytes that a build may hold of an evaluated input: its texts (about 1,000 here), and a few indices."""
+
+
+def test_what_a_build_holds_of_an_evaluated_input_is_its_text(tmp_path, monkeypatch):
+    model, held = write_model(tmp_path / "model"), []
+    for module, name, value in (
+        (inputs, "SURVEY_PAIRS", 16),
+        (blocks, "RUN_BYTES", 1 << 18),
+        (blocks, "ARRAY_BYTES", 1 << 12),
+        (example_store, "TOKEN_BYTES", 1 << 12),
+        (schema, "PART_VALUES", 1 << 10),
+    ):
+        monkeypatch.setattr(module, name, value)
+
+    def noted(plain):
+        def call(*arguments, **options):
+            held.append(tracemalloc.get_traced_memory()[0])
+            tracemalloc.reset_peak()
+            try:
+                return plain(*arguments, **options)
+            finally:
+                held.append(tracemalloc.get_traced_memory()[plain is check_unit])
+
+        return call
+
+    check_unit = writer.check_unit
+    monkeypatch.setattr(Engine, "run", noted(Engine.run))
+    monkeypatch.setattr(writer, "check_unit", noted(check_unit))
+    monkeypatch.setattr(writer, "write_group", noted(writer.write_group))
+    most, words = {}, np.array(["the", "rain", "falls", "on", "hills", "and", "they", "plan", "ahead"])
+    said = tmp_path / "descriptions.json"
+    said.write_text(json.dumps({"mine": {"positive": "You like rain.", "negative": "You hate rain."}}))
+    for pairs in (150, 600):
+        path, root = tmp_path / f"{pairs}.jsonl", tmp_path / f"c{pairs}"
+        texts = (" ".join(np.random.default_rng(k).choice(words, 60)) for k in range(pairs))
+        lines = [{"prompt": f"{k} is {text}", "positive": "Yes", "negative": "No"} for k, text in enumerate(texts)]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        spec = {
+            "model": {"id": str(model)},
+            "custom_datasets": {"mine": str(path)},
+            "settings": ["base", "user_pos"],
+            "layers": [1],
+            "multipliers": [-1.0, 0.0, 1.0],
+            "prompt": {"descriptions": str(said)},
+            "split_percent": [5, 0, 95],
+            "controls": {"resampled": 3, "random": 3, "shifts": "all"},
+            "run": {"budget": 1024, "threads": 1},
+        }
+        tracemalloc.start()
+        session = Session(parse_spec(spec), scratch=tmp_path)
+        create_cache(root, session.manifest({}))
+        data, run = session.compute(session.units[0])
+        write_and_close(root, "mine", data, run)
+        session.close()
+        tracemalloc.stop()
+        assert len(CacheReader(root)["mine"].read("vector")) == 21
+        most[pairs] = max(held)
+        held.clear()
+        del session, data
+    assert (growth := (most[600] - most[150]) / (0.95 * 450)) < HELD, f"{growth:.0f} bytes an input"
 
 
 def test_small_blocks_change_rounding_only_and_a_build_in_blocks_is_whole(tmp_path, monkeypatch):

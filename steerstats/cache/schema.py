@@ -24,6 +24,7 @@ READABLE_VERSIONS = frozenset({1})
 KINDS = ("grid", "sweep", "import", "simulated")
 SETTINGS = ("base", "sys_pos", "sys_neg", "user_pos", "user_neg")
 VECTOR_KINDS = ("trained", "mean", "resampled", "fold", "random", "shuffled", "debiased", "imported")
+PART_VALUES = 1 << 22  # of an array that is checked, at a time
 NOT_DEFINED = -1  # of the int8 factors: the factor does not apply to this input
 
 STRING = "string"
@@ -286,12 +287,11 @@ def check_values(arrays: Mapping[str, np.ndarray], where: str) -> None:
         if isinstance(array, Streamed):
             _check_parts(name, array, arrays, where)
             continue
-        # Row by row: a grid may be larger than memory.
-        for row, part in enumerate(array) if array.ndim > 1 else [((), array)]:
-            lead = () if array.ndim == 1 else (row,)
+        for lead, part in _bounded(array):
             bad = ~np.isfinite(part)
             if name in GRID or name in PLANNED_SUMMARIES:
-                wanted = planned[row].reshape(planned.shape[1:] + (1,) * (part.ndim - 1))
+                wanted = planned[lead[:2]]
+                wanted = wanted.reshape(wanted.shape + (1,) * (part.ndim - wanted.ndim))
                 if (~bad & ~wanted).any():
                     place = coordinates(name, (*lead, *np.argwhere(~bad & ~wanted)[0]), arrays)
                     raise CacheError(f"{where}: /{name} has a value at {place}, which /planned excludes")
@@ -300,6 +300,16 @@ def check_values(arrays: Mapping[str, np.ndarray], where: str) -> None:
                 first = (*lead, *np.argwhere(bad)[0])
                 place = coordinates(name, first, arrays)
                 raise CacheError(f"{where}: /{name} is {array[first]} at {place}; it should be finite")
+
+
+def _bounded(array: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    """An array in parts of at most `PART_VALUES`, or of its last axis, with their indices: it may exceed memory."""
+    n_lead, size = 0, array.size
+    while size > PART_VALUES and n_lead < array.ndim - 1:
+        size //= array.shape[n_lead]
+        n_lead += 1
+    for lead in np.ndindex(array.shape[:n_lead]):
+        yield lead, array[lead]
 
 
 def _check_parts(name: str, array: Streamed, arrays: Mapping[str, np.ndarray], where: str) -> None:
