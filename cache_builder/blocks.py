@@ -1,9 +1,9 @@
 """Work in blocks of bounded size, so that host memory does not grow with a dataset's activations.
 
 Inputs go through the engine in blocks of neighbours; training activations, and scores where they are many, lie in
-unnamed files beside the cache, and what is made from them reads a bounded part at a time. What still grows with a
-dataset are its texts and the token ids of one setting and the next: a few kilobytes an input. Extractors other than
-the mean difference read a layer's training activations whole.
+unnamed files beside the cache, and what is made from them reads a bounded part at a time; so do token ids (see
+`example_store`). What still grows with a dataset are its texts. Extractors other than the mean difference read a layer's
+training activations whole.
 """
 
 from __future__ import annotations
