@@ -67,6 +67,7 @@ class ExampleStore(Sequence[Example]):
                 self._starts.append(self._starts[-1] + record.nbytes)
                 self.prompts.append(example.prompt)
                 self.n_reads = max(self.n_reads, len(example.reads))
+            self._file.flush()
         except OSError as error:
             place = self._folder or tempfile.gettempdir()
             raise CacheError(f"{place}: token ids of the inputs cannot be kept there: {error}") from error

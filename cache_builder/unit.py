@@ -48,6 +48,11 @@ class _Trained(NamedTuple):
 class UnitBuilder:
     """Everything that units of one build share: the spec, the engine, and how prompts are rendered.
 
+    Host memory holds the datasets' texts, and of all else a bounded part: training activations lie in a file, and so do
+    token ids and scores where they are many. The exception is a method of extraction other than the mean difference: it
+    is given one layer's training activations whole, and a logistic regression copies them a few times (8 bytes x
+    answers x pairs x hidden each).
+
     Parameters
     ----------
     spec, loaded, engine, renderer, descriptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from cache_builder import blocks, example_store, inputs
 from cache_builder.blocks import ActivationStore, example_blocks
 from cache_builder.build import run_build
 from cache_builder.engine import Engine, Example
+from cache_builder.example_store import ExampleStore
 from cache_builder.session import Session, write_and_close
 from cache_builder.spec import parse_spec
 from cache_builder.vectors import fit_vectors
@@ -79,15 +81,15 @@ def test_more_pairs_cost_less_memory_than_their_activations(tmp_path):
     assert growth < ACTIVATIONS, f"{growth:.0f} bytes a pair"
 
 
-HELD = 1500
-"""Bytes that a build may hold of an evaluated input: its texts (about 1,000 here), and a few indices."""
+HELD = 950
+"""Bytes that a build may hold of an evaluated input: its texts, 300 characters here, and labels and indices."""
 
 
 def test_what_a_build_holds_of_an_evaluated_input_is_its_text(tmp_path, monkeypatch):
     model, held = write_model(tmp_path / "model"), []
     for module, name, value in (
         (inputs, "SURVEY_PAIRS", 16),
-        (blocks, "RUN_BYTES", 1 << 18),
+        (blocks, "RUN_BYTES", 1 << 15),
         (blocks, "ARRAY_BYTES", 1 << 12),
         (example_store, "TOKEN_BYTES", 1 << 12),
         (schema, "PART_VALUES", 1 << 10),
@@ -158,12 +160,84 @@ def test_small_blocks_change_rounding_only_and_a_build_in_blocks_is_whole(tmp_pa
             np.testing.assert_array_equal(many[name], array, err_msg=name)
 
 
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_tokens_in_a_file_come_back_as_they_were_and_in_the_same_blocks(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(example_store, "TOKEN_BYTES", size)
+    monkeypatch.setattr(blocks, "RUN_BYTES", 20_000)
+    made = examples(np.random.default_rng(3), 100)
+    made += [made[5], Example(([7, 8, 9], [7, 8], [7, 8, 4, 5]), 1, 2, ((2, 0, 4), (0, 2, 3), (1, 1, 2)))]
+    with ExampleStore(tmp_path) as store:
+        store.extend(made[:60])
+        assert store[59].branch == made[59].branch
+        store.extend(made[60:])
+        assert len(store) == len(store[:]) == 102
+        assert store.n_reads == 3
+        assert store.prompts.tolist() == [one.prompt for one in made]
+        for one, kept in zip(made, store):
+            assert (kept.prompt, kept.branch, kept.reads) == (one.prompt, one.branch, one.reads)
+            assert [ids.tolist() for ids in kept.options] == [ids.tolist() for ids in one.options]
+        assert store[-1].branch == 2
+        assert len(store[-2:]) == 2
+        for part, share in itertools.product((1, 3000, 1 << 20), (True, False)):
+            monkeypatch.setattr(blocks, "PART_BYTES", part)
+            wanted = example_blocks(made, 1000, share=share)
+            assert len(wanted) == 6
+            assert [b.tolist() for b in store.blocks(1000, share=share)] == [b.tolist() for b in wanted]
+        assert os.listdir(tmp_path) == [], "the file has no name, so that a kill leaves nothing"
+
+
+def test_a_disk_without_room_for_tokens_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(example_store, "TOKEN_BYTES", 1)
+    with pytest.raises(CacheError, match=r"nowhere: token ids of the inputs cannot be kept there: "):
+        ExampleStore(tmp_path / "nowhere").extend(examples(np.random.default_rng(0), 3))
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))
+    try:
+        with pytest.raises(CacheError, match=r"token ids of the inputs cannot be kept there: .*too large"):
+            ExampleStore(tmp_path).extend(examples(np.random.default_rng(0), 1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_values_are_checked_in_parts_and_the_first_bad_one_is_named(monkeypatch):
+    labels = {
+        "setting_eval": ["a", "b"],
+        "vector": ["v", "w", "x"],
+        "multiplier": [0.0, 1.0],
+        "input": list(range(5000)),
+    }
+    values = np.zeros((2, 3, 2, 5000), dtype=np.float32)
+    values[1, 2] = np.nan
+    arrays = {**labels, "planned": np.array([[1, 1, 1], [1, 1, 0]]), "propensity": values}
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    for size in (1 << 22, 20_000, 1):
+        monkeypatch.setattr(schema, "PART_VALUES", size)
+        values[1, 1, 1, 7] = 0
+        tracemalloc.start()
+        schema.check_values(arrays, "unit")
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert size > 20_000 or most < 60_000
+        values[1, 1, 1, 7:9] = np.inf
+        with pytest.raises(
+            CacheError, match=r"/propensity is inf at setting_eval=b, vector=w, multiplier=1\.0, input=7;"
+        ):
+            schema.check_values(arrays, "unit")
+        values[1, 2, 0, 3] = 4
+        values[1, 1, 1, 7:9] = 0
+        with pytest.raises(CacheError, match=r"a value at setting_eval=b, vector=x, multiplier=0\.0, input=3, which"):
+            schema.check_values(arrays, "unit")
+        values[1, 2, 0, 3] = np.nan
+
+
 def test_a_grid_in_a_file_gives_the_same_unit_and_leaves_nothing(tmp_path, monkeypatch):
     model = write_model(tmp_path / "model")
     spec = tiny_spec(model, datasets=["bundled:demo/likes-rain"], limit=40)
     run_build(spec, tmp_path / "one")
     made, plain = [], np.memmap
     monkeypatch.setattr(blocks, "ARRAY_BYTES", 0)
+    monkeypatch.setattr(example_store, "TOKEN_BYTES", 1)
     monkeypatch.setattr(np, "memmap", lambda *a, **k: made.append(k["shape"]) or plain(*a, **k))
     run_build(spec, tmp_path / "two")
     assert len(made) >= 5
