@@ -30,8 +30,8 @@ RUN_BYTES = 128 << 20
 """Host memory that one run of the engine may answer with. Fixed: blocks decide rows, and rows decide rounding."""
 PART_BYTES = 32 << 20
 """Host memory of one part of the training activations."""
-ARRAY_BYTES = 256 << 20
-"""Host memory of one of the grid's arrays."""
+ARRAY_BYTES = 32 << 20
+"""Host memory of one of the grid's arrays, of which a unit has up to eight, and two units are there at once."""
 FEWEST = 16  # examples of a block, however large each one's answer is
 
 

@@ -26,6 +26,7 @@ from cache_builder.spec import BuildSpec
 from steerstats.errors import InputError, ModelError, SteerstatsError
 
 SURVEY_PAIRS = 256
+SAMPLE_PAIRS = 4096
 TRAINING, EVALUATED = "training", "evaluated"
 
 Step = Callable[[int, int, str], None]
@@ -111,6 +112,11 @@ class Inputs:
     def evaluated_contrasts(self, plan: UnitPlan, setting: str) -> ExampleStore:
         """`contrasts` of all evaluated pairs."""
         return self._stored(plan.evaluated, lambda some: self.contrasts(plan, some, setting))
+
+    def sample(self, plan: UnitPlan, setting: str) -> list[Example]:
+        """As `examples`, of at most `SAMPLE_PAIRS` evaluated pairs: neighbours in the middle, which share prefixes."""
+        start = max(0, len(plan.evaluated) - SAMPLE_PAIRS) // 2
+        return self.of(plan, plan.evaluated[start : start + SAMPLE_PAIRS], EVALUATED, setting)
 
     def _stored(
         self, pairs: Sequence[ContrastPair], make: Callable[[Sequence[ContrastPair]], list[Example]]

@@ -113,7 +113,7 @@ class Session:
         """Choose the engine's path on real inputs of the first unit, its vectors, and the longest prompt of all."""
         survey, first, inputs = self.check(progress), self.units[0], self.builder.inputs
         progress(0, None, "proving the engine on this model")
-        sample = inputs.examples(first, EVALUATED, self.spec.settings[-1])
+        sample = inputs.sample(first, self.spec.settings[-1])
         plan = next(unit for unit in self.units if unit.name == survey.unit)
         pair = (plan.training if survey.part == TRAINING else plan.evaluated)[survey.index]
         longest = inputs.of(plan, [pair], EVALUATED, survey.setting)

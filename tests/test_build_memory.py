@@ -19,10 +19,9 @@ from cache_builder.blocks import ActivationStore, example_blocks
 from cache_builder.build import run_build
 from cache_builder.engine import Engine, Example
 from cache_builder.example_store import ExampleStore
-from cache_builder.session import Session, write_and_close
 from cache_builder.spec import parse_spec
 from cache_builder.vectors import fit_vectors
-from steerstats.cache import CacheReader, create_cache, schema, writer
+from steerstats.cache import CacheReader, schema, writer
 from steerstats.errors import CacheError
 
 HERE = Path(__file__).parent
@@ -89,6 +88,7 @@ def test_what_a_build_holds_of_an_evaluated_input_is_its_text(tmp_path, monkeypa
     model, held = write_model(tmp_path / "model"), []
     for module, name, value in (
         (inputs, "SURVEY_PAIRS", 16),
+        (inputs, "SAMPLE_PAIRS", 32),
         (blocks, "RUN_BYTES", 1 << 15),
         (blocks, "ARRAY_BYTES", 1 << 12),
         (example_store, "TOKEN_BYTES", 1 << 12),
@@ -131,16 +131,11 @@ def test_what_a_build_holds_of_an_evaluated_input_is_its_text(tmp_path, monkeypa
             "run": {"budget": 1024, "threads": 1},
         }
         tracemalloc.start()
-        session = Session(parse_spec(spec), scratch=tmp_path)
-        create_cache(root, session.manifest({}))
-        data, run = session.compute(session.units[0])
-        write_and_close(root, "mine", data, run)
-        session.close()
+        run_build(parse_spec(spec), root)
         tracemalloc.stop()
         assert len(CacheReader(root)["mine"].read("vector")) == 21
         most[pairs] = max(held)
         held.clear()
-        del session, data
     assert (growth := (most[600] - most[150]) / (0.95 * 450)) < HELD, f"{growth:.0f} bytes an input"
 
 
