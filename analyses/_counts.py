@@ -11,7 +11,6 @@ from scipy import stats
 from analyses._claim import Claim
 from steerstats.meta import MetaAnalysis
 from steerstats.nulls import CANNOT_RESOLVE, DIFFERS, NOT_SHOWN
-from steerstats.random_effects import DOMINANT
 from steerstats.results import Estimate
 from steerstats.study_results import DatasetSteerability
 
@@ -61,11 +60,11 @@ class Recommended(NamedTuple):
 
 def recommended(fit: MetaAnalysis) -> Recommended:
     """Which mean and interval to quote: unweighted where one dataset dominates, floored where agreement is chance."""
-    if fit.largest_weight > DOMINANT and fit.n > 2:
+    if fit.to_read == "unweighted":
         how = "t(D − 1) over datasets, unweighted, since one dataset holds more than half of the weight"
         limits = fit.unweighted_ci_low, fit.unweighted_ci_high
         return Recommended(fit.unweighted_mean, fit.unweighted_se, *limits, "unweighted mean", how)
-    if any("read the floored one" in text for text in fit.warnings):
+    if fit.to_read == "floored":
         how = "Hartung–Knapp t(D − 1) over datasets, floored, since the plain interval is short by chance"
         limits = fit.floored_ci_low, fit.floored_ci_high
         return Recommended(fit.mean, fit.floored_se, *limits, "random-effects mean", how)

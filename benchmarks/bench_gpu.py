@@ -1,11 +1,13 @@
 """The paper's grid on one GPU: a random 7B-shaped Llama in bfloat16, real prompts, the `tan2024` preset.
 
-Every dataset is measured in some of the five settings (in rotation), on a run of inputs long enough to fill rows, and
-the whole grid is extrapolated from that: test inputs in five settings under six vectors and seven multipliers, read
-where a build reads them, and the training activations. How trie rows are best masked is measured too: in blocks,
-densely, and by FlexAttention. Nothing is fetched. Without CUDA it says so and does nothing.
+Every dataset is measured in some of the five settings (in rotation), on a run of inputs that fills several rows, as
+in a build, and the whole grid is extrapolated from that: test inputs in five settings under six vectors and seven
+multipliers, read where a build reads them, and the training activations. Each round takes a slightly different run, so
+that no row length comes twice: whatever a kernel prepares for a new length is in the time. How trie rows are best
+masked is measured too: in blocks, densely, and by FlexAttention. The unsteered pass, the yardstick, is measured on a
+part of the same prompts, per token. Nothing is fetched. Without CUDA it says so and does nothing.
 
-    python -m benchmarks.bench_gpu [--inputs 64] [--settings 2]
+    python -m benchmarks.bench_gpu [--inputs 256] [--settings 1]
 
 The prompts are those of shared/data; elsewhere STEERSTATS_TEST_DATA names the folder.
 """
@@ -16,7 +18,7 @@ import argparse
 import json
 import platform
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -36,14 +38,16 @@ SHAPE = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 3
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
 VOCABULARY, TOKENIZER, LAYER = 32000, 8000, 13
 BATCH_SIZES = (16, 32, 64)
+SHIFT = 5  # inputs by which a round's run is moved
+YARDSTICK = 48  # inputs of each dataset in the unsteered pass
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, print, write `results/gpu.json`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--inputs", type=int, default=64, help="inputs per dataset and measured setting")
-    parser.add_argument("--settings", type=int, default=2, help="measured settings per dataset, of five")
+    parser.add_argument("--inputs", type=int, default=256, help="inputs per dataset and measured setting")
+    parser.add_argument("--settings", type=int, default=1, help="measured settings per dataset, of five")
     parser.add_argument("--datasets", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--tiny", action="store_true", help="a tiny model on any device: does the program work?")
@@ -129,29 +133,20 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
     # As a build does it on one CUDA device; compiled FlexAttention has no kernel for other devices.
     masks = engine.choose_mask(first, steering, MASKS if torch.cuda.is_available() else ("blocked", "dense"))
     chosen = engine.mask
-    grid = {key: [] for key in samples}
-    training, plain = {key: [] for key in samples}, {size: [] for size in BATCH_SIZES}
-    computed = distinct = scored = 0
+    yardstick = [example for examples in samples.values() for example in examples[:YARDSTICK]]
+    plain, rounds = {size: [] for size in BATCH_SIZES}, []
     for number in range(options.rounds):
-        for key, examples in samples.items():
-            scores, seconds = timed(lambda e=examples: engine.run(e, steering, read_layers=(layer,)))
-            grid[key].append(seconds)
-            training[key].append(timed(lambda e=examples: engine.read_activations(e, (layer,)))[1])
-            if not number:
-                computed += scores.computed
-                distinct += count_nodes(examples, steering, n_blocks=engine.n_layers)
-                scored += len(examples) * steering.n_codes
+        runs = {key: window(examples, number, options.rounds) for key, examples in samples.items()}
+        rounds.append(one_round(engine, runs, steering, layer))
         engine.use_mask("blocked")  # the yardstick is the model as it is loaded
-        everything = [example for examples in samples.values() for example in examples]
         # The first round finds the best size; the others would only cost minutes of the device.
         for size in [min(plain, key=lambda size: min(plain[size]))] if number else BATCH_SIZES:
-            plain[size].append(timed(lambda size=size, e=everything: unsteered_pass(model, e, size))[1])
+            plain[size].append(timed(lambda size=size: unsteered_pass(model, yardstick, size))[1])
         engine.use_mask(chosen)
-    best = min(BATCH_SIZES, key=lambda size: min(plain[size]))
-    total = sum(min(times) for times in grid.values())
-    tokens = sum(example.branch for examples in samples.values() for example in examples)
-    work = flops(model, computed, scored)
-    n = sum(map(len, samples.values()))
+    batch = min(BATCH_SIZES, key=lambda size: min(plain[size]))
+    token = min(plain[batch]) / sum(example.branch for example in yardstick)
+    best = min(rounds, key=lambda one: one.seconds)
+    work = flops(model, best.computed, best.inputs * steering.n_codes)
     return {
         "path": engine.path,
         "mask": engine.mask,
@@ -161,20 +156,53 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
         "parity_difference": parity.difference,
         "parity_tolerance": float(parity.tolerance),
         "plain_batched_vs_single": parity.plain_difference,
-        "triples_per_second": n * 42 / total,
-        "nodes_per_second": computed / total,
-        "model_flop_utilisation": work / total / PEAK,
-        "hours_for_the_papers_grid": hours(grid, training, samples, sizes),
-        "grid_over_unsteered_pass": total / min(plain[best]),
-        "node_over_token": total / computed / (min(plain[best]) / tokens),
-        "computed_over_distinct": computed / distinct,
-        "unsteered_batch_size": best,
-        "spread_between_rounds": float(np.median([max(t) / min(t) - 1 for t in grid.values()])),
+        "inputs": best.inputs,
+        "triples_per_second": best.inputs * 42 / best.seconds,
+        "nodes_per_second": best.computed / best.seconds,
+        "model_flop_utilisation": work / best.seconds / PEAK,
+        "hours_for_the_papers_grid": hours(rounds, sizes),
+        "grid_over_unsteered_pass": best.seconds / (token * best.tokens),
+        "node_over_token": best.seconds / best.computed / token,
+        "computed_over_distinct": best.computed / best.distinct,
+        "unsteered_batch_size": batch,
+        "spread_between_rounds": max(one.seconds for one in rounds) / best.seconds - 1,
         "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan"),
         "joined_branches": engine.join,
         # Last: it leaves the model in float32.
         **bfloat16_error(model, engine, [one for examples in samples.values() for one in examples[:2]][:64], steering),
     }
+
+
+@dataclass(frozen=True)
+class Round:
+    """One pass over all samples: seconds per input by (dataset, setting) for grid and training, and totals."""
+
+    grid: dict[tuple[str, str], float]
+    training: dict[tuple[str, str], float]
+    seconds: float
+    computed: float
+    distinct: float
+    inputs: int
+    tokens: int
+
+
+def one_round(engine: Engine, runs, steering: Steering, layer: int) -> Round:
+    """The grid and the training activations of every run."""
+    grid, training, computed, distinct = {}, {}, 0.0, 0.0
+    for key, run in runs.items():
+        scores, grid[key] = timed(lambda e=run: engine.run(e, steering, read_layers=(layer,)))
+        training[key] = timed(lambda e=run: engine.read_activations(e, (layer,)))[1] / len(run)
+        computed += scores.computed
+        distinct += count_nodes(run, steering, n_blocks=engine.n_layers)
+    return Round(
+        grid={key: seconds / len(runs[key]) for key, seconds in grid.items()},
+        training=training,
+        seconds=sum(grid.values()),
+        computed=computed,
+        distinct=distinct,
+        inputs=sum(map(len, runs.values())),
+        tokens=sum(example.branch for run in runs.values() for example in run),
+    )
 
 
 def flops(model, computed: float, scored: int) -> float:
@@ -189,16 +217,22 @@ def flops(model, computed: float, scored: int) -> float:
     return 2 * (body - tail) * computed + 2 * tail * scored + 2 * model.config.hidden_size * VOCABULARY * scored
 
 
-def hours(grid, training, samples, sizes: dict[str, int]) -> float:
+def hours(rounds: list[Round], sizes: dict[str, int]) -> float:
     """Expected time of the whole grid: 50% of the pairs of every dataset evaluated and 40% trained on, in all five
-    settings, at the speed measured for that dataset; scaled up where fewer than forty datasets were measured."""
+    settings, at the seconds per input measured for that dataset; scaled up where fewer than forty were measured."""
     seconds = 0.0
     for name, size in sizes.items():
-        keys = [key for key in samples if key[0] == name]
-        per_input = np.mean([min(grid[key]) / len(samples[key]) for key in keys])
-        per_pair = np.mean([min(training[key]) / len(samples[key]) for key in keys])
+        keys = [key for key in rounds[0].grid if key[0] == name]
+        per_input = np.mean([min(one.grid[key] for one in rounds) for key in keys])
+        per_pair = np.mean([min(one.training[key] for one in rounds) for key in keys])
         seconds += 5 * size * (0.5 * per_input + 0.4 * per_pair)
     return seconds / 3600 * len(paper_datasets()) / len(sizes)
+
+
+def window(examples, number: int, rounds: int):
+    """The run of one round: as long as every other, a little further on."""
+    shift = SHIFT if len(examples) > 2 * SHIFT * rounds else 0
+    return examples[number * shift : len(examples) - (rounds - 1 - number) * shift]
 
 
 def bfloat16_error(model, engine: Engine, examples, steering: Steering) -> dict[str, float]:

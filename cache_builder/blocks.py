@@ -51,7 +51,7 @@ def example_blocks(examples: Sequence[Example], bytes_each: int, *, share: bool)
     list of int64 arrays
         Indices; one block, in the given order, where everything fits into `RUN_BYTES`.
     """
-    count = -(-len(examples) // max(FEWEST, RUN_BYTES // max(bytes_each, 1)))
+    count = block_count(len(examples), bytes_each)
     if count <= 1:
         return [np.arange(len(examples))]
     if share:
@@ -61,9 +61,31 @@ def example_blocks(examples: Sequence[Example], bytes_each: int, *, share: bool)
     return np.array_split(order, count)
 
 
+def block_count(n_examples: int, bytes_each: int) -> int:
+    """Blocks of examples whose answers take so many bytes each."""
+    return -(-n_examples // max(FEWEST, RUN_BYTES // max(bytes_each, 1)))
+
+
 def answer_bytes(n_codes: int, n_options: int, n_reads: int, n_layers: int, hidden: int, completions: bool) -> int:
     """Host memory of what the engine answers for one example: scores of every code, and activations."""
     return n_codes * (n_options * (20 if completions else 4) + 4) + n_reads * n_layers * hidden * 4
+
+
+def unnamed(what: str, folder: str | Path | None) -> dict[str, object]:
+    """Arguments of `tempfile` for a file without a name in a folder (None: the system's).
+
+    Where a file cannot be made without a name, a kill may leave it: by its name it is known whose it was.
+    """
+    return {"dir": folder, "prefix": f".{what}.{machine_tag()}-{os.getpid()}-", "suffix": PARTIAL}
+
+
+@contextlib.contextmanager
+def kept_in(folder: str | Path | None, what: str) -> Iterator[None]:
+    """Say of a folder that has no room, or that cannot be written, what cannot be kept there."""
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(f"{folder or tempfile.gettempdir()}: {what} cannot be kept there: {error}") from error
 
 
 def nan_array(shape: Sequence[int], folder: str | Path | None = None) -> np.ndarray:
@@ -83,17 +105,15 @@ def nan_array(shape: Sequence[int], folder: str | Path | None = None) -> np.ndar
     size = 4 * math.prod(shape)
     if size <= ARRAY_BYTES:
         return np.full(shape, np.nan, dtype=np.float32)
-    prefix = f".grid.{machine_tag()}-{os.getpid()}-"
-    try:
-        with tempfile.TemporaryFile(dir=folder, prefix=prefix, suffix=PARTIAL) as file:
-            if hasattr(os, "posix_fallocate"):  # a page without room would be a fault in the middle of a build
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                file.truncate(size)
-            array = np.memmap(file, dtype=np.float32, mode="r+", shape=tuple(shape))
-    except OSError as error:
-        place = folder or tempfile.gettempdir()
-        raise CacheError(f"{place}: {size / 1e9:.1f} GB of scores cannot be kept there: {error}") from error
+    with (
+        kept_in(folder, f"{size / 1e9:.1f} GB of scores"),
+        tempfile.TemporaryFile(**unnamed("grid", folder)) as file,
+    ):
+        if hasattr(os, "posix_fallocate"):  # a page without room would be a fault in the middle of a build
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+        array = np.memmap(file, dtype=np.float32, mode="r+", shape=tuple(shape))
     array.fill(np.nan)
     return array
 
@@ -118,13 +138,8 @@ class ActivationStore:
 
     def __init__(self, shape: tuple[int, int, int, int, int], folder: str | Path | None = None) -> None:
         self.shape, self.largest = shape, np.zeros(shape[1])
-        # Where a file cannot be made without a name, a kill may leave it: by its name it is known whose it was.
-        prefix = f".activations.{machine_tag()}-{os.getpid()}-"
-        try:
-            self._file = tempfile.TemporaryFile(dir=folder, prefix=prefix, suffix=PARTIAL)  # noqa: SIM115 (see `close`)
-        except OSError as error:
-            place = folder or tempfile.gettempdir()
-            raise CacheError(f"{place}: training activations cannot be kept there: {error}") from error
+        with kept_in(folder, "training activations"):
+            self._file = tempfile.TemporaryFile(**unnamed("activations", folder))  # noqa: SIM115 (see `close`)
 
     def write(self, setting: int, pairs: np.ndarray, values: np.ndarray) -> None:
         """Keep activations (n, options, layers, hidden) of the pairs at these indices."""

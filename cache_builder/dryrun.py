@@ -141,7 +141,7 @@ def dry_run(spec: BuildSpec, *, probe: bool = True, progress: Callable[..., None
             n_read = len(set(layers[chosen, 0].tolist()))
             steering += _tokens(examples, grid, opened, n_layers=n_read, completions=spec.score in WHOLE)
             if spec.vectors.read == "last_prompt":
-                contrasts = inputs.contrasts(unit, unit.evaluated, setting)
+                contrasts = inputs.evaluated_contrasts(unit, setting)
                 steering += _tokens(contrasts, None, opened, n_layers=n_read, scored=False)
             if speed is None and opened.engine is not None:
                 speed = _measure(opened.engine, provable(examples[:PROBE_EXAMPLES]), grid)

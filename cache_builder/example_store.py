@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import os
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,8 +18,6 @@ import numpy as np
 from cache_builder import blocks
 from cache_builder.engine import Example
 from cache_builder.trie import prefix_order
-from steerstats.cache.disk import PARTIAL, machine_tag
-from steerstats.errors import CacheError
 
 TOKEN_BYTES = 32 << 20
 """Host memory of the token ids of one setting; beyond that they lie in a file without a name."""
@@ -50,16 +47,13 @@ class ExampleStore(Sequence[Example]):
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        prefix = (
-            f".tokens.{machine_tag()}-{os.getpid()}-"  # by its name a file that a kill left is known for what it is
-        )
-        self._file = tempfile.SpooledTemporaryFile(TOKEN_BYTES, dir=folder, prefix=prefix, suffix=PARTIAL)  # noqa: SIM115
+        self._file = tempfile.SpooledTemporaryFile(TOKEN_BYTES, **blocks.unnamed("tokens", folder))  # noqa: SIM115 (see `close`)
         self._folder, self._starts = folder, array("q", [0])
         self.prompts, self.n_reads = array("i"), 0
 
     def extend(self, examples: Iterable[Example]) -> None:
         """Add examples at the end."""
-        try:
+        with blocks.kept_in(self._folder, "token ids of the inputs"):
             self._file.seek(self._starts[-1])
             for example in examples:
                 record = _record_of(example)
@@ -68,9 +62,6 @@ class ExampleStore(Sequence[Example]):
                 self.prompts.append(example.prompt)
                 self.n_reads = max(self.n_reads, len(example.reads))
             self._file.flush()
-        except OSError as error:
-            place = self._folder or tempfile.gettempdir()
-            raise CacheError(f"{place}: token ids of the inputs cannot be kept there: {error}") from error
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -104,7 +95,7 @@ class ExampleStore(Sequence[Example]):
 
     def blocks(self, bytes_each: int, *, share: bool) -> list[np.ndarray]:
         """What `blocks.example_blocks` gives for these examples, without having their tokens in memory at once."""
-        count = -(-len(self) // max(blocks.FEWEST, blocks.RUN_BYTES // max(bytes_each, 1)))
+        count = blocks.block_count(len(self), bytes_each)
         if count <= 1 or not share:
             return blocks.example_blocks(self, bytes_each, share=share)
         return np.array_split(self.prefix_order(), count)

@@ -20,6 +20,7 @@ from cache_builder.datasets import ContrastPair
 from cache_builder.encoding import EncodedPair, encode_pairs
 from cache_builder.engine import Example, Steering, read_spans
 from cache_builder.example_store import ExampleStore
+from cache_builder.grid import WHOLE
 from cache_builder.plan import UnitPlan
 from cache_builder.settings import Description, Renderer
 from cache_builder.spec import BuildSpec
@@ -116,41 +117,36 @@ class Inputs:
     def sample(self, plan: UnitPlan, setting: str) -> list[Example]:
         """As `examples`, of at most `SAMPLE_PAIRS` evaluated pairs: neighbours in the middle, which share prefixes."""
         start = max(0, len(plan.evaluated) - SAMPLE_PAIRS) // 2
-        return self.of(plan, plan.evaluated[start : start + SAMPLE_PAIRS], EVALUATED, setting)
+        pairs = plan.evaluated[start : start + SAMPLE_PAIRS]
+        return self._stored(pairs, lambda some: self.of(plan, some, EVALUATED, setting))[:]
 
     def _stored(
         self, pairs: Sequence[ContrastPair], make: Callable[[Sequence[ContrastPair]], list[Example]]
     ) -> ExampleStore:
         store = ExampleStore(self.scratch)
-        for start in range(0, len(pairs), SURVEY_PAIRS):
+        for start in range(0, len(pairs), SURVEY_PAIRS):  # encoded pairs are large, and go block by block
             store.extend(make(pairs[start : start + SURVEY_PAIRS]))
         return store
 
     def of(self, plan: UnitPlan, pairs: Sequence[ContrastPair], part: str, setting: str) -> list[Example]:
-        """As `examples`, of some pairs."""
+        """As `examples`, of a few pairs."""
         read = self.spec.vectors.read
         if part == TRAINING and read == "last_prompt":
             return self.contrasts(plan, pairs, setting)
-        made = []
-        for start in range(0, len(pairs), SURVEY_PAIRS):  # token ids as tuples are large, and go block by block
-            made += [example_of(one, read) for one in self.encode(plan, pairs[start : start + SURVEY_PAIRS], setting)]
+        made = [example_of(one, read) for one in self.encode(plan, pairs, setting)]
         if part == TRAINING:
             return made
         beyond = [() if read == "last_prompt" else one.reads for one in made]
         return [replace(one, reads=((0, one.branch - 1, one.branch), *more)) for one, more in zip(made, beyond)]
 
     def contrasts(self, plan: UnitPlan, pairs: Sequence[ContrastPair], setting: str) -> list[Example]:
-        """Prompts with the positive and with the negative description, each read at its last token.
+        """Prompts of a few pairs with the positive and with the negative description, each read at its last token.
 
         The two prompts are the two options of an example that is only read, never scored.
         """
         one, other = contrast_settings(setting)
-        made = []
-        for start in range(0, len(pairs), SURVEY_PAIRS):
-            block = pairs[start : start + SURVEY_PAIRS]
-            both = zip(self.encode(plan, block, one), self.encode(plan, block, other))
-            made += [_contrast(left.prompt_ids, right.prompt_ids) for left, right in both]
-        return made
+        both = zip(self.encode(plan, pairs, one), self.encode(plan, pairs, other))
+        return [_contrast(left.prompt_ids, right.prompt_ids) for left, right in both]
 
     def survey(
         self,
@@ -213,7 +209,7 @@ class Inputs:
         def look(some: Sequence[ContrastPair]) -> list[EncodedPair]:
             encoded = self.encode(plan, some, setting)
             for one in encoded if part == EVALUATED else ():
-                steering.check_acts(example_of(one), n_layers, whole=self.spec.score != "logit_diff")
+                steering.check_acts(example_of(one), n_layers, whole=self.spec.score in WHOLE)
             return encoded
 
         try:

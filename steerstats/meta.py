@@ -64,6 +64,9 @@ class MetaAnalysis(Result):
         Datasets that remain.
     level : float
     unit : str
+    to_read : str
+        Which mean and interval the warnings say to read: "plain" (the random-effects mean with its Hartung-Knapp
+        interval), "unweighted" where one dataset dominates, "floored" where the plain interval is short by chance.
 
     Examples
     --------
@@ -101,6 +104,7 @@ class MetaAnalysis(Result):
     left_out_n: np.ndarray
     level: float
     unit: str = "nat per unit multiplier"
+    to_read: str = "plain"
 
     def to_frame(self) -> pd.DataFrame:
         """One row per quantity: estimate, se, ci_low, ci_high, n, se_type, level, unit.
@@ -238,6 +242,7 @@ def mean_over_datasets(
         left_out_ci_high=np.array([r.high for r in rest]),
         left_out_n=np.array([int((groups != g).sum()) for g in left_out]),
         level=level,
+        to_read="unweighted" if fit.dominated else "floored" if fit.collapsed else "plain",
         method=f"random-effects meta-analysis of {d} datasets, REML tau, Hartung-Knapp t({d - 1}) interval, "
         "prediction interval from the confidence distribution of tau",
         assumptions=(

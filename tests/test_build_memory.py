@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 from tiny_build import tiny_spec, write_model
 
-from cache_builder import blocks, example_store, inputs
+from cache_builder import blocks, example_store
 from cache_builder.blocks import ActivationStore, example_blocks
 from cache_builder.build import run_build
-from cache_builder.engine import Engine, Example
+from cache_builder.engine import Example
 from cache_builder.example_store import ExampleStore
-from cache_builder.spec import parse_spec
 from cache_builder.vectors import fit_vectors
-from steerstats.cache import CacheReader, schema, writer
+from steerstats.cache import CacheReader, schema
 from steerstats.errors import CacheError
 
 HERE = Path(__file__).parent
@@ -32,26 +31,27 @@ ACTIVATIONS = 2 * LAYERS * HIDDEN * 4
 
 MEASURE = """
 import json, resource, sys
-sys.path.insert(0, sys.argv[4])
+sys.path.insert(0, sys.argv[1])
 from cache_builder import blocks
 from cache_builder.build import run_build
 from cache_builder.spec import parse_spec
 blocks.RUN_BYTES = blocks.PART_BYTES = 1 << 20
-run_build(parse_spec(json.loads(sys.argv[1])), sys.argv[2])
+run_build(parse_spec(json.loads(sys.argv[2])), sys.argv[3])
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
 """
 
 
-def peak(spec: dict, root: Path) -> int:
+def output(program: str, *arguments: str) -> str:
+    """The last line that a program printed, in a fresh interpreter."""
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, json.dumps(spec), str(root), "1", str(HERE)],
+        [sys.executable, "-c", program, *arguments],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536"},
     )
     assert done.returncode == 0, done.stderr
-    return int(done.stdout.splitlines()[-1])
+    return done.stdout.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_more_pairs_cost_less_memory_than_their_activations(tmp_path):
             "split_percent": [95, 0, 5],
             "run": {"budget": 1024, "threads": 1},
         }
-        sizes[pairs] = peak(spec, tmp_path / f"c{pairs}")
+        sizes[pairs] = int(output(MEASURE, str(HERE), json.dumps(spec), str(tmp_path / f"c{pairs}")))
     growth = (sizes[MANY] - sizes[FEW]) / (MANY - FEW)
     assert growth < ACTIVATIONS, f"{growth:.0f} bytes a pair"
 
@@ -83,39 +83,50 @@ def test_more_pairs_cost_less_memory_than_their_activations(tmp_path):
 HELD = 950
 """Bytes that a build may hold of an evaluated input: its texts, 300 characters here, and labels and indices."""
 
+HOLD = """
+import json, sys, tracemalloc
+sys.path.insert(0, sys.argv[1])
+from cache_builder import blocks, example_store, inputs
+from cache_builder.build import run_build
+from cache_builder.engine import Engine
+from cache_builder.spec import parse_spec
+from steerstats.cache import schema, writer
 
-def test_what_a_build_holds_of_an_evaluated_input_is_its_text(tmp_path, monkeypatch):
-    model, held = write_model(tmp_path / "model"), []
-    for module, name, value in (
-        (inputs, "SURVEY_PAIRS", 16),
-        (inputs, "SAMPLE_PAIRS", 32),
-        (blocks, "RUN_BYTES", 1 << 15),
-        (blocks, "ARRAY_BYTES", 1 << 12),
-        (example_store, "TOKEN_BYTES", 1 << 12),
-        (schema, "PART_VALUES", 1 << 10),
-    ):
-        monkeypatch.setattr(module, name, value)
+inputs.SURVEY_PAIRS, inputs.SAMPLE_PAIRS = 16, 32
+blocks.RUN_BYTES, blocks.ARRAY_BYTES, example_store.TOKEN_BYTES, schema.PART_VALUES = 1 << 15, 1 << 12, 1 << 12, 1 << 10
+held, check_unit = [], writer.check_unit
 
-    def noted(plain):
-        def call(*arguments, **options):
-            held.append(tracemalloc.get_traced_memory()[0])
-            tracemalloc.reset_peak()
-            try:
-                return plain(*arguments, **options)
-            finally:
-                held.append(tracemalloc.get_traced_memory()[plain is check_unit])
+def noted(plain):
+    def call(*arguments, **options):
+        held.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.reset_peak()
+        try:
+            return plain(*arguments, **options)
+        finally:
+            held.append(tracemalloc.get_traced_memory()[plain is check_unit])
+    return call
 
-        return call
+Engine.run = noted(Engine.run)
+writer.check_unit, writer.write_group = noted(check_unit), noted(writer.write_group)
+most = []
+for spec, root in json.loads(sys.argv[2]):
+    tracemalloc.start()
+    run_build(parse_spec(spec), root)
+    tracemalloc.stop()
+    most.append(max(held))
+    held.clear()
+print(json.dumps(most))
+"""
 
-    check_unit = writer.check_unit
-    monkeypatch.setattr(Engine, "run", noted(Engine.run))
-    monkeypatch.setattr(writer, "check_unit", noted(check_unit))
-    monkeypatch.setattr(writer, "write_group", noted(writer.write_group))
-    most, words = {}, np.array(["the", "rain", "falls", "on", "hills", "and", "they", "plan", "ahead"])
+
+def test_what_a_build_holds_of_an_evaluated_input_is_its_text(tmp_path):
+    """Measured in a process of its own: what other tests leave behind would be counted."""
+    model, builds = write_model(tmp_path / "model"), []
+    words = np.array(["the", "rain", "falls", "on", "hills", "and", "they", "plan", "ahead"])
     said = tmp_path / "descriptions.json"
     said.write_text(json.dumps({"mine": {"positive": "You like rain.", "negative": "You hate rain."}}))
     for pairs in (150, 600):
-        path, root = tmp_path / f"{pairs}.jsonl", tmp_path / f"c{pairs}"
+        path = tmp_path / f"{pairs}.jsonl"
         texts = (" ".join(np.random.default_rng(k).choice(words, 60)) for k in range(pairs))
         lines = [{"prompt": f"{k} is {text}", "positive": "Yes", "negative": "No"} for k, text in enumerate(texts)]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -130,13 +141,10 @@ def test_what_a_build_holds_of_an_evaluated_input_is_its_text(tmp_path, monkeypa
             "controls": {"resampled": 3, "random": 3, "shifts": "all"},
             "run": {"budget": 1024, "threads": 1},
         }
-        tracemalloc.start()
-        run_build(parse_spec(spec), root)
-        tracemalloc.stop()
-        assert len(CacheReader(root)["mine"].read("vector")) == 21
-        most[pairs] = max(held)
-        held.clear()
-    assert (growth := (most[600] - most[150]) / (0.95 * 450)) < HELD, f"{growth:.0f} bytes an input"
+        builds.append((spec, str(tmp_path / f"c{pairs}")))
+    few, many = json.loads(output(HOLD, str(HERE), json.dumps(builds)))
+    assert all(len(CacheReader(root)["mine"].read("vector")) == 21 for _, root in builds)
+    assert (growth := (many - few) / (0.95 * 450)) < HELD, f"{growth:.0f} bytes an input"
 
 
 def test_small_blocks_change_rounding_only_and_a_build_in_blocks_is_whole(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from tiny_sweep import write_sweep
 
 from steerstats.cache import UnitData, create_cache, write_unit
 from steerstats.errors import CannotEstimate
@@ -154,29 +155,7 @@ def test_a_sweep_in_which_no_removal_lowers_propensity_says_so():
 @pytest.fixture
 def sweep(tmp_path):
     """Two datasets, three layers; taking layer 7 out lowers propensity most."""
-    root, rng = tmp_path / "cache", np.random.default_rng(0)
-    create_cache(root, {"kind": "sweep", "spec_hash": "ab", "model": "m", "units": ["a", "b"]})
-    grid, layers = np.array([0.0, 0.5, 1.0]), [3, 7, 9]
-    for name in ("a", "b"):
-        slopes = np.array([-0.2, -0.9, 0.4])[:, None] + rng.normal(scale=0.2, size=(3, 30))
-        arrays = {
-            "input": np.array([f"i{k}" for k in range(30)], dtype=object),
-            "setting_eval": np.array(["base"], dtype=object),
-            "vector": np.array([f"base@{layer}" for layer in layers], dtype=object),
-            "multiplier": grid,
-            "slot": np.zeros(1, dtype=np.int32),
-            "input_question": np.array([f"{name}{k}" for k in range(30)], dtype=object),
-            "input_split": np.array(["val"] * 30, dtype=object),
-            "vector_kind": np.array(["trained"] * 3, dtype=object),
-            "vector_setting": np.array(["base"] * 3, dtype=object),
-            "vector_replicate": np.full(3, -1, dtype=np.int32),
-            "vector_layer": np.array(layers, dtype=np.int32)[:, None],
-            "propensity": (slopes[:, None, :] * grid[:, None])[None].astype(np.float32),
-            "planned": np.ones((1, 3), dtype=np.uint8),
-        }
-        attrs = {"dataset": name, "model": "m", "score": "logit_diff", "spec_hash": "ab", "operator": "ablate"}
-        write_unit(root, name, UnitData(arrays, attrs))
-    return root
+    return write_sweep(tmp_path / "cache", ["a", "b"], [-0.2, -0.9, 0.4], [0.0, 0.5, 1.0], operator="ablate")
 
 
 def test_a_sweep_of_ablations_says_its_rule_in_words_figure_and_record(sweep, tmp_path):

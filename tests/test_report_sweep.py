@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
+from tiny_sweep import write_sweep
 
-from steerstats.cache import CacheReader, UnitData, create_cache, write_unit
+from steerstats.cache import CacheReader
 from steerstats.sweeps import choose_sweep_layer
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """Three datasets, three layers; layer 7 steers best. Written as a build would, without a model."""
-    root, rng = tmp_path_factory.mktemp("sweep") / "cache", np.random.default_rng(0)
-    layers, names = [3, 7, 9], ["a", "b", "c"]
-    create_cache(root, {"kind": "sweep", "spec_hash": "ab", "model": "m", "units": names})
-    grid = np.array([-1.0, 0.0, 1.0])
-    for name in names:
-        slopes = np.array([0.2, 0.9, 0.4])[:, None] + rng.normal(scale=0.2, size=(3, 30))
-        arrays = {
-            "input": np.array([f"i{k}" for k in range(30)], dtype=object),
-            "setting_eval": np.array(["base"], dtype=object),
-            "vector": np.array([f"base@{layer}" for layer in layers], dtype=object),
-            "multiplier": grid,
-            "slot": np.zeros(1, dtype=np.int32),
-            "input_question": np.array([f"{name}{k}" for k in range(30)], dtype=object),
-            "input_split": np.array(["val"] * 30, dtype=object),
-            "vector_kind": np.array(["trained"] * 3, dtype=object),
-            "vector_setting": np.array(["base"] * 3, dtype=object),
-            "vector_replicate": np.full(3, -1, dtype=np.int32),
-            "vector_layer": np.array(layers, dtype=np.int32)[:, None],
-            "propensity": (slopes[:, None, :] * grid[:, None])[None].astype(np.float32),
-            "planned": np.ones((1, 3), dtype=np.uint8),
-        }
-        attrs = {"dataset": name, "model": "m", "score": "logit_diff", "spec_hash": "ab"}
-        write_unit(root, name, UnitData(arrays, attrs))
+    """Three datasets, three layers; layer 7 steers best."""
+    root = tmp_path_factory.mktemp("sweep") / "cache"
+    write_sweep(root, ["a", "b", "c"], [0.2, 0.9, 0.4], [-1.0, 0.0, 1.0])
     assert not CacheReader(root).missing
     return root
 

@@ -10,7 +10,7 @@ are taken over.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,14 +51,11 @@ class BlockPlan:
 
     Parameters
     ----------
-    size : int
-        Queries per block.
     count : int
         Blocks of the row.
     parts : tuple of Blocks
     """
 
-    size: int
     count: int
     parts: tuple[Blocks, ...]
 
@@ -75,8 +72,7 @@ class BlockPlan:
                 tensor[0].transpose(0, 1).index_select(0, place.to(device)).unflatten(0, (n, -1)).transpose(1, 2)
                 for tensor, place in ((query, part.query), (key, part.key), (value, part.key))
             ]
-            with _kernels(device):
-                out = scaled_dot_product_attention(*drawn, attn_mask=part.mask.to(device), scale=scale).transpose(1, 2)
+            out = scaled_dot_product_attention(*drawn, attn_mask=part.mask.to(device), scale=scale).transpose(1, 2)
             if found is None:
                 found = out.new_empty((self.count, *out.shape[1:]))
             found.index_copy_(0, part.block.to(device), out)
@@ -103,11 +99,12 @@ class BlockedAttention(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _kernels(device: torch.device):
-    """cuDNN would build a graph for every new pair of extents, and no two rows have the same."""
+def kernels_for_new_lengths(device: torch.device) -> AbstractContextManager:
+    """Attention without cuDNN, which builds a graph for every new pair of extents: no two rows have the same, and a
+    7B grid with dense masks took three times as long."""
     if device.type != "cuda":
         return nullcontext()
-    return sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 _ARGUMENTS = ((0, "query"), (1, "key"), (2, "value"))
@@ -165,7 +162,7 @@ def plan_blocks(
         # Queries past the row are thrown away; they only have to see something.
         mask[query >= length, 0] = True
         parts.append(Blocks(put(blocks), put(inside.reshape(-1)), put(key.reshape(-1)), put(mask[:, None])))
-    return BlockPlan(size, len(keys), tuple(parts))
+    return BlockPlan(len(keys), tuple(parts))
 
 
 def marker(kind: int, device: torch.device) -> torch.Tensor:

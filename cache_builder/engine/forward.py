@@ -10,7 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from cache_builder.engine.attention import FULL, WINDOW, BlockedAttention, block_size, marker, plan_blocks, worthwhile
+from cache_builder.engine.attention import (
+    FULL,
+    WINDOW,
+    BlockedAttention,
+    block_size,
+    kernels_for_new_lengths,
+    marker,
+    plan_blocks,
+    worthwhile,
+)
 from cache_builder.engine.hooks import Between, Joint, steered_positions
 from cache_builder.engine.operators import LayerTable, to_device
 from cache_builder.engine.plan import Layout
@@ -70,7 +79,8 @@ class Forward:
         # Several scores may ask for one node (both options; shared completion tokens): unembed it once.
         wanted, inverse = np.unique(layout.score_node, return_inverse=True)
         run = self._run_trie if layout.is_trie else self._run_lines
-        logits, store, counts = run(layout, tables, reads, wanted)
+        with kernels_for_new_lengths(self.device):
+            logits, store, counts = run(layout, tables, reads, wanted)
         logits = logits.reshape(-1, logits.shape[-1])
         if len(logits) != max(len(wanted), 1):
             raise ModelError(f"{type(self.model).__name__} post-processes logits in a way that was not foreseen")

@@ -185,7 +185,7 @@ class Engine:
         examples: Sequence[Example],
         steering: Steering | None = None,
         budgets: Sequence[int] = (),
-        n: int = 48,
+        n: int | None = None,
         *,
         completions: bool = False,
     ) -> dict[int, float]:
@@ -196,8 +196,8 @@ class Engine:
         examples, steering
             Of the build.
         budgets : sequence of int, optional
-        n : int
-            Size of the sample.
+        n : int, optional
+            Size of the sample. Default: enough for several rows.
         completions : bool
             Time runs that score whole completions, as the build will.
 
@@ -240,7 +240,7 @@ class Engine:
         *,
         proved: Sequence[Example] = (),
         completions: bool = False,
-        n: int = 48,
+        n: int | None = None,
     ) -> dict[str, float | str]:
         """Measure the ways of masking trie rows on a sample, and keep the fastest of those that pass the proof.
 
@@ -254,8 +254,8 @@ class Engine:
             What the proof is held on; `examples` by default.
         completions : bool
             As in `prove` and `tune`.
-        n : int
-            Size of the sample.
+        n : int, optional
+            Size of the sample. Default: enough for several rows.
 
         Returns
         -------

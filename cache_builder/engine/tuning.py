@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ MASKS = ("blocked", "dense", "flex")
 FLEX = "flex_attention"  # what transformers calls it
 MARGIN = 1.05  # another mask has to be this much faster: what it compiles for a new row length is not in the sample
 ROUNDS = 2  # interleaved, the better of which counts: a busy moment must not decide for a whole build
+SAMPLE = {"cuda": 256}  # several rows, so that the host's work lies beside the device's, as in a build
+SHIFT = 3  # of each round's sample: rows of other lengths, since some kernels are prepared anew for each
 
 
 def measure_budgets(
@@ -28,7 +31,7 @@ def measure_budgets(
     steering: Steering | None,
     budgets: Sequence[int],
     completions: bool,
-    n: int,
+    n: int | None,
 ) -> dict[int, float]:
     """Examples per second by token budget, the best of which the engine keeps; see `Engine.tune`.
 
@@ -37,18 +40,17 @@ def measure_budgets(
     """
     cuda = engine.forward.device.type == "cuda"
     budgets = budgets or ((2048, 4096, 8192, 16384) if cuda else (1024, 2048, 4096))
-    sample = _neighbours(examples, n)
-    engine.run(sample[:2], steering, completions=completions)
+    samples = _samples(engine, examples, n)
+    engine.run(samples[0][:2], steering, completions=completions)
     speed: dict[int, float] = {}
-    for _ in range(ROUNDS):
+    for sample in samples[1:]:
         for budget in budgets:
             if engine.ceiling is not None and budget > engine.ceiling:
                 break
             engine.budget = budget
             speed[budget] = max(speed.get(budget, 0.0), _speed(engine, sample, steering, completions))
-    for budget in speed:
-        tokens = [_tokens(engine, some, steering, completions, budget) / len(some) for some in (sample, examples)]
-        speed[budget] *= tokens[0] / tokens[1]
+    sampled, whole = (_tokens(engine, some, steering, completions, list(speed)) for some in (samples[0], examples))
+    speed = {budget: found * sampled[budget] / whole[budget] for budget, found in speed.items()}
     engine.budget = min(max(speed, key=speed.get), engine.ceiling or max(speed))
     return speed
 
@@ -60,11 +62,11 @@ def measure_masks(
     masks: Sequence[str],
     proved: Sequence[Example],
     completions: bool,
-    n: int,
+    n: int | None,
 ) -> dict[str, float | str]:
     """Examples per second by mask, the best of which the engine keeps; see `Engine.choose_mask`."""
     own, settled = engine.mask, (engine.budget, engine.ceiling)
-    sample, parities = _neighbours(examples, n), {own: engine.parity}
+    samples, parities = _samples(engine, examples, n), {own: engine.parity}
     found: dict[str, float | str] = {}
     running: list[str] = []
     for mask in masks:
@@ -75,7 +77,7 @@ def measure_masks(
                 if not parities[mask].passed:
                     found[mask] = f"fails the proof: {parities[mask].reason}"
                     continue
-            engine.run(sample, steering, completions=completions)  # compiles what has to be compiled
+            engine.run(samples[0], steering, completions=completions)  # compiles what has to be compiled
             if mask == own or (engine.budget, engine.ceiling) == settled:
                 running.append(mask)
             else:
@@ -85,7 +87,7 @@ def measure_masks(
         finally:
             if mask != own:
                 engine.budget, engine.ceiling = settled
-    for mask in running * ROUNDS:
+    for sample, mask in itertools.product(samples[1:], running):
         engine.use_mask(mask)
         found[mask] = max(found.get(mask, 0.0), _speed(engine, sample, steering, completions))
     best = max(running, key=lambda mask: found[mask] * (MARGIN if mask == own else 1.0), default=own)
@@ -95,13 +97,14 @@ def measure_masks(
 
 
 def _tokens(
-    engine: Engine, examples: Sequence[Example], steering: Steering | None, completions: bool, budget: int
-) -> int:
-    """Tokens of the rows that examples would be packed into."""
+    engine: Engine, examples: Sequence[Example], steering: Steering | None, completions: bool, budgets: Sequence[int]
+) -> dict[int, float]:
+    """Tokens per example of the rows that examples would be packed into, by budget."""
     share = engine.path == "trie"
     codes = np.arange(1, steering.n_codes if steering else 1)
     demand = demand_of(examples, steering, Wanted(completions=completions), share=share)
-    return sum(row.size for row in pack(demand, codes, budget, ceiling=engine.ceiling, share=share))
+    rows = {budget: pack(demand, codes, budget, ceiling=engine.ceiling, share=share) for budget in budgets}
+    return {budget: sum(row.size for row in some) / len(examples) for budget, some in rows.items()}
 
 
 def _speed(engine: Engine, sample: Sequence[Example], steering: Steering | None, completions: bool) -> float:
@@ -110,7 +113,12 @@ def _speed(engine: Engine, sample: Sequence[Example], steering: Steering | None,
     return len(sample) / (perf_counter() - begin)
 
 
-def _neighbours(examples: Sequence[Example], n: int) -> Sequence[Example]:
-    """A run of examples from the middle, since neighbours share prefixes and every k-th one would not."""
-    start = max(0, len(examples) - n) // 2
-    return examples[start : start + n]
+def _samples(engine: Engine, examples: Sequence[Example], n: int | None) -> list[Sequence[Example]]:
+    """A sample to warm up with and one for each round, alike but not the same: neighbours from the middle, since they
+    share prefixes and every k-th would not."""
+    n = n or SAMPLE.get(engine.forward.device.type, 48)
+    room = SHIFT * ROUNDS
+    n = min(n, len(examples) - room if len(examples) >= 4 * room else len(examples))
+    shift = min(SHIFT, (len(examples) - n) // ROUNDS)
+    start = (len(examples) - n - ROUNDS * shift) // 2
+    return [examples[(at := start + k * shift) : at + n] for k in range(ROUNDS + 1)]

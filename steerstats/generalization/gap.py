@@ -24,6 +24,7 @@ from steerstats.generalization.slopes import (
     parse_shifts,
     shift_name,
     unit_warnings,
+    without_width,
 )
 from steerstats.generalization.vector_error import (
     VECTOR_ERROR_OUT,
@@ -248,8 +249,7 @@ def gap_table(
         n.append(replicates.n_units)
         n_excluded.append(cells.n_excluded)
         warnings += unit_warnings(replicates.n_units, f"{name}: ")
-        # With refits the same values differ by rounding.
-        flat = out["se"][0, d] <= 1e-12 * np.abs(out["estimate"][0, d])
+        flat = without_width(out["estimate"][0, d], out["se"][0, d])
         alike = [shift_name(shift) for shift, here in zip(shifts, flat) if here]
         if alike:
             warnings.append(f"{name}, {', '.join(alike)}: {NO_WIDTH}")

@@ -301,6 +301,11 @@ def parse_shifts(shifts: Sequence[Shift | str] | Shift | str, *, reference: Shif
     return found
 
 
+def without_width(estimate: np.ndarray, se: np.ndarray) -> np.ndarray:
+    """Whether intervals have no width: values that are the same differ by rounding where refits enter."""
+    return se <= 1e-12 * np.abs(estimate)
+
+
 def unit_warnings(n_units: int, place: str) -> tuple[str, ...]:
     """What few units of resampling mean for an interval; empty with ten or more."""
     if n_units == 1:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import CannotEstimate, check_level
-from steerstats.generalization.slopes import NO_WIDTH, SlopeGrid, shift_name, unit_warnings
+from steerstats.generalization.slopes import NO_WIDTH, SlopeGrid, shift_name, unit_warnings, without_width
 from steerstats.generalization.vector_error import (
     cells_without,
     refit_doubts,
@@ -128,7 +128,7 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
         n.append(units)
         n_excluded.append(cells.n_excluded)
         warnings += (*unit_warnings(units, f"{name}: "), *refit_doubts(found, labels[again], name))
-        flat = labels[values[1] <= 1e-12 * np.abs(values[0])]
+        flat = labels[without_width(values[0], values[1])]
         if flat.size:
             warnings.append(f"{name}, {', '.join(flat)}: {NO_WIDTH}")
     present = np.isfinite(out["estimate"])

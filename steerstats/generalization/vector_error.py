@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level
+from steerstats.generalization.slopes import without_width
 from steerstats.resampling import collapse, mean_covariance, resampled_sums
 from steerstats.results import Estimate
 
@@ -257,7 +258,7 @@ def _satterthwaite(
         df = variance**2 / weight if weight > 0 else np.inf
         margin = stats.t.ppf((1 + level) / 2, df) * se if se > 0 else 0.0
         low, high = estimate - margin, estimate + margin
-        if se <= 1e-12 * abs(estimate):
+        if without_width(estimate, se):
             warnings = [*warnings, FLAT]
     return Estimate(
         name=name,

@@ -113,6 +113,5 @@ def _describe(s: np.ndarray, codes: np.ndarray, level: float) -> tuple[dict[str,
     quartiles = np.quantile(s, [0.25, 0.5, 0.75])
     spread = s.std(ddof=1) if s.size > 1 else np.nan
     values = [mean.estimate, mean.ci_low, mean.ci_high, spread, *quartiles, share.estimate, share.ci_low, share.ci_high]
-    return row | {name: float(value) for name, value in zip(names, values)}, mean.warnings if row[
-        "n_questions"
-    ] > 1 else ()
+    row |= {name: float(value) for name, value in zip(names, values)}
+    return row, mean.warnings if row["n_questions"] > 1 else ()
