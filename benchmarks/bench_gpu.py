@@ -39,7 +39,7 @@ TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "nu
 VOCABULARY, TOKENIZER, LAYER = 32000, 8000, 13
 BATCH_SIZES = (16, 32, 64)
 SHIFT = 5  # inputs by which a round's run is moved
-YARDSTICK = 48  # inputs of each dataset in the unsteered pass
+YARDSTICK = 32  # inputs of each dataset in the unsteered pass
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 
 

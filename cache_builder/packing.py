@@ -16,6 +16,7 @@ from cache_builder.trie import common_prefix, prefix_order
 from steerstats.errors import InputError
 
 SPLIT_OVERHEAD = 0.2
+SMALL_ROW = 0.7  # of the budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +147,26 @@ def _fill(
         roots = unsteered if take_base else prefix
         full = roots + len(group) * steered
         added = roots - np.minimum(met, roots) + len(group) * new_steered
-        begin, size = 0, 0
-        for i in range(len(pool)):
-            if size and size + added[i] > budget:
-                rows.append(Row(pool[begin:i], group, take_base, int(size)))
-                begin, size = i, 0
-            size += added[i] if size else full[i]
-        rows.append(Row(pool[begin:], group, take_base, int(size)))
+        cuts = _greedy(added, full, budget)
+        if len(cuts) > 1 and cuts[-1][2] < SMALL_ROW * budget:
+            # Rows of about equal length, where that makes no more of them: a short last row keeps no device busy.
+            wanted = -(-sum(size for _, _, size in cuts) // len(cuts))
+            even = _greedy(added, full, min(budget, int(1.03 * wanted) + 1))
+            cuts = even if len(even) == len(cuts) else cuts
+        rows += [Row(pool[begin:end], group, take_base, size) for begin, end, size in cuts]
     return rows
+
+
+def _greedy(added: np.ndarray, full: np.ndarray, budget: int) -> list[tuple[int, int, int]]:
+    """Begin, end and tokens of each row over examples that cost `full` at the head of a row and `added` after it."""
+    added, full = added.tolist(), full.tolist()
+    cuts, begin, size = [], 0, 0
+    for i, (more, whole) in enumerate(zip(added, full)):
+        if size and size + more > budget:
+            cuts.append((begin, i, size))
+            begin, size = i, 0
+        size += more if size else whole
+    return [*cuts, (begin, len(added), size)]
 
 
 def _met_before(demand: Demand, pool: np.ndarray) -> np.ndarray:

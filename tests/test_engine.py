@@ -129,8 +129,8 @@ def test_batch_composition_and_row_packing_do_not_matter(name):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("scope", ["last_prompt", "all"])
-def test_attention_in_blocks_equals_the_dense_mask(name, scope, monkeypatch):
+@pytest.mark.parametrize(("scope", "parts"), [("last_prompt", 4), ("all", 1)])
+def test_attention_in_blocks_equals_the_dense_mask(name, scope, parts, monkeypatch):
     rng = np.random.default_rng(24)
     model, examples, steering = tiny_model(name), random_examples(rng, 6), random_steering(rng, scope=scope)
     dense = Engine(model, path="trie", budget=150)
@@ -138,6 +138,7 @@ def test_attention_in_blocks_equals_the_dense_mask(name, scope, monkeypatch):
     blocked = Engine(model, path="trie", budget=150)
     assert blocked.forward.attention == ("dense" if name == "gemma2" else "blocked")
     monkeypatch.setattr(attention, "BLOCK", {"cpu": 8})
+    monkeypatch.setattr(attention, "PARTS", {"cpu": parts})
     blocked.forward.always_block = True
     calls = []
     attend = attention.BlockPlan.attend

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cache_builder import packing
 from cache_builder.packing import Demand, pack
 from cache_builder.trie import allowed, build_trie, replicate
 from steerstats.errors import InputError
@@ -150,6 +151,21 @@ def test_steering_from_the_first_token_shares_steered_prefixes():
     rows = pack(wanted, np.arange(1, 7), 240)
     # 12 of 30 tokens are common: one code per row shares them, several codes per example could not.
     assert sum(row.size for row in rows) < 0.75 * 40 * 30 * 7
+
+
+@pytest.mark.parametrize("budget", [300, 500, 900, 1000, 1300])
+def test_a_short_last_row_is_shared_out_unless_that_makes_more_rows(budget, monkeypatch):
+    wanted, codes = demand(np.random.default_rng(0)), np.arange(1, 7)
+    sizes = [row.size for row in pack(wanted, codes, budget)]
+    monkeypatch.setattr(packing, "SMALL_ROW", 0.0)
+    greedy = [row.size for row in pack(wanted, codes, budget)]
+    assert len(sizes) == len(greedy)
+    assert max(sizes) <= budget
+    assert sum(sizes) <= 1.01 * sum(greedy)
+    assert min(sizes) >= min(greedy)
+    if budget in (900, 1000):
+        assert min(greedy) < 0.7 * budget
+        assert min(sizes) > 0.9 * max(sizes)
 
 
 def test_a_budget_has_to_be_positive():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 BLOCK = {"cuda": 128}
-PARTS = 4  # in one, a fifth to two fifths of the work would be padding up to the deepest block (prompts of four kinds)
+# In one part, a fifth to two fifths of the work would be padding up to the deepest block (prompts of four kinds). On a
+# GPU that work is a twentieth of a pass, and four times as many kernels cost more (3% of a 7B grid on an H200).
+PARTS = {"cuda": 1}
 FULL, WINDOW = 1, 2
 
 
@@ -43,6 +45,14 @@ class Blocks:
     query: torch.Tensor
     key: torch.Tensor
     mask: torch.Tensor
+    _bias: dict[tuple, torch.Tensor] = field(default_factory=dict)
+
+    def bias(self, like: torch.Tensor) -> torch.Tensor:
+        """The mask as what is added to scores: what the attention would make of it anew in every layer."""
+        if (kind := (like.device, like.dtype)) not in self._bias:
+            # log 1 = 0 and log 0 = -inf, exactly.
+            self._bias[kind] = self.mask.to(like.device).to(like.dtype).log()
+        return self._bias[kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,10 @@ class BlockPlan:
                 tensor[0].transpose(0, 1).index_select(0, place.to(device)).unflatten(0, (n, -1)).transpose(1, 2)
                 for tensor, place in ((query, part.query), (key, part.key), (value, part.key))
             ]
-            out = scaled_dot_product_attention(*drawn, attn_mask=part.mask.to(device), scale=scale).transpose(1, 2)
+            out = scaled_dot_product_attention(*drawn, attn_mask=part.bias(query), scale=scale).transpose(1, 2)
+            if n == self.count:  # one part holds all blocks, in their order
+                found = out
+                break
             if found is None:
                 found = out.new_empty((self.count, *out.shape[1:]))
             found.index_copy_(0, part.block.to(device), out)
@@ -120,12 +133,18 @@ def block_size(device: torch.device) -> int:
     return BLOCK.get(device.type, 64)
 
 
+def block_parts(device: torch.device) -> int:
+    """Calls of the attention among which the blocks of a row are divided."""
+    return PARTS.get(device.type, 4)
+
+
 def plan_blocks(
     end: np.ndarray,
     depth: np.ndarray,
     size: int,
     put: Callable[[np.ndarray], torch.Tensor],
     window: int | None = None,
+    parts: int = 4,
 ) -> BlockPlan:
     """The plan of one trie row.
 
@@ -139,16 +158,19 @@ def plan_blocks(
         Brings an array to the device, without stopping it.
     window : int, optional
         Sliding window of the layers it is for.
+    parts : int
+        Calls of the attention among which the blocks are divided by depth.
     """
     length = len(end)
     starts = np.arange(0, length, size)
     own = np.arange(length)
     # Proper ancestors of a block's first node: earlier nodes whose subtree reaches past it.
     keys = [np.concatenate([np.flatnonzero(end[:a] > a), own[a : a + size]]) for a in starts]
-    parts = []
-    for blocks in np.array_split(np.argsort([len(k) for k in keys], kind="stable"), min(PARTS, len(keys))):
+    order = np.argsort([len(k) for k in keys], kind="stable") if parts > 1 else np.arange(len(keys))
+    found = []
+    for blocks in np.array_split(order, min(parts, len(keys))):
         # CUDA kernels want the mask's rows aligned.
-        longest = -(-len(keys[blocks[-1]]) // 16) * 16
+        longest = -(-max(len(keys[block]) for block in blocks) // 16) * 16
         key = np.zeros((len(blocks), longest), dtype=np.int64)
         real = np.zeros(key.shape, dtype=bool)
         for line, block in enumerate(blocks):
@@ -161,8 +183,8 @@ def plan_blocks(
             mask &= depth[inside][..., None] - depth[key][:, None] < window
         # Queries past the row are thrown away; they only have to see something.
         mask[query >= length, 0] = True
-        parts.append(Blocks(put(blocks), put(inside.reshape(-1)), put(key.reshape(-1)), put(mask[:, None])))
-    return BlockPlan(len(keys), tuple(parts))
+        found.append(Blocks(put(blocks), put(inside.reshape(-1)), put(key.reshape(-1)), put(mask[:, None])))
+    return BlockPlan(len(keys), tuple(found))
 
 
 def marker(kind: int, device: torch.device) -> torch.Tensor:

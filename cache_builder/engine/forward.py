@@ -14,6 +14,7 @@ from cache_builder.engine.attention import (
     FULL,
     WINDOW,
     BlockedAttention,
+    block_parts,
     block_size,
     kernels_for_new_lengths,
     marker,
@@ -173,10 +174,13 @@ class Forward:
         mixed = window is not None and kinds > {"sliding_attention"}
         windows = (None, window) if mixed else (window if kinds <= {"sliding_attention"} else None,)
         if self.attention == "blocked" and (self.always_block or worthwhile(stages[-1].depth, self.device)):
-            size = block_size(self.device)
+            size, parts = block_size(self.device), block_parts(self.device)
             names = (FULL, WINDOW)[: len(windows)]
             plans = [
-                {kind: plan_blocks(stage.end, stage.depth, size, self._tensor, w) for kind, w in zip(names, windows)}
+                {
+                    kind: plan_blocks(stage.end, stage.depth, size, self._tensor, window, parts)
+                    for kind, window in zip(names, windows)
+                }
                 for stage in stages
             ]
             return [[marker(kind, self.device) for kind in names]] * len(stages), plans
