@@ -158,7 +158,11 @@ def test_small_blocks_change_rounding_only_and_a_build_in_blocks_is_whole(tmp_pa
     assert set(one) == set(many)
     for name, array in one.items():
         if array.dtype.kind == "f":
-            np.testing.assert_allclose(many[name].astype(float), array.astype(float), atol=2e-4, err_msg=name)
+            # What is kept in float16 may round to a neighbour, 2**-10 away, where float32 differs in its last digits.
+            near = 1e-3 if array.dtype == np.float16 else 0.0
+            np.testing.assert_allclose(
+                many[name].astype(float), array.astype(float), rtol=near, atol=2e-4, err_msg=name
+            )
         else:
             np.testing.assert_array_equal(many[name], array, err_msg=name)
 

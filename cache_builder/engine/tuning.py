@@ -120,5 +120,6 @@ def _samples(engine: Engine, examples: Sequence[Example], n: int | None) -> list
     room = SHIFT * ROUNDS
     n = min(n, len(examples) - room if len(examples) >= 4 * room else len(examples))
     shift = min(SHIFT, (len(examples) - n) // ROUNDS)
-    start = (len(examples) - n - ROUNDS * shift) // 2
-    return [examples[(at := start + k * shift) : at + n] for k in range(ROUNDS + 1)]
+    first = (len(examples) - n - ROUNDS * shift) // 2
+    starts = [first + k * shift for k in range(ROUNDS + 1)]
+    return [examples[start : start + n] for start in starts]
