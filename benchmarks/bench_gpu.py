@@ -3,9 +3,9 @@
 Every dataset is measured in some of the five settings (in rotation), on a run of inputs that fills several rows, as
 in a build, and the whole grid is extrapolated from that: test inputs in five settings under six vectors and seven
 multipliers, read where a build reads them, and the training activations. Each round takes a slightly different run, so
-that no row length comes twice: whatever a kernel prepares for a new length is in the time. How trie rows are best
-masked is measured too: in blocks, densely, and by FlexAttention. The unsteered pass, the yardstick, is measured on a
-part of the same prompts, per token. Nothing is fetched. Without CUDA it says so and does nothing.
+that its rows have lengths of their own: whatever a kernel prepares for a new length is in the time. How trie rows are
+best masked is measured too: in blocks, densely, and by FlexAttention. The unsteered pass, the yardstick, is measured
+on a part of the same prompts, per token. Nothing is fetched. Without CUDA it says so and does nothing.
 
     python -m benchmarks.bench_gpu [--inputs 256] [--settings 1]
 

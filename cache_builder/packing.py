@@ -17,6 +17,7 @@ from steerstats.errors import InputError
 
 SPLIT_OVERHEAD = 0.2
 SMALL_ROW = 0.7  # of the budget
+ROOM = 1.03  # times the mean length of rows that are to be about equal: examples are not cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def _fill(
         if len(cuts) > 1 and cuts[-1][2] < SMALL_ROW * budget:
             # Rows of about equal length, where that makes no more of them: a short last row keeps no device busy.
             wanted = -(-sum(size for _, _, size in cuts) // len(cuts))
-            even = _greedy(added, full, min(budget, int(1.03 * wanted) + 1))
+            even = _greedy(added, full, min(budget, int(ROOM * wanted) + 1))
             cuts = even if len(even) == len(cuts) else cuts
         rows += [Row(pool[begin:end], group, take_base, size) for begin, end, size in cuts]
     return rows

@@ -143,8 +143,8 @@ def plan_blocks(
     depth: np.ndarray,
     size: int,
     put: Callable[[np.ndarray], torch.Tensor],
+    parts: int,
     window: int | None = None,
-    parts: int = 4,
 ) -> BlockPlan:
     """The plan of one trie row.
 
@@ -156,10 +156,10 @@ def plan_blocks(
         Queries per block, see `block_size`.
     put : callable
         Brings an array to the device, without stopping it.
+    parts : int
+        Calls of the attention among which the blocks are divided by depth, see `block_parts`.
     window : int, optional
         Sliding window of the layers it is for.
-    parts : int
-        Calls of the attention among which the blocks are divided by depth.
     """
     length = len(end)
     starts = np.arange(0, length, size)

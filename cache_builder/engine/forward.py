@@ -178,7 +178,7 @@ class Forward:
             names = (FULL, WINDOW)[: len(windows)]
             plans = [
                 {
-                    kind: plan_blocks(stage.end, stage.depth, size, self._tensor, window, parts)
+                    kind: plan_blocks(stage.end, stage.depth, size, self._tensor, parts, window)
                     for kind, window in zip(names, windows)
                 }
                 for stage in stages
