@@ -168,6 +168,7 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
         "spread_between_rounds": max(one.seconds for one in rounds) / best.seconds - 1,
         "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan"),
         "joined_branches": engine.join,
+        "speedup_by_norms_in_two_kernels": norms_alone(engine, first, steering),
         # Last: it leaves the model in float32.
         **bfloat16_error(model, engine, [one for examples in samples.values() for one in examples[:2]][:64], steering),
     }
@@ -227,6 +228,19 @@ def hours(rounds: list[Round], sizes: dict[str, int]) -> float:
         per_pair = np.mean([min(one.training[key] for one in rounds) for key in keys])
         seconds += 5 * size * (0.5 * per_input + 0.4 * per_pair)
     return seconds / 3600 * len(paper_datasets()) / len(sizes)
+
+
+def norms_alone(engine: Engine, examples, steering: Steering, rounds: int = 3) -> float:
+    """How many times faster a grid is than with the model's norms as they are, least of a few runs in turn (the first
+    to meet a run's row lengths is each of them in its turn)."""
+    norms, times = engine.forward.norms, {True: [], False: []}
+    for number in range(rounds):
+        for own in (False, True) if number % 2 else (True, False):
+            engine.forward.norms = [] if own else norms
+            run = window(examples, number, rounds)
+            times[own].append(timed(lambda run=run: engine.run(run, steering))[1])
+    engine.forward.norms = norms
+    return min(times[True]) / min(times[False])
 
 
 def window(examples, number: int, rounds: int):

@@ -9,6 +9,7 @@ from tiny_models import SPECIFICATIONS, random_examples, random_steering, tiny_m
 
 from cache_builder.engine import Engine
 from cache_builder.engine.forward import linear_float32
+from cache_builder.engine.norms import SAME, two_kernel_norm
 from steerstats.errors import ModelError
 
 pytestmark = pytest.mark.cuda
@@ -89,6 +90,25 @@ def test_bfloat16_passes_its_proof_and_stays_near_float32(expected):
     assert parity.passed
     assert engine.path == "trie"
     assert np.abs(engine.run(examples, steering).logits - scores.logits).max() < 0.2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_norms_are_two_kernels_that_give_what_the_modules_give(dtype):
+    model = tiny_model("llama", hidden_size=512, head_dim=128).to("cuda", dtype)
+    norms = Engine(model).forward.norms
+    assert len(norms) == 7
+    hidden = 5 * torch.randn(1, 700, 512, device="cuda", dtype=dtype, generator=torch.Generator("cuda").manual_seed(0))
+    with torch.inference_mode():
+        own, ours = norms[0](hidden), two_kernel_norm(norms[0], hidden)
+        torch.cuda.synchronize()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            two_kernel_norm(norms[0], hidden)
+            torch.cuda.synchronize()
+    torch.testing.assert_close(ours, own, rtol=max(torch.finfo(dtype).eps, SAME), atol=0.0)
+    if dtype != torch.float32:
+        assert (own != ours).float().mean() < 1e-3
+    kernels = [event for event in profile.events() if "CUDA" in str(event.device_type)]
+    assert len(kernels) == 2
 
 
 def test_the_head_accumulates_in_float32():

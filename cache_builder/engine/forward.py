@@ -22,6 +22,7 @@ from cache_builder.engine.attention import (
     worthwhile,
 )
 from cache_builder.engine.hooks import Between, Joint, steered_positions
+from cache_builder.engine.norms import in_two_kernels, rms_norms
 from cache_builder.engine.operators import LayerTable, to_device
 from cache_builder.engine.plan import Layout
 from cache_builder.engine.stages import Stage, node_blocks, plan_stages
@@ -72,6 +73,8 @@ class Forward:
         self.device = _device_of(model.get_input_embeddings(), torch.device("cpu"))
         self.dtype = next(p.dtype for p in self.layers.parameters() if p.is_floating_point())
         self.places = {i: _device_of(block, self.device) for i, block in enumerate(self.layers)}
+        # Elsewhere PyTorch takes as many steps as the modules do.
+        self.norms = rms_norms(model) if self.device.type == "cuda" else []
 
     @torch.inference_mode()
     def run(self, layout: Layout, tables: dict[int, LayerTable], read_layers: Sequence[int] = ()) -> Output:
@@ -80,7 +83,7 @@ class Forward:
         # Several scores may ask for one node (both options; shared completion tokens): unembed it once.
         wanted, inverse = np.unique(layout.score_node, return_inverse=True)
         run = self._run_trie if layout.is_trie else self._run_lines
-        with kernels_for_new_lengths(self.device):
+        with kernels_for_new_lengths(self.device), in_two_kernels(self.norms):
             logits, store, counts = run(layout, tables, reads, wanted)
         logits = logits.reshape(-1, logits.shape[-1])
         if len(logits) != max(len(wanted), 1):
