@@ -139,7 +139,12 @@ def _engine(r: dict) -> list[tuple[str, ...]]:
             (
                 "`steerstats sweep`: one vector at each of 8 layers, likewise",
                 _span(extras, "sweep_speedup", ".0f"),
-                "150 times",
+                "reported",
+            ),
+            (
+                "tokens that one forward at a time computes, over distinct ones: of that sweep",
+                _span(extras, "sweep_tokens_over_distinct", ".0f"),
+                "reported",
             ),
             (
                 "the grid of one shift with 20 resampled and 20 random vectors more, in grids without",
