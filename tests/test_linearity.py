@@ -1,14 +1,14 @@
-"""Linearity under skewed departures: how much too often it rejects is in the docstring, and the result says so."""
+"""Linearity: Hotelling's test against a regression, its level and distance on known truth, skewed departures said."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from known_truth import GRID, curves
+from scipy import stats
 
 from steerstats.errors import CannotEstimate
 from steerstats.linearity import linearity_test
-
-GRID = np.array([-1.5, -1, -0.5, 0, 0.5, 1, 1.5])
 
 
 def straight(rng: np.random.Generator, n: int, skewed: bool) -> np.ndarray:
@@ -41,3 +41,69 @@ def test_skewed_contrasts_over_few_questions_are_warned_of():
     assert sum(bool(found) for found in normal) <= 4
     assert "12-60 questions: 6-10% at 5%" in few.assumptions[0]
     assert "the vector is taken as given" in few.assumptions[2]
+
+
+def test_hotelling_agrees_with_regressing_a_constant_on_the_contrasts():
+    y = curves(16, 60)
+    test = linearity_test(y, GRID)
+    powers = np.linalg.qr(np.vander(GRID, 7, increasing=True))[0][:, 2:]
+    c = y @ powers
+    # Regressing 1 on c: R² = T²/(T² + n - 1), an identity that shares no code with ours.
+    ones = np.ones(60)
+    r2 = ones @ c @ np.linalg.lstsq(c, ones, rcond=None)[0] / 60
+    t2 = 59 * r2 / (1 - r2)
+    assert test.t_squared == pytest.approx(t2, rel=1e-9)
+    assert test.p_value == pytest.approx(stats.f.sf(t2 * 55 / (5 * 59), 5, 55), rel=1e-7)
+
+
+def test_linearity_holds_its_level_under_correlated_unequal_departures_and_its_distance_covers():
+    rng = np.random.default_rng(17)
+    mix = np.tril(rng.normal(size=(7, 7))) * np.linspace(0.1, 2, 7)
+    straight, hits, bent = 0, 0, 0.3 * GRID**2
+    powers = np.linalg.qr(np.vander(GRID, 7, increasing=True))[0][:, 2:]
+    truth = np.sqrt(powers.T @ bent @ np.linalg.solve(powers.T @ mix @ mix.T @ powers, powers.T @ bent))
+    for _ in range(500):
+        y = rng.normal(size=(40, 1)) * GRID + rng.normal(size=(40, 7)) @ mix.T
+        straight += linearity_test(y, GRID).p_value < 0.05
+        test = linearity_test(y + bent, GRID)
+        hits += test.distance_low <= truth <= test.distance_high
+    assert 0.03 <= straight / 500 <= 0.075
+    assert 0.925 <= hits / 500 <= 0.975
+
+
+def test_linearity_effect_sizes_describe_the_mean_curve():
+    rng = np.random.default_rng(18)
+    y = 2 * GRID + 0.5 * (GRID**2 - 1) + rng.normal(size=(50, 7)) * 1e-3
+    test = linearity_test(y, GRID)
+    line = np.polyval(np.polyfit(GRID, y.mean(axis=0), 1), GRID)
+    departure = y.mean(axis=0) - line
+    assert test.rms_departure == pytest.approx(np.sqrt(np.mean(departure**2)))
+    assert test.nonlinear_share == pytest.approx((departure**2).sum() / ((y.mean(axis=0) - y.mean()) ** 2).sum())
+    assert test.p_value < 1e-20
+
+
+def test_linearity_counts_twins_once():
+    y = curves(19, 40)
+    single, double = (
+        linearity_test(y, GRID),
+        linearity_test(np.repeat(y, 2, axis=0), GRID, questions=np.repeat(range(40), 2)),
+    )
+    assert double.t_squared == pytest.approx(single.t_squared)
+    assert (double.n, double.n_questions) == (80, 40)
+    uneven = linearity_test(np.concatenate([y, y[:10]]), GRID, questions=[*range(40), *range(10)])
+    assert uneven.t_squared == pytest.approx(single.t_squared)
+
+
+def test_linearity_edges():
+    with pytest.raises(CannotEstimate, match="two multipliers"):
+        linearity_test(np.ones((9, 2)), np.array([0.0, 1]))
+    with pytest.raises(CannotEstimate, match="needs at least 6"):
+        linearity_test(curves(20, 5), GRID)
+    with pytest.raises(CannotEstimate, match="fewer than 5 directions"):
+        linearity_test(np.arange(9.0)[:, None] * GRID + GRID**2, GRID)
+    nearly = linearity_test(curves(21, 9) + 1e4 * GRID**2, GRID)
+    assert nearly.f_statistic > 1e6
+    assert 0 < nearly.distance_low < nearly.distance < nearly.distance_high < np.inf
+    exact = linearity_test(np.arange(9.0)[:, None] * GRID + 2, GRID)
+    assert (exact.p_value, exact.distance) == (1.0, 0.0)
+    assert exact.warnings == ("all curves are exactly linear",)

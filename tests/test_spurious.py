@@ -8,7 +8,8 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import linalg, stats
+from known_truth import GRID, biased, covers
+from scipy import stats
 
 from steerstats.distribution import anti_steerable
 from steerstats.errors import CannotEstimate, InputError
@@ -24,24 +25,6 @@ from steerstats.spurious import (
     variance_explained,
 )
 from steerstats.steerability import fit_steerability
-
-GRID = np.array([-1.5, -1, -0.5, 0, 0.5, 1, 1.5])
-
-
-def biased(rng: np.random.Generator, n: int = 60, a: float = 1.5, yes: float = -0.5, cross: float = 0.0):
-    """Slopes with a bias of `a` for A over B, `yes` for Yes over No; a sixth of inputs are neither."""
-    factors = {
-        "pos_is_a": rng.permutation(np.arange(n) % 2),
-        "pos_is_yes": rng.permutation(np.where(np.arange(n) % 6 == 0, -1, np.arange(n) % 3 == 1)),
-    }
-    x, z = factors["pos_is_a"] - 0.5, np.where(factors["pos_is_yes"] < 0, 0, factors["pos_is_yes"] - 0.5)
-    return 1 + a * x + yes * z + cross * x * z + rng.normal(size=n), factors
-
-
-def covers(fit, term: str, truth: float) -> bool:
-    j = fit.robust.terms.index(term)
-    return bool(fit.robust.ci_low[j, 0] <= truth <= fit.robust.ci_high[j, 0])
-
 
 # --- coding -----------------------------------------------------------------------------------------------------
 
@@ -219,94 +202,6 @@ def test_edges_of_one_dataset_are_named():
     assert any("exactly" in text for text in equal.warnings)
     with pytest.raises(InputError, match="no term 'pos_is_yes'"):
         equal.term("pos_is_yes")
-
-
-# --- twins ------------------------------------------------------------------------------------------------------
-
-
-def test_cr2_with_one_input_per_question_is_hc2():
-    rng = np.random.default_rng(6)
-    X = np.column_stack([np.ones(30), rng.integers(0, 2, 30), rng.normal(size=30)])
-    Y = rng.normal(size=(30, 2))
-    names, labels = ["i", "a", "b"], ["y", "z"]
-    ours, theirs = (
-        cr2_bell_mccaffrey(X, Y, np.arange(30), names, responses=labels),
-        hc2_bell_mccaffrey(X, Y, names, responses=labels),
-    )
-    for field in ("estimate", "se", "df", "p", "ci_low", "ci_high", "covariance", "leverage"):
-        np.testing.assert_allclose(getattr(ours, field), getattr(theirs, field), rtol=1e-8, err_msg=field)
-
-
-def test_cr2_agrees_with_its_definition_in_full_matrices():
-    rng = np.random.default_rng(7)
-    codes = rng.permutation([0, 0, 1, 1, 1, 2, 3, 3, 4, 4, 5, 5, 6])
-    X = np.column_stack([np.ones(13), rng.integers(0, 2, 13), rng.normal(size=13)])
-    y = rng.normal(size=13)
-    fit = cr2_bell_mccaffrey(X, y[:, None], codes, ["i", "a", "b"], responses=["y"])
-    M = np.linalg.inv(X.T @ X)
-    annihilator = np.eye(13) - X @ M @ X.T
-    e = annihilator @ y
-    meat, vectors = np.zeros((3, 3)), []
-    for g in range(7):
-        rows = codes == g
-        A = linalg.fractional_matrix_power(annihilator[np.ix_(rows, rows)], -0.5)
-        score = X[rows].T @ A @ e[rows]
-        meat += np.outer(score, score)
-        vectors.append(annihilator[:, rows] @ A @ X[rows] @ M)
-    covariance = M @ meat @ M
-    np.testing.assert_allclose(fit.covariance[..., 0], covariance, rtol=1e-9)
-    for j in range(3):
-        P = np.column_stack([v[:, j] for v in vectors])
-        eigenvalues = np.linalg.eigvalsh(P.T @ P)
-        assert fit.df[j] == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum(), rel=1e-8)
-
-
-def test_twins_cover_both_crossed_and_between_question_effects_and_hc2_does_not():
-    rng = np.random.default_rng(8)
-    questions, a = np.repeat(np.arange(20), 2), np.tile([0, 1], 20)
-    hits = {"pos_is_a": [], "pos_is_yes": []}
-    naive = {"pos_is_a": [], "pos_is_yes": []}
-    for _ in range(300):
-        yes = np.repeat(rng.permutation(np.arange(20) % 2), 2)
-        slopes = np.repeat(rng.normal(0, 2, 20), 2) + a + rng.normal(0, 0.5, 40)
-        for questions_or_none, into in ((questions, hits), (None, naive)):
-            fit = spurious_factors(slopes, {"pos_is_a": a, "pos_is_yes": yes}, questions=questions_or_none)
-            for term, truth in (("pos_is_a", 1), ("pos_is_yes", 0)):
-                into[term].append(covers(fit, term, truth))
-    assert all(0.91 <= np.mean(h) <= 0.985 for h in hits.values())
-    assert np.mean(naive["pos_is_a"]) > 0.995
-    assert np.mean(naive["pos_is_yes"]) < 0.88
-
-
-@pytest.mark.parametrize(("rare", "few"), [(4, True), (8, False)])
-def test_few_degrees_of_freedom_are_a_warning_where_unequal_spread_still_shows(rare, few):
-    """4 of 20 questions rare, three times the spread: type I .076 (4,000 rounds) at df 4.6, so a warning below 7."""
-    rng = np.random.default_rng(1)
-    level = np.arange(20) < rare
-    X = np.column_stack([np.ones(40), np.repeat(level - 0.5, 2)])
-    spread = np.where(level, 3.0, 1.0)[:, None]
-    errors = np.repeat(0.8 * rng.normal(size=(20, 1500)) * spread, 2, axis=0)
-    errors += 0.6 * rng.normal(size=(40, 1500)) * np.repeat(spread, 2, axis=0)
-    names = [str(k) for k in range(1500)]
-    fit = cr2_bell_mccaffrey(X, errors, np.repeat(np.arange(20), 2), ["one", "a"], responses=names)
-    plain = hc2_bell_mccaffrey(X[::2], errors[::2])
-    for found in (fit, plain):
-        assert any("fewer than 7 degrees of freedom for" in text for text in found.warnings) == few
-    if few:
-        assert np.mean(fit.p[1] < 0.05) > 0.06
-
-
-def test_twins_leave_the_mixed_model_out_and_a_lone_question_is_an_error():
-    rng = np.random.default_rng(9)
-    slopes, factors = biased(rng, n=40)
-    twins = np.arange(40) // 2
-    fit = spurious_factors(slopes, factors, propensity=slopes[:, None] * GRID, multipliers=GRID, questions=twins)
-    assert fit.mixed is None
-    assert fit.n_questions == 20
-    assert set(fit.to_frame()["se_type"]) == {"CR2, Bell-McCaffrey df"}
-    lone = np.r_[1, 1, np.zeros(38)]
-    with pytest.raises(CannotEstimate, match="question 0 alone"):
-        spurious_factors(slopes, {"pos_is_a": lone}, questions=twins)
 
 
 # --- pooled -----------------------------------------------------------------------------------------------------
