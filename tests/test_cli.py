@@ -78,7 +78,7 @@ def test_help_is_not_broken_in_the_middle_of_lines(run):
 
 def test_pack_then_inspect(run, tmp_path):
     make_cache(tmp_path / "c")
-    assert run("pack", tmp_path / "c", tmp_path / "c.h5", "--no-activations")[0] == 0
+    assert run("pack", tmp_path / "c", "-o", tmp_path / "c.h5", "--no-activations")[0] == 0
     code, out, _ = run("inspect", tmp_path / "c.h5")
     assert code == 0
     assert "packed file" in " ".join(out.split())
@@ -120,7 +120,7 @@ def mistakes(tmp_path):
         "unit": (["inspect", tmp_path / "good", "--unit", "x"], "dataset 'x' is not in this cache; it has openness"),
         "table": (["import", tmp_path / "bad.csv", "-o", tmp_path / "new"], "column 'setting_train' is missing"),
         "no table": (["import", tmp_path / "no.csv", "-o", tmp_path / "new"], "no such file"),
-        "taken": (["pack", tmp_path / "good", tmp_path / "junk.h5"], "junk.h5 exists"),
+        "taken": (["pack", tmp_path / "good", "-o", tmp_path / "junk.h5"], "junk.h5 exists"),
         "report": (["report", tmp_path / "nowhere", "-o", tmp_path / "new"], "nowhere"),
         "fit": (["fit", tmp_path / "old", "-o", tmp_path / "new"], "schema version 99"),
     }

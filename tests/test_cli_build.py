@@ -73,7 +73,7 @@ def test_export_writes_the_vector_that_was_applied(run, tmp_path, model, ending)
     spec = write_spec(tmp_path, model, datasets=["bundled:demo/likes-rain"])
     run("build", spec, "-o", tmp_path / "c")
     target = tmp_path / f"v.{ending}"
-    code, _, errors = run("export", tmp_path / "c", "likes-rain", target, "--vector", "mean")
+    code, _, errors = run("export", tmp_path / "c", "likes-rain", "-o", target, "--vector", "mean")
     assert code == 0, errors
     expected = CacheReader(tmp_path / "c")["likes-rain"].read("direction", vector="mean")[0]
     if ending == "safetensors":
@@ -97,7 +97,7 @@ def test_an_exported_control_vector_hints_at_the_type_of_the_cached_model(run, t
     assert run("build", spec, "-o", tmp_path / "c")[0] == 0
 
     def hint(*options):
-        code, _, errors = run("export", tmp_path / "c", "likes-rain", tmp_path / "v.gguf", *options)
+        code, _, errors = run("export", tmp_path / "c", "likes-rain", "-o", tmp_path / "v.gguf", *options)
         assert code == 0, errors
         return gguf.GGUFReader(tmp_path / "v.gguf").fields["controlvector.model_hint"].contents()
 
@@ -108,7 +108,7 @@ def test_an_exported_control_vector_hints_at_the_type_of_the_cached_model(run, t
 def test_a_cache_that_does_not_say_what_its_model_is_needs_the_architecture(run, tmp_path):
     packed = Path(__file__).parent / "data" / "archives" / "v1" / "packed.h5"  # of a builder that did not record it
     name = CacheReader(packed).units[0]
-    code, _, errors = run("export", packed, name, tmp_path / "v.gguf")
+    code, _, errors = run("export", packed, name, "-o", tmp_path / "v.gguf")
     assert code == 2
     assert "give --architecture" in " ".join(errors.split())
 

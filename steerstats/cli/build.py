@@ -111,7 +111,7 @@ def demo(
 def export(
     cache: Annotated[Path, typer.Argument(help="A cache.", show_default=False)],
     dataset: Annotated[str, typer.Argument(help="Whose vector.", show_default=False)],
-    target: Annotated[Path, typer.Argument(help="File to write: .safetensors or .gguf.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .safetensors or .gguf.", show_default=False)],
     vector: Annotated[str, typer.Option(help="Label of the vector.")] = "base",
     architecture: Annotated[
         str | None, typer.Option(help="GGUF: the model's type, as llama.cpp names it; default: that of the cache.")
@@ -120,8 +120,8 @@ def export(
     """Write one steering vector for use elsewhere: safetensors, or a GGUF control vector for llama.cpp."""
     from steerstats.cache import CacheReader
 
-    if target.suffix not in (".safetensors", ".gguf"):
-        raise InputError(f"{target}: {target.suffix or 'no ending'} is not written; give .safetensors or .gguf")
+    if out.suffix not in (".safetensors", ".gguf"):
+        raise InputError(f"{out}: {out.suffix or 'no ending'} is not written; give .safetensors or .gguf")
     require("safetensors", "build", "exporting a vector")
     from cache_builder.interop import gguf_architecture, save_gguf, save_vector
 
@@ -129,16 +129,14 @@ def export(
     layers, slots = unit.read("vector_layer", vector=vector), unit.read("direction", vector=vector)
     by_layer = {int(layer): direction for layer, direction in zip(layers, slots)}
     model = str(unit.attrs.get("model"))
-    if target.suffix == ".gguf":
+    if out.suffix == ".gguf":
         known = _model_type(str(unit.attrs.get("provenance", "{}")))
         if architecture is None and not known:
-            raise InputError(f"{target}: this cache does not say which type its model is; give --architecture")
-        save_gguf(target, by_layer, architecture or gguf_architecture(known))
+            raise InputError(f"{out}: this cache does not say which type its model is; give --architecture")
+        save_gguf(out, by_layer, architecture or gguf_architecture(known))
     else:
-        save_vector(
-            target, by_layer, model=model, dataset=dataset, label=vector, spec_hash=str(unit.attrs["spec_hash"])
-        )
-    say(f"{target}: vector {vector} of {dataset}, layer {', '.join(map(str, by_layer))} of {model}")
+        save_vector(out, by_layer, model=model, dataset=dataset, label=vector, spec_hash=str(unit.attrs["spec_hash"]))
+    say(f"{out}: vector {vector} of {dataset}, layer {', '.join(map(str, by_layer))} of {model}")
 
 
 def _model_type(provenance: str) -> str:

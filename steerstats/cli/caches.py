@@ -114,14 +114,14 @@ def _checks(path: Path):
 
 def pack(
     cache: CachePath,
-    target: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.", show_default=False)],
     activations: Annotated[bool, typer.Option(help="Keep the activations.")] = True,
     overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a cache into one portable file, for publication."""
     from steerstats.cache import pack as pack_cache
 
-    written = pack_cache(cache, target, leave_out=() if activations else ("activation",), overwrite=overwrite)
+    written = pack_cache(cache, out, leave_out=() if activations else ("activation",), overwrite=overwrite)
     say(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
 
 
