@@ -1,5 +1,7 @@
 """How small a gap could this study have seen, and how large would the next one have to be?"""
 
+from dataclasses import replace
+
 import numpy as np
 
 from analyses._cache import ask, facts_of, named, need_shifts, study_of
@@ -11,6 +13,8 @@ from steerstats.generalization import parse_shift
 TITLE = "What a study of this size can see"
 PAPER = ""
 INPUTS = (25, 50, 100, 200, 400, 800)
+LIMITS = "95% interval of the variance between datasets, the other components as fitted"
+NO_LIMITS = "a design figure from components whose uncertainty is not known"
 
 
 def main(cache, out):
@@ -19,26 +23,30 @@ def main(cache, out):
     shift = named(need_shifts(study))[0]
     words = figures.nice_shift(*parse_shift(shift))
     here = ask(study, "power", shift=shift)
-    several = len(study.datasets) > 1
-    datasets = sorted({5, 10, 20, 40, len(study.datasets)}) if several else [1]
+    datasets = sorted({5, 10, 20, 40, len(study.datasets)}) if len(study.datasets) > 1 else [1]
     design = ask(study, "power", shift=shift, n_inputs=INPUTS, n_datasets=datasets)
     inputs = int(here.n_inputs[0])
     text = f"Smallest mean gap under {words} that a study of this size finds with power {here.power:g} (two-sided test "
     text += f"at {here.alpha:g}):"
-    claim = Claim.bare("power.gap", text, here.gap[0], len(study.datasets), "datasets", "a design figure, no interval",
-                       unit="nat per unit multiplier")  # fmt: skip
+    counted = len(study.datasets), "datasets"
+    claim = Claim.bare("power.gap", text, here.gap[0], *counted, NO_LIMITS, unit="nat per unit multiplier")
+    bars = f"none: {NO_LIMITS}."
+    if limited := bool(np.isfinite([here.gap_low[0], here.gap_high[0]]).all()):
+        claim = replace(claim, ci_low=float(here.gap_low[0]), ci_high=float(here.gap_high[0]), interval=LIMITS)
+        bars = f"band, for the number of datasets of this study: the gap over the {LIMITS}."
     gaps = ask(study, "generalization").gaps
     seen = float(np.mean(gaps.estimate[0, :, gaps.shifts.index(shift)]))
     with figures.style():
         figure, ax = figures.canvas(width=6.2, height=3.6)
-        figures.detectable_gap(design.to_frame(), ax=ax, observed=abs(seen), current=inputs)
+        figures.detectable_gap(design.to_frame(), ax=ax, observed=abs(seen), current=inputs,
+                               banded=counted[0] if limited else None)  # fmt: skip
         figures.key_outside(figure, ax, columns=4)
     found = Finding.of(
         here, script="power", title=TITLE, paper=PAPER, claims=(claim,),
         reading="Each line is a number of datasets: the smallest true mean gap that would be found, by inputs per "
         "dataset. Where a line levels off, more inputs do not help: differences between datasets, or the vector's own "
         "error, set the floor. The broken line is the mean gap seen here.",
-        bars="none: these are design figures from fitted variance components, which are themselves uncertain.",
+        bars=bars,
         counted=f"components fitted on {len(study.datasets)} datasets with {inputs} questions each on average.",
         alt=f"Smallest detectable gap under {words} against inputs per dataset; {number(here.gap[0])} nats per unit "
         f"multiplier at the size of this study, where the gap seen is {number(seen)}.",

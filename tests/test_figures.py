@@ -230,6 +230,17 @@ def test_a_collapsed_dataset_is_drawn_in_the_colour_of_warning(ax):
     assert [line.get_color() for line in ax.lines] == [theme.BLUE, theme.VERMILLION]
 
 
+@pytest.mark.parametrize(("banded", "bands"), [(10, 1), (None, 0), (7, 0)])
+def test_the_smallest_gap_has_the_band_of_one_number_of_datasets(ax, banded, bands):
+    frame = pd.DataFrame({"n_inputs": [50, 500] * 2, "n_datasets": [10, 10, 40, 40], "gap": [0.4, 0.3, 0.2, 0.1]})
+    frame = frame.assign(gap_low=frame["gap"] / 2, gap_high=frame["gap"] * 3)
+    figures.detectable_gap(frame, ax=ax, banded=banded)
+    assert len(ax.collections) == bands
+    for band in ax.collections:
+        corners = {tuple(row) for row in band.get_paths()[0].vertices.round(6)}
+        assert {(50, 0.2), (500, 0.15), (50, 1.2), (500, 0.9)} <= corners
+
+
 def test_the_band_over_inputs_is_labelled_as_what_it_is(ax):
     rows = pd.DataFrame({"multiplier": [-1.0, 0, 1], "estimate": [0.0, 1, 2], "ci_low": [-1.0, 0, 1],
                          "ci_high": [1.0, 2, 3], "low": -2.0, "high": 4.0})  # fmt: skip

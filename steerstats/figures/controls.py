@@ -203,17 +203,26 @@ def foretelling(frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabel: str, rema
     return ax
 
 
-def detectable_gap(frame: pd.DataFrame, *, ax: Axes, observed: float | None = None, current: int | None = None) -> Axes:
+def detectable_gap(
+    frame: pd.DataFrame,
+    *,
+    ax: Axes,
+    observed: float | None = None,
+    current: int | None = None,
+    banded: int | None = None,
+) -> Axes:
     """Smallest detectable gap against the number of inputs, one line per number of datasets.
 
     Parameters
     ----------
     frame : DataFrame
-        Columns n_inputs, n_datasets, gap.
+        Columns n_inputs, n_datasets, gap, and for a band gap_low and gap_high.
     observed : float, optional
         The gap that was seen, as a level line.
     current : int, optional
         Inputs per dataset of this cache, as a mark on the axis.
+    banded : int, optional
+        Number of datasets whose line gets its band (one, since the bands of neighbours overlap).
 
     Examples
     --------
@@ -228,7 +237,9 @@ def detectable_gap(frame: pd.DataFrame, *, ax: Axes, observed: float | None = No
     """
     for k, (count, rows) in enumerate(frame.groupby("n_datasets", sort=True)):
         label = f"{count} dataset{'s' if count > 1 else ''}"
-        curve(ax, rows["n_inputs"], rows["gap"], color=SERIES[k % len(SERIES)], marker=MARKERS[k % 9], label=label)
+        limits = (rows["gap_low"], rows["gap_high"]) if count == banded else ()
+        color, marker = SERIES[k % len(SERIES)], MARKERS[k % 9]
+        curve(ax, rows["n_inputs"], rows["gap"], *limits, color=color, marker=marker, label=label)
     if observed is not None:
         ax.axhline(observed, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="gap seen here")
     if current is not None:
