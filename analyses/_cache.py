@@ -21,7 +21,7 @@ from steerstats.distribution import mean_slope
 from steerstats.errors import CannotEstimate
 from steerstats.figures.theme import nice_shift
 from steerstats.generalization import PAPER_SHIFTS, SteerabilityTable, shift_name
-from steerstats.operators import ADD
+from steerstats.protocol import protocol_of
 from steerstats.resampling import mean_covariance, t_interval
 from steerstats.results import Estimate
 from steerstats.study import Study
@@ -157,21 +157,12 @@ def need_array(study: Study, name: str, what: str) -> None:
 
 def facts_of(study: Study) -> dict[str, Any]:
     """What decides whether a number can be held against a published one; None where the cache does not say."""
-    spec, unit = study.spec, study.unit(study.datasets[0])
-    layer = spec.get("layer")
-    if "vector_layer" in unit.unit:
-        steered = unit.unit.read("vector_layer", vector=list(unit.vectors.values()))
-        layer = int(steered.flat[0]) if (steered == steered.flat[0]).all() else None
-    # The paper adds its vectors: how they act is a condition of its own where they act otherwise.
-    acting = {} if study.operators == (ADD,) else {"operator": ", ".join(study.operators)}
-    return acting | {
-        "model": study.model,
-        "layer": layer,
-        "split": spec.get("split"),
-        "scope": spec.get("scope"),
-        "score": str(unit.unit.attrs.get("score")),
-        "datasets": sorted(study.datasets),
-    }
+    steered: set[int] = set()
+    for unit in (study.unit(name) for name in study.datasets):
+        if "vector_layer" in unit.unit:
+            steered |= set(unit.unit.read("vector_layer", vector=list(unit.vectors.values())).ravel().tolist())
+    layer = steered.pop() if len(steered) == 1 else None if steered else study.spec.get("layer")
+    return {"model": study.model, "layer": layer, **protocol_of(study), "datasets": sorted(study.datasets)}
 
 
 def mean_over_datasets(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ from analyses._words import together
 from steerstats import figures
 from steerstats.generalization import ID_SHIFT, PAPER_SHIFTS, parse_shift
 from steerstats.generalization.compared import ComparedSlopes, compare_slopes, shared_datasets
+from steerstats.protocol import differences
 from steerstats.seeds import NamedStreams
 from steerstats.study import Study
 
@@ -59,7 +61,8 @@ def compared(studies: Mapping[str, Study]) -> ComparedSlopes:
     grids = {label: study.grid(_evaluated(study), refits=True) for label, study in studies.items()}
     inputs = {label: {name: s.unit(name).inputs for name in s.datasets} for label, s in studies.items()}
     rng = NamedStreams(current_seed(), "comparison", shared_datasets(grids))
-    return compare_slopes(grids, inputs, rng=rng)
+    found = compare_slopes(grids, inputs, rng=rng)
+    return replace(found, warnings=(*differences(studies), *found.warnings))
 
 
 def _evaluated(study: Study) -> list[tuple[str, str]] | None:

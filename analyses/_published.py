@@ -1,7 +1,7 @@
 """Published values, as transcribed, and the only way in which anything is compared with them.
 
 The values come from notes on the paper and its code and were not checked against the PDF; that is said wherever
-one is printed. A comparison needs the same model, layer, split, scope, score, operator, datasets and shift, and a
+one is printed. A comparison needs the same model, layer, split, scope, score, vectors, datasets and shift, and a
 margin that was stated before anything was computed; without them the verdict is "not comparable", with the reason.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steerstats.generalization.verdict import MUST_MATCH, verdict
+from steerstats.protocol import NAMES
 from steerstats.results import Estimate
 
 SOURCE = "Tan et al. 2024, arXiv 2407.12404"
@@ -39,7 +40,17 @@ HOME, ALL_PAIRS = "base->base", "every pair of prompts"
 NO_LIMITS = float("nan"), float("nan")
 # What the published runs used, by the original experiment code: the sum of raw logits over the whole completion,
 # steering from the last prompt token on, and a test split that overlaps its training half.
-PROTOCOL = {"split": "tan2024-literal", "scope": "last_prompt", "score": "logit_sum"}
+PROTOCOL = {
+    "split": "tan2024-literal",
+    "scope": "last_prompt",
+    "score": "logit_sum",
+    "operator": "add",
+    "order": "tan2024",
+    "method": "mean_difference",
+    "read": "answer",
+    "rescale": "base",
+    "multipliers": "-1.5, -1, -0.5, 0, 0.5, 1, 1.5",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +139,7 @@ def judge(
         Ours; its interval is for these very datasets, inputs (and vectors) resampled.
     published : Published
     facts : tuple of mapping
-        `model`, `layer`, `split`, `scope`, `score`, `datasets` of each cache behind the number, and `operator`
-        where it is not "add".
+        `model`, `layer`, `datasets` and the keys of `PROTOCOL` of each cache behind the number.
     shift : str
         Under which ours was measured; `ALL_PAIRS` for a number over all of them.
 
@@ -159,11 +169,13 @@ def _differences(published: Published, facts: tuple[Mapping[str, Any], ...], shi
             found.setdefault("model", f"model is {fact['model']}, there {model}")
         if fact["layer"] != LAYERS[model]:
             found.setdefault("layer", f"layer is {fact['layer']}, there {LAYERS[model]}")
+        unknown = [NAMES[key] for key in PROTOCOL if fact[key] is None]
+        if unknown:
+            found.setdefault("not recorded", f"not recorded here: {', '.join(unknown)}")
         for key, theirs in PROTOCOL.items():
-            if fact[key] != theirs:
-                found.setdefault(key, f"{key} is {fact[key] or 'not recorded'}, there {theirs}")
-        if fact.get("operator", "add") != "add":
-            found.setdefault("operator", f"operator is {fact['operator']}, there add")
+            if fact[key] not in (theirs, None):
+                verb = "are" if key == "multipliers" else "is"
+                found.setdefault(key, f"{NAMES[key]} {verb} {fact[key]}, there {theirs}")
         here = set(fact["datasets"])
         if published.datasets == FORTY and here != FORTY:
             others = f" and {len(here - FORTY)} others" if here - FORTY else ""

@@ -27,9 +27,22 @@ NAMES = {
     "Benjamini–Hochberg",
 }
 METHOD_NAMES = {
-    "mean_difference": "the mean difference of activations between the two completions of each training pair",
-    "pca": "the first principal component of the differences of activations",
-    "logistic": "the weights of a logistic regression on activations",
+    "mean_difference": "the mean difference of activations between {}",
+    "pca": "the first principal component of the differences of activations between {}",
+    "logistic": "the weights of a logistic regression that separates activations of {}",
+}
+COMPLETIONS = "the two completions of each training pair"
+READ_NAMES = {
+    "answer": f"{COMPLETIONS}, at the token where these first differ",
+    "last_token": f"{COMPLETIONS}, at the last token of each",
+    "completion_mean": f"{COMPLETIONS}, averaged over the tokens of each",
+    "last_prompt": "each training prompt with the description of the behaviour and with that of its opposite, at the "
+    "last token",
+}
+RESCALE_NAMES = {
+    "base": "All vectors of a dataset have the norm of its base vector.",
+    "unit": "All vectors have norm 1.",
+    "none": "Each vector keeps its own norm.",
 }
 SCOPE_NAMES = {
     "last_prompt": "from the last prompt token on",
@@ -75,10 +88,11 @@ def _cache_paragraph(study: Any) -> str:
     if "vector_layer" in unit.unit:
         layers = sorted({int(layer) for layer in unit.unit.read("vector_layer").ravel()})
         where = f"block {layers[0]}" if len(layers) == 1 else f"blocks {', '.join(map(str, layers))}"
-        method = (spec.get("vectors") or {}).get("method")
-        what = METHOD_NAMES.get(method, "a vector") if method else "a vector"
+        made = spec.get("vectors") or {}
+        what = METHOD_NAMES.get(made.get("method"), "a vector").format(READ_NAMES.get(made.get("read"), COMPLETIONS))
         scope = f", {SCOPE_NAMES.get(spec['scope'], spec['scope'])}" if "scope" in spec else ""
         lines.append(f"The vectors ({what}) {acts(study)} the output of decoder {where}, counted from 0{scope}.")
+        lines += filter(None, [RESCALE_NAMES.get(made.get("rescale"))])
     score = str(unit.unit.attrs.get("score"))
     grid = ", ".join(f"{value:g}".replace("-", "−") for value in unit.multipliers)
     lines.append(

@@ -1,4 +1,4 @@
-"""What the page says of how vectors act: read first, in the summary, the glossary and the methods.
+"""What the page says of how vectors act and what is scored: in the summary, the glossary and the methods.
 
 The words of the summary are made for vectors that are added. Under operator ablate a vector is taken out, and what
 would be a failure of an added one (a slope below 0) is the direction at work: these words are written anew.
@@ -13,7 +13,9 @@ from analyses._cache import people_count
 from analyses._claim import Finding
 from analyses._counts import OUTCOMES
 from reports import words
+from steerstats.frames import LOG_ODDS
 from steerstats.operators import ABLATE, operator_caveats
+from steerstats.protocol import protocol_of
 
 ACTS = {
     "add": "are added to",
@@ -33,6 +35,9 @@ GLOSSARY_ABLATE = {
     "anti-steerable": "an input whose slope is below 0. Under operator ablate that is the direction at work, and not "
     "the wrong way",
 }
+GLOSSARY_NO_ODDS = {
+    "nat": "the unit of propensity; sums of raw logits and imported scores need not be the logarithm of odds",
+}
 
 
 def acts(study: Any) -> str:
@@ -51,14 +56,20 @@ def ends(study: Any) -> tuple[str, str]:
 
 
 def glossary(studies: Iterable[Any]) -> list[tuple[str, str]]:
-    """The words of the page, for what its caches hold; where some add and others ablate, both meanings."""
-    operators = {one for study in studies for one in study.operators}
+    """The words of the page, for what its caches hold; where some add and others ablate, or some scores are odds and
+    others are not, both meanings."""
+    studies = tuple(studies)
+    ablate = [ABLATE in study.operators for study in studies]
+    no_odds = [not set(str(protocol_of(study)["score"]).split(", ")) <= set(LOG_ODDS) for study in studies]
     found = []
     for word, meaning in words.GLOSSARY:
-        own = GLOSSARY_ABLATE.get(word) if ABLATE in operators else None
-        if own and operators != {ABLATE}:
-            own = f"{meaning}. Where the operator is ablate: {own}"
-        found.append((word, own or meaning))
+        for other, hold, when in (
+            (GLOSSARY_ABLATE, ablate, "the operator is ablate"),
+            (GLOSSARY_NO_ODDS, no_odds, "the score is a sum of raw logits, or imported"),
+        ):
+            if word in other and any(hold):
+                meaning = other[word] if all(hold) else f"{meaning}. Where {when}: {other[word]}"
+        found.append((word, meaning))
     return found
 
 

@@ -29,6 +29,7 @@ from steerstats.generalization.vector_error import VECTOR_ERROR_MIXED, VECTOR_ER
 from steerstats.meta import MetaAnalysis
 from steerstats.operators import ABLATE, has_unsteered
 from steerstats.power import PowerTable, fit_components, smallest_detectable_gap
+from steerstats.protocol import differences
 from steerstats.results import VECTOR_AS_GIVEN, Estimate
 from steerstats.seeds import NamedStreams, generator
 from steerstats.spurious import (
@@ -248,10 +249,8 @@ def cross_model(
         alone = [name for name in one.datasets if name not in other.datasets]
         if alone:
             notes.append(f"only in {one.path}, and left out: {', '.join(alone)}")
-    for name in common:
-        grids = [study.unit(name).multipliers for study in (first, second)]
-        if grids[0].shape != grids[1].shape or not np.allclose(*grids):
-            notes.append(f"{name}: the caches have different multipliers, slopes are fitted on different grids")
+    names = (first.model, second.model) if first.model != second.model else (str(first.path), str(second.path))
+    notes += differences(dict(zip(names, (first, second))))
     grids = [study.grid(chosen, refits=True) for study in (first, second)]
     table = cross_model_agreement(
         *grids, chosen, rng=NamedStreams(seed, "cross-model", common), level=level, n_resamples=n_resamples

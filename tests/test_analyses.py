@@ -206,6 +206,18 @@ def plain_truth() -> tuple[str, ...]:
     return tuple(TRUTH.datasets[:2])
 
 
+def test_the_smallest_detectable_gap_carries_the_limits_of_the_spread_between_datasets(tmp_path):
+    (claim,) = results("power")["claims"]
+    (row,) = study_of(hostile_cache()).power(shift="base->user_neg").to_frame().to_dict("records")
+    assert (claim["ci_low"], claim["estimate"], claim["ci_high"]) == pytest.approx(
+        (row["gap_low"], row["gap"], row["gap_high"]), nan_ok=True
+    )
+    alone = write_cache(tmp_path / "one", replace(TRUTH, datasets=TRUTH.datasets[:1], mean_steerability=[1.0]))
+    (claim,) = analyses.run("power", alone, tmp_path / "out").claims
+    assert np.isnan([claim.ci_low, claim.ci_high]).all()
+    assert claim.interval == "a design figure from components whose uncertainty is not known"
+
+
 # --- published values -----------------------------------------------------------------------------
 
 
@@ -218,8 +230,9 @@ def test_published_values_are_as_transcribed():
     assert "not checked against the PDF" in published.CROSS_ID.source
 
 
-SAME = {"model": "meta-llama/Llama-2-7b-chat-hf", "layer": 13, "split": "tan2024-literal", "scope": "last_prompt",
-        "score": "logit_sum", "datasets": sorted(published.FORTY)}  # fmt: skip
+SAME = {
+    "model": "meta-llama/Llama-2-7b-chat-hf", "layer": 13, "datasets": sorted(published.FORTY), **published.PROTOCOL
+}  # fmt: skip
 STATED = replace(published.ID_OOD[published.LLAMA], shift="base->user_neg")  # as it would be if the notes said it
 
 
@@ -238,8 +251,15 @@ def test_verdicts_need_the_interval_inside_a_margin(low, high, found):
         ({"model": "Qwen/Qwen1.5-14B-Chat"}, "model is Qwen/Qwen1.5-14B-Chat, there Llama-2-7b-chat"),
         ({"layer": 14}, "layer is 14, there 13"),
         ({"split": "content"}, "split is content, there tan2024-literal"),
-        ({"scope": None}, "scope is not recorded, there last_prompt"),
+        ({"scope": None}, "not recorded here: scope"),
+        ({"scope": None, "read": None}, "not recorded here: scope, token that vectors are read at"),
         ({"score": "logit_diff"}, "score is logit_diff, there logit_sum"),
+        ({"operator": "ablate"}, "operator is ablate, there add"),
+        ({"order": "balanced"}, "order of the options is balanced, there tan2024"),
+        ({"method": "pca"}, "vectors' method is pca, there mean_difference"),
+        ({"read": "last_token"}, "token that vectors are read at is last_token, there answer"),
+        ({"rescale": "unit"}, "vectors' length is unit, there base"),
+        ({"multipliers": "-1, 0, 1"}, "multipliers are -1, 0, 1, there -1.5, -1, -0.5, 0, 0.5, 1, 1.5"),
         ({"datasets": ["myopic-reward"]}, "1 of the paper's 40 datasets are here"),
     ],
 )

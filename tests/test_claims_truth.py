@@ -110,8 +110,9 @@ def test_the_gap_that_heads_the_report_is_that_row_too(monkeypatch):
     assert "is not shown to lose anything" in told(SHARE, INPUTS, gap)["answer"]
 
 
-SAME = {"model": "meta-llama/Llama-2-7b-chat-hf", "layer": 13, "split": "tan2024-literal", "scope": "last_prompt",
-        "score": "logit_sum", "datasets": sorted(published.FORTY)}  # fmt: skip
+SAME = {
+    "model": "meta-llama/Llama-2-7b-chat-hf", "layer": 13, "datasets": sorted(published.FORTY), **published.PROTOCOL
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("shift", ["base->user_neg", "base->user_pos", "sys_pos->user_neg"])

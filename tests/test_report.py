@@ -13,8 +13,10 @@ import pytest
 from browser import Page, find_chromium
 from reporting import MODEL, PAYLOADS, TRUTH, hostile_cache, plain_cache, reproduction, scratch
 
+import steerstats
 from analyses._claim import Claim
 from analyses._words import together
+from reports.methods import methods
 from reports.references import REFERENCES, USED_BY, citations, references_for
 from reports.render import render_report
 from reports.tables import cells
@@ -263,6 +265,37 @@ def test_shares_are_shown_in_per_cent(value, shown):
 
 def test_methods_are_shown_with_signs():
     assert tidy("base->base, n >= 2") == "base → base, n ≥ 2"
+
+
+@pytest.mark.parametrize(
+    ("vectors", "said"),
+    [
+        (
+            {"method": "mean_difference", "read": "answer", "rescale": "base"},
+            "(the mean difference of activations between the two completions of each training pair, at the token where",
+        ),
+        (
+            {"method": "pca", "read": "completion_mean", "rescale": "none"},
+            "the differences of activations between the two completions of each training pair, averaged over the",
+        ),
+        (
+            {"method": "logistic", "read": "last_token", "rescale": "unit"},
+            "separates activations of the two completions of each training pair, at the last token of each)",
+        ),
+        (
+            {"method": "mean_difference", "read": "last_prompt"},
+            "between each training prompt with the description of the behaviour and with that of its opposite, at",
+        ),
+        ({"method": "mine", "read": "answer", "rescale": "none"}, "The vectors (a vector) are added to"),
+    ],
+)
+def test_methods_say_how_vectors_were_made(monkeypatch, vectors, said):
+    study = steerstats.open_cache(steerstats.demo_cache())
+    monkeypatch.setattr(type(study), "spec", {"vectors": vectors})
+    (paragraph, *_) = methods([study], [], 0, {})
+    assert said in paragraph
+    norms = {"base": "the norm of its base vector.", "none": "Each vector keeps its own norm.", "unit": "norm 1."}
+    assert [name for name, words in norms.items() if words in paragraph] == [*filter(None, [vectors.get("rescale")])]
 
 
 def test_long_tables_are_cut_and_say_so_and_constants_move_to_the_caption():

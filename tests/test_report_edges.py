@@ -287,7 +287,7 @@ def test_a_share_that_may_be_negative_has_a_plain_interval_and_words(tmp_path):
 def test_published_values_are_printed_as_transcribed():
     values = [published.ID_OOD, published.PROPENSITY]
     assert [entry.text for table_ in values for entry in table_.values()] == ["0.891", "0.694", "-0.26", "-0.46"]
-    facts = dict.fromkeys(("model", "layer", "split", "scope", "score"), "x") | {"datasets": []}
+    facts = dict.fromkeys(("model", "layer", *published.PROTOCOL), "x") | {"datasets": []}
     claim = Claim.bare("k", "s:", 0.1, 3, "datasets", "none").against(
         published.PROPENSITY[published.LLAMA], facts, shift=published.ALL_PAIRS
     )

@@ -14,7 +14,7 @@ import pandas as pd
 from steerstats.errors import InputError
 from steerstats.results import Estimate, Result
 
-MUST_MATCH = ("model", "layer", "split", "scope", "score", "datasets", "shift")
+MUST_MATCH = ("model", "layer", "split", "scope", "score", "order", "vectors", "multipliers", "datasets", "shift")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,8 @@ def verdict(
     margin : float
         Positive, in the unit of the value; fixed before looking.
     matches : mapping of str to bool
-        Whether model, layer, split, scope, score, datasets and shift equal those published. A missing key counts as
+        Whether each of `MUST_MATCH` equals what was published: model, layer, split, scope, score, order of the
+        options, vectors (how they are made and how they act), multipliers, datasets, shift. A missing key counts as
         different.
 
     Returns
@@ -92,7 +93,8 @@ def verdict(
     >>> from steerstats import Estimate
     >>> from steerstats.generalization import verdict
     >>> ours = Estimate(name="ID-OOD Spearman", estimate=0.86, ci_low=0.8, ci_high=0.91, n=40, method="recomputed")
-    >>> same = dict.fromkeys(["model", "layer", "split", "scope", "score", "datasets", "shift"], True)
+    >>> same = dict.fromkeys(["model", "layer", "split", "scope", "score", "order", "vectors"], True)
+    >>> same |= dict.fromkeys(["multipliers", "datasets", "shift"], True)
     >>> verdict("steerability transfers", 0.891, ours, margin=0.1, matches=same).verdict
     'consistent'
     >>> verdict("steerability transfers", 0.891, ours, margin=0.05, matches=same).verdict
