@@ -9,6 +9,9 @@ from fake_cuda import fake_cuda, fill_with_fakes
 from tiny_models import SPECIFICATIONS, random_examples, random_steering, tiny_model
 
 from cache_builder.engine import Engine
+from cache_builder.engine.answer import Answer, Transfer
+from cache_builder.engine.forward import Forward
+from cache_builder.engine.operators import to_device
 
 # Mixtral's router is asked how many tokens each expert has: the model itself waits there.
 NAMES = [name for name in SPECIFICATIONS if name != "mixtral"]
@@ -46,6 +49,7 @@ def test_one_device_in_bfloat16(name, mask, case, monkeypatch):
         fill_with_fakes(model, torch.bfloat16, lambda name: "cuda")
         engine = engine_of(model, mask)
         assert engine.forward.device.type == "cuda"
+        assert bool(engine.forward.norms) == (name in ("llama", "qwen2", "qwen3", "mistral", "phi3", "olmo2"))
         scores = run(engine, *case)
     assert not waits
     assert (scores.computed, scores.logits.shape) == (expected.computed, expected.logits.shape)
@@ -93,9 +97,13 @@ def test_a_model_over_two_devices(case, monkeypatch):
                 add_hook_to_module(module, AlignDevicesHook(place(f"{name}.")))
         engine = Engine(model, path="trie")
         assert {str(place) for place in engine.forward.places.values()} == {"cuda:0", "cuda:1"}
+        sent, begin = [], Transfer.__init__
+        monkeypatch.setattr(Transfer, "__init__", lambda self, output: (begin(self, output), sent.append(self))[0])
         scores = run(engine, *case)
     assert not waits
     assert engine.mask == "dense"
+    # Logits come back from the one device and activations from the other: both are waited for.
+    assert all({str(event.stream) for event in one.events} == {"cuda:0", "cuda:1"} for one in sent)
     assert scores.activations.shape == (3, 2, 2, 32)
 
 
@@ -114,3 +122,30 @@ def test_a_wait_would_be_seen(wait, case, monkeypatch):
         else:
             run(engine, *case)
             assert waits
+
+
+def test_arrays_go_to_a_device_through_pinned_memory_and_nobody_waits(monkeypatch):
+    calls = []
+
+    class Pinned:
+        def to(self, device, non_blocking=False):
+            calls.append((device.type, non_blocking))
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: Pinned())
+    to_device(np.zeros(3), torch.device("cuda", 0))
+    assert calls == [("cuda", True)]
+
+
+@pytest.mark.parametrize("path", ["trie", "plain"])
+def test_rows_stay_in_flight_while_the_next_are_laid_out(path, monkeypatch):
+    """The device has work while the host prepares more; the results of a row are asked for only some rows later."""
+    log, rng = [], np.random.default_rng(0)
+    forward, take = Forward.run, Answer.take
+    monkeypatch.setattr(Forward, "run", lambda *a: (log.append("sent"), forward(*a))[1])
+    monkeypatch.setattr(Answer, "take", lambda *a: (log.append("taken"), take(*a))[1])
+    engine = Engine(tiny_model("llama"), path=path, budget=16)
+    engine.run(random_examples(rng, 12), random_steering(rng))
+    flying = np.cumsum([1 if what == "sent" else -1 for what in log])
+    assert log.count("sent") > 6
+    assert flying.max() == 4
+    assert log[:4] == ["sent"] * 4

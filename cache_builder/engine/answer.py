@@ -18,19 +18,18 @@ class Transfer:
     def __init__(self, output: Output) -> None:
         self.computed, self.packed = output.computed, output.packed
         tensors = [output.picked, output.logsumexp, output.activations]
-        self.event = None
-        device = output.picked.device
-        if device.type == "cuda":
-            self.tensors = [None if t is None else _to_pinned(t) for t in tensors]
-            # An event belongs to the stream of one device, which need not be the current one (device = "cuda:1").
-            self.event = torch.cuda.Event()
-            self.event.record(torch.cuda.current_stream(device))
-        else:
-            self.tensors = [None if t is None else t.cpu() for t in tensors]
+        places = {tensor.device for tensor in tensors if tensor is not None}
+        devices = [place for place in places if place.type == "cuda"]
+        self.tensors = [None if t is None else _to_pinned(t) if t.device in devices else t.cpu() for t in tensors]
+        # An event belongs to the stream of one device, which need not be the current one (device = "cuda:1"), nor the
+        # only one (a model over several).
+        self.events = [torch.cuda.Event() for _ in devices]
+        for event, device in zip(self.events, devices):
+            event.record(torch.cuda.current_stream(device))
 
     def arrays(self) -> list[np.ndarray | None]:
-        if self.event is not None:
-            self.event.synchronize()
+        for event in self.events:
+            event.synchronize()
         return [None if t is None else t.numpy() for t in self.tensors]
 
 
