@@ -144,16 +144,17 @@ def fit_vectors(
     if 0 < len(groups) < folds:
         raise InputError(f"{folds} disjoint folds need as many questions; there are {len(groups)}")
 
-    everything, jobs = np.arange(n_pairs), [_Job(np.arange(n_pairs))]
+    everything, again = np.arange(n_pairs), fit.behind(wanted)
+    jobs = [_Job(everything, settings)]
     for k in range(resampled):
         chosen = named_rng(seed, name, "resampled", str(k)).integers(len(groups), size=len(groups))
-        jobs.append(_Job(np.concatenate([groups[g] for g in chosen]), what="resampled "))
+        jobs.append(_Job(np.concatenate([groups[g] for g in chosen]), again, what="resampled "))
     if folds:
         parts = np.array_split(named_rng(seed, name, "folds").permutation(len(groups)), folds)
-        jobs += [_Job(np.concatenate([groups[g] for g in part]), what="fold ") for part in parts]
+        jobs += [_Job(np.concatenate([groups[g] for g in part]), again, what="fold ") for part in parts]
     for k in range(shuffled):
         flip = half_flips(groups, n_pairs, named_rng(seed, name, "shuffled", str(k)))
-        jobs.append(_Job(everything, flip, "label-shuffled "))
+        jobs.append(_Job(everything, again, flip, "label-shuffled "))
     fitted = iter(fit.all(jobs))
 
     table = _Table(layers, method)
@@ -170,7 +171,7 @@ def fit_vectors(
         for setting in wanted:
             table.add(to_norm(draw, slot_norms(main[setting])), draw, "random", setting, k, "random")
     turned = [next(fitted)[1] for _ in range(shuffled)]
-    for setting in settings:
+    for setting in again:
         check_shuffled(setting, method, main[setting], [vectors[setting] for vectors in turned])
     if shuffled and len(groups) < FEWEST_QUESTIONS:
         table.notes.append(f"with {len(groups)} training questions, p-values of label-shuffled vectors are too small")
@@ -179,7 +180,11 @@ def fit_vectors(
             table.add(to_norm(vectors[setting], slot_norms(main[setting])), vectors[setting], "shuffled", setting, k)
     if debiased:
         weights = nuisance_weights(n_pairs, pos_is_a, pos_is_yes)
-        nuisance = {name: fit.weighted(s, weights) for s, name in enumerate(settings)} if len(weights) else {}
+        # At the scale of each setting's vector, so that their mean is that of what the mean vector is the mean of.
+        nuisance = {}
+        for s, setting in enumerate(settings if len(weights) else ()):
+            scale = slot_norms(main[setting]) / slot_norms(raw[setting])
+            nuisance[setting] = fit.weighted(s, weights) * scale[:, None, None]
         table.add_debiased(main, nuisance, wanted)
     return table.finish()
 
@@ -209,14 +214,16 @@ def to_norm(direction: np.ndarray, norms: np.ndarray) -> np.ndarray:
     return direction * (np.asarray(norms) / own)[..., None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """One fit: the pairs that it uses (repeated where they were drawn twice), and those whose answers are exchanged.
+    """One fit: the pairs that it uses (repeated where they were drawn twice), the settings in which they are used, and
+    the pairs whose answers are exchanged.
 
     `what` says in errors which fit it is: "", or "resampled " and the like.
     """
 
     pairs: np.ndarray
+    settings: tuple[str, ...]
     flip: np.ndarray | None = None
     what: str = ""
 
@@ -234,20 +241,31 @@ class _Fit:
         self.mean, self.rescale, self.method = mean, rescale, method
         self.names = (*settings, *(("mean",) if mean else ()))
 
+    def behind(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """Settings that have to be fitted for the vectors of these: all for the mean, and base for its norm."""
+        if "mean" in wanted:
+            return self.settings
+        needed = {*wanted, *(("base",) if self.rescale == "base" else ())}
+        return tuple(name for name in self.settings if name in needed)
+
     def all(self, jobs: Sequence[_Job]) -> list[tuple[dict, dict]]:
         """Of each fit: rescaled and raw vectors (n_slots, hidden) by setting."""
-        raw = [{} for _ in jobs]
-        weights = np.stack([job.weights(self.activations.shape[3]) for job in jobs])
+        raw: dict[_Job, dict] = {job: {} for job in jobs}
         for s, name in enumerate(self.settings):
-            found = self.weighted(s, weights) if self.method == "mean_difference" else self._extracted(s, jobs)
+            here = [job for job in jobs if name in job.settings]
+            found = self._differences(s, here) if self.method == "mean_difference" else self._extracted(s, here)
             if not np.isfinite(found).all():
                 raise InputError(f"the {self.method} vector of setting {name} is not finite; are the activations?")
-            for k, job in enumerate(jobs):
+            for k, job in enumerate(here):
                 if not found[:, k].any(axis=-1).all():
                     hint = SAME_DIFFERENCES if job.flip is not None else SAME_TOKEN
                     raise InputError(f"{job.what}{self.method}, setting {name}: the steering vector is zero; {hint}")
-                raw[k][name] = found[:, k]
-        return [self._rescaled(one) for one in raw]
+                raw[job][name] = found[:, k]
+        return [self._rescaled(one) for one in raw.values()]
+
+    def _differences(self, setting: int, jobs: Sequence[_Job]) -> np.ndarray:
+        """Mean differences (n_slots, n_jobs, hidden)."""
+        return self.weighted(setting, np.stack([job.weights(self.activations.shape[3]) for job in jobs]))
 
     def weighted(self, setting: int, weights: np.ndarray) -> np.ndarray:
         """Weighted sums (n_slots, n_weights, hidden) of the pairs' differences, read part by part."""
@@ -281,7 +299,7 @@ class _Fit:
             n_slots = self.activations.shape[1]
             norms = slot_norms(raw["base"]) if self.rescale == "base" else np.ones(n_slots)
             scaled = {name: to_norm(vector, norms) for name, vector in raw.items()}
-        if self.mean:
+        if self.mean and len(scaled) == len(self.settings):
             raw["mean"] = np.mean([scaled[name] for name in self.settings], axis=0)
             scaled["mean"] = raw["mean"] if self.rescale == "none" else to_norm(raw["mean"], norms)
         return scaled, raw

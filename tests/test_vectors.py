@@ -162,6 +162,49 @@ def test_debiased_vectors_hold_nothing_of_the_position_and_yes_directions(plante
     assert found.raw_norm[index] < found.norm[index]
 
 
+def test_the_mean_is_debiased_of_the_directions_at_the_scale_of_what_it_is_the_mean_of():
+    """A and B are not balanced, each setting has an A/B direction of its own, and one has far larger activations."""
+    rng, is_a = np.random.default_rng(3), np.repeat([1, 1, 1, 0], 10)
+    wanted = np.zeros((3, 1, HIDDEN))
+    wanted[:, 0, :8] = rng.normal(size=(3, 8))
+    sides = np.zeros((3, 1, HIDDEN))
+    sides[:, 0, 8:] = rng.normal(size=(3, HIDDEN - 8))
+    differences = (wanted + sides * (2 * is_a - 1)[:, None]) * np.array([1.0, 9.0, 0.3])[:, None, None]
+    activations = np.stack([differences, np.zeros_like(differences)], axis=1)[:, None].astype(np.float32)
+    found = fit_vectors(
+        activations, SETTINGS, (3,), debiased=True, pos_is_a=is_a, control_settings=("mean",), rescale="unit"
+    )
+    (index,) = pick(found, "debiased", "mean")
+    assert np.abs(found.direction[found.label.index("mean")][0, 8:]).max() > 0.1
+    assert np.abs(found.direction[index][0, 8:]).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("wanted", "options", "again"),
+    [
+        (("base",), {}, 1),
+        (("sys_pos",), {}, 2),  # and base, for its norm
+        (("sys_pos",), {"rescale": "unit"}, 1),
+        (("base", "mean"), {}, 3),
+    ],
+)
+def test_a_refit_fits_only_the_settings_that_it_is_asked_for(monkeypatch, planted, wanted, options, again):
+    fits = []
+
+    def extractor(positive, negative):
+        fits.append(len(positive))
+        return (positive - negative).mean(axis=0)
+
+    monkeypatch.setattr(vectors, "find_extractor", lambda method: extractor)
+    controls = {"resampled": 4, "folds": 2, "shuffled": 1, "control_settings": wanted, **options}
+    found = fit(planted, method="counted", **controls)
+    slots = 2
+    assert len(fits) == slots * (len(SETTINGS) + again * (4 + 2 + 1))
+    monkeypatch.undo()
+    expected = fit(planted, **controls)
+    np.testing.assert_allclose(found.direction, expected.direction, atol=1e-5)
+
+
 def test_without_defined_factors_there_is_no_debiased_vector_and_a_note_says_so(planted):
     found = fit(planted, debiased=True, pos_is_a=np.ones(120), pos_is_yes=np.full(120, -1))
     assert "debiased" not in found.kind
