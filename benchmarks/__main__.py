@@ -65,7 +65,9 @@ def gpu_cost() -> str:
         "extrapolated from a sample of the\n"
         f"grid (`benchmarks/results/gpu.json`): {r['model_flop_utilisation']:.0%} of the card's 989 TFLOP/s, and "
         f"{r['grid_over_unsteered_pass']:.2f} times ONE unsteered pass.\n"
-        f"How trie rows are masked is measured by each build (here, inputs a second: {speeds}).\n"
+        "That is the engine's time; loading the model, a first look at every prompt (minutes of one CPU core) and the\n"
+        "writing come on top. How trie rows are masked is measured by each build (here, inputs a second:\n"
+        f"{speeds}). "
         "One model over several GPUs has never been run."
     )
 
@@ -132,7 +134,7 @@ def _engine(r: dict) -> list[tuple[str, ...]]:
     if extras:
         rows += [
             (
-                "the six-vector grid at each of 8 layers (`layers = [0, ..., 7]`), against one forward at a time",
+                "the six-vector grid at each of 8 layers in turn (`sweep = [0, ..., 7]`), likewise",
                 _span(extras, "sweep_of_six_speedup", ".0f"),
                 "150 times",
             ),
@@ -173,6 +175,7 @@ def _gpu(r: dict) -> list[tuple[str, ...]]:
         ("the grid against ONE unsteered pass", f"{r['grid_over_unsteered_pass']:.2f}", "reported"),
         ("time of a trie node against a token of that pass", f"{r['node_over_token']:.2f}", "1.15"),
         ("tokens computed over distinct ones", f"{r['computed_over_distinct']:.2f}", "1.00 is the floor"),
+        ("spread between its rounds", f"{r['spread_between_rounds']:.1%}", "reported"),
         ("peak memory of the GPU", f"{r['peak_memory_gib']:.1f} GiB", "reported"),
         ("largest bfloat16-to-float32 difference, nats", f"{r['bfloat16_largest_difference']:.3f}", "reported"),
     ]

@@ -2,8 +2,8 @@
 
 Inputs go through the engine in blocks of neighbours; training activations, and scores where they are many, lie in
 unnamed files beside the cache, and what is made from them reads a bounded part at a time; so do token ids (see
-`example_store`). What still grows with a dataset are its texts. Extractors other than the mean difference read a
-layer's training activations whole.
+`example_store`). What still grows with a dataset are its texts, and by a few bytes a pair which pairs each refit
+draws. Extractors other than the mean difference read a layer's training activations whole.
 """
 
 from __future__ import annotations

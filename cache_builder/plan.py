@@ -67,7 +67,10 @@ def plan_units(spec: BuildSpec) -> tuple[UnitPlan, ...]:
         split = split_pairs(dataset.pairs, spec.split, spec.split_percent, spec.seed, spec.limit)
         evaluated, label = (split.validation, "val") if spec.sweep else (split.test, "test")
         if not evaluated:
-            raise SpecError(f"sweep: dataset {name} has no validation part; give split_percent a middle share above 0")
+            hint = "give split_percent a middle share above 0"
+            if spec.split == "tan2024-literal":
+                hint = 'the split "tan2024-literal" has none; use split = "content"'
+            raise SpecError(f"sweep: dataset {name} has no validation part; {hint}")
         if dataset.name in units:
             raise SpecError(f"datasets: two of them are called {dataset.name}; names make files, rename one")
         units[dataset.name] = UnitPlan(dataset.name, dataset, split, evaluated, label)

@@ -185,6 +185,7 @@ class Session:
             What will be built next.
         """
         started, again = now(), 0
+        computed, packed = self.engine.computed, self.engine.packed
         while True:
             before = self.engine.budget, self.engine.ceiling
             data = self.builder.build(unit, self.spec_hash, progress, following)
@@ -192,6 +193,7 @@ class Session:
                 break
             close_streams(data)
             again += 1
+        computed, packed = self.engine.computed - computed, self.engine.packed - packed
         return data, {
             "started": started,
             "finished": now(),
@@ -199,6 +201,8 @@ class Session:
             "budget": self.engine.budget,
             "ceiling": self.engine.ceiling,
             "out_of_memory": again,
+            "tokens": round(computed),
+            "padding": 1 - packed / computed if computed else 0.0,
             "threads": torch.get_num_threads(),
             "parity": self.engine.parity.to_dict() if self.engine.parity else None,
             **provenance(),

@@ -10,12 +10,12 @@ import slow_steering
 from tiny_build import content, tiny_spec, write_model
 
 from cache_builder.build import Session, run_build
-from cache_builder.engine import Steering
+from cache_builder.engine import Engine, Steering
 from cache_builder.inputs import EVALUATED
 from cache_builder.spec import parse_spec
 from cache_builder.sweep import sweep_spec
 from steerstats.cache import CacheReader
-from steerstats.errors import ModelError
+from steerstats.errors import ModelError, SpecError
 
 TOLERANCE = 1e-4
 SCORED = {"logit_diff": "logits", "logprob_sum": "completion_logprob", "logit_sum": "completion_logit"}
@@ -110,3 +110,42 @@ def test_a_sweep_with_a_layer_that_cannot_act_is_refused_and_built_without_it(mo
     run_build(sweep_spec(tiny_spec(model, **asked), "0,1"), tmp_path / "cache")
     propensity = CacheReader(tmp_path / "cache")["likes-rain"].read("propensity")
     assert np.ptp(propensity, axis=2).max(axis=(0, 2)).min() > 0.01
+
+
+def test_a_sweep_scores_every_layer_in_one_pass_that_costs_little_more_than_one_layer(model, tmp_path, monkeypatch):
+    asked = {
+        "datasets": ["bundled:demo/likes-rain"],
+        "controls": {},
+        "limit": 60,
+        "run": {"budget": 2048, "threads": 1},
+    }
+    spec, scored, plain = tiny_spec(model, **asked), [], Engine.run
+
+    def counted(self, examples, steering=None, **options):
+        if steering is not None:
+            scored.append(np.unique(steering.layers).tolist())
+        return plain(self, examples, steering, **options)
+
+    monkeypatch.setattr(Engine, "run", counted)
+    tokens = {}
+    for layers in ("all", "0"):
+        scored.clear()
+        root = tmp_path / layers
+        run_build(sweep_spec(spec, layers), root)
+        assert scored == [[0, 1, 2] if layers == "all" else [0]]
+        record = CacheReader(root)["likes-rain"].sidecar["run"]
+        tokens[layers] = record["tokens"]
+        assert 0 <= record["padding"] < 0.02
+    assert tokens["0"] < tokens["all"] < 1.5 * tokens["0"]
+
+
+@pytest.mark.parametrize(
+    ("split", "hint"),
+    [
+        ({"split": "tan2024-literal", "limit": None}, r'the split "tan2024-literal" has none; use split = "content"'),
+        ({"split_percent": [50, 0, 50]}, "give split_percent a middle share above 0"),
+    ],
+)
+def test_a_sweep_without_validation_inputs_says_what_would_give_some(model, tmp_path, split, hint):
+    with pytest.raises(SpecError, match=f"likes-rain has no validation part; {hint}"):
+        run_build(sweep_spec(tiny_spec(model, **split), "0"), tmp_path / "cache")

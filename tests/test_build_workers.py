@@ -123,6 +123,18 @@ def test_a_model_is_spread_over_the_gpus_of_its_worker(monkeypatch, tmp_path, sh
     assert parse_spec(calls[1]).hash() == spec.hash(), "where it runs is not what it is"
 
 
+@pytest.mark.parametrize("address", [None, "ray://head:10001"])
+@pytest.mark.parametrize("running", [True, False])
+def test_a_cluster_is_started_or_joined_and_left_again_unless_one_is_running(monkeypatch, tmp_path, address, running):
+    ray, said = fake_ray([good("a")], []), []
+    ray.is_initialized = lambda: running
+    ray.init = lambda address, **_: said.append(address)
+    ray.shutdown = lambda: said.append("left")
+    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    run_on_ray(SPEC, tmp_path / "cache", workers=1, address=address)
+    assert said == ([] if running else [address, "left"])
+
+
 def test_gpus_that_ray_does_not_give_are_said(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"1\.5 is neither a whole number nor a share of one"):
         run(monkeypatch, tmp_path, [good("a")], gpus_per_worker=1.5)

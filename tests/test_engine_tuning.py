@@ -10,7 +10,7 @@ from tiny_build import DATASETS, content, tiny_spec, write_model
 from tiny_models import random_examples, random_steering, tiny_model
 
 from cache_builder.build import run_build
-from cache_builder.engine import Engine, tuning
+from cache_builder.engine import Engine, forward, tuning
 from cache_builder.spec import parse_spec
 from steerstats.errors import InputError
 
@@ -35,13 +35,20 @@ def case():
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("name", ["llama", "qwen2", "mistral", "gemma3", "phi3", "olmo2"])
 @pytest.mark.parametrize("budget", [64, 400])
-def test_flex_attention_gives_what_other_masks_give(name, budget, case, flex_in_python):
+def test_flex_attention_gives_what_other_masks_give(name, budget, case, flex_in_python, monkeypatch):
     examples, steering = case
     engine = Engine(tiny_model(name, **HEADS), path="trie", budget=budget)
     expected = engine.run(examples, steering, completions=True, read_layers=(1, 2))
     engine.use_mask("flex")
     assert engine.forward.config._attn_implementation == "flex_attention"
-    found = engine.run(examples, steering, completions=True, read_layers=(1, 2))
+    stages, planned = [], forward.plan_stages
+    with monkeypatch.context() as patch:
+        patch.setattr(forward, "plan_stages", lambda *a, **k: stages.extend(found := planned(*a, **k)) or found)
+        found = engine.run(examples, steering, completions=True, read_layers=(1, 2))
+    assert stages
+    assert all(len(stage) % 128 == 0 and (stage.node < 0).sum() < 128 for stage in stages), (
+        "few lengths, little padding"
+    )
     assert np.abs(found.logits - expected.logits).max() < 1e-4
     assert np.abs(found.completion_logprob - expected.completion_logprob).max() < 1e-4
     assert np.abs(found.activations - expected.activations).max() < 1e-4

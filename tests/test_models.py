@@ -11,8 +11,9 @@ import transformers
 from tiny_models import tiny_model
 from tiny_tokenizers import words
 
-from cache_builder import models
+from cache_builder import models, session
 from cache_builder.models import hash_text, load_model, pick_device, pick_dtype
+from cache_builder.spec import parse_spec
 from steerstats.errors import InputError, MissingDependency, ModelError
 
 
@@ -163,3 +164,22 @@ def test_what_bitsandbytes_is_asked_for_is_recorded_and_the_model_stays_where_it
     assert loaded.provenance()["quantisation"] == expected
     assert loaded.provenance()["device"] == "cpu"
     assert loaded.provenance()["parameters"] == sum(p.numel() for p in loaded.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("model", "run"),
+    [
+        ({"load_in_8bit": True}, {}),
+        ({"load_in_4bit": True}, {"device_map": "balanced"}),
+        ({"dtype": "float16", "attention": "eager", "revision": "abc", "trust_remote_code": True}, {"device": "cpu"}),
+    ],
+)
+def test_a_build_loads_its_model_as_its_spec_says(monkeypatch, model, run):
+    asked = {}
+    monkeypatch.setattr(session, "load_model", lambda place, **options: asked.update(options, place=place))
+    session.load(parse_spec({"model": {"id": "x/y", **model}, "datasets": ["bundled:demo"], "layers": [1], "run": run}))
+    defaults = {
+        "place": "x/y", "revision": None, "dtype": "auto", "attention": "auto", "device": "auto", "device_map": None,
+        "load_in_8bit": False, "load_in_4bit": False, "trust_remote_code": False,
+    }  # fmt: skip
+    assert asked == {**defaults, **model, **run}

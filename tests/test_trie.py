@@ -168,6 +168,21 @@ def test_a_short_last_row_is_shared_out_unless_that_makes_more_rows(budget, monk
         assert min(sizes) > 0.9 * max(sizes)
 
 
+@pytest.mark.parametrize("share", [True, False])
+def test_neighbours_in_a_row_are_those_that_share_a_beginning_or_are_as_long(share):
+    """Two kinds of prompts, in turn: with 40 tokens in common, or short and long ones."""
+    rng = np.random.default_rng(0)
+    kinds = np.arange(24) % 2
+    starts = [np.full(40, 5), np.full(40, 6)]
+    common = [np.concatenate([starts[k][: 40 if share or k else 8], rng.integers(20, 90, 5)]) for k in kinds]
+    full = np.array([len(tokens) for tokens in common])
+    wanted = Demand(common, full, full - 1, np.ones(24, dtype=int))
+    rows = pack(wanted, np.arange(1, 3), 75 if share else 282, share=share)
+    mixed = [row for row in rows if len(set(kinds[row.examples])) > 1]
+    assert 2 < len(rows) < 12
+    assert len(mixed) <= 1
+
+
 def test_a_budget_has_to_be_positive():
     with pytest.raises(InputError, match="budget 0"):
         pack(demand(np.random.default_rng(0)), np.arange(1, 3), 0)

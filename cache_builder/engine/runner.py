@@ -56,6 +56,8 @@ class Engine:
         "trie" or "plain" after a proof.
     parity : Parity or None
         The record of the last proof.
+    computed, packed : float
+        Tokens that all calls of `run` so far have computed, with padding and without it.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Engine:
         self.path = path
         self.join = join
         self.parity: Parity | None = None
+        self.computed = self.packed = 0.0
 
     @property
     def n_layers(self) -> int:
@@ -132,7 +135,10 @@ class Engine:
         self._check(examples, steering, read_layers, first, completions)
         if self.path == "auto":
             self.prove(examples, steering, completions=completions)
-        return self._run(examples, steering, Wanted(first, completions, bool(read_layers)), tuple(read_layers))
+        scores = self._run(examples, steering, Wanted(first, completions, bool(read_layers)), tuple(read_layers))
+        self.computed += scores.computed
+        self.packed += scores.packed
+        return scores
 
     def read_activations(self, examples: Sequence[Example], layers: Sequence[int]) -> np.ndarray:
         """Unsteered activations (n_examples, n_reads, n_layers, hidden), float32, at each example's reads.
