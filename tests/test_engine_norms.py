@@ -26,7 +26,7 @@ def a_model(name: str, dtype: torch.dtype = torch.float32):
     return model
 
 
-@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("dtype", [torch.float32, *LOW])
 @pytest.mark.parametrize("name", SPECIFICATIONS)
 def test_norms_that_round_before_the_weight_are_taken_and_no_others(name, dtype):
     assert len(rms_norms(a_model(name, dtype))) == TAKEN.get(name, 0)
@@ -40,6 +40,17 @@ def test_a_result_is_the_modules_but_for_the_rounding_of_a_sum(dtype):
     assert own.dtype == ours.dtype
     assert (own != ours).float().mean() < 1e-3
     torch.testing.assert_close(ours, own, rtol=torch.finfo(dtype).eps, atol=0.0)
+
+
+@pytest.mark.parametrize("dtype", LOW)
+def test_weights_that_are_kept_in_float32_give_the_type_that_the_module_gives(dtype):
+    """OLMo 2 rounds to the type of its input, the others give float32: what is taken has to do as they do."""
+    module = rms_norms(a_model("llama"))[0]
+    hidden = torch.randn(40, 32, generator=torch.Generator().manual_seed(2)).to(dtype)
+    own, ours = module(hidden), two_kernel_norm(module, hidden)
+    assert own.dtype == ours.dtype == torch.float32
+    torch.testing.assert_close(ours, own, rtol=torch.finfo(dtype).eps, atol=0.0)
+    assert a_model("olmo2").model.norm(hidden).dtype == dtype
 
 
 @pytest.mark.parametrize("change", ["epsilon", "offset", "no_epsilon"])

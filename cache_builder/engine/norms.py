@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 
 import torch
 from torch import nn
 
 EPSILONS = ("variance_epsilon", "eps", "epsilon")
 SCALES = (1.0, 1e-3)  # an input near zero tells the epsilon
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # weights may be kept in another type than activations
 # The sum is rounded in float32, wherever in bfloat16 that does not decide between two neighbours.
 SAME, SHARE = 16 * torch.finfo(torch.float32).eps, 0.98
 
@@ -68,8 +70,8 @@ def _is(module: nn.Module) -> bool:
     weight = module.weight
     # Made on the host, from a generator of its own: what anyone draws afterwards is not moved.
     drawn = torch.randn(8, len(weight), generator=torch.Generator().manual_seed(0))
-    for scale in SCALES:
-        probe = (scale * drawn).to(weight.device, weight.dtype)
+    for scale, dtype in product(SCALES, DTYPES):
+        probe = (scale * drawn).to(weight.device, dtype)
         own, ours = module(probe), two_kernel_norm(module, probe)
         if own.shape != ours.shape or own.dtype != ours.dtype:
             return False
