@@ -162,7 +162,7 @@ def facts_of(study: Study) -> dict[str, Any]:
         if "vector_layer" in unit.unit:
             steered |= set(unit.unit.read("vector_layer", vector=list(unit.vectors.values())).ravel().tolist())
     layer = steered.pop() if len(steered) == 1 else None if steered else study.spec.get("layer")
-    return {"model": study.model, "layer": layer, **protocol_of(study), "datasets": sorted(study.datasets)}
+    return {"model": study.model, **protocol_of(study), "layer": layer, "datasets": sorted(study.datasets)}
 
 
 def mean_over_datasets(

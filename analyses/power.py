@@ -13,7 +13,7 @@ from steerstats.generalization import parse_shift
 TITLE = "What a study of this size can see"
 PAPER = ""
 INPUTS = (25, 50, 100, 200, 400, 800)
-LIMITS = "95% interval of the variance between datasets, the other components as fitted"
+LIMITS = "the gap at the 95% limits of the variance between datasets, the other components as fitted"
 NO_LIMITS = "a design figure from components whose uncertainty is not known"
 
 
@@ -33,7 +33,7 @@ def main(cache, out):
     bars = f"none: {NO_LIMITS}."
     if limited := bool(np.isfinite([here.gap_low[0], here.gap_high[0]]).all()):
         claim = replace(claim, ci_low=float(here.gap_low[0]), ci_high=float(here.gap_high[0]), interval=LIMITS)
-        bars = f"band, for the number of datasets of this study: the gap over the {LIMITS}."
+        bars = f"band, for the number of datasets of this study: {LIMITS}."
     gaps = ask(study, "generalization").gaps
     seen = float(np.mean(gaps.estimate[0, :, gaps.shifts.index(shift)]))
     with figures.style():

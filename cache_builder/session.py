@@ -193,7 +193,9 @@ class Session:
                 break
             close_streams(data)
             again += 1
-        computed, packed = self.engine.computed - computed, self.engine.packed - packed
+        # The training pass of the first unit was made for the proof, before.
+        computed = self.engine.computed - computed + self.builder.reused[0]
+        packed = self.engine.packed - packed + self.builder.reused[1]
         return data, {
             "started": started,
             "finished": now(),

@@ -43,6 +43,7 @@ class _Trained(NamedTuple):
     made_at: tuple[int, str, str]
     activations: ActivationStore
     vectors: VectorSet
+    tokens: np.ndarray  # that it cost, with padding and without it
 
 
 class UnitBuilder:
@@ -88,12 +89,15 @@ class UnitBuilder:
         self._ahead = Ahead(self._examples, overlap=overlap)
         # The first unit is trained once for the parity proof and once for itself: one of the two is enough.
         self._trained: _Trained | None = None
+        self.reused = np.zeros(2)
 
     def train(self, plan: UnitPlan, report: Report = lambda done, what: None) -> tuple[ActivationStore, VectorSet]:
         """Training activations (settings, read layers, options, pairs, hidden), and the vectors made from them."""
         if self._trained is not None and self._trained[:2] == (plan.name, self._state()):
-            return self._trained[2:]
+            self.reused = self._trained.tokens
+            return self._trained.activations, self._trained.vectors
         self.forget()
+        before, self.reused = np.array([self.engine.computed, self.engine.packed]), np.zeros(2)
         state = self._state()  # as it is now: where memory runs out on the way, the activations are made again
         settings, n_options = self.spec.training_settings(), len(plan.training[0].completions)
         shape = (len(settings), len(self.read_layers), n_options, len(plan.training), self.engine.hidden)
@@ -108,7 +112,8 @@ class UnitBuilder:
         except BaseException:
             store.close()
             raise
-        self._trained = _Trained(plan.name, state, store, vectors)
+        tokens = np.array([self.engine.computed, self.engine.packed]) - before
+        self._trained = _Trained(plan.name, state, store, vectors, tokens)
         return store, vectors
 
     def forget(self) -> None:

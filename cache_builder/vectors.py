@@ -180,11 +180,14 @@ def fit_vectors(
             table.add(to_norm(vectors[setting], slot_norms(main[setting])), vectors[setting], "shuffled", setting, k)
     if debiased:
         weights = nuisance_weights(n_pairs, pos_is_a, pos_is_yes)
-        # At the scale of each setting's vector, so that their mean is that of what the mean vector is the mean of.
-        nuisance = {}
+        # As much longer or shorter as each setting's vector is than its mean difference, so that their mean is that of
+        # what the mean vector is the mean of.
+        weights, nuisance = np.vstack([weights, np.full(n_pairs, 1 / n_pairs)]) if len(weights) else weights, {}
         for s, setting in enumerate(settings if len(weights) else ()):
-            scale = slot_norms(main[setting]) / slot_norms(raw[setting])
-            nuisance[setting] = fit.weighted(s, weights) * scale[:, None, None]
+            found = fit.weighted(s, weights)
+            mean = slot_norms(found[:, -1])
+            scale = np.divide(slot_norms(main[setting]), mean, out=np.ones_like(mean), where=mean > 0)
+            nuisance[setting] = found[:, :-1] * scale[:, None, None]
         table.add_debiased(main, nuisance, wanted)
     return table.finish()
 

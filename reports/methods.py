@@ -39,10 +39,16 @@ READ_NAMES = {
     "last_prompt": "each training prompt with the description of the behaviour and with that of its opposite, at the "
     "last token",
 }
+TRAINED = "The vectors made from training pairs, and their mean,"
 RESCALE_NAMES = {
-    "base": "All vectors of a dataset have the norm of its base vector.",
-    "unit": "All vectors have norm 1.",
-    "none": "Each vector keeps its own norm.",
+    "base": f"{TRAINED} have the norm of the dataset's base vector.",
+    "unit": f"{TRAINED} have norm 1.",
+    "none": f"{TRAINED} keep their own norms.",
+}
+FILES_NAMES = {
+    "base": "Vectors made elsewhere have the norm of the dataset's base vector.",
+    "unit": "Vectors made elsewhere have norm 1.",
+    "none": "Vectors made elsewhere keep their own norms.",
 }
 SCOPE_NAMES = {
     "last_prompt": "from the last prompt token on",
@@ -93,6 +99,7 @@ def _cache_paragraph(study: Any) -> str:
         scope = f", {SCOPE_NAMES.get(spec['scope'], spec['scope'])}" if "scope" in spec else ""
         lines.append(f"The vectors ({what}) {acts(study)} the output of decoder {where}, counted from 0{scope}.")
         lines += filter(None, [RESCALE_NAMES.get(made.get("rescale"))])
+        lines += filter(None, [FILES_NAMES.get(made.get("files_rescale"))] if made.get("files") else [])
     score = str(unit.unit.attrs.get("score"))
     grid = ", ".join(f"{value:g}".replace("-", "−") for value in unit.multipliers)
     lines.append(

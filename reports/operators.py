@@ -15,7 +15,6 @@ from analyses._counts import OUTCOMES
 from reports import words
 from steerstats.frames import LOG_ODDS
 from steerstats.operators import ABLATE, operator_caveats
-from steerstats.protocol import protocol_of
 
 ACTS = {
     "add": "are added to",
@@ -60,7 +59,8 @@ def glossary(studies: Iterable[Any]) -> list[tuple[str, str]]:
     others are not, both meanings."""
     studies = tuple(studies)
     ablate = [ABLATE in study.operators for study in studies]
-    no_odds = [not set(str(protocol_of(study)["score"]).split(", ")) <= set(LOG_ODDS) for study in studies]
+    scores = [{study.unit(name).unit.attrs.get("score") for name in study.datasets} for study in studies]
+    no_odds = [not each <= set(LOG_ODDS) for each in scores]
     found = []
     for word, meaning in words.GLOSSARY:
         for other, hold, when in (

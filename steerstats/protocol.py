@@ -18,11 +18,20 @@ NAMES = {
     "read": "token that vectors are read at",
     "rescale": "vectors' length",
     "multipliers": "multipliers",
+    "layer": "steered layer",
 }
+OF_A_UNIT = ("score", "operator", "multipliers", "layer")
+SHOWN = 5
 
 
-def protocol_of(study: Study) -> dict[str, str | None]:
+def protocol_of(study: Study, dataset: str | None = None) -> dict[str, str | None]:
     """Conditions of a cache by the keys of `NAMES`; None where it does not record one (imported tables).
+
+    Parameters
+    ----------
+    study : Study
+    dataset : str, optional
+        Of this dataset alone; without it, what datasets differ in is joined by "or".
 
     Examples
     --------
@@ -33,16 +42,14 @@ def protocol_of(study: Study) -> dict[str, str | None]:
     ('last_prompt', 'mean_difference', '-1.5, -1, -0.5, 0, 0.5, 1, 1.5')
     """
     spec, vectors = study.spec, study.spec.get("vectors") or {}
-    units = [study.unit(name) for name in study.datasets]
-    grids = dict.fromkeys(", ".join(f"{m:g}" for m in unit.multipliers) for unit in units)
-    scores = dict.fromkeys(str(unit.unit.attrs.get("score")) for unit in units)
-    return {
+    units = [_of_unit(study, name) for name in ([dataset] if dataset else study.datasets)]
+    own = {key: list(dict.fromkeys(unit[key] for unit in units)) for key in OF_A_UNIT}
+    found = {
         **{key: spec.get(key) for key in ("split", "scope", "order")},
-        "score": ", ".join(scores),
-        "operator": ", ".join(study.operators),
         **{key: vectors.get(key) for key in ("method", "read", "rescale")},
-        "multipliers": " or ".join(grids),
+        **{key: None if None in values else " or ".join(values) for key, values in own.items()},
     }
+    return {key: found[key] for key in NAMES}
 
 
 def differences(studies: Mapping[str, Study]) -> tuple[str, ...]:
@@ -51,14 +58,41 @@ def differences(studies: Mapping[str, Study]) -> tuple[str, ...]:
     Parameters
     ----------
     studies : mapping of str to Study
-        What each cache is called -> the cache. A condition counts where at least two record it.
+        What each cache is called -> the cache. A condition counts where at least two record it for one dataset;
+        the layer, where their models are the same.
     """
-    protocols = {label: protocol_of(study) for label, study in studies.items()}
+    holders: dict[str, list[str]] = {}
+    for label, study in studies.items():
+        for name in study.datasets:
+            holders.setdefault(name, []).append(label)
+    shared = {name: labels for name, labels in holders.items() if len(labels) > 1}
+    asked = [key for key in NAMES if key != "layer" or len({study.model for study in studies.values()}) == 1]
+    groups: dict[tuple[str, tuple], list[str]] = {}
+    for name, labels in shared.items():
+        protocols = {label: protocol_of(studies[label], name) for label in labels}
+        for key in asked:
+            told = tuple((label, own[key]) for label, own in protocols.items() if own[key] is not None)
+            if len({value for _, value in told}) > 1:
+                groups.setdefault((key, told), []).append(name)
     found = []
-    for key, name in NAMES.items():
-        told = {label: own[key] for label, own in protocols.items() if own[key] is not None}
-        if len(set(told.values())) > 1:
-            found.append(f"{name} ({'; '.join(f'{label}: {value}' for label, value in told.items())})")
+    for (key, told), names in sorted(groups.items(), key=lambda item: asked.index(item[0][0])):
+        few = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        where = "" if len(names) == len(shared) else f" of {few}"
+        found.append(f"{NAMES[key]}{where} ({'; '.join(f'{label}: {value}' for label, value in told)})")
     if not found:
         return ()
     return (f"the caches were made differently, which is part of every difference between them: {', '.join(found)}",)
+
+
+def _of_unit(study: Study, name: str) -> dict[str, str | None]:
+    unit, score = study.unit(name), study.unit(name).unit.attrs.get("score")
+    layers = None
+    if "vector_layer" in unit.unit:
+        steered = unit.unit.read("vector_layer", vector=list(unit.vectors.values()))
+        layers = ", ".join(str(layer) for layer in sorted(set(steered.ravel().tolist())))
+    return {
+        "score": None if score in (None, "imported") else str(score),
+        "operator": unit.unit.attrs.get("operator") or None,
+        "multipliers": ", ".join(f"{m:g}" for m in unit.multipliers),
+        "layer": layers,
+    }

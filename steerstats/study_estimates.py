@@ -245,12 +245,13 @@ def cross_model(
         if len(chosen) < len(every):
             lost = [shift_name(shift) for shift in every if shift not in chosen]
             notes.append(f"not in both caches for every dataset, and left out: {', '.join(lost)}")
-    for one, other in ((first, second), (second, first)):
+    # Not by their paths: the same caches give the same words, wherever they lie.
+    labels = (first.model, second.model) if first.model != second.model else ("the first cache", "the second cache")
+    for label, one, other in ((labels[0], first, second), (labels[1], second, first)):
         alone = [name for name in one.datasets if name not in other.datasets]
         if alone:
-            notes.append(f"only in {one.path}, and left out: {', '.join(alone)}")
-    names = (first.model, second.model) if first.model != second.model else (str(first.path), str(second.path))
-    notes += differences(dict(zip(names, (first, second))))
+            notes.append(f"only in {label}, and left out: {', '.join(alone)}")
+    notes += differences({labels[0]: first, labels[1]: second})
     grids = [study.grid(chosen, refits=True) for study in (first, second)]
     table = cross_model_agreement(
         *grids, chosen, rng=NamedStreams(seed, "cross-model", common), level=level, n_resamples=n_resamples

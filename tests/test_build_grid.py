@@ -149,3 +149,15 @@ def test_a_sweep_scores_every_layer_in_one_pass_that_costs_little_more_than_one_
 def test_a_sweep_without_validation_inputs_says_what_would_give_some(model, tmp_path, split, hint):
     with pytest.raises(SpecError, match=f"likes-rain has no validation part; {hint}"):
         run_build(sweep_spec(tiny_spec(model, **split), "0"), tmp_path / "cache")
+
+
+def test_a_unit_records_the_tokens_of_its_training_whether_or_not_the_proof_has_made_them(model, tmp_path):
+    """The first unit's training activations are made for the proof, and kept."""
+    names = ["bundled:demo/likes-rain", "bundled:demo/plans-ahead"]
+    records = []
+    for order in (names, names[::-1]):
+        root = tmp_path / str(len(records))
+        run_build(tiny_spec(model, datasets=order, controls={}), root)
+        sides = [CacheReader(root)[name.partition("/")[2]].sidecar["run"] for name in names]
+        records.append([(side["tokens"], side["padding"]) for side in sides])
+    assert records[0] == records[1]

@@ -53,7 +53,7 @@ def test_weights_that_are_kept_in_float32_give_the_type_that_the_module_gives(dt
     assert a_model("olmo2").model.norm(hidden).dtype == dtype
 
 
-@pytest.mark.parametrize("change", ["epsilon", "offset", "no_epsilon"])
+@pytest.mark.parametrize("change", ["epsilon", "offset", "no_epsilon", "gated", "picky", "wrapped"])
 def test_a_module_that_computes_something_else_is_left_alone(change):
     model = a_model("llama")
     norm = model.model.norm
@@ -65,7 +65,30 @@ def test_a_module_that_computes_something_else_is_left_alone(change):
 
         norm.__class__ = OtherRMSNorm
     elif change == "offset":
-        norm.forward = lambda hidden: (1 + norm.weight) * hidden
+
+        class OffsetRMSNorm(type(norm)):
+            def forward(self, hidden):
+                return super().forward(hidden) * (1 + self.weight) / self.weight
+
+        norm.__class__ = OffsetRMSNorm
+    elif change == "gated":  # takes what `two_kernel_norm` does not
+
+        class GatedRMSNorm(type(norm)):
+            def forward(self, hidden, gate=None):
+                return super().forward(hidden) if gate is None else super().forward(hidden) * gate
+
+        norm.__class__ = GatedRMSNorm
+    elif change == "picky":  # a kernel for one type of activations
+
+        class PickyRMSNorm(type(norm)):
+            def forward(self, hidden):
+                if hidden.dtype != torch.float32:
+                    raise RuntimeError("no kernel for this type")
+                return super().forward(hidden)
+
+        norm.__class__ = PickyRMSNorm
+    elif change == "wrapped":
+        norm.forward = norm.forward
     else:
         del norm.variance_epsilon
     assert norm not in rms_norms(model)

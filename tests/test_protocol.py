@@ -12,17 +12,29 @@ from reporting import TRUTH, hostile_cache, plain_cache, write_cache
 import analyses
 import steerstats
 from reports.operators import glossary
+from steerstats.cache.table import import_table
 from steerstats.protocol import NAMES, differences, protocol_of
 
 
-def a_study(multipliers=(-1.0, 0.0, 1.0), score="logit_diff", operator="add", vectors=None, **spec):
-    unit = SimpleNamespace(
-        multipliers=np.array(multipliers), unit=SimpleNamespace(attrs={"score": score}), operator=operator
-    )
+class Unit(dict):
+    """As much of a unit as says how it was made; its file holds the layers."""
+
+    def __init__(self, multipliers, layer=3, **attrs):
+        super().__init__(vector_layer=np.array([[layer]]))
+        self.multipliers, self.vectors = np.array(multipliers), {"base": "base"}
+        self.attrs, self.unit = attrs, self
+
+    def read(self, name, vector):
+        return self[name]
+
+
+def a_study(multipliers=(-1.0, 0.0, 1.0), score="logit_diff", operator="add", vectors=None, model="m", layer=3, **spec):
+    grids = multipliers if isinstance(multipliers, dict) else {"one": multipliers}
+    units = {name: Unit(grid, layer, score=score, operator=operator) for name, grid in grids.items()}
     values = {"scope": "last_prompt", "split": "content", "order": "tan2024", **spec}
     made = {"method": "pca", "read": "answer", "rescale": "base", **(vectors or {})}
     return SimpleNamespace(
-        spec=values | {"vectors": made}, datasets=("one",), operators=(operator,), unit=lambda name: unit
+        spec=values | {"vectors": made}, datasets=tuple(units), operators=(operator,), unit=units.get, model=model
     )
 
 
@@ -42,6 +54,7 @@ def test_caches_that_were_made_alike_are_not_remarked_on():
         ({"vectors": {"read": "last_token"}}, "token that vectors are read at (a: answer; b: last_token)"),
         ({"vectors": {"rescale": "unit"}}, "vectors' length (a: base; b: unit)"),
         ({"multipliers": (0.0, 2.0)}, "multipliers (a: -1, 0, 1; b: 0, 2)"),
+        ({"layer": 9}, "steered layer (a: 3; b: 9)"),
     ],
 )
 def test_each_condition_is_named_with_both_sides(change, said):
@@ -49,12 +62,32 @@ def test_each_condition_is_named_with_both_sides(change, said):
     assert text.endswith(f"between them: {said}")
 
 
-def test_what_one_side_does_not_record_is_no_difference():
-    silent = a_study()
-    silent.spec = {}
-    assert differences({"a": a_study(), "b": silent}) == ()
-    assert protocol_of(silent)["scope"] is None
-    assert set(protocol_of(silent)) == set(NAMES)
+def test_layers_of_different_models_are_no_difference():
+    assert differences({"a": a_study(), "b": a_study(layer=9, model="other")}) == ()
+
+
+def test_datasets_are_compared_one_by_one_and_only_where_both_have_them():
+    straight, wide = (-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0)
+    a = a_study({"x": straight, "y": wide, "z": straight})
+    (text,) = differences({"a": a, "b": a_study({"x": straight, "y": wide, "z": wide})})
+    assert text.endswith("between them: multipliers of z (a: -1, 0, 1; b: -2, 0, 2)")
+    more = a_study({"x": straight, "y": wide, "z": straight, "w": (0.0, 5.0)})
+    assert differences({"a": a, "b": more}) == ()
+    assert protocol_of(a)["multipliers"] == "-1, 0, 1 or -2, 0, 2"
+
+
+def test_what_one_side_does_not_record_is_no_difference(tmp_path):
+    """An imported table says nothing of operator, score, split or vectors."""
+    lines = ["dataset,input,setting_train,setting_eval,multiplier,propensity"]
+    names = ("myopic-reward", "interest-in-music")
+    lines += [f"{name},i{k},base,base,{m},{k + m}" for name in names for k in range(4) for m in TRUTH.multipliers]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    table = steerstats.open_cache(import_table(tmp_path / "t.csv", tmp_path / "c", model="m"))
+    found = protocol_of(table)
+    assert list(found) == list(NAMES)
+    assert {key for key, value in found.items() if value is not None} == {"multipliers"}
+    assert differences({"a": steerstats.open_cache(hostile_cache()), "b": table}) == ()
+    assert differences({"a": a_study({"myopic-reward": TRUTH.multipliers}, operator="ablate"), "b": table}) == ()
 
 
 def test_comparisons_of_caches_with_other_multipliers_say_so(tmp_path):
@@ -64,7 +97,8 @@ def test_comparisons_of_caches_with_other_multipliers_say_so(tmp_path):
     assert sum(said in text for text in finding.warnings) == 1
     one, two = (steerstats.open_cache(path) for path in (hostile_cache(), other))
     table = one.cross_model(two, n_resamples=200)
-    assert sum("multipliers" in text for text in table.warnings) == 1
+    assert sum("multipliers (the first cache: -1.5" in text for text in table.warnings) == 1
+    assert str(tmp_path) not in " ".join(table.warnings)
     alike = analyses.run("comparison", [hostile_cache(), plain_cache()], tmp_path / "alike")
     assert not any("multipliers" in text for text in alike.warnings)
 

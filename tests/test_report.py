@@ -286,7 +286,10 @@ def test_methods_are_shown_with_signs():
             {"method": "mean_difference", "read": "last_prompt"},
             "between each training prompt with the description of the behaviour and with that of its opposite, at",
         ),
-        ({"method": "mine", "read": "answer", "rescale": "none"}, "The vectors (a vector) are added to"),
+        (
+            {"method": "mine", "read": "answer", "rescale": "none", "files": {"x": "x.npz"}, "files_rescale": "none"},
+            "The vectors (a vector) are added to",
+        ),
     ],
 )
 def test_methods_say_how_vectors_were_made(monkeypatch, vectors, said):
@@ -294,8 +297,11 @@ def test_methods_say_how_vectors_were_made(monkeypatch, vectors, said):
     monkeypatch.setattr(type(study), "spec", {"vectors": vectors})
     (paragraph, *_) = methods([study], [], 0, {})
     assert said in paragraph
-    norms = {"base": "the norm of its base vector.", "none": "Each vector keeps its own norm.", "unit": "norm 1."}
-    assert [name for name, words in norms.items() if words in paragraph] == [*filter(None, [vectors.get("rescale")])]
+    norms = {"base": "have the norm of the dataset's base", "none": "keep their own norms.", "unit": "have norm 1."}
+    start = "The vectors made from training pairs, and their mean,"
+    shown = [name for name, words in norms.items() if f"{start} {words}" in paragraph]
+    assert shown == [*filter(None, [vectors.get("rescale")])]
+    assert ("Vectors made elsewhere keep their own norms." in paragraph) == ("files" in vectors)
 
 
 def test_long_tables_are_cut_and_say_so_and_constants_move_to_the_caption():

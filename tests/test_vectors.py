@@ -162,7 +162,13 @@ def test_debiased_vectors_hold_nothing_of_the_position_and_yes_directions(plante
     assert found.raw_norm[index] < found.norm[index]
 
 
-def test_the_mean_is_debiased_of_the_directions_at_the_scale_of_what_it_is_the_mean_of():
+def _normalised(positive, negative):
+    found = (positive - negative).mean(axis=0)
+    return found / np.linalg.norm(found)
+
+
+@pytest.mark.parametrize("own", [None, _normalised])
+def test_the_mean_is_debiased_of_the_directions_at_the_scale_of_what_it_is_the_mean_of(own, monkeypatch):
     """A and B are not balanced, each setting has an A/B direction of its own, and one has far larger activations."""
     rng, is_a = np.random.default_rng(3), np.repeat([1, 1, 1, 0], 10)
     wanted = np.zeros((3, 1, HIDDEN))
@@ -171,9 +177,10 @@ def test_the_mean_is_debiased_of_the_directions_at_the_scale_of_what_it_is_the_m
     sides[:, 0, 8:] = rng.normal(size=(3, HIDDEN - 8))
     differences = (wanted + sides * (2 * is_a - 1)[:, None]) * np.array([1.0, 9.0, 0.3])[:, None, None]
     activations = np.stack([differences, np.zeros_like(differences)], axis=1)[:, None].astype(np.float32)
-    found = fit_vectors(
-        activations, SETTINGS, (3,), debiased=True, pos_is_a=is_a, control_settings=("mean",), rescale="unit"
-    )
+    if own is not None:  # an extractor whose vectors have a length of their own
+        monkeypatch.setattr(vectors, "find_extractor", lambda method: own)
+    asked = {"control_settings": ("mean",), "rescale": "unit", "method": "own" if own else "mean_difference"}
+    found = fit_vectors(activations, SETTINGS, (3,), debiased=True, pos_is_a=is_a, **asked)
     (index,) = pick(found, "debiased", "mean")
     assert np.abs(found.direction[found.label.index("mean")][0, 8:]).max() > 0.1
     assert np.abs(found.direction[index][0, 8:]).max() < 1e-6
