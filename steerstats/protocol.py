@@ -60,6 +60,14 @@ def differences(studies: Mapping[str, Study]) -> tuple[str, ...]:
     studies : mapping of str to Study
         What each cache is called -> the cache. A condition counts where at least two record it for one dataset;
         the layer, where their models are the same.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.protocol import differences
+    >>> study = steerstats.open_cache(steerstats.demo_cache())
+    >>> differences({"first": study, "second": study})
+    ()
     """
     holders: dict[str, list[str]] = {}
     for label, study in studies.items():
