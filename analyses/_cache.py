@@ -157,10 +157,7 @@ def need_array(study: Study, name: str, what: str) -> None:
 
 def facts_of(study: Study) -> dict[str, Any]:
     """What decides whether a number can be held against a published one; None where the cache does not say."""
-    steered: set[int] = set()
-    for unit in (study.unit(name) for name in study.datasets):
-        if "vector_layer" in unit.unit:
-            steered |= set(unit.unit.read("vector_layer", vector=list(unit.vectors.values())).ravel().tolist())
+    steered = {layer for name in study.datasets for layer in study.unit(name).steered_layers}
     layer = steered.pop() if len(steered) == 1 else None if steered else study.spec.get("layer")
     return {"model": study.model, **protocol_of(study), "layer": layer, "datasets": sorted(study.datasets)}
 

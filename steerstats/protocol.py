@@ -94,13 +94,9 @@ def differences(studies: Mapping[str, Study]) -> tuple[str, ...]:
 
 def _of_unit(study: Study, name: str) -> dict[str, str | None]:
     unit, score = study.unit(name), study.unit(name).unit.attrs.get("score")
-    layers = None
-    if "vector_layer" in unit.unit:
-        steered = unit.unit.read("vector_layer", vector=list(unit.vectors.values()))
-        layers = ", ".join(str(layer) for layer in sorted(set(steered.ravel().tolist())))
     return {
         "score": None if score in (None, "imported") else str(score),
         "operator": unit.unit.attrs.get("operator") or None,
         "multipliers": ", ".join(f"{m:g}" for m in unit.multipliers),
-        "layer": layers,
+        "layer": ", ".join(map(str, unit.steered_layers)) or None,
     }

@@ -120,6 +120,13 @@ class StudyUnit:
         return table.reset_index(drop=True)
 
     @cached_property
+    def steered_layers(self) -> tuple[int, ...]:
+        """Decoder blocks, counted from 0, whose output the main vectors change; empty where they are not recorded."""
+        if "vector_layer" not in self.unit:
+            return ()
+        return tuple(np.unique(self.unit.read("vector_layer", vector=list(self.vectors.values()))).tolist())
+
+    @cached_property
     def vectors(self) -> Mapping[str, str]:
         """Training setting (or "mean") of each main vector -> its label in the cache."""
         table = self._vector_table

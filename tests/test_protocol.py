@@ -16,16 +16,12 @@ from steerstats.cache.table import import_table
 from steerstats.protocol import NAMES, differences, protocol_of
 
 
-class Unit(dict):
-    """As much of a unit as says how it was made; its file holds the layers."""
+class Unit:
+    """As much of a unit as says how it was made."""
 
-    def __init__(self, multipliers, layer=3, **attrs):
-        super().__init__(vector_layer=np.array([[layer]]))
-        self.multipliers, self.vectors = np.array(multipliers), {"base": "base"}
+    def __init__(self, multipliers, layer, **attrs):
+        self.multipliers, self.steered_layers = np.array(multipliers), (layer,)
         self.attrs, self.unit = attrs, self
-
-    def read(self, name, vector):
-        return self[name]
 
 
 def a_study(multipliers=(-1.0, 0.0, 1.0), score="logit_diff", operator="add", vectors=None, model="m", layer=3, **spec):
