@@ -11,7 +11,9 @@ import pytest
 
 # Modules that name what only the extras bring. (xarray is one of them; readers of caches do not need it.)
 BUILD_HALF = re.compile(
-    r"^\s*(?:import|from)\s+(?:torch|transformers|safetensors|cache_builder)\b|tiny_models|importorskip\(\"xarray", re.M
+    r"^\s*(?:import|from)\s+(?:torch|transformers|safetensors|cache_builder)\b|tiny_models|bench_engine"
+    r"|importorskip\(\"xarray",
+    re.M,
 )
 
 
