@@ -23,13 +23,13 @@ def main(cache, out):
     shift = named(need_shifts(study))[0]
     words = figures.nice_shift(*parse_shift(shift))
     here = ask(study, "power", shift=shift)
-    datasets = sorted({5, 10, 20, 40, len(study.datasets)}) if len(study.datasets) > 1 else [1]
+    n = len(study.datasets)
+    datasets = sorted({5, 10, 20, 40, n}) if n > 1 else [1]
     design = ask(study, "power", shift=shift, n_inputs=INPUTS, n_datasets=datasets)
     inputs = int(here.n_inputs[0])
     text = f"Smallest mean gap under {words} that a study of this size finds with power {here.power:g} (two-sided test "
     text += f"at {here.alpha:g}):"
-    counted = len(study.datasets), "datasets"
-    claim = Claim.bare("power.gap", text, here.gap[0], *counted, NO_LIMITS, unit="nat per unit multiplier")
+    claim = Claim.bare("power.gap", text, here.gap[0], n, "datasets", NO_LIMITS, unit="nat per unit multiplier")
     bars = f"none: {NO_LIMITS}."
     if limited := bool(np.isfinite([here.gap_low[0], here.gap_high[0]]).all()):
         claim = replace(claim, ci_low=float(here.gap_low[0]), ci_high=float(here.gap_high[0]), interval=LIMITS)
@@ -39,7 +39,7 @@ def main(cache, out):
     with figures.style():
         figure, ax = figures.canvas(width=6.2, height=3.6)
         figures.detectable_gap(design.to_frame(), ax=ax, observed=abs(seen), current=inputs,
-                               banded=counted[0] if limited else None)  # fmt: skip
+                               banded=n if limited else None)  # fmt: skip
         figures.key_outside(figure, ax, columns=4)
     found = Finding.of(
         here, script="power", title=TITLE, paper=PAPER, claims=(claim,),
@@ -47,7 +47,7 @@ def main(cache, out):
         "dataset. Where a line levels off, more inputs do not help: differences between datasets, or the vector's own "
         "error, set the floor. The broken line is the mean gap seen here.",
         bars=bars,
-        counted=f"components fitted on {len(study.datasets)} datasets with {inputs} questions each on average.",
+        counted=f"components fitted on {n} datasets with {inputs} questions each on average.",
         alt=f"Smallest detectable gap under {words} against inputs per dataset; {number(here.gap[0])} nats per unit "
         f"multiplier at the size of this study, where the gap seen is {number(seen)}.",
         facts=facts_of(study),

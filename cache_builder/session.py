@@ -185,7 +185,7 @@ class Session:
             What will be built next.
         """
         started, again = now(), 0
-        computed, packed = self.engine.computed, self.engine.packed
+        earlier = self.engine.tokens
         while True:
             before = self.engine.budget, self.engine.ceiling
             data = self.builder.build(unit, self.spec_hash, progress, following)
@@ -194,8 +194,7 @@ class Session:
             close_streams(data)
             again += 1
         # The training pass of the first unit was made for the proof, before.
-        computed = self.engine.computed - computed + self.builder.reused[0]
-        packed = self.engine.packed - packed + self.builder.reused[1]
+        computed, packed = self.engine.tokens - earlier + self.builder.reused
         return data, {
             "started": started,
             "finished": now(),

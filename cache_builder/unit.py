@@ -97,7 +97,7 @@ class UnitBuilder:
             self.reused = self._trained.tokens
             return self._trained.activations, self._trained.vectors
         self.forget()
-        before, self.reused = np.array([self.engine.computed, self.engine.packed]), np.zeros(2)
+        earlier, self.reused = self.engine.tokens, np.zeros(2)
         state = self._state()  # as it is now: where memory runs out on the way, the activations are made again
         settings, n_options = self.spec.training_settings(), len(plan.training[0].completions)
         shape = (len(settings), len(self.read_layers), n_options, len(plan.training), self.engine.hidden)
@@ -112,8 +112,7 @@ class UnitBuilder:
         except BaseException:
             store.close()
             raise
-        tokens = np.array([self.engine.computed, self.engine.packed]) - before
-        self._trained = _Trained(plan.name, state, store, vectors, tokens)
+        self._trained = _Trained(plan.name, state, store, vectors, self.engine.tokens - earlier)
         return store, vectors
 
     def forget(self) -> None:

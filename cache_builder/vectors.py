@@ -180,14 +180,7 @@ def fit_vectors(
             table.add(to_norm(vectors[setting], slot_norms(main[setting])), vectors[setting], "shuffled", setting, k)
     if debiased:
         weights = nuisance_weights(n_pairs, pos_is_a, pos_is_yes)
-        # As much longer or shorter as each setting's vector is than its mean difference, so that their mean is that of
-        # what the mean vector is the mean of.
-        weights, nuisance = np.vstack([weights, np.full(n_pairs, 1 / n_pairs)]) if len(weights) else weights, {}
-        for s, setting in enumerate(settings if len(weights) else ()):
-            found = fit.weighted(s, weights)
-            mean = slot_norms(found[:, -1])
-            scale = np.divide(slot_norms(main[setting]), mean, out=np.ones_like(mean), where=mean > 0)
-            nuisance[setting] = found[:, :-1] * scale[:, None, None]
+        nuisance = fit.nuisance(main, weights) if len(weights) else {}
         table.add_debiased(main, nuisance, wanted)
     return table.finish()
 
@@ -269,6 +262,17 @@ class _Fit:
     def _differences(self, setting: int, jobs: Sequence[_Job]) -> np.ndarray:
         """Mean differences (n_slots, n_jobs, hidden)."""
         return self.weighted(setting, np.stack([job.weights(self.activations.shape[3]) for job in jobs]))
+
+    def nuisance(self, main: dict, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Directions (n_slots, n_weights, hidden) by setting, as much longer or shorter as its vector is than its mean
+        difference: so their mean is that of what the mean vector is the mean of."""
+        n_pairs, found = self.activations.shape[3], {}
+        for s, name in enumerate(self.settings):
+            *sums, mean = np.moveaxis(self.weighted(s, np.vstack([weights, np.full(n_pairs, 1 / n_pairs)])), 1, 0)
+            norms = slot_norms(mean)
+            scale = np.divide(slot_norms(main[name]), norms, out=np.ones_like(norms), where=norms > 0)
+            found[name] = np.stack(sums, axis=1) * scale[:, None, None]
+        return found
 
     def weighted(self, setting: int, weights: np.ndarray) -> np.ndarray:
         """Weighted sums (n_slots, n_weights, hidden) of the pairs' differences, read part by part."""

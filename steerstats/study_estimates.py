@@ -247,11 +247,12 @@ def cross_model(
             notes.append(f"not in both caches for every dataset, and left out: {', '.join(lost)}")
     # Not by their paths: the same caches give the same words, wherever they lie.
     labels = (first.model, second.model) if first.model != second.model else ("the first cache", "the second cache")
-    for label, one, other in ((labels[0], first, second), (labels[1], second, first)):
-        alone = [name for name in one.datasets if name not in other.datasets]
+    named = dict(zip(labels, (first, second)))
+    for label, study in named.items():
+        alone = [name for name in study.datasets if name not in common]
         if alone:
             notes.append(f"only in {label}, and left out: {', '.join(alone)}")
-    notes += differences({labels[0]: first, labels[1]: second})
+    notes += differences(named)
     grids = [study.grid(chosen, refits=True) for study in (first, second)]
     table = cross_model_agreement(
         *grids, chosen, rng=NamedStreams(seed, "cross-model", common), level=level, n_resamples=n_resamples

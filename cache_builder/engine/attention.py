@@ -123,6 +123,13 @@ def kernels_for_new_lengths(device: torch.device) -> AbstractContextManager:
 _ARGUMENTS = ((0, "query"), (1, "key"), (2, "value"))
 
 
+def first_mask(model: torch.nn.Module) -> str:
+    """Blocked where the model calls SDPA; a model over several devices keeps its masks where they are."""
+    places = {parameter.device for parameter in model.parameters()}
+    attention = getattr(model.config.get_text_config(), "_attn_implementation", None)
+    return "blocked" if attention == "sdpa" and len(places) == 1 else "dense"
+
+
 def worthwhile(depth: np.ndarray, device: torch.device) -> bool:
     """Whether blocks save at least half of the query-key pairs of a row of nodes at these depths."""
     return 2 * (int(depth.max()) + block_size(device)) <= len(depth)

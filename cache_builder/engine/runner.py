@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from cache_builder.engine.answer import Answer, Transfer
+from cache_builder.engine.attention import first_mask
 from cache_builder.engine.forward import Forward
 from cache_builder.engine.operators import LayerTable, layer_tables
 from cache_builder.engine.parity import Parity, compare_paths
@@ -56,7 +57,7 @@ class Engine:
         "trie" or "plain" after a proof.
     parity : Parity or None
         The record of the last proof.
-    computed, packed : float
+    tokens : ndarray (2,)
         Tokens that all calls of `run` so far have computed, with padding and without it.
     """
 
@@ -71,7 +72,7 @@ class Engine:
     ) -> None:
         if path not in ("auto", "trie", "plain"):
             raise InputError(f"path {path!r} is not one of auto, trie, plain")
-        self.forward = Forward(model, attention="flex" if flex else _best_attention(model))
+        self.forward = Forward(model, attention="flex" if flex else first_mask(model))
         self._implementation = "sdpa" if flex else self.forward.config._attn_implementation
         if flex and self.forward.device.type != "cuda":
             raise ModelError(
@@ -85,7 +86,7 @@ class Engine:
         self.path = path
         self.join = join
         self.parity: Parity | None = None
-        self.computed = self.packed = 0.0
+        self.tokens = np.zeros(2)
 
     @property
     def n_layers(self) -> int:
@@ -136,8 +137,8 @@ class Engine:
         if self.path == "auto":
             self.prove(examples, steering, completions=completions)
         scores = self._run(examples, steering, Wanted(first, completions, bool(read_layers)), tuple(read_layers))
-        self.computed += scores.computed
-        self.packed += scores.packed
+        # A new array: who noted the old one, to subtract it, keeps it.
+        self.tokens = self.tokens + np.array([scores.computed, scores.packed])
         return scores
 
     def read_activations(self, examples: Sequence[Example], layers: Sequence[int]) -> np.ndarray:
@@ -381,13 +382,6 @@ class Engine:
             raise self._does_not_fit(row) from error
         self.ceiling = max(min(row.size, self.ceiling or row.size) // 2, 1)
         self.budget = max(min(self.budget, self.ceiling), SMALLEST_BUDGET)
-
-
-def _best_attention(model: torch.nn.Module) -> str:
-    """Blocked where the model calls SDPA; a model over several devices keeps its masks where they are."""
-    places = {parameter.device for parameter in model.parameters()}
-    attention = getattr(model.config.get_text_config(), "_attn_implementation", None)
-    return "blocked" if attention == "sdpa" and len(places) == 1 else "dense"
 
 
 def _out_of_memory(error: BaseException) -> bool:
