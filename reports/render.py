@@ -90,6 +90,9 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
     studies = {label: study_of(path) for label, path in labels.items()}
     several = len(labels) > 1
     sections = [_section(section, done, out, several) for section in analyses.SECTIONS]
+    if all(study.kind == "sweep" for study in studies.values()):
+        # A sweep has an answer to one question: nobody should have to look for it behind what it has none to.
+        sections.sort(key=lambda section: not section["findings"])
     datasets, summary, provenance, notices = [], [], [], []
     for k, (label, study) in enumerate(studies.items()):
         own = [one.finding for one in done if one.job.label == label]

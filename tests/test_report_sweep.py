@@ -46,6 +46,7 @@ def test_the_report_is_about_validation_inputs_and_says_once_a_section_what_it_l
     assert 'class="card"' not in page
     assert page.count("a sweep over layers") == page.count("<h3>Not here</h3>") == 5
     assert 'id="power"' in page
+    assert page.index('id="layer_sweep"') < page.index("<h3>Not here</h3>"), "its one figure comes first"
 
 
 def test_the_choice_on_a_cache_is_the_choice_on_its_slopes(sweep):
