@@ -2,10 +2,11 @@
 
 Every dataset is measured in some of the five settings (in rotation), on a run of inputs that fills several rows, as
 in a build, and the whole grid is extrapolated from that: test inputs in five settings under six vectors and seven
-multipliers, read where a build reads them, and the training activations. Each round takes a slightly different run, so
-that its rows have lengths of their own: whatever a kernel prepares for a new length is in the time. How trie rows are
-best masked is measured too: in blocks, densely, and by FlexAttention. The unsteered pass, the yardstick, is measured
-on a part of the same prompts, per token. Nothing is fetched. Without CUDA it says so and does nothing.
+multipliers, read where a build reads them, and the training activations. Five datasets, each in another setting, are
+asked for as the five settings of a unit are, without a pause between them. Each round takes a slightly different run,
+so that its rows have lengths of their own: whatever a kernel prepares for a new length is in the time. How trie rows
+are best masked is measured too: in blocks, densely, and by FlexAttention. The unsteered pass, the yardstick, is
+measured on a part of the same prompts, per token. Nothing is fetched. Without CUDA it says so and does nothing.
 
     python -m benchmarks.bench_gpu [--inputs 256] [--settings 1]
 
@@ -29,7 +30,7 @@ import transformers
 from benchmarks.bench_engine import MULTIPLIERS, unsteered_pass
 from benchmarks.prompts import data_dir, real_examples
 from cache_builder.datasets import load_dataset, paper_datasets
-from cache_builder.engine import Engine, Steering, count_nodes
+from cache_builder.engine import Engine, Request, Scores, Steering, count_nodes
 from cache_builder.engine.tuning import MASKS
 from cache_builder.settings import SETTINGS
 
@@ -188,13 +189,16 @@ class Round:
 
 
 def one_round(engine: Engine, runs, steering: Steering, layer: int) -> Round:
-    """The grid and the training activations of every run."""
+    """The grid and the training activations of every run; five at a time, as the settings of a unit in a build."""
     grid, training, computed, distinct = {}, {}, 0.0, 0.0
-    for key, run in runs.items():
-        scores, grid[key] = timed(lambda e=run: engine.run(e, steering, read_layers=(layer,)))
-        training[key] = timed(lambda e=run: engine.read_activations(e, (layer,)))[1] / len(run)
-        computed += scores.computed
-        distinct += count_nodes(run, steering, n_blocks=engine.n_layers)
+    keys = list(runs)
+    for unit in (keys[start : start + len(SETTINGS)] for start in range(0, len(keys), len(SETTINGS))):
+        for key, (scores, seconds) in zip(unit, streamed(engine, [runs[key] for key in unit], steering, layer)):
+            grid[key] = seconds
+            computed += scores.computed
+            distinct += count_nodes(runs[key], steering, n_blocks=engine.n_layers)
+        for key, (_, seconds) in zip(unit, streamed(engine, [runs[key] for key in unit], None, layer)):
+            training[key] = seconds / len(runs[key])
     return Round(
         grid={key: seconds / len(runs[key]) for key, seconds in grid.items()},
         training=training,
@@ -204,6 +208,16 @@ def one_round(engine: Engine, runs, steering: Steering, layer: int) -> Round:
         inputs=sum(map(len, runs.values())),
         tokens=sum(example.branch for run in runs.values() for example in run),
     )
+
+
+def streamed(engine: Engine, runs, steering: Steering | None, layer: int) -> list[tuple[Scores, float]]:
+    """Scores of each run, and the time from when those of the run before were there; the device is idle before."""
+    synchronise()
+    done, begin = [], perf_counter()
+    for scores in engine.stream(Request(run, steering, False, (layer,), steering is not None) for run in runs):
+        begin, before = perf_counter(), begin
+        done.append((scores, begin - before))
+    return done
 
 
 def flops(model, computed: float, scored: int) -> float:

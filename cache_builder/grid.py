@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cache_builder.blocks import answer_bytes, nan_array
-from cache_builder.engine import Engine, Scores, Steering
+from cache_builder.engine import Engine, Request, Scores, Steering
 from cache_builder.example_store import ExampleStore
 from cache_builder.spec import BuildSpec
 from cache_builder.summaries import unit_vector
@@ -16,6 +18,9 @@ from cache_builder.vectors import VectorSet, difference
 
 WHOLE = {"logprob_sum": "completion_logprob", "logit_sum": "completion_logit"}
 """Scores of whole completions, and the array that keeps what they are made of."""
+
+Work = tuple[Request, Callable[[Scores], None]]
+"""What the engine is asked, and where its answer goes."""
 
 
 class Grid:
@@ -60,8 +65,10 @@ class Grid:
         self.arrays = {name: nan_array(sizes, folder) for name, sizes in grid.items()}
         self.arrays["input_prompt_tokens"] = np.zeros((shape[0], n_inputs), dtype=np.int32)
 
-    def fill(self, row: int, examples: ExampleStore, contrasts: Callable[[], ExampleStore] | None = None) -> None:
-        """Score the inputs of one setting.
+    def work(
+        self, row: int, examples: ExampleStore, contrasts: Callable[[], ExampleStore] | None = None
+    ) -> Iterator[Work]:
+        """What scores the inputs of one setting.
 
         Parameters
         ----------
@@ -78,16 +85,20 @@ class Grid:
             return
         layers = sorted({int(layers[0]) for layers in self.vectors.layers[chosen]})
         grid = steering(self.spec, self.vectors, chosen)
-        whole = self.spec.score in WHOLE
-        for block, scores in run_blocks(
-            self.engine, examples, grid, layers, completions=whole, first=not self.whole_only
-        ):
+
+        def keep(block: np.ndarray, scores: Scores) -> None:
             self._keep(row, chosen, block, scores, grid.codes)
             self._summarise(row, chosen, block, scores.activations, layers)
+
+        whole = self.spec.score in WHOLE
+        for block, request in blocks_of(
+            self.engine, examples, grid, layers, completions=whole, first=not self.whole_only
+        ):
+            yield request, partial(keep, block)
         if contrasts is not None:
             with contrasts() as both:
-                for block, scores in run_blocks(self.engine, both, None, layers, first=False):
-                    self._cosines(row, chosen, block, scores.activations, layers)
+                for block, request in blocks_of(self.engine, both, None, layers, first=False):
+                    yield request, partial(self._compare, row, chosen, block, layers)
 
     def _keep(self, row: int, chosen: np.ndarray, block: np.ndarray, scores: Scores, codes: np.ndarray) -> None:
         cells = np.ix_(chosen, np.arange(len(self.spec.multipliers)), block)
@@ -111,6 +122,9 @@ class Grid:
             self.arrays["input_projection"][row][np.ix_(vectors, block)] = found.T
         if read.shape[1] > 1:
             self._cosines(row, chosen, block, read[:, 1:], layers)
+
+    def _compare(self, row: int, chosen: np.ndarray, block: np.ndarray, layers: list[int], scores: Scores) -> None:
+        self._cosines(row, chosen, block, scores.activations, layers)
 
     def _cosines(self, row: int, chosen: np.ndarray, block: np.ndarray, read: np.ndarray, layers: list[int]) -> None:
         for k, (vectors, units) in enumerate(self._by_layer(chosen, layers)):
@@ -136,7 +150,7 @@ def steering(spec: BuildSpec, vectors: VectorSet, chosen: np.ndarray | slice = s
     )
 
 
-def run_blocks(
+def blocks_of(
     engine: Engine,
     examples: ExampleStore,
     grid: Steering | None,
@@ -144,10 +158,22 @@ def run_blocks(
     *,
     completions: bool = False,
     first: bool = True,
-) -> Iterator[tuple[np.ndarray, Scores]]:
-    """`engine.run` in blocks of bounded host memory; yields the examples' indices with their scores."""
+) -> Iterator[tuple[np.ndarray, Request]]:
+    """Requests of bounded host memory for all examples, each with its examples' indices."""
     n_codes, n_options = grid.n_codes if grid else 1, len(examples[0].options)
     size = answer_bytes(n_codes, n_options, examples.n_reads, len(layers), engine.hidden, completions)
     for block in examples.blocks(size, share=engine.path != "plain"):
-        some = [examples[i] for i in block]
-        yield block, engine.run(some, grid, completions=completions, read_layers=layers, first=first)
+        yield block, Request([examples[i] for i in block], grid, completions, tuple(layers), first)
+
+
+def run_all(engine: Engine, work: Iterable[Work]) -> None:
+    """Answer every request and hand its scores on; the engine is at the next ones meanwhile."""
+    waiting: deque[Callable[[Scores], None]] = deque()
+
+    def requests() -> Iterator[Request]:
+        for request, then in work:
+            waiting.append(then)
+            yield request
+
+    for scores in engine.stream(requests()):
+        waiting.popleft()(scores)

@@ -18,6 +18,7 @@ from steerstats.errors import InputError
 SPLIT_OVERHEAD = 0.2
 SMALL_ROW = 0.7  # of the budget
 ROOM = 1.03  # times the mean length of rows that are to be about equal: examples are not cut
+PADDING = 0.02  # of a row's tokens, by which its sequences may be padded to the longest of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ def pack(
     share: bool = True,
     base: bool = True,
     subset: np.ndarray | None = None,
+    padding: float = PADDING,
 ) -> list[Row]:
     """Distribute examples and codes over rows.
 
@@ -84,6 +86,8 @@ def pack(
         Whether unsteered outputs are wanted.
     subset : int array, optional
         Only these examples.
+    padding : float
+        Without sharing, a row ends where its sequences would be padded by more than this part of their tokens.
 
     Returns
     -------
@@ -105,9 +109,8 @@ def pack(
         pool = _sorted_pool(demand, examples[ways == k], share)
         # One code per row costs no prefix when steering starts at the first token, and then examples can share
         # their steered prefixes as well; so both ways are counted, and the cheaper one is taken.
-        plans = [_fill(demand, pool, np.array_split(codes, n), budget, share, base) for n in {k, len(codes)} if n]
-        if not len(codes):
-            plans = [_fill(demand, pool, [codes], budget, share, base)]
+        groups = [np.array_split(codes, n) for n in {k, len(codes)} if n] or [[codes]]
+        plans = [_fill(demand, pool, some, budget, share, base, padding) for some in groups]
         rows += min(plans, key=lambda plan: sum(row.size for row in plan))
     return rows
 
@@ -135,11 +138,19 @@ def _sorted_pool(demand: Demand, examples: np.ndarray, share: bool) -> np.ndarra
 
 
 def _fill(
-    demand: Demand, pool: np.ndarray, groups: Sequence[np.ndarray], budget: int, share: bool, base: bool
+    demand: Demand,
+    pool: np.ndarray,
+    groups: Sequence[np.ndarray],
+    budget: int,
+    share: bool,
+    base: bool,
+    padding: float,
 ) -> list[Row]:
     """Greedy rows over a sorted pool, once per group of codes."""
     unsteered, prefix, steered = demand.unsteered[pool], demand.prefix[pool], demand.steered[pool]
     met = _met_before(demand, pool) if share else np.zeros(len(pool), dtype=np.int64)
+    # Tries are not padded; sequences, sorted by length, are padded to the last one of a row.
+    lengths = None if share else [len(demand.common[i]) for i in pool]
     # Steered nodes are shared only below the point where both examples are already steered.
     new_steered = steered - np.clip(np.minimum(met - prefix, steered), 0, None)
     rows = []
@@ -148,25 +159,32 @@ def _fill(
         roots = unsteered if take_base else prefix
         full = roots + len(group) * steered
         added = roots - np.minimum(met, roots) + len(group) * new_steered
-        cuts = _greedy(added, full, budget)
+        cuts = _greedy(added, full, budget, lengths, padding)
         if len(cuts) > 1 and cuts[-1][2] < SMALL_ROW * budget:
             # Rows of about equal length, where that makes no more of them: a short last row keeps no device busy.
             wanted = -(-sum(size for _, _, size in cuts) // len(cuts))
-            even = _greedy(added, full, min(budget, int(ROOM * wanted) + 1))
+            even = _greedy(added, full, min(budget, int(ROOM * wanted) + 1), lengths, padding)
             cuts = even if len(even) == len(cuts) else cuts
         rows += [Row(pool[begin:end], group, take_base, size) for begin, end, size in cuts]
     return rows
 
 
-def _greedy(added: np.ndarray, full: np.ndarray, budget: int) -> list[tuple[int, int, int]]:
-    """Begin, end and tokens of each row over examples that cost `full` at the head of a row and `added` after it."""
+def _greedy(
+    added: np.ndarray, full: np.ndarray, budget: int, lengths: Sequence[int] | None, padding: float
+) -> list[tuple[int, int, int]]:
+    """Begin, end and tokens of each row over examples that cost `full` at the head of a row and `added` after it.
+
+    With `lengths`, ascending, a row also ends where its examples would be padded by more than that part of them.
+    """
     added, full = added.tolist(), full.tolist()
-    cuts, begin, size = [], 0, 0
+    cuts, begin, size, filled = [], 0, 0, 0
     for i, (more, whole) in enumerate(zip(added, full)):
-        if size and size + more > budget:
+        length = lengths[i] if lengths else 0
+        if size and (size + more > budget or (i - begin) * length > (1 + padding) * filled):
             cuts.append((begin, i, size))
-            begin, size = i, 0
+            begin, size, filled = i, 0, 0
         size += more if size else whole
+        filled += length
     return [*cuts, (begin, len(added), size)]
 
 

@@ -6,7 +6,7 @@ UnitBuilder(spec, loaded, engine, renderer, descriptions).build(plan)
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +17,9 @@ from cache_builder.ahead import Ahead
 from cache_builder.blocks import ActivationStore
 from cache_builder.datasets import ContrastPair
 from cache_builder.encoding import EncodedPair
-from cache_builder.engine import Engine, Steering
+from cache_builder.engine import Engine, Scores, Steering
 from cache_builder.example_store import ExampleStore
-from cache_builder.grid import Grid, run_blocks, steering
+from cache_builder.grid import Grid, Work, blocks_of, run_all, steering
 from cache_builder.inputs import EVALUATED, TRAINING, Inputs, Survey
 from cache_builder.models import LoadedModel
 from cache_builder.plan import UnitPlan, factor_arrays, pair_arrays, planned_grid
@@ -103,17 +103,25 @@ class UnitBuilder:
         shape = (len(settings), len(self.read_layers), n_options, len(plan.training), self.engine.hidden)
         store = ActivationStore(shape, self.scratch)
         try:
-            for k, setting in enumerate(settings):
-                report(k / (len(settings) + len(self.spec.settings)), f"{plan.name}: activations, {setting}")
-                with self._take(plan, TRAINING, setting) as examples:
-                    for block, scores in run_blocks(self.engine, examples, None, self.read_layers, first=False):
-                        store.write(k, block, scores.activations)
+            run_all(self.engine, self._training_work(plan, store, report))
             vectors = self._vectors(plan, store)
         except BaseException:
             store.close()
             raise
         self._trained = _Trained(plan.name, state, store, vectors, self.engine.tokens - earlier)
         return store, vectors
+
+    def _training_work(self, plan: UnitPlan, store: ActivationStore, report: Report) -> Iterator[Work]:
+        settings = self.spec.training_settings()
+
+        def write(k: int, block: np.ndarray, scores: Scores) -> None:
+            store.write(k, block, scores.activations)
+
+        for k, setting in enumerate(settings):
+            report(k / (len(settings) + len(self.spec.settings)), f"{plan.name}: activations, {setting}")
+            with self._take(plan, TRAINING, setting) as examples:
+                for block, request in blocks_of(self.engine, examples, None, self.read_layers, first=False):
+                    yield request, partial(write, k, block)
 
     def forget(self) -> None:
         """Drop training activations that are kept for the next build of their unit."""
@@ -263,6 +271,11 @@ class UnitBuilder:
             whole_only=self._whole_only(plan),
             folder=self.scratch,
         )
+        run_all(self.engine, self._grid_work(plan, grid, report))
+        return grid.arrays
+
+    def _grid_work(self, plan: UnitPlan, grid: Grid, report: Report) -> Iterator[Work]:
+        spec = self.spec
         steps = len(spec.training_settings()) + len(spec.settings)
         for row, setting in enumerate(spec.settings):
             report((len(spec.training_settings()) + row) / steps, f"{plan.name}: steering, {setting}")
@@ -270,8 +283,7 @@ class UnitBuilder:
             if spec.vectors.read == "last_prompt":
                 contrasts = partial(self.inputs.evaluated_contrasts, plan, setting)
             with self._take(plan, EVALUATED, setting) as examples:
-                grid.fill(row, examples, contrasts)
-        return grid.arrays
+                yield from grid.work(row, examples, contrasts)
 
     def _kept(self, activations: ActivationStore) -> tuple[dict[str, Any], list[str]]:
         if not self.kept_layers:

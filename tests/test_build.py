@@ -204,27 +204,16 @@ def test_a_sweep_says_what_it_leaves_out_and_trusts_whom_the_spec_trusts(model, 
 
 
 @pytest.mark.parametrize("score", ["logit_diff", "logprob_sum", "logit_sum"])
-def test_a_dry_run_counts_the_tokens_that_a_build_computes(model, tmp_path, score, monkeypatch):
-    from cache_builder.engine import Engine
-
+def test_a_dry_run_counts_the_tokens_that_a_build_computes(model, score):
     spec = tiny_spec(model, datasets=["bundled:demo/likes-rain"], score=score, run={"budget": 100000, "threads": 1})
     estimate = dry_run(spec, probe=False)
-    counted = []
-    plain = Engine._run
-
-    def counting(self, *arguments, **options):
-        scores = plain(self, *arguments, **options)
-        counted.append(scores.packed)
-        return scores
-
     session = Session(spec)
     session.prove()
     session.builder._trained = None
-    monkeypatch.setattr(Engine, "_run", counting)
+    earlier = session.builder.engine.tokens
     data = session.builder.build(session.units[0], session.spec_hash)
-    assert estimate.tokens == pytest.approx(
-        sum(counted), abs=1
-    )  # a steered token counts in parts, and parts are rounded
+    counted = (session.builder.engine.tokens - earlier)[1]
+    assert estimate.tokens == pytest.approx(counted, abs=1)  # a steered token counts in parts, and parts are rounded
     assert estimate.vectors == len(data.arrays["vector"])
     written = sum(array.nbytes for array in data.arrays.values() if array.dtype != object)
     assert estimate.bytes == pytest.approx(written, rel=0.35)
@@ -232,13 +221,15 @@ def test_a_dry_run_counts_the_tokens_that_a_build_computes(model, tmp_path, scor
 
 @pytest.mark.parametrize("architecture", ["bloom", "mamba"])
 def test_a_model_that_tries_do_not_fit_is_built_on_the_plain_path_and_says_so(tmp_path, architecture):
-    spec = tiny_spec(write_model(tmp_path / "m", architecture), datasets=["bundled:demo/likes-rain"], controls={})
+    asked = {"datasets": ["bundled:demo/likes-rain"], "controls": {}, "run": {"budget": 4096, "threads": 1}}
+    spec = tiny_spec(write_model(tmp_path / "m", architecture), **asked)
     notices = []
     report = run_build(spec, tmp_path / "cache", notice=notices.append)
     assert "plain path" in report.parity
     assert any("plain path" in text for text in notices)
     unit = CacheReader(tmp_path / "cache")["likes-rain"]
     assert unit.sidecar["run"]["parity"]["path"] == "plain"
+    assert 0 < unit.sidecar["run"]["padding"] < 0.02
     assert all(check.ok for check in verify(tmp_path / "cache"))
 
 

@@ -119,14 +119,14 @@ def test_a_sweep_scores_every_layer_in_one_pass_that_costs_little_more_than_one_
         "limit": 60,
         "run": {"budget": 2048, "threads": 1},
     }
-    spec, scored, plain = tiny_spec(model, **asked), [], Engine.run
+    spec, scored, plain = tiny_spec(model, **asked), [], Engine.stream
 
-    def counted(self, examples, steering=None, **options):
-        if steering is not None:
-            scored.append(np.unique(steering.layers).tolist())
-        return plain(self, examples, steering, **options)
+    def counted(self, requests):
+        requests = list(requests)
+        scored.extend(np.unique(one.steering.layers).tolist() for one in requests if one.steering is not None)
+        return plain(self, requests)
 
-    monkeypatch.setattr(Engine, "run", counted)
+    monkeypatch.setattr(Engine, "stream", counted)
     tokens = {}
     for layers in ("all", "0"):
         scored.clear()

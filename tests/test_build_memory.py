@@ -88,7 +88,8 @@ import json, sys, tracemalloc
 sys.path.insert(0, sys.argv[1])
 from cache_builder import blocks, example_store, inputs
 from cache_builder.build import run_build
-from cache_builder.engine import Engine
+from cache_builder.engine.answer import Answer
+from cache_builder.engine.forward import Forward
 from cache_builder.spec import parse_spec
 from steerstats.cache import schema, writer
 
@@ -106,7 +107,7 @@ def noted(plain):
             held.append(tracemalloc.get_traced_memory()[plain is check_unit])
     return call
 
-Engine.run = noted(Engine.run)
+Forward.run, Answer.scores = noted(Forward.run), noted(Answer.scores)
 writer.check_unit, writer.write_group = noted(check_unit), noted(writer.write_group)
 most = []
 for spec, root in json.loads(sys.argv[2]):

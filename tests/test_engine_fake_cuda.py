@@ -8,7 +8,7 @@ import torch
 from fake_cuda import fake_cuda, fill_with_fakes
 from tiny_models import SPECIFICATIONS, random_examples, random_steering, tiny_model
 
-from cache_builder.engine import Engine
+from cache_builder.engine import Engine, Request
 from cache_builder.engine.answer import Answer, Transfer
 from cache_builder.engine.forward import Forward
 from cache_builder.engine.operators import to_device
@@ -149,3 +149,31 @@ def test_rows_stay_in_flight_while_the_next_are_laid_out(path, monkeypatch):
     assert log.count("sent") > 6
     assert flying.max() == 4
     assert log[:4] == ["sent"] * 4
+
+
+@pytest.mark.parametrize("path", ["trie", "plain"])
+def test_rows_stay_in_flight_between_requests(path, monkeypatch):
+    """A setting's last rows are on the device while the next one's first are laid out: the device never waits."""
+    log, rng = [], np.random.default_rng(0)
+    forward, take = Forward.run, Answer.take
+    steering = random_steering(rng)
+    asked = [Request(random_examples(rng, 4), steering, read_layers=(1,)) for _ in range(6)]
+    engine = Engine(tiny_model("llama"), path=path, budget=100)
+    expected = [engine.run(one.examples, steering, read_layers=(1,)) for one in asked]
+    monkeypatch.setattr(Forward, "run", lambda *a: (log.append("sent"), forward(*a))[1])
+    monkeypatch.setattr(Answer, "take", lambda *a: (log.append("taken"), take(*a))[1])
+    earlier = engine.tokens
+    found = []
+    for scores in engine.stream(one for one in asked if not log.append("asked")):
+        log.append("answered")
+        found.append(scores)
+    for one, other in zip(found, expected, strict=True):
+        assert np.array_equal(one.logits, other.logits)
+        assert np.array_equal(one.activations, other.activations)
+    assert np.allclose(engine.tokens - earlier, [sum(one.computed for one in found), sum(one.packed for one in found)])
+    flying = np.cumsum([{"sent": 1, "taken": -1}.get(what, 0) for what in log])
+    answers = [place for place, what in enumerate(log) if what == "answered"]
+    assert flying.max() == 4
+    assert [flying[place] for place in answers[:2]] == [3, 3], "the next requests' rows are there already"
+    assert min(flying[log.index("sent") : answers[-2] + 1]) > 0
+    assert log.index("answered") > [place for place, what in enumerate(log) if what == "asked"][1]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import random_examples, random_steering, tiny_model
 
-from cache_builder.engine import Engine, Example, runner
+from cache_builder.engine import Engine, Example, Request, flight
 from steerstats.errors import InputError, ModelError
 
 TOLERANCE = 1e-4
@@ -47,7 +47,8 @@ def test_memory_that_ends_beside_the_forward_pass_loses_nothing_either(place, pa
     rng = np.random.default_rng(17)
     model, examples, steering = tiny_model("llama"), random_examples(rng, 8), random_steering(rng)
     expected = Engine(model, path=path).run(examples, steering, read_layers=(1,))
-    engine, real, calls = Engine(model, path=path, budget=90 if path == "trie" else 400), getattr(runner, place), []
+    engine, real, calls = Engine(model, path=path, budget=90 if path == "trie" else 400), getattr(flight, place), []
+    monkeypatch.setattr(flight, "PADDING", 1.0)  # rows of many sequences, which can be halved more than once
 
     def small_host(*args, **options):
         calls.append(1)
@@ -55,12 +56,35 @@ def test_memory_that_ends_beside_the_forward_pass_loses_nothing_either(place, pa
             raise MemoryError if place == "lay_out" else torch.OutOfMemoryError("CUDA out of memory")
         return real(*args, **options)
 
-    monkeypatch.setattr(runner, place, small_host)
+    monkeypatch.setattr(flight, place, small_host)
     scores = engine.run(examples, steering, read_layers=(1,))
     assert len(calls) > 4
     assert engine.ceiling < 400
     assert np.abs(scores.logits - expected.logits).max() < 1e-5
     assert np.abs(scores.activations - expected.activations).max() < 1e-5
+
+
+def test_memory_that_ends_between_two_requests_loses_neither(monkeypatch):
+    rng = np.random.default_rng(17)
+    model, steering = tiny_model("llama"), random_steering(rng)
+    requests = [Request(random_examples(rng, n), steering, read_layers=(1,)) for n in (8, 3, 8)]
+    expected = list(Engine(model, path="trie", budget=150).stream(requests))
+    engine, real, calls = Engine(model, path="trie", budget=150), flight.Transfer, []
+    monkeypatch.setattr(flight, "IN_FLIGHT", 100)
+    started = []
+
+    def small_device(*args):
+        calls.append(1)
+        if len(started) == 2 and engine.ceiling is None:  # at the second request, and the first is still in flight
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*args)
+
+    monkeypatch.setattr(flight, "Transfer", small_device)
+    found = list(engine.stream(request for request in requests if not started.append(1)))
+    assert engine.ceiling < 150
+    for one, other in zip(found, expected, strict=True):
+        assert np.abs(one.logits - other.logits).max() < 1e-5
+        assert np.abs(one.activations - other.activations).max() < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -95,7 +119,7 @@ def test_vectors_that_do_not_fit_are_a_named_error(monkeypatch):
     def full(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(runner, "layer_tables", full)
+    monkeypatch.setattr(flight, "layer_tables", full)
     with pytest.raises(ModelError, match="2 steering vectors with 4 multipliers do not fit in the memory of cpu"):
         engine.run(random_examples(rng, 2), random_steering(rng))
 

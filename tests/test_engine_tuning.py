@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -94,11 +95,22 @@ def test_flex_attention_is_not_compiled_again_for_every_length_of_row(name, most
 def test_the_fastest_mask_is_kept(fastest, case, flex_in_python, monkeypatch):
     engine = Engine(tiny_model("llama", **HEADS), budget=128)
     engine.prove(*case)
+    monkeypatch.setattr(tuning, "PADDING", 10.0)  # rows this short are mostly padding for FlexAttention
     monkeypatch.setattr(tuning, "_speed", lambda engine, *_: 2.0 if engine.mask == fastest else 1.0)
     assert engine.choose_mask(*case, tuning.MASKS) == {mask: 1.0 + (mask == fastest) for mask in tuning.MASKS}
     assert engine.mask == engine.parity.mask == fastest
     assert engine.forward.config._attn_implementation == ("flex_attention" if fastest == "flex" else "sdpa")
     assert engine.parity.passed
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_a_mask_that_pads_is_out_of_the_question(case, flex_in_python, monkeypatch):
+    engine = Engine(tiny_model("llama", **HEADS), budget=300)
+    engine.prove(*case)
+    monkeypatch.setattr(tuning, "_speed", lambda engine, *_: 2.0 if engine.mask == "flex" else 1.0)
+    found = engine.choose_mask(*case, tuning.MASKS)
+    assert re.fullmatch(r"pads rows of 300 tokens by \d+\.\d%", found["flex"])
+    assert engine.mask == "blocked"
 
 
 def test_a_mask_that_is_hardly_faster_is_not_taken(case, monkeypatch):
@@ -115,7 +127,7 @@ def test_a_mask_that_is_wrong_fails_or_does_not_fit_is_out_of_the_question(case,
     examples, steering = case
     engine = Engine(tiny_model("llama", **HEADS), budget=128)
     engine.prove(examples, steering)
-    parity, plain, own = engine.parity, Engine._run, engine.forward._dense_mask
+    parity, plain, own = engine.parity, Engine.run, engine.forward._dense_mask
     monkeypatch.setattr(tuning, "_speed", lambda engine, *_: 9.0 if engine.mask != "blocked" else 1.0)
 
     def leaky(end, depth, window):
@@ -131,17 +143,17 @@ def test_a_mask_that_is_wrong_fails_or_does_not_fit_is_out_of_the_question(case,
             self.budget, self.ceiling = 64, 64
         return plain(self, *arguments, **options)
 
-    monkeypatch.setattr(Engine, "_run", too_large)
+    monkeypatch.setattr(Engine, "run", too_large)
     found = engine.choose_mask(examples, steering, ("dense", "blocked"))
     assert found == {"blocked": 1.0, "dense": "does not fit in memory with 128 tokens a row"}
     assert (engine.budget, engine.ceiling) == (128, None)
 
     def broken(self, *arguments, **options):
-        if self.mask == "dense" and options.get("path") is None:
+        if self.mask == "dense":
             raise RuntimeError("no kernel\nfor this")
         return plain(self, *arguments, **options)
 
-    monkeypatch.setattr(Engine, "_run", broken)
+    monkeypatch.setattr(Engine, "run", broken)
     found = engine.choose_mask(examples, steering, ("dense", "blocked"))
     assert found == {"blocked": 1.0, "dense": "RuntimeError: no kernel"}
     assert engine.mask == "blocked"

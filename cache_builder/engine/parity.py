@@ -11,7 +11,7 @@ import torch
 
 from cache_builder.engine.operators import layer_tables
 from cache_builder.engine.plan import Wanted, lay_out
-from cache_builder.engine.requests import Example, Scores, Steering
+from cache_builder.engine.requests import Example, Request, Scores, Steering
 from cache_builder.packing import Row
 from steerstats.errors import ModelError
 
@@ -98,10 +98,10 @@ def compare_paths(
     chosen = [examples[i] for i in _choose(examples, n)]
     codes = _extreme_codes(steering)
     layers = tuple(sorted({(engine.n_layers - 1) // 2, engine.n_layers - 1}))
-    wanted = Wanted(first=True, completions=completions, reads=True)
+    request = Request(chosen, steering, completions=completions, read_layers=layers)
     single = _one_by_one(engine, chosen, steering, codes, layers, completions)
     everything = sum(len(ids) for example in chosen for ids in example.options) * (len(codes) + 2)
-    batched = engine._run(chosen, steering, wanted, layers, path="plain", budget=everything, codes=codes)
+    batched = engine._run(request, path="plain", budget=everything, codes=codes)
     plain_difference = _difference(batched, single, codes)[0]
     largest = float(np.max(np.abs(single.logits), where=np.isfinite(single.logits), initial=0.0))
     low = engine.forward.dtype != torch.float32 and engine.forward.dtype != torch.float64
@@ -116,7 +116,7 @@ def compare_paths(
         found = []
         for always in ways:
             engine.forward.always_block = always
-            trie = engine._run(chosen, steering, wanted, layers, path="trie", codes=codes)
+            trie = engine._run(request, path="trie", codes=codes)
             found.append(_difference(trie, single, codes))
         difference, activation = np.max(found, axis=0)  # NaN stays NaN, and fails
         noise = _difference(batched, single, codes)[1]

@@ -202,6 +202,17 @@ class Steering:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of the engine; the parameters are those of `Engine.run`."""
+
+    examples: Sequence[Example]
+    steering: Steering | None = None
+    completions: bool = False
+    read_layers: tuple[int, ...] = ()
+    first: bool = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """What one run of the engine returns. Code 0 is the unsteered model; logits are nats, float32.

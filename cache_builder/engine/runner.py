@@ -1,32 +1,25 @@
 """The engine: examples, vectors and multipliers in; answer logits and activations out.
 
 Every distinct (prefix, steering) is computed once. A proof on the model's own inputs decides between the trie
-path and the plain path, and rows that do not fit in memory are split and tried again.
+path and the plain path.
 """
 
 from __future__ import annotations
 
-import gc
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 
-from cache_builder.engine.answer import Answer, Transfer
 from cache_builder.engine.attention import first_mask
+from cache_builder.engine.flight import SMALLEST_BUDGET, Job, answer
 from cache_builder.engine.forward import Forward
-from cache_builder.engine.operators import LayerTable, layer_tables
 from cache_builder.engine.parity import Parity, compare_paths
-from cache_builder.engine.plan import Layout, Wanted, demand_of, lay_out
-from cache_builder.engine.requests import Example, Scores, Steering, check_examples
+from cache_builder.engine.requests import Example, Request, Scores, Steering, check_examples
 from cache_builder.engine.tuning import FLEX, MASKS, measure_budgets, measure_masks
-from cache_builder.packing import Row, pack
 from steerstats.errors import InputError, ModelError
 
 DEFAULT_BUDGET = {"cuda": 4096, "cpu": 1024}
-SMALLEST_BUDGET = 16
-IN_FLIGHT = 3
 
 
 class Engine:
@@ -133,13 +126,34 @@ class Engine:
         ModelError
             If a scope cannot act, or not even one sequence fits in memory.
         """
-        self._check(examples, steering, read_layers, first, completions)
-        if self.path == "auto":
-            self.prove(examples, steering, completions=completions)
-        scores = self._run(examples, steering, Wanted(first, completions, bool(read_layers)), tuple(read_layers))
-        # A new array: who noted the old one, to subtract it, keeps it.
-        self.tokens = self.tokens + np.array([scores.computed, scores.packed])
-        return scores
+        request = Request(examples, steering, completions=completions, read_layers=tuple(read_layers), first=first)
+        return next(self.stream([request]))
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[Scores]:
+        """Answer requests in their order, as `run` would, without a pause of the device between them.
+
+        Parameters
+        ----------
+        requests : iterable of Request
+            Asked for one by one: the next when all rows of the one before are on their way, so that it must not wait
+            for the scores of that one.
+
+        Yields
+        ------
+        Scores
+        """
+
+        def jobs() -> Iterator[Job]:
+            for request in requests:
+                self._check(request)
+                if self.path == "auto":
+                    self.prove(request.examples, request.steering, completions=request.completions)
+                yield Job(self, request)
+
+        for scores in answer(self, jobs()):
+            # A new array: who noted the old one, to subtract it, keeps it.
+            self.tokens = self.tokens + np.array([scores.computed, scores.packed])
+            yield scores
 
     def read_activations(self, examples: Sequence[Example], layers: Sequence[int]) -> np.ndarray:
         """Unsteered activations (n_examples, n_reads, n_layers, hidden), float32, at each example's reads.
@@ -175,7 +189,7 @@ class Engine:
         Parity
             Also kept as `parity`. A ModelError of the trie path counts as a failed proof, with its text.
         """
-        self._check(examples, steering, (), False, completions)
+        self._check(Request(examples, steering, completions=completions, first=False))
         ways = [(self.mask, self.join), (self.mask, False), ("dense", False)]
         for mask, join in dict.fromkeys(ways):
             self.use_mask(mask)
@@ -274,16 +288,10 @@ class Engine:
             masks = MASKS if free and self.path == "trie" else ()
         return measure_masks(self, examples, steering, masks, proved or examples, completions, n)
 
-    def _check(
-        self,
-        examples: Sequence[Example],
-        steering: Steering | None,
-        read_layers: Sequence[int],
-        first: bool,
-        completions: bool,
-    ) -> None:
-        check_examples(examples, first_token=first)
-        layers = [*read_layers, *(np.unique(steering.layers).tolist() if steering else [])]
+    def _check(self, request: Request) -> None:
+        check_examples(request.examples, first_token=request.first)
+        steering = request.steering
+        layers = [*request.read_layers, *(np.unique(steering.layers).tolist() if steering else [])]
         for layer in layers:
             if not 0 <= layer < self.n_layers:
                 raise InputError(f"layer {layer} is not in this model; it has 0-{self.n_layers - 1}")
@@ -293,106 +301,16 @@ class Engine:
             raise InputError(
                 f"steering vectors have {steering.directions.shape[-1]} dimensions; the model has {self.hidden}"
             )
-        for example in examples:
-            steering.check_acts(example, self.n_layers, whole=completions)
+        for example in request.examples:
+            steering.check_acts(example, self.n_layers, whole=request.completions)
 
     def _run(
         self,
-        examples: Sequence[Example],
-        steering: Steering | None,
-        wanted: Wanted,
-        read_layers: tuple[int, ...],
+        request: Request,
         *,
         path: str | None = None,
         budget: int | None = None,
         codes: np.ndarray | None = None,
     ) -> Scores:
         """`run` without checks, on a given path, budget and subset of codes (for the proof)."""
-        as_trie = (path or self.path) == "trie"
-        demand = demand_of(examples, steering, wanted, share=as_trie)
-        if codes is None:
-            codes = np.arange(1, steering.n_codes if steering else 1)
-        tables = self._tables(steering)
-        answer = Answer(examples, steering.n_codes if steering else 1, wanted, read_layers, self.hidden)
-        queue = deque(pack(demand, codes, budget or self.budget, ceiling=self.ceiling, share=as_trie))
-        waiting: deque[tuple[Layout, Transfer]] = deque()
-        while queue:
-            row = queue.popleft()
-            if self.ceiling is not None and row.size > self.ceiling and row.splittable:
-                queue.extendleft(reversed(self._smaller(demand, row, as_trie)))
-                continue
-            sent = None
-            try:
-                layout = lay_out(examples, steering, row, wanted, as_trie=as_trie, twins=as_trie and self.join)
-                sent = layout, Transfer(self.forward.run(layout, tables, read_layers))
-            except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
-                    raise
-                self._shrink(row, error)
-            if sent is None:
-                # Only here, past the exception, are the failed pass's tensors free to go; so are copies in flight.
-                while waiting:
-                    answer.take(*waiting.popleft())
-                gc.collect()
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                queue.appendleft(row)
-                continue
-            waiting.append(sent)
-            # Rows stay in flight while the next are laid out on the host.
-            if len(waiting) > IN_FLIGHT:
-                answer.take(*waiting.popleft())
-        while waiting:
-            answer.take(*waiting.popleft())
-        return answer.scores()
-
-    def _tables(self, steering: Steering | None) -> dict[int, LayerTable]:
-        try:
-            return layer_tables(steering, self.forward.places) if steering else {}
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-            raise ModelError(
-                f"{len(steering.directions)} steering vectors with {len(steering.multipliers)} multipliers do not fit "
-                f"in the memory of {self.forward.device} beside the model; steer with fewer at a time"
-            ) from error
-
-    def _smaller(self, demand, row: Row, as_trie: bool) -> list[Row]:
-        rows = pack(
-            demand,
-            row.codes,
-            min(self.budget, self.ceiling),
-            ceiling=self.ceiling,
-            share=as_trie,
-            base=row.base,
-            subset=row.examples,
-        )
-        if len(rows) == 1:
-            raise self._does_not_fit(row)
-        return rows
-
-    def _does_not_fit(self, row: Row) -> ModelError:
-        return ModelError(
-            f"one sequence of {row.size} tokens does not fit in the memory of {self.forward.device}; use a smaller or "
-            "quantised model, or several devices"
-        )
-
-    def _shrink(self, row: Row, error: BaseException) -> None:
-        if not row.splittable:
-            raise self._does_not_fit(row) from error
-        self.ceiling = max(min(row.size, self.ceiling or row.size) // 2, 1)
-        self.budget = max(min(self.budget, self.ceiling), SMALLEST_BUDGET)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in text
-        for words in (
-            "out of memory",
-            "can't allocate memory",
-            "not enough memory",
-            "status_alloc_failed",
-            "allocation_failed",
-        )
-    )
+        return next(answer(self, [Job(self, request, path=path, budget=budget, codes=codes)]))

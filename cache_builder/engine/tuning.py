@@ -12,7 +12,7 @@ import numpy as np
 from cache_builder.engine.parity import FAILURES, compare_paths
 from cache_builder.engine.plan import Wanted, demand_of
 from cache_builder.engine.requests import Example, Steering
-from cache_builder.packing import pack
+from cache_builder.packing import PADDING, pack
 
 if TYPE_CHECKING:
     from cache_builder.engine.runner import Engine
@@ -77,9 +77,12 @@ def measure_masks(
                 if not parities[mask].passed:
                     found[mask] = f"fails the proof: {parities[mask].reason}"
                     continue
-            engine.run(samples[0], steering, completions=completions)  # compiles what has to be compiled
-            if mask == own or (engine.budget, engine.ceiling) == settled:
+            scores = engine.run(samples[0], steering, completions=completions)  # compiles what has to be compiled
+            padding = scores.computed / scores.packed - 1
+            if mask == own or ((engine.budget, engine.ceiling) == settled and padding <= PADDING):
                 running.append(mask)
+            elif padding > PADDING:
+                found[mask] = f"pads rows of {settled[0]} tokens by {padding:.1%}"
             else:
                 found[mask] = f"does not fit in memory with {settled[0]} tokens a row"
         except FAILURES as error:
