@@ -170,6 +170,9 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
         "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan"),
         "joined_branches": engine.join,
         "speedup_by_norms_in_two_kernels": norms_alone(engine, first, steering),
+        "speedup_by_no_pause_between_settings": pauses(
+            engine, list(samples.values())[: len(SETTINGS)], steering, layer
+        ),
         # Last: it leaves the model in float32.
         **bfloat16_error(model, engine, [one for examples in samples.values() for one in examples[:2]][:64], steering),
     }
@@ -255,6 +258,19 @@ def norms_alone(engine: Engine, examples, steering: Steering, rounds: int = 3) -
             times[own].append(timed(lambda run=run: engine.run(run, steering))[1])
     engine.forward.norms = norms
     return min(times[True]) / min(times[False])
+
+
+def pauses(engine: Engine, samples, steering: Steering, layer: int, rounds: int = 2) -> float:
+    """How many times faster the settings of a unit are in one stream than asked for one by one, in turn as above."""
+    times = {True: [], False: []}
+    for number in range(rounds):
+        runs = [window(examples, number, rounds) for examples in samples]
+        for whole in (True, False) if number % 2 else (False, True):
+            parts = [runs] if whole else [[run] for run in runs]
+            times[whole].append(
+                sum(seconds for some in parts for _, seconds in streamed(engine, some, steering, layer))
+            )
+    return min(times[False]) / min(times[True])
 
 
 def window(examples, number: int, rounds: int):
