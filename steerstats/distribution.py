@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, check_level
+from steerstats.question_weight import question_df, weight_warnings
 from steerstats.questions import check_slopes, effective_size, group_codes, mean_se, wilson_interval
 from steerstats.results import VECTOR_AS_GIVEN, Estimate, Result
 from steerstats.signs import SignClasses, anti_steerable
@@ -63,8 +64,9 @@ def mean_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level: 
     Returns
     -------
     Estimate
-        se = √(G/(G−1) Σ_g u_g²)/n with u_g the summed deviations of question g (s/√n without twins), t(G − 1).
-        With one question the limits are NaN and a warning says so.
+        se = √(G/(G−1) Σ_g u_g²)/n with u_g the summed deviations of question g (s/√n without twins), t(G − 1); where
+        a few questions hold most inputs, fewer degrees of freedom, see `question_weight.question_df`. With one
+        question the limits are NaN and a warning says so.
 
     Examples
     --------
@@ -84,7 +86,9 @@ def mean_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level: 
     elif se <= 16 * np.finfo(float).eps * np.abs(s).max():
         se = 0.0  # equal slopes leave 1e-18 by rounding, in place of 0
         warnings.append("all question means are equal: the interval has no width")
-    half = stats.t.ppf((1 + level) / 2, groups - 1) * se if groups > 1 else np.nan
+    df = question_df(s, codes, groups, level)
+    half = stats.t.ppf((1 + level) / 2, df) * se if groups > 1 else np.nan
+    few = "" if df == groups - 1 else f", {df:.1f} degrees of freedom as they are of unequal size"
     return Estimate(
         name="mean",
         estimate=mean,
@@ -94,7 +98,7 @@ def mean_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level: 
         n=groups,
         unit=SLOPE_UNIT,
         level=level,
-        method=f"mean over {s.size} inputs, t interval over {groups} questions",
+        method=f"mean over {s.size} inputs, t interval over {groups} questions{few}",
         assumptions=("questions are independent", VECTOR_AS_GIVEN),
         warnings=tuple(warnings),
     )
@@ -231,7 +235,10 @@ def summarise_steerability(
         estimates=estimates,
         method="; ".join(dict.fromkeys(estimate.method for estimate in estimates)),
         assumptions=tuple(dict.fromkeys(text for estimate in estimates for text in estimate.assumptions)),
-        warnings=tuple(dict.fromkeys(text for part in (*parts, signs) for text in part.warnings)),
+        warnings=(
+            *weight_warnings(np.unique(group_codes(questions, len(slopes))[0], return_counts=True)[1]),
+            *dict.fromkeys(text for part in (*parts, signs) for text in part.warnings),
+        ),
     )
 
 

@@ -187,7 +187,8 @@ def fit_components(
     if len(means) < 5:
         warnings.append(f"only {len(means)} datasets: the variance between datasets is poorly known")
     if not measured.any():
-        warnings.append(f"{why_no_refits}: the vector's own error is not in it, and a gap is a lower bound")
+        where = "not in it, and a gap is a lower bound" if len(means) == 1 else "counted as difference between datasets"
+        warnings.append(f"{why_no_refits}: the vector's own error is {where}")
     low, high = q_profile(np.array(means), squared_errors, TAU_LEVEL) if many else (float("nan"), float("nan"))
     return GapComponents(
         between_datasets=reml_tau2(np.array(means), squared_errors) if many else float("nan"),

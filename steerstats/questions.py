@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level
+from steerstats.question_weight import question_df
 
 __all__ = ["group_codes", "wilson_interval"]
 
@@ -82,5 +83,6 @@ def effective_size(inside: np.ndarray, codes: np.ndarray, groups: int, level: fl
         return n**2 / float(sizes @ sizes)
     clustered = mean_se(inside, codes, groups) ** 2
     independent = share * (1 - share) / (n - 1)
-    few = (stats.norm.ppf((1 + level) / 2) / stats.t.ppf((1 + level) / 2, groups - 1)) ** 2
+    df = question_df(inside, codes, groups, level)
+    few = (stats.norm.ppf((1 + level) / 2) / stats.t.ppf((1 + level) / 2, df)) ** 2
     return n * few / max(clustered / independent, 1.0)

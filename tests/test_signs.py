@@ -68,7 +68,7 @@ def test_clustered_share_covers_where_counting_twins_twice_does_not():
 
 def test_effective_size_of_a_share_by_hand():
     inside = np.array([1, 1, 0, 0, 0, 1, 0, 0, 1, 0])
-    questions = [0, 0, 1, 1, 1, 2, 3, 3, 4, 4]
+    questions = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     sums = np.bincount(questions, weights=inside - 0.4)
     design = (5 / 4 * (sums @ sums) / 100) / (0.4 * 0.6 / 9)
     effective = 10 / design * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 4)) ** 2

@@ -113,6 +113,13 @@ def test_few_questions_are_noted():
         assert not fit_vectors(consistent(n), ("base",), (0,), random=1).notes
 
 
+def test_a_question_that_holds_most_pairs_is_noted():
+    for copies, notes in ((1, 0), (40, 1)):
+        questions = ["one"] * copies + [f"q{k}" for k in range(100 - copies)]
+        found = fit_vectors(consistent(100), ("base",), (0,), shuffled=1, questions=questions).notes
+        assert [f"one training question holds {copies} of 100 pairs" in text for text in found] == [True] * notes
+
+
 def test_differences_that_are_all_the_same_leave_no_shuffle_and_it_is_said():
     same = np.stack([np.ones((8, HIDDEN)), np.zeros((8, HIDDEN))])[None, None]
     with pytest.raises(InputError, match=r"label-shuffled mean_difference, setting base: .* without labels nothing"):

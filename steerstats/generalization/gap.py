@@ -109,7 +109,7 @@ def gap(
         level=level,
         method=f"mean over inputs, {method} interval, {n_resamples} resamples of {replicates.n_units} questions",
         assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
-        warnings=unit_warnings(replicates.n_units, "")
+        warnings=unit_warnings(replicates.n_units, "", unit)
         + ((f"{left_out} inputs without a slope on both sides are left out",) if left_out else ())
         + (("too many resamples have no variance: a limit is infinite",) if np.isinf([low[0], high[0]]).any() else ())
         + ((NO_WIDTH,) if replicates.se[0] == 0 else ()),
@@ -248,7 +248,7 @@ def gap_table(
             out[key][:, d] = np.reshape(value, shape[::2])
         n.append(replicates.n_units)
         n_excluded.append(cells.n_excluded)
-        warnings += unit_warnings(replicates.n_units, f"{name}: ")
+        warnings += unit_warnings(replicates.n_units, f"{name}: ", cells.question)
         flat = without_width(out["estimate"][0, d], out["se"][0, d])
         alike = [shift_name(shift) for shift, here in zip(shifts, flat) if here]
         if alike:

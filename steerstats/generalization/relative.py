@@ -167,7 +167,7 @@ def ratio(
         refitted=np.zeros(2, dtype=bool),
     )
     row = _rows(cells, np.array([0]), np.array([1]), rng, method, level, n_resamples)
-    notes = [*unit_warnings(row["n"], ""), *_row_warnings("", row, 0)]
+    notes = [*unit_warnings(row["n"], "", cells.question), *_row_warnings("", row, 0)]
     if cells.n_excluded:
         notes.append(f"{cells.n_excluded} inputs without a slope on both sides are left out")
     return RatioEstimate(
@@ -228,7 +228,7 @@ def relative_steerability(
         complete = grid.cells(name, cells)
         rows.append(_rows(complete, above, below, child, method, level, n_resamples))
         excluded.append(complete.n_excluded)
-        notes += unit_warnings(rows[-1]["n"], f"{name}: ")
+        notes += unit_warnings(rows[-1]["n"], f"{name}: ", complete.question)
         for k, shift in enumerate(shifts):
             notes += _row_warnings(f"{name} {shift_name(shift)}: ", rows[-1], k)
     names = ("estimate", "ci_low", "ci_high", "shape", "excluded_low", "excluded_high", "denominator", "denominator_z")

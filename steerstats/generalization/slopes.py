@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from steerstats.errors import InputError
+from steerstats.question_weight import weight_warnings
 
 Shift = tuple[str, str]
 
@@ -306,13 +307,16 @@ def without_width(estimate: np.ndarray, se: np.ndarray) -> np.ndarray:
     return se <= 1e-12 * np.abs(estimate)
 
 
-def unit_warnings(n_units: int, place: str) -> tuple[str, ...]:
-    """What few units of resampling mean for an interval; empty with ten or more."""
+def unit_warnings(n_units: int, place: str, question: np.ndarray | None = None) -> tuple[str, ...]:
+    """What few units of resampling mean for an interval; empty with ten or more.
+
+    With the question of each input, also what it means that a few of them hold most inputs.
+    """
     if n_units == 1:
         return (f"{place}a single question has no variance: no interval",)
     if n_units < FEW_UNITS:
         return (f"{place}only {n_units} questions",)
-    return ()
+    return () if question is None else weight_warnings(np.unique(question, return_counts=True)[1], place)
 
 
 def _places(names: Sequence[str], axis: str) -> dict[str, int]:

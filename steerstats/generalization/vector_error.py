@@ -14,6 +14,8 @@ from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.generalization.slopes import without_width
+from steerstats.question_weight import question_df
+from steerstats.questions import group_codes
 from steerstats.resampling import collapse, mean_covariance, resampled_sums
 from steerstats.results import Estimate
 
@@ -137,6 +139,7 @@ def with_vector_error(
     if len(refits) < 2:
         raise CannotEstimate(f"{len(refits)} refitted vectors; the vector's variance needs at least two")
     mean, covariance, n_units = mean_covariance(values, question)
+    df = question_df(values, *group_codes(question, len(values)), level)
     refit_means = refits.mean(axis=1)
     from_vector, from_inputs = float(refit_means.var(ddof=1)), float(covariance[0, 0])
     shift = float(refit_means.mean() - mean[0])
@@ -144,7 +147,7 @@ def with_vector_error(
     if from_vector > 0 and abs(shift) > 2 * np.sqrt(from_vector):
         warnings.append(f"refitted vectors differ from the full-data vector on average by {shift:.3g} (bootstrap bias)")
     return _satterthwaite(
-        name, float(mean[0]), [from_vector, from_inputs], [len(refits) - 1, n_units - 1], n_units, level,
+        name, float(mean[0]), [from_vector, from_inputs], [len(refits) - 1, df], n_units, level,
         f"mean over inputs; variance of {len(refits)} refitted vectors plus variance over {n_units} questions; "
         "Satterthwaite t", warnings,
     )  # fmt: skip
@@ -241,7 +244,7 @@ def _satterthwaite(
     name: str,
     estimate: float,
     parts: list[float],
-    dfs: list[int],
+    dfs: list[float],
     n: int,
     level: float,
     method: str,
