@@ -29,7 +29,8 @@ class LinearityTest(Result):
         Effect size: Mahalanobis length of the mean non-linear part in units of its spread over inputs, and its
         interval by inverting the non-central F. 0 is straight.
     rms_departure : float
-        Root mean square over the grid of the mean curve's departure from its own line, nats.
+        Root mean square over the grid of the mean curve's departure from its own line, nats. The mean is over inputs;
+        T² is about the mean over questions, which differs where some have more inputs than others.
     nonlinear_share : float
         Share of the mean curve's variation over the grid that is not linear, 1 − R² of the mean curve.
     n, n_questions : int

@@ -62,7 +62,11 @@ class UnitTruth:
     difference_cosine: float
 
     def mean_slope(self, vector: str = "base", setting_eval: str = "base") -> float:
-        """Mean slope over the test inputs of this draw."""
+        """Mean slope over the test inputs of this draw.
+
+        Of the linear part: where curves bend and the multipliers are not symmetric about 0, a line fitted to them has
+        another slope.
+        """
         at = self.settings.index(setting_eval), self.vectors.index(vector)
         return float(self.slope[at][self.test].mean())
 
