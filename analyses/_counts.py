@@ -11,6 +11,7 @@ from scipy import stats
 from analyses._claim import Claim
 from steerstats.meta import MetaAnalysis
 from steerstats.nulls import CANNOT_RESOLVE, DIFFERS, NOT_SHOWN
+from steerstats.random_effects import DOMINANT
 from steerstats.results import Estimate
 from steerstats.study_results import DatasetSteerability
 
@@ -61,7 +62,9 @@ class Recommended(NamedTuple):
 def recommended(fit: MetaAnalysis) -> Recommended:
     """Which mean and interval to quote: unweighted where one dataset dominates, floored where agreement is chance."""
     if fit.to_read == "unweighted":
-        how = "t(D − 1) over datasets, unweighted, since one dataset holds more than half of the weight"
+        dominated = fit.largest_weight > DOMINANT
+        why = "one dataset holds more than half of the weight" if dominated else "standard errors of some are uncertain"
+        how = f"t(D − 1) over datasets, unweighted, since {why}"
         limits = fit.unweighted_ci_low, fit.unweighted_ci_high
         return Recommended(fit.unweighted_mean, fit.unweighted_se, *limits, "unweighted mean", how)
     if fit.to_read == "floored":

@@ -23,6 +23,7 @@ from steerstats.errors import CannotEstimate, check_level
 from steerstats.generalization import ID_SHIFT, CorrelationTable, PropensityShift, propensity_shift
 from steerstats.generalization.slopes import Shift, parse_shifts
 from steerstats.mixed import MixedFit, fit_mixed
+from steerstats.mixed.population import twin_warnings
 from steerstats.operators import NO_UNSTEERED, has_unsteered
 from steerstats.power import PowerTable
 from steerstats.seeds import generator
@@ -195,7 +196,9 @@ class Study(StudyDoubts):
             Over the columns of `curves_frame`: `y`, `lam`, `dataset`, `input`, `question`, and the recorded factors.
             Several datasets want random factor slopes by dataset: `y ~ lam * (pos_is_a + pos_is_yes) + (1 + lam *
             (pos_is_a + pos_is_yes) | dataset) + (1 + lam | dataset:input)`. Effects that the model takes to be the
-            same in every dataset are named in `warnings`: their p-values hold for no other dataset.
+            same in every dataset are named in `warnings`: their p-values hold for no other dataset. Where a question
+            has several inputs (counterbalanced copies), the term by input wants two: `(1 + lam | question) + (1 + lam
+            | question:input)`; a warning says so where there is none by question.
         shift, engine, reml, level
             As in `steerstats.mixed.fit_mixed`.
 
@@ -210,8 +213,9 @@ class Study(StudyDoubts):
         "14 levels of 'dataset' are pooled without a random term in it: Int"
         """
         check_asked(level=level)
-        found = fit_mixed(formula, self.curves_frame(shift), engine, reml, population="dataset", level=level)
-        return replace(found, warnings=(*estimates.said_first(self), *found.warnings))
+        frame = self.curves_frame(shift)
+        found = fit_mixed(formula, frame, engine, reml, population="dataset", level=level)
+        return replace(found, warnings=(*estimates.said_first(self), *twin_warnings(formula, frame), *found.warnings))
 
     def predictors(
         self,

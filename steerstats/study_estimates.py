@@ -141,26 +141,27 @@ def spurious(
             raise CannotEstimate(f"{len(slopes)} inputs; a bias needs at least three")
         e, v = unit.place(shift)
         usable = crossed and {"pos_is_a", "pos_is_yes"} <= set(columns)
-        fitted = spurious_factors(
+        rest = {"questions": unit.question, "level": level}
+        # What needs least comes first: cells and shares are defined where effects have no robust variance.
+        binary = {key: column for key, column in columns.items() if key.startswith("pos_is_")}
+        if binary:
+            cells[name] = factor_cells(slopes, binary, **rest)
+        if {"pos_is_a", "pos_is_yes"} <= set(columns):
+            rng = generator(seed, "published variance split", name)
+            published[name] = published_variance_split(slopes, columns, rng=rng, n_resamples=n_resamples, **rest)
+        rng = generator(seed, "variance explained", name)
+        explained[name] = variance_explained(
+            slopes, columns, rng=rng, interactions=usable, n_resamples=n_resamples, **rest
+        )
+        return spurious_factors(
             slopes,
             columns,
             unsteered=unit.slopes.unsteered[e] if has_unsteered(unit.operator) else None,
             propensity=unit.propensity[e, v],
             multipliers=unit.multipliers,
             interactions=usable,
-            questions=unit.question,
-            level=level,
+            **rest,
         )
-        rest = {"questions": unit.question, "n_resamples": n_resamples, "level": level}
-        rng = generator(seed, "variance explained", name)
-        explained[name] = variance_explained(slopes, columns, rng=rng, interactions=usable, **rest)
-        if {"pos_is_a", "pos_is_yes"} <= set(columns):
-            rng = generator(seed, "published variance split", name)
-            published[name] = published_variance_split(slopes, columns, rng=rng, **rest)
-        binary = {key: column for key, column in columns.items() if key.startswith("pos_is_")}
-        if binary:
-            cells[name] = factor_cells(slopes, binary, questions=unit.question, level=level)
-        return fitted
 
     results, left_out = for_each(study.datasets, one)
     notes = [*said_first(study), *flat_curves(study, [shift]), *doubts(results, left_out)]

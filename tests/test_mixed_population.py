@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from study_caches import written
 
 import steerstats
+from steerstats.cache import UnitData
 from steerstats.errors import InputError
 from steerstats.mixed import fit_mixed, two_stage
+from steerstats.mixed.population import twin_warnings
+from steerstats.simulate import SimulationTruth, simulate_unit
 
 LAM = np.linspace(-1.5, 1.5, 7)
 POOLED = "are pooled without a random term in it"
@@ -103,3 +107,91 @@ def test_a_study_of_several_datasets_warns_whatever_the_input_column_is_called()
     assert pooled_warnings(study.fit_mixed("y ~ lam * pos_is_a + (1 + lam | input)"))
     one = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain"])
     assert not pooled_warnings(one.fit_mixed("y ~ lam + (1 + lam | input)"))
+
+
+# --- copies of a question ---------------------------------------------------------------------------------------
+
+SHARED = "share their question with others"
+FIXED = "y ~ lam * (pos_is_a + pos_is_yes)"
+RIGHT = "(1 + lam | question) + (1 + lam | question:input)"
+
+
+def twins_frame(rng, questions=20, orders=2, datasets=1):
+    """Both orders of every question, whose slopes share nine tenths of their variance; nothing has an effect."""
+    question = np.repeat(np.arange(questions), orders)
+    n, shape = question.size, (datasets, questions)
+    heights = rng.normal(size=shape)[:, question] + 0.5 * rng.normal(size=(datasets, n))
+    slopes = np.sqrt(0.9) * rng.normal(size=shape)[:, question] + np.sqrt(0.1) * rng.normal(size=(datasets, n))
+    Y = heights[..., None] + slopes[..., None] * LAM + 0.1 * rng.normal(size=(datasets, n, 7))
+    return pd.DataFrame(
+        {
+            "dataset": np.repeat([f"d{k}" for k in range(datasets)], n * 7),
+            "input": np.tile(np.repeat(np.arange(n), 7), datasets),
+            "question": np.tile(np.repeat(question, 7), datasets),
+            "lam": np.tile(LAM, datasets * n),
+            "pos_is_a": np.tile(np.repeat(np.arange(n) % 2 - 0.5, 7), datasets),
+            "pos_is_yes": np.tile(np.repeat(question % 2 - 0.5, 7), datasets),
+            "y": Y.ravel(),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("random", "words"),
+    [
+        ("(1 + lam | input)", "no random term by 'question'"),
+        ("(1 + lam | dataset:input)", "no random term by 'question'"),
+        ("(1 + lam || input)", "no random term by 'question'"),
+        ("(1 + lam | question:input)", "no random term by 'question'"),
+        ("(1 | question) + (1 + lam | input)", "too little by 'question' (1)"),
+    ],
+)
+def test_copies_of_a_question_that_count_as_independent_are_named_with_the_cure(random, words):
+    frame = twins_frame(np.random.default_rng(6))
+    (said,) = twin_warnings(f"{FIXED} + {random}", frame)
+    assert said.startswith("40 of 40 inputs share their question with others (20 of 20 questions)")
+    assert f"the formula has {words}: " in said
+    assert said.endswith(f"fit {RIGHT}")
+
+
+@pytest.mark.parametrize(
+    "random",
+    [RIGHT, "(1+lam|question) + (1 + lam | input)", "(1 + lam | question / input)", "(1 | dataset:question)"],
+)
+def test_a_term_by_question_is_enough(random):
+    assert not twin_warnings(f"{FIXED} + {random}", twins_frame(np.random.default_rng(7)))
+
+
+def test_only_fitted_rows_count_and_equal_questions_of_two_datasets_are_two():
+    frame = twins_frame(np.random.default_rng(8))
+    formula = f"{FIXED} + (1 + lam | input)"
+    once = frame.assign(pos_is_yes=frame["pos_is_yes"].where(frame["input"] % 2 == 0))
+    assert not twin_warnings(formula, once)
+    assert twin_warnings("y ~ lam + (1 + lam | input)", once)
+    single = twins_frame(np.random.default_rng(8), orders=1, datasets=2)
+    assert not twin_warnings(formula, single)
+    (said,) = twin_warnings(formula, twins_frame(np.random.default_rng(8), datasets=2))
+    assert said.startswith("80 of 80 inputs")
+    assert said.endswith(f"fit {RIGHT} one dataset at a time, or pool that with `two_stage`")
+
+
+def test_copies_reject_far_too_often_and_the_formula_named_does_not():
+    rng = np.random.default_rng(9)
+    rejected = []
+    for _ in range(35):
+        frame = twins_frame(rng)
+        fits = [fit_mixed(f"{FIXED} + {random}", frame) for random in ("(1 + lam | input)", RIGHT)]
+        rejected.append([fit.to_frame().set_index("term").loc[["lam", "lam:pos_is_yes"], "p"] < 0.05 for fit in fits])
+    naive, right = np.mean(rejected, axis=(0, 2))
+    assert naive > 0.1
+    assert right < 0.1
+
+
+def test_a_study_says_which_inputs_share_a_question(tmp_path):
+    truth = SimulationTruth(datasets=1, n_inputs=12, n_pairs=6, wiggle_sd=0.1)
+    data, _ = simulate_unit(truth, "sim-00")
+    question = np.repeat(data.arrays["input_question"][::2], 2)
+    twins = UnitData({**data.arrays, "input_question": question}, data.attrs)
+    study = steerstats.open_cache(written(tmp_path, {"sim-00": twins}))
+    assert any(SHARED in text for text in study.fit_mixed("y ~ lam + (1 + lam | input)").warnings)
+    assert not any(SHARED in text for text in study.fit_mixed(f"y ~ lam + {RIGHT}").warnings)

@@ -84,7 +84,7 @@ def test_few_degrees_of_freedom_are_a_warning_where_unequal_spread_still_shows(r
         assert np.mean(fit.p[1] < 0.05) > 0.06
 
 
-def test_twins_leave_the_mixed_model_out_and_a_lone_question_is_an_error():
+def test_twins_leave_the_mixed_model_out_and_a_factor_of_one_question_is_an_error():
     rng = np.random.default_rng(9)
     slopes, factors = biased(rng, n=40)
     twins = np.arange(40) // 2
@@ -93,5 +93,8 @@ def test_twins_leave_the_mixed_model_out_and_a_lone_question_is_an_error():
     assert fit.n_questions == 20
     assert set(fit.to_frame()["se_type"]) == {"CR2, Bell-McCaffrey df"}
     lone = np.r_[1, 1, np.zeros(38)]
-    with pytest.raises(CannotEstimate, match="question 0 alone"):
+    with pytest.raises(CannotEstimate, match=r"pos_is_a is A in one question alone \(2 inputs\)"):
         spurious_factors(slopes, {"pos_is_a": lone}, questions=twins)
+    X = np.column_stack([np.ones(40), lone])
+    with pytest.raises(CannotEstimate, match="question 0 alone"):
+        cr2_bell_mccaffrey(X, slopes[:, None], twins, ["one", "a"], responses=["slope"])

@@ -174,3 +174,17 @@ def test_unknown_datasets_and_shifts_are_refused(study):
         open_cache(study.path, datasets=["nothing"])
     with pytest.raises(InputError, match="train->eval"):
         study.steerability("base")
+
+
+def test_a_level_of_one_question_costs_a_dataset_neither_its_effects_nor_its_shares(tmp_path):
+    truth = SimulationTruth(datasets=2, n_inputs=30, n_pairs=6, a_slope=1.0)
+    units = {name: simulate_unit(truth, name)[0] for name in ("sim-00", "sim-01")}
+    yes = np.full(30, -1, dtype=np.int8)
+    yes[np.flatnonzero(units["sim-00"].arrays["input_split"] == "test")[0]] = 1
+    lone = UnitData({**units["sim-00"].arrays, "input_pos_is_yes": yes}, units["sim-00"].attrs)
+    table = open_cache(written(tmp_path, units | {"sim-00": lone})).spurious_factors(n_resamples=50)
+    assert not table.left_out
+    for part in (table.results, table.explained, table.published, table.cells):
+        assert set(part) == {"sim-00", "sim-01"}
+    assert table.over_datasets.pooled["slope", "pos_is_a"].n == 2
+    assert any("sim-00: pos_is_yes is Yes in one question alone (1 input)" in text for text in table.warnings)

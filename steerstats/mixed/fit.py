@@ -32,7 +32,8 @@ def fit_mixed(
     formula : str
         "y ~ lam * (pos_is_a + pos_is_yes) + (1 + lam | input)", with further random terms nested
         ("+ (1 + lam | dataset) + (1 + lam | dataset:input)") or, balanced and intercepts only, crossed
-        ("(1 | input) + (1 | template)").
+        ("(1 | input) + (1 | template)"). Copies of a question (both orders of its options) want the term by input in
+        two, "(1 + lam | question) + (1 + lam | question:input)": otherwise they count as independent inputs.
     frame : DataFrame
         One row per observation. Rows with a missing value in a column of the formula are left out and counted.
     engine : {"auto", "closed_form", "crossed", "sufficient", "statsmodels"}

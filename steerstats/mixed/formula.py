@@ -163,6 +163,20 @@ def build_design(formula: str, frame: pd.DataFrame, population: str | None = Non
     )
 
 
+def complete_rows(formula: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a frame that a formula is fitted to: those with no missing value in a column of it."""
+    response, fixed, terms = parse_formula(formula)
+    texts = [fixed, *(term.effects for term in terms), *([] if response in frame.columns else [f"0 + {response}"])]
+    used = {str(name) for text in texts for name in _formula(text).required_variables}
+    used |= {name for term in terms for name in term.group} | ({response} & set(frame.columns))
+    return frame[np.logical_and.reduce([frame[name].notna().to_numpy() for name in sorted(used)])]
+
+
+def effect_names(effects: str) -> dict[str, None]:
+    """The effects of a random term in their order, "1" for its intercept."""
+    return dict.fromkeys(map(str, _formula(effects)))
+
+
 def _split_sum(text: str, formula: str) -> list[str]:
     """Pieces between the plus signs that stand outside all brackets; a minus stays with its piece."""
     pieces, depth, current = [], 0, ""

@@ -1,14 +1,16 @@
-"""Which fixed effects a model takes to be alike in every dataset, and how to say so where nobody asked for that.
+"""Which fixed effects a model takes to be alike in every dataset, and which inputs it takes to be independent.
 
 Over datasets the page's rule is "never N - p": without a random (or fixed) term per dataset the standard errors know
-of inputs alone, and a mean over few datasets looks as sure as one over thousands of inputs.
+of inputs alone, and a mean over few datasets looks as sure as one over thousands of inputs. The same holds of the two
+orders of one question: without a term per question they count as two.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
-from steerstats.mixed.formula import Design
+from steerstats.mixed.formula import Design, complete_rows, effect_names, parse_formula
 
 SPAN_TOLERANCE = 1e-9  # of a column's squared norm within one dataset
 
@@ -37,6 +39,51 @@ def pooling_warnings(design: Design) -> list[str]:
             "or pool with `two_stage`"
         )
     return warnings
+
+
+def twin_warnings(formula: str, frame: pd.DataFrame, *, unit: str = "input", question: str = "question") -> list[str]:
+    """A warning where several inputs have one question and effects that differ between inputs have none by question.
+
+    Parameters
+    ----------
+    formula : str
+        As `fit_mixed` takes it.
+    frame : DataFrame
+        With columns `unit` and `question`, and `dataset` where questions of several datasets are told apart by it.
+    unit, question : str
+
+    Returns
+    -------
+    list of str
+        Empty where every input of the fitted rows has a question of its own, or random terms by question hold every
+        effect of those by input. A question crossed with its inputs is no term by question: that is the inputs.
+    """
+    rows = complete_rows(formula, frame)
+    of = [name for name in ("dataset", question) if name in rows]
+    inputs = rows[[*of, unit]].drop_duplicates()
+    sizes = inputs.groupby(of, sort=False, observed=True).size().to_numpy()
+    if (sizes < 2).all():
+        return []
+    own, shared = {}, {}
+    for term in parse_formula(formula)[2]:
+        if unit in term.group:
+            own |= effect_names(term.effects)
+        elif question in term.group:
+            shared |= effect_names(term.effects)
+    if shared and own.keys() <= shared.keys():
+        return []
+    effects = " + ".join(own) or "1 + lam"
+    which = f"no random term by {question!r}" if not shared else f"too little by {question!r} ({' + '.join(shared)})"
+    cure = f"({effects} | {question}) + ({effects} | {question}:{unit})"
+    several = "dataset" in rows and rows["dataset"].nunique() > 1
+    how = " one dataset at a time, or pool that with `two_stage`" if several else ""
+    text = (
+        f"{sizes[sizes > 1].sum()} of {sizes.sum()} inputs share their question with others ({(sizes > 1).sum()} of "
+        f"{sizes.size} questions), and the formula has {which}: they count as independent inputs, so that effects that "
+        "differ between questions are tested far too boldly, and those that differ inside them too timidly (two orders "
+        f"of every question: the mean slope rejected 17-19% at 5%); fit {cure}{how}"
+    )
+    return [text]
 
 
 def _common_effects(X: np.ndarray, codes: np.ndarray, n_levels: int) -> list[int]:

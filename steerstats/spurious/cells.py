@@ -12,9 +12,8 @@ import pandas as pd
 from steerstats.distribution import anti_steerable, group_codes, mean_slope
 from steerstats.errors import InputError, check_level
 from steerstats.results import Result
-from steerstats.spurious.coding import NEITHER, Factors, code_factors
-
-LEVEL_NAMES = {"pos_is_a": ("B", "A"), "pos_is_yes": ("No", "Yes")}
+from steerstats.spurious.coding import Factors, code_factors
+from steerstats.spurious.rare import LEVEL_NAMES, NEITHER
 
 
 @dataclass(frozen=True, kw_only=True)

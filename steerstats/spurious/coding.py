@@ -15,9 +15,9 @@ import pandas as pd
 
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.mixed.arrays import aliased_columns
+from steerstats.spurious.rare import NEITHER, fold_lone_levels, without_lone_columns
 
 Factors = Mapping[str, Sequence] | pd.DataFrame
-NEITHER = "neither"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +32,9 @@ class FactorDesign:
     owner : tuple of str, length p
         Factor (or "a:b" interaction) that each column belongs to; "" for the intercept.
     kept : bool ndarray (n,)
-        Inputs in the design; only a numeric factor that is missing leaves an input out.
+        Inputs in the design; a numeric factor that is missing leaves an input out, and a "neither" of one question.
     level : mapping of factor to ndarray (n,) of float
-        Coded levels of the binary factors: 1, 0, NaN where not defined.
+        Levels of the binary factors as given: 1, 0, NaN where not defined.
     warnings : tuple of str
         What was dropped, and why.
     """
@@ -53,7 +53,12 @@ class FactorDesign:
 
 
 def code_factors(
-    factors: Factors, n: int, *, interactions: Sequence[tuple[str, str]] = (), drop_undefined: bool = False
+    factors: Factors,
+    n: int,
+    *,
+    interactions: Sequence[tuple[str, str]] = (),
+    drop_undefined: bool = False,
+    codes: np.ndarray | None = None,
 ) -> FactorDesign:
     """Turn factors into a design, dropping what cannot be told apart and saying so.
 
@@ -68,6 +73,9 @@ def code_factors(
     interactions : sequence of pairs of factor names
     drop_undefined : bool
         Leave out inputs for which a binary factor is not defined instead of giving them a level.
+    codes : int array (n,), optional
+        Question of each input, for a design that standard errors by question are to be had of: what one question
+        alone holds of a factor is then folded or left out (`steerstats.spurious.rare`), with a warning.
 
     Raises
     ------
@@ -101,11 +109,15 @@ def code_factors(
             warnings.append(f"{name} is missing for {int(missing.sum())} of {n} inputs: they are left out")
     if not kept.any():
         raise CannotEstimate(f"no input has all of {sorted(read)} defined")
+    used = level
+    if codes is not None:
+        used, kept, said = fold_lone_levels(level, kept, codes, drop_undefined=drop_undefined)
+        warnings += said
 
     blocks: dict[str, dict[str, np.ndarray]] = {}
     for name, (values, binary) in read.items():
-        block = _binary_block(name, values[kept]) if binary else _numeric_block(name, values[kept])
-        if not block:
+        block = _binary_block(name, used[name][kept]) if binary else _numeric_block(name, values[kept])
+        if not block and (not binary or used[name] is values):
             warnings.append(f"{name} has one level or is defined nowhere: dropped")
         blocks[name] = block
     for a, b in interactions:
@@ -122,6 +134,10 @@ def code_factors(
     aliased = aliased_columns(stacked)
     warnings += [f"{names[j]} is determined by the columns before it: dropped" for j in aliased]
     left = [j for j in range(len(names)) if j not in aliased]
+    if codes is not None:
+        own = [owner[j] for j in left]
+        alone, said = without_lone_columns(stacked[:, left], [names[j] for j in left], own, codes[kept])
+        left, warnings = [left[j] for j in alone], warnings + said
     return FactorDesign(
         columns=stacked[:, left],
         names=tuple(names[j] for j in left),

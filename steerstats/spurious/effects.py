@@ -121,6 +121,9 @@ def spurious_factors(
         Question of each input. Twins then get CR2 standard errors; the mixed model is left out, since it would
         take them for independent inputs.
 
+    A level that one question alone holds has no robust variance. It costs that level, not the other factors: it
+    counts as "neither" or goes with its factor, and a warning names it with its count.
+
     Returns
     -------
     SpuriousFactors
@@ -128,7 +131,7 @@ def spurious_factors(
     Raises
     ------
     CannotEstimate
-        If no factor has two levels, an input (question) alone determines a coefficient, or inputs are too few.
+        If no factor has two levels that are held by two questions each, or inputs are too few.
     InputError
         If lengths differ or a value is not finite.
 
@@ -147,7 +150,8 @@ def spurious_factors(
     if s.ndim != 1:
         raise InputError(f"slopes have shape {s.shape}; this takes the inputs of one dataset, shape (n,)")
     pairs = [("pos_is_a", "pos_is_yes")] if interactions is True else list(interactions or ())
-    design = code_factors(factors, s.size, interactions=pairs, drop_undefined=drop_undefined)
+    codes, _ = group_codes(questions, s.size)
+    design = code_factors(factors, s.size, interactions=pairs, drop_undefined=drop_undefined, codes=codes)
     if len(design.names) == 1:
         raise CannotEstimate(f"none of the factors {list(factors)} varies: {'; '.join(design.warnings)}")
     responses = {"slope": s}
@@ -156,7 +160,6 @@ def spurious_factors(
     for name, values in responses.items():
         if values.shape != s.shape or not np.isfinite(values).all():
             raise InputError(f"{name} has to be {s.size} finite numbers; it has shape {values.shape}")
-    codes, _ = group_codes(questions, s.size)
     codes = codes[design.kept]
     n_questions = np.unique(codes).size
     stacked = np.column_stack(list(responses.values()))[design.kept]
