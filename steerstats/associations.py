@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import InputError, check_count, check_level
+from steerstats.generalization.correlation import PERFECT, is_perfect
 from steerstats.grid import require_symmetric
 from steerstats.resampling import bootstrap_correlation, quantile_pair, spearman
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
@@ -92,10 +93,10 @@ def dataset_associations(
     Returns
     -------
     RankAssociations
-        Percentile interval over units, none with fewer than eight; permutation p-values, single-step over the
-        candidates, none with fewer than four. Permutations deal the outcomes of a whole unit to another (`deal`):
-        exact where categories are of one size, and close where they are not (type I error .04-.07 at 5% with 4 to 8
-        categories of 1 to 31 datasets).
+        Percentile interval over units, none with fewer than eight or a perfect ranking; permutation p-values,
+        single-step over the candidates, none with fewer than four. Permutations deal the outcomes of a whole unit to
+        another (`deal`): exact where categories are of one size, and close where they are not (type I error .04-.07 at
+        5% with 4 to 8 categories of 1 to 31 datasets).
 
     Raises
     ------
@@ -149,6 +150,9 @@ def dataset_associations(
             null[:, j] = spearman(np.broadcast_to(x[rows, j], (n_permutations, n)), permuted[:, rows])
         if units < MIN_FOR_INTERVAL:
             notes.append((name, f"{few_units(units, what)} say little about a correlation, no interval is given"))
+            continue
+        if is_perfect(rho[j]):
+            notes.append((name, PERFECT))
             continue
         own = None if category is None else cluster[rows]
         draws = bootstrap_correlation(x[rows, j], y[rows], rng=rng, n_resamples=n_resamples, cluster=own)

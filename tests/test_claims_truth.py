@@ -88,6 +88,14 @@ def test_what_is_quoted_is_the_row_that_the_fits_own_warning_says_to_read(fit, l
     assert ("p < 0.001" in signed.statement) == (says == ""), "the plain p belongs to the plain interval"
 
 
+@pytest.mark.parametrize(
+    ("fit", "why"),
+    [(DOMINATED, "one dataset holds more than half of the weight"), (PLAIN, "standard errors of some are uncertain")],
+)
+def test_why_the_unweighted_mean_is_read_is_what_is_so(fit, why):
+    assert recommended(replace(fit, to_read="unweighted")).interval.endswith(f"unweighted, since {why}")
+
+
 def test_the_gap_that_heads_the_report_is_that_row_too(monkeypatch):
     class Table:
         shifts = ("base->user_neg",)

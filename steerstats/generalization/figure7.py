@@ -3,6 +3,11 @@
 x = mean_i |m_i^eval(0) − m_i^train(0)|, y = s(train->eval) / |s(eval->eval)|, kept where s(eval->eval) > 0.25. The
 original includes self-pairs, whose x is exactly 0 and y exactly 1; they alone induce a negative correlation.
 Its "mean" vector is excluded, having no prompt of its own.
+
+Pairs of one dataset are far from independent, so intervals jackknife whole datasets: t(D − 1) on Fisher's scale. With
+20 pairs a dataset and nothing to find, Spearman's missed zero in .03-.06 of studies at 8, 14, 25 and 40 datasets, and
+a percentile interval over datasets, in use before, in .06-.10. Pearson's correlation has heavier tails, as ratios do:
+.05-.08, .12 where a true correlation of ratios was missed (percentile .06-.12).
 """
 
 from __future__ import annotations
@@ -12,10 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
 from steerstats.generalization.slopes import SlopeGrid
-from steerstats.resampling import bootstrap_correlation, correlation_of, quantile_pair
+from steerstats.resampling import correlation_of
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 from steerstats.results import Result
 
@@ -47,8 +53,8 @@ class PropensityShift(Result):
     kind : tuple of str
         "spearman" or "pearson".
     estimate, ci_low, ci_high : ndarray of shape (n_rows,)
-        Percentile intervals from a bootstrap of whole datasets.
-        NaN with fewer than eight contributing datasets.
+        Jackknife of whole datasets, t interval on Fisher's scale.
+        NaN with fewer than eight contributing datasets, or where leaving one out gives ±1 or no correlation.
     n_points, n_datasets : ndarray of shape (n_rows,)
         (train, eval) pairs behind each row, and the datasets they come from.
     n : int
@@ -89,7 +95,7 @@ class PropensityShift(Result):
 def propensity_shift(
     grid: SlopeGrid,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,
     threshold: float = PUBLISHED_THRESHOLD,
     other_thresholds: Sequence[float] = (0.0, 0.5),
     level: float = 0.95,
@@ -101,7 +107,9 @@ def propensity_shift(
     ----------
     grid : SlopeGrid
         With `unsteered`. Training settings that are not evaluation settings ("mean") are left out.
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator, optional
+        Without effect, as `n_resamples` is: the intervals are a jackknife's. Both are taken so that calls which give
+        a seed to every analysis need no exception.
     threshold : float
         Least s(eval->eval) for a ratio, nats per unit multiplier.
     other_thresholds : sequence of float
@@ -112,7 +120,7 @@ def propensity_shift(
     Returns
     -------
     PropensityShift
-        Whole datasets are resampled: pairs of one dataset are far from independent.
+        Whole datasets are left out in turn: pairs of one dataset are far from independent.
 
     Raises
     ------
@@ -123,11 +131,9 @@ def propensity_shift(
 
     Examples
     --------
-    >>> import numpy as np
     >>> import steerstats
     >>> from steerstats.generalization import propensity_shift
-    >>> grid = steerstats.open_cache(steerstats.demo_cache()).grid()
-    >>> found = propensity_shift(grid, rng=np.random.default_rng(0), n_resamples=200).to_frame()
+    >>> found = propensity_shift(steerstats.open_cache(steerstats.demo_cache()).grid()).to_frame()
     >>> found.query("kind == 'spearman'").set_index("definition")["estimate"].round(2)[["original", "transfer loss"]]
     definition
     original        -0.58
@@ -160,16 +166,15 @@ def propensity_shift(
             if keep.sum() > 1:
                 estimate = float(correlation_of(x[keep], y[keep], kind=kind))
             if len(clusters) >= MIN_FOR_INTERVAL:
-                draws = bootstrap_correlation(
-                    x[keep], y[keep], rng=rng, n_resamples=n_resamples, cluster=dataset[keep], kind=kind
-                )
-                low, high = (float(limit[0]) for limit in quantile_pair(draws[:, None], level))
+                low, high = _jackknifed(x[keep], y[keep], dataset[keep], kind, level)
+                if not np.isfinite(low):
+                    warnings.append(f"{name}, {kind}: leaving one dataset out gives ±1 or no correlation; no interval")
             elif kind == "spearman":
                 warnings.append(
                     f"{name}: only {len(clusters)} of {len(grid.datasets)} datasets contribute, fewer than "
                     f"{MIN_FOR_INTERVAL}; no interval"
                 )
-            rows.append((name, kind, estimate, max(low, -1.0), min(high, 1.0), int(keep.sum()), len(clusters)))
+            rows.append((name, kind, estimate, low, high, int(keep.sum()), len(clusters)))
     columns = list(zip(*rows))
     return PropensityShift(
         dataset=dataset,
@@ -187,10 +192,23 @@ def propensity_shift(
         n=len(grid.datasets),
         level=level,
         method=f"correlation over (train, eval) pairs; ratios where s(eval->eval) > {threshold:g} unless said; "
-        f"percentile intervals, {n_resamples} resamples of whole datasets",
+        "jackknife of whole datasets, t(D - 1) interval on Fisher's scale",
         assumptions=("datasets are independent draws from one population", VECTORS_RESAMPLED),
         warnings=tuple(warnings),
     )
+
+
+def _jackknifed(x: np.ndarray, y: np.ndarray, dataset: np.ndarray, kind: str, level: float) -> tuple[float, float]:
+    """t interval of a correlation over pairs, whole datasets left out in turn; NaN where one is ±1 or undefined."""
+    names = np.unique(dataset)
+    d = len(names)
+    left = [correlation_of(x[dataset != name], y[dataset != name], kind=kind) for name in names]
+    values = np.array([correlation_of(x, y, kind=kind), *left])
+    if not (np.abs(values) < 1 - 1e-12).all():
+        return float("nan"), float("nan")
+    centre, *without = np.arctanh(values)
+    margin = stats.t.ppf((1 + level) / 2, d - 1) * (d - 1) / np.sqrt(d) * np.std(without, ddof=1)
+    return float(np.tanh(centre - margin)), float(np.tanh(centre + margin))
 
 
 def _points(grid: SlopeGrid, settings: Sequence[str]) -> list[tuple]:

@@ -13,6 +13,11 @@ With a dozen datasets some resamples leave less covariance between means than no
 eigenvalue to zero made every such draw ±1 exactly, and the interval end there. Their covariance comes from its
 posterior given all datasets instead: flat priors on the two standard deviations and the correlation, integrated
 over a grid. So does that of resamples whose correlation lies outside what the posterior holds possible.
+
+Where datasets fall into two groups (see `two_groups`), such as half of them that do not steer, each group has a law of
+its own, and memberships are drawn with the rest. Coverage with 40 datasets, 30-60% of them next to zero (60 studies a
+cell): 92-100%, where one law had 74-91% and, with the group's order hidden by noise, 50%. Groups that noise blurs into
+one skewed law are not found: 60% of datasets next to zero at reliability .95 stay at 62%, warned of in 28% of studies.
 """
 
 from __future__ import annotations
@@ -20,12 +25,14 @@ from __future__ import annotations
 import numpy as np
 
 from steerstats.generalization.margins import near_normal
+from steerstats.generalization.two_groups import log_density, possible, split
 from steerstats.resampling import iter_counts, spearman
 
 GRID = 16
 WIDEST = 4.0  # times the observed standard deviation: the end of the prior on the true one
 TAIL = 1e-4
 CHUNK = 2000
+SPLITS = 40  # memberships drawn, where datasets fall into two groups
 
 
 def draw_correlations(
@@ -63,15 +70,63 @@ def draw_correlations(
         return np.full(n_resamples, np.nan)
     if not noise.any():
         return np.full(n_resamples, float(spearman(*seen)))
-    # On the scale of the observed spread, so that one grid serves every unit.
-    seen = (seen - seen.mean(axis=1, keepdims=True)) / spread[:, None]
-    noise = noise / np.array([spread[0] ** 2, spread[0] * spread[1], spread[1] ** 2])[:, None]
+    groups = split(seen, noise)
+    if groups is not None and groups.clear:
+        return _draw_groups(seen, noise, groups.tight, n_resamples, rng)
+    seen, noise, _, _ = _scaled(seen, noise)
+    between = _between(seen, noise, _ends(seen, noise), n_resamples, rng)
+    starts = range(0, n_resamples, CHUNK)
+    return np.concatenate(
+        [spearman(*_true_means(seen, noise, between[:, start : start + CHUNK], rng)) for start in starts]
+    )
+
+
+def _scaled(seen: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Means and noise on the scale of the observed spread, so that one grid serves every unit; middle and spread."""
+    middle, spread = seen.mean(axis=1, keepdims=True), seen.std(axis=1)
+    products = np.array([spread[0] ** 2, spread[0] * spread[1], spread[1] ** 2])[:, None]
+    return (seen - middle) / spread[:, None], noise / products, middle, spread[:, None]
+
+
+def _ends(seen: np.ndarray, noise: np.ndarray) -> np.ndarray:
     ends = np.array([[0.0, WIDEST], [0.0, WIDEST], [-1.0, 1.0]])
     for _ in range(2):  # the second and third grids lie over the mass that the one before found
         ends = _narrowed(ends, _posterior(seen, noise, *_axes(ends)))
-    between = _between(seen, noise, ends, n_resamples, rng)
-    starts = range(0, n_resamples, CHUNK)
-    return np.concatenate([_draw(seen, noise, between[:, start : start + CHUNK], rng) for start in starts])
+    return ends
+
+
+def _draw_groups(seen: np.ndarray, noise: np.ndarray, tight: np.ndarray, n_resamples: int, rng) -> np.ndarray:
+    """Correlations where two normal laws share the datasets: memberships are drawn too, each group then has its law."""
+    splits = min(SPLITS, n_resamples)
+    sizes = np.diff(np.linspace(0, n_resamples, splits + 1).astype(int))
+    grids: dict[bytes, tuple] = {}
+    out = []
+    for size in sizes:
+        true = np.empty((2, size, seen.shape[1]))
+        values = []
+        for own in (tight, ~tight):
+            key = own.tobytes()
+            if key not in grids:
+                scaled = _scaled(seen[:, own], noise[:, own])
+                ends = _ends(*scaled[:2])
+                grids[key] = (*scaled, ends, _posterior(*scaled[:2], *_axes(ends)))
+            a, v, middle, spread, ends, weights = grids[key]
+            between = _between(a, v, ends, size, rng)
+            for side, drawn in enumerate(_true_means(a, v, between, rng)):
+                true[side][:, own] = middle[side] + spread[side] * drawn
+            # The next memberships, given a law of each group and the group's share of datasets.
+            law = _from_grid(ends, weights, 1, rng)
+            mean = middle[:, 0] + spread[:, 0] * np.array(_common_mean(a, v, law, rng))[:, 0]
+            s_x, s_y = spread[:, 0]
+            law = law * np.array([s_x**2, s_x * s_y, s_y**2])[:, None]
+            values.append(log_density(seen - mean[:, None], law + noise))
+        out.append(spearman(*true))
+        share = rng.beta(1 + tight.sum(), 1 + (~tight).sum())
+        odds = np.log(share) - np.log1p(-share) + values[0] - values[1]
+        drawn = np.log(rng.random(len(tight))) < -np.logaddexp(0.0, -odds)
+        if possible(seen, drawn):
+            tight = drawn
+    return np.concatenate(out)
 
 
 def _between(seen: np.ndarray, noise: np.ndarray, ends: np.ndarray, n_resamples: int, rng) -> np.ndarray:
@@ -85,17 +140,20 @@ def _between(seen: np.ndarray, noise: np.ndarray, ends: np.ndarray, n_resamples:
         # The variance of a resample of n is smaller than its source's by (n − 1) / n, as a sample's is: twice undone.
         found.append((n / (n - 1)) ** 2 * second - (counts @ noise.T / n).T)
     resampled = np.concatenate(found, axis=1)
-    axes = _axes(ends)
-    weights = _posterior(seen, noise, *axes)
-    places = np.unravel_index(rng.choice(weights.size, size=n_resamples, p=weights.ravel()), weights.shape)
-    steps = (ends[:, 1] - ends[:, 0]) / GRID
-    jitter = rng.random((3, n_resamples)) - 0.5
-    sd_x, sd_y, rho = (axis[place] + step * u for axis, place, step, u in zip(axes, places, steps, jitter))
-    posterior = np.stack([sd_x**2, rho * sd_x * sd_y, sd_y**2])
+    posterior = _from_grid(ends, _posterior(seen, noise, *_axes(ends)), n_resamples, rng)
     t11, t12, t22 = resampled
     scale = np.sqrt(np.maximum(t11, 0.0) * np.maximum(t22, 0.0))
     possible = (t12 > ends[2, 0] * scale) & (t12 < ends[2, 1] * scale)
     return np.where(possible, resampled, posterior)
+
+
+def _from_grid(ends: np.ndarray, weights: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Covariances between datasets (3, draws) from the posterior over the grid."""
+    places = np.unravel_index(rng.choice(weights.size, size=draws, p=weights.ravel()), weights.shape)
+    steps = (ends[:, 1] - ends[:, 0]) / GRID
+    jitter = rng.random((3, draws)) - 0.5
+    sd_x, sd_y, rho = (axis[place] + step * u for axis, place, step, u in zip(_axes(ends), places, steps, jitter))
+    return np.stack([sd_x**2, rho * sd_x * sd_y, sd_y**2])
 
 
 def _axes(ends: np.ndarray) -> list[np.ndarray]:
@@ -129,19 +187,34 @@ def _posterior(seen: np.ndarray, noise: np.ndarray, sd_x: np.ndarray, sd_y: np.n
     return (weights / weights.sum()).reshape(GRID, GRID, GRID)
 
 
-def _draw(seen: np.ndarray, noise: np.ndarray, between: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _common_mean(seen: np.ndarray, noise: np.ndarray, between: np.ndarray, rng: np.random.Generator) -> tuple:
+    """Means of all datasets, (draws,) on each side, given their covariance (3, draws)."""
+    i11, i12, i22, _ = _inverse(*(between[:, :, None] + noise[:, None, :]))
+    return _mean_given(seen, i11, i12, i22, rng)
+
+
+def _mean_given(seen, i11, i12, i22, rng) -> tuple[np.ndarray, np.ndarray]:
+    a, b = seen
+    m11, m12, m22, _ = _inverse(i11.sum(axis=1), i12.sum(axis=1), i22.sum(axis=1))
+    b1, b2 = i11 @ a + i12 @ b, i12 @ a + i22 @ b
+    z = rng.standard_normal((2, len(b1)))
+    return _normal(m11 * b1 + m12 * b2, m12 * b1 + m22 * b2, m11, m12, m22, z)
+
+
+def _true_means(
+    seen: np.ndarray, noise: np.ndarray, between: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """True means of each dataset, (draws, n_datasets) on each side."""
     n, draws = seen.shape[1], between.shape[1]
     a, b = seen
     t11, t12, t22 = between[:, :, None]
     i11, i12, i22, _ = _inverse(*(between[:, :, None] + noise[:, None, :]))
-    m11, m12, m22, _ = _inverse(i11.sum(axis=1), i12.sum(axis=1), i22.sum(axis=1))
-    b1, b2 = i11 @ a + i12 @ b, i12 @ a + i22 @ b
-    mean_a, mean_b = _normal(m11 * b1 + m12 * b2, m12 * b1 + m22 * b2, m11, m12, m22, rng.standard_normal((2, draws)))
+    mean_a, mean_b = _mean_given(seen, i11, i12, i22, rng)
     # Gain T (T + V)⁻¹ of each dataset, 2 x 2 in closed form.
     g11, g12 = t11 * i11 + t12 * i12, t11 * i12 + t12 * i22
     g21, g22 = t12 * i11 + t22 * i12, t12 * i12 + t22 * i22
     off_a, off_b = a - mean_a[:, None], b - mean_b[:, None]
-    true_a, true_b = _normal(
+    return _normal(
         mean_a[:, None] + g11 * off_a + g12 * off_b,
         mean_b[:, None] + g21 * off_a + g22 * off_b,
         t11 - g11 * t11 - g12 * t12,
@@ -149,7 +222,6 @@ def _draw(seen: np.ndarray, noise: np.ndarray, between: np.ndarray, rng: np.rand
         t22 - g21 * t12 - g22 * t22,
         rng.standard_normal((2, draws, n)),
     )
-    return spearman(true_a, true_b)
 
 
 def _normal(mean_a, mean_b, p11, p12, p22, z) -> tuple[np.ndarray, np.ndarray]:

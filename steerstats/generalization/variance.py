@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import check_count, check_level
+from steerstats.generalization.correlation import PERFECT, is_perfect
 from steerstats.generalization.slopes import (
     ID_SHIFT,
     PAPER_SHIFTS,
@@ -47,7 +48,8 @@ class VarianceTable(Result):
     ratio, ci_low, ci_high : ndarray of shape (n_datasets, n_shifts)
         variance_ood / variance_id, with the jackknife interval of its logarithm; NaN limits below three questions.
     rho, rho_ci_low, rho_ci_high : ndarray of shape (n_shifts,)
-        Spearman correlation over datasets between the two variances, percentile over datasets.
+        Spearman correlation over datasets between the two variances, percentile over datasets; NaN limits with a
+        perfect ranking, where every resample repeats it.
     rho_bw_low, rho_bw_high : ndarray of shape (n_shifts,)
         Its Bonett–Wright interval.
     n, n_excluded : ndarray of shape (n_datasets,)
@@ -142,7 +144,10 @@ def steerability_variance(
     limits = np.full((4, len(shifts)), np.nan)
     usable = np.isfinite(own).all() and np.isfinite(other).all()
     if len(own) >= MIN_FOR_INTERVAL and usable:
-        for k in range(len(shifts)):
+        for k, shift in enumerate(shifts):
+            if is_perfect(rho[k]):
+                warnings.append(f"{shift_name(shift)}, correlation of variances: {PERFECT}")
+                continue
             draws = bootstrap_correlation(own, other[:, k], rng=rng, n_resamples=n_resamples)
             limits[:2, k] = np.clip(np.ravel(quantile_pair(draws[:, None], level)), -1, 1)
             limits[2:, k] = bonett_wright(rho[k], len(own), level)
