@@ -146,7 +146,10 @@ class Inputs:
         """
         one, other = contrast_settings(setting)
         both = zip(self.encode(plan, pairs, one), self.encode(plan, pairs, other))
-        return [_contrast(left.prompt_ids, right.prompt_ids) for left, right in both]
+        try:
+            return [_contrast(left.prompt_ids, right.prompt_ids) for left, right in both]
+        except InputError as error:
+            raise InputError(f"dataset {plan.name}, settings {one} and {other}: {error}") from None
 
     def survey(
         self,

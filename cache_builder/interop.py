@@ -45,7 +45,10 @@ def save_vector(path: str | Path, vector: Mapping[int, np.ndarray], **facts: obj
 
 
 def load_vector(path: str | Path) -> tuple[dict[int, np.ndarray], dict[str, object]]:
-    """Read a steering vector written by `save_vector`: direction by layer, and its facts.
+    """Read a steering vector from safetensors: direction by layer, and its facts.
+
+    Tensors are named `layer.N`, N being the decoder block whose output is steered, as `save_vector` names them. Facts
+    are what it kept with them; a file that something else has written has none.
 
     Raises
     ------
@@ -59,8 +62,11 @@ def load_vector(path: str | Path) -> tuple[dict[int, np.ndarray], dict[str, obje
         with safe_open(str(path), framework="numpy") as file:
             metadata, names = file.metadata() or {}, sorted(file.keys())
             layers = {name: int(found[1]) for name in names if (found := re.fullmatch(r"layer\.(\d+)", name))}
-            if metadata.get("format") != FORMAT or len(layers) != len(names):
-                raise InputError(f"{path}: tensors {names[:3]} are not a {FORMAT}; they are named layer.N")
+            if not names or len(layers) != len(names):
+                raise InputError(
+                    f"{path}: tensors {names[:3]} are not a {FORMAT}; name them layer.N, N being the decoder block "
+                    "whose output is steered"
+                )
             vector = {layer: file.get_tensor(name) for name, layer in layers.items()}
         facts = json.loads(metadata.get("facts", "{}"))
     except InputError:

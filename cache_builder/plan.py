@@ -64,7 +64,10 @@ def plan_units(spec: BuildSpec) -> tuple[UnitPlan, ...]:
             raise InputError(
                 f'{wrong.place}: has several wrong answers, and vectors.read = "last_prompt" contrasts two descriptions'
             )
-        split = split_pairs(dataset.pairs, spec.split, spec.split_percent, spec.seed, spec.limit)
+        try:
+            split = split_pairs(dataset.pairs, spec.split, spec.split_percent, spec.seed, spec.limit)
+        except InputError as error:
+            raise InputError(f"dataset {name}: {error}") from None
         evaluated, label = (split.validation, "val") if spec.sweep else (split.test, "test")
         if not evaluated:
             hint = "give split_percent a middle share above 0"

@@ -12,8 +12,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import combinations
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -114,13 +115,30 @@ def run_jobs(
     else:
         with (
             _one_thread(),
-            ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool,
+            ProcessPoolExecutor(
+                min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=end_with_parent
+            ) as pool,
         ):
             waiting = {pool.submit(run_one, job, str(out), seed, figures): k for k, job in enumerate(jobs)}
             for future in as_completed(waiting):
                 done[waiting[future]] = future.result()
                 _advance(progress, task, jobs[waiting[future]])
     return [done[k] for k in range(len(jobs))]
+
+
+def end_with_parent() -> None:
+    """In a worker: end when the process that asked for it is gone, however it ended.
+
+    Workers hold both ends of the queue that they wait on, so that a kill of their parent would leave them waiting.
+    """
+    parent = parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    if parent is not None:
+        Thread(target=watch, daemon=True).start()
 
 
 def run_one(job: Job, out: str, seed: int, figures: bool = True) -> Done:

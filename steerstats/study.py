@@ -26,7 +26,6 @@ from steerstats.mixed import MixedFit, fit_mixed
 from steerstats.mixed.population import twin_warnings
 from steerstats.operators import NO_UNSTEERED, has_unsteered
 from steerstats.power import PowerTable
-from steerstats.seeds import generator
 from steerstats.study_base import demo_cache
 from steerstats.study_doubts import ID, StudyDoubts, check_asked
 from steerstats.study_generalization import Generalization
@@ -250,7 +249,7 @@ class Study(StudyDoubts):
         chosen = self.require(shift)
         return predicting.predictors(self, chosen, by_category, seed, level, n_resamples, n_permutations)
 
-    def propensity_shift(self, *, seed: int = 0, level: float = 0.95, n_resamples: int = 2000) -> PropensityShift:
+    def propensity_shift(self, *, level: float = 0.95) -> PropensityShift:
         """Does a vector transfer worse between prompts that move the unsteered model further (figure 7)?
 
         Self-pairs are dropped, the threshold's effect is shown, and the published definition stands beside ours.
@@ -264,14 +263,13 @@ class Study(StudyDoubts):
         --------
         >>> import steerstats
         >>> study = steerstats.open_cache(steerstats.demo_cache())
-        >>> "without self-pairs" in study.propensity_shift(n_resamples=200).definition
+        >>> "without self-pairs" in study.propensity_shift().definition
         True
         """
-        check_asked(level=level, seed=seed, n_resamples=n_resamples)
+        check_asked(level=level)
         if not all(map(has_unsteered, self.operators)):
             raise CannotEstimate(NO_UNSTEERED)
-        rng = generator(seed, "propensity shift")
-        found = propensity_shift(self.grid(), rng=rng, level=level, n_resamples=n_resamples)
+        found = propensity_shift(self.grid(), level=level)
         return replace(found, warnings=(*estimates.said_first(self), *found.warnings))
 
     def power(

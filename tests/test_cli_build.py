@@ -201,3 +201,13 @@ def test_a_full_disk_in_the_middle_is_one_line_and_the_build_goes_on_later(run, 
     assert len(list((tmp_path / "c" / "units").iterdir())) == 2  # one unit with its sidecar, nothing else
     code, out, _ = run("build", spec, "-o", tmp_path / "c")
     assert "2 units built" in out
+
+
+def test_demo_refuses_a_directory_that_is_a_cache_before_it_builds(run, tmp_path, model):
+    spec = write_spec(tmp_path, model, datasets=["bundled:demo/likes-rain"], controls={})
+    run("build", spec, "-o", tmp_path / "c")
+    before = sorted(path.name for path in (tmp_path / "c").iterdir())
+    code, _, errors = run("demo", "-o", tmp_path / "c")
+    assert code == 2
+    assert "is a cache" in errors
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == before

@@ -76,8 +76,10 @@ def test_limit_counts_source_records_and_keeps_twins_together():
 
 
 def test_what_cannot_be_split_is_an_error():
-    with pytest.raises(InputError, match="train part of 2 pairs is empty"):
+    with pytest.raises(InputError, match="train part of 2 pairs is empty; use more records"):
         split_pairs([pair(0, "a"), pair(1, "b")])
+    with pytest.raises(InputError, match="train part of 40 pairs is empty; raise limit = 1"):
+        split_pairs([pair(k, str(k)) for k in range(40)], limit=1)
     with pytest.raises(InputError, match="add up to 100"):
         split_pairs([pair(0, "a")], percent=(40, 10, 40))
     with pytest.raises(InputError, match="split 'half' is not known"):

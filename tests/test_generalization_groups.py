@@ -10,7 +10,7 @@ from known_truth import make_grid, true_means
 from steerstats.associations import dataset_associations
 from steerstats.generalization import SlopeGrid, id_ood_correlation, propensity_shift, steerability_variance
 from steerstats.generalization.correlation import FIXED, NOISE_FREE, PERFECT, POPULATION
-from steerstats.generalization.figure7 import _jackknifed
+from steerstats.generalization.figure7 import jackknife_limits
 from steerstats.generalization.fixed_datasets import draw_correlations
 from steerstats.generalization.two_groups import two_groups
 from steerstats.resampling import correlation_of, spearman
@@ -121,9 +121,9 @@ def unrelated_pairs(rng: np.random.Generator, d: int) -> tuple[np.ndarray, np.nd
 
 
 @pytest.mark.parametrize("kind", ["spearman", "pearson"])
-def test_figure_seven_is_jackknifed_by_dataset(kind):
+def test_figure_seven_isjackknife_limits_by_dataset(kind):
     x, y, cluster = unrelated_pairs(np.random.default_rng(0), 9)
-    low, high = np.arctanh(_jackknifed(x, y, cluster, kind, 0.95))
+    low, high = np.arctanh(jackknife_limits(x, y, cluster, kind, 0.95))
     left = [np.arctanh(correlation_of(x[cluster != k], y[cluster != k], kind=kind)) for k in range(9)]
     error = np.sqrt(8 / 9 * np.square(left - np.mean(left)).sum())
     assert (low + high) / 2 == pytest.approx(np.arctanh(correlation_of(x, y, kind=kind)))
@@ -133,7 +133,7 @@ def test_figure_seven_is_jackknifed_by_dataset(kind):
 @pytest.mark.parametrize("d", [8, 14])
 def test_figure_seven_keeps_its_level_over_few_datasets(d):
     rng, studies = np.random.default_rng(4), 200
-    limits = np.array([_jackknifed(*unrelated_pairs(rng, d), "spearman", 0.95) for _ in range(studies)])
+    limits = np.array([jackknife_limits(*unrelated_pairs(rng, d), "spearman", 0.95) for _ in range(studies)])
     missed = ((limits[:, 0] > 0) | (limits[:, 1] < 0)).mean()
     assert 0.01 <= missed <= 0.085
 

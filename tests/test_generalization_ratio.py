@@ -209,7 +209,7 @@ def test_refusals_name_the_method_and_the_missing_generator():
 
 def test_figure_seven_follows_its_definition_and_its_parts_are_separate():
     grid = make_grid()
-    found = propensity_shift(grid, rng=np.random.default_rng(0), n_resamples=200)
+    found = propensity_shift(grid)
     points = found.points().set_index(["dataset", "train", "evaluate"])
     assert len(points) == 10 * 25
     s, m = grid.slopes["d2"], grid.unsteered["d2"]
@@ -232,7 +232,7 @@ def test_figure_seven_counts_the_datasets_that_contribute():
     grid = make_grid()
     weak = {name: s if k < 5 else np.full_like(s, 0.1) for k, (name, s) in enumerate(grid.slopes.items())}
     few = SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes=weak, unsteered=grid.unsteered)
-    found = propensity_shift(few, rng=np.random.default_rng(0), n_resamples=50)
+    found = propensity_shift(few)
     rows = found.to_frame().set_index(["definition", "kind"])
     points = found.points()
     kept = points[(points["own"] > 0.25) & ~points["self_pair"]]
@@ -252,7 +252,7 @@ def test_self_pairs_alone_induce_a_negative_correlation():
         slopes[f"d{k}"] = mean * rng.uniform(1, 3) * rng.normal(1, 0.1, (5, 5, 1)) + np.zeros(6)
         resting[f"d{k}"] = rng.normal(size=(5, 6))
     grid = SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes=slopes, unsteered=resting)
-    rows = propensity_shift(grid, rng=rng, n_resamples=300).to_frame().set_index(["definition", "kind"])
+    rows = propensity_shift(grid).to_frame().set_index(["definition", "kind"])
     assert rows.loc[("original", "spearman"), "ci_high"] < -0.2
     honest = rows.loc[("without self-pairs", "spearman")]
     assert honest["ci_low"] < 0 < honest["ci_high"]
@@ -262,13 +262,13 @@ def test_a_mean_vector_has_no_prompt_and_is_left_out_of_figure_seven():
     grid = make_grid()
     more = {k: np.concatenate([v, v[:1]]) for k, v in grid.slopes.items()}
     wider = SlopeGrid(train=(*SETTINGS, "mean"), evaluate=SETTINGS, slopes=more, unsteered=grid.unsteered)
-    assert "mean" not in set(propensity_shift(wider, rng=np.random.default_rng(0), n_resamples=20).train)
+    assert "mean" not in set(propensity_shift(wider).train)
     with pytest.raises(InputError, match="no unsteered"):
-        propensity_shift(make_bare(grid), rng=np.random.default_rng(0))
+        propensity_shift(make_bare(grid))
     slopes, resting = {"d": np.ones((1, 1, 3))}, {"d": np.ones((1, 3))}
     alone = SlopeGrid(train=("mean",), evaluate=("base",), slopes=slopes, unsteered=resting)
     with pytest.raises(CannotEstimate, match="both a training and an evaluation"):
-        propensity_shift(alone, rng=np.random.default_rng(0))
+        propensity_shift(alone)
 
 
 @pytest.mark.parametrize(

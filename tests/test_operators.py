@@ -55,10 +55,10 @@ def test_unsteered_is_the_unsteered_model_or_missing(caches, operator):
 def test_figure_7_and_predictors_do_without_an_unsteered_model_that_is_not_there(caches):
     study = open_cache(caches["ablate_add"])
     with pytest.raises(CannotEstimate, match="holds no unsteered propensity"):
-        study.propensity_shift(n_resamples=20)
+        study.propensity_shift()
     found = study.predictors(n_resamples=20, n_permutations=5)
     assert NO_UNSTEERED in found.warnings
-    assert CAVEATS["ablate"] in open_cache(caches["ablate"]).propensity_shift(n_resamples=20).warnings
+    assert CAVEATS["ablate"] in open_cache(caches["ablate"]).propensity_shift().warnings
 
 
 def test_the_terminal_does_not_call_ablation_at_work_the_wrong_way(caches):

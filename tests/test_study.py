@@ -169,7 +169,7 @@ def test_predictors_find_what_was_put_there(study, simulated):
 
 
 def test_figure_seven_is_there_without_self_pairs(study):
-    found = study.propensity_shift(n_resamples=100)
+    found = study.propensity_shift()
     assert "without self-pairs" in found.definition
     assert found.points()["dataset"].nunique() == 10
 

@@ -290,6 +290,19 @@ def test_files_that_are_no_vectors_are_refused(tmp_path):
         from_steering_vectors(SimpleNamespace(layer_activations={-1: np.ones(3)}))
 
 
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_a_vector_that_something_else_has_written_is_read_by_the_names_of_its_tensors(tmp_path, metadata):
+    from safetensors.numpy import save_file
+
+    save_file({"layer.2": np.ones(3, dtype=np.float32)}, str(tmp_path / "v"), metadata=metadata)
+    vector, facts = load_vector(tmp_path / "v")
+    assert list(vector) == [2]
+    assert facts == {}
+    save_file({}, str(tmp_path / "none"), metadata=metadata)
+    with pytest.raises(InputError, match=r"none: tensors \[\] are not a"):
+        load_vector(tmp_path / "none")
+
+
 @pytest.mark.parametrize("name", ["layer.last", "layer.-1", "layer."])
 def test_a_layer_that_is_no_number_is_named(tmp_path, name):
     from safetensors.numpy import save_file

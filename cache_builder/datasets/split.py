@@ -93,7 +93,8 @@ def split_pairs(
         raise InputError(f"split {rule!r} is not known; it is content or tan2024-literal")
     for part in ("train", "test"):
         if not getattr(split, part):
-            raise InputError(f"the {part} part of {len(pairs)} pairs is empty; use more records")
+            how = "use more records" if limit is None or limit >= len(pairs) else f"raise limit = {limit}"
+            raise InputError(f"the {part} part of {len(pairs)} pairs is empty; {how}")
     return split
 
 

@@ -98,9 +98,11 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Seed of every resampling.")] = 0,
 ) -> None:
     """Build a cache with the bundled micro model, analyse it and write the report: everything, in a few minutes."""
-    spec = _load("demo", None, None)
-    root = _build(spec, target / "cache", "local", {})
+    from reports.record import refuse_strangers
     from reports.render import render_report
+
+    refuse_strangers(target, [target / "cache"])  # before a minute's work
+    root = _build(_load("demo", None, None), target / "cache", "local", {})
 
     with progress_bar() as progress:
         page = render_report([root], target, seed=seed, progress=progress)

@@ -161,7 +161,7 @@ def propensity_and_relative(frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabe
     >>> import steerstats
     >>> from steerstats import figures
     >>> study = steerstats.open_cache(steerstats.demo_cache())
-    >>> points = study.propensity_shift(n_resamples=50).points()
+    >>> points = study.propensity_shift().points()
     >>> frame = points.rename(columns={"propensity_difference": "x", "ratio": "y"})
     >>> _, ax = figures.canvas()
     >>> ax = figures.propensity_and_relative(frame, ax=ax, xlabel="propensity moved by", ylabel="relative steerability")

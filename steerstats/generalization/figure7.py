@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError, check_count, check_level
+from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.generalization.slopes import SlopeGrid
 from steerstats.resampling import correlation_of
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
@@ -95,11 +95,9 @@ class PropensityShift(Result):
 def propensity_shift(
     grid: SlopeGrid,
     *,
-    rng: np.random.Generator | None = None,
     threshold: float = PUBLISHED_THRESHOLD,
     other_thresholds: Sequence[float] = (0.0, 0.5),
     level: float = 0.95,
-    n_resamples: int = 10_000,
 ) -> PropensityShift:
     """Correlate the unsteered difference between two prompts with what a vector loses between them.
 
@@ -107,15 +105,11 @@ def propensity_shift(
     ----------
     grid : SlopeGrid
         With `unsteered`. Training settings that are not evaluation settings ("mean") are left out.
-    rng : numpy.random.Generator, optional
-        Without effect, as `n_resamples` is: the intervals are a jackknife's. Both are taken so that calls which give
-        a seed to every analysis need no exception.
     threshold : float
         Least s(eval->eval) for a ratio, nats per unit multiplier.
     other_thresholds : sequence of float
         Shown beside it, without self-pairs.
     level : float
-    n_resamples : int
 
     Returns
     -------
@@ -141,7 +135,6 @@ def propensity_shift(
     Name: estimate, dtype: float64
     """
     check_level(level)
-    check_count("n_resamples", n_resamples)
     if grid.unsteered is None:
         raise InputError("the grid has no unsteered propensities m(0); figure 7 needs them")
     settings = [name for name in grid.train if name in grid.evaluate]
@@ -166,7 +159,7 @@ def propensity_shift(
             if keep.sum() > 1:
                 estimate = float(correlation_of(x[keep], y[keep], kind=kind))
             if len(clusters) >= MIN_FOR_INTERVAL:
-                low, high = _jackknifed(x[keep], y[keep], dataset[keep], kind, level)
+                low, high = jackknife_limits(x[keep], y[keep], dataset[keep], kind, level)
                 if not np.isfinite(low):
                     warnings.append(f"{name}, {kind}: leaving one dataset out gives ±1 or no correlation; no interval")
             elif kind == "spearman":
@@ -198,7 +191,7 @@ def propensity_shift(
     )
 
 
-def _jackknifed(x: np.ndarray, y: np.ndarray, dataset: np.ndarray, kind: str, level: float) -> tuple[float, float]:
+def jackknife_limits(x: np.ndarray, y: np.ndarray, dataset: np.ndarray, kind: str, level: float) -> tuple[float, float]:
     """t interval of a correlation over pairs, whole datasets left out in turn; NaN where one is ±1 or undefined."""
     names = np.unique(dataset)
     d = len(names)

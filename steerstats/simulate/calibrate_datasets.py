@@ -8,6 +8,7 @@ import numpy as np
 
 from steerstats.generalization import SlopeGrid, corrected_spearman, cross_model_agreement, gap_table
 from steerstats.generalization.correlation import FIXED, NOISE_FREE
+from steerstats.generalization.figure7 import jackknife_limits
 from steerstats.generalization.fixed_datasets import draw_correlations
 from steerstats.meta import mean_over_datasets
 from steerstats.nulls import null_table
@@ -71,12 +72,15 @@ def _pairs(icc: float, rng: np.random.Generator, n: int) -> list[Outcome]:
     rejected = {
         "datasets as clusters": np.empty(n, dtype=bool),
         "pairs as independent (not offered)": np.empty(n, bool),
+        "jackknife of datasets (figure 7)": np.empty(n, bool),
     }
     for k in range(n):
         x, y = (
             np.sqrt(icc) * rng.standard_normal(25)[cluster] + np.sqrt(1 - icc) * rng.standard_normal(500)
             for _ in range(2)
         )
+        low, high = jackknife_limits(x, y, cluster, "spearman", COVERAGE)
+        rejected["jackknife of datasets (figure 7)"][k] = not low <= 0 <= high
         for method, unit in zip(rejected, (cluster, None)):
             draws = bootstrap_correlation(x, y, cluster=unit, rng=rng, n_resamples=250)
             low, high = quantile_pair(draws[:, None], COVERAGE)
