@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steerstats.cache import CacheReader, verify
+from steerstats.cache import CacheReader, table, verify
 from steerstats.cache.table import example_rows, import_table
-from steerstats.errors import InputError
+from steerstats.errors import CacheError, InputError
 
 
 @pytest.fixture
@@ -56,16 +56,58 @@ BAD = {
     "no zero": (lambda f: f[f["multiplier"] != 0], r"multiplier 0 \(the unsteered model\) is missing; it has -1, 1"),
     "text": (
         lambda f: f.astype({"propensity": object}).replace({"propensity": {f.propensity[5]: "high"}}),
-        r"propensity, row 6: 'high' should be a finite number",
+        r"propensity, line 7: 'high' should be a finite number",
     ),
     "column": (lambda f: f.drop(columns="setting_eval"), r"column 'setting_eval' is missing"),
     "stranger": (lambda f: f.assign(slope=1), r"column 'slope' is not known"),
-    "flag": (lambda f: f.assign(pos_is_a="maybe"), r"pos_is_a, input q0: 'maybe' should be true, false or empty"),
+    "flag": (lambda f: f.assign(pos_is_a="maybe"), r"pos_is_a, line 2: 'maybe' should be true, false or empty"),
     "setting": (
         lambda f: f.assign(setting_eval="weird"),
-        r"setting_eval, row 1: 'weird' should be one of base, sys_pos, sys_neg, user_pos, user_neg",
+        r"setting_eval, line 2: 'weird' should be one of base, sys_pos, sys_neg, user_pos, user_neg",
     ),
     "empty": (lambda f: f.iloc[:0], "has no rows"),
+    "some questions": (
+        lambda f: f.assign(question=["a", None] * 6),
+        r"question, line 3: an empty or NA cell should be a label, in every row of a dataset or in none",
+    ),
+    "some vectors": (lambda f: f.assign(vector=["a"] * 11 + [None]), r"vector, line 13: an empty or NA cell should be"),
+    "some layers": (lambda f: f.assign(layer=[3] * 11 + [None]), r"layer, line 13: an empty or NA cell should be"),
+    "layer text": (lambda f: f.assign(layer="abc"), r"layer, line 2: 'abc' should be a layer: a whole number from 0"),
+    "layer fraction": (lambda f: f.assign(layer=2.7), r"layer, line 2: 2\.7 should be a layer"),
+    "layer negative": (lambda f: f.assign(layer=-3), r"layer, line 2: -3 should be a layer"),
+    "layer inf": (lambda f: f.assign(layer=np.inf), r"layer, line 2: inf should be a layer"),
+    "length inf": (lambda f: f.assign(len_positive=np.inf), r"len_positive, line 2: inf should be a whole number"),
+    "length negative": (lambda f: f.assign(len_negative=-5), r"len_negative, line 2: -5 should be a whole number"),
+    "factor inf": (lambda f: f.assign(factor_z=[np.inf] * 12), r"factor_z, line 2: inf should be a finite number"),
+    "too large": (
+        lambda f: f.assign(propensity=1e300),
+        r"propensity, line 2: 1e\+300 should be a finite number, below",
+    ),
+    "question twice": (
+        lambda f: f.assign(question=list("abb") * 4),
+        r"question of input 'q0' is 'a' in line 2 and 'b' in line 3; every row of an input has the same",
+    ),
+    "flag twice": (
+        lambda f: f.assign(pos_is_a=["yes", "1", ""] * 4),
+        r"pos_is_a of input 'q0' is True in line 2 and an empty or NA cell in line 4",
+    ),
+    "length twice": (
+        lambda f: f.assign(len_positive=[1, 2, 1] * 4),
+        r"len_positive of input 'q0' is 1 in line 2 and 2 in line 3",
+    ),
+    "factor twice": (
+        lambda f: f.assign(factor_topic=["h", "h", None] * 4),
+        r"factor_topic of input 'q0' is 'h' in line 2 and an empty or NA cell in line 4",
+    ),
+    "vector of two settings": (
+        lambda f: pd.concat([f, f.assign(setting_train="mean", setting_eval="user_pos")]).assign(vector="mine"),
+        r"setting_train of vector 'mine' is 'base' in line 2 and 'mean' in line 14; give each its own vector label",
+    ),
+    "vector of two layers": (
+        lambda f: pd.concat([f.assign(layer=3), f.assign(layer=4, setting_eval="user_pos")]).assign(vector="mine"),
+        r"layer of vector 'mine' is 3 in line 2 and 4 in line 14",
+    ),
+    "only zero": (lambda f: f[f["multiplier"] == 0], r"multiplier is 0 in every row; a slope needs two multipliers"),
 }
 
 
@@ -75,6 +117,55 @@ def test_a_bad_table_is_one_located_error_and_no_cache(tmp_path, frame, case):
     with pytest.raises(InputError, match=message):
         import_table(save(change(frame), tmp_path / "t.csv"), tmp_path / "c", model="mine")
     assert os.listdir(tmp_path) == ["t.csv"]
+
+
+def test_lines_are_counted_as_an_editor_counts_them(tmp_path, frame):
+    path = tmp_path / "t.csv"
+    frame.assign(text="two\nlines").astype({"propensity": object}).replace(
+        {"propensity": {frame.propensity[5]: "high"}}
+    ).to_csv(path, index=False)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], "\n", *lines[1:]]))
+    shown = next(k for k, line in enumerate(path.read_text().splitlines(), start=1) if "high" in line)
+    with pytest.raises(InputError, match=rf"propensity, line {shown}: 'high'"):
+        import_table(path, tmp_path / "c", model="mine")
+    frame.loc[5, "propensity"] = np.nan
+    with pytest.raises(InputError, match=r"propensity, row 6: an empty or NA cell"):
+        import_table(save(frame, tmp_path / "t.parquet"), tmp_path / "c", model="mine")
+
+
+def test_columns_that_one_dataset_leaves_empty_are_not_there_for_it(tmp_path, frame):
+    both = pd.concat([frame.assign(question="same", layer=3), frame.assign(dataset="bare")])
+    cache = CacheReader(import_table(save(both, tmp_path / "t.csv"), tmp_path / "c", model="mine"))
+    assert cache["kindness"].read("vector_layer").tolist() == [[3]]
+    assert cache["kindness"].read("input_question").tolist() == ["same"] * 4
+    assert "vector_layer" not in cache["bare"]
+    assert cache["bare"].read("input_question").tolist() == ["q0", "q1", "q2", "q3"]
+
+
+def test_a_directory_is_no_table(tmp_path):
+    with pytest.raises(InputError, match=r"is a directory; give a \.csv or \.parquet file"):
+        import_table(tmp_path, tmp_path / "c", model="mine")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_import_that_fails_on_the_way_leaves_nothing(tmp_path, frame, monkeypatch, there):
+    both = pd.concat([frame, frame.assign(dataset="other")])
+    plain = table.write_unit
+
+    def full(root, name, *rest):
+        if name == "other":
+            raise CacheError("No space left on device")
+        return plain(root, name, *rest)
+
+    monkeypatch.setattr(table, "write_unit", full)
+    path = save(both, tmp_path / "t.csv")
+    if there:
+        (tmp_path / "deep" / "c").mkdir(parents=True)
+    with pytest.raises(CacheError, match="No space left"):
+        import_table(path, tmp_path / "deep" / "c", model="mine")
+    left = {str(one.relative_to(tmp_path)) for one in tmp_path.rglob("*")}
+    assert left == {"t.csv"} | ({"deep", "deep/c"} if there else set())
 
 
 def test_dataset_names_become_safe_stems_without_colliding(tmp_path, frame):

@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,20 @@ def whole_file(target: Path) -> Iterator[Path]:
     finally:
         partial.unlink(missing_ok=True)
     fsync_folder(target.parent)
+
+
+@contextmanager
+def folders_for(target: Path) -> Iterator[None]:
+    """The folders above a target; those that had to be made are gone again if what is written there fails."""
+    made = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # another process has put something there
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def publish(target: Path, content: bytes) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import h5py
 
-from steerstats.cache.disk import new_hdf5, whole_file
-from steerstats.cache.reader import CacheReader
+from steerstats.cache.disk import folders_for, new_hdf5, whole_file
+from steerstats.cache.reader import CacheReader, Unit
 from steerstats.cache.schema import PACK_TYPE, VERSION, UnitData, content_hash
+from steerstats.cache.verify import Check, check_content, check_file_hash
 from steerstats.cache.writer import write_group
 from steerstats.errors import CacheError
 
@@ -37,7 +38,8 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
     Raises
     ------
     CacheError
-        If the cache holds no finished unit, the target exists, or it cannot be written.
+        If the cache holds no finished unit, a unit is not what its sidecar seals, the target exists, or it cannot be
+        written.
 
     Examples
     --------
@@ -55,15 +57,18 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
         raise CacheError(f"{cache.path} has no finished unit to pack")
     if out.exists() and not overwrite:
         raise CacheError(f"{out} exists; choose another name, or overwrite it (--overwrite)")
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with whole_file(out) as partial, new_hdf5(partial) as file:
+        with folders_for(out), whole_file(out) as partial, new_hdf5(partial) as file:
             file.attrs["type"] = PACK_TYPE
             file.attrs["version"] = VERSION
             manifest = json.dumps(cache.manifest, sort_keys=True, ensure_ascii=False)
             file.create_dataset("manifest", data=manifest, dtype=h5py.string_dtype("utf-8"))
             for unit in cache:
+                # The packed file gets hashes of its own, which would vouch for whatever is read here.
+                if not cache.packed:
+                    _insist(unit, check_file_hash(unit))
                 whole = unit.load()
+                _insist(unit, check_content(unit, whole))
                 arrays = {name: array for name, array in whole.arrays.items() if name not in dropped}
                 kept = UnitData(_without_orphans(arrays), whole.attrs)
                 group = file.create_group(unit.name)
@@ -73,6 +78,14 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
     except OSError as error:
         raise CacheError(f"{out} could not be written: {error}") from error
     return out
+
+
+def _insist(unit: Unit, check: Check) -> None:
+    if not check.ok:
+        raise CacheError(
+            f"unit {unit.name} is not what was built and is not packed: {unit.where}: {check.what} is {check.detail}; "
+            f"copy or build it anew"
+        )
 
 
 def _without_orphans(arrays: dict) -> dict:

@@ -26,7 +26,7 @@ from steerstats.cache.schema import (
     check_version,
     dtype_name,
 )
-from steerstats.cache.sidecar import UNITS, finished_sidecar, parse_json, read_json
+from steerstats.cache.sidecar import UNITS, finished_sidecar, parse_json, read_json, unit_damage
 from steerstats.cache.writer import MANIFEST
 from steerstats.errors import CacheError, those_there
 
@@ -128,9 +128,23 @@ class Unit:
 
 
 class CacheReader:
-    """A cache: its manifest, the names of all its units, and those that are finished."""
+    """A cache: its manifest, the names of all its units, and those that are finished.
 
-    def __init__(self, path: str | Path) -> None:
+    Parameters
+    ----------
+    path : path
+        A cache, directory or packed.
+    allow_damaged : bool
+        Read on where the file of a unit has another size than its sidecar says, and name such units in `damaged`.
+        Otherwise they are an error: an analysis would go on without them as if they had never been finished.
+
+    Raises
+    ------
+    CacheError
+        If the path is no cache, of a version that cannot be read, or damaged.
+    """
+
+    def __init__(self, path: str | Path, *, allow_damaged: bool = False) -> None:
         self.path = Path(path)
         if self.path.is_dir():
             self.packed = False
@@ -146,6 +160,16 @@ class CacheReader:
         check_version(self.manifest.get("version"), f"{self.path} (manifest)")
         self._finished = finished
         self._opened: dict[str, Unit] = {}
+        looked = () if self.packed else self.missing
+        #: What is wrong with units that were finished once, by name.
+        self.damaged = {name: text for name in looked if (text := unit_damage(self.path, name))}
+        if self.damaged and not allow_damaged:
+            name, text = next(iter(self.damaged.items()))
+            more = len(self.damaged) - 1
+            others = f" ({more} more {'is' if more == 1 else 'are'} damaged)" if more else ""
+            raise CacheError(
+                f"{text}{others}: copy or build it anew, or remove {UNITS}/{name}.json to go on without it"
+            )
 
     def __repr__(self) -> str:
         return f"<cache {self.path}: {len(self.units)} of {len(self.planned_units)} units>"
@@ -153,6 +177,8 @@ class CacheReader:
     def __getitem__(self, name: str) -> Unit:
         if name not in self._finished:
             known = ", ".join(self.units) or "none finished"
+            if name in self.damaged:
+                raise CacheError(f"{self.path}: dataset {name!r} is damaged: {self.damaged[name]}; it has {known}")
             state = "not finished" if name in self.planned_units else "not in this cache"
             raise CacheError(f"{self.path}: dataset {name!r} is {state}; it has {known}")
         if name not in self._opened:
@@ -191,7 +217,7 @@ class CacheReader:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Units that are planned and not finished."""
+        """Units that are planned and not finished; those that are `damaged` are among them."""
         return tuple(name for name in self.planned_units if name not in self._finished)
 
 

@@ -38,6 +38,36 @@ def finished_sidecar(root: Path, name: str) -> dict[str, Any] | None:
         return None
 
 
+def unit_damage(root: Path, name: str) -> str | None:
+    """What is wrong with the file of a unit that was finished once, None for one that is finished or never was.
+
+    A builder computes such a unit anew, as any that is not finished. Whoever reads the cache should hear that it was
+    cut short or overwritten, because a copy that went wrong looks the same.
+
+    Examples
+    --------
+    >>> import os, tempfile, steerstats
+    >>> from steerstats.cache.sidecar import unit_damage
+    >>> made = steerstats.simulate_cache(f"{tempfile.mkdtemp()}/c", steerstats.SimulationTruth(datasets=2, n_inputs=5))
+    >>> os.truncate(made.path / "units" / "sim-01.h5", 1000)
+    >>> unit_damage(made.path, "sim-00"), unit_damage(made.path, "sim-01")  # doctest: +ELLIPSIS
+    (None, '...sim-01.h5 has 1000 bytes where its sidecar says ...')
+    """
+    path, file = sidecar_path(root, name), Path(root) / UNITS / f"{name}.h5"
+    try:
+        text = _read_text(path)
+        claimed = parse_json(text, str(path)).get("bytes")
+        found = file.stat().st_size if file.exists() else None
+        # A builder may have put another file in place between the two looks: only a sidecar that stays accuses.
+        if found == claimed or _read_text(path) != text:
+            return None
+    except FileNotFoundError:
+        return None
+    if found is None:
+        return f"{file} is gone while its sidecar {path.name} is there"
+    return f"{file} has {found} bytes where its sidecar says {claimed}"
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a cache.
 

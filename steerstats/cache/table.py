@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from steerstats.cache.schema import BY_NAME, NOT_DEFINED, SETTINGS, UnitData
+from steerstats.cache.disk import folders_for
+from steerstats.cache.schema import BY_NAME, NOT_DEFINED, SETTINGS, UNIT_TYPE, VERSION, UnitData, check_unit
 from steerstats.cache.writer import create_cache, write_unit
 from steerstats.errors import InputError
 
@@ -17,7 +21,9 @@ REQUIRED = ("dataset", "input", "setting_train", "setting_eval", "multiplier", "
 OPTIONAL = ("vector", "layer", "question", "text", "pos_is_a", "pos_is_yes", "len_positive", "len_negative")
 FLAGS = ("pos_is_a", "pos_is_yes")
 LENGTHS = ("len_positive", "len_negative")
+WHOLE = ("layer", *LENGTHS)
 FACTOR = "factor_"
+FLOAT32, INT32 = np.finfo(np.float32).max, np.iinfo(np.int32).max  # what a cache can hold
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -35,9 +41,12 @@ def read_table(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        Naming the file, the row (1 is the first after the header), the column and the value.
+        Naming the file, the place (of CSV the line, as an editor counts them; of Parquet the row from 1), the column
+        and the value.
     """
     source = Path(path)
+    if source.is_dir():
+        raise InputError(f"{source} is a directory; give a .csv or .parquet file")
     if not source.is_file():
         raise InputError(f"{source}: no such file")
     try:
@@ -57,7 +66,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
             raise InputError(f"{source}: column {name!r} is missing; it has {', '.join(map(str, frame.columns))}")
     if frame.empty:
         raise InputError(f"{source} has no rows")
-    frame.index = pd.RangeIndex(1, len(frame) + 1)  # rows count from 1 after the header, in every message
+    frame.index = _places(source, len(frame))
     strangers = [str(name) for name in frame.columns if name not in REQUIRED + OPTIONAL and not _is_factor(name)]
     if strangers:
         known = ", ".join((*REQUIRED, *OPTIONAL, f"{FACTOR}NAME"))
@@ -69,9 +78,32 @@ def read_table(path: str | Path) -> pd.DataFrame:
         _refuse(~frame[name].isin(known), frame[name], f"{source}: {name}", f"one of {', '.join(known)}")
     for name in ("multiplier", "propensity"):
         numbers = pd.to_numeric(frame[name], errors="coerce").astype(float)
-        _refuse(~np.isfinite(numbers), frame[name], f"{source}: {name}", "a finite number")
+        _refuse(~(numbers.abs() <= FLOAT32), frame[name], f"{source}: {name}", "a finite number, below 3.4e38")
         frame[name] = numbers
+    for name in filter(_is_factor, frame.columns):
+        if pd.api.types.is_float_dtype(frame[name]):
+            _refuse(np.isinf(frame[name]), frame[name], f"{source}: {name}", "a finite number or empty")
     return frame
+
+
+def _places(source: Path, n_rows: int) -> pd.RangeIndex | pd.Index:
+    """Where each row begins: the line of a CSV file, as an editor counts them, or else the row from 1."""
+    if source.suffix == ".csv":
+        with open(source, "rb") as file:
+            n_lines = sum(1 for _ in file)
+        if n_lines == n_rows + 1:
+            return pd.RangeIndex(2, n_rows + 2, name="line")
+        # Texts of several lines, or empty lines between rows: only a second reading tells where a row begins.
+        lines = []
+        with open(source, encoding="utf-8-sig", newline="") as file, suppress(csv.Error):  # a text of over 128 kB
+            reader, begin = csv.reader(file), 1
+            for record in reader:
+                if len(record) > 1 or "".join(record).strip():
+                    lines.append(begin)
+                begin = reader.line_num + 1
+        if len(lines) == n_rows + 1:
+            return pd.Index(lines[1:], name="line")
+    return pd.RangeIndex(1, n_rows + 1, name="row")
 
 
 def import_table(source: str | Path, target: str | Path, *, model: str) -> Path:
@@ -95,30 +127,54 @@ def import_table(source: str | Path, target: str | Path, *, model: str) -> Path:
     ------
     InputError
         If a (setting_eval, vector) pair is measured on some inputs and multipliers but not on all of its dataset,
-        if a value is there twice, or if multiplier 0 is missing; the message names the coordinates.
+        if a value is there twice, if multiplier 0 is missing or alone, or if rows contradict each other about an
+        input or a vector; the message names the coordinates. Nothing is written then.
     """
     frame = read_table(source)
     digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
     # Every dataset is checked before the first is written: bad input leaves nothing half-made.
-    units = {name: _unit(part, f"{source}: dataset {name}") for name, part in frame.groupby("dataset", sort=True)}
+    arrays = {name: _unit(part, f"{source}: dataset {name}") for name, part in frame.groupby("dataset", sort=True)}
     spec = {"source": Path(source).name, "sha256": digest, "model": model}
     spec_hash = hashlib.sha256(repr(sorted(spec.items())).encode()).hexdigest()
-    names = {name: _stem(name) for name in units}
-    manifest = {"kind": "import", "spec": spec, "spec_hash": spec_hash, "model": model, "units": sorted(names.values())}
-    root = create_cache(target, manifest)
-    for name, arrays in units.items():
+    names = {name: _stem(name) for name in arrays}
+    units = {}
+    for name, own in arrays.items():
         attrs = {"dataset": name, "model": model, "score": "imported", "spec_hash": spec_hash}
-        write_unit(root, names[name], UnitData(arrays, attrs), {"source": spec})
+        units[name] = UnitData(own, attrs)
+        check_unit(UnitData(own, {"type": UNIT_TYPE, "version": VERSION, **attrs}), f"{source}: dataset {name}")
+    manifest = {"kind": "import", "spec": spec, "spec_hash": spec_hash, "model": model, "units": sorted(names.values())}
+    root = Path(target)
+    existed = root.exists()
+    fresh = not existed or (root.is_dir() and not any(root.iterdir()))
+    with folders_for(root):
+        try:
+            create_cache(root, manifest)
+            for name, unit in units.items():
+                write_unit(root, names[name], unit, {"source": spec})
+        except BaseException:
+            if fresh:  # a full disk: what was written goes, and a directory that held something stays as it is
+                shutil.rmtree(root, ignore_errors=True)
+                if existed:
+                    root.mkdir(exist_ok=True)
+            raise
     return root
 
 
 def _unit(frame: pd.DataFrame, where: str) -> dict[str, np.ndarray]:
-    frame = frame.copy()
+    frame = _whole_columns(frame, where)
     frame["vector"] = _vector_labels(frame)
+    for name in ("setting_train", "layer"):
+        _agree(frame, "vector", name, where, "give each its own vector label")
+    for name in ("question", *FLAGS, *LENGTHS, *filter(_is_factor, frame.columns)):
+        _agree(frame, "input", name, where, "every row of an input has the same")
     axes = {name: _labels(frame[name]) for name in ("setting_eval", "vector", "multiplier", "input")}
     if 0.0 not in axes["multiplier"]:
         found = ", ".join(f"{value:g}" for value in axes["multiplier"])
         raise InputError(f"{where}: multiplier 0 (the unsteered model) is missing; it has {found}")
+    if len(axes["multiplier"]) < 2:
+        raise InputError(
+            f"{where}: multiplier is 0 in every row; a slope needs two multipliers or more, such as 0 and 1"
+        )
     codes = [pd.Categorical(frame[name], categories=values).codes for name, values in axes.items()]
     shape = tuple(len(values) for values in axes.values())
     flat = np.ravel_multi_index(codes, shape)
@@ -151,24 +207,64 @@ def _unit(frame: pd.DataFrame, where: str) -> dict[str, np.ndarray]:
         arrays["input_text"] = by_input["text"].fillna("").astype(str).to_numpy(object)
     for name in FLAGS:
         if name in by_input:
-            arrays[f"input_{name}"] = _flag(by_input[name], f"{where}: {name}")
+            arrays[f"input_{name}"] = by_input[name].to_numpy(np.int8)
     for name in LENGTHS:
         if name in by_input:
-            numbers = pd.to_numeric(by_input[name], errors="coerce")
-            _refuse(numbers.isna(), by_input[name], f"{where}: {name}", "a number of characters")
-            arrays[f"input_{name}"] = numbers.to_numpy(np.int32)
+            arrays[f"input_{name}"] = by_input[name].to_numpy(np.int32)
     for name in filter(_is_factor, frame.columns):
         arrays[f"input_{name}"] = _factor(by_input[name])
-    if "layer" in by_vector and by_vector["layer"].notna().all():
+    if "layer" in by_vector:
         arrays["slot"] = np.zeros(1, dtype=np.int32)
         arrays["vector_layer"] = by_vector["layer"].to_numpy(np.int32)[:, None]
     return arrays
 
 
+def _whole_columns(frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    """A copy with optional columns as a cache has them: labels, flags and whole numbers, in every row or in none."""
+    frame = frame.copy()
+    for name in ("vector", "question", *WHOLE):
+        if name not in frame:
+            continue
+        if frame[name].isna().all():  # as if the column were not there: another dataset of the table may have it
+            del frame[name]
+        elif name in WHOLE:
+            numbers = pd.to_numeric(frame[name], errors="coerce").astype(float)
+            right = "a whole number of characters, 0 or more" if name in LENGTHS else "a layer: a whole number from 0"
+            fits = (numbers >= 0) & (numbers <= INT32) & (numbers % 1 == 0)
+            _refuse(~fits, frame[name], f"{where}: {name}", right)
+            frame[name] = numbers.astype(np.int64)
+        else:
+            _refuse(
+                frame[name].isna(), frame[name], f"{where}: {name}", "a label, in every row of a dataset or in none"
+            )
+            frame[name] = frame[name].astype(str)
+    for name in FLAGS:
+        if name in frame:
+            frame[name] = _flag(frame[name], f"{where}: {name}")
+    return frame
+
+
+def _agree(frame: pd.DataFrame, owner: str, name: str, where: str, remedy: str) -> None:
+    """Refuse rows that say different things of one input, or of one vector."""
+    if name not in frame:
+        return
+    column = frame[name]
+    seen = pd.Series(pd.factorize(column if column.dtype != object else column.map(repr))[0], index=frame.index)
+    first = seen.groupby(frame[owner].to_numpy()).transform("first")
+    bad = np.flatnonzero(seen != first)
+    if len(bad):
+        label = frame[owner].iloc[bad[0]]
+        begin = np.flatnonzero(frame[owner] == label)[0]
+        said = [
+            f"{_shown(_word(name, column.iloc[k]))} in {frame.index.name} {frame.index[k]}" for k in (begin, bad[0])
+        ]
+        raise InputError(f"{where}: {name} of {owner} {label!r} is {' and '.join(said)}; {remedy}")
+
+
 def _vector_labels(frame: pd.DataFrame) -> pd.Series:
     """The table's own labels, or the training setting (with the layer, where there are several)."""
-    if "vector" in frame and frame["vector"].notna().all():
-        return frame["vector"].astype(str)
+    if "vector" in frame:
+        return frame["vector"]
     if "layer" in frame and frame["layer"].nunique() > 1:
         return frame["setting_train"] + "@" + frame["layer"].astype(str)
     return frame["setting_train"]
@@ -183,12 +279,12 @@ def _column(frame: pd.DataFrame, name: str, fallback: np.ndarray) -> np.ndarray:
     return frame[name].astype(str).to_numpy(object) if name in frame else fallback.copy()
 
 
-def _flag(column: pd.Series, where: str) -> np.ndarray:
+def _flag(column: pd.Series, where: str) -> pd.Series:
     words = {"true": 1, "1": 1, "1.0": 1, "yes": 1, "false": 0, "0": 0, "0.0": 0, "no": 0, "": NOT_DEFINED}
     text = column.astype(object).where(column.notna(), "").astype(str).str.strip().str.lower()
     flags = text.map(words)
     _refuse(flags.isna(), column, where, "true, false or empty")
-    return flags.to_numpy(np.int8)
+    return flags.astype(np.int8)
 
 
 def _is_factor(name: object) -> bool:
@@ -209,10 +305,20 @@ def _factor(column: pd.Series) -> np.ndarray:
 def _refuse(bad: pd.Series | np.ndarray, column: pd.Series, where: str, right: str) -> None:
     rows = np.flatnonzero(np.asarray(bad))
     if len(rows):
-        value = column.iloc[rows[0]]
-        value = value.item() if isinstance(value, np.generic) else value
-        place = f"{column.index.name or 'row'} {column.index[rows[0]]}"
-        raise InputError(f"{where}, {place}: {value!r} should be {right}")
+        place = f"{column.index.name} {column.index[rows[0]]}"
+        raise InputError(f"{where}, {place}: {_shown(column.iloc[rows[0]])} should be {right}")
+
+
+def _shown(value: object) -> str:
+    """A value of a table in a message; what pandas reads as NaN has been an empty cell, or one that says NA."""
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return "an empty or NA cell"
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def _word(name: str, value: object) -> object:
+    """A flag as a table has it."""
+    return {1: True, 0: False, NOT_DEFINED: None}[value] if name in FLAGS else value
 
 
 def _place(row: pd.Series) -> str:

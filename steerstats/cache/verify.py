@@ -35,7 +35,7 @@ def verify(path: str | Path) -> Iterator[Check]:
     Yields
     ------
     Check
-        Completeness, file hash, contract (axes, types, finite values), content hash, scores against logits,
+        Completeness, file size and hash, contract (axes, types, finite values), content hash, scores against logits,
         and the engine's parity as the builder recorded it.
 
     Raises
@@ -53,33 +53,38 @@ def verify(path: str | Path) -> Iterator[Check]:
     >>> checks[0].detail
     '14 of 14 units'
     """
-    cache = CacheReader(path)
+    cache = CacheReader(path, allow_damaged=True)
     done, all_units = len(cache.units), len(cache.planned_units)
-    missing = f"; missing: {', '.join(cache.missing[:5])}" if cache.missing else ""
-    yield Check(str(cache.path), "complete", not cache.missing, f"{done} of {all_units} units{missing}")
+    lacking = [name for name in cache.missing if name not in cache.damaged]
+    found = f"{done} of {all_units} units{_named('missing', lacking)}{_named('damaged', list(cache.damaged))}"
+    yield Check(str(cache.path), "complete", not cache.missing, found)
+    for name, text in cache.damaged.items():
+        yield Check(name, "file size", False, text)
     for name in cache.units:
         try:
             unit = cache[name]
             if not cache.packed:
-                yield _file_hash(unit)
+                yield check_file_hash(unit)
             whole = unit.load()
         except SteerstatsError as error:
             yield Check(name, "contract", False, str(error))
             continue
         yield Check(name, "contract", True, "axes, types and finite values as SCHEMA.md says")
-        yield _content(unit, whole)
+        yield check_content(unit, whole)
         yield from _scores(unit, whole)
         yield _parity(unit)
 
 
-def _file_hash(unit: Unit) -> Check:
+def check_file_hash(unit: Unit) -> Check:
+    """The bytes of a unit's file are those that its sidecar seals."""
     with open(unit.path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     claimed = str(unit.sidecar.get("sha256"))
     return Check(unit.name, "file hash", digest == claimed, _compare(digest, claimed))
 
 
-def _content(unit: Unit, whole: UnitData) -> Check:
+def check_content(unit: Unit, whole: UnitData) -> Check:
+    """The numbers and labels of a unit are those that its sidecar seals."""
     attrs = {key: value for key, value in whole.attrs.items() if key != "sidecar"}
     digest, claimed = content_hash(UnitData(whole.arrays, attrs)), str(unit.sidecar.get("content_sha256"))
     return Check(unit.name, "content hash", digest == claimed, _compare(digest, claimed))
@@ -109,6 +114,11 @@ def _parity(unit: Unit) -> Check:
     found = "not measured" if difference is None else f"{difference:.1e}"
     detail = f"{parity.get('path')} path, largest difference {found} nats, allowed {tolerance:.1e}"
     return Check(unit.name, "engine parity", bool(ok), detail)
+
+
+def _named(what: str, names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"; {what}: {', '.join(names[:most])}{more}" if names else ""
 
 
 def _compare(found: str, claimed: str) -> str:

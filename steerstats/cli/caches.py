@@ -25,14 +25,16 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(cache: CachePath, unit: Annotated[str, typer.Option(help="Show this unit's arrays as well.")] = "") -> None:
-    """Show what a cache holds, and what is still missing."""
+    """Show what a cache holds, what is still missing, and what is damaged."""
     from steerstats.cache import CacheReader
 
-    reader = CacheReader(cache)
+    reader = CacheReader(cache, allow_damaged=True)
     tree = Tree(Text(f"{reader.path}  ({'packed file' if reader.packed else 'directory'}, {reader.kind})"))
     tree.add(Text(f"model: {reader.manifest.get('model', 'not recorded')}"))
     tree.add(Text(f"spec: {reader.spec_hash[:16]}"))
-    state = "complete" if not reader.missing else f"{len(reader.missing)} missing"
+    lacking = [name for name in reader.missing if name not in reader.damaged]
+    counts = {"missing": len(lacking), "damaged": len(reader.damaged)}
+    state = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "complete"
     branch = tree.add(Text(f"units: {len(reader.units)} of {len(reader.planned_units)}, {state}"))
     # Units that hold the same are described once: forty equal paragraphs tell less than one and forty names.
     alike: dict[str, list[str]] = {}
@@ -43,8 +45,10 @@ def inspect(cache: CachePath, unit: Annotated[str, typer.Option(help="Show this 
         leaf.add(Text(f"each: {description}" if len(names) > 1 else description))
         if unit in names:
             _arrays(reader[unit], leaf.add(Text(unit)))
-    for name in reader.missing:
+    for name in lacking:
         branch.add(Text(f"{name}: missing", style="yellow"))
+    for name, text in reader.damaged.items():
+        branch.add(Text(f"{name}: damaged: {text}", style="bold red"))
     if unit and unit not in reader.units:
         reader[unit]  # raises, naming the units there are
     size = sum(int(reader[name].sidecar.get("bytes", 0)) for name in reader.units)

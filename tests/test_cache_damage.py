@@ -1,0 +1,143 @@
+"""A cache that was changed after it was built: everyone who reads it says so, and `pack` does not vouch for it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import h5py
+import pytest
+from test_cache import make_cache
+
+import steerstats
+from steerstats.cache import CacheReader, finished_sidecar, pack, verify
+from steerstats.cli import main
+from steerstats.errors import CacheError
+
+NAMES = ("openness", "narcissism")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return make_cache(tmp_path / "cache", NAMES)
+
+
+def change_a_number(file):
+    with h5py.File(file, "r+") as root:
+        root["propensity"][0, 0, 0, 0] += 1
+
+
+def reseal(cache, **claims):
+    side = cache / "units" / "openness.json"
+    side.write_text(json.dumps(json.loads(side.read_text()) | claims))
+
+
+def cut(cache, name="openness"):
+    file = cache / "units" / f"{name}.h5"
+    whole = file.stat().st_size
+    os.truncate(file, whole // 2)
+    return rf"{name}\.h5 has {whole // 2} bytes where its sidecar says {whole}"
+
+
+def seal_of(file):
+    import hashlib
+
+    return {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size}
+
+
+@pytest.mark.parametrize("sealed_file", [False, True])
+def test_pack_refuses_numbers_that_were_changed(cache, tmp_path, sealed_file):
+    file = cache / "units" / "openness.h5"
+    change_a_number(file)
+    if sealed_file:
+        reseal(cache, **seal_of(file))
+    assert not all(check.ok for check in verify(cache))
+    what = "content hash" if sealed_file else "file hash"
+    with pytest.raises(CacheError, match=rf"unit openness is not .*units/openness\.h5: {what} is .*, the sidecar says"):
+        pack(cache, tmp_path / "new" / "packed.h5")
+    assert os.listdir(tmp_path) == ["cache"]
+
+
+def test_pack_refuses_an_array_that_is_gone(cache, tmp_path):
+    file = cache / "units" / "openness.h5"
+    with h5py.File(file, "r+") as root:
+        del root["input_text"]
+    reseal(cache, **seal_of(file))
+    with pytest.raises(CacheError, match=r"unit openness is not .*content hash is"):
+        pack(cache, tmp_path / "packed.h5")
+    assert os.listdir(tmp_path) == ["cache"]
+
+
+def test_pack_refuses_a_packed_file_that_was_changed(cache, tmp_path):
+    packed = pack(cache, tmp_path / "packed.h5")
+    with h5py.File(packed, "r+") as root:
+        root["openness/propensity"][0, 0, 0, 0] += 1
+    with pytest.raises(CacheError, match=r"packed\.h5:/openness: content hash is"):
+        pack(packed, tmp_path / "again.h5")
+    assert sorted(os.listdir(tmp_path)) == ["cache", "packed.h5"]
+
+
+def test_a_file_that_was_cut_short_is_damaged_for_readers_and_unfinished_for_a_builder(cache, tmp_path):
+    size = cut(cache)
+    assert finished_sidecar(cache, "openness") is None
+    for read in (CacheReader, steerstats.open_cache, lambda path: pack(path, tmp_path / "packed.h5")):
+        with pytest.raises(CacheError, match=size + r": copy or build it anew, or remove units/openness\.json"):
+            read(cache)
+    assert os.listdir(tmp_path) == ["cache"]
+    failed = {check.what: check for check in verify(cache) if not check.ok}
+    assert set(failed) == {"complete", "file size"}
+    assert failed["complete"].detail == "1 of 2 units; damaged: openness"
+    assert failed["file size"].where == "openness"
+    (cache / "units" / "openness.json").unlink()  # the remedy
+    assert CacheReader(cache).missing == ("openness",)
+
+
+def test_a_file_that_is_gone_and_two_that_are_damaged_are_said(cache):
+    (cache / "units" / "openness.h5").unlink()
+    with pytest.raises(CacheError, match=r"openness\.h5 is gone while its sidecar openness\.json is there"):
+        CacheReader(cache)
+    cut(cache, "narcissism")
+    with pytest.raises(CacheError, match=r"is there \(1 more is damaged\)"):
+        CacheReader(cache)
+
+
+def test_a_unit_that_a_builder_writes_anew_meanwhile_is_not_damaged(cache, monkeypatch):
+    """The sidecar was read, then a builder took it away and put another file in place."""
+    from steerstats.cache import sidecar
+
+    cut(cache)
+    plain, looks = sidecar._read_text, []
+
+    def late(path):
+        looks.append(path)
+        if len(looks) == 2:
+            raise FileNotFoundError(path)
+        return plain(path)
+
+    monkeypatch.setattr(sidecar, "_read_text", late)
+    assert sidecar.unit_damage(cache, "openness") is None
+
+
+def test_commands_say_which_file_is_damaged(cache, tmp_path, capsys):
+    cut(cache)
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", str(cache)])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert ended.value.code == 0
+    assert "units: 1 of 2, 1 damaged" in shown
+    assert "openness: damaged: " in shown
+    for command in (
+        ["fit", cache],
+        ["pack", cache, "-o", tmp_path / "packed.h5"],
+        ["inspect", cache, "--unit", "openness"],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([str(part) for part in command])
+        assert ended.value.code == 2
+        assert "where its sidecar says" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["cache"]
+
+
+def test_verify_says_how_many_more_are_missing(tmp_path):
+    make_cache(tmp_path, [f"d{k}" for k in range(8)], write=["d0"])
+    assert next(verify(tmp_path)).detail == "1 of 8 units; missing: d1, d2, d3, d4, d5 and 2 more"
