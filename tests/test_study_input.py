@@ -10,7 +10,7 @@ from steerstats.resampling import iter_counts, quantile_pair, resampled_sums, si
 from steerstats.study import open_cache
 
 ASKED = [
-    "steerability", "spurious_factors", "generalization", "predictors", "propensity_shift", "debiased", "reliability",
+    "steerability", "spurious_factors", "generalization", "predictors", "debiased", "reliability",
     "corrected_anti_steerable", "answer_mass", "linearity", "multiplier_range", "cross_model",
 ]  # fmt: skip
 SEEDED = [name for name in ASKED if name not in ("reliability", "answer_mass", "linearity", "multiplier_range")]
