@@ -18,7 +18,7 @@ import pandas as pd
 from analyses._claim import NotInCache
 from steerstats import open_cache
 from steerstats.distribution import mean_slope
-from steerstats.errors import CannotEstimate
+from steerstats.errors import CannotEstimate, InputError
 from steerstats.figures.theme import nice_shift
 from steerstats.generalization import PAPER_SHIFTS, SteerabilityTable, shift_name
 from steerstats.protocol import protocol_of
@@ -27,6 +27,7 @@ from steerstats.results import Estimate
 from steerstats.study import Study
 
 Cache = Study | str | Path
+UNNAMED = "not recorded"  # the model of a table that does not name it
 # One seed for all estimators, so that a number is the same wherever it stands; the command line sets another.
 _SEED: ContextVar[int] = ContextVar("steerstats_seed", default=0)
 
@@ -66,6 +67,39 @@ def two_studies(cache: Cache | Sequence[Cache], what: str) -> tuple[Study, Study
     if not set(found[0].datasets) & set(found[1].datasets):
         raise CannotEstimate("the two caches share no dataset")
     return found[0], found[1]
+
+
+def same_model(one: Study, other: Study) -> bool:
+    """Whether two caches are of one and the same model, however they were made.
+
+    The hash of the weights decides where both caches have it, since a name may stand for several revisions and a
+    folder be written anew. Tables that do not name their model say nothing of this.
+    """
+    facts = [(study.reader.manifest.get("facts") or {}).get("model") for study in (one, other)]
+    for name in ("weights", "revision"):
+        first, second = (each.get(name) if isinstance(each, Mapping) else None for each in facts)
+        if first and second:
+            return first == second
+    return one.model == other.model != UNNAMED
+
+
+def check_distinct(caches: Iterable[str | Path]) -> None:
+    """Raise `InputError` where one cache is given twice, by the same path or as a copy.
+
+    A cache beside itself differs in nothing and agrees with itself perfectly, which would read as a finding.
+    """
+    seen: dict[Any, str | Path] = {}
+    for path in caches:
+        reader = study_of(path).reader
+        content = [(name, reader[name].sidecar.get("content_sha256")) for name in sorted(reader.units)]
+        keys = [Path(path).resolve()]
+        if all(sha for _, sha in content):
+            keys.append((reader.spec_hash, *content))
+        for key in keys:
+            if key in seen:
+                twice = f"{path} is given twice" if key == keys[0] else f"{seen[key]} and {path} are the same cache"
+                raise InputError(f"{twice}; give each cache once")
+        seen.update(dict.fromkeys(keys, path))
 
 
 def label_caches(caches: Sequence[str | Path]) -> dict[str, str]:
@@ -145,6 +179,16 @@ def need_controls(study: Study, *kinds: str) -> None:
     units = [study.unit(name) for name in study.datasets]
     if not any(all(unit.has(("base", "base"), kind) for unit in units) for kind in kinds):
         raise lacking(study, f"{' or '.join(kinds)} vectors")
+
+
+def trained_settings(study: Study) -> list[str]:
+    """Settings whose vectors were trained here: neither their mean nor vectors that were made elsewhere."""
+    kinds: dict[str, set[str]] = {}
+    for name in study.datasets:
+        unit = study.unit(name)
+        for setting, kind in zip(unit.vectors, unit.unit.read("vector_kind", vector=list(unit.vectors.values()))):
+            kinds.setdefault(setting, set()).add(str(kind))
+    return [setting for setting in study.vectors if kinds[setting] == {"trained"}]
 
 
 def need_array(study: Study, name: str, what: str) -> None:

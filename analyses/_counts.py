@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from scipy import stats
@@ -21,6 +22,7 @@ UNTOLD = "which cannot be told apart here"
 ONE = {"pos_is_a": "A/B explains", "pos_is_yes": "Yes/No explains"}  # where one factor is all that is known
 SINGULAR = "singular in lme4's sense"
 POOLED = "over datasets: "  # how warnings about a mean over datasets begin
+CUT, ROUNDING = "limits cut at 0 and 100%, between which a share lies", 1e-12
 LARGEST, CHOSEN = ", where it is largest, in ", ", picked after looking:"  # the statement of an extreme
 
 
@@ -117,6 +119,19 @@ def share_words(results: Mapping[str, Any], factors: Collection[str]) -> str:
     return f"Share of the variance that A/B or Yes/No, {told}, explain"
 
 
+def in_range(claim: Claim) -> Claim:
+    """A share's claim with limits cut at 0 and 1, and saying so where that changes them.
+
+    An adjusted share can itself be a little below 0 where nothing is explained; its lower limit is then left as it is,
+    so that it stays between the two.
+    """
+    low = max(claim.ci_low, 0.0) if claim.estimate >= 0 else claim.ci_low
+    high = min(claim.ci_high, 1.0)
+    if max(low - claim.ci_low, claim.ci_high - high) > ROUNDING:
+        return replace(claim, ci_low=low, ci_high=high, interval=f"{claim.interval}; {CUT}")
+    return claim
+
+
 def share_claims(
     keys: tuple[str, str], text: str, mean: Estimate, most: Mapping[str, Any], how: str, of: str = "questions"
 ) -> list[Claim]:
@@ -138,11 +153,12 @@ def share_claims(
         What that row's n counts: "inputs" or "questions", of which a counterbalanced dataset has half as many.
     """
     if mean.n == 1:
-        return [Claim.row(keys[0], f"{text}, in {most['dataset']}:", most, of, unit="share", interval=how)]
+        return [in_range(Claim.row(keys[0], f"{text}, in {most['dataset']}:", most, of, unit="share", interval=how))]
     how += "; it does not allow for the choice"
+    text_most = f"{text}{LARGEST}{most['dataset']}{CHOSEN}"
     return [
-        Claim.of(keys[0], f"{text}, mean over datasets:", mean, "datasets"),
-        Claim.row(keys[1], f"{text}{LARGEST}{most['dataset']}{CHOSEN}", most, of, unit="share", interval=how),
+        in_range(Claim.of(keys[0], f"{text}, mean over datasets:", mean, "datasets")),
+        in_range(Claim.row(keys[1], text_most, most, of, unit="share", interval=how)),
     ]
 
 

@@ -1,8 +1,8 @@
 """Figure 6: is steerability a property of the dataset or of the model? Agreement over datasets between two models."""
 
 from analyses import _published as published
-from analyses._cache import ask, current_seed, facts_of, side_by_side, two_studies
-from analyses._claim import Claim, Finding, command_line, publish, short
+from analyses._cache import ask, current_seed, facts_of, same_model, side_by_side, two_studies
+from analyses._claim import Claim, Finding, NotInCache, command_line, publish, short
 from analyses._compared import axis_names
 from steerstats import figures
 from steerstats.generalization import parse_shift, steerability_table
@@ -15,6 +15,8 @@ PAPER = "figure 6"
 def main(cache, out):
     """Spearman correlation over datasets of mean steerability between two caches, in distribution and per shift."""
     one, other = two_studies(cache, "a second model")
+    if same_model(one, other):
+        raise NotInCache(f"a second model; both caches are of {one.model}")
     result = ask(one, "cross_model", other=other)
     means = [steerability_table(study.grid()) for study in (one, other)]
     names, (x, y) = list(dict.fromkeys(result.comparison)), axis_names(cache)

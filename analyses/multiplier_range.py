@@ -1,7 +1,7 @@
 """Does steerability depend on how far the vector is pushed? The slope again, on narrower ranges of the multiplier."""
 
 from analyses._cache import ask, between, facts_of, mean_over_datasets, study_of
-from analyses._claim import Claim, Finding, command_line, publish
+from analyses._claim import Claim, Finding, NotInCache, command_line, publish
 from analyses._single import correlation_in, share_in
 from steerstats import figures
 
@@ -14,8 +14,11 @@ def main(cache, out):
     study = study_of(cache)
     result = ask(study, "multiplier_range")
     frame = result.to_frame().rename(columns={"mean": "estimate"})
-    narrow, widest = frame["range"].min(), frame["range"].max()
-    inner = frame[frame["range"] == narrow]
+    # The whole grid set against itself agrees perfectly, and is no finding.
+    part = frame[frame["range"] < frame.groupby("dataset")["range"].transform("max")]
+    if part.empty:
+        raise NotInCache("multipliers of more than one size, so there is no narrower range to compare")
+    inner, n = part[part["range"] == (narrow := part["range"].min())], frame["dataset"].nunique()
     same = mean_over_datasets(inner["correlation_with_whole"], "correlation", bounds=(-1.0, 1.0))
     other = mean_over_datasets(inner["share_other_sign"], "share with the other sign", "share")
     texts = (f"Correlation over inputs of slopes on |λ| ≤ {narrow:g} with slopes on the whole grid",
@@ -37,12 +40,11 @@ def main(cache, out):
             ylabel="inputs whose slope\nhas the other sign", share=True,
         )  # fmt: skip
         right.legend_.remove() if right.legend_ else None
-    n = frame["dataset"].nunique()
     found = Finding.of(
         result, script="multiplier_range", title=TITLE, paper=PAPER, claims=claims,
         reading="Each line is a dataset. Left: its mean slope when only multipliers up to the given size are used; a "
         "level line means that the choice of range does not matter. Right: how many inputs change sign against the "
-        f"slope over the whole grid (|λ| ≤ {widest:g}), where the line reaches 0.",
+        f"slope over the whole grid (|λ| ≤ {frame['range'].max():g}), where the line reaches 0.",
         bars="left: bands are 95% t intervals over questions." if n <= 5 else "none are drawn; the table has 95% t "
         "intervals over questions.",
         counted=f"{n} datasets, {between(frame['n'], 'questions')} each.",

@@ -22,6 +22,7 @@ def main(cache, out):
         need_array(study, name, "summaries of the training activations")
     result = ask(study, "predictors")
     frame, claims = result.over_datasets.to_frame(), []
+    drawn = frame[["ci_low", "ci_high"]].notna().any(axis=None)
     for row in frame[frame["predictor"].isin(WORDS)].to_dict("records"):
         row |= {"estimate": row["rho"], "n": row["n_datasets"]}
         text = f"Rank correlation between mean steerability and {WORDS[row['predictor']]} "
@@ -44,7 +45,8 @@ def main(cache, out):
         reading="Left: each dot is a dataset, with what its training activations look like across, how it steers up. "
         "Right: the rank correlation of every candidate with mean steerability. Projections are held out: in sample, "
         "noise alone would give a large d′.",
-        bars="95% percentile intervals, resampling datasets.",
+        bars="95% percentile intervals, resampling datasets." if drawn else "none are drawn: with so few datasets a "
+        "correlation has no interval.",
         counted=f"{len(points)} datasets.",
         alt=f"Candidates against mean steerability in {len(points)} datasets. "
         + " ".join(f"{NAMES[row.predictor]}: {number(row.rho)}." for row in frame.itertuples()),

@@ -1,7 +1,5 @@
 """Figure 4: how much of the variance of steerability goes with A/B and Yes/No, order-free and as published."""
 
-import numpy as np
-
 from analyses import _published as published
 from analyses._cache import ask, between, by_median, current_seed, facts_of, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding, command_line, publish
@@ -22,9 +20,10 @@ def main(cache, out):
     frame = by_median(result.explained_frame(), study)
     ours, theirs = (frame[frame["split"] == name] for name in ("shapley_adjusted_r2", "published_sequential"))
     total = ours[ours["component"] == "explained"]
-    n = total["dataset"].nunique()
-    mean = mean_over_datasets(total["share"], "share explained", "share", bounds=(-np.inf, np.inf))
-    most = dict(total.loc[total["share"].idxmax()])
+    # Adjusted shares may be below 0, which no logit takes; the claim's limits are then cut at what a share can be.
+    bounds = None if total["share"].between(0, 1, "neither").all() else (float("-inf"), float("inf"))
+    mean = mean_over_datasets(total["share"], "share explained", "share", bounds=bounds)
+    n, most = total["dataset"].nunique(), dict(total.loc[total["share"].idxmax()])
     share, most["estimate"] = share_words(result.results, {*ours["component"]}), most["share"]
     claims = share_claims(("explained.mean", "explained.most"), share, mean, most, "percentile, by question", "inputs")
     if "myopic-reward" in result.explained:

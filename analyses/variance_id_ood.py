@@ -37,9 +37,9 @@ def main(cache, out):
     with figures.style():
         figure, ax = figures.canvas(width=7.4, height=1.4 + 0.36 * len(order))
         figures.spread_rows(
-            frame.assign(estimate=frame["ratio"]), ax=ax, xlabel="variance under the shift ÷ variance at base → base"
-        )
-        ax.axvline(1, color="#000000", linewidth=0.8, zorder=1.5)
+            frame.assign(estimate=frame["ratio"]), ax=ax, ratios=True,
+            xlabel="variance under the shift ÷ variance at base → base, logarithmic",
+        )  # fmt: skip
         figures.key_outside(figure, ax, columns=2)
     found = Finding.of(
         result, script="variance_id_ood", title=TITLE, paper=PAPER, claims=tuple(claims), absent=absences(study),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyses._cache import ask, facts_of, mean_over_datasets, need_array, study_of
+from analyses._cache import ask, facts_of, mean_over_datasets, need_array, study_of, trained_settings
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
 from steerstats import figures
 
@@ -14,12 +14,12 @@ def main(cache, out):
     """Mean cosine over datasets for every pair of training settings, and the cosine of a vector with its refits."""
     study = study_of(cache)
     need_array(study, "direction", "the directions of the vectors")
-    trained = [name for name in study.vectors if name != "mean"]
+    trained = trained_settings(study)
     if len(trained) < 2:
-        raise NotInCache(f"built with vectors of {', '.join(trained)} only")
+        raise NotInCache(f"built with vectors of {', '.join(trained) or 'no setting'} only")
     result = ask(study, "vector_cosines")
     frame = result.to_frame()
-    across = frame[~frame[["vector_a", "vector_b"]].eq("mean").any(axis=1)]
+    across = frame[frame[["vector_a", "vector_b"]].isin(trained).all(axis=1)]
     own = across.groupby("dataset", sort=False)["cosine"].mean()
     each = mean_over_datasets(own, "cosine between settings", bounds=(-1.0, 1.0))
     claims = [
@@ -30,15 +30,17 @@ def main(cache, out):
         own = mean_over_datasets(np.nanmean(result.stability[..., 1], axis=1), "with refits", bounds=(-1.0, 1.0))
         text = "Cosine of a vector with its own refits on resampled pairs (median), mean over datasets:"
         claims.append(Claim.of("cosines.refits", text, own, "datasets"))
+    rest = " and ".join(name for name in result.vectors if name not in trained)
     with figures.style():
         figure, ax = figures.canvas(width=5.6, height=3.6)
         figures.cosine_table(np.nanmean(result.cosine, axis=0), result.vectors, ax=ax)
     found = Finding.of(
         result, script="vector_cosines", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Each cell is the cosine between the vectors of two training settings, averaged over datasets: 1 is "
-        "the same direction. Vectors of two settings are fitted to the same pairs and share their sampling error, "
-        "which draws them together: a high cosine, even above that of a vector with its refits, is no proof that the "
-        "directions behind them are alike.",
+        f"the same direction. {f'The mean leaves out {rest}: no setting trained such a vector. ' * bool(rest)}"
+        "Vectors of two settings are fitted to the same pairs and share their sampling error, which draws them "
+        "together: a high cosine, even above that of a vector with its refits, is no proof that the directions behind "
+        "them are alike.",
         bars="none: cosines describe these very vectors. The table has the quantiles over refits.",
         counted=f"{len(result.vectors)} vectors in each of {len(result.datasets)} datasets.",
         alt=f"Table of cosines between the vectors of {', '.join(result.vectors)}; {claims[0].shown[0]} on average "

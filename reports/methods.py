@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analyses import SECTIONS
-from analyses._cache import people_count
+from analyses._cache import UNNAMED, people_count
 from analyses._claim import Finding, sentence
 from analyses._words import tidy
 from reports.operators import acts
@@ -15,7 +15,7 @@ from reports.references import citations
 from steerstats.figures import nice_setting
 
 _PARTS = re.compile(r";\s+(?![^(]*\))")  # a semicolon between brackets divides nothing
-UNKNOWN = "not recorded"  # the model of a table that does not name it
+UNKNOWN = UNNAMED
 NAMES = {
     "Spearman",
     "Kendall's",

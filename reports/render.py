@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 import analyses
-from analyses._cache import people_count, study_of
+from analyses._cache import check_distinct, people_count, study_of
 from analyses._claim import Claim, Finding, figure_names, sentence
 from reports import operators, words
 from reports.collect import RESULTS, Done, default_workers, label_caches, plan, run_jobs
@@ -75,8 +75,7 @@ def render_report(
     """
     check_count("seed", seed, at_least=0)
     folder, labels = Path(out), label_caches(caches)
-    for path in labels.values():
-        study_of(path)
+    check_distinct(labels.values())
     workers = default_workers() if jobs is None else jobs
     with staged(folder, list(labels.values())) as stage:
         done = run_jobs(plan(labels), stage, seed=seed, workers=workers, progress=progress)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import analyses
-from analyses._cache import study_of
+from analyses._cache import check_distinct, study_of
 from reports.collect import Done, default_workers, label_caches, plan, run_jobs
 from reports.record import (
     CLAIMS,
@@ -77,8 +77,7 @@ def reproduce(
     check_count("seed", seed, at_least=0)
     start = time.perf_counter()
     folder, labels = Path(out), label_caches(caches)
-    for path in labels.values():
-        study_of(path)
+    check_distinct(labels.values())
     with staged(folder, list(labels.values())) as stage:
         done = run_jobs(plan(labels), stage, seed=seed, workers=jobs or default_workers(), progress=progress)
         write_claim_tables(stage, done)

@@ -10,7 +10,7 @@ import numpy as np
 from analyses._cache import people_count
 from analyses._claim import Claim, Finding
 from analyses._compared import AT_ONCE
-from analyses._counts import CHOSEN, DECISIONS, LARGEST, ONE, OUTCOMES, UNTOLD
+from analyses._counts import CHOSEN, CUT, DECISIONS, LARGEST, ONE, OUTCOMES, UNTOLD
 from analyses._words import number, percent, plain_codes, tidy, together
 from steerstats.figures import nice_shift
 
@@ -125,6 +125,8 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
         words = f"less than chance would give ({shown}): the differences between inputs do not go with {factors}"
         shown = "none"
     words += _where(claims, mean, "explained.most")
+    if CUT in mean.interval:
+        words += " The interval is cut at 0 and 100%, between which a share lies."
     if "option.pos_is_a" in claims:
         differ = claims["option.pos_is_a"]
         words += f" Steerability differs between A and B in {_count(differ)} of {differ.n} datasets (FDR 0.05)."

@@ -144,7 +144,9 @@ def test_three_caches_are_compared_in_all_pairs_with_both_vectors_errors(three, 
     assert (np.array(widths["for all at once"]) > widths["95% interval"]).all()
 
 
-def test_axes_name_what_tells_two_caches_apart(three, tmp_path):
+def test_axes_name_what_tells_two_caches_apart(three, tmp_path, monkeypatch):
+    # Two revisions of one model, say, whose names are alike.
+    monkeypatch.setattr("analyses.cross_model.same_model", lambda *_: False)
     analyses.run("cross_model", three[:2], tmp_path)
     drawn = (tmp_path / "cross_model.svg").read_text("utf-8")
     assert ">one (nat/λ)<" in drawn

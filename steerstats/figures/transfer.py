@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from steerstats.figures.parts import cloud, dataset_axis, diagonal, intervals, matrix
 from steerstats.figures.theme import (
@@ -253,13 +253,16 @@ def paired_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = Tr
     return ax
 
 
-def spread_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = True) -> Axes:
+def spread_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = True, ratios: bool = False) -> Axes:
     """The same number in several shifts, one row per dataset, one mark per shift.
 
     Parameters
     ----------
     frame : DataFrame
         Columns dataset, shift ("train->eval"), estimate, ci_low, ci_high.
+    ratios : bool
+        Numbers are ratios: a logarithmic axis, on which a half is as far from 1 as a double, with 1 marked. Where a
+        ratio is 0 the axis stays linear, since 0 has no place on the other.
 
     Examples
     --------
@@ -277,6 +280,10 @@ def spread_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = Tr
     names = list(dict.fromkeys(frame["dataset"]))
     shifts = list(dict.fromkeys(frame["shift"]))
     step = 0.8 / max(len(shifts), 1)
+    if ratios:
+        ax.axvline(1, color=INK, linewidth=0.8, zorder=1.5)
+        if not (frame["estimate"] <= 0).any():
+            _ratio_axis(ax, frame[["estimate", "ci_low", "ci_high"]].to_numpy(float))
     for k, shift in enumerate(shifts):
         rows = frame[frame["shift"] == shift]
         at = [names.index(name) + (k - (len(shifts) - 1) / 2) * step for name in rows["dataset"]]
@@ -286,6 +293,19 @@ def spread_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = Tr
     dataset_axis(ax, names, labels=labels)
     ax.set_xlabel(xlabel)
     return ax
+
+
+def _ratio_axis(ax: Axes, values: np.ndarray) -> None:
+    """A logarithmic x axis that holds the values and 1, with ticks in plain numbers."""
+    known = np.log10([*values[np.isfinite(values) & (values > 0)], 1.0])
+    low, high = known.min(), known.max()
+    room = max(0.04 * (high - low), 0.03)
+    ax.set_xscale("log")
+    ax.set_xlim(10 ** (low - room), 10 ** (high + room))
+    # Over few decades 2 and 5 are named too, so that an axis has more than one number.
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high - low < 2 else (1.0,)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def cosine_table(values: np.ndarray, names: Sequence[str], *, ax: Axes) -> Axes:
