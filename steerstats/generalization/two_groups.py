@@ -22,7 +22,7 @@ RELIABLE = 0.9  # above this share of true variance inside both groups, noise is
 # first was exceeded in 3-7% of studies (100 a cell), and the second in none to 3%.
 DOUBTFUL, CLEARLY = 18.0, 22.0
 STARTS = (0.25, 0.4, 0.5, 0.6, 0.75)
-STEPS = 150
+STEPS, LOOK, SETTLED = 150, 10, 1e-3  # at most; how often to look; gain in log likelihood since then that ends it
 RIDGE = 1e-6  # of the observed variance; rounding, where a group has no spread beyond noise
 
 
@@ -130,13 +130,18 @@ def _fit(seen: np.ndarray, noise: np.ndarray, shares: np.ndarray) -> tuple[np.nd
     mean = shares @ seen.T / shares.sum(axis=2, keepdims=True)  # (starts, laws, 2)
     mean = np.moveaxis(mean, 2, 0)
     law = _second(shares, seen[:, None, None] - mean[..., None], 0.0)
-    for _ in range(STEPS):
+    before = -np.inf
+    for step in range(STEPS):
         off = seen[:, None, None] - mean[..., None]
         total = law[..., None] + noise[:, None, None]
         value = np.log(weight)[..., None] + log_density(off, total)
         top = value.max(axis=1, keepdims=True)
         each = np.exp(value - top)
         likelihood = (top[:, 0] + np.log(each.sum(axis=1))).sum(axis=1)
+        if step % LOOK == 0:
+            if (likelihood - before < SETTLED).all():
+                break
+            before = likelihood
         shares = each / each.sum(axis=1, keepdims=True)
         weight = np.maximum(shares.mean(axis=2), 1e-9)
         # Gain of each dataset under each law, then moments of its true mean.
