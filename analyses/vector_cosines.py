@@ -37,7 +37,7 @@ def main(cache, out):
     found = Finding.of(
         result, script="vector_cosines", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Each cell is the cosine between the vectors of two training settings, averaged over datasets: 1 is "
-        f"the same direction. {f'The mean leaves out {rest}: no setting trained such a vector. ' * bool(rest)}"
+        f"the same direction. {f'Not counted, as no one setting trained it: {rest}. ' * bool(rest)}"
         "Vectors of two settings are fitted to the same pairs and share their sampling error, which draws them "
         "together: a high cosine, even above that of a vector with its refits, is no proof that the directions behind "
         "them are alike.",
