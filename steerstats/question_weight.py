@@ -38,7 +38,15 @@ def carrying_questions(sizes: np.ndarray) -> float:
 
 
 def weight_warnings(sizes: np.ndarray, place: str = "") -> tuple[str, ...]:
-    """What to say of questions that weigh so unequally that bootstraps over questions, and score intervals, err."""
+    """What to say of questions that weigh so unequally that bootstraps over questions, and score intervals, err.
+
+    Examples
+    --------
+    >>> weight_warnings([30, 30] + 200 * [1], "likes-rain: ")[0][:58]
+    'likes-rain: 2 of 202 questions hold 60 of 260 inputs: wher'
+    >>> weight_warnings(60 * [2])
+    ()
+    """
     sizes = np.asarray(sizes)
     carried = carrying_questions(sizes)
     if len(sizes) < FEW or carried >= FEW:
@@ -70,6 +78,13 @@ def question_df(values: np.ndarray, codes: np.ndarray, groups: int, level: float
         G.
     level : float
         Of the interval.
+
+    Examples
+    --------
+    >>> codes = np.repeat(np.arange(202), [30, 30] + 200 * [1])
+    >>> alike = np.random.default_rng(0).normal(size=202)[codes]  # copies answer alike
+    >>> 1 < question_df(alike, codes, 202, 0.95) < 202 - 1
+    True
     """
     sizes = np.bincount(codes).astype(float)
     if groups < 2 or (sizes == sizes[0]).all() or carrying_questions(sizes) >= ENOUGH:
