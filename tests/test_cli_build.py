@@ -72,7 +72,7 @@ def test_a_sweep_names_a_layer(run, tmp_path, model):
 def test_export_writes_the_vector_that_was_applied(run, tmp_path, model, ending):
     spec = write_spec(tmp_path, model, datasets=["bundled:demo/likes-rain"])
     run("build", spec, "-o", tmp_path / "c")
-    target = tmp_path / f"v.{ending}"
+    target = tmp_path / "new" / f"v.{ending}"
     code, _, errors = run("export", tmp_path / "c", "likes-rain", "-o", target, "--vector", "mean")
     assert code == 0, errors
     expected = CacheReader(tmp_path / "c")["likes-rain"].read("direction", vector="mean")[0]

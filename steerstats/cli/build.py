@@ -103,7 +103,6 @@ def demo(
 
     refuse_strangers(target, [target / "cache"])  # before a minute's work
     root = _build(_load("demo", None, None), target / "cache", "local", {})
-
     with progress_bar() as progress:
         page = render_report([root], target, seed=seed, progress=progress)
     say(f"cache:  {root}")
@@ -121,6 +120,7 @@ def export(
 ) -> None:
     """Write one steering vector for use elsewhere: safetensors, or a GGUF control vector for llama.cpp."""
     from steerstats.cache import CacheReader
+    from steerstats.cache.disk import folders_for
 
     if out.suffix not in (".safetensors", ".gguf"):
         raise InputError(f"{out}: {out.suffix or 'no ending'} is not written; give .safetensors or .gguf")
@@ -135,9 +135,12 @@ def export(
         known = _model_type(str(unit.attrs.get("provenance", "{}")))
         if architecture is None and not known:
             raise InputError(f"{out}: this cache does not say which type its model is; give --architecture")
-        save_gguf(out, by_layer, architecture or gguf_architecture(known))
+        with folders_for(out):
+            save_gguf(out, by_layer, architecture or gguf_architecture(known))
     else:
-        save_vector(out, by_layer, model=model, dataset=dataset, label=vector, spec_hash=str(unit.attrs["spec_hash"]))
+        facts = {"model": model, "dataset": dataset, "label": vector, "spec_hash": str(unit.attrs["spec_hash"])}
+        with folders_for(out):
+            save_vector(out, by_layer, **facts)
     say(f"{out}: vector {vector} of {dataset}, layer {', '.join(map(str, by_layer))} of {model}")
 
 
