@@ -215,7 +215,7 @@ def choose_layer(
         operator=operator,
         method=f"{rule}; {n_resamples} resamples of questions within these datasets, limits by t({df:.3g})",
         assumptions=(
-            "these datasets are the ones of interest: between-dataset variation is not in the intervals",
+            "the choice is about these datasets: variation between datasets is not in its intervals",
             VECTOR_AS_GIVEN,
         ),
         warnings=tuple(warnings),
