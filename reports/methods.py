@@ -15,7 +15,6 @@ from reports.references import citations
 from steerstats.figures import nice_setting
 
 _PARTS = re.compile(r";\s+(?![^(]*\))")  # a semicolon between brackets divides nothing
-UNKNOWN = UNNAMED
 NAMES = {
     "Spearman",
     "Kendall's",
@@ -89,7 +88,7 @@ def _cache_paragraph(study: Any) -> str:
     settings = ", ".join(map(nice_setting, study.settings))
     where = f"in the settings {settings}" if len(study.settings) > 1 else f"in the setting {settings}"
     kind = "validation" if study.kind == "sweep" else "test"
-    what = "" if study.model == UNKNOWN else f" in {study.model}"
+    what = "" if study.model == UNNAMED else f" in {study.model}"
     lines = [f"We analysed steering [1–3]{what} on {count} ({inputs} {kind} inputs each), {where}."]
     if "vector_layer" in unit.unit:
         layers = sorted({int(layer) for layer in unit.unit.read("vector_layer").ravel()})

@@ -18,13 +18,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 import analyses
-from analyses._cache import check_distinct, people_count, study_of
+from analyses._cache import UNNAMED, check_distinct, people_count, study_of
 from analyses._claim import Claim, Finding, figure_names, sentence
 from reports import operators, words
 from reports.collect import RESULTS, Done, default_workers, label_caches, plan, run_jobs
 from reports.details import dataset_pages
 from reports.embed import inline_svg, theme_variables
-from reports.methods import UNKNOWN
 from reports.methods import methods as write_methods
 from reports.provenance import provenance_rows
 from reports.record import PAGE, software_versions, staged, write_claim_tables
@@ -148,7 +147,7 @@ def _style() -> Markup:
 
 def _title(studies: Mapping[str, Any]) -> str:
     names = list(dict.fromkeys(_model_name(study.model) for study in studies.values()))
-    if UNKNOWN in names:
+    if UNNAMED in names:
         return f"Does steering work?{' Caches side by side' if len(studies) > 1 else ''}"
     if len(studies) == 1:
         return f"Does steering {names[0]} work?"

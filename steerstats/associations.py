@@ -17,10 +17,9 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import InputError, check_count, check_level
-from steerstats.generalization.correlation import PERFECT, is_perfect
 from steerstats.grid import require_symmetric
 from steerstats.resampling import bootstrap_correlation, quantile_pair, spearman
-from steerstats.resampling.ranks import MIN_FOR_INTERVAL
+from steerstats.resampling.ranks import MIN_FOR_INTERVAL, PERFECT, is_perfect
 from steerstats.results import Result
 from steerstats.spurious.clustered import cr2_bell_mccaffrey
 from steerstats.units import MIN_FOR_P, category_codes, deal, few_units

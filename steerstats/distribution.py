@@ -236,7 +236,7 @@ def summarise_steerability(
         method="; ".join(dict.fromkeys(estimate.method for estimate in estimates)),
         assumptions=tuple(dict.fromkeys(text for estimate in estimates for text in estimate.assumptions)),
         warnings=(
-            *weight_warnings(np.unique(group_codes(questions, len(slopes))[0], return_counts=True)[1]),
+            *weight_warnings(np.bincount(group_codes(questions, len(slopes))[0])),
             *dict.fromkeys(text for part in (*parts, signs) for text in part.warnings),
         ),
     )

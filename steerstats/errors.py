@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from types import ModuleType
 
@@ -157,6 +157,17 @@ def those_there(names: Iterable[object], wanted: object, most: int = 12) -> str:
     like = difflib.get_close_matches(str(wanted), every, most)
     shown = [*like, *(name for name in every if name not in like)][:most]
     return ", ".join(shown) + (f", ... ({len(every)} in all)" if len(every) > len(shown) else "")
+
+
+def first_few(names: Sequence[str], most: int = 5) -> str:
+    """Names for a sentence, and how many more there are.
+
+    Examples
+    --------
+    >>> first_few(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def check_level(level: float, name: str = "level", *, such_as: float = 0.95) -> float:

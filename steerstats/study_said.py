@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from steerstats.errors import first_few
 from steerstats.generalization.slopes import Shift
 from steerstats.meta import few_units
 from steerstats.operators import operator_caveats
@@ -26,8 +27,7 @@ def said_first(study: Study) -> tuple[str, ...]:
         for text in grid_warnings(study.unit(name).multipliers):
             gathered.setdefault(text, []).append(name)
     notes += [
-        text if len(names) == len(study.datasets) else f"{_first_few(names)}: {text}"
-        for text, names in gathered.items()
+        text if len(names) == len(study.datasets) else f"{first_few(names)}: {text}" for text, names in gathered.items()
     ]
     return tuple(notes)
 
@@ -43,7 +43,7 @@ def flat_curves(study: Study, shifts: Collection[Shift]) -> list[str]:
             flat[name] = sum(int(one.sum()) for one in undefined)
     if not flat:
         return []
-    where = _first_few([f"{name} ({count})" for name, count in flat.items()])
+    where = first_few([f"{name} ({count})" for name, count in flat.items()])
     return [f"{sum(flat.values())} of {total} curves are constant: their slope is 0 and their R² undefined, in {where}"]
 
 
@@ -52,7 +52,7 @@ def no_parity(study: Study) -> list[str]:
     lacking = [name for name in study.datasets if study.unit(name).engine_error is None]
     if not lacking:
         return []
-    which = "this cache" if len(lacking) == len(study.datasets) else f"the cache, of {_first_few(lacking)},"
+    which = "this cache" if len(lacking) == len(study.datasets) else f"the cache, of {first_few(lacking)},"
     most = max(study.unit(name).slope_error for name in lacking)
     text = f"{which} records no engine parity: how far computed slopes may be off is not known, and shares by sign "
     return [text + f"allow for the rounding of stored values alone, {most:.1g} nat per unit multiplier or less"]
@@ -61,7 +61,3 @@ def no_parity(study: Study) -> list[str]:
 def few_questions(study: Study) -> tuple[str, ...]:
     """That standard errors of small datasets are themselves uncertain, which a mean over datasets ignores."""
     return few_units({name: len(np.unique(study.unit(name).question)) for name in study.datasets})
-
-
-def _first_few(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -9,11 +9,12 @@ from known_truth import make_grid, true_means
 
 from steerstats.associations import dataset_associations
 from steerstats.generalization import SlopeGrid, id_ood_correlation, propensity_shift, steerability_variance
-from steerstats.generalization.correlation import FIXED, NOISE_FREE, PERFECT, POPULATION
+from steerstats.generalization.correlation import FIXED, NOISE_FREE, POPULATION
 from steerstats.generalization.figure7 import jackknife_limits
 from steerstats.generalization.fixed_datasets import draw_correlations
 from steerstats.generalization.two_groups import two_groups
 from steerstats.resampling import correlation_of, spearman
+from steerstats.resampling.ranks import PERFECT
 
 SHIFT = "base->base vs base->user_neg"
 ERROR = 0.5**2 / 500

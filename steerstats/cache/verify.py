@@ -11,7 +11,7 @@ import numpy as np
 
 from steerstats.cache.reader import CacheReader, Unit
 from steerstats.cache.schema import UnitData, content_hash
-from steerstats.errors import SteerstatsError
+from steerstats.errors import SteerstatsError, first_few
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +116,8 @@ def _parity(unit: Unit) -> Check:
     return Check(unit.name, "engine parity", bool(ok), detail)
 
 
-def _named(what: str, names: list[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"; {what}: {', '.join(names[:most])}{more}" if names else ""
+def _named(what: str, names: list[str]) -> str:
+    return f"; {what}: {first_few(names)}" if names else ""
 
 
 def _compare(found: str, claimed: str) -> str:

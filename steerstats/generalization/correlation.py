@@ -35,16 +35,12 @@ from steerstats.resampling import (
     quantile_pair,
     spearman,
 )
-from steerstats.resampling.ranks import MIN_FOR_INTERVAL
+from steerstats.resampling.ranks import MIN_FOR_INTERVAL, PERFECT, is_perfect
 from steerstats.results import Estimate, Result
 
 POPULATION = "a population of datasets"
 FIXED = "these datasets"
 NOISE_FREE = "a population of datasets, without measurement noise"
-PERFECT = (
-    "the ranking is perfect, so that every resample repeats it: its interval has no width, and says nothing about "
-    "other datasets; none is given"
-)
 GROUPED = (
     "two groups of datasets (of {tight} and {others}) describe the means clearly better than one normal law, and each "
     "has a law of its own in the interval for these datasets; the noise-corrected interval assumes one law for all, "
@@ -334,20 +330,6 @@ def correlation_table(
         ),
         warnings=tuple(warnings),
     )
-
-
-def is_perfect(rho: float) -> bool:
-    """Whether a rank correlation is ±1, where resamples of datasets have nothing to say.
-
-    With eight datasets and a true correlation of .99 a quarter of studies rank perfectly.
-
-    Examples
-    --------
-    >>> from steerstats.generalization.correlation import is_perfect
-    >>> is_perfect(-1.0), is_perfect(0.99)
-    (True, False)
-    """
-    return bool(abs(rho) > 1 - 1e-12)
 
 
 def _grouped(x: np.ndarray, y: np.ndarray, errors: tuple[np.ndarray, ...]) -> list[str]:

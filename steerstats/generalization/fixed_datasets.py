@@ -25,7 +25,7 @@ from __future__ import annotations
 import numpy as np
 
 from steerstats.generalization.margins import near_normal
-from steerstats.generalization.two_groups import log_density, possible, split
+from steerstats.generalization.two_groups import log_density, possible, scaled, split
 from steerstats.resampling import iter_counts, spearman
 
 GRID = 16
@@ -73,19 +73,12 @@ def draw_correlations(
     groups = split(seen, noise)
     if groups is not None and groups.clear:
         return _draw_groups(seen, noise, groups.tight, n_resamples, rng)
-    seen, noise, _, _ = _scaled(seen, noise)
+    seen, noise, _, _ = scaled(seen, noise)
     between = _between(seen, noise, _ends(seen, noise), n_resamples, rng)
     starts = range(0, n_resamples, CHUNK)
     return np.concatenate(
         [spearman(*_true_means(seen, noise, between[:, start : start + CHUNK], rng)) for start in starts]
     )
-
-
-def _scaled(seen: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Means and noise on the scale of the observed spread, so that one grid serves every unit; middle and spread."""
-    middle, spread = seen.mean(axis=1, keepdims=True), seen.std(axis=1)
-    products = np.array([spread[0] ** 2, spread[0] * spread[1], spread[1] ** 2])[:, None]
-    return (seen - middle) / spread[:, None], noise / products, middle, spread[:, None]
 
 
 def _ends(seen: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -107,9 +100,9 @@ def _draw_groups(seen: np.ndarray, noise: np.ndarray, tight: np.ndarray, n_resam
         for own in (tight, ~tight):
             key = own.tobytes()
             if key not in grids:
-                scaled = _scaled(seen[:, own], noise[:, own])
-                ends = _ends(*scaled[:2])
-                grids[key] = (*scaled, ends, _posterior(*scaled[:2], *_axes(ends)))
+                own_scale = scaled(seen[:, own], noise[:, own])
+                ends = _ends(*own_scale[:2])
+                grids[key] = (*own_scale, ends, _posterior(*own_scale[:2], *_axes(ends)))
             a, v, middle, spread, ends, weights = grids[key]
             between = _between(a, v, ends, size, rng)
             for side, drawn in enumerate(_true_means(a, v, between, rng)):

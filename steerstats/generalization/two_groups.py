@@ -80,8 +80,7 @@ def split(seen: np.ndarray, noise: np.ndarray) -> Groups | None:
     n, spread = seen.shape[1], seen.std(axis=1)
     if n < 2 * MIN_MEMBERS or not (spread > 0).all() or not noise.any():
         return None
-    seen = (seen - seen.mean(axis=1, keepdims=True)) / spread[:, None]
-    noise = noise / np.array([spread[0] ** 2, spread[0] * spread[1], spread[1] ** 2])[:, None]
+    seen, noise, _, _ = scaled(seen, noise)
     one, _, _ = _fit(seen, noise, np.ones((1, 1, n)))
     two, shares, laws = _fit(seen, noise, _starts(seen))
     best = int(two.argmax())
@@ -95,6 +94,13 @@ def split(seen: np.ndarray, noise: np.ndarray) -> Groups | None:
     if (within > RELIABLE * (within + noise[::2].mean(axis=1)[:, None])).all():
         return None
     return Groups(tight=tight, clear=gain >= CLEARLY)
+
+
+def scaled(seen: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Means and noise on the scale of the observed spread, so that one grid serves every unit; middle and spread."""
+    middle, spread = seen.mean(axis=1, keepdims=True), seen.std(axis=1)
+    products = np.array([spread[0] ** 2, spread[0] * spread[1], spread[1] ** 2])[:, None]
+    return (seen - middle) / spread[:, None], noise / products, middle, spread[:, None]
 
 
 def possible(seen: np.ndarray, tight: np.ndarray) -> bool:

@@ -10,7 +10,6 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import check_count, check_level
-from steerstats.generalization.correlation import PERFECT, is_perfect
 from steerstats.generalization.slopes import (
     ID_SHIFT,
     PAPER_SHIFTS,
@@ -29,7 +28,7 @@ from steerstats.resampling import (
     correlation_of,
     quantile_pair,
 )
-from steerstats.resampling.ranks import MIN_FOR_INTERVAL
+from steerstats.resampling.ranks import MIN_FOR_INTERVAL, PERFECT, is_perfect
 from steerstats.results import Result
 
 MIN_QUESTIONS = 3  # two leave one, which has no variance

@@ -12,6 +12,10 @@ from steerstats.errors import InputError, check_level
 from steerstats.resampling.counts import iter_counts
 
 MIN_FOR_INTERVAL = 8
+PERFECT = (
+    "the ranking is perfect, so that every resample repeats it: its interval has no width, and says nothing about "
+    "other datasets; none is given"
+)
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -202,3 +206,17 @@ def correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray
 def _standardised(v: np.ndarray) -> np.ndarray:
     spread = v.std()
     return (v - v.mean()) / spread if spread > 0 else np.zeros_like(v)
+
+
+def is_perfect(rho: float) -> bool:
+    """Whether a rank correlation is ±1, where resamples of datasets have nothing to say.
+
+    With eight datasets and a true correlation of .99 a quarter of studies rank perfectly.
+
+    Examples
+    --------
+    >>> from steerstats.resampling.ranks import is_perfect
+    >>> is_perfect(-1.0), is_perfect(0.99)
+    (True, False)
+    """
+    return bool(abs(rho) > 1 - 1e-12)
