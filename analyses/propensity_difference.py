@@ -1,7 +1,7 @@
 """Figure 7: does a vector transfer worse between prompts that move the unsteered model further?"""
 
 from analyses import _published as published
-from analyses._cache import ask, current_seed, facts_of, need_shifts, people_count, study_of
+from analyses._cache import ask, facts_of, need_shifts, people_count, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._words import number
 from steerstats import figures
@@ -25,7 +25,7 @@ def main(cache, out):
     rank, claims = frame[frame["kind"] == "spearman"].set_index("definition"), []
     for name in SHOWN:
         row, key = rank.loc[name], f"figure7.{name.replace(' ', '_')}"
-        pairs, how = people_count(int(row["n_points"]), "pair"), "percentile, whole datasets resampled"
+        pairs, how = people_count(int(row["n_points"]), "pair"), "jackknife, whole datasets left out in turn"
         claims.append(Claim.row(key, WORDS[name], row, f"datasets ({pairs})", interval=how))
     theirs = published.published_for(published.PROPENSITY, study.model)
     claims[0] = claims[0].against(theirs, facts_of(study), shift=published.ALL_PAIRS, limits=published.NO_LIMITS)
@@ -46,11 +46,11 @@ def main(cache, out):
         reading="Each dot is a dataset and a pair of prompts. Across: how differently the unsteered model leans under "
         "the two. Up, left: the part of a vector's effect at home that is left after the move; self-pairs are 0 and 1 "
         "by construction, a falling trend of their own. Right: the loss itself, which no small denominator inflates.",
-        bars="none are drawn; the intervals above, where there are any, resample whole datasets.",
+        bars="none are drawn; the intervals above, where there are any, leave whole datasets out in turn.",
         counted=f"{len(points)} pairs of prompts in {people_count(result.n, 'dataset')}; {len(kept)} in "
         f"{people_count(kept['dataset'].nunique(), 'dataset')} pass the published threshold.",
         alt=f"Two scatters of {len(points)} pairs. " + " ".join(f"{c.statement} {c.shown[0]}." for c in claims),
-        seed=current_seed(), facts=facts_of(study),
+        facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)
 

@@ -20,7 +20,7 @@ from analyses import _published as published
 from analyses._cache import study_of
 from analyses._claim import Claim, Finding, publish
 from analyses._tables import escape, to_latex
-from steerstats import open_cache
+from steerstats import demo_cache, open_cache
 from steerstats.results import Estimate
 
 FOLDER = Path(analyses.__file__).parent
@@ -133,6 +133,15 @@ def test_a_setting_that_is_not_there_is_named(tmp_path):
     lone = write_cache(tmp_path / "lone", replace(TRUTH, datasets=["one"], mean_steerability=1.0, **base))
     finding = analyses.run("id_vs_ood", lone, tmp_path / "out")
     assert finding.missing == "not in this cache: built without user_neg, user_pos, sys_pos, sys_neg"
+
+
+def test_figure_seven_says_of_its_intervals_what_its_estimator_does(tmp_path):
+    finding = analyses.run("propensity_difference", demo_cache(), tmp_path)
+    assert "jackknife of whole datasets" in finding.method.lower()
+    limited = {claim.key: claim.interval for claim in finding.claims if np.isfinite(claim.ci_low)}
+    assert limited == {"figure7.transfer_loss": "jackknife, whole datasets left out in turn"}
+    assert "leave whole datasets out" in finding.bars
+    assert finding.seed is None
 
 
 def test_a_damaged_cache_is_an_error_and_no_finding(tmp_path):
