@@ -27,6 +27,7 @@ from analyses._tables import for_paper, to_latex
 from analyses._words import number, tidy, together
 from steerstats.errors import CannotEstimate, SteerstatsError
 from steerstats.figures.theme import save
+from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 from steerstats.results import Estimate
 
 _NUMBERS_ONLY: ContextVar[bool] = ContextVar("steerstats_numbers_only", default=False)
@@ -93,8 +94,11 @@ class Claim:
                 statement = statement.replace(words, words.removesuffix(" and datasets"))
             object.__setattr__(self, "statement", statement.replace(", mean over datasets", ""))
             object.__setattr__(self, "n_of", self.n_of.replace("datasets", "dataset", 1))
-        if np.isnan(self.ci_low) and np.isnan(self.ci_high) and self.interval.startswith(("percentile", "Hartung")):
-            why = "too few datasets for an interval" if np.isfinite(self.estimate) else "cannot be estimated here"
+        named = self.interval.startswith(("percentile", "jackknife", "Hartung"))
+        if np.isnan(self.ci_low) and np.isnan(self.ci_high) and named:
+            few = self.n < MIN_FOR_INTERVAL  # with more there is another reason, such as a perfect ranking
+            why = "too few datasets for an interval" if few else "no interval, for the reason in the warnings"
+            why = why if np.isfinite(self.estimate) else "cannot be estimated here"
             object.__setattr__(self, "interval", why)
 
     @classmethod

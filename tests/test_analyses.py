@@ -140,6 +140,11 @@ def test_figure_seven_says_of_its_intervals_what_its_estimator_does(tmp_path):
     assert "jackknife of whole datasets" in finding.method.lower()
     limited = {claim.key: claim.interval for claim in finding.claims if np.isfinite(claim.ci_low)}
     assert limited == {"figure7.transfer_loss": "jackknife, whole datasets left out in turn"}
+    alone = next(claim for claim in finding.claims if claim.key == "figure7.original")
+    assert alone.interval == "too few datasets for an interval"
+    # A perfect ranking has none either, whatever the number of datasets.
+    perfect = replace(alone, n=40, interval="percentile over datasets")
+    assert perfect.interval == "no interval, for the reason in the warnings"
     assert "leave whole datasets out" in finding.bars
     assert finding.seed is None
 
