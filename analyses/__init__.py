@@ -37,7 +37,7 @@ SECTIONS: tuple[Section, ...] = (
         "How much of it is spurious?",
         "Some of what looks like steering of a behaviour is a pull towards the letter A or B, or towards the words Yes "
         "or No, whichever stands for the behaviour in that question.",
-        ("positive_option", "variance_explained", "spurious_effects", "debiased_vectors"),
+        ("positive_option", "variance_explained", "spurious_effects", "own_factors", "debiased_vectors"),
     ),
     Section(
         "transfer",

@@ -1,25 +1,19 @@
-"""Counts and words that several claims share: outcomes by sign, p-values, and factors that cannot be told apart."""
+"""Counts and words that several claims share: outcomes by sign, shares over datasets, p-values."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
-
-from scipy import stats
+from typing import Any
 
 from analyses._claim import Claim
-from steerstats.meta import MetaAnalysis
 from steerstats.nulls import CANNOT_RESOLVE, DIFFERS, NOT_SHOWN
-from steerstats.random_effects import DOMINANT
 from steerstats.results import Estimate
 from steerstats.study_results import DatasetSteerability
 
 OUTCOMES = {"works": "above 0", "below": "below 0", "undecided": "open"}
 DECISIONS = {DIFFERS: "differ", NOT_SHOWN: "not shown to differ", CANNOT_RESOLVE: "cannot be resolved"}
-UNTOLD = "which cannot be told apart here"
-ONE = {"pos_is_a": "A/B explains", "pos_is_yes": "Yes/No explains"}  # where one factor is all that is known
 SINGULAR = "singular in lme4's sense"
 POOLED = "over datasets: "  # how warnings about a mean over datasets begin
 CUT, ROUNDING = "limits cut at 0 and 100%, between which a share lies", 1e-12
@@ -42,40 +36,6 @@ def sign_claims(result: DatasetSteerability) -> list[Claim]:
     return claims
 
 
-class Recommended(NamedTuple):
-    """The row of a meta-analysis that is to be read: the one that its own warnings name, where it has any.
-
-    `interval` is None where the row is the random-effects mean with its plain interval.
-    """
-
-    mean: float
-    se: float
-    low: float
-    high: float
-    name: str
-    interval: str | None
-
-    @property
-    def row(self) -> dict[str, float]:
-        """As the rows of frames have it."""
-        return {"estimate": self.mean, "ci_low": self.low, "ci_high": self.high}
-
-
-def recommended(fit: MetaAnalysis) -> Recommended:
-    """Which mean and interval to quote: unweighted where one dataset dominates, floored where agreement is chance."""
-    if fit.to_read == "unweighted":
-        dominated = fit.largest_weight > DOMINANT
-        why = "one dataset holds more than half of the weight" if dominated else "standard errors of some are uncertain"
-        how = f"t(D − 1) over datasets, unweighted, since {why}"
-        limits = fit.unweighted_ci_low, fit.unweighted_ci_high
-        return Recommended(fit.unweighted_mean, fit.unweighted_se, *limits, "unweighted mean", how)
-    if fit.to_read == "floored":
-        how = "Hartung–Knapp t(D − 1) over datasets, floored, since the plain interval is short by chance"
-        limits = fit.floored_ci_low, fit.floored_ci_high
-        return Recommended(fit.mean, fit.floored_se, *limits, "random-effects mean", how)
-    return Recommended(fit.mean, fit.se, fit.ci_low, fit.ci_high, "random-effects mean", None)
-
-
 def signs(means: Iterable[Estimate]) -> dict[str, int]:
     """How many intervals lie above 0 ("works"), below 0 ("below"), and decide nothing ("undecided")."""
     means = list(means)
@@ -88,35 +48,6 @@ def p_words(p: float) -> str:
     if math.isnan(p):
         return "no p-value"
     return "p > 0.99" if p > 0.99 else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
-def cannot_tell_apart(results: Mapping[str, Any]) -> list[str]:
-    """Datasets in which the word (Yes or No) is determined by the letter (A or B), so that one effect stands for both.
-
-    Parameters
-    ----------
-    results : mapping of dataset to SpuriousFactors
-    """
-    told = ("pos_is_yes is determined by", "pos_is_a is determined by")
-    return [name for name, one in results.items() if any(text.startswith(told) for text in one.warnings)]
-
-
-def share_words(results: Mapping[str, Any], factors: Collection[str]) -> str:
-    """What the share of the explained variance is a share of, with what cannot be told apart.
-
-    Parameters
-    ----------
-    results : mapping of dataset to SpuriousFactors
-    factors : collection of str
-        Those that have a share in any dataset; many caches know of one alone.
-    """
-    same = cannot_tell_apart(results)
-    if not same and len(alone := [name for name in ONE if name in factors]) == 1:
-        return f"Share of the variance that {ONE[alone[0]]}"
-    if not same:
-        return "Share of the variance that A/B and Yes/No explain"
-    told = UNTOLD if len(same) == len(results) else f"which cannot be told apart in {', '.join(same)}"
-    return f"Share of the variance that A/B or Yes/No, {told}, explain"
 
 
 def in_range(claim: Claim) -> Claim:
@@ -162,56 +93,6 @@ def share_claims(
     ]
 
 
-def one_for_both(name: str, results: Mapping[str, Any]) -> str:
-    """The name of a factor's effect, with the factor that it cannot be told from."""
-    if not cannot_tell_apart(results):
-        return name
-    return f"{name} (letter or word: {UNTOLD if len(results) == 1 else 'not told apart in every dataset'})"
-
-
-def effect_claims(term: str, name: str, fit: MetaAnalysis, p: float, how: str) -> list[Claim]:
-    """What is said of one effect over datasets: its spread, where a new dataset would lie, and the signed mean.
-
-    The signed mean stands last: datasets with effects of either sign average to nothing, which is no absence of bias.
-    `p` and `how` are those of the plain interval; where the fit's warnings name another row, that row is quoted.
-    """
-    told = recommended(fit)
-    if told.interval is not None:
-        p = 2 * float(stats.t.sf(abs(told.mean / told.se), fit.n - 1)) if told.se > 0 else math.nan
-    shared = {"n": fit.n, "n_of": "datasets", "unit": fit.unit, "level": fit.level}
-    return [
-        Claim(
-            key=f"effects.{term}.tau",
-            statement=f"SD between datasets of the effect of {name} on steerability (τ):",
-            estimate=fit.tau,
-            ci_low=fit.tau_ci_low,
-            ci_high=fit.tau_ci_high,
-            interval="Q-profile interval; REML",
-            **shared,
-        ),
-        Claim(
-            key=f"effects.{term}.new",
-            statement=f"Range in which the effect of {name} would lie in a new dataset, about its mean:",
-            estimate=fit.mean,
-            ci_low=fit.prediction_low,
-            ci_high=fit.prediction_high,
-            interval="prediction interval, confidence distribution of tau"
-            if fit.n > 2
-            else "no prediction interval from two datasets",
-            **shared,
-        ),
-        Claim(
-            key=f"effects.{term}",
-            statement=f"Signed mean of the effect of {name}, in which effects of either sign cancel ({p_words(p)}):",
-            estimate=told.mean,
-            ci_low=told.low,
-            ci_high=told.high,
-            interval=told.interval or how,
-            **shared,
-        ),
-    ]
-
-
 def of_shown(warnings: Iterable[str]) -> tuple[str, ...]:
     """Warnings without those of the mixed model and of means over datasets, for scripts that show neither."""
     return tuple(text for text in warnings if SINGULAR not in text and not text.startswith(POOLED))
@@ -221,14 +102,3 @@ def own_warnings(result: DatasetSteerability) -> tuple[str, ...]:
     """Warnings about the datasets themselves, for scripts that show no random-effects mean over them."""
     over = result.over_datasets.warnings if result.over_datasets is not None else ()
     return tuple(text for text in result.warnings if text not in over)
-
-
-def plain_singular(warnings: Iterable[str]) -> tuple[str, ...]:
-    """The mixed model's boundary warning in words."""
-    return tuple(
-        f"{text.partition(SINGULAR)[0]}the mixed model in the table estimates a variance or a correlation at the edge "
-        "of what is possible; that does not mean that inputs do not differ"
-        if SINGULAR in text
-        else text
-        for text in warnings
-    )

@@ -35,6 +35,7 @@ PAPER: dict[str, tuple[Columns, dict[str, tuple[str, ...]]]] = {
         ("dataset", "term", _EST, "df", "p", "n"),
         {"model": ("per-input",), "response": ("slope",), "term": ("pos_is_a", "pos_is_yes")},
     ),
+    "own_factors": (("dataset", "term", _EST, "df", "p", "n"), {}),
     "debiased_vectors": (("dataset", _EST, "n"), {}),
     "id_vs_ood": (("comparison", "target", _EST, "n"), {}),
     "gap_parts": (("dataset", "shift", "component", _EST, "p_adjusted", "n"), {}),

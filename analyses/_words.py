@@ -13,6 +13,7 @@ MOST_DIGITS = 4
 _SHIFT = re.compile(r"\b(\w+)\s*->\s*(\w+)\b")
 _MINUS = re.compile(r"(?<![\w.)\]−-])-(?=\d)")
 _CODE = re.compile(r"\b(?:pos_is_a|pos_is_yes|sys_pos|sys_neg|user_pos|user_neg)\b")
+_OWN = re.compile(r"factor_([^=]+)(?:=(.+) vs (.+))?")  # a factor of the user's own, or two levels of one
 _SETTING = {name: nice_setting(name) for name in ("sys_pos", "sys_neg", "user_pos", "user_neg")}
 _ARROW = re.compile(r"\s*(?:->|→)\s*")
 _RANGE = re.compile(r"(?<![\w.-])(\d+)-(\d+)(?=%| (?:questions|inputs|datasets)\b)")
@@ -96,7 +97,16 @@ HEADS = {
 
 
 def in_words(value: str) -> str:
-    """A value or a shift of a table as people say it."""
+    """A value or a shift of a table as people say it.
+
+    Examples
+    --------
+    >>> in_words("base->user_neg"), in_words("factor_topic=law vs art"), in_words("factor_seen")
+    ('base → user (negative)', 'topic: law rather than art', 'seen')
+    """
+    own = _OWN.fullmatch(value)
+    if own:
+        return f"{own[1]}: {own[2]} rather than {own[3]}" if own[2] else own[1]
     return VALUES.get(value) or _SETTING.get(value) or tidy(value)
 
 

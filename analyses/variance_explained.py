@@ -3,7 +3,8 @@
 from analyses import _published as published
 from analyses._cache import ask, between, by_median, current_seed, facts_of, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._counts import of_shown, share_claims, share_words
+from analyses._counts import of_shown, share_claims
+from analyses._effects import share_words
 from analyses._words import percent
 from steerstats import figures
 

@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from analyses._cache import mean_curves, order_by_median, people_count
-from analyses._counts import ONE
+from analyses._effects import ONE
 from analyses._words import number, percent, together
 from reports.embed import inline_svg
 from reports.operators import ends

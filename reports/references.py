@@ -45,6 +45,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "linearity": ("hotelling",),
     "positive_option": ("bell", "hartung"),
     "spurious_effects": ("bell", "hartung", "bh"),
+    "own_factors": ("bell", "hartung", "groemping"),
     "variance_explained": ("groemping", "efron"),
     "debiased_vectors": ("efron",),
     "id_vs_ood": ("bonett", "efron"),

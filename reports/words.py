@@ -10,7 +10,8 @@ import numpy as np
 from analyses._cache import people_count
 from analyses._claim import Claim, Finding
 from analyses._compared import AT_ONCE
-from analyses._counts import CHOSEN, CUT, DECISIONS, LARGEST, ONE, OUTCOMES, UNTOLD
+from analyses._counts import CHOSEN, CUT, DECISIONS, LARGEST, OUTCOMES
+from analyses._effects import ONE, UNTOLD
 from analyses._words import number, percent, plain_codes, tidy, together
 from steerstats.figures import nice_shift
 

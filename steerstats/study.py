@@ -111,8 +111,9 @@ class Study(StudyDoubts):
         shift : (train, eval) or "train->eval"
         factors : sequence of str
             Of `pos_is_a`, `pos_is_yes`, `length_difference` (characters, positive minus negative option),
-            `prompt_tokens`, and your own, `factor_NAME`. A dataset in which one does not vary goes without it, and
-            says so.
+            `prompt_tokens`, and your own, `factor_NAME` (`study.own_factors`). The levels of a text are measured
+            against the one that is most frequent over datasets: `factor_NAME=LEVEL vs OTHER`. A dataset in which a
+            factor does not vary goes without it, and says so.
         interactions : bool
             Add pos_is_a × pos_is_yes.
         seed, level, n_resamples

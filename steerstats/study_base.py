@@ -15,7 +15,7 @@ from steerstats.errors import CacheError
 from steerstats.generalization import PAPER_SHIFTS, SlopeGrid, parse_shift, shift_name
 from steerstats.generalization.slopes import Shift, parse_shifts
 from steerstats.operators import has_unsteered
-from steerstats.study_factors import FACTORS
+from steerstats.study_factors import FACTORS, own_factors
 from steerstats.study_unit import Slopes, StudyUnit, names_once
 
 
@@ -125,6 +125,11 @@ class StudyBase:
     def vectors(self) -> tuple[str, ...]:
         """Training settings of the main vectors, and "mean"."""
         return tuple(dict.fromkeys(name for unit in self._units.values() for name in unit.vectors))
+
+    @property
+    def own_factors(self) -> tuple[str, ...]:
+        """Factors of the user's own that any dataset has, `factor_NAME`."""
+        return tuple(dict.fromkeys(name for unit in self._units.values() for name in own_factors(unit.unit)))
 
     def unit(self, dataset: str) -> StudyUnit:
         """One dataset's arrays, restricted to what an analysis uses.

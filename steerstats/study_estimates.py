@@ -39,6 +39,7 @@ from steerstats.spurious import (
     spurious_factors,
     variance_explained,
 )
+from steerstats.study_factors import usual_levels
 from steerstats.study_generalization import Generalization
 from steerstats.study_results import DatasetSteerability, SpuriousTable, doubts, for_each, pooled
 from steerstats.study_said import few_questions, flat_curves, no_parity, said_first
@@ -131,10 +132,11 @@ def spurious(
     """Effects, variance shares and cells of the nuisance factors."""
     explained, published, cells = {}, {}, {}
     crossed = interactions and {"pos_is_a", "pos_is_yes"} <= set(factors)
+    against = usual_levels(((study.unit(name).unit, study.unit(name).kept) for name in study.datasets), factors)
 
     def one(name: str):
         unit = study.unit(name)
-        slopes, columns = unit.slopes.at(shift), unit.factors(factors, shift[1])
+        slopes, columns = unit.slopes.at(shift), unit.factors(factors, shift[1], against)
         if not columns:
             raise CannotEstimate(f"the cache records none of {', '.join(factors)}")
         if len(slopes) < 3:

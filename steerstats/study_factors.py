@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,15 +19,42 @@ MOST_LEVELS = 8
 
 def known_factors(unit: Unit) -> tuple[str, ...]:
     """Names of the factors that a unit could have and of the user's own that it has."""
-    own = (name.removeprefix("input_") for name in unit.names if name.startswith(f"input_{OWN}"))
-    return (*FACTORS, *own)
+    return (*FACTORS, *own_factors(unit))
 
 
-def read_factors(unit: Unit, names: Sequence[str], kept: np.ndarray, evaluation: str) -> dict[str, np.ndarray]:
+def own_factors(unit: Unit) -> tuple[str, ...]:
+    """Names of the factors that a user gave the inputs of a unit, `factor_NAME`."""
+    return tuple(name.removeprefix("input_") for name in unit.names if name.startswith(f"input_{OWN}"))
+
+
+def usual_levels(units: Iterable[tuple[Unit, np.ndarray]], names: Sequence[str]) -> dict[str, str]:
+    """The most frequent level of each factor that is text, over datasets: what its effects are measured against.
+
+    A dataset's own most frequent level would make one name, and one mean over datasets, of different contrasts.
+
+    Parameters
+    ----------
+    units : iterable of (Unit, bool ndarray (n_inputs,))
+        With the inputs that are kept.
+    names : sequence of str
+    """
+    counts: dict[str, Counter[str]] = {}
+    for unit, kept in units:
+        for name in set(names) & set(own_factors(unit)):
+            column = factor_column(unit.read(f"input_{name}")[kept])
+            if column.dtype == "str":
+                counts.setdefault(name, Counter()).update(column.dropna())
+    return {name: _usual(found) for name, found in counts.items() if found}
+
+
+def read_factors(
+    unit: Unit, names: Sequence[str], kept: np.ndarray, evaluation: str, against: Mapping[str, str] | None = None
+) -> dict[str, np.ndarray]:
     """Columns (n_kept,) of the named factors; one that the unit does not record is not in the answer.
 
     A user's own factor is `factor_NAME`: a number, a flag (1, 0, NaN where a record has none), or text, of which
-    every level but the most frequent becomes a flag of its own, `factor_NAME=LEVEL`.
+    every level but one becomes a flag of its own, `factor_NAME=LEVEL vs OTHER`. `against` names that other level of
+    each factor; without one, or where the unit lacks it, it is the most frequent one here.
 
     Raises
     ------
@@ -47,20 +75,29 @@ def read_factors(unit: Unit, names: Sequence[str], kept: np.ndarray, evaluation:
             found[name] = unit.read("input_prompt_tokens", setting_eval=evaluation)[kept].astype(float)
         elif f"input_{name}" in unit:
             values = unit.read(f"input_{name}")[kept]
-            found |= {name: _flags(values)} if name in FACTORS else _own(name, factor_column(values))
+            found |= {name: _flags(values)} if name in FACTORS else _own(name, factor_column(values), against or {})
     return found
 
 
-def _own(name: str, column: pd.Series) -> dict[str, np.ndarray]:
+def _own(name: str, column: pd.Series, against: Mapping[str, str]) -> dict[str, np.ndarray]:
     if column.dtype == "boolean":
         return {name: _as_flags(column)}
     if pd.api.types.is_numeric_dtype(column):
         return {name: column.to_numpy(dtype=float)}
-    levels, counts = np.unique(column.dropna().to_numpy(dtype=object), return_counts=True)
-    if len(levels) > MOST_LEVELS:
-        raise InputError(f"factor {name!r} has {len(levels)} levels; at most {MOST_LEVELS} can be told apart")
-    rest = [level for k, level in enumerate(levels) if k != counts.argmax()] if len(levels) else []
-    return {f"{name}={level}": _as_flags((column == level).where(column.notna())) for level in rest}
+    counts = Counter(column.dropna())
+    if len(counts) > MOST_LEVELS:
+        raise InputError(f"factor {name!r} has {len(counts)} levels; at most {MOST_LEVELS} can be told apart")
+    if not counts:
+        return {}
+    other = against.get(name)
+    other = other if other in counts else _usual(counts)
+    rest = sorted(level for level in counts if level != other)
+    return {f"{name}={level} vs {other}": _as_flags((column == level).where(column.notna())) for level in rest}
+
+
+def _usual(counts: Counter[str]) -> str:
+    """The most frequent level, the first by name of several."""
+    return min(counts, key=lambda level: (-counts[level], level))
 
 
 def _flags(values: np.ndarray) -> np.ndarray:

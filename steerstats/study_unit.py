@@ -280,16 +280,21 @@ class StudyUnit:
             )
         return self.settings.index(evaluation), list(self.vectors).index(train)
 
-    def factors(self, names: Sequence[str], evaluation: str = "base") -> dict[str, np.ndarray]:
+    def factors(
+        self, names: Sequence[str], evaluation: str = "base", against: Mapping[str, str] | None = None
+    ) -> dict[str, np.ndarray]:
         """Nuisance factors of the kept inputs; one that the cache does not record is not in the answer.
 
         Parameters
         ----------
         names : sequence of str
             Of `pos_is_a` and `pos_is_yes` (1, 0, NaN where not defined), `length_difference` (characters, positive
-            minus negative option), `prompt_tokens` (in the evaluation setting), and a user's own, `factor_NAME`.
+            minus negative option), `prompt_tokens` (in the evaluation setting), and a user's own, `factor_NAME`; a
+            text becomes flags, `factor_NAME=LEVEL vs OTHER`.
+        against : mapping of factor to level, optional
+            The other level of each text; default: the most frequent one of this dataset.
         """
-        return read_factors(self.unit, names_once("factors", names), self.kept, evaluation)
+        return read_factors(self.unit, names_once("factors", names), self.kept, evaluation, against)
 
     @cached_property
     def _control_cache(self) -> dict[tuple[str, str, str], np.ndarray]:

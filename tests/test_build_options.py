@@ -206,7 +206,7 @@ def test_own_factors_are_judged_like_any_other(model, tmp_path):
     built(own(model, tmp_path, made), tmp_path)
     study = steerstats.open_cache(tmp_path / "cache")
     columns = study.unit("mine").factors(["factor_topic", "factor_seen", "factor_load"])
-    assert list(columns) == ["factor_topic=art", "factor_topic=tax", "factor_seen", "factor_load"]
+    assert list(columns) == ["factor_topic=art vs law", "factor_topic=tax vs law", "factor_seen", "factor_load"]
     found = study.spurious_factors(factors=["factor_seen", "factor_load"], n_resamples=100)
     assert {"factor_seen", "factor_load"} <= set(found.to_frame()["term"])
     with pytest.raises(InputError, match=r"factor 'topic' is not known; .* factor_topic"):

@@ -20,7 +20,7 @@ from analyses import (
     vector_cosines,
 )
 from analyses._claim import Claim, Finding
-from analyses._counts import effect_claims, recommended
+from analyses._effects import effect_claims, recommended
 from reports.words import summary
 from steerstats import mean_over_datasets, open_cache
 from steerstats.nulls import null_table

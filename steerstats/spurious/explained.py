@@ -90,7 +90,8 @@ def variance_explained(
     slopes : array (n,)
         Nats per unit multiplier.
     factors : mapping or DataFrame
-        As in `code_factors`; a factor with one level is dropped with a warning.
+        As in `code_factors`; a factor with one level is dropped with a warning. Columns `NAME=LEVEL`, the levels of
+        one text, share one component, NAME.
     rng : numpy.random.Generator
     interactions : sequence of pairs, or bool
         True takes pos_is_a × pos_is_yes.
@@ -122,13 +123,16 @@ def variance_explained(
     s = np.asarray(slopes, dtype=float)
     pairs = [("pos_is_a", "pos_is_yes")] if interactions is True else list(interactions or ())
     design = code_factors(factors, s.size, interactions=pairs)
-    main = [name for name in design.factors if ":" not in name]
+    main = list(dict.fromkeys(_one_factor(name) for name in design.factors if ":" not in name))
     crossed = [name for name in design.factors if ":" in name]
     if not main:
         raise CannotEstimate(f"none of the factors {list(factors)} varies: {'; '.join(design.warnings)}")
     if len(main) > MAX_FACTORS:
         raise InputError(f"{len(main)} factors need {2 ** len(main)} regressions; at most {MAX_FACTORS} are divided")
-    columns = {name: [j - 1 for j, own in enumerate(design.owner) if own == name] for name in design.factors}
+    columns = {
+        name: [j - 1 for j, own in enumerate(design.owner) if name in (own, _one_factor(own))]
+        for name in (*main, *crossed)
+    }
     n, p = design.columns.shape
     if n <= p:
         raise CannotEstimate(f"{n} inputs for {p} columns: adjusted R² needs at least {p + 1}")
@@ -215,6 +219,11 @@ def published_variance_split(
         level=level,
         warnings=(f"{undefined} inputs are neither Yes nor No and count as No",) if undefined else (),
     )
+
+
+def _one_factor(name: str) -> str:
+    """Flags of the levels of one text, `NAME=LEVEL vs OTHER`, are one factor."""
+    return name if ":" in name else name.partition("=")[0]
 
 
 def _shapley(

@@ -1,0 +1,174 @@
+"""Effects of nuisance factors as claims: which mean to quote, its spread, and factors that cannot be told apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+from scipy import stats
+
+from analyses._claim import Claim
+from analyses._counts import SINGULAR, p_words
+from steerstats.meta import MetaAnalysis
+from steerstats.random_effects import DOMINANT
+from steerstats.study_results import SpuriousTable
+
+MEAN = "mean over datasets"  # the row of a figure that is none of the datasets
+BARS = (
+    "95% intervals, HC2 (CR2 with twins) with Bell–McCaffrey degrees of freedom; the mean over datasets: "
+    "Hartung–Knapp t(D − 1), or what the warnings say to read in its place."
+)
+UNTOLD = "which cannot be told apart here"
+ONE = {"pos_is_a": "A/B explains", "pos_is_yes": "Yes/No explains"}  # where one factor is all that is known
+
+
+class Recommended(NamedTuple):
+    """The row of a meta-analysis that is to be read: the one that its own warnings name, where it has any.
+
+    `interval` is None where the row is the random-effects mean with its plain interval.
+    """
+
+    mean: float
+    se: float
+    low: float
+    high: float
+    name: str
+    interval: str | None
+
+    @property
+    def row(self) -> dict[str, float]:
+        """As the rows of frames have it."""
+        return {"estimate": self.mean, "ci_low": self.low, "ci_high": self.high}
+
+
+def recommended(fit: MetaAnalysis) -> Recommended:
+    """Which mean and interval to quote: unweighted where one dataset dominates, floored where agreement is chance."""
+    if fit.to_read == "unweighted":
+        dominated = fit.largest_weight > DOMINANT
+        why = "one dataset holds more than half of the weight" if dominated else "standard errors of some are uncertain"
+        how = f"t(D − 1) over datasets, unweighted, since {why}"
+        limits = fit.unweighted_ci_low, fit.unweighted_ci_high
+        return Recommended(fit.unweighted_mean, fit.unweighted_se, *limits, "unweighted mean", how)
+    if fit.to_read == "floored":
+        how = "Hartung–Knapp t(D − 1) over datasets, floored, since the plain interval is short by chance"
+        limits = fit.floored_ci_low, fit.floored_ci_high
+        return Recommended(fit.mean, fit.floored_se, *limits, "random-effects mean", how)
+    return Recommended(fit.mean, fit.se, fit.ci_low, fit.ci_high, "random-effects mean", None)
+
+
+def cannot_tell_apart(results: Mapping[str, Any]) -> list[str]:
+    """Datasets in which the word (Yes or No) is determined by the letter (A or B), so that one effect stands for both.
+
+    Parameters
+    ----------
+    results : mapping of dataset to SpuriousFactors
+    """
+    told = ("pos_is_yes is determined by", "pos_is_a is determined by")
+    return [name for name, one in results.items() if any(text.startswith(told) for text in one.warnings)]
+
+
+def share_words(results: Mapping[str, Any], factors: Collection[str]) -> str:
+    """What the share of the explained variance is a share of, with what cannot be told apart.
+
+    Parameters
+    ----------
+    results : mapping of dataset to SpuriousFactors
+    factors : collection of str
+        Those that have a share in any dataset; many caches know of one alone.
+    """
+    same = cannot_tell_apart(results)
+    if not same and len(alone := [name for name in ONE if name in factors]) == 1:
+        return f"Share of the variance that {ONE[alone[0]]}"
+    if not same:
+        return "Share of the variance that A/B and Yes/No explain"
+    told = UNTOLD if len(same) == len(results) else f"which cannot be told apart in {', '.join(same)}"
+    return f"Share of the variance that A/B or Yes/No, {told}, explain"
+
+
+def one_for_both(name: str, results: Mapping[str, Any]) -> str:
+    """The name of a factor's effect, with the factor that it cannot be told from."""
+    if not cannot_tell_apart(results):
+        return name
+    return f"{name} (letter or word: {UNTOLD if len(results) == 1 else 'not told apart in every dataset'})"
+
+
+def effect_claims(term: str, name: str, fit: MetaAnalysis, p: float, how: str) -> list[Claim]:
+    """What is said of one effect over datasets: its spread, where a new dataset would lie, and the signed mean.
+
+    The signed mean stands last: datasets with effects of either sign average to nothing, which is no absence of bias.
+    `p` and `how` are those of the plain interval; where the fit's warnings name another row, that row is quoted.
+    """
+    told = recommended(fit)
+    if told.interval is not None:
+        p = 2 * float(stats.t.sf(abs(told.mean / told.se), fit.n - 1)) if told.se > 0 else math.nan
+    shared = {"n": fit.n, "n_of": "datasets", "unit": fit.unit, "level": fit.level}
+    return [
+        Claim(
+            key=f"effects.{term}.tau",
+            statement=f"SD between datasets of the effect of {name} on steerability (τ):",
+            estimate=fit.tau,
+            ci_low=fit.tau_ci_low,
+            ci_high=fit.tau_ci_high,
+            interval="Q-profile interval; REML",
+            **shared,
+        ),
+        Claim(
+            key=f"effects.{term}.new",
+            statement=f"Range in which the effect of {name} would lie in a new dataset, about its mean:",
+            estimate=fit.mean,
+            ci_low=fit.prediction_low,
+            ci_high=fit.prediction_high,
+            interval="prediction interval, confidence distribution of tau"
+            if fit.n > 2
+            else "no prediction interval from two datasets",
+            **shared,
+        ),
+        Claim(
+            key=f"effects.{term}",
+            statement=f"Signed mean of the effect of {name}, in which effects of either sign cancel ({p_words(p)}):",
+            estimate=told.mean,
+            ci_low=told.low,
+            ci_high=told.high,
+            interval=told.interval or how,
+            **shared,
+        ),
+    ]
+
+
+def said_of(result: SpuriousTable, rows: pd.DataFrame, term: str, name: str) -> tuple[pd.DataFrame, list[Claim]]:
+    """What there is to draw and to say of one term: its rows, the mean over datasets last, and the claims.
+
+    Parameters
+    ----------
+    result : SpuriousTable
+    rows : DataFrame
+        Robust rows of the slope; those of other terms are left out.
+    term, name : str
+        As the design calls it, and in words ("A rather than B").
+    """
+    own, key, pooled = rows[rows["term"] == term], ("slope", term), result.over_datasets
+    if pooled is not None and key in pooled.pooled:
+        fit = pooled.pooled[key]
+        last = pd.DataFrame([{"dataset": MEAN, **recommended(fit).row}])
+        return pd.concat([own, last], ignore_index=True), effect_claims(
+            term, name, fit, pooled.p_value[key], pooled.method
+        )
+    claims = []
+    if len(own) == 1:
+        one = own.iloc[0]
+        text = f"Effect of {name} on steerability, in {one['dataset']} ({p_words(one['p'])}):"
+        claims.append(Claim.row(f"effects.{term}", text, one, "inputs", unit=one["unit"], interval=one["se_type"]))
+    return own, claims
+
+
+def plain_singular(warnings: Iterable[str]) -> tuple[str, ...]:
+    """The mixed model's boundary warning in words."""
+    return tuple(
+        f"{text.partition(SINGULAR)[0]}the mixed model in the table estimates a variance or a correlation at the edge "
+        "of what is possible; that does not mean that inputs do not differ"
+        if SINGULAR in text
+        else text
+        for text in warnings
+    )

@@ -1,0 +1,71 @@
+"""Factors of a user's own: which can be judged, what they are called in sentences, and their panels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analyses._cache import lacking
+from analyses._effects import MEAN
+from analyses._words import in_words
+from steerstats import figures
+from steerstats.errors import InputError
+from steerstats.study import Study
+
+MOST = 6  # factors beside A/B and Yes/No: the shares of k factors take 2^k regressions
+ABREAST = 3  # panels
+CHANGE = {"text": "", "flag": " (yes rather than no)", "number": " (one unit more)"}
+
+
+def usable(study: Study) -> tuple[dict[str, str], list[str]]:
+    """Factors that can be judged with the kind of each (text, flag, number), and what was left out and why.
+
+    Raises
+    ------
+    NotInCache
+        If none can.
+    """
+    kinds, notes = {}, []
+    for factor in study.own_factors:
+        try:
+            columns = [study.unit(name).factors(factor) for name in study.datasets]
+        except InputError as error:
+            notes.append(f"left out: {error}")
+            continue
+        column = next((column for found in columns for column in found.items()), None)
+        if column is None:
+            notes.append(f"{in_words(factor)} is recorded for no test input")
+        elif len(kinds) == MOST:
+            notes.append(f"left out, since {MOST} are judged at a time: {in_words(factor)}")
+        else:
+            kinds[factor] = "text" if "=" in column[0] else "flag" if column[1].dtype == object else "number"
+    if not kinds:
+        raise lacking(study, "; ".join(notes) or 'factors of your own ("factors" of a pair)', "factor_NAME")
+    return kinds, notes
+
+
+def of_factor(term: str) -> str:
+    """The factor that a term belongs to: levels of a text are terms of their own."""
+    return term.partition("=")[0]
+
+
+def changed(term: str, kind: str) -> str:
+    """What changes from one end of the term to the other, in words."""
+    return in_words(term) + CHANGE[kind]
+
+
+def panels(frames: Mapping[str, pd.DataFrame], kind: str) -> Figure:
+    """One panel for each term of a factor, three abreast."""
+    abreast, n = min(ABREAST, len(frames)), max(map(len, frames.values()))
+    down = -(-len(frames) // abreast)
+    size = {"width": 8.4 if abreast > 1 else 5.6, "height": down * (1.2 + 0.25 * n)}
+    figure, axes = figures.canvas(down, abreast, squeeze=False, **size)
+    alike = len({tuple(frame["dataset"]) for frame in frames.values()}) == 1
+    for k, (ax, (term, frame)) in enumerate(zip(axes.flat, frames.items())):
+        label = f"effect of {changed(term, kind)}\n(nat per unit multiplier)"
+        figures.effect_rows(frame, ax=ax, xlabel=label, labels=not alike or k % abreast == 0, pooled=MEAN)
+    for ax in axes.flat[len(frames) :]:
+        ax.remove()
+    return figure

@@ -1,0 +1,59 @@
+"""Factors of one's own: what a topic, a length or a source does to steerability, beside A/B and Yes/No."""
+
+import numpy as np
+
+from analyses._cache import ask, between, by_median, current_seed, facts_of, lacking, mean_over_datasets, study_of
+from analyses._claim import Finding, command_line, publish
+from analyses._counts import share_claims
+from analyses._effects import BARS, plain_singular, said_of
+from analyses._own import changed, of_factor, panels, usable
+from analyses._words import in_words
+from steerstats import figures
+
+TITLE = "Effects of factors of your own on steerability"
+PAPER = ""
+BESIDE = ("pos_is_a", "pos_is_yes")
+
+
+def main(cache, out):
+    """Effects and shares of variance of the user's own factors, A/B and Yes/No held fixed."""
+    study = study_of(cache)
+    own, notes = usable(study)
+    result = ask(study, "spurious_factors", factors=(*BESIDE, *own))
+    rows, shares = by_median(result.to_frame(), study), by_median(result.explained_frame(), study)
+    effects = rows["term"].map(of_factor).isin(own) & ~rows["term"].str.contains("[", regex=False)
+    rows = rows[effects & (rows["model"] == "per-input") & (rows["response"] == "slope")]
+    claims, drawn = [], {}
+    with figures.style():
+        for factor, kind in own.items():
+            part, name = shares[shares["component"] == factor], in_words(factor)
+            terms, frames = dict.fromkeys(term for term in rows["term"] if of_factor(term) == factor), {}
+            if not terms or part.empty:
+                notes.append(f"{name} varies in no dataset")
+                continue
+            mean = mean_over_datasets(part["share"], f"share of {factor}", "share", bounds=(-np.inf, np.inf))
+            text = f"Share of the variance of steerability that {name} explains, beside A/B and Yes/No"
+            most = dict(part.rename(columns={"share": "estimate"}).loc[part["share"].idxmax()])
+            keys = f"own.{factor}.share", f"own.{factor}.most"
+            claims += share_claims(keys, text, mean, most, "percentile, by question", "inputs")
+            for term in terms:
+                frames[term], said = said_of(result, rows, term, changed(term, kind))
+                claims += said
+            drawn[f"{name[:1].upper()}{name[1:]}"] = panels(frames, kind)
+    if not drawn:
+        raise lacking(study, f"factors of your own that vary ({'; '.join(notes)})")
+    n = f"{rows['dataset'].nunique()} datasets"
+    found = Finding.of(
+        result, script="own_factors", title=TITLE, paper=PAPER, claims=tuple(claims),
+        reading="Each dot is how much more an input steers with that level of the factor, or with one unit more of it, "
+        "A/B, Yes/No and the other factors held fixed. Inputs differ in more than what was recorded: an effect is a "
+        "difference between kinds of inputs, and need not be caused by the factor.",
+        bars=BARS, counted=f"{n}, {between(rows['n'], 'inputs')} each.", seed=current_seed(), facts=facts_of(study),
+        alt=f"Effects of {' and '.join(map(in_words, own))} on steerability in {n}.",
+        warnings=(*plain_singular(result.warnings), *notes), pages=tuple(drawn) * (len(drawn) > 1),
+    )  # fmt: skip
+    return publish(out, found, list(drawn.values()), rows)
+
+
+if __name__ == "__main__":
+    command_line(main, __doc__)

@@ -1,0 +1,119 @@
+"""Factors of a user's own: one contrast has one meaning in every dataset, and the report shows what they do."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from reporting import hostile_cache, scratch
+
+import analyses
+from steerstats import open_cache
+from steerstats.cache.table import import_table
+from steerstats.spurious import variance_explained
+
+SEEN, LAW = 0.4, -0.3  # effects that the table below is made with, nats per unit multiplier
+USUAL = {"one": "art", "two": "art", "three": "tax"}  # the most frequent topic of each dataset; art over all
+
+
+@cache
+def claims_folder() -> Path:
+    return scratch()
+
+
+@cache
+def study():
+    rng = np.random.default_rng(3)
+    lam, rows = np.arange(-2.0, 3.0), []
+    for dataset, usual in USUAL.items():
+        topics = [*["art", "law", "tax"] * 30, *[usual] * (20 if usual == "tax" else 40)]
+        for k, topic in enumerate(topics):
+            seen = bool(rng.random() < 0.5)
+            slope = 1 + SEEN * (seen - 0.5) + LAW * (topic == "law") + rng.normal(0, 0.1)
+            given = {"pos_is_a": bool(k % 2), "factor_topic": topic, "factor_seen": seen, "factor_load": rng.normal()}
+            given |= {"dataset": dataset, "input": f"q{k}", "setting_train": "base", "setting_eval": "base"}
+            rows += [given | {"multiplier": m, "propensity": slope * m} for m in lam]
+    table = scratch() / "own-factors.csv"
+    pd.DataFrame(rows).to_csv(table, index=False)
+    return open_cache(import_table(table, scratch() / "own-factors", model="toy"))
+
+
+@cache
+def finding():
+    return analyses.run("own_factors", study(), claims_folder())
+
+
+def test_a_level_is_measured_against_the_same_other_one_in_every_dataset():
+    result = study().spurious_factors(factors=["factor_topic"], n_resamples=50)
+    terms = set(result.to_frame()["term"]) - {"Intercept"}
+    assert terms == {"factor_topic=law vs art", "factor_topic=tax vs art"}
+    fit = result.over_datasets.pooled["slope", "factor_topic=law vs art"]
+    assert fit.n == 3
+    assert fit.ci_low < LAW < fit.ci_high
+    own = study().unit("three").factors("factor_topic")
+    assert list(own) == ["factor_topic=art vs tax", "factor_topic=law vs tax"], "a dataset alone has its own usual one"
+
+
+def test_a_dataset_without_the_common_level_names_its_own():
+    unit = study().unit("one")
+    found = unit.factors("factor_topic", against={"factor_topic": "sport"})
+    assert list(found) == ["factor_topic=law vs art", "factor_topic=tax vs art"]
+
+
+def test_levels_of_one_text_share_one_part_of_the_variance():
+    unit = study().unit("one")
+    slopes, columns = unit.slopes.at("base->base"), unit.factors(["factor_topic", "factor_seen"])
+    found = variance_explained(slopes, columns, rng=np.random.default_rng(0), n_resamples=50)
+    assert found.components == ("factor_topic", "factor_seen", "explained", "unexplained")
+    # Two players have a share by hand: half of what each gives alone and after the other.
+    alone = {
+        name: variance_explained(
+            slopes,
+            {k: v for k, v in columns.items() if k.startswith(name)},
+            rng=np.random.default_rng(0),
+            n_resamples=2,
+        ).share[-2]
+        for name in ("factor_topic", "factor_seen")
+    }
+    both = found.share[2]
+    assert found.share[0] == pytest.approx((alone["factor_topic"] + both - alone["factor_seen"]) / 2, abs=1e-12)
+
+
+def test_the_report_tells_what_own_factors_do():
+    claims = {claim.key: claim for claim in finding().claims}
+    seen = claims["effects.factor_seen"]
+    assert "seen (yes rather than no)" in seen.statement
+    assert seen.ci_low < SEEN < seen.ci_high
+    assert "topic: law rather than art" in claims["effects.factor_topic=law vs art"].statement
+    load = claims["effects.factor_load"]
+    assert "load (one unit more)" in load.statement
+    assert load.ci_low < 0 < load.ci_high
+    assert claims["own.factor_load.share"].estimate < 0.05 < claims["own.factor_seen.share"].estimate
+    assert finding().pages == ("Load", "Seen", "Topic")
+    for name in ("own_factors", "own_factors-2", "own_factors-3"):
+        assert (claims_folder() / f"{name}.svg").is_file()
+    assert json.loads((claims_folder() / "own_factors.json").read_text())["missing"] == ""
+
+
+def test_what_cannot_be_judged_is_named_and_the_rest_is():
+    rows = pd.DataFrame(
+        {"dataset": "one", "input": f"q{k}", "setting_train": "base", "setting_eval": "base", "multiplier": m,
+         "propensity": (1 + k % 3) * m, "factor_id": f"name {k}", "factor_same": 1, "factor_odd": k % 2 == 1}
+        for k in range(12) for m in (-1.0, 0.0, 1.0)
+    )  # fmt: skip
+    table = scratch() / "many-levels.csv"
+    rows.to_csv(table, index=False)
+    found = analyses.run("own_factors", import_table(table, scratch() / "many-levels", model="toy"), scratch() / "many")
+    assert [claim.key for claim in found.claims if claim.key.startswith("effects.")] == ["effects.factor_odd"]
+    said = " ".join(found.warnings)
+    assert "left out: factor 'factor_id' has 12 levels; at most 8 can be told apart" in said
+    assert "same varies in no dataset" in said
+
+
+def test_a_cache_without_own_factors_says_so():
+    found = analyses.run("own_factors", hostile_cache(), scratch() / "none")
+    assert found.missing == 'not in this cache: built without factors of your own ("factors" of a pair)'
