@@ -122,6 +122,7 @@ def mistakes(tmp_path):
         "no table": (["import", tmp_path / "no.csv", "-o", tmp_path / "new"], "no such file"),
         "taken": (["pack", tmp_path / "good", "-o", tmp_path / "junk.h5"], "junk.h5 exists"),
         "report": (["report", tmp_path / "nowhere", "-o", tmp_path / "new"], "nowhere"),
+        "fit into a cache": (["fit", tmp_path / "good", "-o", tmp_path / "good"], "good is a cache"),
         "fit": (["fit", tmp_path / "old", "-o", tmp_path / "new"], "schema version 99"),
     }
 

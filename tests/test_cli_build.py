@@ -102,7 +102,10 @@ def test_an_exported_control_vector_hints_at_the_type_of_the_cached_model(run, t
         return gguf.GGUFReader(tmp_path / "v.gguf").fields["controlvector.model_hint"].contents()
 
     assert hint() == "gptneox"
-    assert hint("--architecture", "mine") == "mine"
+    assert hint("--overwrite", "--architecture", "mine") == "mine"
+    code, _, errors = run("export", tmp_path / "c", "likes-rain", "-o", tmp_path / "v.gguf")
+    assert (code, hint("--overwrite")) == (2, "gptneox")
+    assert "v.gguf exists; choose another name, or overwrite it (--overwrite)" in " ".join(errors.split())
 
 
 def test_a_cache_that_does_not_say_what_its_model_is_needs_the_architecture(run, tmp_path):

@@ -37,6 +37,8 @@ def fit(
     from steerstats.frames import slopes_frame
 
     directory(target, "the tables")
+    if (target / "manifest.json").exists():
+        raise InputError(f"{target} is a cache, or a reproduction; choose another directory for the tables")
     study = steerstats.open_cache(cache)
     result = study.steerability(seed=seed)
     per_input = pd.concat([slopes_frame(study.reader[name]) for name in study.datasets], ignore_index=True)

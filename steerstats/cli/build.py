@@ -117,6 +117,7 @@ def export(
     architecture: Annotated[
         str | None, typer.Option(help="GGUF: the model's type, as llama.cpp names it; default: that of the cache.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
 ) -> None:
     """Write one steering vector for use elsewhere: safetensors, or a GGUF control vector for llama.cpp."""
     from steerstats.cache import CacheReader
@@ -124,6 +125,8 @@ def export(
 
     if out.suffix not in (".safetensors", ".gguf"):
         raise InputError(f"{out}: {out.suffix or 'no ending'} is not written; give .safetensors or .gguf")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists; choose another name, or overwrite it (--overwrite)")
     require("safetensors", "build", "exporting a vector")
     from cache_builder.interop import gguf_architecture, save_gguf, save_vector
 
