@@ -12,9 +12,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import combinations
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
-from threading import Thread
+from signal import SIG_IGN, SIGINT, signal
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -113,17 +114,40 @@ def run_jobs(
                 done[k] = run_one(job, str(out), seed, figures)
                 _advance(progress, task, job)
     else:
-        with (
-            _one_thread(),
-            ProcessPoolExecutor(
-                min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=end_with_parent
-            ) as pool,
-        ):
-            waiting = {pool.submit(run_one, job, str(out), seed, figures): k for k, job in enumerate(jobs)}
+        with _one_thread(), _workers(min(workers, len(jobs))) as pool:
+            with _no_interrupt():
+                waiting = {pool.submit(run_one, job, str(out), seed, figures): k for k, job in enumerate(jobs)}
             for future in as_completed(waiting):
                 done[waiting[future]] = future.result()
                 _advance(progress, task, jobs[waiting[future]])
     return [done[k] for k in range(len(jobs))]
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose workers are ended, not waited for, where anything goes wrong here: Ctrl-C before all."""
+    others = active_children()
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(active_children()) - set(others):
+                child.terminate()
+            raise
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Processes begun in this block do not hear Ctrl-C: their parent does, and ends them."""
+    if current_thread() is not main_thread():
+        yield  # only the main thread may say what signals do
+        return
+    before = signal(SIGINT, SIG_IGN)
+    try:
+        yield
+    finally:
+        signal(SIGINT, before)
 
 
 def end_with_parent() -> None:

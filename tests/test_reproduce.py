@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -194,6 +196,37 @@ if __name__ == "__main__":
     while _lives(worker):
         assert time.monotonic() < deadline, "the worker outlives its parent"
         time.sleep(0.05)
+
+
+def test_ctrl_c_while_workers_start_is_one_line_and_leaves_nothing(tmp_path):
+    command = [sys.executable, "-m", "steerstats.cli", "reproduce", str(EXAMPLE / "cache.h5"), "--jobs", "2", "-o"]
+    # Whoever runs the tests in the background of a shell has SIGINT ignored, and children inherit that.
+    with subprocess.Popen(
+        [*command, str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        until = time.monotonic() + 300
+        while len(_group(process.pid)) < 4 and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)  # itself, two workers, and Python's tracker of resources
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers get it too, amid their imports
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors
+    assert " ".join(errors.split()) == f"note: interrupted: nothing new is in {tmp_path / 'out'}"
+    assert not (tmp_path / "out").exists()
+
+
+def _group(leader: int) -> list[str]:
+    """Processes of a group; what ends while we look is not one."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if stat.read_text().rpartition(")")[2].split()[2] == str(leader):
+                found.append(stat.parent.name)
+    return found
 
 
 def _lives(pid: int) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,7 +92,7 @@ def report(
     """
     from reports.render import render_report
 
-    with progress_bar() as progress:
+    with _interruptible(target), progress_bar() as progress:
         page = render_report(caches, target, seed=seed, progress=progress)
     say(f"report: {page}")
 
@@ -105,11 +107,21 @@ def reproduce(
     from reports.reproduce import claims_table
     from reports.reproduce import reproduce as run
 
-    with progress_bar() as progress:
+    with _interruptible(target), progress_bar() as progress:
         record = run(caches, target, seed=seed, jobs=jobs or os.cpu_count() or 1, progress=progress)
     out.print(claims_table(record), soft_wrap=False)
     say(f"report: {Path(target) / 'report.html'}")
     say(f"check it later with: steerstats verify {target}")
+
+
+@contextmanager
+def _interruptible(target: Path) -> Iterator[None]:
+    """Say on Ctrl-C what became of the directory: reports are made beside it and moved in at the end."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        notice(f"interrupted: nothing new is in {target}")
+        raise typer.Exit(130) from None
 
 
 def simulate(
