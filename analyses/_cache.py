@@ -22,7 +22,7 @@ from steerstats.errors import CannotEstimate, InputError
 from steerstats.figures.theme import nice_shift
 from steerstats.generalization import PAPER_SHIFTS, SteerabilityTable, shift_name
 from steerstats.protocol import protocol_of
-from steerstats.resampling import mean_covariance, t_interval
+from steerstats.questions import question_means
 from steerstats.results import Estimate
 from steerstats.study import Study
 
@@ -270,11 +270,11 @@ def mean_curves(study: Study, shift: tuple[str, str] = ("base", "base"), level: 
         if not unit.has(shift):
             raise lacking(study, f"{shift_name(shift)} of {name}")
         curves = unit.propensity[unit.place(shift)]
-        mean, covariance, n = mean_covariance(curves.T, unit.question)
-        margins = t_interval(mean, np.sqrt(np.diag(covariance)), n - 1, level) if n > 1 else (np.nan, np.nan)
+        found = question_means(curves.T, unit.question, level)
         low, high = np.quantile(curves, [0.1, 0.9], axis=0)
-        columns = {"multiplier": unit.multipliers, "estimate": mean, "ci_low": margins[0], "ci_high": margins[1]}
-        parts.append(pd.DataFrame({"dataset": name, **columns, "low": low, "high": high, "n": n}))
+        columns = {"multiplier": unit.multipliers, "estimate": found.mean, "ci_low": found.ci_low}
+        columns |= {"ci_high": found.ci_high, "low": low, "high": high, "n": found.n}
+        parts.append(pd.DataFrame({"dataset": name, **columns}))
     return pd.concat(parts, ignore_index=True)
 
 

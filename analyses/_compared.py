@@ -80,15 +80,16 @@ def difference_claims(result: ComparedSlopes) -> list[Claim]:
         key = f"comparison.{first}.{second}"
         rows = frame[(frame["first"] == first) & (frame["second"] == second)]
         over = means[(means["first"] == first) & (means["second"] == second)]
-        of = ("random-effects mean over datasets", "datasets", "Hartung–Knapp t(D − 1) over datasets")
-        if over.empty and rows["dataset"].nunique() == 1:
-            over, of = rows, (f"in {rows['dataset'].iloc[0]}", "questions", "paired by input")
+        one = over.empty and rows["dataset"].nunique() == 1
+        if one:
+            over = rows.assign(interval="paired by input")
         for row in over.drop_duplicates("shift").to_dict("records"):
             shift = figures.nice_shift(*parse_shift(row["shift"]))
-            text = f"Steerability in {second} minus that in {first}, {shift}, {of[0]}:"
+            where = f"in {row['dataset']}" if one else f"{row['quantity']} over datasets"
+            text = f"Steerability in {second} minus that in {first}, {shift}, {where}:"
             low, high = together([row["estimate"], row["band_low"], row["band_high"]])[1:]
-            how = f"{of[2]}; {AT_ONCE}[{low}, {high}]"
-            claims.append(Claim.row(f"{key}.{row['shift']}", text, row, of[1], unit=UNIT, interval=how))
+            how, of = f"{row['interval']}; {AT_ONCE}[{low}, {high}]", "questions" if one else "datasets"
+            claims.append(Claim.row(f"{key}.{row['shift']}", text, row, of, unit=UNIT, interval=how))
         changed = int(((rows["band_low"] > 0) | (rows["band_high"] < 0)).sum())
         if len(rows):
             text = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from scipy import stats
@@ -12,7 +12,6 @@ from scipy import stats
 from analyses._claim import Claim
 from analyses._counts import SINGULAR, p_words
 from steerstats.meta import MetaAnalysis
-from steerstats.random_effects import DOMINANT
 from steerstats.study_results import SpuriousTable
 
 MEAN = "mean over datasets"  # the row of a figure that is none of the datasets
@@ -24,38 +23,10 @@ UNTOLD = "which cannot be told apart here"
 ONE = {"pos_is_a": "A/B explains", "pos_is_yes": "Yes/No explains"}  # where one factor is all that is known
 
 
-class Recommended(NamedTuple):
-    """The row of a meta-analysis that is to be read: the one that its own warnings name, where it has any.
-
-    `interval` is None where the row is the random-effects mean with its plain interval.
-    """
-
-    mean: float
-    se: float
-    low: float
-    high: float
-    name: str
-    interval: str | None
-
-    @property
-    def row(self) -> dict[str, float]:
-        """As the rows of frames have it."""
-        return {"estimate": self.mean, "ci_low": self.low, "ci_high": self.high}
-
-
-def recommended(fit: MetaAnalysis) -> Recommended:
-    """Which mean and interval to quote: unweighted where one dataset dominates, floored where agreement is chance."""
-    if fit.to_read == "unweighted":
-        dominated = fit.largest_weight > DOMINANT
-        why = "one dataset holds more than half of the weight" if dominated else "standard errors of some are uncertain"
-        how = f"t(D − 1) over datasets, unweighted, since {why}"
-        limits = fit.unweighted_ci_low, fit.unweighted_ci_high
-        return Recommended(fit.unweighted_mean, fit.unweighted_se, *limits, "unweighted mean", how)
-    if fit.to_read == "floored":
-        how = "Hartung–Knapp t(D − 1) over datasets, floored, since the plain interval is short by chance"
-        limits = fit.floored_ci_low, fit.floored_ci_high
-        return Recommended(fit.mean, fit.floored_se, *limits, "random-effects mean", how)
-    return Recommended(fit.mean, fit.se, fit.ci_low, fit.ci_high, "random-effects mean", None)
+def quoted_row(fit: MetaAnalysis) -> dict[str, float]:
+    """The mean to read as the rows of frames have it."""
+    told = fit.quoted
+    return {"estimate": told.mean, "ci_low": told.ci_low, "ci_high": told.ci_high}
 
 
 def cannot_tell_apart(results: Mapping[str, Any]) -> list[str]:
@@ -100,8 +71,8 @@ def effect_claims(term: str, name: str, fit: MetaAnalysis, p: float, how: str) -
     The signed mean stands last: datasets with effects of either sign average to nothing, which is no absence of bias.
     `p` and `how` are those of the plain interval; where the fit's warnings name another row, that row is quoted.
     """
-    told = recommended(fit)
-    if told.interval is not None:
+    told = fit.quoted
+    if not told.plain:
         p = 2 * float(stats.t.sf(abs(told.mean / told.se), fit.n - 1)) if told.se > 0 else math.nan
     shared = {"n": fit.n, "n_of": "datasets", "unit": fit.unit, "level": fit.level}
     return [
@@ -129,9 +100,9 @@ def effect_claims(term: str, name: str, fit: MetaAnalysis, p: float, how: str) -
             key=f"effects.{term}",
             statement=f"Signed mean of the effect of {name}, in which effects of either sign cancel ({p_words(p)}):",
             estimate=told.mean,
-            ci_low=told.low,
-            ci_high=told.high,
-            interval=told.interval or how,
+            ci_low=told.ci_low,
+            ci_high=told.ci_high,
+            interval=how if told.plain else told.interval,
             **shared,
         ),
     ]
@@ -151,10 +122,8 @@ def said_of(result: SpuriousTable, rows: pd.DataFrame, term: str, name: str) -> 
     own, key, pooled = rows[rows["term"] == term], ("slope", term), result.over_datasets
     if pooled is not None and key in pooled.pooled:
         fit = pooled.pooled[key]
-        last = pd.DataFrame([{"dataset": MEAN, **recommended(fit).row}])
-        return pd.concat([own, last], ignore_index=True), effect_claims(
-            term, name, fit, pooled.p_value[key], pooled.method
-        )
+        claims = effect_claims(term, name, fit, pooled.p_value[key], pooled.method)
+        return pd.concat([own, pd.DataFrame([{"dataset": MEAN, **quoted_row(fit)}])], ignore_index=True), claims
     claims = []
     if len(own) == 1:
         one = own.iloc[0]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from analyses._cache import absent_shifts, by_dataset
 from analyses._claim import Claim
-from analyses._effects import recommended
+from analyses._effects import quoted_row
 from steerstats import figures
 from steerstats.distribution import mean_slope
 from steerstats.generalization import GapTable, overall_gap, parse_shift, shift_name
@@ -31,10 +31,8 @@ def gap_claims(study: Study, gaps: GapTable) -> list[Claim]:
             text, how, of = f"{text}in {study.datasets[0]}:", "of the mean over questions, paired by input", "questions"
         else:
             fit = overall.analyses[list(zip(overall.component, overall.shift)).index(("gap", shift))]
-            told = recommended(fit)
-            row = {**told.row, "n": fit.n, "level": fit.level}
-            text, of = f"{text}{told.name} over datasets:", "datasets"
-            how = told.interval or "Hartung–Knapp t(D − 1) over datasets"
+            row = {**quoted_row(fit), "n": fit.n, "level": fit.level}
+            text, of, how = f"{text}{fit.quoted.name} over datasets:", "datasets", fit.quoted.interval
         claims.append(Claim.row(f"gap.{shift}", text, row, of, unit=UNIT, interval=how))
     return claims + absent_claims(study, "gap", "Steerability lost under")
 

@@ -12,6 +12,7 @@ from scipy import stats
 from analyses._cache import mean_over_datasets
 from analyses._claim import Claim
 from steerstats.distribution import mean_slope
+from steerstats.questions import wilson_interval
 from steerstats.results import Estimate
 from steerstats.study import Study
 
@@ -53,10 +54,9 @@ def correlation_in(row: Mapping[str, float], column: str) -> dict[str, float]:
 
 def share_in(row: Mapping[str, float], column: str) -> dict[str, float]:
     """A share of the inputs of one dataset with Wilson's interval, on its number of questions."""
-    n = int(row["n"])
-    found = stats.binomtest(round(float(row[column]) * n), n).proportion_ci(method="wilson")
-    low, high = min(found.low, row[column]), max(found.high, row[column])
-    return {"estimate": float(row[column]), "ci_low": float(low), "ci_high": float(high), "n": n}
+    share, n = float(row[column]), int(row["n"])
+    low, high = wilson_interval(share, n)
+    return {"estimate": share, "ci_low": low, "ci_high": high, "n": n}
 
 
 def cell_claims(frame: pd.DataFrame) -> list[Claim]:

@@ -1,11 +1,14 @@
 """What an overlapping split does: the same model on a clean split and on the published code's literal one."""
 
+import numpy as np
+
 from analyses._cache import facts_of, side_by_side, two_studies
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
+from analyses._effects import quoted_row
 from analyses._words import number
 from steerstats import figures
 from steerstats.generalization import steerability_table
-from steerstats.meta import mean_over_datasets
+from steerstats.meta import mean_over_datasets, with_few_units
 
 TITLE = "Leakage between training and test questions"
 PAPER = "the published code's test split"
@@ -25,11 +28,12 @@ def main(cache, out):
     errors = [table.to_frame().dropna(subset=["mean"]).set_index("dataset") for table in (clean, literal)]
     names = list(pairs["dataset"])
     variance = errors[0].loc[names, "se"] ** 2 + errors[1].loc[names, "se"] ** 2
-    pooled = mean_over_datasets(pairs["y"] - pairs["x"], variance, names=names)
-    row = {"estimate": pooled.mean, "ci_low": pooled.ci_low, "ci_high": pooled.ci_high, "n": pooled.n}
-    text = "Steerability on the overlapping split minus that on the clean one, random-effects mean over datasets:"
+    n = np.minimum(errors[0].loc[names, "n"], errors[1].loc[names, "n"]).astype(int)
+    pooled = with_few_units(mean_over_datasets(pairs["y"] - pairs["x"], variance, names=names), dict(n))
+    told, row = pooled.quoted, {**quoted_row(pooled), "n": pooled.n}
+    text = f"Steerability on the overlapping split minus that on the clean one, {told.name} over datasets:"
     claim = Claim.row("leakage.mean", text, row, "datasets", unit=pooled.unit,
-                      interval="Hartung–Knapp t(D − 1) over datasets; splits taken as independent")  # fmt: skip
+                      interval=f"{told.interval}; splits taken as independent")  # fmt: skip
     with figures.style():
         figure, ax = figures.canvas(width=4.6, height=4.4)
         figures.agreement(pairs, ax=ax, xlabel="clean split", ylabel="overlapping split")
@@ -41,7 +45,7 @@ def main(cache, out):
         bars="hair lines are 95% t intervals of each mean, over questions.",
         counted=f"{len(pairs)} datasets that both caches have.",
         alt=f"Mean steerability on the clean against the overlapping split, {len(pairs)} datasets; the mean "
-        f"difference is {number(pooled.mean)} nats per unit multiplier.",
+        f"difference is {number(told.mean)} nats per unit multiplier.",
         facts={"clean": facts_of(one), "overlapping": facts_of(other)},
     )  # fmt: skip
     return publish(out, found, figure, pairs)

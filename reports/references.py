@@ -24,7 +24,7 @@ REFERENCES: dict[str, str] = {
     "bell": "Bell, R. M., McCaffrey, D. F. (2002). Bias reduction in standard errors for linear regression with "
     "multi-stage samples. Survey Methodology 28, 169–181",
     "hartung": "Hartung, J., Knapp, G. (2001). On tests of the overall treatment effect in meta-analysis with normally "
-    "distributed responses. Statistics in Medicine 20, 1771–1782. doi:10.1002/sim.1009",
+    "distributed responses. Statistics in Medicine 20, 1771–1782. doi:10.1002/sim.791",
     "bonett": "Bonett, D. G., Wright, T. A. (2000). Sample size requirements for estimating Pearson, Kendall and "
     "Spearman correlations. Psychometrika 65, 23–28. doi:10.1007/BF02294183",
     "efron": "Efron, B., Tibshirani, R. J. (1993). An Introduction to the Bootstrap. Chapman & Hall",
@@ -51,6 +51,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "id_vs_ood": ("bonett", "efron"),
     "gap_parts": ("efron", "romano", "hartung", "satterthwaite"),
     "propensity_difference": ("efron",),
+    "variance_id_ood": ("miller", "bonett"),
     "cross_model": ("bonett", "efron"),
     "comparison": ("efron", "romano", "hartung"),
     "split_leakage": ("hartung",),

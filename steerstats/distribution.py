@@ -16,7 +16,7 @@ from scipy import stats
 from steerstats.errors import CannotEstimate, check_level
 from steerstats.question_weight import question_df, weight_warnings
 from steerstats.questions import check_slopes, effective_size, group_codes, mean_se, wilson_interval
-from steerstats.results import VECTOR_AS_GIVEN, Estimate, Result
+from steerstats.results import VECTOR_AS_GIVEN, Estimate, Estimates
 from steerstats.signs import SignClasses, anti_steerable
 
 __all__ = [
@@ -37,18 +37,8 @@ SLOPE_UNIT = "nat per unit multiplier"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SteerabilitySummary(Result):
+class SteerabilitySummary(Estimates):
     """What a dataset's slopes look like; `estimates` holds mean, median, sd and the five sign shares."""
-
-    estimates: tuple[Estimate, ...]
-
-    def __getitem__(self, name: str) -> Estimate:
-        return {estimate.name: estimate for estimate in self.estimates}[name]
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per estimate, with the method of its interval."""
-        rows = [estimate.to_frame().assign(method=estimate.method) for estimate in self.estimates]
-        return pd.concat(rows, ignore_index=True)
 
 
 def mean_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level: float = 0.95) -> Estimate:
@@ -230,7 +220,7 @@ def summarise_steerability(
     kinds = (mean_slope, median_slope, slope_spread)
     parts = [kind(slopes, questions=questions, level=level) for kind in kinds]
     signs = anti_steerable(slopes, error=error, questions=questions, level=level)
-    estimates = (*parts, *signs.share)
+    estimates = (*parts, *signs.estimates)
     return SteerabilitySummary(
         estimates=estimates,
         method="; ".join(dict.fromkeys(estimate.method for estimate in estimates)),

@@ -11,7 +11,8 @@ doi:10.1198/jbes.2009.08046).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,12 +22,29 @@ from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.random_effects import prediction_limits, q_profile, random_effects_mean, reml_tau2
 from steerstats.results import Result
 
-__all__ = ["MetaAnalysis", "mean_over_datasets", "reml_tau2"]
+__all__ = ["MetaAnalysis", "ToRead", "mean_over_datasets", "reml_tau2"]
 SE_TYPE = "Hartung-Knapp, t(D-1)"
 FLOORED = "Hartung-Knapp with factor at least 1, t(D-1)"
 PREDICTION = "prediction, confidence distribution of tau"
 SHOWN_NAMES = 12
 FEW_UNITS = 20
+FLOORED_ADVICE = "read the floored one"  # in `RandomEffectsMean.doubt`
+
+
+class ToRead(NamedTuple):
+    """The mean of a meta-analysis that is to be quoted.
+
+    `name` is "random-effects mean" or "unweighted mean", `interval` says in words what its interval is; `plain` is
+    whether that is the random-effects mean with its Hartung–Knapp interval.
+    """
+
+    mean: float
+    se: float
+    ci_low: float
+    ci_high: float
+    name: str
+    interval: str
+    plain: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +84,10 @@ class MetaAnalysis(Result):
     unit : str
     to_read : str
         Which mean and interval the warnings say to read: "plain" (the random-effects mean with its Hartung-Knapp
-        interval), "unweighted" where one dataset dominates, "floored" where the plain interval is short by chance.
+        interval), "unweighted" where one dataset dominates or standard errors are uncertain, "floored" where the plain
+        interval is short by chance. `quoted` is that row.
+    why_to_read : str
+        The reason; empty where it is "plain".
 
     Examples
     --------
@@ -105,6 +126,33 @@ class MetaAnalysis(Result):
     level: float
     unit: str = "nat per unit multiplier"
     to_read: str = "plain"
+    why_to_read: str = ""
+
+    @property
+    def quoted(self) -> ToRead:
+        """The mean and interval to quote: those that the warnings say to read."""
+        return self.reading(self.to_read)
+
+    def reading(self, to_read: str) -> ToRead:
+        """One of the three rows that may be quoted, `to_read` as above."""
+        why = f", since {self.why_to_read}" if self.why_to_read else ""
+        if to_read == "unweighted":
+            values = self.unweighted_mean, self.unweighted_se, self.unweighted_ci_low, self.unweighted_ci_high
+            return ToRead(*values, "unweighted mean", f"t(D − 1) over datasets, unweighted{why}", False)
+        name, interval = "random-effects mean", "Hartung–Knapp t(D − 1) over datasets"
+        if to_read == "floored":
+            limits = self.floored_ci_low, self.floored_ci_high
+            return ToRead(self.mean, self.floored_se, *limits, name, f"{interval}, floored{why}", False)
+        return ToRead(self.mean, self.se, self.ci_low, self.ci_high, name, interval, True)
+
+    def read_unweighted(self, why: str, *warnings: str) -> MetaAnalysis:
+        """The same, saying that the unweighted mean is to be read.
+
+        The floored interval rests on the same standard errors, so that its own advice is no longer given.
+        """
+        kept = [text for text in self.warnings if FLOORED_ADVICE not in text]
+        why = self.why_to_read if self.to_read == "unweighted" else why
+        return replace(self, to_read="unweighted", why_to_read=why, warnings=(*kept, *warnings))
 
     def to_frame(self) -> pd.DataFrame:
         """One row per quantity: estimate, se, ci_low, ci_high, n, se_type, level, unit.
@@ -211,6 +259,11 @@ def mean_over_datasets(
         warnings.append(fit.doubt())
     if fit.dominated:
         warnings.append(fit.dominance([name for name, keep in zip(names, use) if keep][fit.largest]))
+    to_read, why = "plain", ""
+    if fit.dominated:
+        to_read, why = "unweighted", "one dataset holds more than half of the weight"
+    elif fit.collapsed:
+        to_read, why = "floored", "the plain interval is short by chance"
     tau_low, tau_high = (np.sqrt(limit) for limit in q_profile(y, v, level))
     if tau_high == 0:
         warnings.append("datasets vary less than their standard errors allow: tau has an empty interval, shown as 0")
@@ -242,7 +295,8 @@ def mean_over_datasets(
         left_out_ci_high=np.array([r.high for r in rest]),
         left_out_n=np.array([int((groups != g).sum()) for g in left_out]),
         level=level,
-        to_read="unweighted" if fit.dominated else "floored" if fit.collapsed else "plain",
+        to_read=to_read,
+        why_to_read=why,
         method=f"random-effects meta-analysis of {d} datasets, REML tau, Hartung-Knapp t({d - 1}) interval, "
         "prediction interval from the confidence distribution of tau",
         assumptions=(
@@ -253,32 +307,34 @@ def mean_over_datasets(
     )
 
 
-def few_units(units: Mapping[str, int]) -> tuple[str, ...]:
-    """What to warn of where standard errors come from few questions: the arithmetic takes them as known.
+def with_few_units(fit: MetaAnalysis, units: Mapping[str, int]) -> MetaAnalysis:
+    """The same fit; to be read unweighted, with a warning, where standard errors come from few questions.
 
     Parameters
     ----------
+    fit : MetaAnalysis
     units : mapping of str to int
         Independent questions behind each dataset's standard error.
 
     Examples
     --------
-    >>> from steerstats.meta import few_units
-    >>> few_units({"one": 60, "two": 20})
-    ()
-    >>> few_units({"one": 60, "two": 5})[0][:44]
-    '1 of 2 datasets have fewer than 20 questions'
+    >>> from steerstats.meta import mean_over_datasets, with_few_units
+    >>> fit = mean_over_datasets([0.2, 0.5], [0.01, 0.02])
+    >>> with_few_units(fit, {"one": 60, "two": 20}).to_read
+    'plain'
+    >>> with_few_units(fit, {"one": 60, "two": 5}).quoted.interval
+    't(D − 1) over datasets, unweighted, since standard errors of some rest on few questions'
     """
     few = {name: count for name, count in units.items() if count < FEW_UNITS}
     if not few:
-        return ()
-    which = f"{_listed(list(few))}; at the least {min(few.values())}"
+        return fit
+    which = f"{_listed(list(few))}; the fewest: {min(few.values())}"
     text = (
         f"{len(few)} of {len(units)} datasets have fewer than {FEW_UNITS} questions ({which}): their standard errors "
         "are uncertain, and tau, Q and Hartung-Knapp take them as known (with no difference between 20 datasets Q's 5% "
         "test rejected 86% of the time at 3 questions, 50% at 5, 21% at 10 and 9% at 20); read the unweighted mean"
     )
-    return (text,)
+    return fit.read_unweighted("standard errors of some rest on few questions", text)
 
 
 def _listed(names: Sequence[str]) -> str:

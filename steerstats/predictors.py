@@ -16,7 +16,7 @@ from steerstats.associations import RankAssociations, dataset_associations, with
 from steerstats.distribution import mean_slope
 from steerstats.errors import InputError, check_level
 from steerstats.prediction import CrossValidated, cross_validated_ridge
-from steerstats.results import Estimate, Result
+from steerstats.results import Estimate, Estimates
 from steerstats.separation import CrossFit, auc, crossfit, crossfit_dprime, d_prime
 
 __all__ = [
@@ -37,13 +37,8 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetPredictors(Result):
+class DatasetPredictors(Estimates):
     """Candidates of one dataset: `mean_cosine`, `d_prime`, `auc`, `norm_ratio`, `unembedding_alignment`."""
-
-    estimates: tuple[Estimate, ...]
-
-    def __getitem__(self, name: str) -> Estimate:
-        return {estimate.name: estimate for estimate in self.estimates}[name]
 
     def values(self) -> dict[str, float]:
         """Name to point estimate, a row for `dataset_associations`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,19 @@ from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.question_weight import question_df
+from steerstats.resampling import mean_covariance, t_interval
 
-__all__ = ["group_codes", "wilson_interval"]
+__all__ = ["QuestionMeans", "group_codes", "question_means", "wilson_interval"]
+
+
+class QuestionMeans(NamedTuple):
+    """Means over inputs with their errors over questions: four arrays (k,), and the number of questions."""
+
+    mean: np.ndarray
+    se: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+    n: int
 
 
 def group_codes(questions: Sequence | None, n: int) -> tuple[np.ndarray, int]:
@@ -32,6 +44,40 @@ def group_codes(questions: Sequence | None, n: int) -> tuple[np.ndarray, int]:
     if (codes < 0).any():
         raise InputError(f"questions[{int(np.argmin(codes))}] is missing; every input needs its question")
     return codes, int(codes.max()) + 1
+
+
+def question_means(values: np.ndarray, questions: Sequence | None, level: float) -> QuestionMeans:
+    """Means of several quantities over the same inputs, standard errors clustered by question, t intervals.
+
+    The t quantile is that of `question_df`: G − 1 degrees of freedom, fewer where a few questions hold most inputs.
+
+    Parameters
+    ----------
+    values : array (k, n_inputs)
+        Finite.
+    questions : sequence (n_inputs,), optional
+    level : float
+
+    Returns
+    -------
+    QuestionMeans
+        Limits are NaN with one question.
+
+    Examples
+    --------
+    >>> from steerstats.questions import question_means
+    >>> found = question_means([[1.0, 2.0, 3.0]], None, 0.95)
+    >>> found.mean.tolist(), found.ci_low.round(2).tolist(), found.n
+    ([2.0], [-0.48], 3)
+    """
+    values = np.asarray(values, dtype=float)
+    mean, covariance, n = mean_covariance(values, questions)
+    se = np.sqrt(np.diag(covariance))
+    if n < 2:
+        return QuestionMeans(mean, se, np.full_like(mean, np.nan), np.full_like(mean, np.nan), n)
+    codes, groups = group_codes(questions, values.shape[1])
+    df = np.array([question_df(one, codes, groups, level) for one in values])
+    return QuestionMeans(mean, se, *t_interval(mean, se, df, level), n)
 
 
 def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float, float]:

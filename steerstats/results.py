@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from steerstats.errors import InputError
+
 VECTOR_AS_GIVEN = "the vector is taken as given: its own sampling error is not in these intervals"
 
 
@@ -74,18 +76,20 @@ class Result(ABC):
         lines = [type(self).__name__, "", shown.to_string(index=False, float_format=format_number)]
         if len(shown) < len(frame):
             lines.append(f"({len(frame)} rows; the middle is left out here, to_frame() has all)")
-        lines += ["", f"Method: {self.method}"]
-        lines += [f"Assumes: {text}" for text in self.assumptions]
-        lines += [f"Warning: {text}" for text in self.warnings]
-        return "\n".join(lines)
+        return "\n".join([*lines, "", *(f"{label}: {text}" for label, text in self._notes())])
 
     def _repr_html_(self) -> str:
         table = self.to_frame().to_html(index=False, float_format=format_number, max_rows=60, border=0)
-        notes = [("Method", self.method)]
-        notes += [("Assumes", text) for text in self.assumptions]
-        notes += [("Warning", text) for text in self.warnings]
-        items = "".join(f"<li><b>{label}:</b> {html.escape(text)}</li>" for label, text in notes)
+        items = "".join(f"<li><b>{label}:</b> {html.escape(text)}</li>" for label, text in self._notes())
         return f"<div class='steerstats'><h4>{type(self).__name__}</h4>{table}<ul>{items}</ul></div>"
+
+    def _notes(self) -> list[tuple[str, str]]:
+        """What stands under every table: the method, what it assumes, and what is doubtful."""
+        return [
+            ("Method", self.method),
+            *(("Assumes", text) for text in self.assumptions),
+            *(("Warning", text) for text in self.warnings),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +140,24 @@ class Estimate(Result):
     def __str__(self) -> str:
         limits = f"[{format_number(self.ci_low)}, {format_number(self.ci_high)}]"
         return f"{self.name}: {format_number(self.estimate)} {limits} (n = {self.n})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimates(Result):
+    """Several estimates of one dataset, by name: `result["mean"]`."""
+
+    estimates: tuple[Estimate, ...]
+
+    def __getitem__(self, name: str) -> Estimate:
+        found = {estimate.name: estimate for estimate in self.estimates}
+        if name not in found:
+            raise InputError(f"no estimate {name!r}; there are {', '.join(found)}")
+        return found[name]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per estimate, with the method of its interval."""
+        rows = [estimate.to_frame().assign(method=estimate.method) for estimate in self.estimates]
+        return pd.concat(rows, ignore_index=True)
 
 
 def _frozen(value: Any) -> Any:

@@ -10,16 +10,16 @@ import pandas as pd
 
 from steerstats.errors import InputError, check_level
 from steerstats.questions import check_slopes, effective_size, wilson_interval
-from steerstats.results import VECTOR_AS_GIVEN, Estimate, Result
+from steerstats.results import VECTOR_AS_GIVEN, Estimate, Estimates
 
 
 @dataclass(frozen=True, kw_only=True)
-class SignClasses(Result):
+class SignClasses(Estimates):
     """How many inputs steer the wrong way.
 
     Parameters
     ----------
-    share : tuple of Estimate
+    estimates : tuple of Estimate
         `anti_steerable` (s < −error), `within_error` (|s| ≤ error), `steerable` (s > error), then `negative`
         (s < 0 whatever the error) and `published_nonpositive` (s ≤ 0, as the original code counts).
     count : tuple of int
@@ -28,17 +28,12 @@ class SignClasses(Result):
         Numerical error of each slope that the classes allow for, nats per unit multiplier.
     """
 
-    share: tuple[Estimate, ...]
     count: tuple[int, ...]
     error: np.ndarray
 
-    def __getitem__(self, name: str) -> Estimate:
-        return {estimate.name: estimate for estimate in self.share}[name]
-
     def to_frame(self) -> pd.DataFrame:
-        """One row per class: name, estimate, interval, n, count."""
-        frame = pd.concat([estimate.to_frame() for estimate in self.share], ignore_index=True)
-        return frame.assign(count=self.count)
+        """One row per class: name, estimate, interval, method, n, count."""
+        return super().to_frame().assign(count=self.count)
 
 
 def anti_steerable(
@@ -94,7 +89,7 @@ def anti_steerable(
     if members["within_error"].any() and (allowed > 0).any():
         warnings = (f"{int(members['within_error'].sum())} slopes are within the engine's numerical error of zero",)
     return SignClasses(
-        share=tuple(shares),
+        estimates=tuple(shares),
         count=tuple(int(inside.sum()) for inside in members.values()),
         error=allowed,
         method=shares[0].method,

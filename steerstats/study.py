@@ -301,6 +301,5 @@ class Study(StudyDoubts):
         True
         """
         check_level(power, "power")
-        check_level(alpha, "alpha")
         chosen = self.require(shift) if shift is not None else self.shifts()[0]
         return estimates.detectable_gap(self, chosen, n_inputs, n_datasets, n_pairs, power, alpha)

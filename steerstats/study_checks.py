@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.nulls import NullTable
-from steerstats.resampling import mean_covariance, t_interval
+from steerstats.questions import question_means
 from steerstats.results import Estimate, Result
 
 
@@ -121,9 +121,7 @@ def range_rows(
     dataset: str, slopes: np.ndarray, ranges: np.ndarray, question: np.ndarray, level: float
 ) -> pd.DataFrame:
     """Rows of `MultiplierRange` for one dataset; `slopes` is (input, range), the last range the whole grid."""
-    mean, covariance, n = mean_covariance(slopes.T, question)
-    se = np.sqrt(np.diag(covariance))
-    low, high = t_interval(mean, se, n - 1, level) if n > 1 else (np.full(len(mean), np.nan),) * 2
+    mean, se, low, high, n = question_means(slopes.T, question, level)
     whole = slopes[:, -1]
     varies = (slopes.std(axis=0) > 0) & (whole.std() > 0) & (len(whole) > 1)
     return pd.DataFrame(

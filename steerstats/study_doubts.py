@@ -39,7 +39,6 @@ class StudyDoubts(StudyBase):
         >>> set(study.nulls().to_frame()["kind"]) <= {"random", "shuffled"}
         True
         """
-        check_level(alpha, "alpha")
         return checks.nulls(self, self.require(shift), alpha)
 
     def debiased(

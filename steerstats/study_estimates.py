@@ -26,7 +26,7 @@ from steerstats.generalization import (
 )
 from steerstats.generalization.slopes import Shift
 from steerstats.generalization.vector_error import VECTOR_ERROR_MIXED, VECTOR_ERROR_OUT, cells_without
-from steerstats.meta import MetaAnalysis
+from steerstats.meta import MetaAnalysis, with_few_units
 from steerstats.operators import ABLATE, has_unsteered
 from steerstats.power import PowerTable, fit_components, smallest_detectable_gap
 from steerstats.protocol import differences
@@ -42,7 +42,7 @@ from steerstats.spurious import (
 from steerstats.study_factors import usual_levels
 from steerstats.study_generalization import Generalization
 from steerstats.study_results import DatasetSteerability, SpuriousTable, doubts, for_each, pooled
-from steerstats.study_said import few_questions, flat_curves, no_parity, said_first
+from steerstats.study_said import flat_curves, no_parity, questions_of, said_first
 
 if TYPE_CHECKING:
     from steerstats.study import Study
@@ -76,7 +76,7 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
     )
     if summary is not None:
         summary = _with_vectors_said(summary, order, errors)
-        summary = replace(summary, warnings=(*summary.warnings, *few_questions(study)))
+        summary = with_few_units(summary, questions_of(study))
     first = next(iter(found.values()))
     # What each estimate assumes by itself is no longer true of the table where some hold the vectors' error.
     said = [text for text in first.assumptions if text != VECTOR_AS_GIVEN]
@@ -169,7 +169,7 @@ def spurious(
     notes = [*said_first(study), *flat_curves(study, [shift]), *doubts(results, left_out)]
     try:
         over = pool_spurious_factors(results, category=study.category, level=level)
-        notes += [f"over datasets: {text}" for text in (*over.warnings, *few_questions(study))]
+        notes += [f"over datasets: {text}" for text in over.warnings]
     except CannotEstimate as error:
         over = None
         notes.append(f"nothing is pooled over datasets: {error}")
@@ -201,11 +201,9 @@ def generalization(
     variances = steerability_variance(grid, shifts, rng=generator(seed, "variances"), **options)
     try:
         overall = overall_gap(gaps, category=study.category, level=level)
-        few = few_questions(study)
-        overall = replace(overall, warnings=(*overall.warnings, *few))
     except CannotEstimate:
-        overall, few = None, ()
-    notes = [*said_first(study), *few, *flat_curves(study, dict.fromkeys((ID_SHIFT, *shifts)))]
+        overall = None
+    notes = [*said_first(study), *flat_curves(study, dict.fromkeys((ID_SHIFT, *shifts)))]
     absent = [shift for shift in PAPER_SHIFTS if not grid.has(shift)]
     if absent:
         notes.append(f"not in this cache for every dataset, and left out: {', '.join(map(shift_name, absent))}")

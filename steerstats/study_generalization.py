@@ -19,7 +19,7 @@ from steerstats.generalization import (
     VarianceTable,
 )
 from steerstats.generalization.correlation import FIXED, NOISE_FREE, POPULATION
-from steerstats.study_headlines import HARTUNG, UNIT, Headlined, limits, middle, number, over_datasets, with_limits
+from steerstats.study_headlines import OVER, UNIT, Headlined, limits, middle, number, over_datasets, with_limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Generalization(Headlined):
                 keys = zip(self.overall.component, self.overall.shift, self.overall.analyses)
                 rows = [(shift, found) for own, shift, found in keys if own == component]
                 what = {"gap": "gap", "prompt": "part of the prompt", "transfer": "part of transfer"}[component]
-                title = f"Mean {what} over datasets, {UNIT} ({HARTUNG})"
+                title = f"Mean {what} over datasets, {UNIT} ({OVER})"
                 out.append((title, over_datasets(rows, "shift", level)))
         else:
             g = self.gaps

@@ -19,7 +19,8 @@ from steerstats.results import Result, format_number
 
 WIDTH = 80
 UNIT = "nats per unit multiplier"
-HARTUNG = "random effects, Hartung–Knapp t; tau: SD between datasets"
+OVER = "random effects, Hartung–Knapp t; u: unweighted, f: floored, as warned; tau: SD between datasets"
+MARKS = {"plain": "", "unweighted": " u", "floored": " f"}
 SHORTEST_NAME = 12
 
 
@@ -35,16 +36,18 @@ class Headlined(Result):
 
     def summary(self) -> str:
         """The headline numbers, one row for each dataset, and what the attributes hold, in 80 columns."""
-        lines = [type(self).__name__]
-        for title, table in self.sections():
-            lines += ["", *textwrap.wrap(title, WIDTH), *text_table(table)]
-        lines += ["", "More, as tables of their own:"]
+        lines = [type(self).__name__, "", self.tables(), "", "More, as tables of their own:"]
         for name, what in self._parts().items():
             lines += textwrap.wrap(f".{name}  {what}", WIDTH, initial_indent="  ", subsequent_indent="      ")
         lines.append("")
         for label, text in self._notes():
             lines += textwrap.wrap(f"{label}: {text}", WIDTH, subsequent_indent="  ")
         return "\n".join(lines)
+
+    def tables(self) -> str:
+        """The headline numbers and one row for each dataset, in 80 columns."""
+        parts = ([*textwrap.wrap(title, WIDTH), *text_table(table)] for title, table in self.sections())
+        return "\n\n".join("\n".join(lines) for lines in parts)
 
     def _repr_html_(self) -> str:
         parts = [f"<h4>{type(self).__name__}</h4>"]
@@ -59,13 +62,6 @@ class Headlined(Result):
 
     def _parts(self) -> dict[str, str]:
         return {name: what for name, what in self.PARTS.items() if getattr(self, name.rstrip("()")) is not None}
-
-    def _notes(self) -> list[tuple[str, str]]:
-        return [
-            ("Method", self.method),
-            *(("Assumes", text) for text in self.assumptions),
-            *(("Warning", text) for text in self.warnings),
-        ]
 
 
 def text_table(table: pd.DataFrame) -> list[str]:
@@ -119,13 +115,14 @@ def middle(values: Sequence[float], show=number) -> tuple[str, str]:
 
 
 def over_datasets(rows: Sequence[tuple[str, object]], first: str, level: float) -> pd.DataFrame:
-    """One row for each meta-analysis: the random-effects mean, where a new dataset would lie, tau and n."""
+    """One row for each meta-analysis: the mean to read, with its mark, where a new dataset would lie, tau and n."""
     table = []
     for name, found in rows:
+        told = found.quoted
         table.append(
             {
                 first: name,
-                f"mean [{level:.0%}]": with_limits(found.mean, found.ci_low, found.ci_high),
+                f"mean [{level:.0%}]": with_limits(told.mean, told.ci_low, told.ci_high) + MARKS[found.to_read],
                 "a new dataset": limits(found.prediction_low, found.prediction_high),
                 "tau": number(found.tau),
                 "n": str(found.n),

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from steerstats.distribution import SteerabilitySummary
-from steerstats.errors import CannotEstimate
+from steerstats.errors import CannotEstimate, InputError
 from steerstats.meta import MetaAnalysis, mean_over_datasets
 from steerstats.operators import ABLATE, ADD
 from steerstats.results import Estimate, Result
 from steerstats.spurious import FactorCells, PooledSpuriousFactors, SpuriousFactors, VarianceExplained
-from steerstats.study_headlines import HARTUNG, UNIT, Headlined, middle, number, over_datasets, share, with_limits
+from steerstats.study_headlines import OVER, UNIT, Headlined, middle, number, over_datasets, share, with_limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,8 @@ class PerDataset(Result):
     def __getitem__(self, dataset: str) -> Result:
         if dataset in self.left_out:
             raise CannotEstimate(f"dataset {dataset}: {self.left_out[dataset]}")
+        if dataset not in self.results:
+            raise InputError(f"no dataset {dataset!r}; there are {', '.join(self.results)}")
         return self.results[dataset]
 
     def to_frame(self) -> pd.DataFrame:
@@ -85,7 +87,7 @@ class DatasetSteerability(Headlined, PerDataset):
         level = every[0]["mean"].level
         if self.over_datasets is not None:
             table = over_datasets([(self.shift, self.over_datasets)], "", level)
-            out.append((f"Mean steerability over datasets, {UNIT} ({HARTUNG})", table))
+            out.append((f"Mean steerability over datasets, {UNIT} ({OVER})", table))
         wrong = [one["anti_steerable"].estimate for one in every]
         median, spread = middle(wrong, share)
         below = sum(one["mean"].estimate < 0 for one in every)
@@ -175,7 +177,7 @@ class SpuriousTable(Headlined, PerDataset):
                 if pooled:
                     what = "steerability" if response == "slope" else "unsteered propensity"
                     table = over_datasets(pooled, "term", pooled[0][1].level)
-                    out.append((f"Mean effect on {what} over datasets, {unit} ({HARTUNG})", table))
+                    out.append((f"Mean effect on {what} over datasets, {unit} ({OVER})", table))
         components = dict.fromkeys(name for one in self.explained.values() for name in one.components)
         rows = []
         for component in components:

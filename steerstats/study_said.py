@@ -9,7 +9,6 @@ import numpy as np
 
 from steerstats.errors import first_few
 from steerstats.generalization.slopes import Shift
-from steerstats.meta import few_units
 from steerstats.operators import operator_caveats
 from steerstats.steerability import grid_warnings
 
@@ -58,6 +57,6 @@ def no_parity(study: Study) -> list[str]:
     return [text + f"allow for the rounding of stored values alone, {most:.1g} nat per unit multiplier or less"]
 
 
-def few_questions(study: Study) -> tuple[str, ...]:
-    """That standard errors of small datasets are themselves uncertain, which a mean over datasets ignores."""
-    return few_units({name: len(np.unique(study.unit(name).question)) for name in study.datasets})
+def questions_of(study: Study) -> dict[str, int]:
+    """Independent questions of every dataset."""
+    return {name: len(np.unique(study.unit(name).question)) for name in study.datasets}

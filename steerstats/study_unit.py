@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.cache import Unit
+from steerstats.cache.sidecar import parity_of
 from steerstats.errors import CacheError, InputError
 from steerstats.frames import MAIN_KINDS
 from steerstats.generalization import parse_shift, shift_name
@@ -265,10 +266,10 @@ class StudyUnit:
     @cached_property
     def engine_error(self) -> float | None:
         """Largest error of one logit that the engine's probe saw, nats; None where the cache records none."""
-        parity = (self.unit.sidecar.get("run") or {}).get("parity") or {}
-        seen = parity.get("plain_difference" if parity.get("path") == "plain" else "difference")
-        usable = isinstance(seen, int | float) and np.isfinite(seen) and seen >= 0
-        return float(seen) if usable else None
+        parity = parity_of(self.unit.sidecar)
+        if parity is None:
+            return None
+        return parity.plain_difference if parity.path == "plain" else parity.difference
 
     def place(self, shift: Shift | str) -> tuple[int, int]:
         """Indices (setting_eval, main vector) of a shift; CacheError names what there is."""

@@ -141,3 +141,26 @@ def test_commands_say_which_file_is_damaged(cache, tmp_path, capsys):
 def test_verify_says_how_many_more_are_missing(tmp_path):
     make_cache(tmp_path, [f"d{k}" for k in range(8)], write=["d0"])
     assert next(verify(tmp_path)).detail == "1 of 8 units; missing: d1, d2, d3, d4, d5 and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("run", "ok", "said"),
+    [
+        (None, True, "not recorded"),
+        ([], True, "not recorded"),
+        ({"parity": "yes"}, True, "not recorded"),
+        ({"parity": {"path": "trie", "difference": "tiny"}}, False, "largest difference not recorded nats"),
+        ({"parity": {"path": "trie", "difference": 1e-6}}, False, "allowed not recorded"),
+        ({"parity": {"path": "trie", "difference": 1e-6, "tolerance": 1e-4}}, True, "allowed 1.0e-04"),
+        ({"parity": {"path": "plain", "difference": None, "tolerance": 1e-4}}, True, "plain path"),
+    ],
+)
+def test_whatever_a_sidecar_says_of_parity_is_checked_and_shown(tmp_path, capsys, run, ok, said):
+    make_cache(tmp_path / "c")
+    reseal(tmp_path / "c", run=run)
+    (check,) = [check for check in verify(tmp_path / "c") if check.what == "engine parity"]
+    assert (check.ok, said in check.detail) == (ok, True)
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", str(tmp_path / "c")])
+    assert ended.value.code == 0
+    assert ("parity" in capsys.readouterr().out) == (said != "not recorded")

@@ -20,9 +20,10 @@ from analyses import (
     vector_cosines,
 )
 from analyses._claim import Claim, Finding
-from analyses._effects import effect_claims, recommended
+from analyses._effects import effect_claims
 from reports.words import summary
 from steerstats import mean_over_datasets, open_cache
+from steerstats.meta import with_few_units
 from steerstats.nulls import null_table
 from steerstats.study_checks import NullComparison
 from steerstats.study_unit import StudyUnit
@@ -80,9 +81,9 @@ PLAIN = mean_over_datasets([0.3, 0.1, -0.1, 0.2, 0.4], np.full(5, 0.1) ** 2)
 def test_what_is_quoted_is_the_row_that_the_fits_own_warning_says_to_read(fit, limits, named, says):
     assert any(says in text for text in fit.warnings) if says else not fit.warnings
     low, high = (getattr(fit, name) for name in limits)
-    told = recommended(fit)
-    assert (told.low, told.high, told.name) == (low, high, named)
-    assert (told.interval is None) == (says == "")
+    told = fit.quoted
+    assert (told.ci_low, told.ci_high, told.name) == (low, high, named)
+    assert told.plain == (says == "")
     signed = effect_claims("pos_is_a", "A rather than B", fit, 1e-6, "plain")[-1]
     assert (signed.ci_low, signed.ci_high) == (low, high)
     assert ("p < 0.001" in signed.statement) == (says == ""), "the plain p belongs to the plain interval"
@@ -90,10 +91,17 @@ def test_what_is_quoted_is_the_row_that_the_fits_own_warning_says_to_read(fit, l
 
 @pytest.mark.parametrize(
     ("fit", "why"),
-    [(DOMINATED, "one dataset holds more than half of the weight"), (PLAIN, "standard errors of some are uncertain")],
+    [
+        (DOMINATED, "one dataset holds more than half of the weight"),
+        (PLAIN, "standard errors of some rest on few questions"),
+        (mean_over_datasets([0.1, 0.2], [1e-4, 1.0]), "standard errors of some rest on few questions"),
+    ],
 )
 def test_why_the_unweighted_mean_is_read_is_what_is_so(fit, why):
-    assert recommended(replace(fit, to_read="unweighted")).interval.endswith(f"unweighted, since {why}")
+    few = with_few_units(fit, {"a": 5, "b": 60})
+    assert few.quoted.interval.endswith(f"unweighted, since {why}")
+    assert few.quoted.ci_low == fit.unweighted_ci_low
+    assert with_few_units(fit, {"a": 20, "b": 60}) is fit
 
 
 def test_the_gap_that_heads_the_report_is_that_row_too(monkeypatch):

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from steerstats.meta import mean_over_datasets
 from steerstats.results import format_number
 from steerstats.simulate import SimulationTruth, simulate_cache
 from steerstats.study import open_cache
-from steerstats.study_headlines import middle, number, text_table
+from steerstats.study_headlines import middle, number, over_datasets, text_table, with_limits
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,17 @@ def test_steerability_begins_with_the_mean_over_datasets(shown):
     assert f"{own.estimate:.3f} [{own.ci_low:.3f}, {own.ci_high:.3f}] v" in row
 
 
+def test_the_mean_that_is_shown_is_the_one_that_the_warnings_say_to_read():
+    agreeing = mean_over_datasets([0.300, 0.301, 0.299, 0.300], [0.05] * 4)
+    dominated = mean_over_datasets([0.15, 0.5, -0.4], [1e-4, 0.25, 0.25])
+    plain = mean_over_datasets([0.3, 0.1, -0.1, 0.2, 0.4], [0.01] * 5)
+    shown = over_datasets([("a", agreeing), ("b", dominated), ("c", plain)], "", 0.95)["mean [95%]"]
+    assert shown[0] == with_limits(0.3, agreeing.floored_ci_low, agreeing.floored_ci_high) + " f"
+    unweighted = dominated.unweighted_mean, dominated.unweighted_ci_low, dominated.unweighted_ci_high
+    assert shown[1] == with_limits(*unweighted) + " u"
+    assert shown[2] == with_limits(plain.mean, plain.ci_low, plain.ci_high)
+
+
 def test_generalization_begins_with_gaps_correlations_ratios_and_the_whole_table(shown):
     result = shown["generalization"]
     titles = [title for title, _ in result.sections()]
@@ -74,7 +86,8 @@ def test_bias_begins_with_pooled_effects_and_shares_of_variance(shown):
     result = shown["spurious"]
     sections = [table for _, table in result.sections()]
     pooled = result.over_datasets.pooled["slope", "pos_is_a"]
-    assert sections[0].iloc[0, 1] == f"{pooled.mean:.3f} [{pooled.ci_low:.3f}, {pooled.ci_high:.3f}]"
+    told, mark = pooled.quoted, {"plain": "", "unweighted": " u", "floored": " f"}[pooled.to_read]
+    assert sections[0].iloc[0, 1] == f"{told.mean:.3f} [{told.ci_low:.3f}, {told.ci_high:.3f}]{mark}"
     shares = [one.share[one.components.index("explained")] for one in result.explained.values()]
     explained = sections[2].set_index("component").loc["explained"]
     assert (explained["median"], explained["n"]) == (f"{np.median(shares):.2f}", "10")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from steerstats import question_weight
+from steerstats import open_cache, question_weight
+from steerstats.cache.table import import_table
 from steerstats.distribution import mean_slope, summarise_steerability
-from steerstats.generalization import gap, with_vector_error
+from steerstats.generalization import gap, steerability_table, with_vector_error
 from steerstats.question_weight import carrying_questions, question_df, weight_warnings
 from steerstats.questions import group_codes, mean_se
 
@@ -89,3 +91,24 @@ def test_few_questions_that_hold_most_inputs_are_said():
     assert weight_warnings(np.bincount(twins)) == ()
     assert weight_warnings(np.array([30, 1, 1])) == (), "few questions are warned of as such"
     assert not summarise_steerability(rng.normal(size=120), questions=twins).warnings
+
+
+def test_a_mean_has_one_interval_wherever_it_is_quoted(tmp_path):
+    rng = np.random.default_rng(1)
+    question = np.repeat(np.arange(62), [30, 30] + 60 * [1])
+    slopes = rng.normal(0.4, 0.5, size=62)[question] + rng.normal(0, 0.05, size=question.size)
+    rows = pd.DataFrame(
+        {"dataset": "one", "input": f"i{k}", "question": f"q{question[k]}", "setting_train": "base",
+         "setting_eval": "base", "multiplier": lam, "propensity": slopes[k] * lam}
+        for k in range(question.size) for lam in (-2.0, -1.0, 0.0, 1.0, 2.0)
+    )  # fmt: skip
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    study = open_cache(import_table(tmp_path / "t.csv", tmp_path / "c", model="toy"))
+    mean = study.steerability()["one"]["mean"]
+    ranges = study.multiplier_range().to_frame()
+    table = steerability_table(study.grid([("base", "base")])).to_frame().iloc[0]
+    quoted = [(mean.ci_low, mean.ci_high), tuple(table[["ci_low", "ci_high"]])]
+    quoted += [tuple(row) for row in ranges[["ci_low", "ci_high"]].to_numpy()]  # straight lines: one slope, any range
+    np.testing.assert_allclose(quoted, [quoted[0]] * len(quoted), rtol=1e-6)
+    plain = mean.se * stats.t.ppf(0.975, 61)
+    assert mean.ci_high - mean.estimate > 1.2 * plain

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import steerstats
+from steerstats.errors import InputError
 from steerstats.results import Result
 
 
@@ -81,3 +82,11 @@ def test_results_of_a_study_survive_a_pickle_and_asdict():
         assert asdict(result)["method"] == result.method
     with pytest.raises(TypeError, match="does not support item"):
         study.steerability().results["new"] = None
+
+
+def test_a_name_that_is_not_there_is_answered_with_those_that_are():
+    table = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain", "travels-far"]).steerability()
+    with pytest.raises(InputError, match="no dataset 'nope'; there are travels-far, likes-rain"):
+        table["nope"]
+    with pytest.raises(InputError, match="no estimate 'nope'; there are mean, median, sd, anti_steerable"):
+        table["likes-rain"]["nope"]

@@ -14,7 +14,7 @@ from steerstats.steerability import anti_steerable
 def test_sign_classes_are_strict_and_the_published_count_stands_beside_them():
     slopes = np.array([-1, -0.001, 0, 0, 0.001, 2])
     signs = anti_steerable(slopes, error=0.01)
-    counts = dict(zip([share.name for share in signs.share], signs.count))
+    counts = dict(zip([share.name for share in signs.estimates], signs.count))
     assert counts == {
         "anti_steerable": 1, "within_error": 4, "steerable": 1, "negative": 2, "published_nonpositive": 4,
     }  # fmt: skip

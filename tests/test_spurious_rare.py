@@ -143,7 +143,7 @@ def test_rare_levels_are_named_when_pooled_and_the_unweighted_mean_is_to_be_read
         assert text.startswith(
             f"pos_is_a of slope: {warned} of {warned + ordinary} datasets have fewer than 20 degrees"
         )
-        assert f"(at the least {least:.1f}, d0)" in text
+        assert f"(the fewest: {least:.1f}, in d0)" in text
         assert fit.to_read == row["to_read"] == "unweighted"
         assert not any("read the floored one" in text for text in pooled.warnings), "one piece of advice, not two"
     else:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from steerstats.errors import CacheError
 
@@ -66,6 +68,38 @@ def unit_damage(root: Path, name: str) -> str | None:
     if found is None:
         return f"{file} is gone while its sidecar {path.name} is there"
     return f"{file} has {found} bytes where its sidecar says {claimed}"
+
+
+class Parity(NamedTuple):
+    """What the engine's probe of a unit saw, nats; None where the sidecar does not say, or says it with no number."""
+
+    path: str
+    difference: float | None
+    tolerance: float | None
+    plain_difference: float | None
+
+
+def parity_of(sidecar: Mapping[str, Any]) -> Parity | None:
+    """The parity that a sidecar records, None where it records none; sidecars are anyone's, and may hold anything.
+
+    Examples
+    --------
+    >>> from steerstats.cache.sidecar import parity_of
+    >>> parity_of({"run": {"parity": {"path": "trie", "difference": 1e-6, "tolerance": "none"}}})
+    Parity(path='trie', difference=1e-06, tolerance=None, plain_difference=None)
+    >>> parity_of({"run": None})
+    """
+    run = sidecar.get("run")
+    found = run.get("parity") if isinstance(run, Mapping) else None
+    if not isinstance(found, Mapping) or not found:
+        return None
+    names = ("difference", "tolerance", "plain_difference")
+    return Parity(str(found.get("path")), *(_nats(found.get(name)) for name in names))
+
+
+def _nats(value: object) -> float | None:
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value >= 0
+    return float(value) if usable else None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from steerstats.cache.reader import CacheReader, Unit
 from steerstats.cache.schema import UnitData, content_hash
+from steerstats.cache.sidecar import parity_of
 from steerstats.errors import SteerstatsError, first_few
 
 
@@ -106,14 +107,15 @@ def _scores(unit: Unit, whole: UnitData) -> Iterator[Check]:
 
 
 def _parity(unit: Unit) -> Check:
-    parity = unit.sidecar.get("run", {}).get("parity")
-    if not parity:
+    parity = parity_of(unit.sidecar)
+    if parity is None:
         return Check(unit.name, "engine parity", True, "not recorded: this cache was not built by an engine")
-    difference, tolerance = parity.get("difference"), parity.get("tolerance")
-    ok = parity.get("path") == "plain" or (difference is not None and difference <= tolerance)
-    found = "not measured" if difference is None else f"{difference:.1e}"
-    detail = f"{parity.get('path')} path, largest difference {found} nats, allowed {tolerance:.1e}"
-    return Check(unit.name, "engine parity", bool(ok), detail)
+    difference, tolerance = parity.difference, parity.tolerance
+    ok = parity.path == "plain" or (difference is not None and tolerance is not None and difference <= tolerance)
+    found, allowed = ("not recorded" if value is None else f"{value:.1e}" for value in (difference, tolerance))
+    return Check(
+        unit.name, "engine parity", ok, f"{parity.path} path, largest difference {found} nats, allowed {allowed}"
+    )
 
 
 def _named(what: str, names: list[str]) -> str:

@@ -48,37 +48,10 @@ def fit(
     for name, frame in (("steerability_per_input", per_input), ("steerability", result.to_frame())):
         frame.to_csv(target / f"{name}.csv", index=False, lineterminator="\n")
         frame.to_parquet(target / f"{name}.parquet", index=False)
-    out.print(_steerability_table(result), soft_wrap=False)
+    say(result.tables())
     for warning in result.warnings:
         notice(warning)
     say(f"{len(per_input):,} per-input slopes and the summary with its methods are in {target}")
-
-
-def _steerability_table(result: Any) -> Any:
-    """One row a dataset, in the result's order; the long form with methods is what `fit` writes."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from steerstats.figures import nice_shift
-    from steerstats.results import format_number
-
-    shift = nice_shift(*result.shift.split("->"))
-    title = f"Steerability, {shift}, in nats per unit multiplier"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("dataset", overflow="fold")
-    for name in ("n", "mean [95%]", "median", "SD", "wrong way [95%]"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for dataset, one in result.results.items():
-        mean, wrong = one["mean"], one["anti_steerable"]
-        table.add_row(
-            dataset,
-            str(mean.n),
-            f"{format_number(mean.estimate)} [{format_number(mean.ci_low)}, {format_number(mean.ci_high)}]",
-            format_number(one["median"].estimate),
-            format_number(one["sd"].estimate),
-            f"{wrong.estimate:.0%} [{wrong.ci_low:.0%}, {wrong.ci_high:.0%}]",
-        )
-    return table
 
 
 def report(

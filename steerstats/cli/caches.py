@@ -57,6 +57,8 @@ def inspect(cache: CachePath, unit: Annotated[str, typer.Option(help="Show this 
 
 
 def _describe(unit) -> str:
+    from steerstats.cache.sidecar import parity_of
+
     coords, kinds = unit.coords, Counter(unit.read("vector_kind").tolist())
     parts = [f"{len(coords['input'])} inputs"]
     if "pair" in coords:
@@ -67,14 +69,10 @@ def _describe(unit) -> str:
     parts.append(f"{len(grid)} multipliers {grid[0]:g} to {grid[-1]:g}")
     if "layer" in coords and "activation" in unit:
         parts.append(f"activations of layer {', '.join(map(str, coords['layer']))}")
-    parity = unit.sidecar.get("run", {}).get("parity")
-    if parity:
-        parts.append(f"{parity.get('path')} path, parity {_number(parity.get('difference'))} nats")
+    if parity := parity_of(unit.sidecar):
+        seen = "not measured" if parity.difference is None else f"{parity.difference:.1e}"
+        parts.append(f"{parity.path} path, parity {seen} nats")
     return "; ".join(parts)
-
-
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.1e}"
 
 
 def _arrays(unit, leaf: Tree) -> None:

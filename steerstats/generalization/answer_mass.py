@@ -16,7 +16,7 @@ import pandas as pd
 from steerstats.errors import InputError, check_level
 from steerstats.generalization.slopes import unit_warnings
 from steerstats.generalization.vector_error import VECTOR_ERROR_OUT
-from steerstats.resampling import mean_covariance, t_interval
+from steerstats.questions import question_means
 from steerstats.results import Result
 
 COLLAPSED_BELOW = 0.5
@@ -137,8 +137,7 @@ def answer_mass(
                 f"{name}: answers hold {mass.max():.4g} of the probability; logsumexp does not belong to them"
             )
         unit = None if question is None else np.asarray(question[name])[complete]
-        mean, covariance, n = mean_covariance(mass, unit)
-        low, high = t_interval(mean, np.sqrt(np.diag(covariance)), n - 1, level) if n > 1 else (mean * np.nan,) * 2
+        mean, _, low, high, n = question_means(mass, unit, level)
         rows.append(
             (mean, np.clip(low, 0, 1), np.clip(high, 0, 1), (mass < threshold).mean(axis=1), n, (~complete).sum())
         )

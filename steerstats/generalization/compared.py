@@ -30,6 +30,8 @@ from steerstats.generalization.slopes import (
 )
 from steerstats.generalization.vector_error import refit_draws, vector_error_words
 from steerstats.meta import MetaAnalysis
+from steerstats.question_weight import question_df
+from steerstats.questions import group_codes
 from steerstats.resampling import Replicates, SumRatio, interval, resample
 from steerstats.resampling.simultaneous import max_t_bands, romano_wolf
 from steerstats.results import Result
@@ -96,14 +98,13 @@ class ComparedSlopes(Result):
         return frame[frame["estimate"].notna()].assign(level=self.level).reset_index(drop=True)
 
     def means_frame(self) -> pd.DataFrame:
-        """One row per pair and shift: the mean over datasets with its interval and its simultaneous limits."""
-        rows = [
-            (*pair, shift, fit.mean, fit.se, fit.ci_low, fit.ci_high, *self.over_bands[pair, shift], fit.n, fit.level)
-            for (pair, shift), fit in self.over_datasets.items()
-        ]
-        return pd.DataFrame(
-            rows, columns=["first", "second", "shift", *LIMITS, "band_low", "band_high", "n", "level"]
-        )  # fmt: skip
+        """One row per pair and shift: the mean over datasets to read, its interval and its simultaneous limits."""
+        rows = []
+        for (pair, shift), fit in self.over_datasets.items():
+            told, band = fit.quoted, self.over_bands[pair, shift]
+            rows.append((*pair, shift, *told[:4], *band, fit.n, fit.level, told.name, told.interval))
+        names = ["first", "second", "shift", *LIMITS, "band_low", "band_high", "n", "level", "quantity", "interval"]
+        return pd.DataFrame(rows, columns=names)
 
 
 def compare_slopes(
@@ -191,7 +192,7 @@ def compare_slopes(
     names = tuple(shift_name(shift) for shift, has in zip(wanted, kept) if has)
     family = out["estimate"].ravel(), out["se"].ravel(), t.reshape(-1, n_resamples).T
     bands = [limit.reshape(included.shape) for limit in max_t_bands(*family, level)]
-    over, over_bands, notes = means_of_pairs(pairs, datasets, names, out, level)
+    over, over_bands, notes = means_of_pairs(pairs, datasets, names, out, n, level)
     notes = (*_few_questions(pairs, datasets, n), *notes)
     some = np.isfinite(out["estimate"])
     how = "Satterthwaite t where both caches have refits, else studentised bootstrap"
@@ -237,7 +238,7 @@ def _one_dataset(
         values = [v.copy() for v in (replicates.estimate, replicates.se, *interval(replicates, "studentised", level))]
         deviations = replicates.t()
         for k in np.flatnonzero(one.refitted):
-            values[1][k], margin = _with_vectors(replicates, k, one, questions, level)
+            values[1][k], margin = _with_vectors(replicates, k, one, level)
             values[2][k], values[3][k] = values[0][k] - margin, values[0][k] + margin
             shift, variance = (sum(column) for column in zip(*draws[p, k]))
             deviation = replicates.replicates[:, k] - replicates.estimate[k] + shift
@@ -295,10 +296,11 @@ def _vector_draws(
     return found
 
 
-def _with_vectors(replicates: Replicates, k: int, one: Matched, questions: int, level: float) -> tuple[float, float]:
+def _with_vectors(replicates: Replicates, k: int, one: Matched, level: float) -> tuple[float, float]:
     """Standard error and Satterthwaite margin with the variance over questions and of the vectors."""
     parts = [float(replicates.se[k]) ** 2, *(float(part.means[:, k].var(ddof=1)) for part in one.vectors)]
-    dfs = [max(questions - 1, 1), *(len(part.means) - 1 for part in one.vectors)]
+    own = question_df(one.differences[k], *group_codes(one.question, len(one.question)), level)
+    dfs = [max(own, 1.0), *(len(part.means) - 1 for part in one.vectors)]
     weight = sum(part**2 / df for part, df in zip(parts, dfs))
     df = sum(parts) ** 2 / weight if weight > 0 else np.inf
     se = float(np.sqrt(sum(parts)))

@@ -11,7 +11,7 @@ import pandas as pd
 from steerstats.errors import check_level
 from steerstats.generalization.gap import GapTable
 from steerstats.generalization.matched import Pair
-from steerstats.meta import MetaAnalysis, mean_over_datasets
+from steerstats.meta import MetaAnalysis, mean_over_datasets, with_few_units
 from steerstats.results import Result
 
 ALL_ALIKE = (
@@ -76,15 +76,18 @@ def overall_gap(table: GapTable, *, category: Mapping[str, str] | None = None, l
     """
     check_level(level)
     groups = None if category is None else [category[name] for name in table.datasets]
-    keys, analyses, warnings = [], [], []
+    units = dict(zip(table.datasets, map(int, table.n)))
+    keys, analyses, warnings, few = [], [], [], []
     for i, component in enumerate(table.components):
         for j, shift in enumerate(table.shifts):
             found = mean_over_datasets(
                 table.estimate[i, :, j], table.se[i, :, j] ** 2, names=table.datasets, category=groups, level=level
             )
+            told = with_few_units(found, units)
             keys.append((component, shift))
-            analyses.append(found)
-            warnings += [f"{component} {shift}: {text}" for text in found.warnings]
+            analyses.append(told)
+            warnings += [f"{component} {shift}: {text}" for text in told.warnings if text in found.warnings]
+            few += [text for text in told.warnings if text not in found.warnings]
     return OverallGap(
         component=tuple(key[0] for key in keys),
         shift=tuple(key[1] for key in keys),
@@ -92,7 +95,7 @@ def overall_gap(table: GapTable, *, category: Mapping[str, str] | None = None, l
         n=len(table.datasets),
         method=analyses[0].method,
         assumptions=(*analyses[0].assumptions, *table.assumptions),
-        warnings=tuple(dict.fromkeys(warnings)),
+        warnings=tuple(dict.fromkeys((*warnings, *few))),
     )
 
 
@@ -101,9 +104,10 @@ def means_of_pairs(
     datasets: tuple[str, ...],
     shifts: tuple[str, ...],
     out: dict[str, np.ndarray],
+    n: np.ndarray,
     level: float,
 ) -> tuple[dict, dict, tuple[str, ...]]:
-    """Random-effects mean over datasets of every pair and shift, its simultaneous limits, and the doubts.
+    """Mean over datasets of every pair and shift, simultaneous limits of the one to read, and the doubts.
 
     Parameters
     ----------
@@ -111,6 +115,8 @@ def means_of_pairs(
     datasets, shifts : tuple of str
     out : dict of str to ndarray
         "estimate" and "se" of shape (n_pairs, n_datasets, n_shifts).
+    n : ndarray of int, shape (n_pairs, n_datasets)
+        Questions.
     level : float
     """
     over, bands, notes, given = {}, {}, [], {}
@@ -132,8 +138,10 @@ def means_of_pairs(
                 notes.append(f"{place}: all datasets weigh alike in the mean over datasets")
             given[p, s] = effect[there], variance[there], [n for n, has in zip(datasets, there) if has], place
     for (p, s), (effect, variance, names, place) in given.items():
-        fit = mean_over_datasets(effect, variance, names=names, level=level)
+        units = {name: int(count) for name, count in zip(datasets, n[p]) if name in names}
+        fit = with_few_units(mean_over_datasets(effect, variance, names=names, level=level), units)
         wide = mean_over_datasets(effect, variance, names=names, level=1 - (1 - level) / len(given))
-        over[pairs[p], shifts[s]], bands[pairs[p], shifts[s]] = fit, (wide.ci_low, wide.ci_high)
+        band = wide.reading(fit.to_read)
+        over[pairs[p], shifts[s]], bands[pairs[p], shifts[s]] = fit, (band.ci_low, band.ci_high)
         notes += [f"{place}: {text}" for text in fit.warnings]
     return over, bands, tuple(notes)

@@ -24,6 +24,8 @@ from steerstats.generalization.slopes import (
     unit_warnings,
 )
 from steerstats.generalization.vector_error import VECTOR_ERROR_OUT, cells_without, vector_error_words
+from steerstats.question_weight import question_df
+from steerstats.questions import group_codes
 from steerstats.resampling import SumRatio, collapse, fieller, interval, mean_covariance, resample, t_interval
 from steerstats.results import Estimate, Result
 
@@ -269,9 +271,12 @@ def _rows(cells: Cells, above, below, rng, method: str, level: float, n_resample
     weight = np.stack([np.ones_like(x), -estimate])
     parts = [np.einsum("ik,ijk,jk->k", weight, c, weight) for c in (from_inputs, from_vectors)]
     variance = np.maximum(parts[0] + parts[1], 0.0)
-    df = np.full(x.shape, float(n - 1))
+    codes, groups = group_codes(cells.question, cells.slopes.shape[1])
+    # Of y − ratio · x, whose variance the ratio's is.
+    contrasts = cells.slopes[above] - np.nan_to_num(estimate)[:, None] * cells.slopes[below]
+    df = np.array([question_df(one, codes, groups, level) for one in contrasts])
     if included.any():
-        spread = parts[0] ** 2 / max(n - 1, 1) + parts[1] ** 2 / (len(cells.refits) - 1)
+        spread = parts[0] ** 2 / np.maximum(df, 1) + parts[1] ** 2 / (len(cells.refits) - 1)
         df = np.divide(variance**2, spread, out=df, where=included & (spread > 0))
     total = from_inputs + from_vectors
     with np.errstate(divide="ignore", invalid="ignore"):

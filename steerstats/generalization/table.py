@@ -16,9 +16,7 @@ from steerstats.generalization.vector_error import (
     vector_error_words,
     with_vector_error,
 )
-from steerstats.question_weight import question_df
-from steerstats.questions import group_codes
-from steerstats.resampling import mean_covariance, t_interval
+from steerstats.questions import question_means
 from steerstats.results import Result
 
 
@@ -112,9 +110,7 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
             raise CannotEstimate(f"dataset {name!r} has no slope in any train x eval cell")
         cells = grid.cells(name, present)
         where = tuple(np.array([grid.place(shift) for shift in present]).T)
-        mean, covariance, units = mean_covariance(cells.slopes, cells.question)
-        se = np.sqrt(np.diag(covariance))
-        values = [mean.copy(), se, *_limits(cells.slopes, mean, se, cells.question, level)]
+        *values, units = question_means(cells.slopes, cells.question, level)
         labels, again = np.array([shift_name(shift) for shift in present]), np.flatnonzero(cells.refitted)
         found = [
             with_vector_error(cells.slopes[k], cells.refits[:, k], question=cells.question, level=level) for k in again
@@ -166,15 +162,6 @@ def _resting(values: np.ndarray, question: np.ndarray | None, level: float) -> n
     out = np.full((3, len(values)), np.nan)
     known = np.isfinite(values).all(axis=1)
     if known.any():
-        mean, covariance, _ = mean_covariance(values[known], question)
-        out[:, known] = mean, *_limits(values[known], mean, np.sqrt(np.diag(covariance)), question, level)
+        found = question_means(values[known], question, level)
+        out[:, known] = found.mean, found.ci_low, found.ci_high
     return out
-
-
-def _limits(
-    values: np.ndarray, mean: np.ndarray, se: np.ndarray, question: np.ndarray | None, level: float
-) -> tuple[np.ndarray, np.ndarray]:
-    codes, groups = group_codes(question, values.shape[1])
-    if groups < 2:
-        return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    return t_interval(mean, se, np.array([question_df(one, codes, groups, level) for one in values]), level)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ from steerstats.results import Result
 from steerstats.spurious.effects import NO_VECTOR_ERROR, UNITS, SpuriousFactors
 
 FEW_DF = 20  # of a dataset's effect; chosen by the simulation that `few_df_warning` quotes
-FLOORED_ADVICE = "read the floored one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,18 +195,18 @@ def few_df_warning(df: Mapping[str, float]) -> tuple[str, ...]:
     >>> few_df_warning({"one": 58.0, "two": 38.1})
     ()
     >>> few_df_warning({"one": 58.0, "two": 2.2})[0][:72]
-    '1 of 2 datasets have fewer than 20 degrees of freedom (at the least 2.2,'
+    '1 of 2 datasets have fewer than 20 degrees of freedom (the fewest: 2.2, '
     """
     few = {name: value for name, value in df.items() if value < FEW_DF}
     if not few:
         return ()
     least = min(few, key=few.__getitem__)
     text = (
-        f"{len(few)} of {len(df)} datasets have fewer than {FEW_DF} degrees of freedom (at the least {few[least]:.1f}, "
-        f"{least}), as a level is rare there: their standard errors are uncertain, and Q, tau with its limits, the "
-        "prediction and Hartung-Knapp take them as known (with no difference between 10 datasets Q's 5% test rejected "
-        "76% of the time at 1 degree of freedom, 24% at 5, 12% at 13 and 6% at 38; with 1 in one dataset alone 19%; "
-        "the mean's rejected 9-12% at 1 and 2); read the unweighted mean, whose test held 4-6%"
+        f"{len(few)} of {len(df)} datasets have fewer than {FEW_DF} degrees of freedom (the fewest: "
+        f"{few[least]:.1f}, in {least}), as a level is rare there: their standard errors are uncertain, and Q, tau "
+        "with its limits, the prediction and Hartung-Knapp take them as known (with no difference between 10 datasets "
+        "Q's 5% test rejected 76% of the time at 1 degree of freedom, 24% at 5, 12% at 13 and 6% at 38; with 1 in one "
+        "dataset alone 19%; the mean's rejected 9-12% at 1 and 2); read the unweighted mean, whose test held 4-6%"
     )
     return (text,)
 
@@ -217,8 +216,7 @@ def _with_few_df_said(fit: MetaAnalysis, df: Mapping[str, float]) -> MetaAnalysi
     if not said:
         return fit
     # The floored interval takes the standard errors as known too (it rejected 9% at 2 degrees of freedom).
-    rest = [text for text in fit.warnings if FLOORED_ADVICE not in text]
-    return replace(fit, to_read="unweighted", warnings=(*rest, *said))
+    return fit.read_unweighted("a level is rare in some", *said)
 
 
 def _two_sided(fit: MetaAnalysis, mean: float, se: float) -> float:
