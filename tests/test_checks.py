@@ -130,8 +130,6 @@ def test_a_study_refuses_a_level_that_is_no_share(method):
         ("n_permutations", lambda n: predictors.dataset_associations(FRAME[["x"]], S, rng=RNG, n_permutations=n)),
         ("n_resamples", lambda n: predictors.cross_validated_ridge(FRAME, ["x"], rng=RNG, n_resamples=n)),
         ("n_permutations", lambda n: predictors.cross_validated_ridge(FRAME, ["x"], rng=RNG, n_permutations=n)),
-        ("n_folds", lambda n: predictors.cross_validated_ridge(FRAME, ["x"], rng=RNG, n_folds=n)),
-        ("n_folds", lambda n: predictors.crossfit(RNG.normal(size=(2, 9, 3)), rng=RNG, n_folds=n)),
         ("n_datasets", null_vectors_needed),
     ],
 )
