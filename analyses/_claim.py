@@ -33,6 +33,9 @@ from steerstats.results import Estimate
 _NUMBERS_ONLY: ContextVar[bool] = ContextVar("steerstats_numbers_only", default=False)
 
 
+OF_TWO = "two datasets rank alike or in reverse, whatever is so"
+
+
 class NotInCache(CannotEstimate):
     """The cache was built without something that a claim needs; the message says what."""
 
@@ -94,6 +97,10 @@ class Claim:
                 statement = statement.replace(words, words.removesuffix(" and datasets"))
             object.__setattr__(self, "statement", statement.replace(", mean over datasets", ""))
             object.__setattr__(self, "n_of", self.n_of.replace("datasets", "dataset", 1))
+        if self.n == 2 and self.n_of == "datasets" and "correlation" in self.statement:
+            nan = float("nan")
+            for name, value in (("estimate", nan), ("ci_low", nan), ("ci_high", nan), ("interval", OF_TWO)):
+                object.__setattr__(self, name, value)
         named = self.interval.startswith(("percentile", "jackknife", "Hartung"))
         if np.isnan(self.ci_low) and np.isnan(self.ci_high) and named:
             few = self.n < MIN_FOR_INTERVAL  # with more there is another reason, such as a perfect ranking

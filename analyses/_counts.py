@@ -36,6 +36,21 @@ def sign_claims(result: DatasetSteerability) -> list[Claim]:
     return claims
 
 
+def mean_claim(result: DatasetSteerability) -> Claim:
+    """Mean steerability over datasets, the row that its warnings say to read; or in the one dataset that there is."""
+    over = result.over_datasets
+    if over is None:
+        ((name, one),) = list(result.results.items())[:1]
+        mean = result.vector_error.get(name, one["mean"])
+        return Claim.of("per_input.mean", f"Mean steerability under base → base, in {name}:", mean, "questions")
+    told = over.quoted
+    return Claim(
+        key="per_input.mean", statement=f"Mean steerability under base → base, {told.name} over datasets:",
+        estimate=told.mean, ci_low=told.ci_low, ci_high=told.ci_high, interval=told.interval, n=over.n,
+        n_of="datasets", unit=over.unit, level=over.level,
+    )  # fmt: skip
+
+
 def signs(means: Iterable[Estimate]) -> dict[str, int]:
     """How many intervals lie above 0 ("works"), below 0 ("below"), and decide nothing ("undecided")."""
     means = list(means)

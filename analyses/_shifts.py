@@ -17,24 +17,37 @@ from steerstats.study import Study
 
 UNIT = "nat per unit multiplier"
 UNSTEERED = "m(0)"
+PAIRED = "of the mean over questions, paired by input"
+
+
+LOST = {
+    "gap": "Steerability lost under {}, ",
+    "prompt": "Steerability lost to the prompt {} itself, ",
+    "transfer": "Steerability lost in transfer under {}, ",
+}
 
 
 def gap_claims(study: Study, gaps: GapTable) -> list[Claim]:
-    """The loss under each shift over datasets, or in the one dataset there is; then the shifts that are not there."""
-    several, claims = len(study.datasets) > 1, []
-    overall = overall_gap(gaps, category=study.category) if several else None
-    rows = gaps.to_frame()
-    for shift in gaps.shifts:
-        text = f"Steerability lost under {figures.nice_shift(*parse_shift(shift))}, "
-        if overall is None:
-            row = rows[(rows["shift"] == shift) & (rows["component"] == "gap")].iloc[0]
-            text, how, of = f"{text}in {study.datasets[0]}:", "of the mean over questions, paired by input", "questions"
-        else:
-            fit = overall.analyses[list(zip(overall.component, overall.shift)).index(("gap", shift))]
-            row = {**quoted_row(fit), "n": fit.n, "level": fit.level}
-            text, of, how = f"{text}{fit.quoted.name} over datasets:", "datasets", fit.quoted.interval
-        claims.append(Claim.row(f"gap.{shift}", text, row, of, unit=UNIT, interval=how))
-    return claims + absent_claims(study, "gap", "Steerability lost under")
+    """The loss under each shift and its two parts, over datasets or in the one there is; then absent shifts.
+
+    What a prompt costs even a vector made for it is the same for every shift to that prompt, and told once.
+    """
+    overall = overall_gap(gaps, category=study.category) if len(study.datasets) > 1 else None
+    rows, told = gaps.to_frame(), {}
+    for part, words in LOST.items():
+        for shift in gaps.shifts if part in gaps.components else ():
+            made, used = parse_shift(shift)
+            key = f"{part}.{used if part == 'prompt' else shift}"
+            text = words.format(figures.nice_setting(used) if part == "prompt" else figures.nice_shift(made, used))
+            if overall is None:
+                row = rows[(rows["shift"] == shift) & (rows["component"] == part)].iloc[0]
+                text, how, of = f"{text}in {study.datasets[0]}:", PAIRED, "questions"
+            else:
+                fit = overall.analyses[list(zip(overall.component, overall.shift)).index((part, shift))]
+                row = {**quoted_row(fit), "n": fit.n, "level": fit.level}
+                text, of, how = f"{text}{fit.quoted.name} over datasets:", "datasets", fit.quoted.interval
+            told.setdefault(key, Claim.row(key, text, row, of, unit=UNIT, interval=how))
+    return [*told.values(), *absent_claims(study, "gap", "Steerability lost under")]
 
 
 def absent_claims(study: Study, key: str, text: str) -> list[Claim]:

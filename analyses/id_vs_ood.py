@@ -38,8 +38,9 @@ def main(cache, out):
     claims += absent_claims(study, "id_ood", "Spearman correlation over datasets between base → base and")
     found = Finding.of(
         result, script="id_vs_ood", title=TITLE, paper=PAPER, claims=tuple(claims), absent=absences(study),
-        reading="Each dot is a dataset: its mean steerability where the vector was made (across) and under another "
-        "prompt (up), nats per unit multiplier λ. On the broken line nothing is lost; below it the shift costs.",
+        reading="Each dot is a dataset. Across: mean steerability of the base vector under the base prompt; up: that "
+        "of the vector and prompt named on the axis; nats per unit multiplier λ. On the broken line nothing is lost; "
+        "below it the shift costs.",
         bars="hair lines are 95% t intervals of each mean, over questions; the vector's own error is not in them.",
         counted=f"{result.n} datasets, {between(means.n, 'questions')} each.",
         alt=f"Scatter of steerability in distribution against {len(shifts)} shifts, {result.n} datasets. "

@@ -4,11 +4,10 @@ from analyses._cache import ask, by_dataset, facts_of, need_controls, order_by_m
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import DECISIONS
 from steerstats import figures
-from steerstats.nulls import CANNOT_RESOLVE
+from steerstats.nulls import CANNOT_RESOLVE, NAMES
 
 TITLE = "The vectors against vectors that know nothing"
 PAPER = ""
-WORDS = {"random": "random directions", "shuffled": "label-shuffled vectors"}
 
 
 def main(cache, out):
@@ -17,12 +16,12 @@ def main(cache, out):
     need_controls(study, "random", "shuffled")
     result = ask(study, "nulls")
     order = order_by_median(study)
-    tables = {kind: table for kind in WORDS if (table := getattr(result, kind)) is not None}
+    tables = {kind: table for kind in NAMES if (table := getattr(result, kind)) is not None}
     frame = result.to_frame()
     claims = []
     for kind, table in tables.items():
         counts = {words: table.decision.count(decision) for decision, words in DECISIONS.items()}
-        text = f"Datasets by whether their vector differs from {WORDS[kind]}, false discovery rate {table.alpha:g}"
+        text = f"Datasets by whether their vector differs from {NAMES[kind]}, false discovery rate {table.alpha:g}"
         if counts[DECISIONS[CANNOT_RESOLVE]]:
             text += f" ({table.n_null.min()} null vectors resolve too little, {table.n_null_needed} are needed)"
         claims.append(Claim.counted(f"null.{kind}", f"{text}:", counts, "datasets", "a count of decisions"))
@@ -35,14 +34,14 @@ def main(cache, out):
         figures.key_outside(figure, left, right)
     found = Finding.of(
         result, script="null_vectors", title=TITLE, paper=PAPER, claims=tuple(claims),
-        reading="Left: the dot is the dataset's own vector; a dot inside a bar does no more than a vector that knows "
-        "nothing can do. Right: the share of anti-steerable inputs, beside the shares that null vectors show; a single "
-        "random vector can show nearly any share, so one half is not the mark to beat.",
+        reading="Left: the dot is the dataset's own vector; a dot inside a bar lies where 95% of such vectors lie. "
+        "Right: the share of anti-steerable inputs, beside the shares that null vectors show; a single random vector "
+        "can show nearly any share, so one half is not the mark to beat.",
         bars="left: 95% of null vectors have a mean within the bar (a quantile, no interval). Right: the middle 95% "
-        f"over {WORDS[shown]}.",
+        f"over {NAMES[shown]}.",
         counted=f"{len(rows)} datasets; "
-        + "; ".join(f"{table.n_null.min()} {WORDS[kind]}" for kind, table in tables.items()) + ".",
-        alt=f"Mean steerability of {len(rows)} vectors beside the range of {' and '.join(WORDS[k] for k in tables)}.",
+        + "; ".join(f"{table.n_null.min()} {NAMES[kind]}" for kind, table in tables.items()) + ".",
+        alt=f"Mean steerability of {len(rows)} vectors beside the range of {' and '.join(NAMES[k] for k in tables)}.",
         facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)

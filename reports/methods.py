@@ -63,6 +63,13 @@ SCORE_NAMES = {
 }
 
 
+ORDER_NAMES = {
+    "balanced": "The option that shows the behaviour stood under A and under B equally often (order: balanced).",
+    "tan2024": "The options of every second question were exchanged (order: tan2024, as in the original code).",
+    "counterbalance": "Every question was asked in both orders of its options (order: counterbalance).",
+}
+
+
 def methods(studies: Sequence[Any], findings: Sequence[Finding], seed: int, versions: Mapping[str, str]) -> list[str]:
     """Paragraphs for a methods section: each cache's own record, what ran on any of them, and with what.
 
@@ -85,7 +92,8 @@ def _cache_paragraph(study: Any) -> str:
     sizes = [len(study.unit(name).inputs) for name in study.datasets]
     inputs = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
     count = people_count(len(study.datasets), "dataset")
-    settings = ", ".join(map(nice_setting, study.settings))
+    *most, last = map(nice_setting, study.settings)
+    settings = f"{', '.join(most)} and {last}" if most else last
     where = f"in the settings {settings}" if len(study.settings) > 1 else f"in the setting {settings}"
     kind = "validation" if study.kind == "sweep" else "test"
     what = "" if study.model == UNNAMED else f" in {study.model}"
@@ -107,10 +115,11 @@ def _cache_paragraph(study: Any) -> str:
     )
     if spec.get("split"):
         rule = "by content hash of the question" if spec["split"] == "content" else f"by the rule {spec['split']}"
-        share = "/".join(map(str, spec.get("split_percent") or ()))
-        lines.append(f"Questions were split {rule}{f' ({share} per cent)' if share else ''}; only {kind} inputs count.")
+        parts = zip(spec.get("split_percent") or (), ("training", "validation", "test"))
+        share = ", ".join(f"{percent}% {part}" for percent, part in parts)
+        lines.append(f"Questions were split {rule}{f' ({share})' if share else ''}; only {kind} inputs count.")
     if spec.get("order"):
-        lines.append(f"The order of the options follows the rule {spec['order']}.")
+        lines.append(ORDER_NAMES.get(spec["order"], f"The order of the options follows the rule {spec['order']}."))
     return " ".join(lines)
 
 
@@ -161,6 +170,7 @@ def _plain(words: str) -> bool:
 def _software(seed: int, versions: Mapping[str, str]) -> str:
     used = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
-        f"Intervals have a nominal coverage of 95% unless said otherwise, and the unit of resampling is the question. "
+        f"Intervals have a nominal coverage of 95% unless said otherwise; the unit of resampling is the question, or "
+        f"the dataset where n counts datasets. "
         f"Random numbers derive from seed {seed} and the dataset's name. Computed with {used}."
     )

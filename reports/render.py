@@ -18,13 +18,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 import analyses
-from analyses._cache import UNNAMED, check_distinct, people_count, study_of
+from analyses._cache import UNNAMED, check_distinct, facts_of, study_of
 from analyses._claim import Claim, Finding, figure_names, sentence
 from reports import operators, words
 from reports.collect import RESULTS, Done, default_workers, label_caches, plan, run_jobs
 from reports.details import dataset_pages
 from reports.embed import inline_svg, theme_variables
 from reports.methods import methods as write_methods
+from reports.notices import notices_of
 from reports.provenance import provenance_rows
 from reports.record import PAGE, software_versions, staged, write_claim_tables
 from reports.references import references_for
@@ -99,7 +100,7 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
         pages = dataset_pages(study, out / RESULTS / label, f"c{k + 1}-" if several else "", brief=k > 0)
         datasets.append({"label": label if several else "", "pages": pages})
         provenance.append({"label": label if several else "", "rows": provenance_rows(study, seed)})
-        notices += _notices(label if several else "", study, own)
+        notices += notices_of(label if several else "", study, own)
     between = words.differences([one.finding for one in done])
     text = (
         _environment()
@@ -163,14 +164,28 @@ def _model_name(model: str) -> str:
 def _facts(studies: Mapping[str, Any]) -> list[tuple[str, str]]:
     study = next(iter(studies.values()))
     if len(studies) > 1:
-        built = [f"{label}: {one.model}, build {one.reader.spec_hash[:12]}" for label, one in studies.items()]
+        built = [
+            f"{label}: {one.model}{_layer(one, ', layer ')}, build {one.reader.spec_hash[:12]}"
+            for label, one in studies.items()
+        ]
         return [("caches", str(len(studies))), *((text.partition(": ")[0], text.partition(": ")[2]) for text in built)]
     inputs = sum(len(study.unit(name).inputs) for name in study.datasets)
     facts = [
         ("datasets", str(len(study.datasets))),
         (f"{'validation' if study.kind == 'sweep' else 'test'} inputs", f"{inputs:,}"),
     ]
-    return [*facts, ("settings", str(len(study.settings))), ("build", study.reader.spec_hash[:12])]
+    facts.append(("settings", str(len(study.settings))))
+    if layer := _layer(study):
+        facts.append(("layer", layer))
+    return [*facts, ("build", study.reader.spec_hash[:12])]
+
+
+def _layer(study: Any, before: str = "") -> str:
+    """The steered layer, "" where the cache does not say; several are named."""
+    layer = None if study.kind == "sweep" else facts_of(study)["layer"]
+    if layer is None:
+        return ""
+    return before + (", ".join(map(str, layer)) if isinstance(layer, (list, tuple)) else str(layer))
 
 
 def _prefix(label: str, several: bool) -> str:
@@ -312,24 +327,3 @@ def _claim_table(done: Sequence[Done], several: bool) -> dict[str, Any]:
     return cells(
         pd.DataFrame(rows, columns=columns), "Claims, in the order of the sections; nat/λ is nats per unit multiplier"
     )
-
-
-def _notices(label: str, study: Any, findings: Sequence[Finding] = ()) -> list[str]:
-    before = f"{label}: " if label else ""
-    found = [f"{before}{text}" for text in operators.notices(study)]
-    if study.kind == "simulated":
-        found.append(f"{before}this cache is simulated: its numbers say nothing about a language model.")
-    if study.missing:
-        found.append(f"{before}{len(study.missing)} planned datasets are not finished and not in these numbers.")
-    if len(study.datasets) < 8:
-        found.append(
-            f"{before}{people_count(len(study.datasets), 'dataset')} "
-            f"{'is' if len(study.datasets) == 1 else 'are'} too few for an interval of a correlation over datasets."
-        )
-    untold = next((words.untold(one.warnings) for one in findings if one.script == "variance_explained"), "")
-    if untold:
-        found.append(
-            f"{before}letter (A or B) and word (Yes or No) of the answer cannot be told apart {untold}: what is said "
-            "of one may be the other's."
-        )
-    return found

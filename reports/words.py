@@ -13,13 +13,21 @@ from analyses._compared import AT_ONCE
 from analyses._counts import CHOSEN, CUT, DECISIONS, LARGEST, OUTCOMES
 from analyses._effects import ONE, UNTOLD
 from analyses._words import number, percent, plain_codes, tidy, together
-from steerstats.figures import nice_shift
+from steerstats.figures import nice_setting, nice_shift
 
 __all__ = ["GLOSSARY", "differences", "limits", "number", "percent", "plain_codes", "summary", "tidy", "untold"]
 
+NOTHING = "Under base → base the vectors are not shown to steer, so that little can be said of what they lose."
 HEADLINE = "sys_pos->user_neg"  # the one shift that the published code prints
 
 GLOSSARY = (
+    (
+        "main vectors",
+        "the vector of each prompt and their mean, as opposed to the control vectors that doubts are tested with",
+    ),
+    ("in distribution", "base → base: the vector used under the prompt that it was made under"),
+    ("m(0)", "the unsteered propensity: that at multiplier 0"),
+    ("random-effects mean", "a mean over datasets that allows for their truly differing, not only by chance"),
     ("nat", "the unit of propensity, a difference of logits: 1 nat multiplies the odds between the two answers by 2.7"),
     ("multiplier, λ", "how many times the steering vector is added"),
     ("propensity", "by how many nats the model prefers the answer that shows the behaviour"),
@@ -111,7 +119,7 @@ def _variability(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix
 
 
 def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: str) -> dict[str, str]:
-    question = "How spurious is it?"
+    question = "Why do inputs differ?"
     if "explained.mean" not in claims:
         return {"question": question, "missing": missing.get("variance_explained", "not computed")}
     mean = claims["explained.mean"]
@@ -120,10 +128,10 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
         factors = f"the letter (A or B) or the word (Yes or No), {UNTOLD},"
     elif known := _one_factor(mean):
         factors = {"letter": "the letter (A or B)", "word": "the word (Yes or No)"}[known]
-    words = f"of the differences between inputs go with {factors} of the answer"
+    words = f"of the variance of steerability between inputs (not of its mean) goes with {factors} of the answer"
     shown = mean.shown[0]
     if mean.estimate <= 0:
-        words = f"less than chance would give ({shown}): the differences between inputs do not go with {factors}"
+        words = f"less than chance would give ({shown}): the variance between inputs does not go with {factors}"
         shown = "none"
     words += _where(claims, mean, "explained.most")
     if CUT in mean.interval:
@@ -150,8 +158,8 @@ def _where(claims: Mapping[str, Claim], mean: Claim, extreme: str) -> str:
     where = most.statement.rpartition(LARGEST)[2].removesuffix(CHOSEN).rstrip(":")
     value, low, high = together([most.estimate, most.ci_low, most.ci_high], most.unit)
     return (
-        f", on average over {mean.n} datasets. It is most in {where}: {value} "
-        f"({low} to {high}; the interval does not allow for the choice of the most)."
+        f", on average over {mean.n} datasets. It is largest in {where}: {value} "
+        f"({low} to {high}; not adjusted for picking the largest)."
     )
 
 
@@ -170,15 +178,21 @@ def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: s
         words = (
             f"is the rank correlation between how datasets steer under base → base and {own}; 1 would keep their order."
         )
-        words += _others(chosen, first, "The other shifts give {}.")
         if first in gaps:
-            words += f" There {gaps[first].shown[0]} nats per unit multiplier are lost ({limits(gaps[first])})."
+            words += f" {gaps[first].shown[0]} nats per unit multiplier are lost ({limits(gaps[first])})."
+        words += _others(chosen, first, "Under the other shifts the correlation is {}.")
     else:
         words = f"nats per unit multiplier are lost {own}." + _others(chosen, first, "The other shifts lose {}.")
-        rank = ranks[first].shown[0] if first in ranks else ""
-        words += f" The rank correlation over datasets, {rank}, needs more of them for an interval." if rank else (
-            " A rank correlation needs more datasets.")  # fmt: skip
+        words += " A rank correlation over datasets needs more of them."
+    if not _steers(claims):
+        words = f"{NOTHING} {words[:1].upper()}{words[1:]}"
     return _card(question, claim.shown[0], limits(claim), words, f"{prefix}{what}", "Each shift")
+
+
+def _steers(claims: Mapping[str, Claim]) -> bool:
+    """Whether the mean at home is shown to differ from 0; where it is not, nothing can be lost elsewhere."""
+    mean = claims.get("per_input.mean")
+    return mean is None or not mean.ci_low <= 0 <= mean.ci_high
 
 
 def _by_shift(claims: Mapping[str, Claim], prefix: str) -> dict[str, Claim]:
@@ -213,52 +227,86 @@ def _answer(claims: Mapping[str, Claim]) -> str:
     up = signs.counts[OUTCOMES["works"]]
     which = f"in {up} of {people_count(signs.n, 'dataset')}{among}" if signs.n > 1 or among else "in the one dataset"
     moves = "is not shown to move" if not up and signs.n == 1 else "move" if who.endswith("s") else "moves"
-    text = f"On average {who} {moves} answers the intended way {which}, "
-    text += f"and {share.shown[0]} of single inputs the wrong way"
+    text = f"On average {who} {moves} answers the intended way {which}"
+    if "per_input.mean" in claims:
+        mean = claims["per_input.mean"]
+        text += f" (mean steerability {mean.shown[0]} nats per unit multiplier, {limits(mean)})"
+    text += f", and {share.shown[0]} of single inputs the wrong way."
+    return " ".join(filter(None, [text, _bias(claims), _loss(claims)]))
+
+
+def _bias(claims: Mapping[str, Claim]) -> str:
+    """What share of the differences between inputs goes with letter and word, as a sentence; "" where not known."""
+    if "explained.mean" not in claims:
+        return ""
+    mean = claims["explained.mean"]
+    share = mean.shown[0] if mean.estimate > 0 else "None"
+    factors = "answer letter or word" if UNTOLD in mean.statement else "answer letter and word"
+    if known := _one_factor(mean):
+        factors = f"the answer's {known}"
+    return f"{share} of the variance between inputs goes with {factors}."
+
+
+def _loss(claims: Mapping[str, Claim]) -> str:
+    """What is lost under one shift and to what, as a sentence; "" where nothing is, or nothing is known of it."""
     gaps = _by_shift(claims, "gap.")
-    if gaps:
-        first = HEADLINE if HEADLINE in gaps else next(iter(gaps))
-        gap = gaps[first]
-        verb = "loses" if gap.ci_low > 0 else "gains" if gap.ci_high < 0 else "is not shown to lose"
-        size = together([abs(gap.estimate)])[0]
-        tail = f" {size} nats per unit multiplier" if verb != "is not shown to lose" else " anything"
-        text += f"; carried to another prompt, {_shift(first)}, it {verb}{tail}"
-    return f"{text}."
+    if not gaps or not _steers(claims):
+        return ""
+    first = HEADLINE if HEADLINE in gaps else next(iter(gaps))
+    gap, (made, used) = gaps[first], map(nice_setting, first.split("->"))
+    keys = {"the prompt": f"prompt.{first.split('->')[1]}", "transfer": f"transfer.{first}"}
+    whose = "the vector" if made == "base" else f"the {made} vector"
+    home = "at home" if made == "base" else "the base vector at home"
+    if gap.ci_low <= 0 <= gap.ci_high or not np.isfinite([gap.ci_low, gap.ci_high]).all():
+        return f"Under the prompt {used}, {whose} is not shown to steer less than {home}."
+    less = "less" if gap.estimate > 0 else "more"
+    size = together([abs(gap.estimate)])[0]
+    parts = []
+    for cause, key in keys.items():
+        part = claims.get(key)
+        if part is not None and np.isfinite(part.estimate):
+            doubt = "" if part.ci_low > 0 or part.ci_high < 0 else " (not shown to differ from 0)"
+            parts.append(f"{together([part.estimate])[0]}{doubt} by {cause}")
+    split = f": {' and '.join(parts)}" if len(parts) == 2 else ""
+    return f"Under the prompt {used}, {whose} steers {size} {less} than {home}{split}."
 
 
 def lead(claims: Mapping[str, Claim]) -> str:
+    """Intervals of the means by sign, with and without the vectors' own error, and the nulls."""
     parts = []
     if "per_input.signs" in claims:
         signs = claims["per_input.signs"]
-        up, down, open_ = (signs.counts[OUTCOMES[side]] for side in ("works", "below", "undecided"))
         parts.append(
-            f"The 95% interval of mean steerability over inputs lies above 0 in {up} of "
-            f"{people_count(signs.n, 'dataset')}, below 0 in {down}, and leaves the sign open in {open_}."
+            f"The 95% interval of mean steerability over inputs lies {_sides(signs)} "
+            f"{people_count(signs.n, 'dataset')}."
         )
     if "per_input.signs_refits" in claims:
-        counts = claims["per_input.signs_refits"].counts
-        up, down, open_ = (counts[OUTCOMES[side]] for side in ("works", "below", "undecided"))
-        parts.append(f"With the vector's own error counted, {up} remain above 0, {down} below, and {open_} open.")
+        signs = claims["per_input.signs_refits"]
+        parts.append(f"With the vector's own sampling error counted, it lies {_sides(signs)} {signs.n}.")
     for kind, name in (("shuffled", "label-shuffled vectors"), ("random", "random directions")):
         if f"null.{kind}" in claims:
             parts.append(_against(claims[f"null.{kind}"], name))
-    if "per_input.anti_share" in claims:
-        parts.append(f"Behind the averages, {claims['per_input.anti_share'].shown[0]} of inputs move the other way.")
-    if "explained.mean" in claims:
-        mean = claims["explained.mean"]
-        share = mean.shown[0] if mean.estimate > 0 else "none"
-        factors = "Answer letter or word account" if UNTOLD in mean.statement else "Answer letter and word account"
-        if known := _one_factor(mean):
-            factors = f"The answer's {known} accounts"
-        parts.append(f"{factors} for {share} of the differences between inputs.")
     return " ".join(parts) or "This cache allows none of the three headline numbers; the sections say why."
+
+
+def _sides(signs: Claim) -> str:
+    """ "above 0 in 13 and on both sides of it in 1 of": counts of intervals, those of nothing left out."""
+    sides = {"works": "above 0", "below": "below 0", "undecided": "on both sides of 0"}
+    counts = [(signs.counts[OUTCOMES[side]], where) for side, where in sides.items()]
+    counts = [f"{where} in {'all' if count == signs.n > 1 else count}" for count, where in counts if count]
+    return f"{together_words(counts)}{'' if counts[0].endswith('all') else ' of'}"
+
+
+def together_words(parts: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
 def _against(null: Claim, name: str) -> str:
     """One sentence on a null: a dataset that cannot be resolved is not one that does not differ."""
     differ, rest, open_ = (null.counts[kind] for kind in DECISIONS.values())
     if open_ == null.n:
-        return f"Whether it differs from {name} cannot be resolved: there are too few of them."
+        return f"There are too few {name} to tell whether the vectors differ from them."
     unknown = f", and {open_} cannot be resolved with so few of them" if open_ else ""
     other = f", {rest} {'is' if rest == 1 else 'are'} not shown to" if rest else ""
     return f"Against {name}, {differ} of {null.n} differ{other}{unknown}."

@@ -18,13 +18,15 @@ from steerstats.results import Result
 DIFFERS = "differs from the null"
 CANNOT_RESOLVE = "cannot resolve"
 NOT_SHOWN = "not shown to differ"  # which is no finding of no difference
+NAMES = {"random": "random directions", "shuffled": "label-shuffled vectors"}
 QUANTILES = (0.025, 0.5, 0.975)
 ROUNDING = 1e-9
 SAME = 1e-3  # relative: null vectors that differ by less in strength, all of them, are the vector itself up to sign
 EXCHANGEABLE = {
     "random": "the vector is exchangeable with the random vectors under the null",
-    "shuffled": "the vector is exchangeable with the shuffled vectors under the null, that no training question's "
-    "difference knows its sign; approximately, as half of the questions are exchanged (p is too small below 20)",
+    "shuffled": "the vector is exchangeable with the shuffled vectors under the null that the sign of each training "
+    "question's difference is arbitrary; approximately, as half of the questions are exchanged (with fewer than 20 "
+    "training questions p is too small)",
 }
 
 
@@ -146,12 +148,12 @@ def null_table(
         )
     if open_.any():
         warnings.append(
-            f"{open_.sum()} of {len(rows)} datasets cannot be resolved: {columns['n_null'][open_].min()} null vectors "
+            f"{open_.sum()} of {len(rows)} datasets cannot be resolved: {columns['n_null'][open_].min()} {NAMES[kind]} "
             f"are too few for a false discovery rate of {alpha:g} over {len(rows)} datasets; {needed} are needed"
         )
     elif columns["n_null"].min() < needed:
         warnings.append(
-            f"{columns['n_null'].min()} null vectors could not show one dataset alone to differ at a false discovery "
+            f"{columns['n_null'].min()} {NAMES[kind]} could not show one dataset alone to differ at a false discovery "
             f"rate of {alpha:g} over {len(rows)} datasets, only several together; {needed} are needed for one"
         )
     return NullTable(

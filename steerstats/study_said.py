@@ -20,15 +20,19 @@ def said_first(study: Study) -> tuple[str, ...]:
     """What every answer on this cache warns of: an operator that changes its meaning, an unfinished build, its grid."""
     notes = list(operator_caveats(study.operators))
     if study.missing:
-        notes.append(f"{len(study.missing)} planned datasets are not finished: {', '.join(study.missing[:5])}")
+        notes.append(f"{len(study.missing)} planned datasets are not finished: {first_few(study.missing)}")
+    return (*notes, *grid_doubts(study))
+
+
+def grid_doubts(study: Study) -> list[str]:
+    """What the multipliers make doubtful, said once over datasets."""
     gathered: dict[str, list[str]] = {}
     for name in study.datasets:
         for text in grid_warnings(study.unit(name).multipliers):
             gathered.setdefault(text, []).append(name)
-    notes += [
+    return [
         text if len(names) == len(study.datasets) else f"{first_few(names)}: {text}" for text, names in gathered.items()
     ]
-    return tuple(notes)
 
 
 def flat_curves(study: Study, shifts: Collection[Shift]) -> list[str]:

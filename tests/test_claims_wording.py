@@ -21,7 +21,8 @@ from analyses._words import tidy, together
 from reports.provenance import _flat
 from reports.render import render_report
 from reports.tables import cells
-from reports.words import limits, summary
+from reports.words import NOTHING, _loss, limits, summary
+from reports.words import lead as words_lead
 from steerstats import figures
 from steerstats.cache.table import example_rows, import_table
 
@@ -95,9 +96,13 @@ def test_the_first_sentence_counts_all_three_outcomes_and_the_vectors_error():
     own = [one["mean"] for one in means.results.values()]
     up, down = sum(one.ci_low > 0 for one in own), sum(one.ci_high < 0 for one in own)
     lead = summary(findings_of("three"))["lead"]
-    assert f"lies above 0 in {up} of 3 datasets, below 0 in {down}, and leaves the sign open in {3 - up - down}" in lead
+    assert (up, down) == (2, 0)
+    assert "of mean steerability over inputs lies above 0 in 2 and on both sides of 0 in 1 of 3 datasets." in lead
     again = sum(one.ci_low > 0 for one in means.vector_error.values())
-    assert f"With the vector's own error counted, {again} remain above 0," in lead
+    sides = f"above 0 in {again} and on both sides of 0 in {3 - again} of 3"
+    assert f"With the vector's own sampling error counted, it lies {sides}." in lead
+    every = Claim.counted("per_input.signs", "", {"above 0": 3, "below 0": 0, "open": 0}, "datasets", "")
+    assert "lies above 0 in all 3 datasets." in words_lead({"per_input.signs": every})
     assert "label-shuffled vectors" in lead
     assert "beyond doubt" not in lead
 
@@ -129,17 +134,57 @@ def test_transfer_is_headed_by_one_shift_with_its_interval_and_the_others_are_a_
     assert "under system (positive) → user (negative), the shift that the paper prints" in card["words"]
     low, high = together([min(others), max(others)])
     assert f"The other shifts lose {low} to {high}." in card["words"]
-    assert claims["id_ood.sys_pos->user_neg"].shown[0] in card["words"]
+    assert "A rank correlation over datasets needs more of them." in card["words"]
     for one in summary(findings_of("three"))["cards"][:2]:
-        assert "does not allow for the choice" in one["words"]
+        assert "not adjusted for picking the largest" in one["words"]
 
 
-def test_the_title_is_answered_in_one_sentence_of_counts():
+def test_the_title_is_answered_with_the_mean_its_variance_and_what_a_shift_costs():
     claims, answer = claims_of("three"), summary(findings_of("three"))["answer"]
-    up = claims["per_input.signs_refits"].counts["above 0"]
-    assert answer.startswith(f"On average it moves answers the intended way in {up} of 3 datasets, and ")
-    assert f"{claims['per_input.anti_share'].shown[0]} of single inputs the wrong way" in answer
-    assert answer.count(".") - len(re.findall(r"\d\.\d", answer)) == 1
+    up, mean = claims["per_input.signs_refits"].counts["above 0"], claims["per_input.mean"]
+    over = study_of(hostile_cache()).steerability().over_datasets.quoted
+    assert (mean.estimate, mean.ci_low, mean.ci_high) == (over.mean, over.ci_low, over.ci_high)
+    size = f"(mean steerability {mean.shown[0]} nats per unit multiplier, {limits(mean)})"
+    wrong, variance = (claims[key].shown[0] for key in ("per_input.anti_share", "explained.mean"))
+    assert answer.startswith(f"On average it moves answers the intended way in {up} of 3 datasets {size}, and ")
+    assert f"{wrong} of single inputs the wrong way. " in answer
+    assert f"{variance} of the variance between inputs goes with answer letter and word." in answer
+    assert mean.ci_low < 0, "so that nothing is told of a loss"
+    assert "Under the prompt" not in answer
+
+
+def test_a_loss_is_told_with_what_the_prompt_and_what_transfer_cost():
+    shared = {"statement": "", "interval": "t", "n": 9, "n_of": "datasets"}
+
+    def claim(key, low, estimate, high):
+        return Claim(key=key, estimate=estimate, ci_low=low, ci_high=high, **shared)
+
+    claims = [claim("per_input.mean", 0.1, 0.2, 0.3), claim("prompt.user_neg", 0.02, 0.062, 0.1)]
+    claims += [
+        claim("transfer.sys_pos->user_neg", -0.02, 0.015, 0.05),
+        claim("gap.sys_pos->user_neg", 0.03, 0.076, 0.12),
+    ]
+    assert _loss({one.key: one for one in claims}) == (
+        "Under the prompt user (negative), the system (positive) vector steers 0.076 less than the base vector at "
+        "home: 0.062 by the prompt and 0.015 (not shown to differ from 0) by transfer."
+    )
+    home = [claims[0], claim("gap.base->user_neg", -0.2, -0.1, -0.05)]
+    assert _loss({one.key: one for one in home}) == (
+        "Under the prompt user (negative), the vector steers 0.100 more than at home."
+    )
+
+
+def test_where_nothing_steers_at_home_no_loss_is_told():
+    shared = {"interval": "t", "n": 3, "n_of": "datasets"}
+    rest = {"ci_low": 0.02, "ci_high": 0.1} | shared
+    signs = Claim.counted("per_input.signs", "", {"above 0": 0, "below 0": 0, "open": 3}, "datasets", "")
+    share = Claim(key="per_input.anti_share", statement="", estimate=0.5, unit="share", **rest)
+    gap = Claim(key="gap.base->user_neg", statement="", estimate=0.06, **rest)
+    for low, told_of in ((0.01, True), (-0.01, False)):
+        mean = Claim(key="per_input.mean", statement="", estimate=0.02, ci_low=low, ci_high=0.05, **shared)
+        found = summary([Finding(script="per_input_steerability", title="x", claims=(mean, signs, share, gap))])
+        assert ("steers 0.060 less than at home" in found["answer"]) == told_of
+        assert found["cards"][2]["words"].startswith(NOTHING) != told_of
 
 
 def test_outcomes_by_sign_are_one_claim_that_adds_up():
@@ -155,7 +200,7 @@ def test_one_dataset_has_its_own_intervals_and_no_plural():
     assert cards[0]["interval"].startswith("95% interval ")
     assert cards[1]["interval"].startswith("95% interval ")
     assert cards[2]["interval"].startswith("95% interval ")
-    assert "A rank correlation needs more datasets." in cards[2]["words"]
+    assert "A rank correlation over datasets needs more of them." in cards[2]["words"]
     words = str(cards) + str(findings_of("one"))
     assert "average over" not in str(cards)
     assert "1 datasets" not in words
@@ -262,7 +307,7 @@ def test_a_mean_that_no_dataset_exceeds_names_no_dataset():
         for one in (most, replace(most, estimate=0.2))
     ]
     assert cards[0].endswith("on average over 2 datasets, and in none of them more than that.")
-    assert "It is most in which, of two: 20% (" in cards[1]
+    assert "It is largest in which, of two: 20% (" in cards[1]
 
 
 def test_a_table_without_a_model_asks_of_steering_and_not_of_a_model_called_not_recorded(tmp_path):
@@ -281,7 +326,7 @@ def test_a_table_that_knows_the_letter_alone_speaks_of_the_letter_alone(tmp_path
     page = import_table(tmp_path / "t.csv", tmp_path / "cache", model="mine")
     page = render_report([page], tmp_path / "out", jobs=1).read_text("utf-8")
     assert "Share of the variance that A/B explains" in page
-    assert "The answer&#39;s letter accounts for" in page
+    assert "goes with the answer&#39;s letter." in page
     assert "as published (sequential)" not in page, "a panel with nothing in it"
     for text in ("Yes/No explain", "the word (Yes or No)", "letter and word"):
         assert text not in page

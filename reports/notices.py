@@ -1,0 +1,53 @@
+"""What a reader has to know of a cache first: what it is, what it lacks, and what its numbers cannot mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from analyses._cache import people_count
+from analyses._claim import Finding
+from reports import operators, words
+from steerstats.generalization import ID_SHIFT
+from steerstats.generalization.answer_mass import COLLAPSED_BELOW
+from steerstats.study_said import flat_curves, grid_doubts
+
+
+def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list[str]:
+    """Sentences about one cache.
+
+    Parameters
+    ----------
+    label : str
+        Its name in this run; "" where it is the only one.
+    study : Study
+    findings : sequence of Finding
+        Of this cache.
+    """
+    before = f"{label}: " if label else ""
+    found = [f"{before}{text}" for text in operators.notices(study)]
+    if study.kind == "simulated":
+        found.append(f"{before}this cache is simulated: its numbers say nothing about a language model.")
+    if study.missing:
+        found.append(f"{before}{len(study.missing)} planned datasets are not finished and not in these numbers.")
+    if len(study.datasets) < 8:
+        found.append(
+            f"{before}{people_count(len(study.datasets), 'dataset')} "
+            f"{'is' if len(study.datasets) == 1 else 'are'} too few for an interval of a correlation over datasets."
+        )
+    flat = [] if study.kind == "sweep" else flat_curves(study, [ID_SHIFT])
+    doubts = [*grid_doubts(study), *flat]
+    found += [f"{before}{words.plain_codes(text)}." for text in doubts]
+    mass = words.claims_by_key(findings).get("mass.unsteered")
+    if mass is not None and mass.estimate < COLLAPSED_BELOW:
+        found.append(
+            f"{before}the two answers hold {mass.shown[0]} of the probability even unsteered: the model would answer "
+            "with something else, and slopes do not describe what it does."
+        )
+    untold = next((words.untold(one.warnings) for one in findings if one.script == "variance_explained"), "")
+    if untold:
+        found.append(
+            f"{before}letter (A or B) and word (Yes or No) of the answer cannot be told apart {untold}: what is said "
+            "of one may be the other's."
+        )
+    return found
