@@ -52,6 +52,18 @@ def correlation_in(row: Mapping[str, float], column: str) -> dict[str, float]:
     return {"estimate": rho, "ci_low": float(np.tanh(z - half)), "ci_high": float(np.tanh(z + half)), "n": n}
 
 
+def part_whole(multipliers: np.ndarray, widest: float) -> float:
+    """Correlation of the slope on |λ| ≤ widest with that on all multipliers, for curves of independent noise.
+
+    Examples
+    --------
+    >>> round(part_whole(np.array([-1.5, -1, -0.5, 0, 0.5, 1, 1.5]), 0.5), 3)
+    0.267
+    """
+    inside = multipliers[np.abs(multipliers) <= widest]
+    return float(np.sqrt(np.square(inside - inside.mean()).sum() / np.square(multipliers - multipliers.mean()).sum()))
+
+
 def share_in(row: Mapping[str, float], column: str) -> dict[str, float]:
     """A share of the inputs of one dataset with Wilson's interval, on its number of questions."""
     share, n = float(row[column]), int(row["n"])
@@ -70,3 +82,33 @@ def cell_claims(frame: pd.DataFrame) -> list[Claim]:
         key = f"option.{row['cell'].replace(', ', '_')}"
         claims.append(Claim.row(key, text, found, "questions", unit="nat per unit multiplier", interval=how))
     return claims
+
+
+def range_claims(inner: pd.DataFrame, narrow: float) -> tuple[tuple[Claim, Claim], float]:
+    """How slopes on |λ| ≤ narrow go with those on the whole grid, and the share of inputs of the other sign.
+
+    Parameters
+    ----------
+    inner : DataFrame
+        Rows of `MultiplierRange` on that range, one a dataset.
+    narrow : float
+    """
+    texts = (
+        f"Correlation over inputs of slopes on |λ| ≤ {narrow:g} with slopes on the whole grid",
+        f"Inputs whose slope on |λ| ≤ {narrow:g} has the other sign",
+    )
+    if len(inner) == 1:
+        row = inner.iloc[0]
+        same, other = correlation_in(row, "correlation_with_whole"), share_in(row, "share_other_sign")
+        where = f", in {row['dataset']}:"
+        return (
+            Claim.row("range.correlation", texts[0] + where, same, "questions", interval="Fisher's z"),
+            Claim.row("range.sign", texts[1] + where, other, "questions", unit="share", interval="Wilson"),
+        ), other["estimate"]
+    same = mean_over_datasets(inner["correlation_with_whole"], "correlation", bounds=(-1.0, 1.0))
+    other = mean_over_datasets(inner["share_other_sign"], "share with the other sign", "share")
+    where = ", mean over datasets:"
+    return (
+        Claim.of("range.correlation", texts[0] + where, same, "datasets"),
+        Claim.of("range.sign", texts[1] + where, other, "datasets"),
+    ), other.estimate

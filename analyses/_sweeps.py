@@ -42,6 +42,6 @@ def layer_claim(choice: LayerChoice, best: Mapping[str, Any]) -> Claim:
     share = choice.share[choice.layers == choice.chosen][0]
     rivals = f"; not told apart from it: {', '.join(map(str, choice.rivals))}" if choice.rivals else ""
     text = f"{what} at layer {choice.chosen}, the best{' (lowest)' if ablated else ''} of {len(choice.layers)} in "
-    text += f"{share:.0%} of resamples{rivals}:"
+    text += f"{share:.0%} of resamples of these datasets' questions, the vectors as given{rivals}:"
     how = f"t(D − 1) over datasets; the choice of the {extreme(choice)} is not in it"
     return Claim.row("sweep.best", text, best, "datasets", unit="nat per unit multiplier", interval=how)

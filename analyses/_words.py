@@ -91,6 +91,11 @@ HEADS = {
     "rms_departure": "RMS departure (nat)",
     "nonlinear_share": "non-linear share",
     "null_abs_quantile": "95% of null |means| below",
+    "n_null": "null vectors",
+    "n_null_needed": "null vectors needed",
+    "p_family": "p, family-wise",
+    "variance_id": "variance, base → base",
+    "variance_ood": "variance, shift",
     "vector_a": "vector",
     "vector_b": "and vector",
 }
@@ -116,12 +121,12 @@ def heading(name: str) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Three digits after the point and a real minus sign; more where a small number would read 0.
+    """Three digits after the point and a real minus sign; more where a small number would read 0, then powers of ten.
 
     Examples
     --------
-    >>> number(-0.26), number(-3.81e-4), number(0), number(1.2e-9)
-    ('−0.260', '−0.0004', '0.000', '0.0000')
+    >>> number(-0.26), number(-3.81e-4), number(0), number(-3.98e-5), number(1.2e-19)
+    ('−0.260', '−0.0004', '0.000', '−4.0e−5', '1.2e−19')
     """
     value = float(value)
     if np.isnan(value):
@@ -130,8 +135,11 @@ def number(value: float, digits: int = 3) -> str:
         return "∞" if value > 0 else "−∞"
     if abs(value) >= 1e5:
         return f"{value:.2e}".replace("-", "−")
+    if 0 < abs(value) < 10.0**-MOST_DIGITS / 2:
+        mantissa, _, power = f"{value:.1e}".partition("e")
+        return f"{mantissa}e{int(power)}".replace("-", "−")
     if 0 < abs(value) < 10.0**-digits / 2:
-        digits += 1
+        digits = MOST_DIGITS
     return _signed(f"{value:.{digits}f}")
 
 
@@ -157,8 +165,8 @@ def together(values: Sequence[float], unit: str = "1") -> list[str]:
     --------
     >>> together([0.9931, 0.9912, 0.9944], "share")
     ['99.3%', '99.1%', '99.4%']
-    >>> together([0.17, 0.04, 0.31], "share")
-    ['17%', '4%', '31%']
+    >>> together([0.17, 0.04, 0.31], "share"), together([0.03, 0.009, 0.11], "share")
+    (['17%', '4%', '31%'], ['3.0%', '0.9%', '11.0%'])
     """
     values = [float(value) for value in values]
     known = {value for value in values if np.isfinite(value)}
@@ -169,8 +177,10 @@ def together(values: Sequence[float], unit: str = "1") -> list[str]:
                 return shown
         return [number(value) for value in values]
     shown = [percent(value) for value in values]
+    if any("." in one for one in shown):  # one precision for all three
+        shown = [percent(value, 1) for value in values]
     for digits in (1, 2):
-        if len({percent(value) for value in known}) == len(known) or len(known) < 2:
+        if len(set(shown)) == len(set(values)) or len(known) < 2:
             return shown
         more = [percent(value, digits) for value in values]
         if len({percent(value, digits) for value in known}) == len(known):

@@ -1,8 +1,8 @@
 """Does steerability depend on how far the vector is pushed? The slope again, on narrower ranges of the multiplier."""
 
-from analyses._cache import ask, between, facts_of, mean_over_datasets, study_of
-from analyses._claim import Claim, Finding, NotInCache, command_line, publish
-from analyses._single import correlation_in, share_in
+from analyses._cache import ask, between, facts_of, study_of
+from analyses._claim import Finding, NotInCache, command_line, publish
+from analyses._single import part_whole, range_claims
 from steerstats import figures
 
 TITLE = "Sensitivity to the multiplier range"
@@ -19,22 +19,13 @@ def main(cache, out):
     if part.empty:
         raise NotInCache("multipliers of more than one size, so there is no narrower range to compare")
     inner, n = part[part["range"] == (narrow := part["range"].min())], frame["dataset"].nunique()
-    same = mean_over_datasets(inner["correlation_with_whole"], "correlation", bounds=(-1.0, 1.0))
-    other = mean_over_datasets(inner["share_other_sign"], "share with the other sign", "share")
-    texts = (f"Correlation over inputs of slopes on |λ| ≤ {narrow:g} with slopes on the whole grid",
-             f"Inputs whose slope on |λ| ≤ {narrow:g} has the other sign")  # fmt: skip
-    claims = (Claim.of("range.correlation", f"{texts[0]}, mean over datasets:", same, "datasets"),
-              Claim.of("range.sign", f"{texts[1]}, mean over datasets:", other, "datasets"))  # fmt: skip
-    if len(inner) == 1:
-        row, shown = inner.iloc[0], {"n_of": "questions", "unit": "share"}
-        claims = (Claim.row("range.correlation", f"{texts[0]}, in {row['dataset']}:",
-                            correlation_in(row, "correlation_with_whole"), "questions", interval="Fisher's z"),
-                  Claim.row("range.sign", f"{texts[1]}, in {row['dataset']}:", share_in(row, "share_other_sign"),
-                            interval="Wilson", **shown))  # fmt: skip
+    floor = part_whole(study.unit(study.datasets[0]).multipliers, narrow)
+    claims, other = range_claims(inner, narrow)
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=3.2)
-        label = "mean steerability\n(nat per unit multiplier)"
-        figures.range_sensitivity(frame, ax=left, value="estimate", ylabel=label)
+        figures.range_sensitivity(
+            frame, ax=left, value="estimate", ylabel="mean steerability\n(nat per unit multiplier)"
+        )
         figures.range_sensitivity(
             frame.drop(columns=["ci_low", "ci_high"]), ax=right, value="share_other_sign",
             ylabel="inputs whose slope\nhas the other sign", share=True,
@@ -44,12 +35,13 @@ def main(cache, out):
         result, script="multiplier_range", title=TITLE, paper=PAPER, claims=claims,
         reading="Each line is a dataset. Left: its mean slope when only multipliers up to the given size are used; a "
         "level line means that the choice of range does not matter. Right: how many inputs change sign against the "
-        f"slope over the whole grid (|λ| ≤ {frame['range'].max():g}), where the line reaches 0.",
+        f"slope over the whole grid (|λ| ≤ {frame['range'].max():g}), where the line reaches 0. "
+        f"Slopes on a part and on the whole share their data: those of noise alone would correlate by {floor:.2f}.",
         bars="left: bands are 95% t intervals over questions." if n <= 5 else "none are drawn; the table has 95% t "
         "intervals over questions.",
         counted=f"{n} datasets, {between(frame['n'], 'questions')} each.",
         alt=f"Mean steerability and share of sign changes against the width of the multiplier range, {n} datasets. On "
-        f"the narrowest range {other.estimate:.0%} of inputs have the other sign on average.",
+        f"the narrowest range {other:.0%} of inputs have the other sign on average.",
         facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)

@@ -18,6 +18,7 @@ from scipy import stats
 
 from steerstats.errors import InputError, check_count, check_level
 from steerstats.grid import require_symmetric
+from steerstats.questions import varies
 from steerstats.resampling import bootstrap_correlation, quantile_pair, spearman
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL, PERFECT, is_perfect
 from steerstats.results import Result
@@ -240,7 +241,8 @@ def within_dataset_associations(
         rhos, families = [], []
         for block in blocks:
             pair = block[[name, target]].astype(float).dropna().to_numpy()
-            value = float(spearman(pair[:, 0], pair[:, 1])) if len(pair) >= 3 else np.nan
+            known = len(pair) >= 3 and all(map(varies, pair.T))
+            value = float(spearman(pair[:, 0], pair[:, 1])) if known else np.nan
             if np.isfinite(value):
                 rhos.append(value)
                 families.append(block[category].iloc[0] if category else block[dataset].iloc[0])

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
-from steerstats.questions import group_codes, wilson_interval
+from steerstats.questions import group_codes, varies, wilson_interval
 from steerstats.results import Estimate, Result
 
 
@@ -181,8 +181,8 @@ def d_prime(
     positive, negative, codes, groups = _check_projection(projection, questions)
     n = positive.size
     variance = (positive.var(ddof=1) + negative.var(ddof=1)) / 2
-    if variance == 0:
-        raise CannotEstimate("projections do not vary within either answer: d′ is not defined")
+    if not (varies(positive) or varies(negative)) or not np.isfinite(variance) or variance == 0:
+        raise CannotEstimate("projections do not vary within either answer, or overflow: d′ is not defined")
     sd = np.sqrt(variance)
     a, b = positive - positive.mean(), negative - negative.mean()
     value = (positive.mean() - negative.mean()) / sd
@@ -228,6 +228,8 @@ def auc(
     value = float(above.mean())
     sums = np.bincount(codes, weights=above + below - 2 * value)
     variance = (2 if crossfitted else 1) * groups / (groups - 1) * (sums @ sums) / n**2
+    if not varies(np.r_[positive, negative]):
+        raise CannotEstimate("all projections are equal: an AUC is not defined")
     separated = value in (0.0, 1.0) or variance == 0
     effective = groups if separated else value * (1 - value) / variance
     low, high = wilson_interval(value, effective, level)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.nulls import NullTable
-from steerstats.questions import question_means
+from steerstats.questions import question_means, varies
 from steerstats.results import Estimate, Result
 
 
@@ -123,7 +123,7 @@ def range_rows(
     """Rows of `MultiplierRange` for one dataset; `slopes` is (input, range), the last range the whole grid."""
     mean, se, low, high, n = question_means(slopes.T, question, level)
     whole = slopes[:, -1]
-    varies = (slopes.std(axis=0) > 0) & (whole.std() > 0) & (len(whole) > 1)
+    known = [varies(own) and varies(whole) for own in slopes.T]
     return pd.DataFrame(
         {
             "dataset": dataset,
@@ -133,7 +133,7 @@ def range_rows(
             "ci_low": low,
             "ci_high": high,
             "correlation_with_whole": [
-                np.corrcoef(own, whole)[0, 1] if fine else np.nan for own, fine in zip(slopes.T, varies)
+                np.corrcoef(own, whole)[0, 1] if fine else np.nan for own, fine in zip(slopes.T, known)
             ],
             "share_other_sign": (np.sign(slopes) * np.sign(whole)[:, None] < 0).mean(axis=0),
             "level": level,

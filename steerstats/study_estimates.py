@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.stats import hmean as harmonic_mean
 
 from steerstats.distribution import summarise_steerability
 from steerstats.errors import CacheError, CannotEstimate, InputError
@@ -39,7 +40,7 @@ from steerstats.spurious import (
     spurious_factors,
     variance_explained,
 )
-from steerstats.study_factors import usual_levels
+from steerstats.study_factors import FACTORS, OWN, usual_levels
 from steerstats.study_generalization import Generalization
 from steerstats.study_results import DatasetSteerability, SpuriousTable, doubts, for_each, pooled
 from steerstats.study_said import flat_curves, no_parity, questions_of, said_first
@@ -132,6 +133,10 @@ def spurious(
     """Effects, variance shares and cells of the nuisance factors."""
     explained, published, cells = {}, {}, {}
     crossed = interactions and {"pos_is_a", "pos_is_yes"} <= set(factors)
+    unknown = [name for name in factors if name.startswith(OWN) and name not in study.own_factors]
+    if unknown:
+        there = ", ".join((*FACTORS, *study.own_factors))
+        raise InputError(f"factor {unknown[0]!r} is in no dataset of this cache; there are {there}")
     against = usual_levels(((study.unit(name).unit, study.unit(name).kept) for name in study.datasets), factors)
 
     def one(name: str):
@@ -285,7 +290,8 @@ def detectable_gap(
         n_pairs=round(float(np.mean(pairs))) if refits else None,
         why_no_refits=_why_no_refits(study, cells, len(pairs) == len(units)),
     )
-    questions = round(float(np.mean([len(np.unique(unit.question)) for unit in units])))
+    # The harmonic mean: a dataset's error goes with 1/n, of which few questions make more than many make up for.
+    questions = round(float(harmonic_mean([len(np.unique(unit.question)) for unit in units])))
     return smallest_detectable_gap(
         components,
         n_inputs=max(questions, 2) if n_inputs is None else n_inputs,

@@ -92,7 +92,7 @@ class LayerChoice(Headlined):
         best = int(np.flatnonzero(self.layers == self.chosen)[0])
         rivals = f"; not told apart from it: {', '.join(map(str, self.rivals))}" if self.rivals else ""
         title = f"Layer {self.chosen}: {number(self.mean[best])} {UNIT}, best in {share(self.share[best])} of "
-        title += f"resamples{rivals}"
+        title += f"resamples of these datasets' questions, the vectors as given{rivals}"
         if self.operator == ABLATE:
             title += ". Operator ablate: best is lowest, where taking the direction out lowers propensity most"
         behind = [
@@ -193,8 +193,8 @@ def choose_layer(
     warnings = [] if winners[best] >= 0.5 else [f"only {winners[best]:.0%} of resamples agree with the choice"]
     if min(freedom) < FEW_QUESTIONS - 1:
         warnings.append(
-            f"datasets of {min(freedom) + 1} questions: intervals and the layers not told apart lean on slopes being "
-            "about normal"
+            f"datasets of {min(freedom) + 1} questions: intervals and the layers not told apart assume "
+            "roughly normal slopes"
         )
     if operator == ABLATE and mean[best] >= 0:
         warnings.append("at no layer does taking the direction out lower propensity")

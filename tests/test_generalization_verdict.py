@@ -35,6 +35,12 @@ def test_a_verdict_needs_the_whole_interval_on_one_side_of_the_margin(low, high,
     assert verdict("rho", 0.89, estimate(low, high), margin=0.1, matches=ALL).verdict == found
 
 
+def test_an_interval_wider_than_the_margin_says_that_nothing_could_be_consistent():
+    wide, narrow = (verdict("rho", 0.89, estimate(low, 0.95), margin=0.1, matches=ALL).reason for low in (0.6, 0.78))
+    assert "no value could come out consistent" in wide
+    assert narrow == "the interval reaches both sides of the margin of 0.1, inside which the value itself lies"
+
+
 @pytest.mark.parametrize("condition", MUST_MATCH)
 def test_one_condition_that_differs_makes_it_not_comparable(condition):
     found = verdict("rho", 0.89, estimate(0.85, 0.93), margin=0.1, matches=ALL | {condition: False})

@@ -14,6 +14,7 @@ from reporting import hostile_cache, scratch
 import analyses
 from steerstats import open_cache
 from steerstats.cache.table import import_table
+from steerstats.errors import InputError
 from steerstats.spurious import variance_explained
 
 SEEN, LAW = 0.4, -0.3  # effects that the table below is made with, nats per unit multiplier
@@ -117,3 +118,8 @@ def test_what_cannot_be_judged_is_named_and_the_rest_is():
 def test_a_cache_without_own_factors_says_so():
     found = analyses.run("own_factors", hostile_cache(), scratch() / "none")
     assert found.missing == 'not in this cache: built without factors of your own ("factors" of a pair)'
+
+
+def test_a_misspelt_factor_is_named_with_those_there_are():
+    with pytest.raises(InputError, match=r"'factor_tpoic' is in no dataset of this cache; there are .*factor_topic"):
+        study().spurious_factors(factors=["pos_is_a", "factor_tpoic"])

@@ -390,3 +390,14 @@ def test_ridge_edges_are_named():
         cross_validated_ridge(inputs(20).assign(slope=1.0), ["level"], rng=rng)
     with pytest.raises(InputError, match="'level' is not finite at row 3"):
         cross_validated_ridge(inputs(20).assign(level=lambda f: f["level"].where(f.index != 3)), ["level"], rng=rng)
+
+
+def test_rounding_is_neither_ranked_nor_scaled():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=40), "dataset": np.repeat([0, 1], 20), "slope": 0.3})
+    frame["slope"] += rng.choice([0.0, 5e-17], 40)
+    assert np.isnan(within_dataset_associations(frame, ["x"]).rho[0])
+    with pytest.raises(CannotEstimate, match="do not vary within either answer"):
+        d_prime(np.array([[0.1] * 3, [0.3, 0.3, 0.1 + 0.2]]))
+    with pytest.raises(CannotEstimate, match="all projections are equal"):
+        auc(np.full((2, 5), 0.2))

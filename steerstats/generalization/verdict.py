@@ -118,6 +118,10 @@ def verdict(
         found, reason = "inconsistent", f"the whole interval is more than {margin:g} from the published value"
     else:
         found, reason = "cannot say", f"the interval reaches both sides of the margin of {margin:g}"
+        if near <= recomputed.estimate <= far:
+            reason += ", inside which the value itself lies"
+        if high - low > 2 * margin:
+            reason += "; it is wider than the margin, so that no value could come out consistent with so few data"
     return Verdict(
         claim=claim,
         verdict=found,
