@@ -88,7 +88,7 @@ def linearity_test(
     level : float
     resolution : float
         Non-linear contrasts no larger than this share of the largest |propensity| are rounding: curves that show
-        nothing else count as exactly linear. Some times 1.2e-7 for values that were stored as float32.
+        nothing else count as exactly linear. Use a small multiple of 1.2e-7 for values that were stored as float32.
 
     Raises
     ------

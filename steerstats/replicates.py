@@ -195,7 +195,7 @@ def corrected_anti_steerable(
     if fitted.reliability.estimate <= 0:
         raise CannotEstimate(
             f"the noise is at least as large as the spread of the slopes (SD {fitted.sd_noise:.3g} and "
-            f"{fitted.sd_measured:.3g}): nothing tells how many noise-free slopes are below 0"
+            f"{fitted.sd_measured:.3g}): the share of negative noise-free slopes cannot be estimated"
         )
     codes, groups = group_codes(questions, z.shape[1])
     members = [np.flatnonzero(codes == g) for g in range(groups)]

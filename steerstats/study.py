@@ -4,7 +4,7 @@
     print(study.steerability().summary())
     gaps = study.generalization(seed=1)
 
-Those by which it doubts itself (nulls, refits, straightness, ...) stand in `steerstats.study_doubts`.
+The robustness checks (nulls, refits, straightness, ...) are in `steerstats.study_doubts`.
 
 Conventions: inputs of split "test" only, complete cases across the settings compared, main vectors only (controls
 enter as refits and nulls), every random number from an explicit seed and the dataset's name.

@@ -1,4 +1,4 @@
-"""The questions by which a study doubts itself: nulls, refits, straightness, answer mass, other ranges and vectors."""
+"""Robustness checks of a study: nulls, refits, straightness, answer mass, other ranges and vectors."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_a_file_that_was_cut_short_is_damaged_for_readers_and_unfinished_for_a_b
     size = cut(cache)
     assert finished_sidecar(cache, "openness") is None
     for read in (CacheReader, steerstats.open_cache, lambda path: pack(path, tmp_path / "packed.h5")):
-        with pytest.raises(CacheError, match=size + r": copy or build it anew, or remove units/openness\.json"):
+        with pytest.raises(CacheError, match=size + r": copy it again or rebuild it, or remove units/openness\.json"):
             read(cache)
     assert os.listdir(tmp_path) == ["cache"]
     failed = {check.what: check for check in verify(cache) if not check.ok}

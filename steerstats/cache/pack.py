@@ -84,7 +84,7 @@ def _insist(unit: Unit, check: Check) -> None:
     if not check.ok:
         raise CacheError(
             f"unit {unit.name} is not what was built and is not packed: {unit.where}: {check.what} is {check.detail}; "
-            f"copy or build it anew"
+            f"copy it again or rebuild it"
         )
 
 

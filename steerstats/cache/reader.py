@@ -168,7 +168,7 @@ class CacheReader:
             more = len(self.damaged) - 1
             others = f" ({more} more {'is' if more == 1 else 'are'} damaged)" if more else ""
             raise CacheError(
-                f"{text}{others}: copy or build it anew, or remove {UNITS}/{name}.json to go on without it"
+                f"{text}{others}: copy it again or rebuild it, or remove {UNITS}/{name}.json to go on without it"
             )
 
     def __repr__(self) -> str:

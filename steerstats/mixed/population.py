@@ -1,6 +1,6 @@
 """Which fixed effects a model takes to be alike in every dataset, and which inputs it takes to be independent.
 
-Over datasets the page's rule is "never N - p": without a random (or fixed) term per dataset the standard errors know
+Degrees of freedom are never N - p over datasets: without a random (or fixed) term per dataset the standard errors know
 of inputs alone, and a mean over few datasets looks as sure as one over thousands of inputs. The same holds of the two
 orders of one question: without a term per question they count as two.
 """

@@ -74,7 +74,7 @@ def code_factors(
     drop_undefined : bool
         Leave out inputs for which a binary factor is not defined instead of giving them a level.
     codes : int array (n,), optional
-        Question of each input, for a design that standard errors by question are to be had of: what one question
+        Question of each input, for a design whose standard errors are clustered by question: what one question
         alone holds of a factor is then folded or left out (`steerstats.spurious.rare`), with a warning.
 
     Raises
