@@ -17,6 +17,12 @@ from steerstats.errors import InputError, ModelError, require
 
 BUNDLED = "bundled:"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# What config.json says of where and with what it was written, of training, and of what a call returns; the dtype is
+# an argument of ours.
+NO_NUMBERS = {
+    "_name_or_path", "architectures", "dtype", "initializer_range", "output_attentions", "output_hidden_states",
+    "return_dict", "torch_dtype", "transformers_version", "use_cache",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,8 @@ class LoadedModel:
         As resolved.
     weights_hash, tokenizer_hash, template_hash : str
         SHA-256 of the weight files, of the tokenizer's definition, and of its chat template ("" without one).
+    config_hash, special_tokens_hash : str
+        SHA-256 of what config.json says of the numbers, and of the special tokens that the chat template sees.
     quantisation : mapping or None
         What bitsandbytes was asked for here; None for weights as they are in their files.
     """
@@ -49,6 +57,8 @@ class LoadedModel:
     weights_hash: str
     tokenizer_hash: str
     template_hash: str
+    config_hash: str
+    special_tokens_hash: str
     quantisation: dict[str, Any] | None = None
 
     def provenance(self) -> dict[str, object]:
@@ -124,17 +134,20 @@ def load_model(
         raise ModelError(f"model {model_id!r} cannot be loaded: {_first_line(error)}") from error
     if "device_map" not in options:
         model = model.to(device)
+    commit = getattr(model.config, "_commit_hash", None)
     return LoadedModel(
         model=model.eval(),
         tokenizer=tokenizer,
         id=model_id,
-        revision=getattr(model.config, "_commit_hash", None),
+        revision=commit,
         dtype=resolved,
         attention=str(model.config.get_text_config()._attn_implementation),
         device=str(device_map or device),
-        weights_hash=hash_weights(place, revision=getattr(model.config, "_commit_hash", None)),
+        weights_hash=hash_weights(place, revision=commit),
         tokenizer_hash=hash_tokenizer(tokenizer),
         template_hash=hash_text(_template(tokenizer)),
+        config_hash=hash_config(place, revision=commit, code=trust_remote_code),
+        special_tokens_hash=hash_text(json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str)),
         quantisation=quantisation,
     )
 
@@ -212,19 +225,27 @@ def hash_weights(place: str, *, revision: str | None = None) -> str:
 
     Files in the hub's own cache are stored under the SHA-256 of their content, which is taken as it stands.
     """
-    folder = Path(place)
-    if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(place, "config.json", revision=revision)
-        if not isinstance(found, str):
-            return ""
-        folder = Path(found).parent
+    folder = _folder(place, revision)
+    if folder is None:
+        return ""
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     digest = hashlib.sha256()
     for path in weights:
         digest.update(f"{path.name}\0{_file_hash(path)}\n".encode())
     return digest.hexdigest() if weights else ""
+
+
+def hash_config(place: str, *, revision: str | None = None, code: bool = False) -> str:
+    """SHA-256 of a model's config.json without `NO_NUMBERS`, and with `code` of the Python files beside it.
+
+    The file and not the loaded configuration, to which each version of transformers adds defaults of its own.
+    """
+    folder = _folder(place, revision)
+    if folder is None:
+        return ""
+    config = _numbers(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    files = {path.name: _file_hash(path) for path in folder.glob("*.py")} if code else {}
+    return hash_text(json.dumps([config, files] if files else config, sort_keys=True))
 
 
 def hash_tokenizer(tokenizer: Any) -> str:
@@ -239,6 +260,25 @@ def hash_tokenizer(tokenizer: Any) -> str:
 def hash_text(text: str) -> str:
     """SHA-256 of a text; "" for an empty one."""
     return hashlib.sha256(text.encode()).hexdigest() if text else ""
+
+
+def _folder(place: str, revision: str | None) -> Path | None:
+    """Where a model's files lie: the directory itself, or the hub's own cache."""
+    if Path(place).is_dir():
+        return Path(place)
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(place, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _numbers(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without `NO_NUMBERS`, in the configurations of its parts as well."""
+    kept = {name: value for name, value in config.items() if name not in NO_NUMBERS}
+    return {
+        name: _numbers(value) if isinstance(value, dict) and "model_type" in value else value
+        for name, value in kept.items()
+    }
 
 
 def _load_with_attention(place: str, config: Any, attention: str, options: dict[str, Any]) -> Any:

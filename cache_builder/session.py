@@ -17,7 +17,7 @@ from cache_builder.models import LoadedModel, load_model, quiet_libraries
 from cache_builder.plan import UnitPlan, dataset_facts, plan_units
 from cache_builder.provenance import now, provenance
 from cache_builder.settings import Description, Renderer, choose_descriptions, load_descriptions
-from cache_builder.spec import BuildSpec
+from cache_builder.spec import BuildSpec, is_place
 from cache_builder.unit import UnitBuilder
 from cache_builder.vector_files import file_hashes, load_vector_files
 from steerstats.cache import UnitData, finished_sidecar, write_unit
@@ -89,6 +89,10 @@ class Session:
             "activation_layers": list(self.builder.kept_layers),
             "prompts": renderer.identity(),
         }
+        if is_place(spec.model.id) or self.loaded.revision is None:
+            # No commit vouches for what lies beside a local model's weights.
+            self.facts["model"]["config"] = self.loaded.config_hash
+            self.facts["model"]["special_tokens"] = self.loaded.special_tokens_hash
         if self.loaded.quantisation:
             self.facts["model"]["quantisation"] = self.loaded.quantisation
         if extractor:

@@ -15,7 +15,7 @@ from tiny_build import DATASETS, content, tiny_spec, write_model
 from cache_builder import session
 from cache_builder.build import Session, run_build, sweep_spec
 from cache_builder.dryrun import dry_run
-from cache_builder.spec import parse_spec
+from cache_builder.spec import ModelSpec, parse_spec
 from steerstats.cache import CacheReader, verify
 from steerstats.errors import CacheError, ModelError, SpecError
 
@@ -139,6 +139,36 @@ def test_identity_sees_what_changes_numbers_and_nothing_else(model, tmp_path):
     table = {name: {"positive": "You agree.", "negative": "You do not agree."} for name in DATASETS}
     said.write_text(json.dumps(table))
     assert Session(tiny_spec(model, prompt={"descriptions": str(said)})).spec_hash != base
+
+
+def edited(model, path, file, **changes):
+    """A copy of the model in which one of its JSON files says something else."""
+    copy = shutil.copytree(model, path)
+    (copy / file).write_text(json.dumps(json.loads((copy / file).read_text()) | changes))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "same"),
+    [
+        ("config.json", {"rms_norm_eps": 1e-3}, False),
+        ("config.json", {"rope_parameters": {"rope_type": "default", "rope_theta": 123.0}}, False),
+        ("tokenizer_config.json", {"bos_token": "<user>"}, False),
+        ("config.json", {"transformers_version": "5.17.0", "_name_or_path": "/x", "dtype": "float16"}, True),
+    ],
+)
+def test_identity_sees_all_of_a_local_model_that_changes_numbers(model, tmp_path, file, changes, same):
+    other = edited(model, tmp_path / "other", file, **changes)
+    assert (Session(tiny_spec(other)).spec_hash == Session(tiny_spec(model)).spec_hash) is same
+
+
+def test_the_identity_of_hub_models_rests_on_their_commit(model, monkeypatch):
+    hub = tiny_spec(model).model_copy(update={"model": ModelSpec(id="some/model")})
+    loaded = session.load(tiny_spec(model))
+    for commit, named in (("abc", set()), (None, {"config", "special_tokens"})):
+        monkeypatch.setattr(session, "load", lambda _, commit=commit: dataclasses.replace(loaded, revision=commit))
+        facts = Session(hub).facts["model"]
+        assert set(facts) == {"revision", "weights", "tokenizer", "dtype", "attention"} | named
 
 
 def test_identity_sees_how_weights_are_quantised_and_is_what_it_was_without(model, monkeypatch):

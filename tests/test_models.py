@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 
 import pytest
@@ -12,7 +13,7 @@ from tiny_models import tiny_model
 from tiny_tokenizers import words
 
 from cache_builder import models, session
-from cache_builder.models import hash_text, load_model, pick_device, pick_dtype
+from cache_builder.models import hash_config, hash_text, load_model, pick_device, pick_dtype
 from cache_builder.spec import parse_spec
 from steerstats.errors import InputError, MissingDependency, ModelError
 
@@ -50,6 +51,20 @@ def test_the_weights_hash_follows_the_weights(saved, tmp_path):
     assert load_model(str(other), device="cpu").weights_hash == load_model(str(saved), device="cpu").weights_hash
     tiny_model("llama", seed=1).save_pretrained(other)
     assert load_model(str(other), device="cpu").weights_hash != load_model(str(saved), device="cpu").weights_hash
+
+
+def test_the_config_hash_is_of_the_file_in_any_order_and_of_code_that_is_run(saved, tmp_path):
+    other = shutil.copytree(saved, tmp_path / "other")
+    text = json.loads((saved / "config.json").read_text())
+    part = {"model_type": "llama", "head_dim": 8}
+    (other / "config.json").write_text(json.dumps(dict(reversed(text.items()))))
+    assert hash_config(str(other)) == hash_config(str(saved)) != ""
+    (other / "config.json").write_text(json.dumps(text | {"text_config": part}))
+    nested = hash_config(str(other))
+    (other / "config.json").write_text(json.dumps(text | {"text_config": part | {"dtype": "float16"}}))
+    assert hash_config(str(other)) == nested != hash_config(str(saved))
+    (other / "modeling.py").write_text("")
+    assert hash_config(str(other)) == nested != hash_config(str(other), code=True)
 
 
 def test_dtype_and_attention_can_be_chosen(saved):
