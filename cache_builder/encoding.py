@@ -120,7 +120,7 @@ def encode_pairs(
     Raises
     ------
     ModelError
-        More than one BOS token, or no prompt token before the answer.
+        Two BOS tokens at the beginning, or no prompt token before the answer.
     InputError
         Completions of the same tokens; without `whole` also those that do not part in one token, because one is the
         beginning of another, or two wrong ones begin with the same token.
@@ -209,9 +209,9 @@ def _straddles(ends: list[int], start: int, size: int) -> bool:
 
 
 def _one_bos(tokenizer: Any, ids: list[int], prompt: str) -> None:
+    """Refuse a doubled beginning; further on some templates have the token open each turn, or end it."""
     bos = tokenizer.bos_token_id
-    count = 0 if bos is None else ids.count(bos)
-    if count > 1:
+    if bos is not None and list(ids[:2]) == [bos, bos]:
         raise ModelError(
-            f"the rendered prompt has {count} BOS tokens ({tokenizer.bos_token}), it should have one: {prompt[:60]!r}"
+            f"the rendered prompt begins with two BOS tokens ({tokenizer.bos_token}) and not with one: {prompt[:60]!r}"
         )

@@ -99,9 +99,16 @@ def test_on_any_text_the_pieces_add_up_and_the_indices_are_in_order(prompt, stem
     assert f"{prompt}:".startswith(head.rstrip("\ufffd"))
 
 
-def test_two_bos_tokens_are_an_error():
-    with pytest.raises(ModelError, match=r"has 2 BOS tokens \(<s>\), it should have one"):
+def test_two_bos_tokens_at_the_beginning_are_an_error():
+    with pytest.raises(ModelError, match=r"begins with two BOS tokens \(<s>\) and not with one"):
         encode_pair(byte_level(), "<s><s>hello:", "(A)", "(B)")
+
+
+@pytest.mark.parametrize("prompt", ["<s>user\nHello?</s>\n<s>assistant\n", "user: Hello?<s>\nassistant:<s>"])
+def test_a_bos_token_may_open_or_end_each_turn(prompt):
+    pair = encode_pair(byte_level(), prompt, "(A)", "(B)")
+    assert pair.prompt_ids == tuple(byte_level()(prompt, add_special_tokens=False)["input_ids"])
+    assert pair.prompt_ids.count(byte_level().bos_token_id) == 2
 
 
 def test_completions_that_do_not_part_are_an_error():
