@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cache_builder.datasets import bundled_datasets, find_source, paper_datasets
 from cache_builder.spec_parts import (
+    SETTINGS,
     ControlSpec,
     Count,
     Frozen,
@@ -21,11 +22,11 @@ from cache_builder.spec_parts import (
     RunSpec,
     Setting,
     VectorSpec,
+    in_canonical_order,
     one_or_many,
 )
 from steerstats.errors import InputError, SpecError
 
-SETTINGS = ("base", "sys_pos", "sys_neg", "user_pos", "user_neg")
 BUNDLED = "bundled:"
 PAPER_SHIFTS = ("base->user_neg", "base->user_pos", "sys_pos->user_neg", "sys_neg->user_pos")
 DEFAULT_LAYERS = {
@@ -179,7 +180,7 @@ class BuildSpec(Frozen):
     def _canonical_settings(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
             raise ValueError("is empty; it takes some of " + ", ".join(SETTINGS))
-        return tuple(setting for setting in SETTINGS if setting in value)
+        return in_canonical_order(value)
 
     @field_validator("multipliers")
     @classmethod

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Setting = Literal["base", "sys_pos", "sys_neg", "user_pos", "user_neg"]
+SETTINGS: tuple[str, ...] = get_args(Setting)
 Count = Annotated[int, Field(ge=0)]
 
 
 def one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, str | int) and value not in ("auto", "all") else value
+
+
+def in_canonical_order(settings: tuple[str, ...]) -> tuple[str, ...]:
+    """Each setting once, as `SETTINGS` has them: neither order nor repetition changes a number."""
+    return tuple(setting for setting in SETTINGS if setting in settings)
 
 
 def _iso(value: Any) -> Any:
@@ -79,6 +85,11 @@ class VectorSpec(Frozen):
     rescale: Literal["base", "none", "unit"] = "base"
     files: dict[str, str] = {}
     files_rescale: Literal["none", "base", "unit"] = "none"
+
+    @field_validator("settings")
+    @classmethod
+    def _canonical_settings(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return in_canonical_order(value)
 
 
 class ControlSpec(Frozen):

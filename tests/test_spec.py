@@ -192,6 +192,13 @@ def test_what_changes_no_numbers_leaves_the_hash_alone(override):
     assert load_spec("tan2024", [override]).hash() == load_spec("tan2024").hash()
 
 
+@pytest.mark.parametrize("again", ['["sys_pos", "base"]', '["base", "sys_pos", "base"]'])
+def test_training_settings_are_canonical_however_they_are_written(again):
+    spec = load_spec("tan2024", [f"vectors.settings={again}"])
+    assert spec.training_settings() == ("base", "sys_pos")
+    assert spec.hash() == load_spec("tan2024", ['vectors.settings=["base", "sys_pos"]']).hash()
+
+
 def test_files_and_local_models_count_by_content_and_not_by_place():
     one, two = (load_spec("tan2024", [f"model.id=/{d}/model", f"custom_datasets.mine=/{d}/m"]) for d in ("a", "b"))
     assert one.hash({"data": {"mine": "1"}}) == two.hash({"data": {"mine": "1"}})
