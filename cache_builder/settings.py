@@ -26,6 +26,7 @@ from steerstats.errors import ModelError, SpecError
 SETTINGS = ("base", "sys_pos", "sys_neg", "user_pos", "user_neg")
 _SYSTEM, _USER = "qsystemq7", "quserq7"
 _DATE_CALL = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
+_DATE_TEST = re.compile(r"\{#.*?#\}|\bstrftime_now\s+is\s+(not\s+)?defined\b", re.DOTALL)  # and comments
 _MARKUP = re.compile(r"\[/?[A-Z_]+\]|<</?[A-Z]+>>|<\|.*?\|>|</?[a-z_]+>|[{}#*:|<>\[\]]")
 _ROLES = {"system", "user", "assistant", "model", "human", "ai", "bot"}
 
@@ -281,14 +282,15 @@ def pin_date(template: str, date: str) -> str:
     Raises
     ------
     ModelError
-        If a call's format is not a literal: such a template would change its prompts overnight.
+        If a call's format is not a literal, or the function goes by another name: such a template would change its
+        prompts overnight.
     """
     try:
         day = datetime.date.fromisoformat(date)
     except ValueError as error:
         raise SpecError(f"prompt.date: {date!r} is not a date ({error})") from error
     pinned = _DATE_CALL.sub(lambda call: json.dumps(day.strftime(call[2])), template)
-    if re.search(r"strftime_now\s*\(", pinned):
+    if "strftime_now" in _DATE_TEST.sub("", pinned):
         raise ModelError("the chat template computes today's date in a way that cannot be pinned; name prompt.template")
     return pinned
 

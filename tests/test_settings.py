@@ -110,11 +110,22 @@ def test_a_date_in_the_template_is_pinned():
     assert renderer.render("base", "Q?").startswith("Today is 01 February 2023\n<s>")
     assert any("pinned to 2023-02-01" in note for note in renderer.notes)
     assert str(datetime.date.today().year) not in renderer.render("base", "Q?")
-    with pytest.raises(ModelError, match="cannot be pinned"):
-        pin_date("{{ strftime_now(format) }}", "2024-07-01")
     with pytest.raises(SpecError, match=r"prompt\.date: '2024-13-01' is not a date"):
         pin_date("", "2024-13-01")
-    assert pin_date("{% if strftime_now is defined %}x{% endif %}", "2024-07-01").count("strftime_now") == 1
+
+
+@pytest.mark.parametrize(
+    "use", ["{{ strftime_now(format) }}", "{% set now = strftime_now %}{{ now('%d') }}", "{{ f(strftime_now) }}"]
+)
+def test_a_date_that_cannot_be_pinned_is_refused(use):
+    with pytest.raises(ModelError, match=r"cannot be pinned; name prompt\.template"):
+        pin_date("{% if strftime_now is defined %}{{ strftime_now('%d') }}{% endif %}" + use, "2024-07-01")
+
+
+@pytest.mark.parametrize("use", ["{%- if strftime_now is defined %}", "{% if strftime_now is not defined %}"])
+def test_asking_whether_there_is_a_date_is_no_use_of_it(use):
+    template = use + "x{% endif %}{# strftime_now is transformers' own #}"
+    assert pin_date(template, "2024-07-01") == template
 
 
 def test_template_arguments_reach_the_template():
