@@ -28,6 +28,7 @@ _SYSTEM, _USER = "qsystemq7", "quserq7"
 _DATE_CALL = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 _DATE_TEST = re.compile(r"\{#.*?#\}|\bstrftime_now\s+is\s+(not\s+)?defined\b", re.DOTALL)  # and comments
 _MARKUP = re.compile(r"\[/?[A-Z_]+\]|<</?[A-Z]+>>|<\|.*?\|>|</?[a-z_]+>|[{}#*:|<>\[\]]")
+_THOUGHT = re.compile(r"[<\[]\|?(/?)(?:\w+:)?(?:think|thinking|thoughts?|reasoning)\|?[>\]]", re.IGNORECASE)
 _ROLES = {"system", "user", "assistant", "model", "human", "ai", "bot"}
 
 
@@ -161,6 +162,12 @@ class Renderer:
             notes.append(f"the chat template adds text of its own: {self.injected!r}")
         if own_bos and not frame.startswith(str(tokenizer.bos_token)):
             notes.append("the tokenizer would add a BOS token, but the chat template writes none: there is none")
+        thoughts = list(_THOUGHT.finditer(frame.rpartition(_USER)[2]))
+        if thoughts and not thoughts[-1][1]:
+            notes.append(
+                f"prompts end in an open {thoughts[-1][0]} block, so that answers are scored as thoughts and not as "
+                "the reply; prompt.template_args may close it (often enable_thinking = false), or name prompt.template"
+            )
         self.notes = tuple(notes)
         self.template_sha256 = hashlib.sha256(source.encode()).hexdigest()
 

@@ -134,6 +134,18 @@ def test_template_arguments_reach_the_template():
     assert Renderer(tokenizer, template_args={"think": False}).render("base", "Q").endswith("<nothing>")
 
 
+@pytest.mark.parametrize("tag", ["<think>", "<thought>", "[THINK]", "<seed:think>", "<|thinking|>"])
+def test_a_prompt_that_ends_in_an_open_thinking_block_is_noted(tag):
+    end = tag.replace("|", "|/", 1) if "|" in tag else f"{tag[0]}/{tag[1:]}"
+    for template, is_open in (
+        (f"{WITH_SYSTEM}{tag}\n", True),
+        (f"{WITH_SYSTEM}{tag}\n\n{end}\n\n", False),
+        (f"Your thoughts go after {tag}.\n{WITH_SYSTEM}", False),
+    ):
+        notes = [note for note in Renderer(byte_level(template)).notes if "prompt.template_args" in note]
+        assert [f"end in an open {tag} block" in note for note in notes] == [True] * is_open
+
+
 def test_a_tokenizer_without_template_needs_one_named_in_the_spec():
     with pytest.raises(SpecError, match=r"prompt\.template: .* name one of plain, llama-2, chatml"):
         Renderer(byte_level(None))
