@@ -7,6 +7,7 @@ can be finished without it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import platform
@@ -264,6 +265,7 @@ class _Pool:
                 facts = self.ray.get(actor.ready.remote())
             except self.ray.exceptions.RayActorError as error:
                 last = error
+                self._kill(actor)
                 continue
             if facts["problem"]:
                 raise InputError(facts["problem"])
@@ -300,6 +302,7 @@ class _Pool:
             answer = self.ray.get(reference)
         except self.ray.exceptions.RayActorError:
             self.seats.remove(seat)
+            self._kill(seat.actor)
             lost = [one for one in (*seat.owed, name) if one and not finished_sidecar(root, one)]
             self.built += [one for one in (*seat.owed, name) if one and one not in lost]
             self.queue.extend(lost)
@@ -315,7 +318,7 @@ class _Pool:
                 # What one worker could do another cannot (a smaller GPU, a folder that it does not see).
                 self.seats.remove(seat)
                 self._bury([], answer["problem"])
-                self.ray.kill(seat.actor)
+                self._kill(seat.actor)
                 if not self.seats:
                     raise CacheError(f"no Ray worker is left: {answer['problem']}")
             return not answer["problem"]
@@ -327,6 +330,11 @@ class _Pool:
             else:
                 self.built.append(ended[0])
         return True
+
+    def _kill(self, actor: Any) -> None:
+        """Free what an actor holds: one that was only out of reach would keep its GPU, and its claim on a unit."""
+        with contextlib.suppress(Exception):  # dead already, or its node is gone
+            self.ray.kill(actor)
 
     def _bury(self, lost: list[str], problem: str = "") -> None:
         self.deaths += 1

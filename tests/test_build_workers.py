@@ -215,6 +215,28 @@ def test_what_a_dead_worker_had_written_is_not_built_again(monkeypatch, tmp_path
     assert sorted(report.built) == ["a", "b"]
 
 
+@pytest.mark.parametrize("call", ["ready", "build"])
+def test_a_worker_that_was_only_out_of_reach_is_killed_before_another_takes_its_place(monkeypatch, tmp_path, call):
+    calls, lost = [], []
+    ray = fake_ray([good("a")] * 2, calls)
+    plain = ray.get
+
+    def get(reference):
+        if reference.kind == call and not lost:
+            lost.append(reference)
+            raise type("ActorUnavailableError", (Dead,), {})
+        return plain(reference)
+
+    def kill(actor):
+        calls.append("kill")
+        raise RuntimeError("no such actor any more")
+
+    ray.get, ray.kill = get, kill
+    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    assert run_on_ray(SPEC, tmp_path / "cache", workers=1).built == ("a",)
+    assert [one if one == "kill" else "actor" for one in calls[1:]] == ["actor", "kill", "actor"]
+
+
 @pytest.mark.parametrize(("final", "tries"), [(True, 1), (False, distributed.MAX_TRIES)])
 def test_a_unit_that_cannot_be_written_ends_the_build_with_its_error(monkeypatch, tmp_path, final, tries):
     asked, notices = [], []
