@@ -99,7 +99,7 @@ class Session:
             self.facts["extractor"] = extractor
         if files:
             self.facts["vector_files"] = file_hashes(spec.vectors.files)
-        self.spec_hash = spec.hash(self.facts)
+        self.spec_hash = spec.hash(self.facts, dated=renderer.dated)
 
     @property
     def engine(self) -> Engine:

@@ -147,6 +147,7 @@ class Renderer:
         own_bos = _adds_bos(tokenizer)
         source = _find_template(tokenizer, template)
         self._template = pin_date(source, date)
+        self.dated = self._template != source
         self._extra = dict(self.template_args)
         if template is not None:
             self._extra.setdefault("add_bos", own_bos)
@@ -154,7 +155,7 @@ class Renderer:
         notes = []
         if self.folds_system:
             notes.append("the chat template has no system role: system text is put before the user text")
-        if self._template != source:
+        if self.dated:
             notes.append(f"the chat template writes the date, pinned to {date}")
         frame = self._frame()
         self.injected = self._find_injected(frame)

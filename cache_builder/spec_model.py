@@ -138,7 +138,7 @@ class BuildSpec(Frozen):
                         raise SpecError(f"{key}: layer {layer} is not in {self.model.id}; it has 0-{n_layers - 1}")
         return sets
 
-    def hash(self, facts: Mapping[str, Any] | None = None) -> str:
+    def hash(self, facts: Mapping[str, Any] | None = None, *, dated: bool = True) -> str:
         """Canonical SHA-256 of all that changes numbers: the cache's identity.
 
         Parameters
@@ -146,6 +146,8 @@ class BuildSpec(Frozen):
         facts : mapping, optional
             What the spec names and only a plan knows, JSON-able: file hashes by dataset, descriptions used,
             model revision or weights hash, resolved dtype, attention and layers, chat-template hash, ...
+        dated : bool
+            Whether the chat template writes `prompt.date`, which is not covered where it does not.
 
         Returns
         -------
@@ -153,6 +155,8 @@ class BuildSpec(Frozen):
             64 hexadecimal digits.
         """
         content = {"spec": self.hashed(), "facts": dict(facts or {})}
+        if not dated:
+            content["spec"]["prompt"]["date"] = PromptSpec().date
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -169,6 +173,8 @@ class BuildSpec(Frozen):
         files, rescale = sorted(content["vectors"].pop("files")), content["vectors"].pop("files_rescale")
         if files:
             content["vectors"] |= {"files": files, "files_rescale": rescale}
+        if not self.controls.any:
+            content["controls"]["shifts"] = list(ControlSpec().shifts)  # nothing is evaluated there
         if self.controls.shuffled:
             content["controls"]["exchanged"] = "half"  # once every question by itself: other vectors under one name
         if is_place(self.model.id):

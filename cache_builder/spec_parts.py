@@ -30,7 +30,10 @@ class Frozen(BaseModel):
 
 
 class ModelSpec(Frozen):
-    """The model. `dtype = "auto"` and `attention = "auto"` are resolved by the builder and hashed as resolved.
+    """The model. `dtype = "auto"` and `attention = "auto"` are resolved by the builder.
+
+    Both are hashed as they are written here and as they are resolved: "auto" on two kinds of device makes two caches,
+    and so do "auto" and the name of what it gives, even where their numbers are the same.
 
     Where "auto" gives SDPA on one CUDA device, the build also measures how token tries are best masked (in blocks,
     densely, by FlexAttention), and the manifest says what was chosen. A named attention leaves no choice.

@@ -162,6 +162,18 @@ def test_identity_sees_all_of_a_local_model_that_changes_numbers(model, tmp_path
     assert (Session(tiny_spec(other)).spec_hash == Session(tiny_spec(model)).spec_hash) is same
 
 
+def test_a_date_that_no_prompt_holds_is_no_part_of_the_identity(model, tmp_path):
+    def one(place, date):
+        said = "bundled:demo/descriptions.json"
+        return Session(tiny_spec(place, prompt={"descriptions": said, "date": date})).spec_hash
+
+    assert one(model, "2030-01-01") == Session(tiny_spec(model)).spec_hash
+    dated = shutil.copytree(model, tmp_path / "dated")
+    template = dated / "chat_template.jinja"
+    template.write_text(template.read_text() + "{{ strftime_now('%Y') }}")
+    assert one(dated, "2030-01-01") != one(dated, "2024-07-01")
+
+
 def test_the_identity_of_hub_models_rests_on_their_commit(model, monkeypatch):
     hub = tiny_spec(model).model_copy(update={"model": ModelSpec(id="some/model")})
     loaded = session.load(tiny_spec(model))

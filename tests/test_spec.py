@@ -158,19 +158,23 @@ CHANGES = [
     'vectors.settings=["base"]', "multipliers=[-1, 0, 1]", "scope=all", "operator=ablate_add",
     "score=logprob_sum", 'shifts=["base->base"]', "controls.resampled=3", "controls.folds=2",
     "controls.random=1", "controls.shuffled=1", "controls.debiased=true", "vectors.files={a='v.safetensors'}",
-    'controls.shifts=["base->user_neg"]', "controls.crossfit_folds=4",
+    "controls.crossfit_folds=4",
 ]  # fmt: skip
 
 
 def test_everything_that_changes_numbers_changes_the_hash():
     hashes = [load_spec("tan2024", [change]).hash() for change in CHANGES] + [load_spec("tan2024").hash()]
     assert len(set(hashes)) == len(hashes)
+    elsewhere = load_spec("tan2024", ["controls.random=1", 'controls.shifts=["base->user_neg"]']).hash()
+    assert elsewhere != load_spec("tan2024", ["controls.random=1"]).hash()
     covered = {re.split(r"[.=]", change)[0] for change in CHANGES}
     assert covered == set(BuildSpec.model_fields) - {"name", "run", "custom_datasets"}
     fields = {re.split(r"=", change)[0] for change in CHANGES}
     for table in ("model", "prompt", "vectors", "controls"):
         own = {f"{table}.{name}" for name in BuildSpec.model_fields[table].annotation.model_fields}
-        assert own - {"prompt.descriptions", "prompt.template_args", "vectors.files_rescale"} <= fields
+        assert (
+            own - {"prompt.descriptions", "prompt.template_args", "vectors.files_rescale", "controls.shifts"} <= fields
+        )
 
 
 @pytest.mark.parametrize(
@@ -186,6 +190,7 @@ def test_everything_that_changes_numbers_changes_the_hash():
         "prompt.descriptions=d.json",
         "multipliers=[1.5, 1, 0.5, -0.0, -0.5, -1, -1.5]",
         "layers=13",
+        "controls.shifts=base->user_neg",
     ],
 )
 def test_what_changes_no_numbers_leaves_the_hash_alone(override):
