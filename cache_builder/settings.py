@@ -224,8 +224,6 @@ class Renderer:
         }
 
     def _render(self, messages: list[dict[str, str]]) -> str:
-        from jinja2.exceptions import TemplateError
-
         try:
             return self.tokenizer.apply_chat_template(
                 messages,
@@ -234,8 +232,9 @@ class Renderer:
                 add_generation_prompt=True,
                 **self._extra,
             )
-        except (TemplateError, TypeError, KeyError, ValueError) as error:
-            raise ModelError(f"the chat template ({self.template_name}) cannot render this prompt: {error}") from error
+        except Exception as error:  # a template is a program, and fails as programs do
+            what = " ".join(f"{error}".split()) or type(error).__name__
+            raise ModelError(f"the chat template ({self.template_name}) cannot render this prompt: {what}") from error
 
     def _takes_system_role(self) -> bool:
         try:

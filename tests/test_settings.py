@@ -180,6 +180,23 @@ def test_named_templates_begin_with_the_bos_that_the_tokenizer_would_add():
     assert any("writes none" in note for note in Renderer(tokenizer).notes)
 
 
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{% for m in messages %}\n{{ m.content", "unexpected end of template"),
+        ("{{ messages[5].content.foo() }}", "has no element 5"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+    ],
+)
+def test_a_template_that_fails_is_one_line(template, said):
+    with pytest.raises(
+        ModelError, match=rf"the chat template \(tokenizer\) cannot render this prompt: .*{said}"
+    ) as caught:
+        Renderer(byte_level(template))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_template_that_changes_the_question_is_refused():
     upper = WITH_SYSTEM.replace("| trim", "| upper")
     with pytest.raises(ModelError, match="changes or drops the text 'you are good"):
