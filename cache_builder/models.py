@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -223,15 +224,17 @@ def pick_dtype(dtype: str, device: str) -> str:
 def hash_weights(place: str, *, revision: str | None = None) -> str:
     """SHA-256 over the names and contents of a model's weight files.
 
-    Files in the hub's own cache are stored under the SHA-256 of their content, which is taken as it stands.
+    Files in the hub's own cache are stored under the SHA-256 of their content, which is taken as it stands. All others
+    are read anew at every start, several at a time: size and time of a file do not prove what is in it.
     """
     folder = _folder(place, revision)
     if folder is None:
         return ""
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     digest = hashlib.sha256()
-    for path in weights:
-        digest.update(f"{path.name}\0{_file_hash(path)}\n".encode())
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for path, found in zip(weights, pool.map(_file_hash, weights)):
+            digest.update(f"{path.name}\0{found}\n".encode())
     return digest.hexdigest() if weights else ""
 
 

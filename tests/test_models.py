@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
 
 import pytest
 import torch
@@ -51,6 +52,16 @@ def test_the_weights_hash_follows_the_weights(saved, tmp_path):
     assert load_model(str(other), device="cpu").weights_hash == load_model(str(saved), device="cpu").weights_hash
     tiny_model("llama", seed=1).save_pretrained(other)
     assert load_model(str(other), device="cpu").weights_hash != load_model(str(saved), device="cpu").weights_hash
+
+
+def test_parts_of_the_weights_are_hashed_at_once_and_in_the_order_of_their_names(tmp_path, monkeypatch):
+    parts = {f"model-{k}.safetensors": bytes([k]) for k in (2, 1)}
+    for name, content in parts.items():
+        (tmp_path / name).write_bytes(content)
+    met, plain = threading.Barrier(2, timeout=60), models._file_hash
+    monkeypatch.setattr(models, "_file_hash", lambda path: (met.wait(), plain(path))[1])
+    lines = [f"{name}\0{hashlib.sha256(parts[name]).hexdigest()}\n" for name in sorted(parts)]
+    assert models.hash_weights(str(tmp_path)) == hash_text("".join(lines))
 
 
 def test_the_config_hash_is_of_the_file_in_any_order_and_of_code_that_is_run(saved, tmp_path):
