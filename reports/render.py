@@ -140,8 +140,9 @@ def _environment() -> Environment:
 def _style() -> Markup:
     css = resources.files("reports").joinpath("templates", "report.css").read_text("utf-8")
     light = f":root {{ {theme_variables(False)} }}"
-    # Dots are a picture inside the drawing, in colours that cannot be exchanged: a dark page lights them up.
-    lit = ".plot image { filter: brightness(1.7); }"
+    # Dots are a picture inside the drawing, in colours that cannot be exchanged: a dark page lights them up, and only
+    # as far as they still have the colours of their key.
+    lit = ".plot image { filter: brightness(1.15); }"
     dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {theme_variables(True)} {DARK} }} {lit} }}"
     return Markup(f"{light}\n{css}{dark}")
 
