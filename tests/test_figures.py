@@ -12,7 +12,7 @@ import pytest
 
 from reports.embed import inline_svg
 from steerstats import figures
-from steerstats.figures import parts, theme
+from steerstats.figures import bias, parts, theme
 
 NAMES = ["alpha", "beta", "gamma"]
 ROWS = pd.DataFrame(
@@ -39,6 +39,7 @@ def bars(ax):
 # --- the palette ----------------------------------------------------------------------------------
 
 COLOURS = ("blue", "vermillion", "green", "purple", "amber")
+MARKS = (*COLOURS, "muted", "ink")  # what marks are drawn in
 # Machado, Oliveira and Fernandes (2009, doi:10.1109/TVCG.2009.113), severity 1, on linear RGB.
 BLINDNESS = {
     "none": np.eye(3),
@@ -68,8 +69,8 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.parametrize("blindness", BLINDNESS)
 @pytest.mark.parametrize("dark", [0, 1])
 def test_colours_stay_apart_for_colour_blind_readers(blindness, dark):
-    seen = {c: lab(np.clip(np.array(BLINDNESS[blindness]) @ linear(theme.PALETTE[c][dark]), 0, 1)) for c in COLOURS}
-    for one, other in itertools.combinations(COLOURS, 2):
+    seen = {c: lab(np.clip(np.array(BLINDNESS[blindness]) @ linear(theme.PALETTE[c][dark]), 0, 1)) for c in MARKS}
+    for one, other in itertools.combinations(seen, 2):
         assert np.linalg.norm(seen[one] - seen[other]) > 15, (one, other)
 
 
@@ -212,6 +213,25 @@ def test_a_kind_of_option_without_inputs_has_no_mark_and_six_kinds_are_told_apar
     assert sum(drawn.values()) == 5
     looks = {(h.get_color(), h.get_marker(), h.get_markerfacecolor() == "none") for h in labelled.values()}
     assert len(looks) == 6
+
+
+def test_a_colour_means_the_same_in_neighbouring_figures():
+    cells = pd.DataFrame({"dataset": "a", "cell": [f"{a}, {b}" for a in "AB" for b in ("Yes", "No", "neither")]})
+    shares = pd.DataFrame({"dataset": "a", "component": [*bias.COMPONENT_COLOURS, "length_difference", "topic"]})
+    pooled = ROWS.replace("gamma", "mean")
+    with figures.style():
+        axes = [figures.canvas()[1] for _ in range(3)]
+        figures.by_option(cells.assign(mean=1.0, ci_low=0.0, ci_high=2.0), ax=axes[0])
+        figures.variance_shares(shares.assign(share=0.1), ax=axes[1])
+        figures.effect_rows(pooled, ax=axes[2], xlabel="x", pooled="mean")
+    kinds = {text: handle.get_color() for handle, text in zip(*axes[0].get_legend_handles_labels())}
+    parts_of = {bars.get_label(): mpl.colors.to_hex(bars[0].get_facecolor()) for bars in axes[1].containers}
+    assert kinds["A, Yes"] == kinds["B, Yes"] == parts_of["Yes or No"]
+    assert parts_of["A or B"] not in kinds.values()
+    assert len({parts_of[name] for name in ("option length", "topic", "A or B", "Yes or No", "their interaction")}) == 5
+    drawn = {line.get_color() for line in axes[2].lines if line.get_marker() == "D"}
+    assert drawn == {theme.INK}, "the mean over datasets"
+    assert theme.VERMILLION not in {*kinds.values(), *parts_of.values(), *theme.SERIES}, "it says harm"
 
 
 def test_self_pairs_are_marked_apart(ax):

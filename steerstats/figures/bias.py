@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from steerstats.figures.parts import dataset_axis, intervals, shares
-from steerstats.figures.theme import AMBER, BLUE, GREEN, MARKERS, SERIES, VERMILLION, WASH, zero_line
+from steerstats.figures.theme import AMBER, BLUE, GREEN, INK, MARKERS, MUTED, PURPLE, SERIES, WASH, zero_line
 from steerstats.figures.variability import SLOPE
 
 COMPONENT_NAMES = {
@@ -28,6 +29,7 @@ COMPONENT_COLOURS = {
     "pos_is_a:pos_is_yes": GREEN,
     "unexplained": WASH,
 }
+OTHER_COLOURS = (MUTED, INK)  # the length of the options, and factors of one's own
 
 
 def by_option(frame: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
@@ -114,10 +116,10 @@ def variance_shares(frame: pd.DataFrame, *, ax: Axes, labels: bool = True, title
     ['A or B', 'Yes or No', 'unexplained']
     """
     names = list(dict.fromkeys(frame["dataset"]))
-    parts = []
+    parts, others = [], cycle(OTHER_COLOURS)
     for component in dict.fromkeys(frame["component"]):
         rows = frame[frame["component"] == component].set_index("dataset")["share"].reindex(names)
-        colour = COMPONENT_COLOURS.get(component, SERIES[3])
+        colour = COMPONENT_COLOURS.get(component) or next(others)
         parts.append((COMPONENT_NAMES.get(component, component), colour, rows.fillna(0).to_numpy()))
     shares(ax, np.arange(len(names)), parts, height=0.68)
     zero_line(ax)
@@ -180,7 +182,7 @@ def effect_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = Tr
     places = np.arange(len(frame), dtype=float)
     intervals(ax, places[own], *(frame.loc[own, c] for c in ("estimate", "ci_low", "ci_high")))
     rest = ~own
-    style = {"color": SERIES[1], "marker": "D", "size": 5.5, "label": "mean over datasets"}
+    style = {"color": INK, "marker": "D", "size": 5.5, "label": "mean over datasets"}
     if rest.any():
         intervals(ax, places[rest], *(frame.loc[rest, c] for c in ("estimate", "ci_low", "ci_high")), **style)
         ax.axhline(places[rest][0] - 0.5, color="#000000", linewidth=0.4)
@@ -224,9 +226,9 @@ def before_and_after(
 
 
 def _cell_style(cell: str, k: int) -> tuple[str, str, bool]:
-    """Colour tells the word, Yes or No; a filled mark is A and an open one B."""
+    """Colour tells the word, Yes or No (never blue, which is A or B beside it); a filled mark is A, an open one B."""
     letter, _, word = cell.partition(", ")
-    words = {"Yes": (BLUE, "o"), "No": (VERMILLION, "s"), "neither": (GREEN, "D")}
+    words = {"Yes": (AMBER, "o"), "No": (PURPLE, "s"), "neither": (MUTED, "D")}
     if letter in ("A", "B") and word in words:
         return *words[word], letter == "A"
     return SERIES[k % len(SERIES)], MARKERS[k % len(MARKERS)], True

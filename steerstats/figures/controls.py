@@ -1,4 +1,4 @@
-"""What could be wrong with the numbers: null vectors, the vector's own error, leakage, lost answers, small studies."""
+"""What could be wrong with the numbers: null vectors, the vector's own error, lost answers, small studies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from steerstats.figures.parts import cloud, curve, dataset_axis, intervals, key, note
+from steerstats.figures.parts import cloud, curve, dataset_axis, key, note
 from steerstats.figures.theme import (
     AMBER,
     BLUE,
@@ -128,9 +128,8 @@ def two_intervals(
     ['inputs and vector', 'inputs']
     """
     places = np.arange(len(frame))
-    ax.hlines(
-        places, frame["outer_low"], frame["outer_high"], color=VERMILLION, linewidth=1.0, zorder=2, label=names[1]
-    )
+    outer = {"color": MUTED, "linewidth": 1.0, "label": names[1]}
+    ax.hlines(places, frame["outer_low"], frame["outer_high"], zorder=2, **outer)
     ax.hlines(places, frame["inner_low"], frame["inner_high"], color=BLUE, linewidth=3.4, zorder=2.2, label=names[0])
     ax.plot(frame["estimate"], places, "o", color=INK, markersize=3.4, zorder=3)
     if null is not None:
@@ -211,7 +210,7 @@ def detectable_gap(
     current: int | None = None,
     banded: int | None = None,
 ) -> Axes:
-    """Smallest detectable gap against the number of inputs, one line per number of datasets.
+    """Smallest detectable gap against the number of questions, one line per number of datasets.
 
     Parameters
     ----------
@@ -220,7 +219,7 @@ def detectable_gap(
     observed : float, optional
         The gap that was seen, as a level line.
     current : int, optional
-        Inputs per dataset of this cache, as a mark on the axis.
+        Questions per dataset of this cache, as a mark on the axis.
     banded : int, optional
         Number of datasets whose line gets its band (one, since the bands of neighbours overlap).
 
@@ -243,13 +242,13 @@ def detectable_gap(
     if observed is not None:
         ax.axhline(observed, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="gap seen here")
     if current is not None:
-        ax.axvline(current, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)), label="inputs per dataset here")
+        ax.axvline(current, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)), label="questions per dataset here")
     ax.set_xscale("log")
     ticks = sorted(set(frame["n_inputs"]))
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
     ax.minorticks_off()
     ax.set_ylim(0, None)
-    ax.set_xlabel("inputs per dataset")
+    ax.set_xlabel("questions per dataset")
     ax.set_ylabel("smallest detectable gap\n(nat per unit multiplier)")
     return light_grid(ax, "y")
 
@@ -289,27 +288,3 @@ def layer_profile(frame: pd.DataFrame, *, ax: Axes, chosen: int | None = None, l
     ax.set_xlabel("steered layer (output of decoder block)")
     ax.set_ylabel("mean " + SLOPE)
     return key(ax)
-
-
-def leakage(frame: pd.DataFrame, *, ax: Axes, names: tuple[str, str] = ("clean split", "overlapping split")) -> Axes:
-    """A number of each dataset on a clean and on an overlapping split, as a difference with its interval.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Columns dataset, estimate, ci_low, ci_high: overlapping minus clean.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from steerstats import figures
-    >>> frame = pd.DataFrame({"dataset": ["kindness"], "estimate": [0.08], "ci_low": [0.02], "ci_high": [0.14]})
-    >>> _, ax = figures.canvas()
-    >>> figures.leakage(frame, ax=ax).get_xlabel().splitlines()[0]
-    'steerability, overlapping split minus clean split'
-    """
-    intervals(ax, np.arange(len(frame)), frame["estimate"], frame["ci_low"], frame["ci_high"], color=VERMILLION)
-    zero_line(ax)
-    dataset_axis(ax, frame["dataset"])
-    ax.set_xlabel(f"steerability, {names[1]} minus {names[0]}\n(nat per unit multiplier)")
-    return ax

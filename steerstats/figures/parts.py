@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from steerstats.figures.theme import BLUE, DOT_BLUE, DOT_RED, INK, MUTED, RULE, WASH, light_grid, short
@@ -152,24 +152,23 @@ def matrix(
     rows: Sequence[str],
     columns: Sequence[str],
     *,
-    centre: float | None = 0.0,
-    limits: tuple[float, float] | None = None,
+    reach: float | None = None,
     form: str = ".2f",
 ) -> Axes:
-    """A table of numbers with coloured cells; cells without a number stay empty."""
+    """A table of numbers with coloured cells, from -`reach` to `reach`; cells without a number stay empty."""
     shown = np.asarray(values, float)
-    low, high = limits if limits else (-np.nanmax(np.abs(shown)), np.nanmax(np.abs(shown)))
-    text = np.array([["" if np.isnan(v) else format(v, form).replace("-", "−") for v in line] for line in shown])
-    sns.heatmap(
-        shown, ax=ax, annot=text, fmt="", cmap=DIVERGING, center=centre, vmin=low, vmax=high, cbar=False, square=False,
-        linewidths=1.2, linecolor=RULE, annot_kws={"fontsize": 7.8}, mask=np.isnan(shown),
-        xticklabels=list(columns), yticklabels=list(rows),
-    )  # fmt: skip
-    faces = ax.collections[0].get_facecolors()
-    known = ~np.isnan(shown).ravel()
-    for number, face in zip(ax.texts, faces[known] if len(ax.texts) == known.sum() else faces):
+    scale = Normalize(-(reach or np.nanmax(np.abs(shown))), reach or np.nanmax(np.abs(shown)))
+    ax.pcolormesh(np.ma.masked_invalid(shown), cmap=DIVERGING, norm=scale, edgecolor=RULE, linewidth=1.2)
+    for (row, column), value in np.ndenumerate(shown):
+        if np.isnan(value):
+            continue
         # Black or white, whichever reads better on the cell; never the ink of the page, which a dark page exchanges.
-        number.set_color("#101010" if face[:3] @ (0.2126, 0.7152, 0.0722) > 0.45 else "#ffffff")
+        bright = np.array(DIVERGING(scale(value))[:3]) @ (0.2126, 0.7152, 0.0722) > 0.45
+        style = {"color": "#101010" if bright else "#ffffff", "fontsize": 7.8, "ha": "center", "va": "center"}
+        ax.text(column + 0.5, row + 0.5, format(value, form).replace("-", "−"), **style)
+    ax.set_xticks(np.arange(len(columns)) + 0.5, list(columns))
+    ax.set_yticks(np.arange(len(rows)) + 0.5, list(rows))
+    ax.set_ylim(len(rows), 0)
     ax.tick_params(axis="both", length=0, rotation=0)
     for spine in ax.spines.values():
         spine.set_visible(False)

@@ -2,7 +2,7 @@
 
 Colours come in pairs, one for paper and one for a dark page. Figures are always drawn in the paper colours; a page
 that shows the SVG inline exchanges each hex value for a CSS variable (`PALETTE` lists them), so one drawing serves
-both. Nothing is told by colour alone: settings also have markers, and both sides of zero also differ in place.
+both. Nothing is told by colour alone: series also have markers, and both sides of zero also differ in place.
 """
 
 from __future__ import annotations
@@ -31,20 +31,17 @@ PALETTE: dict[str, tuple[str, str]] = {
 }
 BLUE, VERMILLION, GREEN, PURPLE, AMBER = (PALETTE[k][0] for k in ("blue", "vermillion", "green", "purple", "amber"))
 INK, MUTED, RULE, WASH = (PALETTE[k][0] for k in ("ink", "muted", "rule", "wash"))
-SERIES = (BLUE, VERMILLION, GREEN, PURPLE, AMBER)
+# Vermillion says harm (anti-steerable, a warning) and nothing else, so that no series has it.
+SERIES = (BLUE, AMBER, GREEN, PURPLE, MUTED)
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
 
-STEERABLE, ANTI, WITHIN = BLUE, VERMILLION, MUTED
+ANTI = VERMILLION
 # Dots are rasterised where there are thousands of them, and a picture cannot change with the theme: middling tones
 # that hold on white and on near-black alike.
 DOT_BLUE, DOT_RED = "#3f7fd0", "#d4582a"
-SETTING_COLOURS = {"base": BLUE, "sys_pos": GREEN, "sys_neg": PURPLE, "user_pos": AMBER, "user_neg": VERMILLION}
-SETTING_MARKERS = {"base": "o", "sys_pos": "^", "sys_neg": "v", "user_pos": "s", "user_neg": "D"}
-FACTOR_COLOURS = {"A": BLUE, "Yes": AMBER, "A:Yes": GREEN, "unexplained": WASH}
 
 SAVING = ("svg.hashsalt", "svg.fonttype", "pdf.fonttype", "pdf.compression", "text.parse_math")
 WIDTH = 6.6  # inches; reads at full size in a text column and shrinks to a phone with letters still legible
-ROW = 0.24  # inches a dataset takes in a list of datasets
 
 RC: dict[str, object] = {
     "font.family": "sans-serif",

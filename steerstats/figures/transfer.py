@@ -18,7 +18,6 @@ from steerstats.figures.theme import (
     MUTED,
     PURPLE,
     SERIES,
-    VERMILLION,
     nice_setting,
     nice_shift,
     zero_line,
@@ -172,7 +171,7 @@ def propensity_and_relative(frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabe
     cloud(ax, frame.loc[~own, "x"], frame.loc[~own, "y"], size=12, label="another setting's vector")
     if own.any():
         part = frame[own]
-        cloud(ax, part["x"], part["y"], size=14, color=VERMILLION, marker="X", label="self-pairs, exactly 1")
+        cloud(ax, part["x"], part["y"], size=14, color=INK, marker="X", label="self-pairs, exactly 1")
     ax.axhline(1, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     ax.axhline(0, color=MUTED, linewidth=0.6, zorder=1)
     ax.set_xlabel(xlabel)
@@ -323,7 +322,7 @@ def cosine_table(values: np.ndarray, names: Sequence[str], *, ax: Axes) -> Axes:
     '0.91'
     """
     labels = [nice_setting(name) for name in names]
-    return matrix(ax, values, labels, _in_two_lines(names), limits=(-1.0, 1.0))
+    return matrix(ax, values, labels, _in_two_lines(names), reach=1.0)
 
 
 def _in_two_lines(settings: Sequence[str]) -> list[str]:

@@ -105,8 +105,7 @@ def propensity_curve(rows: pd.DataFrame, *, ax: Axes, title: str = "", band: str
             rows["multiplier"], rows["low"], rows["high"], color=MUTED, alpha=0.16, linewidth=0, zorder=1, label=band
         )
     curve(ax, rows["multiplier"], rows["estimate"], label="mean over inputs")
-    for limit in (("ci_low", "ci_high"),):
-        ax.vlines(rows["multiplier"], rows[limit[0]], rows[limit[1]], color=BLUE, linewidth=1.2, zorder=2.9)
+    ax.vlines(rows["multiplier"], rows["ci_low"], rows["ci_high"], color=BLUE, linewidth=1.2, zorder=2.9)
     ax.set_xticks(rows["multiplier"], [f"{v:g}".replace("-", "−") for v in rows["multiplier"]])
     ax.set_title(title)
     return ax
