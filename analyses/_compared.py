@@ -109,7 +109,7 @@ def forests(result: ComparedSlopes) -> tuple[list[Figure], tuple[str, ...]]:
             part = names[start : start + PER_PAGE]
             with figures.style():
                 figure, axes = figures.canvas(
-                    1, len(shifts), width=2.6 + 1.75 * max(len(shifts), 2), height=1.7 + 0.25 * len(part), squeeze=False
+                    1, len(shifts), width=2.4 + 1.5 * max(len(shifts), 2), height=1.7 + 0.25 * len(part), squeeze=False
                 )
                 for k, (ax, shift) in enumerate(zip(axes[0], shifts)):
                     own = rows[rows["shift"] == shift].set_index("dataset").reindex(part).reset_index()

@@ -34,13 +34,13 @@ def main(cache, out):
         claims.append(Claim.of(f"debiased.{term}", text, change, "datasets"))
     n = len(loss)
     with figures.style():
-        figure, axes = figures.canvas(1, 1 + len(terms), width=9.4, height=1.3 + 0.25 * n, squeeze=False)
+        figure, axes = figures.canvas(1, 1 + len(terms), width=8.4, height=1.3 + 0.25 * n, squeeze=False)
         figures.effect_rows(loss, ax=axes[0, 0], xlabel="steerability lost\n(nat per unit multiplier)")
         for ax, term in zip(axes[0, 1:], terms):
             rows = wide[wide["term"] == term].set_index("dataset").reindex(loss["dataset"]).reset_index()
             figures.before_and_after(rows, ax=ax, labels=False)
             ax.set_xlabel(f"effect of {NAMES[term]}\n(nat per unit multiplier)")
-        figures.key_outside(figure, axes[0, -1], columns=2)
+        figures.key_outside(figure, axes[0, -1], columns=2, title="effects under the vector")
     found = Finding.of(
         result, script="debiased_vectors", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Left: what the dataset loses when the vector no longer holds the directions of the letter and of the "

@@ -23,7 +23,7 @@ def main(cache, out):
     means, known = steerability_table(study.grid()), unsteered is not None
     n = len(shifts)
     with figures.style():
-        size = {"width": 3 + 1.7 * n, "height": 1.7 + 0.32 * len(order)}
+        size = {"width": 2.4 + 1.5 * n, "height": 1.7 + 0.32 * len(order)}
         parts, axes = figures.canvas(1, n, squeeze=False, sharex=True, **size)
         for k, (ax, shift) in enumerate(zip(axes[0], shifts)):
             figures.gap_rows(frame[frame["shift"] == shift], ax=ax, labels=k == 0)

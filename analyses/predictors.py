@@ -33,7 +33,7 @@ def main(cache, out):
     shown = [name for name in DRAWN if name in points]
     label = "mean steerability\n(nat per unit multiplier)"
     with figures.style():
-        figure, axes = figures.canvas(1, len(shown) + 1, width=9.4, height=3.1)
+        figure, axes = figures.canvas(1, len(shown) + 1, width=8.4, height=3.1)
         for ax, name in zip(axes, shown):
             figures.foretelling(points.rename(columns={name: "x"}), ax=ax, xlabel=NAMES[name], ylabel=label)
         rows = frame.assign(label=frame["predictor"].replace(NAMES), estimate=frame["rho"])

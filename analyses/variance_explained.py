@@ -36,7 +36,7 @@ def main(cache, out):
     with figures.style():
         parts = theirs[~theirs["component"].isin(TOTALS)]
         both, ratios = len(parts) > 0, [2, 1.2, 2] if len(parts) else [2, 1.2]
-        figure, axes = figures.canvas(1, 2 + both, width=9.4, height=1.4 + 0.24 * n, width_ratios=ratios)
+        figure, axes = figures.canvas(1, 2 + both, width=8.4, height=1.4 + 0.24 * n, width_ratios=ratios)
         figures.variance_shares(ours[~ours["component"].isin(TOTALS)], ax=axes[0], title="order-free (Shapley)")
         figures.total_share(total, ax=axes[1])
         if both:

@@ -130,6 +130,31 @@ def test_rows_of_datasets_read_from_the_top(ax):
     assert ax.get_ylim() == (2.5, -0.5)
 
 
+@pytest.mark.parametrize(("rows", "above"), [(parts.TALL, False), (parts.TALL + 1, True)])
+def test_a_tall_list_has_its_scale_above_as_well(ax, rows, above):
+    parts.dataset_axis(ax, [f"d{k}" for k in range(rows)])
+    ax.set_xlabel("steerability")
+    ax.figure.canvas.draw()
+    assert [tick.label2.get_visible() for tick in ax.xaxis.get_major_ticks()] == [above] * len(ax.get_xticks())
+    assert all(tick.label1.get_visible() for tick in ax.xaxis.get_major_ticks())
+    assert bool(ax.xaxis.label.get_window_extent().y0 > ax.get_window_extent().y1) is above
+
+
+@pytest.mark.parametrize(("words", "lines"), [("short", 1), ("what the prompt does to any vector", 3)])
+def test_the_key_of_a_figure_is_above_it_and_no_wider_than_a_phone_shows(words, lines):
+    with figures.style():
+        figure, ax = figures.canvas(width=8.4, height=3)
+        for k in range(3):
+            ax.plot([0, 1], label=f"{words} {k}")
+        figures.key_outside(figure, ax, columns=3)
+        figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x1 <= parts.PHONE * figure.dpi * 1.02
+    assert box.y0 >= ax.get_window_extent().y1
+    assert figure.get_figheight() == pytest.approx(3 + parts.KEY_LINE * (lines - 1)), "the axes lose nothing to it"
+
+
 def test_long_names_keep_both_ends():
     name = "willingness-to-use-social-engineering-to-achieve-its-goals"
     shown = theme.short(name, 34)
@@ -248,6 +273,15 @@ def test_a_collapsed_dataset_is_drawn_in_the_colour_of_warning(ax):
     )
     figures.mass_curves(frame, ax=ax, collapsed=["b"])
     assert [line.get_color() for line in ax.lines] == [theme.BLUE, theme.VERMILLION]
+
+
+@pytest.mark.parametrize(("least", "bottom"), [(0.97, 0.9), (0.89, 0.0)])
+def test_an_axis_of_probability_is_cut_where_nothing_is_lost_and_says_so(ax, least, bottom):
+    figures.mass_curves(pd.DataFrame({"dataset": "a", "multiplier": [0, 1], "estimate": [1.0, least]}), ax=ax)
+    low, high = ax.get_ylim()
+    assert low == bottom
+    assert 1 <= high < 1.01
+    assert ("axis from 90%" in ax.get_ylabel()) is (bottom > 0)
 
 
 @pytest.mark.parametrize(("banded", "bands"), [(10, 1), (None, 0), (7, 0)])

@@ -25,6 +25,7 @@ from steerstats.figures.theme import (
 )
 from steerstats.figures.variability import SLOPE
 
+MUCH = 0.9  # of the probability on the two answers
 NULL_COLOURS = {"random": MUTED, "shuffled": AMBER}
 NULL_NAMES = {"random": "random directions", "shuffled": "label-shuffled vectors"}
 
@@ -163,10 +164,12 @@ def mass_curves(frame: pd.DataFrame, *, ax: Axes, collapsed: Sequence[str] = ())
         bad = name in collapsed
         curve(ax, rows["multiplier"], rows["estimate"], color=VERMILLION if bad else BLUE, marker="")
         ax.lines[-1].set(alpha=0.9 if bad else 0.4, linewidth=1.3 if bad else 0.9)
-    ax.set_ylim(0, 1)
+    # Where nothing is lost, an axis from 0 is an empty box with one line at its lid; a cut one says that it is cut.
+    cut = bool((frame["estimate"] >= MUCH).all())
+    ax.set_ylim(*((MUCH, 1 + (1 - MUCH) / 40) if cut else (0, 1)))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.set_xlabel("multiplier λ")
-    ax.set_ylabel("mass on the two answers")
+    ax.set_ylabel("probability on the two answers" + f"\n(axis from {MUCH:.0%})" * cut)
     light_grid(ax, "y")
     if len(collapsed):
         note(ax, f"flagged: {len(collapsed)} of {frame['dataset'].nunique()}", corner="lower left")

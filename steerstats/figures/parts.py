@@ -20,12 +20,18 @@ from steerstats.figures.theme import BLUE, DOT_BLUE, DOT_RED, INK, MUTED, RULE, 
 # exchanges those, leaves the cells and the letters on them as they are.
 DIVERGING = LinearSegmentedColormap.from_list("steerstats", ["#a63a12", "#f2f2f2", "#1a5096"])
 GOLDEN = 0.6180339887498949
+TALL = 20  # datasets; a list of more does not fit a screen
+PHONE = 4.7  # inches of a figure that a page on a phone shows before it is scrolled
+KEY_LINE = 0.17  # inches that a line of a legend takes
 
 
 def dataset_axis(ax: Axes, names: Sequence[str], *, limit: int = 34, labels: bool = True) -> Axes:
-    """One row per dataset, the first on top."""
+    """One row per dataset, the first on top; a tall list is read from above, so its scale stands there too."""
     ax.set_yticks(np.arange(len(names)), [short(name, limit) for name in names] if labels else [""] * len(names))
     ax.set_ylim(len(names) - 0.5, -0.5)
+    if len(names) > TALL:
+        ax.tick_params(axis="x", top=True, labeltop=True)
+        ax.xaxis.set_label_position("top")
     return light_grid(ax, "x")
 
 
@@ -236,7 +242,10 @@ def key(ax: Axes, *, columns: int = 1, place: str = "best", **more: object) -> A
 
 
 def key_outside(figure: Figure, *axes: Axes, columns: int = 3, title: str = "") -> Figure:
-    """One legend under the whole figure, for what any of the axes tells apart; the layout makes room for it.
+    """One legend above the whole figure, for what any of the axes tells apart; the layout makes room for it.
+
+    It starts at the left and has as many of the `columns` as a phone shows: what comes first on the page is the key.
+    The figure grows by the lines that this takes.
 
     Examples
     --------
@@ -251,7 +260,14 @@ def key_outside(figure: Figure, *axes: Axes, columns: int = 3, title: str = "") 
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels()):
             entries.setdefault(label, handle)
-    if entries:
-        shared = {"loc": "outside lower center", "ncols": columns, "title": title or None, "title_fontsize": 7.8}
-        figure.legend(list(entries.values()), list(entries), **shared)
+    if not entries:
+        return figure
+    shared = {"loc": "outside upper left", "alignment": "left", "title": title or None, "title_fontsize": 7.8}
+    for abreast in range(min(columns, len(entries)), 0, -1):
+        legend = figure.legend(list(entries.values()), list(entries), ncols=abreast, **shared)
+        if abreast == 1 or legend.get_window_extent(figure.canvas.get_renderer()).width <= PHONE * figure.dpi:
+            break
+        legend.remove()
+    lines = -(-len(entries) // abreast)
+    figure.set_figheight(figure.get_figheight() + KEY_LINE * (lines - 1))
     return figure
