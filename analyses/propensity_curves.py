@@ -36,7 +36,7 @@ def main(cache, out):
         script="propensity_curves", title=TITLE, paper=PAPER, claims=(claim,),
         reading="How far the model leans to the answer that shows the behaviour (above zero) or to the other (below), "
         "with the vector added at each multiplier. A straight rising line is a vector that works; datasets are in the "
-        "order of figure 1, and each has a scale of its own.",
+        "order of the paper's figure 1, and each has a scale of its own.",
         bars="upright bars are 95% t intervals of the mean over questions; the grey band holds the middle 80% of "
         "inputs and is no interval.",
         counted=f"{between(n, 'questions')} in each of {len(order)} datasets.",

@@ -10,8 +10,8 @@ TITLE = "Difference in propensity against relative steerability"
 PAPER = "figure 7"
 SHOWN = ("original", "without self-pairs", "transfer loss")
 WORDS = {
-    "original": "Spearman correlation of figure 7 as published, self-pairs included:",
-    "without self-pairs": "Spearman correlation of figure 7 without self-pairs, whose ratio is 1 by construction:",
+    "original": "Spearman correlation of the paper's figure 7 as published, self-pairs included:",
+    "without self-pairs": "Spearman correlation of the paper's figure 7 without self-pairs (ratio 1 by construction):",
     "transfer loss": "Spearman correlation of the propensity difference with the loss itself, without self-pairs:",
 }
 

@@ -246,12 +246,14 @@ def _finding_view(one: Done, out: Path, several: bool) -> dict[str, Any]:
     return {
         "id": anchor,
         "title": finding.title,
-        "paper": f"paper: {finding.paper}" if finding.paper.startswith("figure") else finding.paper,
+        # Figures of this page have no numbers: a number is always the paper's.
+        "paper": f"the paper's {finding.paper}" if finding.paper.startswith("figure") else finding.paper,
         "cache": one.job.label if several else "",
         "warnings": [words.plain_codes(text) for text in finding.warnings],
         "claims": claims,
         "figures": _figures(finding, folder, anchor),
         "caption": _caption(finding),
+        "file": where,
         "table": cells(table, f"{finding.title}; as a file: {where}", label="The numbers as a table", most=MOST_ROWS),
     }
 

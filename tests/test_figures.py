@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from reports.embed import inline_svg
+from reports.render import _style
 from steerstats import figures
 from steerstats.figures import bias, parts, theme
 
@@ -82,6 +83,14 @@ def test_marks_and_text_stand_out_on_both_pages(page, dark):
         assert contrast(theme.PALETTE[text][dark], page) >= 4.5, text
     for dot in (theme.DOT_BLUE, theme.DOT_RED):
         assert contrast(dot, page) >= 3, dot
+
+
+@pytest.mark.parametrize("dot", [theme.DOT_BLUE, theme.DOT_RED])
+def test_dots_lit_up_on_a_dark_page_have_the_colour_of_their_key(dot):
+    by = float(re.search(r"brightness\(([\d.]+)\)", _style())[1])
+    rgb = np.array([int(dot[i : i + 2], 16) for i in (1, 3, 5)])
+    lit = "#" + "".join(f"{v:02x}" for v in np.minimum(255, np.round(by * rgb)).astype(int))
+    assert np.linalg.norm(lab(linear(lit)) - lab(linear(dot))) < 12
 
 
 def test_palette_colours_do_not_repeat_and_can_be_exchanged_for_variables():

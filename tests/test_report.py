@@ -373,10 +373,51 @@ def test_the_page_prints_with_its_folds_open(browser):
     assert browser.evaluate(shown), "open on paper"
     assert browser.evaluate("getComputedStyle(document.querySelector('.contents')).display") == "none"
     assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    told = "[...document.querySelectorAll('article')].every(a => a.querySelector('.paper').checkVisibility())"
+    assert browser.evaluate(told), "where the table is, which paper is too narrow for"
     pdf = browser.print_pdf(scratch() / "page.pdf").read_bytes()
     assert pdf.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 5
     browser.send("Emulation.setEmulatedMedia", media="", features=[])
+
+
+@pytest.mark.browser
+def test_no_figure_is_wider_than_paper(browser):
+    # The browser would shrink the whole page, and the letters in figures with it.
+    browser.open(reproduction() / "report.html", width=680)  # what A4 has between the margins
+    browser.send("Emulation.setEmulatedMedia", media="print", features=[])
+    wide = "[...document.querySelectorAll('article svg')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+    assert browser.evaluate(f"{wide}.length") == 0
+    browser.send("Emulation.setEmulatedMedia", media="", features=[])
+
+
+HINTED = """[...document.querySelectorAll('article .plot')].filter(e => {
+    const hint = e.previousElementSibling
+    return hint && hint.matches('.narrow') && hint.checkVisibility()
+}).length"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "phone"), [(390, True), (1280, False)])
+def test_a_phone_is_told_to_scroll_and_a_wide_page_lists_the_findings(browser, width, phone):
+    browser.open(reproduction() / "report.html", width=width)
+    browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    plots = browser.evaluate("document.querySelectorAll('article .plot').length")
+    assert plots > 5
+    assert browser.evaluate(HINTED) == (plots if phone else 0), "at each figure"
+    titles = browser.evaluate("[...document.querySelectorAll('.contents ol ol a')].map(a => a.textContent)")
+    shown = "[...document.querySelectorAll('article > h3 > span:first-child')].map(e => e.textContent)"
+    assert titles == browser.evaluate(shown)
+    seen = "[...document.querySelectorAll('.contents ol ol a')].filter(a => a.checkVisibility()).length"
+    assert browser.evaluate(seen) == (0 if phone else len(titles))
+
+
+@pytest.mark.browser
+def test_the_interval_of_a_claim_is_seen_on_a_phone(browser):
+    browser.open(reproduction() / "report.html", width=390)
+    inside = """[...document.querySelectorAll('#claims thead th:nth-child(3)')].map(cell =>
+        cell.getBoundingClientRect().right <= cell.closest('.scroll').getBoundingClientRect().right + 1)"""
+    assert browser.evaluate(inside) == [True]
 
 
 @pytest.mark.browser
