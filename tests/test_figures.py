@@ -408,6 +408,17 @@ def test_rounding_errors_make_no_axis(ax):
         assert axis.get_offset_text().get_text() == ""
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.7, 1.5), (0.97, 1.02), (0.6, 1.0)])
+def test_an_axis_of_ratios_near_1_has_more_than_one_number(ax, low, high):
+    frame = pd.DataFrame({"dataset": ["a", "b"], "shift": "base->base", "estimate": [low, high]})
+    figures.spread_rows(frame.assign(ci_low=low, ci_high=high), ax=ax, xlabel="x", ratios=True)
+    ax.figure.canvas.draw()
+    left, right = ax.get_xlim()
+    seen = [t.get_text() for t, at in zip(ax.get_xticklabels(), ax.get_xticks()) if left <= at <= right]
+    assert "1" in seen
+    assert len(seen) >= 3
+
+
 def test_both_axes_of_an_agreement_have_the_same_ticks(ax):
     frame = pd.DataFrame({"x": [0.07, 0.13, 0.23], "y": [0.1, 0.23, 0.01]})
     figures.agreement(frame, ax=ax, xlabel="one", ylabel="other")

@@ -302,7 +302,10 @@ def _ratio_axis(ax: Axes, values: np.ndarray) -> None:
     ax.set_xscale("log")
     ax.set_xlim(10 ** (low - room), 10 ** (high + room))
     # Over few decades 2 and 5 are named too, so that an axis has more than one number.
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high - low < 2 else (1.0,)))
+    ticks = LogLocator(subs=(1.0, 2.0, 5.0) if high - low < 2 else (1.0,))
+    if low - room > np.log10(0.5) and high + room < np.log10(2):  # all near 1, which would be the only one of them
+        ticks = MaxNLocator(6, steps=[1, 2, 5, 10])
+    ax.xaxis.set_major_locator(ticks)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
