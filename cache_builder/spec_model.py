@@ -25,6 +25,7 @@ from cache_builder.spec_parts import (
     in_canonical_order,
     one_or_many,
 )
+from steerstats.cache.writer import name_fault
 from steerstats.errors import InputError, SpecError
 
 BUNDLED = "bundled:"
@@ -210,8 +211,8 @@ class BuildSpec(Frozen):
         if not self.datasets and not self.custom_datasets:
             raise ValueError('datasets: is empty; name some, or "paper" for the forty')
         for name in self.custom_datasets:
-            if not re.fullmatch(r"[\w.-]+", name):
-                raise ValueError(f"custom_datasets: the name {name!r} may hold letters, digits, '_', '-' and '.' only")
+            if fault := name_fault(name):
+                raise ValueError(f"custom_datasets: the {fault}")
         for name in self.dataset_names():
             if name not in self.custom_datasets and not name.startswith(BUNDLED):
                 _check_name(name)

@@ -87,6 +87,8 @@ def test_the_demo_preset_names_bundled_things_only():
         ('vectors.settings=["sys_pos"]', 'vectors.rescale: "base" needs the base setting'),
         ("prompt.date=today", "prompt.date: "),
         ("custom_datasets={'a b' = 'x'}", "custom_datasets: the name 'a b'"),
+        ("custom_datasets={'güte' = 'x'}", "custom_datasets: the name 'güte' should be ASCII letters"),
+        ("custom_datasets={'.mine' = 'x'}", "custom_datasets: the name '.mine' should not begin with '.'"),
         ("model.dtype=int8", "model.dtype: "),
         ("model=x", "model: "),
         ("run.budget=0", "run.budget: "),

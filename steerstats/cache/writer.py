@@ -223,11 +223,27 @@ def row_chunks(array: np.ndarray | Streamed) -> tuple[int, ...] | None:
 
 
 def checked_name(name: str) -> str:
-    """A unit name that is a plain file stem on any system."""
-    allowed = name.replace("-", "").replace("_", "").replace(".", "")
-    if not name or name.startswith(".") or not allowed.isalnum() or not name.isascii():
-        raise InputError(f"unit name {name!r} should be ASCII letters, digits, '-', '_' and '.' only")
+    """A unit name that is a plain file stem on any system; InputError for any other."""
+    if fault := name_fault(name):
+        raise InputError(f"unit {fault}")
     return name
+
+
+def name_fault(name: str) -> str:
+    """Why a name cannot be that of a unit, and so of a file on any system; empty where it can.
+
+    Examples
+    --------
+    >>> from steerstats.cache.writer import name_fault
+    >>> name_fault("likes-rain")
+    ''
+    >>> name_fault("güte")
+    "name 'güte' should be ASCII letters, digits, '-', '_' and '.' only: it names a file"
+    """
+    letters = name.replace("-", "").replace("_", "").replace(".", "")
+    if not letters.isalnum() or not name.isascii():
+        return f"name {name!r} should be ASCII letters, digits, '-', '_' and '.' only: it names a file"
+    return f"name {name!r} should not begin with '.': it names a file" if name.startswith(".") else ""
 
 
 def _is_ours(name: str) -> bool:
