@@ -212,7 +212,7 @@ class BuildSpec(Frozen):
             raise ValueError('datasets: is empty; name some, or "paper" for the forty')
         for name in self.custom_datasets:
             if fault := name_fault(name):
-                raise ValueError(f"custom_datasets: the {fault}")
+                raise ValueError(f"custom_datasets: the name {name!r} {fault}")
         for name in self.dataset_names():
             if name not in self.custom_datasets and not name.startswith(BUNDLED):
                 _check_name(name)

@@ -87,10 +87,23 @@ def test_pack_then_inspect(run, tmp_path):
 
 def test_import_makes_a_cache_and_says_what_to_do_next(run, tmp_path):
     pd.DataFrame(list(example_rows())).to_csv(tmp_path / "t.csv", index=False)
-    code, out, _ = run("import", tmp_path / "t.csv", "-o", tmp_path / "c", "--model", "mine")
+    code, out, errors = run("import", tmp_path / "t.csv", "-o", tmp_path / "c", "--model", "mine")
     assert code == 0
-    assert "steerstats report" in out
+    assert "1 dataset, 4 inputs, multipliers -1, 0, 1; now `steerstats report" in out
+    assert not errors
     assert run("verify", tmp_path / "c")[0] == 0
+
+
+def test_import_says_what_it_calls_a_dataset_whose_name_makes_no_file(run, tmp_path):
+    rows = [row | {"dataset": name} for name in ("émotion", "my data", "plain") for row in example_rows()]
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    code, out, errors = run("import", tmp_path / "t.csv", "-o", tmp_path / "c")
+    assert code == 0
+    assert "3 datasets, 12 inputs" in out
+    first, second = errors.splitlines()
+    assert first.startswith("note: dataset 'émotion' is called motion-a0f97352 here, since a name should be ASCII")
+    assert second.startswith("note: dataset 'my data' is called my-data-b2167b0a here")
+    assert "factor_NAME" in run("import", "--help")[1]
 
 
 def test_fit_shows_one_row_a_dataset_and_writes_the_long_form(run, tmp_path):

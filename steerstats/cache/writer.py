@@ -225,7 +225,7 @@ def row_chunks(array: np.ndarray | Streamed) -> tuple[int, ...] | None:
 def checked_name(name: str) -> str:
     """A unit name that is a plain file stem on any system; InputError for any other."""
     if fault := name_fault(name):
-        raise InputError(f"unit {fault}")
+        raise InputError(f"unit name {name!r} {fault}")
     return name
 
 
@@ -238,12 +238,12 @@ def name_fault(name: str) -> str:
     >>> name_fault("likes-rain")
     ''
     >>> name_fault("güte")
-    "name 'güte' should be ASCII letters, digits, '-', '_' and '.' only: it names a file"
+    "should be ASCII letters, digits, '-', '_' and '.' only: it names a file"
     """
     letters = name.replace("-", "").replace("_", "").replace(".", "")
     if not letters.isalnum() or not name.isascii():
-        return f"name {name!r} should be ASCII letters, digits, '-', '_' and '.' only: it names a file"
-    return f"name {name!r} should not begin with '.': it names a file" if name.startswith(".") else ""
+        return "should be ASCII letters, digits, '-', '_' and '.' only: it names a file"
+    return "should not begin with '.': it names a file" if name.startswith(".") else ""
 
 
 def _is_ours(name: str) -> bool:

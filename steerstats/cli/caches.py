@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
-from steerstats.cli.console import directory, out, say
+from steerstats.cli.console import directory, notice, out, say
 from steerstats.errors import InputError
 
 CachePath = Annotated[Path, typer.Argument(help="A cache: a directory, or a packed .h5 file.", show_default=False)]
@@ -136,14 +136,25 @@ def import_(
 
     Columns: dataset, input, setting_train, setting_eval, multiplier,
     propensity (nats); optional: vector, layer, question, text, pos_is_a,
-    pos_is_yes, len_positive, len_negative.
+    pos_is_yes, len_positive, len_negative, and nuisance factors of your
+    own, each as factor_NAME (numbers, true/false, or text).
 
     Settings are base, sys_pos, sys_neg, user_pos, user_neg (setting_train
     also mean); who steers in one prompt only calls it base. Multiplier 0,
     the unsteered model, has to be there, and every input at every multiplier.
     """
+    from steerstats.cache import CacheReader
     from steerstats.cache.table import import_table
+    from steerstats.cache.writer import name_fault
 
     directory(out, "the imported cache", empty=True)
     root = import_table(table, out, model=model)
-    say(f"{root}: now `steerstats report {root} -o DIR`")
+    units = list(CacheReader(root))
+    for unit in units:
+        if (called := str(unit.attrs["dataset"])) != unit.name:
+            notice(f"dataset {called!r} is called {unit.name} here, since a name {name_fault(called)}")
+    inputs = sum(len(unit.coords["input"]) for unit in units)
+    grids = {tuple(unit.coords["multiplier"].tolist()) for unit in units}
+    grid = ", ".join(f"{value:g}" for value in next(iter(grids))) if len(grids) == 1 else "others in each dataset"
+    read = f"{len(units)} dataset{'s' * (len(units) > 1)}, {inputs:,} inputs, multipliers {grid}"
+    say(f"{root}: {read}; now `steerstats report {root} -o DIR`")
