@@ -21,6 +21,7 @@ from steerstats.errors import InputError
 PAGE, CLAIMS, MANIFEST, RUN = "report.html", "claims.json", "manifest.json", "run.json"
 CLAIMS_CSV, CLAIMS_TEX = "claims.csv", "claims.tex"
 SOFTWARE = ("steerstats", "numpy", "scipy", "pandas", "statsmodels", "scikit-learn", "matplotlib", "seaborn")
+GENERATOR = b'<meta name="generator" content="steerstats '
 UNFINISHED = ".unfinished"  # where a run writes until all of it is there
 
 
@@ -91,15 +92,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def staged(folder: Path, caches: Sequence[str | Path] = ()) -> Iterator[Path]:
+def staged(folder: Path, caches: Sequence[str | Path] = (), *, over: bool = False) -> Iterator[Path]:
     """A place to write a whole report to, which takes the earlier one's place at the end or leaves it as it was.
 
     Parameters
     ----------
     folder : path
-        Where the report is to stand. What an earlier report or reproduction left there is replaced.
+        Where the report is to stand. What an earlier report left there is replaced.
     caches : sequence of path
         May lie in the folder.
+    over : bool
+        Whether a reproduction may be replaced, too: by another one, not by a report, which cannot be verified.
 
     Yields
     ------
@@ -109,9 +112,9 @@ def staged(folder: Path, caches: Sequence[str | Path] = ()) -> Iterator[Path]:
     Raises
     ------
     InputError
-        If `folder` is a file, a cache, or holds files and no earlier report.
+        If `folder` is a file, a cache, or holds files and no earlier report of ours.
     """
-    refuse_strangers(folder, caches)
+    refuse_strangers(folder, caches, over=over)
     stage, was_there = folder / UNFINISHED, folder.exists()
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
@@ -128,18 +131,34 @@ def staged(folder: Path, caches: Sequence[str | Path] = ()) -> Iterator[Path]:
             folder.rmdir()
 
 
-def refuse_strangers(folder: Path, caches: Sequence[str | Path] = ()) -> None:
-    """Raise InputError where a report would be written over, or in between, what is no report."""
+def refuse_strangers(folder: Path, caches: Sequence[str | Path] = (), *, over: bool = False) -> None:
+    """Raise InputError where a report would be written over, or in between, what is no report; see `staged`."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a directory for the report")
-    if not folder.exists() or _is_ours(folder):
+    if not folder.exists():
+        return
+    if _is_ours(folder):
+        if not over:
+            raise InputError(f"{folder} holds a reproduction, which a report would replace; choose another directory")
         return
     if (folder / MANIFEST).exists():
         raise InputError(f"{folder} is a cache, or something else with a {MANIFEST}; choose another directory")
     allowed = {Path(cache).resolve() for cache in caches}
     strangers = [path for path in folder.iterdir() if path.resolve() not in allowed and path.name != UNFINISHED]
-    if strangers and not (folder / PAGE).is_file():
+    page = folder / PAGE
+    if page.exists() and not _is_our_page(page):
+        raise InputError(f"{page} is not of steerstats and would be replaced; choose another directory")
+    if strangers and not page.exists():
         raise InputError(f"{folder} is not empty and holds no earlier report; choose another directory")
+
+
+def _is_our_page(page: Path) -> bool:
+    """Whether the template's own mark is in the head of a page."""
+    try:
+        with open(page, "rb") as file:
+            return GENERATOR in file.read(4096)
+    except OSError:
+        return False
 
 
 def _is_ours(folder: Path) -> bool:

@@ -70,7 +70,7 @@ def reproduce(
     Raises
     ------
     InputError
-        If `out` is a file or a cache, or holds files and no earlier report.
+        If `out` is a file or a cache, or holds files and no earlier report or reproduction.
     CacheError
         If a path is no cache, or a cache is damaged.
     """
@@ -78,7 +78,7 @@ def reproduce(
     start = time.perf_counter()
     folder, labels = Path(out), label_caches(caches)
     check_distinct(labels.values())
-    with staged(folder, list(labels.values())) as stage:
+    with staged(folder, list(labels.values()), over=True) as stage:
         done = run_jobs(plan(labels), stage, seed=seed, workers=jobs or default_workers(), progress=progress)
         write_claim_tables(stage, done)
         write_page(labels, done, stage, seed=seed)

@@ -118,6 +118,18 @@ def test_fit_shows_one_row_a_dataset_and_writes_the_long_form(run, tmp_path):
     assert set(pd.read_csv(tmp_path / "fit" / "steerability_per_input.csv").columns) == set(slopes.columns)
 
 
+def test_fit_replaces_its_own_tables_and_no_others(run, tmp_path):
+    make_cache(tmp_path / "c")
+    (tmp_path / "own").mkdir()
+    mine = tmp_path / "own" / "steerability.csv"
+    mine.write_text("mine")
+    code, _, errors = run("fit", tmp_path / "c", "-o", tmp_path / "own")
+    assert code == 2
+    assert f"{mine} is not of an earlier fit and would be replaced" in errors
+    assert mine.read_text() == "mine"
+    assert [run("fit", tmp_path / "c", "-o", tmp_path / "fit")[0] for _ in range(2)] == [0, 0]
+
+
 def mistakes(tmp_path):
     make_cache(tmp_path / "good")
     make_cache(tmp_path / "old")

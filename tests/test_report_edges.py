@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,8 +23,9 @@ from analyses._tables import PAPER, for_paper, to_latex
 from analyses._words import number, percent, tidy, together
 from reports.embed import inline_svg
 from reports.provenance import _flat
-from reports.record import staged
+from reports.record import refuse_strangers, staged
 from reports.render import render_report
+from reports.reproduce import reproduce
 from reports.words import differences, summary
 from steerstats.cache.table import import_table
 from steerstats.errors import InputError
@@ -172,6 +174,23 @@ def test_a_report_leaves_what_is_not_its_own(tmp_path):
     assert (cache / "manifest.json").is_file()
 
 
+def test_a_report_replaces_no_page_of_anyone_else_and_no_reproduction(tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "report.html").write_text("<html>mine</html>")
+    for write in (render_report, reproduce):
+        with pytest.raises(InputError, match=r"own/report\.html is not of steerstats and would be replaced"):
+            write([plain_cache()], own)
+    assert (own / "report.html").read_text() == "<html>mine</html>"
+    done = shutil.copytree(reproduction(), tmp_path / "done")
+    before = (done / "claims.json").read_bytes()
+    with pytest.raises(InputError, match="holds a reproduction, which a report would replace"):
+        render_report([plain_cache()], done)
+    assert (done / "claims.json").read_bytes() == before
+    (done / "manifest.json").unlink()
+    refuse_strangers(done)  # what is left is a report, and that is replaced
+
+
 def test_a_new_report_takes_the_place_of_all_of_an_old_one(tmp_path):
     old = tmp_path / "out"
     with staged(old) as stage:
@@ -180,7 +199,7 @@ def test_a_new_report_takes_the_place_of_all_of_an_old_one(tmp_path):
         (stage / "manifest.json").write_text('{"type": "steerstats.reproduction"}')
         (stage / "results" / "gone").mkdir(parents=True)
     (old / "notes.txt").write_text("mine")
-    with staged(old) as stage:
+    with staged(old, over=True) as stage:
         (stage / "report.html").write_text("new")
     assert sorted(path.name for path in old.iterdir()) == ["notes.txt", "report.html"]
     assert (old / "report.html").read_text() == "new"
@@ -193,7 +212,7 @@ def test_a_run_that_fails_leaves_the_earlier_report_and_no_halves(tmp_path):
             raise RuntimeError("power cut")
 
     with staged(tmp_path / "out") as stage:
-        (stage / "report.html").write_text("whole")
+        (stage / "report.html").write_text('<meta name="generator" content="steerstats 1">')
     for folder in (tmp_path / "out", tmp_path / "fresh"):
         with pytest.raises(RuntimeError, match="power cut"):
             broken(folder)

@@ -16,6 +16,7 @@ from steerstats.errors import InputError
 
 CachePaths = Annotated[list[Path], typer.Argument(help="Caches: directories, or packed .h5 files.", show_default=False)]
 OutDir = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
+TABLES = tuple(f"{name}.{end}" for name in ("steerability_per_input", "steerability") for end in ("csv", "parquet"))
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every resampling; the same seed gives the same numbers.")]
 
 
@@ -41,6 +42,10 @@ def fit(
     directory(target, "the tables")
     if (target / "manifest.json").exists():
         raise InputError(f"{target} is a cache, or a reproduction; choose another directory for the tables")
+    # An earlier fit left all of them; a table that stands there alone is someone's own.
+    there = [target / name for name in TABLES if (target / name).exists()]
+    if 0 < len(there) < len(TABLES):
+        raise InputError(f"{there[0]} is not of an earlier fit and would be replaced; choose another directory")
     study = steerstats.open_cache(cache)
     result = study.steerability(seed=seed)
     per_input = pd.concat([slopes_frame(study.reader[name]) for name in study.datasets], ignore_index=True)
