@@ -106,7 +106,7 @@ def run_jobs(
     figures : bool
         Whether to write the figures; a check of the numbers does without.
     """
-    task = progress.add_task("claims", total=len(jobs)) if progress is not None else None
+    task = progress.add_task("scripts", total=len(jobs), of="scripts") if progress is not None else None
     done: dict[int, Done] = {}
     if workers <= 1:
         with threadpool_limits(1):
@@ -181,7 +181,7 @@ def default_workers() -> int:
 
 def _advance(progress: Any, task: Any, job: Job) -> None:
     if progress is not None:
-        progress.update(task, advance=1, description=f"claims: {job.script}")
+        progress.update(task, advance=1, description=f"scripts: {job.script}")
 
 
 @contextmanager

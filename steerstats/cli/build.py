@@ -191,7 +191,7 @@ def _build(spec: Any, target: Path, backend: str, ray: dict[str, Any]) -> Path:
 
 def _steps(progress: Progress, label: str) -> Callable[..., None]:
     """A listener `(done, total, what)` that moves one bar."""
-    task = progress.add_task(label, total=None)
+    task = progress.add_task(label, total=None, of="units")
 
     def step(done: float, total: float, what: str = "") -> None:
         progress.update(task, completed=done, total=total, description=what or label)

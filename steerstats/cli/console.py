@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from steerstats.errors import InputError
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
+FIRST_S, LATER_S = 5.0, 60.0  # between lines of progress in a log, at first and in the end
 
 
 def complain(error: BaseException) -> None:
@@ -54,7 +65,10 @@ def directory(target: Path, what: str, *, empty: bool = False) -> Path:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A progress display on standard error; silent where that is no terminal, so that logs stay readable."""
+    """A progress display on standard error; a plain line now and then where that is no terminal but a log.
+
+    With STEERSTATS_NO_PROGRESS set there is neither. A task may say in a field `of` what it counts ("units").
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -63,6 +77,34 @@ def progress_bar() -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    hidden = not err.is_terminal or bool(os.environ.get("STEERSTATS_NO_PROGRESS"))
-    with Progress(*columns, console=err, disable=hidden) as progress:
-        yield progress
+    silent = bool(os.environ.get("STEERSTATS_NO_PROGRESS"))
+    with Progress(*columns, console=err, disable=silent or not err.is_terminal) as progress:
+        if silent or err.is_terminal:
+            yield progress
+            return
+        ended = Event()
+        thread = Thread(target=_tell, args=(progress, ended), daemon=True)
+        thread.start()
+        try:
+            yield progress
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _tell(progress: Progress, ended: Event) -> None:
+    """How far it is, soon at first and then once a minute: hours of work leave a log that one can still read."""
+    start, pause = time.monotonic(), FIRST_S
+    while not ended.wait(pause):
+        if progress.tasks:
+            err.print(Text(f"{_state(progress.tasks[-1])} ({time.monotonic() - start:.0f} s)"))
+        pause = min(2 * pause, LATER_S)
+
+
+def _state(task: Task) -> str:
+    counted = task.fields.get("of", "")
+    what = task.description.removeprefix(f"{counted}: ")
+    if task.total is None:
+        return what
+    done = f"{int(task.completed)} of {int(task.total)} {counted}".rstrip()
+    return done if what in ("", counted) else f"{done}: {what}"
