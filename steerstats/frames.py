@@ -7,6 +7,7 @@ whether a cache must hold it. Columns of arrays that a cache does not hold are l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,9 @@ from steerstats.frame_columns import (
 )
 from steerstats.operators import has_unsteered, operator_of
 from steerstats.steerability import fit_steerability
+
+if TYPE_CHECKING:
+    from steerstats.study_unit import StudyUnit
 
 MAIN_KINDS = ("trained", "mean", "imported")
 LOG_ODDS = ("logit_diff", "logprob_sum")
@@ -43,7 +47,7 @@ __all__ = [
 ]
 
 
-def inputs_frame(unit: Unit) -> pd.DataFrame:
+def inputs_frame(unit: Unit | StudyUnit) -> pd.DataFrame:
     """Every evaluated input with its factors, one row each; columns as in `INPUT_COLUMNS`.
 
     Prompt lengths, where the cache holds them, follow as `prompt_tokens_<setting>`, and nuisance factors of the
@@ -53,10 +57,11 @@ def inputs_frame(unit: Unit) -> pd.DataFrame:
     --------
     >>> import steerstats
     >>> study = steerstats.open_cache(steerstats.demo_cache())
-    >>> frame = steerstats.inputs_frame(study.unit(study.datasets[0]).unit)
+    >>> frame = steerstats.inputs_frame(study.unit(study.datasets[0]))
     >>> frame["input"].is_unique
     True
     """
+    unit = _stored(unit)
     frame = _plain(unit, INPUT_COLUMNS)
     if "input_prompt_tokens" in unit:
         tokens = unit.read("input_prompt_tokens")
@@ -65,7 +70,7 @@ def inputs_frame(unit: Unit) -> pd.DataFrame:
     return frame.assign(**_factors(unit, "input"))
 
 
-def pairs_frame(unit: Unit) -> pd.DataFrame:
+def pairs_frame(unit: Unit | StudyUnit) -> pd.DataFrame:
     """Every training pair, one row each, with the cosine of its difference per setting (`cosine_<setting>`).
 
     Nuisance factors of the user's own follow as `factor_<name>`, as in `inputs_frame`.
@@ -74,10 +79,11 @@ def pairs_frame(unit: Unit) -> pd.DataFrame:
     --------
     >>> import steerstats
     >>> study = steerstats.open_cache(steerstats.demo_cache())
-    >>> frame = steerstats.pairs_frame(study.unit(study.datasets[0]).unit)
+    >>> frame = steerstats.pairs_frame(study.unit(study.datasets[0]))
     >>> {"pair", "cosine_base"} <= set(frame.columns)
     True
     """
+    unit = _stored(unit)
     frame = _plain(unit, PAIR_COLUMNS)
     if "pair_difference_cosine" in unit:
         for setting, row in zip(unit.coords["setting_train"], unit.read("pair_difference_cosine")):
@@ -85,22 +91,22 @@ def pairs_frame(unit: Unit) -> pd.DataFrame:
     return frame.assign(**_factors(unit, "pair"))
 
 
-def vectors_frame(unit: Unit) -> pd.DataFrame:
+def vectors_frame(unit: Unit | StudyUnit) -> pd.DataFrame:
     """Every vector, controls included, one row each; columns as in `VECTOR_COLUMNS`.
 
     Examples
     --------
     >>> import steerstats
     >>> study = steerstats.open_cache(steerstats.demo_cache())
-    >>> frame = steerstats.vectors_frame(study.unit(study.datasets[0]).unit)
+    >>> frame = steerstats.vectors_frame(study.unit(study.datasets[0]))
     >>> {"trained", "mean", "random"} <= set(frame["kind"])
     True
     """
-    return _plain(unit, VECTOR_COLUMNS)
+    return _plain(_stored(unit), VECTOR_COLUMNS)
 
 
 def propensity_frame(
-    unit: Unit,
+    unit: Unit | StudyUnit,
     *,
     setting_eval: str | Sequence[str] | None = None,
     vector: str | Sequence[str] | None = None,
@@ -113,7 +119,7 @@ def propensity_frame(
 
     Parameters
     ----------
-    unit : steerstats.cache.Unit
+    unit : steerstats.cache.Unit or StudyUnit
     setting_eval : str or sequence of str, optional
         Default: all.
     vector : str or sequence of str, optional
@@ -121,6 +127,8 @@ def propensity_frame(
 
     Raises
     ------
+    InputError
+        If `unit` is neither.
     CacheError
         If a label is not in the unit, or a planned value is not finite; the message names its coordinates.
 
@@ -128,10 +136,11 @@ def propensity_frame(
     --------
     >>> import steerstats
     >>> study = steerstats.open_cache(steerstats.demo_cache())
-    >>> frame = steerstats.propensity_frame(study.unit(study.datasets[0]).unit, setting_eval="base", vector="base")
+    >>> frame = steerstats.propensity_frame(study.unit(study.datasets[0]), setting_eval="base", vector="base")
     >>> bool(frame["multiplier"].min() < 0 < frame["multiplier"].max())
     True
     """
+    unit = _stored(unit)
     settings, labels, planned = _cells(unit, setting_eval, vector)
     propensity = unit.read("propensity", setting_eval=settings, vector=labels).astype(float)
     shape = propensity.shape
@@ -155,7 +164,7 @@ def propensity_frame(
 
 
 def slopes_frame(
-    unit: Unit,
+    unit: Unit | StudyUnit,
     *,
     setting_eval: str | Sequence[str] | None = None,
     vector: str | Sequence[str] | None = None,
@@ -168,10 +177,11 @@ def slopes_frame(
     --------
     >>> import steerstats
     >>> study = steerstats.open_cache(steerstats.demo_cache())
-    >>> frame = steerstats.slopes_frame(study.unit(study.datasets[0]).unit)
+    >>> frame = steerstats.slopes_frame(study.unit(study.datasets[0]))
     >>> bool(frame["slope"].notna().all())
     True
     """
+    unit = _stored(unit)
     settings, labels, planned = _cells(unit, setting_eval, vector)
     curves = unit.read("propensity", setting_eval=settings, vector=labels).astype(float)
     _refuse_holes(unit, curves, np.broadcast_to(planned[:, :, None, None], curves.shape), settings, labels)
@@ -187,6 +197,15 @@ def slopes_frame(
         if f"input_{name}" in unit:
             columns[name] = unit.read(f"input_{name}")[place]
     return _typed(columns, SLOPE_COLUMNS)
+
+
+def _stored(given: Unit | StudyUnit) -> Unit:
+    """The unit as the cache has it; a study's keeps it in `unit`."""
+    unit = getattr(given, "unit", given)
+    if not isinstance(unit, Unit):
+        kind = type(given).__name__
+        raise InputError(f"unit is a {kind}; one dataset's unit is needed, such as study.unit(study.datasets[0])")
+    return unit
 
 
 def _plain(unit: Unit, declared: tuple[Column, ...]) -> pd.DataFrame:

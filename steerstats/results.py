@@ -78,6 +78,9 @@ class Result(ABC):
             lines.append(f"({len(frame)} rows; the middle is left out here, to_frame() has all)")
         return "\n".join([*lines, "", *(f"{label}: {text}" for label, text in self._notes())])
 
+    def __str__(self) -> str:
+        return self.summary()
+
     def _repr_html_(self) -> str:
         table = self.to_frame().to_html(index=False, float_format=format_number, max_rows=60, border=0)
         items = "".join(f"<li><b>{label}:</b> {html.escape(text)}</li>" for label, text in self._notes())

@@ -119,6 +119,14 @@ def test_arrays_that_are_not_there_make_no_columns(tmp_path):
         pairs_frame(CacheReader(root)["sim-00"])
 
 
+@pytest.mark.parametrize("make", [make for make, _ in MAKERS])
+def test_a_studys_unit_is_taken_and_anything_else_refused_in_words(study, make):
+    own = study.unit(study.datasets[0])
+    pd.testing.assert_frame_equal(make(own), make(own.unit))
+    with pytest.raises(InputError, match=r"unit is a Study; one dataset's unit is needed, such as study\.unit"):
+        make(study)
+
+
 def test_labels_that_are_not_there_are_named(unit):
     with pytest.raises(CacheError, match="setting_eval 'nowhere' is not in this cache; it has base, sys_pos"):
         propensity_frame(unit, setting_eval="nowhere")
