@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,12 @@ def claim(root: str | Path, unit: str) -> Lease | None:
     except OSError as error:
         raise CacheError(f"{path.parent}: {unit} cannot be claimed: {error}") from error
     return None
+
+
+def is_held(root: str | Path, unit: str) -> bool:
+    """Whether a builder seems to be at a unit; nothing is written, and ages are taken by this machine's clock."""
+    path = Path(root) / UNITS / f".{unit}{LEASE}"
+    return path.exists() and _if_dead(path, time.time()) is None
 
 
 def clear_leftovers(root: str | Path) -> None:

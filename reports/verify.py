@@ -28,7 +28,7 @@ from reports.record import (
 )
 from reports.render import write_page
 from steerstats.cache import Check, content_hash
-from steerstats.errors import InputError, SteerstatsError
+from steerstats.errors import InputError, SteerstatsError, first_few
 
 RELATIVE = 1e-9  # two machines may differ in the last bits of a sum, and in no more
 _NUMBER = re.compile(r"\d+(?:\.\d+)?%?")
@@ -95,11 +95,9 @@ def _check_files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Check]:
         elif sha256_of(target) != digest:
             wrong.append(f"{name} has another content")
     total = len(manifest["outputs"])
-    yield Check(folder.name, "files", not wrong, "; ".join(wrong[:5]) or f"{total} files have the manifest's hashes")
+    yield Check(folder.name, "files", not wrong, first_few(wrong) or f"{total} files have the manifest's hashes")
     strangers = sorted(set(outputs_of(folder)) - set(manifest["outputs"]))
-    detail = (
-        f"not in the manifest: {', '.join(strangers[:5])}" if strangers else "nothing that the manifest does not name"
-    )
+    detail = f"not in the manifest: {first_few(strangers)}" if strangers else "nothing that the manifest does not name"
     yield Check(folder.name, "no other files", not strangers, detail)
 
 
@@ -116,9 +114,7 @@ def _check_cache(label: str, path: Path, entry: Mapping[str, Any]) -> Check:
         attrs = {key: value for key, value in whole.attrs.items() if key != "sidecar"}
         if content_hash(type(whole)(whole.arrays, attrs)) != digest:
             wrong.append(f"{name} has another content")
-    return Check(
-        label, "cache", not wrong, "; ".join(wrong[:5]) or f"{len(entry['units'])} units have the same content"
-    )
+    return Check(label, "cache", not wrong, first_few(wrong) or f"{len(entry['units'])} units have the same content")
 
 
 def check_numbers(before: Any, now: Any) -> Iterator[Check]:
@@ -192,7 +188,7 @@ def check_tables(folder: Path, again: Path) -> Iterator[Check]:
     """Every table cell by cell at 1e-9 relative, every record, and no result that the caches do not give."""
     made = outputs_of(again)
     more = sorted(set(outputs_of(folder)) - {*made, CLAIMS})
-    yield Check(folder.name, "no other results", not more, f"not from these caches: {', '.join(more[:5])}" if more else
+    yield Check(folder.name, "no other results", not more, f"not from these caches: {first_few(more)}" if more else
                 f"{len(made)} files, all of them from these caches")  # fmt: skip
     for name in made:
         if Path(name).suffix in (".csv", ".parquet", ".tex", ".json"):
@@ -245,7 +241,7 @@ def check_page(folder: Path, again: Path, versions: Mapping[str, str]) -> Iterat
         return
     names = [name for name in outputs_of(again) if Path(name).suffix in (".html", ".svg", ".pdf")]
     wrong = [n for n in names if not (folder / n).is_file() or sha256_of(folder / n) != sha256_of(again / n)]
-    detail = f"not what the caches give: {', '.join(wrong[:5])}" if wrong else f"{len(names)} files, the same bytes"
+    detail = f"not what the caches give: {first_few(wrong)}" if wrong else f"{len(names)} files, the same bytes"
     yield Check(folder.name, "page and figures", not wrong, detail)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.cache import SETTINGS, CacheReader
-from steerstats.errors import CacheError
+from steerstats.errors import CacheError, first_few
 from steerstats.generalization import PAPER_SHIFTS, SlopeGrid, parse_shift, shift_name
 from steerstats.generalization.slopes import Shift, parse_shifts
 from steerstats.operators import has_unsteered
@@ -62,7 +62,7 @@ class StudyBase:
         self.reader, self.layer = reader, layer
         wanted = reader.units if datasets is None else names_once("datasets", datasets)
         if not wanted:
-            planned = ", ".join(reader.planned_units[:5])
+            planned = first_few(reader.planned_units)
             raise CacheError(f"{reader.path} has no finished unit to analyse; planned are {planned or 'none'}")
         split = "val" if reader.kind == "sweep" else "test"
         # A builder's refits follow from its seed; simulated and imported ones are of nobody else's pairs.

@@ -20,7 +20,9 @@ def said_first(study: Study) -> tuple[str, ...]:
     """What every answer on this cache warns of: an operator that changes its meaning, an unfinished build, its grid."""
     notes = list(operator_caveats(study.operators))
     if study.missing:
-        notes.append(f"{len(study.missing)} planned datasets are not finished: {first_few(study.missing)}")
+        count = len(study.missing)
+        planned = "planned dataset is" if count == 1 else "planned datasets are"
+        notes.append(f"{count} {planned} not finished: {first_few(study.missing)}")
     return (*notes, *grid_doubts(study))
 
 

@@ -140,7 +140,7 @@ def test_commands_say_which_file_is_damaged(cache, tmp_path, capsys):
 
 def test_verify_says_how_many_more_are_missing(tmp_path):
     make_cache(tmp_path, [f"d{k}" for k in range(8)], write=["d0"])
-    assert next(verify(tmp_path)).detail == "1 of 8 units; missing: d1, d2, d3, d4, d5 and 2 more"
+    assert next(verify(tmp_path)).detail == "1 of 8 units; planned and not finished: d1, d2, d3, d4, d5 and 2 more"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from test_cache import edit, make_cache
 
+from cache_builder.leases import claim
 from steerstats.cache.table import example_rows
 
 BUILDING = ("build", "sweep", "demo") if find_spec("torch") else ()  # the commands of the other half
@@ -21,7 +22,28 @@ def test_inspect_shows_units_and_what_is_missing(run, tmp_path):
     assert code == 0
     assert "units: 1 of 2, 1 missing" in out
     assert "narcissism: missing" in out
+    assert "sizes fit; `steerstats verify` reads every number" in out
     assert "propensity (setting_eval 5 x vector 6 x multiplier 3 x input 6)" in " ".join(out.replace("│", " ").split())
+
+
+def test_inspect_tells_a_unit_that_is_being_built_from_one_that_is_missing(run, tmp_path):
+    make_cache(tmp_path / "c", ("openness", "narcissism", "agreeableness"), write=("openness",))
+    with claim(tmp_path / "c", "narcissism"):
+        out = run("inspect", tmp_path / "c")[1]
+    assert "units: 1 of 3, 1 being built, 1 missing" in out
+    assert "narcissism: being built" in out
+    assert "2 missing" in run("inspect", tmp_path / "c")[1]
+
+
+def test_pack_says_which_units_are_not_in_the_file(run, tmp_path):
+    make_cache(tmp_path / "c", ("openness", "narcissism"), write=("openness",))
+    code, out, errors = run("pack", tmp_path / "c", "-o", tmp_path / "c.h5")
+    assert code == 0
+    assert "1 of 2 units" in out
+    assert "since they are planned and not finished: narcissism" in errors
+    code, out, _ = run("verify", tmp_path / "c.h5")
+    assert code == 1
+    assert "complete: 1 of 2 units; planned and not finished: narcissism" in out
 
 
 def test_verify_fails_with_code_1_and_says_what(run, tmp_path):

@@ -57,7 +57,8 @@ def verify(path: str | Path) -> Iterator[Check]:
     cache = CacheReader(path, allow_damaged=True)
     done, all_units = len(cache.units), len(cache.planned_units)
     lacking = [name for name in cache.missing if name not in cache.damaged]
-    found = f"{done} of {all_units} units{_named('missing', lacking)}{_named('damaged', list(cache.damaged))}"
+    unfinished, damaged = _named("planned and not finished", lacking), _named("damaged", list(cache.damaged))
+    found = f"{done} of {all_units} units{unfinished}{damaged}"
     yield Check(str(cache.path), "complete", not cache.missing, found)
     for name, text in cache.damaged.items():
         yield Check(name, "file size", False, text)

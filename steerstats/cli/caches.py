@@ -11,7 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from steerstats.cli.console import directory, notice, out, say
-from steerstats.errors import InputError
+from steerstats.errors import InputError, first_few
 
 CachePath = Annotated[Path, typer.Argument(help="A cache: a directory, or a packed .h5 file.", show_default=False)]
 
@@ -25,7 +25,11 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(cache: CachePath, unit: Annotated[str, typer.Option(help="Show this unit's arrays as well.")] = "") -> None:
-    """Show what a cache holds, what is still missing, and what is damaged."""
+    """Show what a cache holds, what is still missing, and which files have another size than they should.
+
+    The numbers are not read: `steerstats verify` reads every one.
+    """
+    from cache_builder.leases import is_held
     from steerstats.cache import CacheReader
 
     reader = CacheReader(cache, allow_damaged=True)
@@ -33,7 +37,8 @@ def inspect(cache: CachePath, unit: Annotated[str, typer.Option(help="Show this 
     tree.add(Text(f"model: {reader.manifest.get('model', 'not recorded')}"))
     tree.add(Text(f"spec: {reader.spec_hash[:16]}"))
     lacking = [name for name in reader.missing if name not in reader.damaged]
-    counts = {"missing": len(lacking), "damaged": len(reader.damaged)}
+    at_work = [name for name in lacking if not reader.packed and is_held(reader.path, name)]
+    counts = {"being built": len(at_work), "missing": len(lacking) - len(at_work), "damaged": len(reader.damaged)}
     state = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "complete"
     branch = tree.add(Text(f"units: {len(reader.units)} of {len(reader.planned_units)}, {state}"))
     # Units that hold the same are described once: forty equal paragraphs tell less than one and forty names.
@@ -46,13 +51,15 @@ def inspect(cache: CachePath, unit: Annotated[str, typer.Option(help="Show this 
         if unit in names:
             _arrays(reader[unit], leaf.add(Text(unit)))
     for name in lacking:
-        branch.add(Text(f"{name}: missing", style="yellow"))
+        branch.add(Text(f"{name}: {'being built' if name in at_work else 'missing'}", style="yellow"))
     for name, text in reader.damaged.items():
         branch.add(Text(f"{name}: damaged: {text}", style="bold red"))
     if unit and unit not in reader.units:
         reader[unit]  # raises, naming the units there are
     size = sum(int(reader[name].sidecar.get("bytes", 0)) for name in reader.units)
     tree.add(Text(f"size: {(reader.path.stat().st_size if reader.packed else size) / 1e6:.1f} MB"))
+    sizes = "" if reader.packed or reader.damaged else "sizes fit; "
+    tree.add(Text(f"{sizes}`steerstats verify` reads every number"))
     out.print(tree, soft_wrap=False)
 
 
@@ -121,10 +128,15 @@ def pack(
     overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a cache into one portable file, for publication."""
+    from steerstats.cache import CacheReader
     from steerstats.cache import pack as pack_cache
 
     written = pack_cache(cache, out, leave_out=() if activations else ("activation",), overwrite=overwrite)
-    say(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
+    packed = CacheReader(written)
+    if packed.missing:
+        notice(f"not in {written}, since they are planned and not finished: {first_few(packed.missing)}")
+    units = f"{len(packed.units)} of {len(packed.planned_units)} units"
+    say(f"{written}: {units}, {written.stat().st_size / 1e6:.1f} MB")
 
 
 def import_(
