@@ -1,10 +1,9 @@
-"""The engine's benchmarks run, compare what they say they compare, and fill the README's table. Nothing is timed."""
+"""The engine's benchmarks run, compare what they say they compare, and fill the tables. Nothing is timed."""
 
 from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +11,7 @@ from paper_data import needs_data
 
 pytest.importorskip("steering_vectors")
 
-from benchmarks import __main__ as table
-from benchmarks import bench_engine, bench_gpu
-
-README = Path(__file__).parent.parent / "README.md"
+from benchmarks import bench_engine, bench_gpu, table
 
 
 def rows(name: str, record: dict) -> list[str]:
@@ -84,7 +80,56 @@ def test_the_gpus_benchmark_runs_without_a_gpu_on_a_tiny_model(tmp_path, monkeyp
     assert len(rows("gpu", record)) == 11
 
 
-def test_the_readme_shows_what_the_results_say():
-    shown = re.search(r"<!-- bench -->\n(.*?)<!-- /bench -->", README.read_text("utf-8"), re.DOTALL)[1]
-    made = [line for name in table.ROWS for line in table.rows_of(name)]
-    assert shown.splitlines()[2:] == made
+def results() -> dict[str, dict]:
+    return {name: json.loads(table._result(name).read_text("utf-8")) for name in table.ROWS}
+
+
+def test_both_pages_show_what_the_results_say():
+    for path, parts in table.pages().items():
+        text = path.read_text("utf-8")
+        for name, made in parts.items():
+            assert re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.DOTALL)[1] == f"{made}\n"
+
+
+def test_the_readme_has_few_rows_and_a_page_for_the_others():
+    few, all_of_them = table.highlights(results()), table.all_rows(results())
+    assert len(few) <= 8 < len(all_of_them)
+    assert "benchmarks/README.md" in table.README.read_text("utf-8")
+
+
+def test_a_missed_target_is_marked_and_a_reached_one_is_not():
+    found = results()
+    found["engine"]["extras"][0]["sweep_speedup"] = 149.0
+    found["gpu"] |= {"model_flop_utilisation": 0.44, "hours_for_the_papers_grid": 0.26}
+    found["mixed"]["ratio_to_fit_mixed"]["lme4"] = 99.0
+    found["analysis"]["wall_s"] = 61.0
+    for rows_, count in ((table.highlights(found), 5), (table.all_rows(found), 5)):
+        assert sum("missed" in row[2] for row in rows_) == count
+    found["engine"]["extras"] = [one | {"sweep_speedup": 150.0} for one in found["engine"]["extras"]]
+    found["gpu"] |= {"model_flop_utilisation": 0.45, "hours_for_the_papers_grid": 0.25}
+    found["mixed"]["ratio_to_fit_mixed"]["lme4"] = 100.0
+    found["analysis"]["wall_s"] = 59.0
+    for rows_ in (table.highlights(found), table.all_rows(found)):
+        assert not any("missed" in row[2] for row in rows_)
+
+
+def test_figures_of_an_earlier_version_say_so_until_the_gpu_is_measured_again():
+    found = results()
+    gains = ("speedup_by_norms_in_two_kernels", "speedup_by_no_pause_between_settings")
+    earlier = {key: value for key, value in found["gpu"].items() if key not in gains}
+    current = earlier | dict.fromkeys(gains, 1.1)
+    for record, old in ((earlier, True), (current, False)):
+        shown = " ".join(" ".join(row) for row in table.highlights(found | {"gpu": record}))
+        assert ("measured on an earlier version" in shown) is old
+        assert ("before RMS norms took two kernels" in " ".join(table.gpu_notes(record).split())) is old
+
+
+def test_without_results_the_pages_say_that_nothing_was_measured():
+    assert table.highlights({}) == table.all_rows({}) == [table.NO_GPU]
+    assert table.gpu_cost(None) == table.gpu_notes(None) == table.UNMEASURED
+
+
+def test_the_page_says_how_to_run_each_benchmark_again():
+    named = re.findall(r"`python -m benchmarks (\w+)`", table.PAGE.read_text("utf-8"))
+    assert tuple(named) == table.NAMES
+    assert all((table.HERE / f"bench_{name}.py").is_file() for name in (*named, "gpu"))
