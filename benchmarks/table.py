@@ -93,11 +93,12 @@ def gpu_cost(r: dict | None) -> str:
     """What the README says of the paper's grid on a GPU: what was measured, or plainly that nothing was."""
     if r is None:
         return UNMEASURED
+    earlier = "" if _current(r) else f" {OLD}"
     return _wrapped(
         f"About {60 * r['hours_for_the_papers_grid']:.0f} minutes for a model of {r['shape']} parameters on one "
-        f"{r['device']}, extrapolated from a sample of the grid{'' if _current(r) else ' ' + OLD}. That is the engine's time; loading the model, a first "
-        "look at every prompt (minutes of one CPU core) and the writing come on top. One model over several GPUs has "
-        "never been run."
+        f"{r['device']}, extrapolated from a sample of the grid{earlier}. That is the engine's time; loading the "
+        "model, a first look at every prompt (minutes of one CPU core) and the writing come on top. One model over "
+        "several GPUs has never been run."
     )
 
 
