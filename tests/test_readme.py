@@ -8,7 +8,7 @@ import sys
 
 import pandas as pd
 import pytest
-from readme import ANALYSIS, BUILDS, COMMANDS, COMPARISONS, FENCES, ROOT, SHELL, steerstats
+from readme import ANALYSIS, BUILDS, COMMANDS, COMPARISONS, FENCES, README, ROOT, SHELL, steerstats
 
 from steerstats.cache.table import example_rows
 
@@ -22,7 +22,8 @@ def checkout(tmp_path):
 
 def test_every_line_of_shell_is_run_by_a_test_or_is_an_installation():
     rest = [line for line in SHELL if line not in COMMANDS]
-    assert set(rest) == {"make demo", "make test", "pip install .", "pip install -c constraints.txt '.[build]'"}
+    pip = {"pip install .", "pip install -c constraints.txt '.[build]'"}
+    assert set(rest) == {"make demo", "make test", "python3 -m venv .venv", ". .venv/bin/activate"} | pip
     assert sorted(COMMANDS) == sorted(ANALYSIS + BUILDS + COMPARISONS)
     targets = (ROOT / "Makefile").read_text()
     assert all(re.search(rf"^{target}:", targets, flags=re.M) for target in ("demo", "test"))
@@ -53,3 +54,17 @@ def test_comparison_commands(checkout):
         simulate_cache(checkout / name, SimulationTruth(datasets=3, n_inputs=20), model=f"model-{k}")
     for line in COMPARISONS:
         assert "report" in steerstats(line, checkout)
+
+
+def test_what_the_page_says_of_the_demos_report_stands_in_it():
+    report = (ROOT / "reports" / "examples" / "demo" / "report.html").read_text("utf-8")
+    sentence = re.search(r'opened\): "(.*?)"', README, flags=re.S)[1]
+    assert " ".join(sentence.split()) in " ".join(report.split())
+    share = re.search(r"and (\d+%) of the differences between inputs", README)[1]
+    assert f"Answer letter and word account for {share} of the differences between inputs" in report
+
+
+def test_what_the_page_links_to_is_there():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    assert links
+    assert all((ROOT / link).exists() for link in links)
