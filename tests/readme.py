@@ -11,7 +11,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FENCES = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.S)
+
+
+def fences(page: str) -> list[tuple[str, str]]:
+    """Language and content of every code block."""
+    return re.findall(r"```(\w+)\n(.*?)```", page, flags=re.S)
+
+
+FENCES = fences(README)
 SHELL = [line for language, block in FENCES if language == "sh" for line in block.strip().splitlines()]
 COMMANDS = [line for line in SHELL if line.startswith("steerstats ")]
 ANALYSIS = [line for line in COMMANDS if "reports/examples/" in line or " import " in line]

@@ -11,6 +11,7 @@ import pytest
 SHIPPED = {
     "steerstats": ["cache/SCHEMA.md"],
     "cache_builder": [
+        "README.md",
         "presets/demo.toml",
         "presets/tan2024.toml",
         "datasets/sources.json",
