@@ -60,6 +60,8 @@ def test_every_script_is_in_the_report_and_in_the_readme_once():
     readme = (FOLDER / "README.md").read_text("utf-8")
     listed = re.findall(r"^\|.*\| `(\w+)\.py` \|", readme, flags=re.MULTILINE)
     assert sorted(listed) == names
+    shared = {path.name for path in FOLDER.glob("_*.py")} - {"__init__.py"}
+    assert set(re.findall(r"`(_\w+\.py)`", readme)) == shared
 
 
 def test_every_figure_of_the_paper_has_a_script():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -22,6 +23,7 @@ from steerstats.cache import (
     verify,
     write_unit,
 )
+from steerstats.cache.schema import ARRAYS
 from steerstats.cache.writer import CHUNK_BYTES, row_chunks
 from steerstats.errors import CacheError, InputError
 
@@ -317,3 +319,13 @@ def test_content_hash_sees_numbers_and_labels_and_no_provenance():
         other.arrays[name] = flat
         assert content_hash(other) != content_hash(unit), name
     check_unit(UnitData(unit.arrays, {**unit.attrs, "type": "steerstats.unit", "version": 1}), "here")
+
+
+def test_the_page_names_what_a_built_cache_holds():
+    root = Path(__file__).parent.parent
+    page = (root / "steerstats" / "cache" / "SCHEMA.md").read_text("utf-8")
+    cache = CacheReader(root / "reports" / "examples" / "demo" / "cache.h5")
+    unit = cache[cache.units[0]]
+    arrays = [spec.name for spec in ARRAYS if not spec.name.startswith(("input_", "pair_")) or spec.required]
+    names = [*cache.manifest, *unit.attrs, *unit.sidecar, *arrays]
+    assert [name for name in names if f"`{name}`" not in page and f"`{name} = " not in page] == []
