@@ -154,13 +154,14 @@ def begin(
         create_cache(root, session.manifest(measured))
         # Where several builders begin at once the first manifest wins, and all work with its budget.
         session.settle(root)
+        session.prove_row()
     clear_leftovers(root)
 
 
 def announcements(session: Session) -> list[str]:
     """What a user should know of a session before it builds: the plain path, folded roles, duplicates."""
     parity = session.engine.parity
-    said = [str(parity)] if parity is not None and not parity.passed else []
+    said = [str(parity)] if parity is not None and parity.path == "plain" else []
     said += session.builder.renderer.notes
     for unit in session.units:
         if unit.dataset.duplicates:

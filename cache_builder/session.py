@@ -132,15 +132,21 @@ class Session:
     def tune(self) -> dict[str, dict]:
         """Measure the token budget, unless the spec has one, and the masks on the first unit; after `prove`."""
         engine, sample, whole = self.engine, (self._sample, self._sample_steering), self.spec.score in WHOLE
-        budgets = {} if self.spec.run.budget else engine.tune(*sample, completions=whole)
+        budgets = {} if self.spec.run.budget else engine.tune(*sample, proved=self._proved, completions=whole)
         # A named attention is what the user wants; only "auto" leaves the choice to measurement.
         masks = () if self.spec.model.attention != "auto" else None
         found = engine.choose_mask(*sample, masks, proved=self._proved, completions=whole)
         return {"budgets": {str(budget): speed for budget, speed in budgets.items()}, "masks": found}
 
+    def prove_row(self) -> None:
+        """Prove a row of the settled budget and mask, unless that was done; after `prove`."""
+        self.engine.prove_row(self._proved, self._sample_steering, completions=self.spec.score in WHOLE)
+
     def settle(self, root: Path) -> None:
-        """Take over what a cache is built with: the manifest's mask and budget, or what memory allowed since."""
+        """Take over what a cache is built with: the manifest's path, mask and budget, or what memory allowed since."""
         runtime = read_runtime(root) or {}
+        if runtime.get("path") == "plain":
+            self.engine.path = "plain"
         self.engine.use_mask(runtime.get("mask", self.engine.mask))
         settled = runtime.get("budget", self.engine.budget)
         if self.spec.run.budget not in (None, settled):
@@ -169,6 +175,7 @@ class Session:
                 "threads": torch.get_num_threads(),
                 "survey": self.builder.survey.to_dict() if self.builder.survey else None,
                 "mask": self.engine.mask,
+                "path": self.engine.path,
                 "measured": dict(measured),
             },
             "provenance": {**provenance(), "created": now(), "model": self.loaded.provenance()},

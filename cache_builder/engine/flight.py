@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -36,8 +36,8 @@ class Job:
     engine : Engine
         Gives the path and the budget, unless they are said here.
     request : Request
-    path, budget, codes
-        For the proof: "trie" or "plain", tokens per row, and a subset of the steering codes.
+    path, budget, codes, rows
+        For the proof: "trie" or "plain", tokens per row, a subset of the steering codes, and what is packed already.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Job:
         path: str | None = None,
         budget: int | None = None,
         codes: np.ndarray | None = None,
+        rows: Sequence[Row] | None = None,
     ) -> None:
         self.engine, self.request = engine, request
         self.as_trie = (path or engine.path) == "trie"
@@ -60,10 +61,12 @@ class Job:
         codes = np.arange(1, n_codes) if codes is None else codes
         # The proof asks for one batch, however much of it is padding.
         padding = PADDING if budget is None else np.inf
-        rows = pack(
-            self.demand, codes, budget or engine.budget, ceiling=engine.ceiling, share=self.as_trie, padding=padding
+        self.rows = deque(
+            rows
+            or pack(
+                self.demand, codes, budget or engine.budget, ceiling=engine.ceiling, share=self.as_trie, padding=padding
+            )
         )
-        self.rows = deque(rows)
 
     def launch(self, row: Row) -> tuple[Layout, Transfer] | None:
         """Send a row through the model; None where memory ended, and the engine's ceiling is lower now."""

@@ -1,18 +1,22 @@
-"""The proof that precedes a build: the trie path against plain one-sequence passes, on this model's real inputs."""
+"""The proof that precedes a build: the trie path against plain one-sequence passes, on this model's real inputs.
+
+A few examples under a few codes come first, then a row as the build will fill it. A module that goes by a token's place
+in its row instead of its position id, or that ends at some length of a row, gives itself away only in a long one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from cache_builder.engine.operators import layer_tables
-from cache_builder.engine.plan import Wanted, lay_out
-from cache_builder.engine.requests import Example, Request, Scores, Steering
-from cache_builder.packing import Row
+from cache_builder.engine.plan import Wanted, demand_of
+from cache_builder.engine.reference import difference, one_by_one, own_difference
+from cache_builder.engine.requests import Example, Request, Steering
+from cache_builder.packing import Row, pack
 from steerstats.errors import ModelError
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
 TOLERANCE_FLOAT32 = 1e-4
 LOW_PRECISION_FACTOR = 3.0
+ROW_EXAMPLES = 1024  # from which a whole row is filled: a sequence adds more than a dozen tokens to the longest rows
 FAILURES = (
     RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError, ModelError,
 )  # fmt: skip
@@ -32,11 +37,11 @@ class Parity:
     Parameters
     ----------
     path : str
-        "trie" if it passed, else "plain".
+        "trie" if it passed, unless the plain path was asked for.
     passed : bool
     difference : float
-        Largest difference of answer logits and log-sum-exp between the trie path and one-sequence passes, nats;
-        NaN where the trie path raised an error.
+        Largest difference of answer logits and log-sum-exp between the trie path and one-sequence passes, nats, also
+        on a whole row; NaN where the trie path raised an error.
     tolerance : float
         Largest difference allowed: 1e-4 in float32; in lower precision three times `plain_difference`, but not
         less than one rounding step of the largest logit.
@@ -48,7 +53,9 @@ class Parity:
     activation_difference : float
         Largest relative difference |a - b| / |b| of activations, middle and last layer.
     n_examples, n_codes, longest : int
-        Examples and steering codes compared, and the tokens of the longest example.
+        Examples and steering codes compared at first, and the tokens of the longest example.
+    row_tokens : int
+        Tokens of the longest row of the build's own that was compared; 0 where the proof had failed before.
     dtype, attention, mask, reason : str
         `attention` is the model's implementation; `mask` is how trie rows are masked (blocked, dense, flex);
         `joined` says whether branches are computed only from the layer on that they are steered at;
@@ -70,6 +77,7 @@ class Parity:
     mask: str
     joined: bool
     reason: str = ""
+    row_tokens: int = 0
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON; NaN becomes None."""
@@ -77,8 +85,10 @@ class Parity:
 
     def __str__(self) -> str:
         found = f"largest difference {self.difference:.1e} nats (allowed {self.tolerance:.1e})"
-        if self.passed:
+        if self.path == "trie":
             return f"trie path: {found}"
+        if self.passed:
+            return f"plain path, slower: {self.reason}; the trie path would hold for this model ({found})"
         return f"plain path, slower: the trie path does not hold for this model ({self.reason}; {found})"
 
 
@@ -97,45 +107,35 @@ def compare_paths(
     """
     chosen = [examples[i] for i in _choose(examples, n)]
     codes = _extreme_codes(steering)
-    layers = tuple(sorted({(engine.n_layers - 1) // 2, engine.n_layers - 1}))
-    request = Request(chosen, steering, completions=completions, read_layers=layers)
-    single = _one_by_one(engine, chosen, steering, codes, layers, completions)
-    everything = sum(len(ids) for example in chosen for ids in example.options) * (len(codes) + 2)
-    batched = engine._run(request, path="plain", budget=everything, codes=codes)
-    plain_difference = _difference(batched, single, codes)[0]
+    request = Request(chosen, steering, completions, _layers(engine))
+    single = one_by_one(engine, request, codes)
+    plain_difference, noise = _plain_difference(engine, request, single, codes)
     largest = float(np.max(np.abs(single.logits), where=np.isfinite(single.logits), initial=0.0))
-    low = engine.forward.dtype != torch.float32 and engine.forward.dtype != torch.float64
     tolerance = TOLERANCE_FLOAT32
-    if low:
+    if low := _low(engine):
         rounding = largest * torch.finfo(engine.forward.dtype).eps
         tolerance = max(LOW_PRECISION_FACTOR * plain_difference, rounding)
-    reason, difference, activation = "", float("nan"), float("nan")
+    reason, apart, activation = "", float("nan"), float("nan")
     try:
         # Short rows are masked densely and long ones in blocks: a build meets both, so both are compared.
         ways = (True, False) if engine.mask == "blocked" else (False,)
         found = []
         for always in ways:
             engine.forward.always_block = always
-            trie = engine._run(request, path="trie", codes=codes)
-            found.append(_difference(trie, single, codes))
-        difference, activation = np.max(found, axis=0)  # NaN stays NaN, and fails
-        noise = _difference(batched, single, codes)[1]
-        limit = tolerance if not low else max(tolerance, LOW_PRECISION_FACTOR * noise)
-        if not difference <= tolerance:
-            reason = "its logits differ"
-        elif not activation <= limit:
-            reason = f"its activations differ by {activation:.1e} of their norm"
+            found.append(difference(engine._run(request, path="trie", codes=codes), single, codes))
+        apart, activation = np.max(found, axis=0)  # NaN stays NaN, and fails
+        reason = _refusal(apart, tolerance, activation, max(tolerance, LOW_PRECISION_FACTOR * noise * low))
     except FAILURES as error:
-        reason = f"it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        reason = _raised(error)
     finally:
         engine.forward.always_block = False
-    return Parity(
+    parity = Parity(
         path="plain" if reason else "trie",
         passed=not reason,
-        difference=float(difference),
+        difference=float(apart),
         tolerance=float(tolerance),
         plain_difference=plain_difference,
-        own_difference=_own_difference(engine, chosen, single.logits),
+        own_difference=own_difference(engine, chosen, single.logits),
         activation_difference=float(activation),
         n_examples=len(chosen),
         n_codes=len(codes),
@@ -146,6 +146,89 @@ def compare_paths(
         joined=engine.join,
         reason=reason,
     )
+    return compare_row(engine, examples, steering, parity, completions=completions)
+
+
+def compare_row(
+    engine: Engine,
+    examples: Sequence[Example],
+    steering: Steering | None,
+    parity: Parity,
+    *,
+    completions: bool = False,
+) -> Parity:
+    """Hold a proof on a row as well that is filled to the engine's budget, with neighbours and all codes.
+
+    Of the row its first example, its middle one and its last are compared; a proof that failed stays as it is.
+    """
+    if not parity.passed:
+        return parity
+    start = max(0, len(examples) - ROW_EXAMPLES) // 2
+    request = Request(examples[start : start + ROW_EXAMPLES], steering, completions, _layers(engine))
+    request, row = _longest_row(engine, request)
+    chosen = sorted({0, len(row.examples) // 2, len(row.examples) - 1})
+    # Where a row holds but some of the codes, the extremes may be elsewhere.
+    codes = np.intersect1d(_extreme_codes(steering), row.codes)
+    codes = codes if len(codes) else row.codes[:1]
+    few = replace(request, examples=[request.examples[i] for i in chosen])
+    single = one_by_one(engine, few, codes)
+    tolerance, limit, plain = parity.tolerance, parity.tolerance, parity.plain_difference
+    if _low(engine):
+        plain, noise = np.maximum((plain, 0.0), _plain_difference(engine, few, single, codes))
+        tolerance = max(tolerance, LOW_PRECISION_FACTOR * plain)
+        limit = max(tolerance, LOW_PRECISION_FACTOR * noise)
+    reason, apart, activation = "", float("nan"), float("nan")
+    try:
+        apart, activation = difference(engine._run(request, path="trie", rows=[row]), single, codes, chosen)
+        reason = _refusal(apart, tolerance, activation, limit)
+    except FAILURES as error:
+        reason = _raised(error)
+    return replace(
+        parity,
+        path="plain" if reason else "trie",
+        passed=not reason,
+        difference=float(np.maximum(parity.difference, apart)),
+        tolerance=float(tolerance),
+        plain_difference=float(plain),
+        activation_difference=float(np.maximum(parity.activation_difference, activation)),
+        reason=f"in a row of {row.size} tokens {reason}" if reason else "",
+        row_tokens=max(parity.row_tokens, row.size),
+    )
+
+
+def _longest_row(engine: Engine, request: Request) -> tuple[Request, Row]:
+    """Of the rows that a build would run these examples in the longest with unsteered outputs, and its examples."""
+    wanted = Wanted(request.first, request.completions, reads=True)
+    demand = demand_of(request.examples, request.steering, wanted, share=True)
+    codes = np.arange(1, request.steering.n_codes if request.steering else 1)
+    rows = pack(demand, codes, engine.budget, ceiling=engine.ceiling)
+    row = max((row for row in rows if row.base), key=lambda row: row.size)
+    examples = [request.examples[i] for i in row.examples]
+    return replace(request, examples=examples), replace(row, examples=np.arange(len(examples)))
+
+
+def _plain_difference(engine: Engine, request: Request, single, codes: np.ndarray) -> tuple[float, float]:
+    """What `difference` finds between one batch of all sequences and one pass for each."""
+    everything = sum(len(ids) for example in request.examples for ids in example.options) * (len(codes) + 2)
+    return difference(engine._run(request, path="plain", budget=everything, codes=codes), single, codes)
+
+
+def _refusal(apart: float, tolerance: float, activation: float, limit: float) -> str:
+    if not apart <= tolerance:
+        return "its logits differ"
+    return "" if activation <= limit else f"its activations differ by {activation:.1e} of their norm"
+
+
+def _raised(error: Exception) -> str:
+    return f"it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _low(engine: Engine) -> bool:
+    return engine.forward.dtype not in (torch.float32, torch.float64)
+
+
+def _layers(engine: Engine) -> tuple[int, ...]:
+    return tuple(sorted({(engine.n_layers - 1) // 2, engine.n_layers - 1}))
 
 
 def _choose(examples: Sequence[Example], n: int) -> list[int]:
@@ -161,60 +244,3 @@ def _extreme_codes(steering: Steering | None) -> np.ndarray:
     extremes = [int(np.argmin(steering.multipliers)), int(np.argmax(steering.multipliers))]
     codes = np.unique(steering.codes[[0, 0, -1, -1], extremes * 2])
     return codes[codes > 0]
-
-
-def _one_by_one(engine, examples, steering, codes, layers, completions: bool) -> Scores:
-    """What passes that hold one sequence each give; column j belongs to `codes[j - 1]`, column 0 is unsteered."""
-    tables = layer_tables(steering, engine.forward.places) if steering else {}
-    shape = (len(examples), len(codes) + 1)
-    logits = np.full((*shape, len(examples[0].options)), np.nan, dtype=np.float32)
-    total = np.full(shape, np.nan, dtype=np.float32)
-    sums = np.full((2, *logits.shape), np.nan, dtype=np.float32)
-    reads = np.full((len(examples), max(len(e.reads) for e in examples), len(layers), engine.hidden), np.nan)
-    for i, example in enumerate(examples):
-        options = [Example((ids,), example.prompt, example.branch, ()) for ids in example.options]
-        for column, code in enumerate([0, *codes]):
-            row = Row(np.array([0]), np.array([code] if code else [], dtype=np.int64), not code, 0)
-            layout = lay_out([example], steering, row, Wanted(first=True), as_trie=False)
-            output = engine.forward.run(layout, tables)
-            logits[i, column] = output.picked[:, 0].cpu().numpy()
-            total[i, column] = output.logsumexp[0, 0].item()
-            for j, option in enumerate(options if completions else ()):
-                layout = lay_out([option], steering, row, Wanted(first=False, completions=True), as_trie=False)
-                output = engine.forward.run(layout, tables)
-                picked = output.picked[:, 0].double()
-                sums[0, i, column, j] = picked.sum().item()
-                sums[1, i, column, j] = (picked - output.logsumexp[:, 0]).sum().item()
-        for read, (option, start, stop) in enumerate(example.reads):
-            alone = Example((example.options[option],), example.prompt, example.branch, ((0, start, stop),))
-            row = Row(np.array([0]), np.zeros(0, dtype=np.int64), True, 0)
-            layout = lay_out([alone], None, row, Wanted(first=False, reads=True), as_trie=False)
-            reads[i, read] = engine.forward.run(layout, {}, layers).activations.mean(0).cpu().numpy()
-    pair = tuple(sums) if completions else (None, None)
-    return Scores(
-        logits=logits, logsumexp=total, completion_logit=pair[0], completion_logprob=pair[1], activations=reads
-    )
-
-
-def _difference(scores: Scores, single: Scores, codes: np.ndarray) -> tuple[float, float]:
-    """Largest difference of logits, log-sum-exp and sums, and largest relative difference of activations."""
-    columns = [0, *codes]
-    worst = 0.0
-    for name in ("logits", "logsumexp", "completion_logit", "completion_logprob"):
-        alone = getattr(single, name)
-        if alone is not None:
-            # Not a maximum of Python's: NaN has to stay.
-            worst = np.maximum(worst, np.abs(getattr(scores, name)[:, columns] - alone).max())
-    norm = np.linalg.norm(single.activations, axis=-1)
-    apart = np.linalg.norm(scores.activations - single.activations, axis=-1)
-    relative = apart[np.isfinite(norm)] / np.maximum(norm[np.isfinite(norm)], 1e-30)
-    return float(worst), float(relative.max(initial=0.0))
-
-
-def _own_difference(engine, examples, logits: np.ndarray) -> float:
-    worst = 0.0
-    for i, example in enumerate(examples):
-        own = engine.forward.own_logits(example.options[0][: example.branch])[-1]
-        targets = [int(ids[example.branch]) for ids in example.options]
-        worst = max(worst, float(np.abs(own[targets] - logits[i, 0]).max()))
-    return worst

@@ -7,6 +7,7 @@ path and the plain path.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ import torch
 from cache_builder.engine.attention import first_mask
 from cache_builder.engine.flight import SMALLEST_BUDGET, Job, answer
 from cache_builder.engine.forward import Forward
-from cache_builder.engine.parity import Parity, compare_paths
+from cache_builder.engine.parity import Parity, compare_paths, compare_row
 from cache_builder.engine.requests import Example, Request, Scores, Steering, check_examples
 from cache_builder.engine.tuning import FLEX, MASKS, measure_budgets, measure_masks
+from cache_builder.packing import Row
 from steerstats.errors import InputError, ModelError
 
 DEFAULT_BUDGET = {"cuda": 4096, "cpu": 1024}
@@ -80,6 +82,7 @@ class Engine:
         self.join = join
         self.parity: Parity | None = None
         self.tokens = np.zeros(2)
+        self._proved_rows: tuple | None = None
 
     @property
     def n_layers(self) -> int:
@@ -171,16 +174,18 @@ class Engine:
         *,
         completions: bool = False,
     ) -> Parity:
-        """Compare the trie path with plain one-sequence passes on a few examples, and choose the path.
+        """Compare the trie path with plain one-sequence passes, and choose the path.
+
+        A few examples are compared, and then a row that is filled to the token budget as a run will fill it.
 
         Parameters
         ----------
         examples : sequence of Example
-            Real inputs; the longest is always among those compared.
+            Real inputs, neighbours as in a run; the longest is always among those compared.
         steering : Steering, optional
             Vectors of the build; the largest multipliers of the first and the last vector are compared.
         n : int
-            Number of examples compared.
+            Number of examples compared at first.
         completions : bool
             Compare the sums over whole completions as well.
 
@@ -197,9 +202,40 @@ class Engine:
             self.parity = compare_paths(self, examples, steering, n, completions=completions)
             if self.parity.passed:
                 break
+        self._settle()
+        return self.parity
+
+    def prove_row(
+        self, examples: Sequence[Example], steering: Steering | None = None, *, completions: bool = False
+    ) -> None:
+        """Prove a row again where rows are no longer those that the last proof was held on (budget, mask); see `prove`.
+
+        Nothing happens without an earlier proof, or off the trie path.
+        """
+        if self.parity is None or self.path != "trie" or self._proved_rows == self._rows():
+            return
+        proved = compare_row(self, examples, steering, self.parity, completions=completions)
+        if not proved.passed:  # perhaps another way of running the trie holds
+            self.prove(examples, steering, completions=completions)
+            return
+        self.parity = proved
+        self._settle()
+
+    def _settle(self) -> None:
+        """Take over what the proof found."""
         if self.path == "auto" or not self.parity.passed:
             self.path = self.parity.path
-        return self.parity
+        elif self.path == "plain":
+            self.parity = replace(self.parity, path="plain", reason="it was asked for")
+        self.note_rows()
+
+    def note_rows(self) -> None:
+        """The last proof was held on rows as they are now."""
+        self._proved_rows = self._rows()
+
+    def _rows(self) -> tuple[int, int | None, str, bool]:
+        """What decides how long rows are and how they run."""
+        return self.budget, self.ceiling, self.mask, self.join
 
     def tune(
         self,
@@ -208,9 +244,13 @@ class Engine:
         budgets: Sequence[int] = (),
         n: int | None = None,
         *,
+        proved: Sequence[Example] = (),
         completions: bool = False,
     ) -> dict[int, float]:
         """Measure examples per second for several budgets on a sample, and keep the best.
+
+        After a proof that chose the trie path, a row of the best budget is proved; should that fail, the budgets of
+        the plain path are measured.
 
         Parameters
         ----------
@@ -219,6 +259,8 @@ class Engine:
         budgets : sequence of int, optional
         n : int, optional
             Size of the sample. Default: enough for several rows.
+        proved : sequence of Example
+            What the proof is held on; `examples` by default.
         completions : bool
             Time runs that score whole completions, as the build will.
 
@@ -227,7 +269,12 @@ class Engine:
         dict
             Examples per second for each budget that fitted in memory.
         """
-        return measure_budgets(self, examples, steering, budgets, completions, n)
+        found = measure_budgets(self, examples, steering, budgets, completions, n)
+        if self.path == "trie":
+            self.prove_row(proved or examples, steering, completions=completions)
+            if self.path != "trie":
+                found = measure_budgets(self, examples, steering, budgets, completions, n)
+        return found
 
     @property
     def mask(self) -> str:
@@ -311,6 +358,7 @@ class Engine:
         path: str | None = None,
         budget: int | None = None,
         codes: np.ndarray | None = None,
+        rows: Sequence[Row] | None = None,
     ) -> Scores:
-        """`run` without checks, on a given path, budget and subset of codes (for the proof)."""
-        return next(answer(self, [Job(self, request, path=path, budget=budget, codes=codes)]))
+        """`run` without checks, on a given path, budget and subset of codes, or in given rows (for the proof)."""
+        return next(answer(self, [Job(self, request, path=path, budget=budget, codes=codes, rows=rows)]))

@@ -48,7 +48,13 @@ def measure_budgets(
             if engine.ceiling is not None and budget > engine.ceiling:
                 break
             engine.budget = budget
-            speed[budget] = max(speed.get(budget, 0.0), _speed(engine, sample, steering, completions))
+            try:
+                speed[budget] = max(speed.get(budget, 0.0), _speed(engine, sample, steering, completions))
+            except FAILURES:
+                # Some models have no rows of this length: the proof on a row of the budget that is kept decides.
+                if engine.path != "trie":
+                    raise
+                speed[budget] = 0.0
     sampled, whole = (_tokens(engine, some, steering, completions, list(speed)) for some in (samples[0], examples))
     speed = {budget: found * sampled[budget] / whole[budget] for budget, found in speed.items()}
     engine.budget = min(max(speed, key=speed.get), engine.ceiling or max(speed))
@@ -96,6 +102,8 @@ def measure_masks(
     best = max(running, key=lambda mask: found[mask] * (MARGIN if mask == own else 1.0), default=own)
     engine.use_mask(best)
     engine.parity = parities[best]
+    if best != own:
+        engine.note_rows()
     return found
 
 
