@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from cache_builder.engine.answer import Answer, Transfer
+from cache_builder.engine.lines import BATCHED
 from cache_builder.engine.operators import LayerTable, layer_tables
 from cache_builder.engine.plan import Layout, Wanted, demand_of, lay_out
 from cache_builder.engine.requests import Request, Scores
@@ -72,8 +73,15 @@ class Job:
         """Send a row through the model; None where memory ended, and the engine's ceiling is lower now."""
         engine, request = self.engine, self.request
         try:
-            twins = self.as_trie and engine.join
-            layout = lay_out(request.examples, request.steering, row, self.wanted, as_trie=self.as_trie, twins=twins)
+            layout = lay_out(
+                request.examples,
+                request.steering,
+                row,
+                self.wanted,
+                as_trie=self.as_trie,
+                twins=self.as_trie and engine.join,
+                cut=engine.forward.lines != BATCHED,
+            )
             return layout, Transfer(engine.forward.run(layout, self.tables, request.read_layers))
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):

@@ -22,6 +22,7 @@ from cache_builder.engine.attention import (
     worthwhile,
 )
 from cache_builder.engine.hooks import Between, Joint, steered_positions
+from cache_builder.engine.lines import BATCHED, parts_of
 from cache_builder.engine.norms import in_two_kernels, rms_norms
 from cache_builder.engine.operators import LayerTable, to_device
 from cache_builder.engine.plan import Layout
@@ -54,6 +55,11 @@ class Forward:
         rows in which it saves little; see `attention`), or "flex" (FlexAttention with the interval as block mask;
         the model has to be loaded with `attn_implementation="flex_attention"`).
 
+    Attributes
+    ----------
+    lines : str
+        How sequences of the plain path run: "batched", "equal" or "single"; see `lines`.
+
     Raises
     ------
     ModelError
@@ -64,6 +70,8 @@ class Forward:
         self.model = model.eval()
         self.attention = attention
         self.always_block = False
+        self.lines = BATCHED
+        self.rotaries = [m for m in model.modules() if "dynamic" in str(getattr(m, "rope_type", ""))]
         self.config = model.config.get_text_config()
         self.layers = decoder_blocks(model)
         self.head = model.get_output_embeddings()
@@ -82,7 +90,7 @@ class Forward:
         reads = read_layers if len(layout.read_node) else ()
         # Several scores may ask for one node (both options; shared completion tokens): unembed it once.
         wanted, inverse = np.unique(layout.score_node, return_inverse=True)
-        run = self._run_trie if layout.is_trie else self._run_lines
+        run = self._run_trie if layout.is_trie else self._run_lines if self.lines == BATCHED else self._run_parts
         with kernels_for_new_lengths(self.device), in_two_kernels(self.norms):
             logits, store, counts = run(layout, tables, reads, wanted)
         logits = logits.reshape(-1, logits.shape[-1])
@@ -108,9 +116,26 @@ class Forward:
             joints={},
         )
         mask = self._tensor((layout.depth < layout.lengths[:, None]).astype(np.int64))
+        self._forget_lengths()
         with between, self._unembedding(self._tensor(wanted)):
             output = self.model(input_ids=self._tensor(layout.token), attention_mask=mask, use_cache=False)
         return output.logits, between.store, (layout.token.size, int(layout.lengths.sum()))
+
+    def _run_parts(self, layout, tables, reads, wanted):
+        """As `_run_lines`, without padding: in batches of one length, or line by line."""
+        logits, store = None, {}
+        for part in parts_of(layout, wanted, self.lines):
+            there = reads if len(part.read_place) else ()
+            found, activations, _ = self._run_lines(part.layout, tables, there, part.wanted)
+            found = found.reshape(-1, found.shape[-1])
+            logits = found.new_empty(max(len(wanted), 1), found.shape[-1]) if logits is None else logits
+            if len(part.wanted):
+                logits[self._tensor(part.wanted_place).to(logits.device)] = found
+            for layer, values in activations.items():
+                if layer not in store:
+                    store[layer] = values.new_empty(len(layout.read_node), values.shape[-1])
+                store[layer][self._tensor(part.read_place).to(values.device)] = values
+        return logits, store, (int(layout.lengths.sum()),) * 2
 
     def _run_trie(self, layout, tables, reads, wanted):
         """One line holding a trie, in stages: see `stages`."""
@@ -148,6 +173,7 @@ class Forward:
                 needed=self._tensor(np.unique(needed)),
             )
             stack.enter_context(between)
+            self._forget_lengths()
             heads = np.arange(len(wanted)) if joints else final.place[wanted]
             stack.enter_context(self._unembedding(self._tensor(heads)))
             output = self.model(
@@ -164,8 +190,16 @@ class Forward:
     @torch.inference_mode()
     def own_logits(self, tokens: np.ndarray) -> np.ndarray:
         """The model's own logits (n_tokens, vocabulary) of one sequence, untouched by any of our hooks."""
+        self._forget_lengths()
         logits = self.model(input_ids=self._tensor(tokens[None]), use_cache=False).logits
         return logits[0].float().cpu().numpy()
+
+    def _forget_lengths(self) -> None:
+        """Dynamic rotary frequencies follow the longest sequence so far: what a pass gives must not depend on those
+        before it."""
+        for module in self.rotaries:
+            for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
+                setattr(module, name, 0)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return to_device(array, self.device)

@@ -1,7 +1,8 @@
 """The proof that precedes a build: the trie path against plain one-sequence passes, on this model's real inputs.
 
 A few examples under a few codes come first, then a row as the build will fill it. A module that goes by a token's place
-in its row instead of its position id, or that ends at some length of a row, gives itself away only in a long one.
+in its row instead of its position id, or that ends at some length of a row, gives itself away only in a long one. The
+plain path is judged too: its batches have to give what single passes give, or it goes without them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from cache_builder.engine.lines import BATCHED, EQUAL, SINGLE, WAYS
 from cache_builder.engine.plan import Wanted, demand_of
 from cache_builder.engine.reference import difference, one_by_one, own_difference
-from cache_builder.engine.requests import Example, Request, Steering
+from cache_builder.engine.requests import Example, Request, Scores, Steering
 from cache_builder.packing import Row, pack
 from steerstats.errors import ModelError
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 TOLERANCE_FLOAT32 = 1e-4
 LOW_PRECISION_FACTOR = 3.0
+MOST_ROUNDINGS = 4.0  # of the largest score compared: past that it is no rounding, whatever batches differ by
+EIGHT_BITS = 2.0**-7  # the rounding step of quantised layers, whatever the rest is computed in
 ROW_EXAMPLES = 1024  # from which a whole row is filled: a sequence adds more than a dozen tokens to the longest rows
 FAILURES = (
     RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError, ModelError,
@@ -44,9 +48,10 @@ class Parity:
         on a whole row; NaN where the trie path raised an error.
     tolerance : float
         Largest difference allowed: 1e-4 in float32; in lower precision three times `plain_difference`, but not
-        less than one rounding step of the largest logit.
+        less than one rounding step of the largest logit, and not more than four.
     plain_difference : float
-        The same difference between batched and one-sequence plain passes: the model's own noise.
+        The same difference between batched and one-sequence plain passes: the model's own noise, unless it is more
+        than 1e-4 in float32, or four rounding steps in lower precision.
     own_difference : float
         Between one-sequence passes without steering and the model called without any hook. In lower precision
         this includes the model's own rounding of its logits.
@@ -56,6 +61,9 @@ class Parity:
         Examples and steering codes compared at first, and the tokens of the longest example.
     row_tokens : int
         Tokens of the longest row of the build's own that was compared; 0 where the proof had failed before.
+    lines : str
+        How sequences of the plain path run: "batched"; where that is more than noise away from single passes in
+        batches of one length ("equal"), or if need be one at a time ("single").
     dtype, attention, mask, reason : str
         `attention` is the model's implementation; `mask` is how trie rows are masked (blocked, dense, flex);
         `joined` says whether branches are computed only from the layer on that they are steered at;
@@ -78,6 +86,7 @@ class Parity:
     joined: bool
     reason: str = ""
     row_tokens: int = 0
+    lines: str = BATCHED
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON; NaN becomes None."""
@@ -88,8 +97,15 @@ class Parity:
         if self.path == "trie":
             return f"trie path: {found}"
         if self.passed:
-            return f"plain path, slower: {self.reason}; the trie path would hold for this model ({found})"
-        return f"plain path, slower: the trie path does not hold for this model ({self.reason}; {found})"
+            said = f"plain path, slower: {self.reason}; the trie path would hold for this model ({found})"
+        else:
+            said = f"plain path, slower: the trie path does not hold for this model ({self.reason}; {found})"
+        if self.lines == BATCHED:
+            return said
+        return (
+            f"{said}; sequences run {WAYS[self.lines]}, slower still: batches of several lengths are up to "
+            f"{self.plain_difference:.1e} nats from single passes"
+        )
 
 
 def compare_paths(
@@ -109,12 +125,11 @@ def compare_paths(
     codes = _extreme_codes(steering)
     request = Request(chosen, steering, completions, _layers(engine))
     single = one_by_one(engine, request, codes)
+    engine.forward.lines = BATCHED
     plain_difference, noise = _plain_difference(engine, request, single, codes)
-    largest = float(np.max(np.abs(single.logits), where=np.isfinite(single.logits), initial=0.0))
-    tolerance = TOLERANCE_FLOAT32
-    if low := _low(engine):
-        rounding = largest * torch.finfo(engine.forward.dtype).eps
-        tolerance = max(LOW_PRECISION_FACTOR * plain_difference, rounding)
+    tolerance, most = _tolerances(engine, single, plain_difference)
+    if not plain_difference <= most:
+        engine.forward.lines = _lines(engine, examples, request, codes, most)
     reason, apart, activation = "", float("nan"), float("nan")
     try:
         # Short rows are masked densely and long ones in blocks: a build meets both, so both are compared.
@@ -124,7 +139,7 @@ def compare_paths(
             engine.forward.always_block = always
             found.append(difference(engine._run(request, path="trie", codes=codes), single, codes))
         apart, activation = np.max(found, axis=0)  # NaN stays NaN, and fails
-        reason = _refusal(apart, tolerance, activation, max(tolerance, LOW_PRECISION_FACTOR * noise * low))
+        reason = _refusal(apart, tolerance, activation, max(tolerance, LOW_PRECISION_FACTOR * noise * _low(engine)))
     except FAILURES as error:
         reason = _raised(error)
     finally:
@@ -145,6 +160,7 @@ def compare_paths(
         mask=engine.mask,
         joined=engine.join,
         reason=reason,
+        lines=engine.forward.lines,
     )
     return compare_row(engine, examples, steering, parity, completions=completions)
 
@@ -175,7 +191,7 @@ def compare_row(
     tolerance, limit, plain = parity.tolerance, parity.tolerance, parity.plain_difference
     if _low(engine):
         plain, noise = np.maximum((plain, 0.0), _plain_difference(engine, few, single, codes))
-        tolerance = max(tolerance, LOW_PRECISION_FACTOR * plain)
+        tolerance = max(tolerance, _tolerances(engine, single, plain)[0])
         limit = max(tolerance, LOW_PRECISION_FACTOR * noise)
     reason, apart, activation = "", float("nan"), float("nan")
     try:
@@ -207,10 +223,40 @@ def _longest_row(engine: Engine, request: Request) -> tuple[Request, Row]:
     return replace(request, examples=examples), replace(row, examples=np.arange(len(examples)))
 
 
-def _plain_difference(engine: Engine, request: Request, single, codes: np.ndarray) -> tuple[float, float]:
+def _plain_difference(engine: Engine, request: Request, single: Scores, codes: np.ndarray) -> tuple[float, float]:
     """What `difference` finds between one batch of all sequences and one pass for each."""
     everything = sum(len(ids) for example in request.examples for ids in example.options) * (len(codes) + 2)
     return difference(engine._run(request, path="plain", budget=everything, codes=codes), single, codes)
+
+
+def _tolerances(engine: Engine, single: Scores, plain_difference: float) -> tuple[float, float]:
+    """Largest difference allowed to the trie path, and to batches of the plain path."""
+    if not _low(engine):
+        return TOLERANCE_FLOAT32, TOLERANCE_FLOAT32
+    largest = _largest(single.logits)
+    step = torch.finfo(engine.forward.dtype).eps
+    quantised = getattr(engine.forward.model.config, "quantization_config", None) is not None
+    compared = (single.logits, single.logsumexp, single.completion_logit, single.completion_logprob)
+    most = MOST_ROUNDINGS * max(map(_largest, compared)) * max(step, EIGHT_BITS * quantised)
+    return min(max(LOW_PRECISION_FACTOR * plain_difference, largest * step), most), most
+
+
+def _largest(values: np.ndarray | None) -> float:
+    return 0.0 if values is None else float(np.max(np.abs(values), where=np.isfinite(values), initial=0.0))
+
+
+def _lines(engine: Engine, examples: Sequence[Example], request: Request, codes: np.ndarray, most: float) -> str:
+    """How sequences have to run whose batches are too far from single passes: "equal" if that holds, else "single".
+
+    Each of the request's examples is compared together with another one of its lengths, where there is one.
+    """
+    shapes = [(one.branch, *map(len, one.options)) for one in examples]
+    wanted = {(one.branch, *map(len, one.options)) for one in request.examples}
+    pairs = [[one for one, shape in zip(examples, shapes) if shape == want][:2] for want in sorted(wanted)]
+    request = replace(request, examples=[one for pair in pairs for one in pair])
+    engine.forward.lines = EQUAL
+    apart, _ = _plain_difference(engine, request, one_by_one(engine, request, codes), codes)
+    return EQUAL if apart <= most else SINGLE
 
 
 def _refusal(apart: float, tolerance: float, activation: float, limit: float) -> str:

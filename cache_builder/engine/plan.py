@@ -16,6 +16,7 @@ from cache_builder.packing import Demand, Row
 from cache_builder.trie import build_trie, prefix_order, replicate
 
 FIRST, COMPLETION = 0, 1
+HEAD = -1  # an option to take the common beginning from: any has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ def lay_out(
     *,
     as_trie: bool,
     twins: bool = False,
+    cut: bool = False,
 ) -> Layout:
     """Lay out one row as a trie, or as one line per sequence.
 
@@ -117,10 +119,12 @@ def lay_out(
         One line holding a trie, or one right-padded line per distinct sequence.
     twins : bool
         Give every steered node of a trie its unsteered twin, also where the row's unsteered outputs are not wanted.
+    cut : bool
+        Without a trie: every sequence ends with what is asked of it, since its numbers might be others in a longer one.
     """
     paths = _Paths()
     for index in row.examples:
-        _add_example(paths, int(index), examples[index], steering if len(row.codes) else None, wanted, row.base)
+        _add_example(paths, int(index), examples[index], steering if len(row.codes) else None, wanted, row.base, cut)
     n_real = len(paths.tokens)
     pairs = [(path, paths.twin(path)) for path in sorted(set(paths.steered) - {-1})] if twins else None
     base, steered = np.array(paths.base, dtype=np.int64), np.array(paths.steered, dtype=np.int64)
@@ -129,7 +133,7 @@ def lay_out(
     if as_trie:
         grid, locate = _place_trie(paths.tokens, paths.marks, row.codes, pairs, n_real)
     else:
-        grid, locate = _place_lines(paths.tokens, paths.marks, row.codes)
+        grid, locate = _place_lines(paths.tokens, paths.marks, row.codes, cut)
     columns = [locate(base, position)[:, :1]] if row.base else []
     if len(row.codes):
         columns.append(locate(steered, position))
@@ -180,18 +184,26 @@ class _Paths:
 
 
 def _add_example(
-    paths: _Paths, index: int, example: Example, steering: Steering | None, wanted: Wanted, take_base: bool
+    paths: _Paths,
+    index: int,
+    example: Example,
+    steering: Steering | None,
+    wanted: Wanted,
+    take_base: bool,
+    cut: bool,
 ) -> None:
     base: dict[int, int] = {}
     steered: dict[int, int] = {}
-    if take_base:
-        for option, end in enumerate(_base_ends(example, wanted)):
-            if end:
-                base[option] = paths.add(example.options[option][:end], None)
-    if steering is not None:
-        for option, end in enumerate(_score_ends(example, wanted)):
-            if end:
-                steered[option] = paths.add(example.options[option][:end], steering.steered_span(example))
+    scored = dict(enumerate(_score_ends(example, wanted)))
+    if head := cut and wanted.first and wanted.completions:
+        scored[HEAD] = example.branch
+    ends = scored if cut else dict(enumerate(_base_ends(example, wanted)))
+    for option, end in ends.items() if take_base else ():
+        if end:
+            base[option] = paths.add(example.options[option][:end], None)
+    for option, end in scored.items() if steering is not None else ():
+        if end:
+            steered[option] = paths.add(example.options[option][:end], steering.steered_span(example))
 
     def ask(kind: int, option: int, path_option: int, position: int) -> None:
         paths.base.append(base.get(path_option, -1))
@@ -204,13 +216,14 @@ def _add_example(
 
     for option, ids in enumerate(example.options):
         if wanted.first:
-            ask(FIRST, option, 0, example.branch - 1)
+            ask(FIRST, option, HEAD if head else 0, example.branch - 1)
         if wanted.completions:
             for position in range(example.prompt - 1, len(ids) - 1):
                 ask(COMPLETION, option, option, position)
     if wanted.reads and take_base:
         for read, (option, start, stop) in enumerate(example.reads):
-            paths.read_at += [(base[option], position) for position in range(start, stop)]
+            path = paths.add(example.options[option][:stop], None) if cut else base[option]
+            paths.read_at += [(path, position) for position in range(start, stop)]
             paths.read_slot += [(index, read)] * (stop - start)
             paths.read_weight += [1.0 / (stop - start)] * (stop - start)
 
@@ -252,14 +265,15 @@ def _place_trie(tokens, marks, codes, twins, n_real):
     return grid, lambda path, position: replicas.nodes(node[path, position], max(len(codes), 1))
 
 
-def _place_lines(tokens, marks, codes):
-    """One line per sequence and code; a sequence that begins another one reads from it instead."""
+def _place_lines(tokens, marks, codes, cut):
+    """One line per sequence and code; unless they are cut, one that begins another reads from it instead."""
     keys = [2 * t + m for t, m in zip(tokens, marks)]
     order = prefix_order(keys)
     home = np.arange(len(keys))
     for this, following in zip(order[-2::-1], order[:0:-1]):
         width = len(keys[this])
-        if width <= len(keys[following]) and np.array_equal(keys[this], keys[following][:width]):
+        fits = width == len(keys[following]) if cut else width <= len(keys[following])
+        if fits and np.array_equal(keys[this], keys[following][:width]):
             home[this] = home[following]
     first, stride, lines = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=np.int64), []
     for path in np.unique(home):

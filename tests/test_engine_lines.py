@@ -1,0 +1,140 @@
+"""The plain path is held to single passes too, and rounding is no excuse for more than rounding."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import slow_steering
+import torch
+from tiny_models import VOCAB, random_examples, random_steering, tiny_model
+
+from cache_builder.engine import Engine, Example
+from cache_builder.engine.lines import parts_of
+from cache_builder.engine.plan import Wanted, lay_out
+from cache_builder.packing import Row
+
+DYNAMIC = {
+    "max_position_embeddings": 16,
+    "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+}
+LONGROPE = {
+    "max_position_embeddings": 128,
+    "original_max_position_embeddings": 18,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+        "original_max_position_embeddings": 18,
+        "partial_rotary_factor": 1.0,
+    },
+}
+
+
+def sized_examples(sizes) -> list[Example]:
+    """Of as many tokens as asked for."""
+    rng = np.random.default_rng(4)
+    found = []
+    for size in sizes:
+        prompt, letters = rng.integers(3, VOCAB, size), rng.choice(np.arange(3, VOCAB), 2, replace=False)
+        tails = [np.concatenate([prompt, [letter], rng.integers(3, VOCAB, 2)]) for letter in letters]
+        found.append(Example(tuple(tails), prompt=size - 1, branch=size))
+    return found
+
+
+def forgetful(model):
+    """A model that has seen nothing before each of its passes: what a sequence of its own gets."""
+
+    def forget(module, args, kwargs=None):
+        module.rotary_emb.max_seq_len_cached = 0
+
+    model.model.register_forward_pre_hook(forget)
+    return model
+
+
+def alone(model, examples, steering) -> tuple[np.ndarray, np.ndarray]:
+    """First-token logits and sums over whole completions, of sequences that end with what is asked of them."""
+    shape = (len(examples), steering.n_codes, 2)
+    logits, sums = np.zeros(shape), np.zeros(shape)
+    for i, example in enumerate(examples):
+        for vector, column in np.ndindex(steering.codes.shape):
+            code, by_layer = steering.codes[vector, column], {1: np.float64(steering.directions[vector, 0])}
+            span = range(example.prompt - 1, 99)
+
+            def run(ids, by_layer=by_layer, span=span, x=float(steering.multipliers[column])):
+                return slow_steering.logits_of(model, ids, span, by_layer, x, "add")
+
+            first = run(example.options[0][: example.branch])[-1]
+            logits[i, code] = [first[ids[example.branch]] for ids in example.options]
+            for j, ids in enumerate(example.options):
+                found = torch.tensor(run(ids[:-1])).log_softmax(-1)
+                sums[i, code, j] = sum(float(found[t, ids[t + 1]]) for t in range(example.prompt - 1, len(ids) - 1))
+    return logits, sums
+
+
+@pytest.mark.parametrize("path", ["auto", "plain"])
+def test_frequencies_that_follow_the_longest_sequence_follow_each_ones_own(path):
+    steering = random_steering(np.random.default_rng(0))
+    examples = sized_examples([9, 24, 24, 12, 20, 20, 9, 31])
+    logits, sums = alone(forgetful(tiny_model("llama", **DYNAMIC)), examples, steering)
+    engine = Engine(tiny_model("llama", **DYNAMIC), path=path)
+    found = engine.prove(examples, steering)
+    assert (found.path, found.lines) == ("plain", "equal")
+    assert found.plain_difference > 0.01
+    assert "sequences run in batches of one length, slower still: batches of several lengths" in str(found)
+    assert json.loads(json.dumps(found.to_dict()))["lines"] == "equal"
+    scores = engine.run(examples, steering, completions=True, read_layers=(1, 2))
+    assert scores.computed == scores.packed
+    assert scores.logits == pytest.approx(logits, abs=1e-4)
+    assert scores.completion_logprob == pytest.approx(sums, abs=1e-4)
+    again = engine.run(examples[:1], steering, completions=True, read_layers=(1, 2))
+    assert again.logits == pytest.approx(scores.logits[:1], abs=1e-5), "what ran before must not matter"
+    assert again.activations == pytest.approx(scores.activations[:1], abs=1e-5)
+
+
+def test_a_model_that_minds_company_gets_one_sequence_at_a_time():
+    steering = random_steering(np.random.default_rng(0))
+    examples = sized_examples([9, 9, 12, 12, 15])
+    model = tiny_model("llama")
+    expected = slow_steering.grid(model, examples, steering)
+    model.model.layers[0].register_forward_hook(lambda module, args, output: output + 0.1 * (output.shape[0] - 1))
+    model.model.layers[0].mlp.register_forward_hook(lambda module, args, output: output * (1 + (args[0].numel() > 999)))
+    engine = Engine(model, path="plain")
+    assert engine.prove(examples, steering).lines == "single"
+    assert "one at a time" in str(engine.parity)
+    assert engine.run(examples, steering).logits == pytest.approx(expected["logits"], abs=1e-4)
+
+
+def test_low_precision_excuses_no_more_than_rounding():
+    steering = random_steering(np.random.default_rng(0))
+    examples = sized_examples([9, 30, 30, 12, 25, 20, 9, 31])
+    model = tiny_model("phi3", **LONGROPE).to(torch.bfloat16)
+    engine = Engine(model)
+    found = engine.prove(examples, steering)
+    assert 3 * found.plain_difference > found.tolerance
+    assert (engine.path, found.lines) == ("plain", "equal")
+    alone = [Engine(model, path="plain").run([one], steering).logits for one in examples]
+    assert engine.run(examples, steering).logits == pytest.approx(np.concatenate(alone), abs=0.05)
+
+
+@pytest.mark.parametrize("way", ["equal", "single"])
+def test_every_line_and_all_that_is_asked_of_it_is_in_one_part(way):
+    rng = np.random.default_rng(1)
+    examples, steering = random_examples(rng, 5), random_steering(rng)
+    wanted = Wanted(completions=True, reads=True)
+    row = Row(np.arange(5), np.arange(1, steering.n_codes), True, 0)
+    layout = lay_out(examples, steering, row, wanted, as_trie=False)
+    nodes = np.unique(layout.score_node)
+    parts = list(parts_of(layout, nodes, way))
+    assert sum(part.layout.token.size for part in parts) == layout.lengths.sum()
+    for whole, node, place in (
+        (nodes, [part.wanted for part in parts], [part.wanted_place for part in parts]),
+        (layout.read_node, [part.layout.read_node for part in parts], [part.read_place for part in parts]),
+    ):
+        assert sorted(np.concatenate(place)) == list(range(len(whole)))
+        for part, here, at in zip(parts, node, place):
+            for name in ("token", "code", "depth"):
+                found = getattr(part.layout, name).reshape(-1)[here]
+                assert np.array_equal(found, getattr(layout, name).reshape(-1)[whole[at]])
