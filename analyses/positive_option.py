@@ -27,10 +27,11 @@ def main(cache, out):
         for term in WORDS:
             rows = pooled[(pooled["response"] == "slope") & (pooled["term"] == term) & pooled["p_fdr"].notna()]
             if len(rows):
-                text = f"Share of datasets in which steerability differs when {WORDS[term]} (FDR 0.05):"
-                share = float((rows["p_fdr"] <= 0.05).mean())
+                text = f"Datasets by whether steerability differs when {WORDS[term]} (FDR 0.05):"
+                differ = int((rows["p_fdr"] <= 0.05).sum())
+                kinds = {"differ": differ, "not shown to differ": len(rows) - differ}
                 why = "a count of decisions, Benjamini–Hochberg over datasets"
-                claims.append(Claim.bare(f"option.{term}", text, share, len(rows), "datasets", why, "share"))
+                claims.append(Claim.counted(f"option.{term}", text, kinds, "datasets", why))
     names = list(dict.fromkeys(frame["dataset"]))
     if len(names) == 1:
         claims += cell_claims(frame)

@@ -138,7 +138,7 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
         words += " The interval is cut at 0 and 100%, between which a share lies."
     if "option.pos_is_a" in claims:
         differ = claims["option.pos_is_a"]
-        words += f" Steerability differs between A and B in {_count(differ)} of {differ.n} datasets (FDR 0.05)."
+        words += f" Steerability differs between A and B in {differ.counts['differ']} of {differ.n} datasets (FDR 0.05)."
     link = f"{prefix}variance_explained"
     return _card(question, shown, limits(mean), words, link, "Variance explained")
 
@@ -328,10 +328,6 @@ def differences(findings: Sequence[Finding]) -> list[dict[str, str]]:
         }
         for claim in claims
     ]
-
-
-def _count(claim: Claim) -> int:
-    return round(claim.estimate * claim.n)
 
 
 def untold(warnings: Sequence[str]) -> str:
