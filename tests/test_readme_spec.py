@@ -113,7 +113,7 @@ def test_each_variant_of_a_record_is_read():
     assert "(B)" in pairs[2].text
 
 
-def test_the_controls_shown_are_made(own, tmp_path):
+def test_the_controls_shown_are_understood(own):
     controls = next(block for block in TOML[1:] if block.startswith("[controls]"))
     (own / "my-spec.toml").write_text((own / "my-spec.toml").read_text() + controls)
     assert load_spec(own / "my-spec.toml").controls.random == 19
