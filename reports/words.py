@@ -138,7 +138,9 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
         words += " The interval is cut at 0 and 100%, between which a share lies."
     if "option.pos_is_a" in claims:
         differ = claims["option.pos_is_a"]
-        words += f" Steerability differs between A and B in {differ.counts['differ']} of {differ.n} datasets (FDR 0.05)."
+        words += (
+            f" Steerability differs between A and B in {differ.counts['differ']} of {differ.n} datasets (FDR 0.05)."
+        )
     link = f"{prefix}variance_explained"
     return _card(question, shown, limits(mean), words, link, "Variance explained")
 

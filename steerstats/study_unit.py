@@ -195,15 +195,20 @@ class StudyUnit:
 
     def controls(self, kind: str, train: str = "base") -> tuple[str, ...]:
         """Labels of the control vectors of one kind and training setting, by replicate; empty if there are none."""
-        return tuple(self._controls(kind, train)["label"])
+        return self._controls.get((kind, train), ((), ()))[0]
 
     def replicates(self, kind: str, train: str = "base") -> tuple[int, ...]:
         """Replicate numbers of the same vectors, in the same order."""
-        return tuple(self._controls(kind, train)["replicate"].astype(int))
+        return self._controls.get((kind, train), ((), ()))[1]
 
-    def _controls(self, kind: str, train: str) -> pd.DataFrame:
-        table = self._vector_table
-        return table[(table["kind"] == kind) & (table["setting"] == train)].sort_values("replicate", kind="stable")
+    @cached_property
+    def _controls(self) -> dict[tuple[str, str], tuple[tuple[str, ...], tuple[int, ...]]]:
+        """(kind, training setting) -> labels and numbers, by replicate: asked for hundreds of times in a report."""
+        table = self._vector_table.sort_values("replicate", kind="stable")
+        return {
+            key: (tuple(rows["label"]), tuple(rows["replicate"].astype(int)))
+            for key, rows in table.groupby(["kind", "setting"], sort=False)
+        }
 
     @cached_property
     def training_draw(self) -> str | None:

@@ -25,6 +25,8 @@ VALID = {
     ("SD of steerability, coverage", "two groups", "jackknife of the log variance"): (0.93, 0.97),
     ("SD of steerability, coverage", "lognormal", "jackknife of the log variance"): (0.76, 0.91),
     ("anti-steerable share, coverage", "n = 500", "Wilson"): (0.9, 0.975),
+    ("anti-steerable share without noise, coverage", "20 refits", "corrected by refits"): (0.9, 0.99),
+    ("anti-steerable share without noise, coverage", "6 refits", "corrected by refits"): (0.86, 0.95),
     ("mean gap, any vector, coverage", "n = 500", "with refits"): (0.93, 0.965),
     ("mean gap, any fold's vector, coverage", "5 folds", "crossed, Satterthwaite t"): (0.93, 0.965),
     ("Spearman of observed means, coverage", "D = 40", "percentile over datasets"): (0.93, 0.98),
@@ -71,6 +73,7 @@ VALID = {
 
 # What the valid methods are there for, and where some of them end: the table has to show that these are wrong.
 INVALID = {
+    ("anti-steerable share without noise, coverage", "vector SD 0.3", "Wilson, as measured"): (0.3, 0.75),
     ("mean gap, coverage", "n = 50, lognormal", "percentile"): (0.87, 0.925),
     ("relative steerability, coverage", "z = 1 ", "studentised"): (0.45, 0.65),
     ("relative steerability, coverage", "z = 1 ", "BCa"): (0.78, 0.88),

@@ -9,6 +9,7 @@ from scipy import special
 
 from steerstats.distribution import anti_steerable, slope_spread
 from steerstats.generalization import from_disjoint_folds, ratio, with_vector_error
+from steerstats.replicates import corrected_anti_steerable
 from steerstats.resampling import bootstrap_mean, bootstrap_ratio, interval
 from steerstats.simulate.calibrate_cells import COVERAGE, RESAMPLES, SHAPES, Cell, Outcome, blocks, draw, inside
 
@@ -90,6 +91,24 @@ def _vector_error(sigma: float, rng: np.random.Generator, n: int) -> list[Outcom
     ]
 
 
+def _noise_free_share(shared: float, refits: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """150 inputs about .5 with a noise-free spread of 1, so that 31% are below 0; noise SD .4."""
+    truth, measured, corrected = float(special.ndtr(-0.5)), np.empty(n, dtype=bool), np.empty(n, dtype=bool)
+    for k in range(n):
+        slopes = rng.normal(0.5, 1, 150) + rng.normal(0, 0.4, 150) + shared * rng.standard_normal()
+        others = slopes + rng.normal(0, 0.4, (refits, 150)) + shared * rng.standard_normal((refits, 1))
+        found = (
+            anti_steerable(slopes)["anti_steerable"],
+            corrected_anti_steerable(others, kind="refits", slopes=slopes, rng=rng, n_resamples=200),
+        )
+        measured[k], corrected[k] = (e.ci_low <= truth <= e.ci_high for e in found)
+    quantity = "anti-steerable share without noise, coverage"
+    return [
+        Outcome(quantity, "corrected by refits", COVERAGE, corrected),
+        Outcome(quantity, "Wilson, as measured", COVERAGE, measured),
+    ]
+
+
 def _folds(n_folds: int, rng: np.random.Generator, n: int) -> list[Outcome]:
     hits = np.empty(n, dtype=bool)
     for k in range(n):
@@ -118,6 +137,10 @@ def _cells() -> dict[str, Cell]:
     for sigma in (0.02, 0.05, 0.1):
         setting = f"n = 500, input SD .6, vector SD {sigma:g}, 20 refits"
         cells[f"vector error, {sigma:g}"] = Cell(setting, partial(_vector_error, sigma), 2500)
+    for shared, refits in ((0.0, 20), (0.3, 20), (0.3, 6)):
+        setting = f"n = 150, vector SD {shared:g} of the noise-free spread, {refits} refits"
+        name = f"anti-steerable without noise, {shared:g}, {refits} refits"
+        cells[name] = Cell(setting, partial(_noise_free_share, shared, refits), 800)
     setting = "n = 200, input SD .6, vector SD .05, interaction SD .2, 5 folds"
     cells["vector error, 5 folds"] = Cell(setting, partial(_folds, 5), 2500)
     return cells
