@@ -10,7 +10,7 @@ from typing import Any
 from analyses._claim import Claim
 from steerstats.nulls import CANNOT_RESOLVE, DIFFERS, NOT_SHOWN
 from steerstats.results import Estimate
-from steerstats.study_results import DatasetSteerability
+from steerstats.study.results import DatasetSteerability
 
 OUTCOMES = {"works": "above 0", "below": "below 0", "undecided": "open"}
 DECISIONS = {DIFFERS: "differ", NOT_SHOWN: "not shown to differ", CANNOT_RESOLVE: "cannot be resolved"}

@@ -12,7 +12,7 @@ from scipy import stats
 from analyses._claim import Claim
 from analyses._counts import SINGULAR, p_words
 from steerstats.meta import MetaAnalysis
-from steerstats.study_results import SpuriousTable
+from steerstats.study.results import SpuriousTable
 
 MEAN = "mean over datasets"  # the row of a figure that is none of the datasets
 BARS = (

@@ -10,7 +10,7 @@ from analyses._claim import Finding
 from reports import operators, words
 from steerstats.generalization import ID_SHIFT
 from steerstats.generalization.answer_mass import COLLAPSED_BELOW
-from steerstats.study_said import flat_curves, grid_doubts
+from steerstats.study.notes import flat_curves, grid_doubts
 
 
 def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list[str]:

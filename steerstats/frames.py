@@ -26,7 +26,7 @@ from steerstats.operators import has_unsteered, operator_of
 from steerstats.steerability import fit_steerability
 
 if TYPE_CHECKING:
-    from steerstats.study_unit import StudyUnit
+    from steerstats.study.unit import StudyUnit
 
 MAIN_KINDS = ("trained", "mean", "imported")
 LOG_ODDS = ("logit_diff", "logprob_sum")

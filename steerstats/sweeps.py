@@ -22,7 +22,7 @@ from steerstats.operators import ABLATE, ADD
 from steerstats.resampling import collapse, resampled_sums
 from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.seeds import NamedStreams
-from steerstats.study_headlines import UNIT, Headlined, number, share, with_limits
+from steerstats.study.headlines import UNIT, Headlined, number, share, with_limits
 
 RULE = "the layer with the highest mean steerability over datasets, each counting once, on validation inputs"
 RULE_ABLATE = (

@@ -25,8 +25,8 @@ from reports.words import summary
 from steerstats import mean_over_datasets, open_cache
 from steerstats.meta import with_few_units
 from steerstats.nulls import null_table
-from steerstats.study_checks import NullComparison
-from steerstats.study_unit import StudyUnit
+from steerstats.study.doubt_results import NullComparison
+from steerstats.study.unit import StudyUnit
 
 
 def signs(key: str, above: int, below: int, open_: int) -> Claim:

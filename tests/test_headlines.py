@@ -10,7 +10,7 @@ from steerstats.meta import mean_over_datasets
 from steerstats.results import format_number
 from steerstats.simulate import SimulationTruth, simulate_cache
 from steerstats.study import open_cache
-from steerstats.study_headlines import middle, number, over_datasets, text_table, with_limits
+from steerstats.study.headlines import middle, number, over_datasets, text_table, with_limits
 
 
 @pytest.fixture(scope="module")

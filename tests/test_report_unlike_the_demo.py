@@ -22,7 +22,7 @@ from reports.reproduce import reproduce
 from reports.words import summary
 from steerstats import figures
 from steerstats.errors import InputError
-from steerstats.study_checks import VectorCosines
+from steerstats.study.doubt_results import VectorCosines
 
 BARE = {"n_resampled": 0, "n_random": 0, "n_shuffled": 0, "debiased": False, "logits": False}
 

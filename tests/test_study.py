@@ -12,7 +12,6 @@ from scipy import stats
 from study_caches import FAST, cache_of
 
 import steerstats
-from steerstats import study_base
 from steerstats.errors import CacheError, InputError
 from steerstats.meta import mean_over_datasets
 from steerstats.seeds import NamedStreams
@@ -231,7 +230,7 @@ def test_every_public_method_shows_how_it_is_called():
 
 def test_the_demo_cache_is_there_and_its_absence_is_said(monkeypatch, tmp_path):
     assert len(open_cache(steerstats.demo_cache()).datasets) >= 8
-    monkeypatch.setattr(study_base.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(base.resources, "files", lambda package: tmp_path)
     with pytest.raises(CacheError, match=r"cache\.h5 is missing from this installation"):
         steerstats.demo_cache()
 

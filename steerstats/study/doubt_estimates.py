@@ -19,10 +19,10 @@ from steerstats.replicates import slope_reliability
 from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.seeds import generator
 from steerstats.spurious import spurious_factors
-from steerstats.study_checks import Debiased, MultiplierRange, NullComparison, VectorCosines, range_rows
-from steerstats.study_estimates import TEST_ONLY, said_first
-from steerstats.study_results import PerDataset, doubts, for_each
-from steerstats.study_unit import StudyUnit
+from steerstats.study.doubt_results import Debiased, MultiplierRange, NullComparison, VectorCosines, range_rows
+from steerstats.study.estimates import TEST_ONLY, said_first
+from steerstats.study.results import PerDataset, doubts, for_each
+from steerstats.study.unit import StudyUnit
 
 if TYPE_CHECKING:
     from steerstats.study import Study

@@ -19,7 +19,7 @@ from steerstats.generalization import (
     VarianceTable,
 )
 from steerstats.generalization.correlation import FIXED, NOISE_FREE, POPULATION
-from steerstats.study_headlines import OVER, UNIT, Headlined, limits, middle, number, over_datasets, with_limits
+from steerstats.study.headlines import OVER, UNIT, Headlined, limits, middle, number, over_datasets, with_limits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from steerstats.errors import CacheError, first_few
 from steerstats.generalization import PAPER_SHIFTS, SlopeGrid, parse_shift, shift_name
 from steerstats.generalization.slopes import Shift, parse_shifts
 from steerstats.operators import has_unsteered
-from steerstats.study_factors import FACTORS, own_factors
-from steerstats.study_unit import Slopes, StudyUnit, names_once
+from steerstats.study.factors import FACTORS, own_factors
+from steerstats.study.unit import Slopes, StudyUnit, names_once
 
 
 def demo_cache() -> Path:

@@ -20,7 +20,7 @@ from steerstats.grid import slope_error
 from steerstats.operators import NO_UNSTEERED, has_unsteered, operator_of
 from steerstats.results import Result
 from steerstats.steerability import SteerabilityFit, fit_steerability
-from steerstats.study_factors import read_factors
+from steerstats.study.factors import read_factors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,10 +27,10 @@ from steerstats.predictors import (
 )
 from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.seeds import generator
-from steerstats.study_estimates import TEST_ONLY, said_first
-from steerstats.study_factors import FACTORS
-from steerstats.study_headlines import Headlined, number, with_limits
-from steerstats.study_results import doubts, for_each, stack
+from steerstats.study.estimates import TEST_ONLY, said_first
+from steerstats.study.factors import FACTORS
+from steerstats.study.headlines import Headlined, number, with_limits
+from steerstats.study.results import doubts, for_each, stack
 
 if TYPE_CHECKING:
     from steerstats.study import Study

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from steerstats import study_checking as checks
 from steerstats.errors import check_count, check_level
 from steerstats.generalization import ID_SHIFT, AnswerMass, shift_name
 from steerstats.generalization.slopes import Shift
-from steerstats.study_base import StudyBase
-from steerstats.study_checks import Debiased, MultiplierRange, NullComparison, VectorCosines
-from steerstats.study_results import PerDataset
+from steerstats.study import doubt_estimates as checks
+from steerstats.study.base import StudyBase
+from steerstats.study.doubt_results import Debiased, MultiplierRange, NullComparison, VectorCosines
+from steerstats.study.results import PerDataset
 
 ID = shift_name(ID_SHIFT)
 

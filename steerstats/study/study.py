@@ -1,14 +1,4 @@
-"""A cache as a study: every question of the field is one method, every answer a frozen result.
-
-    study = steerstats.open_cache("my-cache")
-    print(study.steerability().summary())
-    gaps = study.generalization(seed=1)
-
-The robustness checks (nulls, refits, straightness, ...) are in `steerstats.study_doubts`.
-
-Conventions: inputs of split "test" only, complete cases across the settings compared, main vectors only (controls
-enter as refits and nulls), every random number from an explicit seed and the dataset's name.
-"""
+"""The `Study`: every question of the field as one method, and how a cache is opened as one."""
 
 from __future__ import annotations
 
@@ -16,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from steerstats import study_estimates as estimates
-from steerstats import study_predicting as predicting
 from steerstats.cache import CacheReader
 from steerstats.errors import CannotEstimate, check_level
 from steerstats.generalization import ID_SHIFT, CorrelationTable, PropensityShift, propensity_shift
@@ -26,11 +14,12 @@ from steerstats.mixed import MixedFit, fit_mixed
 from steerstats.mixed.population import twin_warnings
 from steerstats.operators import NO_UNSTEERED, has_unsteered
 from steerstats.power import PowerTable
-from steerstats.study_base import demo_cache
-from steerstats.study_doubts import ID, StudyDoubts, check_asked
-from steerstats.study_generalization import Generalization
-from steerstats.study_results import DatasetSteerability, SpuriousTable
-from steerstats.study_unit import names_once
+from steerstats.study import estimates, predicting
+from steerstats.study.base import demo_cache
+from steerstats.study.doubts import ID, StudyDoubts, check_asked
+from steerstats.study.generalization import Generalization
+from steerstats.study.results import DatasetSteerability, SpuriousTable
+from steerstats.study.unit import names_once
 
 __all__ = ["Study", "demo_cache", "open_cache"]
 

@@ -16,7 +16,7 @@ from steerstats.meta import MetaAnalysis, mean_over_datasets
 from steerstats.operators import ABLATE, ADD
 from steerstats.results import Estimate, Result
 from steerstats.spurious import FactorCells, PooledSpuriousFactors, SpuriousFactors, VarianceExplained
-from steerstats.study_headlines import OVER, UNIT, Headlined, middle, number, over_datasets, share, with_limits
+from steerstats.study.headlines import OVER, UNIT, Headlined, middle, number, over_datasets, share, with_limits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,10 +40,10 @@ from steerstats.spurious import (
     spurious_factors,
     variance_explained,
 )
-from steerstats.study_factors import FACTORS, OWN, usual_levels
-from steerstats.study_generalization import Generalization
-from steerstats.study_results import DatasetSteerability, SpuriousTable, doubts, for_each, pooled
-from steerstats.study_said import flat_curves, no_parity, questions_of, said_first
+from steerstats.study.factors import FACTORS, OWN, usual_levels
+from steerstats.study.generalization import Generalization
+from steerstats.study.notes import flat_curves, no_parity, questions_of, said_first
+from steerstats.study.results import DatasetSteerability, SpuriousTable, doubts, for_each, pooled
 
 if TYPE_CHECKING:
     from steerstats.study import Study
