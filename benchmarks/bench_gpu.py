@@ -6,7 +6,8 @@ multipliers, read where a build reads them, and the training activations. Five d
 asked for as the five settings of a unit are, without a pause between them. Each round takes a slightly different run,
 so that its rows have lengths of their own: whatever a kernel prepares for a new length is in the time. How trie rows
 are best masked is measured too: in blocks, densely, and by FlexAttention. The unsteered pass, the yardstick, is
-measured on a part of the same prompts, per token. Nothing is fetched. Without CUDA it says so and does nothing.
+measured on a part of the same prompts, per token, with norms and rotary positions in as few kernels as the grid's.
+Nothing is fetched. Without CUDA it says so and does nothing.
 
     python -m benchmarks.bench_gpu [--inputs 256] [--settings 1]
 
@@ -40,6 +41,7 @@ TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "nu
 VOCABULARY, TOKENIZER, LAYER = 32000, 8000, 13
 BATCH_SIZES = (16, 32, 64, 128)
 SHIFT = 5  # inputs by which a round's run is moved
+SKIPPED = (".q_proj.", ".o_proj.")
 YARDSTICK = 32  # inputs of each dataset in the unsteered pass
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 
@@ -142,7 +144,8 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
         engine.use_mask("blocked")  # the yardstick is the model as it is loaded
         # The first round finds the best size; the others would only cost minutes of the device.
         for size in [min(plain, key=lambda size: min(plain[size]))] if number else BATCH_SIZES:
-            plain[size].append(timed(lambda size=size: unsteered_pass(model, yardstick, size))[1])
+            with engine.forward.fewer_kernels():  # so that the ratio is that of the trie, not of the kernels
+                plain[size].append(timed(lambda size=size: unsteered_pass(model, yardstick, size))[1])
         engine.use_mask(chosen)
     batch = min(BATCH_SIZES, key=lambda size: min(plain[size]))
     token = min(plain[batch]) / sum(example.branch for example in yardstick)
@@ -169,7 +172,8 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
         "spread_between_rounds": max(one.seconds for one in rounds) / best.seconds - 1,
         "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan"),
         "joined_branches": engine.join,
-        "speedup_by_norms_in_two_kernels": norms_alone(engine, first, steering),
+        "speedup_by_norms_in_two_kernels": one_alone(engine, "norms", first, steering),
+        "speedup_by_rope_in_place": one_alone(engine, "ropes", first, steering),
         "speedup_by_no_pause_between_settings": pauses(
             engine, list(samples.values())[: len(SETTINGS)], steering, layer
         ),
@@ -226,12 +230,14 @@ def streamed(engine: Engine, runs, steering: Steering | None, layer: int) -> lis
 def flops(model, computed: float, scored: int) -> float:
     """Multiplications and additions of the matrix products alone; attention's own are left out, as is usual.
 
-    The last block's feed-forward part runs only where something is scored.
+    The last block's feed-forward part, queries and output projection run only where something is scored.
     """
     names = dict(model.named_parameters())
     body = sum(p.numel() for name, p in names.items() if "embed" not in name and "lm_head" not in name)
-    last = f"layers.{model.config.num_hidden_layers - 1}.mlp."
-    tail = sum(p.numel() for name, p in names.items() if last in name)
+    last = f"layers.{model.config.num_hidden_layers - 1}."
+    tail = sum(
+        p.numel() for name, p in names.items() if last in name and any(part in name for part in (".mlp.", *SKIPPED))
+    )
     return 2 * (body - tail) * computed + 2 * tail * scored + 2 * model.config.hidden_size * VOCABULARY * scored
 
 
@@ -247,16 +253,16 @@ def hours(rounds: list[Round], sizes: dict[str, int]) -> float:
     return seconds / 3600 * len(paper_datasets()) / len(sizes)
 
 
-def norms_alone(engine: Engine, examples, steering: Steering, rounds: int = 3) -> float:
-    """How many times faster a grid is than with the model's norms as they are, least of a few runs in turn (the first
-    to meet a run's row lengths is each of them in its turn)."""
-    norms, times = engine.forward.norms, {True: [], False: []}
+def one_alone(engine: Engine, what: str, examples, steering: Steering, rounds: int = 3) -> float:
+    """How many times faster a grid is than with the model's own norms, or rotary positions ("ropes"), least of a few
+    runs in turn (the first to meet a run's row lengths is each of them in its turn)."""
+    ours, times = getattr(engine.forward, what), {True: [], False: []}
     for number in range(rounds):
         for own in (False, True) if number % 2 else (True, False):
-            engine.forward.norms = [] if own else norms
+            setattr(engine.forward, what, [] if own else ours)
             run = window(examples, number, rounds)
             times[own].append(timed(lambda run=run: engine.run(run, steering))[1])
-    engine.forward.norms = norms
+    setattr(engine.forward, what, ours)
     return min(times[True]) / min(times[False])
 
 

@@ -220,6 +220,7 @@ def _gpu(r: dict) -> list[Row]:
         (what, f"{r[key]:.2f} times faster", "reported")
         for what, key in (
             ("with RMS norms in two kernels, against the model's own", "speedup_by_norms_in_two_kernels"),
+            ("with rotary positions in place, against the model's own", "speedup_by_rope_in_place"),
             ("with settings that follow without a pause", "speedup_by_no_pause_between_settings"),
         )
         if key in r
@@ -259,7 +260,7 @@ def _result(name: str) -> Path:
 
 def _current(gpu: dict) -> bool:
     """Whether the code that was measured has what `EARLIER` names."""
-    return "speedup_by_no_pause_between_settings" in gpu
+    return "speedup_by_rope_in_place" in gpu
 
 
 def _goal(target: str, met: bool) -> str:

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cache_builder.engine import answer, forward, norms, operators
+from cache_builder.engine import answer, forward, norms, operators, rope
 
 aten = torch.ops.aten
 
@@ -31,6 +31,7 @@ def fake_cuda(monkeypatch) -> Iterator[list[str]]:
         monkeypatch.setattr(module, "to_device", _to_device)
     # Without values nothing can be tried; Gemma's are the ones among the tiny models that are something else.
     monkeypatch.setattr(norms, "_is", lambda module: "Gemma" not in type(module).__name__)
+    monkeypatch.setattr(rope, "_is", lambda place, device: True)
     monkeypatch.setattr(answer, "_to_pinned", lambda tensor: tensor)
     monkeypatch.setattr(answer.Transfer, "arrays", lambda self: [_zeros(one) for one in self.tensors])
     monkeypatch.setattr(torch.cuda, "Event", _Event)

@@ -74,10 +74,21 @@ def test_the_gpus_benchmark_runs_without_a_gpu_on_a_tiny_model(tmp_path, monkeyp
     assert (record["path"], record["inputs"]) == ("trie", 20)
     assert record["computed_over_distinct"] >= 1
     assert 0 < record["bfloat16_largest_difference"] < 0.1
-    gains = [record[f"speedup_by_{what}"] for what in ("norms_in_two_kernels", "no_pause_between_settings")]
+    gains = [
+        record[f"speedup_by_{what}"] for what in ("norms_in_two_kernels", "rope_in_place", "no_pause_between_settings")
+    ]
     assert np.isfinite([record["hours_for_the_papers_grid"], *gains]).all()
     record["peak_memory_gib"] = 0.0  # known on a GPU alone
-    assert len(rows("gpu", record)) == 11
+    assert len(rows("gpu", record)) == 12
+
+
+def test_the_last_block_counts_what_it_computes_everywhere():
+    """Of two blocks: keys and values of the last one; all of the first; the rest only where something is scored."""
+    model = bench_gpu.random_llama({**bench_gpu.TINY, "num_hidden_layers": 2}, "cpu")
+    square, mlp, norms = 64 * 64, 3 * 64 * 128, 2 * 64
+    everywhere = 4 * square + mlp + norms + 2 * square + norms + 64
+    scored = 2 * square + mlp + 64 * bench_gpu.VOCABULARY
+    assert bench_gpu.flops(model, 10.0, 3) == 2 * (10 * everywhere + 3 * scored)
 
 
 def results() -> dict[str, dict]:

@@ -10,6 +10,7 @@ from tiny_models import SPECIFICATIONS, random_examples, random_steering, tiny_m
 from cache_builder.engine import Engine
 from cache_builder.engine.forward import linear_float32
 from cache_builder.engine.norms import SAME, two_kernel_norm
+from cache_builder.engine.rope import rope_in_place
 from steerstats.errors import ModelError
 
 pytestmark = pytest.mark.cuda
@@ -109,6 +110,22 @@ def test_norms_are_two_kernels_that_give_what_the_modules_give(dtype):
         assert (own != ours).float().mean() < 1e-3
     kernels = [event for event in profile.events() if "CUDA" in str(event.device_type)]
     assert len(kernels) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rotary_positions_in_place_are_the_same_bits(dtype):
+    [place] = Engine(tiny_model("llama").to("cuda", dtype)).forward.ropes
+    draw = torch.Generator("cuda").manual_seed(0)
+    shapes = [(1, 700, 8, 128), (1, 700, 2, 128)]
+    q, k = (torch.randn(s, device="cuda", dtype=dtype, generator=draw).transpose(1, 2) for s in shapes)
+    cos, sin = (torch.randn(1, 700, 128, device="cuda", dtype=dtype, generator=draw) for _ in range(2))
+    with torch.inference_mode():
+        expected = place.apply_rotary_pos_emb(q, k, cos, sin)
+        with rope_in_place([place]):
+            found = place.apply_rotary_pos_emb(q, k, cos, sin)
+    for one, other in zip(found, expected):
+        assert torch.equal(one, other)
+        assert one.stride() == (q if one.shape == q.shape else k).stride()
 
 
 def test_the_head_accumulates_in_float32():

@@ -26,6 +26,7 @@ from cache_builder.engine.lines import BATCHED, parts_of
 from cache_builder.engine.norms import in_two_kernels, rms_norms
 from cache_builder.engine.operators import LayerTable, to_device
 from cache_builder.engine.plan import Layout
+from cache_builder.engine.rope import rope_in_place, rope_modules
 from cache_builder.engine.stages import Stage, node_blocks, plan_stages
 from steerstats.errors import ModelError
 
@@ -82,7 +83,9 @@ class Forward:
         self.dtype = next(p.dtype for p in self.layers.parameters() if p.is_floating_point())
         self.places = {i: _device_of(block, self.device) for i, block in enumerate(self.layers)}
         # Elsewhere PyTorch takes as many steps as the modules do.
-        self.norms = rms_norms(model) if self.device.type == "cuda" else []
+        cuda = self.device.type == "cuda"
+        self.norms = rms_norms(model) if cuda else []
+        self.ropes = rope_modules(model, self.device) if cuda else []
 
     @torch.inference_mode()
     def run(self, layout: Layout, tables: dict[int, LayerTable], read_layers: Sequence[int] = ()) -> Output:
@@ -91,7 +94,7 @@ class Forward:
         # Several scores may ask for one node (both options; shared completion tokens): unembed it once.
         wanted, inverse = np.unique(layout.score_node, return_inverse=True)
         run = self._run_trie if layout.is_trie else self._run_lines if self.lines == BATCHED else self._run_parts
-        with kernels_for_new_lengths(self.device), in_two_kernels(self.norms):
+        with kernels_for_new_lengths(self.device), self.fewer_kernels():
             logits, store, counts = run(layout, tables, reads, wanted)
         logits = logits.reshape(-1, logits.shape[-1])
         if len(logits) != max(len(wanted), 1):
@@ -104,6 +107,12 @@ class Forward:
         if reads:
             activations = torch.stack([store[layer].to(self.device).float() for layer in reads], dim=1)
         return Output(picked, torch.logsumexp(logits, dim=-1)[inverse], activations, *counts)
+
+    @contextmanager
+    def fewer_kernels(self) -> Iterator[None]:
+        """While active, the model's norms and rotary positions are computed in fewer passes over memory."""
+        with in_two_kernels(self.norms), rope_in_place(self.ropes):
+            yield
 
     def _run_lines(self, layout, tables, reads, wanted):
         """One right-padded sequence a line. Position ids are left to the model: some take none, and right padding
