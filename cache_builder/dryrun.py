@@ -11,7 +11,7 @@ import numpy as np
 
 from cache_builder.blocks import answer_bytes, example_blocks
 from cache_builder.engine import Engine, Example, Steering
-from cache_builder.engine.plan import Wanted, lay_out
+from cache_builder.engine.plan import Wanted, demand_of, lay_out
 from cache_builder.engine.stages import node_blocks, plan_stages
 from cache_builder.extractors import extractor_facts
 from cache_builder.grid import WHOLE
@@ -32,7 +32,8 @@ PROBE_EXAMPLES = 32
 
 @dataclass(frozen=True, slots=True)
 class UnitCost:
-    """Forward tokens are trie nodes, each distinct (prefix, steering) once; bytes are those of the HDF5 arrays."""
+    """Forward tokens are trie nodes, each distinct (prefix, steering) once, or where a probe found that the model takes
+    the plain path those of every sequence; bytes are those of the HDF5 arrays."""
 
     name: str
     pairs: int
@@ -44,12 +45,13 @@ class UnitCost:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """The cost of a build; `tokens_per_second` is None without a probe."""
+    """The cost of a build; `tokens_per_second` is None without a probe, and `path` then what most models take."""
 
     units: tuple[UnitCost, ...]
     vectors: int
     tokens_per_second: float | None
     device: str
+    path: str = "trie"
 
     @property
     def tokens(self) -> int:
@@ -86,10 +88,11 @@ class DryRun:
             cells = [f"{unit.pairs:,}", f"{unit.inputs:,}", f"{unit.training_tokens:,}", f"{unit.steering_tokens:,}"]
             table.add_row(unit.name, *cells, f"{unit.bytes / 1e6:,.1f}")
         if self.seconds is None:
-            table.caption = "expected time: not measured (no probe)"
+            table.caption = "expected time: not measured (no probe); tokens are those of the trie path"
         else:
             table.caption = (
-                f"expected time: {_duration(self.seconds)} at {self.tokens_per_second:,.0f} tokens/s on {self.device}"
+                f"expected time: {_duration(self.seconds)} at {self.tokens_per_second:,.0f} tokens/s on {self.device}, "
+                f"{self.path} path"
             )
         return table
 
@@ -127,6 +130,8 @@ def dry_run(spec: BuildSpec, *, probe: bool = True, progress: Callable[..., None
             layers = np.concatenate([layers, *(np.array([sorted(file)]) for file in files.values())])
         n_vectors = max(n_vectors, len(kinds))
         planned = planned_grid(spec, kinds, trained, spec.settings)
+        if speed is None and opened.engine is not None:  # before anything is counted: the path decides how
+            speed = _measure(opened.engine, spec, inputs, unit, planned, layers)
         read = tuple({*spec.kept_layers(opened.n_layers), *np.unique(layers).tolist()})
         training = sum(
             _tokens(inputs.examples(unit, TRAINING, setting), None, opened, n_layers=len(read), scored=False)
@@ -143,13 +148,11 @@ def dry_run(spec: BuildSpec, *, probe: bool = True, progress: Callable[..., None
             if spec.vectors.read == "last_prompt":
                 contrasts = inputs.evaluated_contrasts(unit, setting)
                 steering += _tokens(contrasts, None, opened, n_layers=n_read, scored=False)
-            if speed is None and opened.engine is not None:
-                speed = _measure(opened.engine, provable(examples[:PROBE_EXAMPLES]), grid)
         size = _bytes(spec, unit, len(kinds), layers.shape[1], opened)
         tokens = round(training), round(steering)
         costs.append(UnitCost(unit.name, len(unit.training), len(unit.evaluated), *tokens, size))
     progress(len(units), len(units), "counted")
-    return DryRun(tuple(costs), n_vectors, speed, opened.device)
+    return DryRun(tuple(costs), n_vectors, speed, opened.device, opened.path)
 
 
 class _Opened(NamedTuple):
@@ -161,6 +164,11 @@ class _Opened(NamedTuple):
     n_layers: int
     engine: Engine | None
     device: str
+
+    @property
+    def path(self) -> str:
+        """The engine's, once the probe has been."""
+        return "plain" if self.engine is not None and self.engine.path == "plain" else "trie"
 
 
 def _tokens(
@@ -174,13 +182,16 @@ def _tokens(
 ) -> float:
     """Forward tokens of the blocks in which a build runs these examples, were every block one row.
 
-    A steered token counts for the share of the decoder's blocks that it goes through.
+    A steered token of a trie counts for the share of the decoder's blocks that it goes through.
     """
     n_codes = grid.n_codes if grid else 1
     n_reads = max(len(example.reads) for example in examples)
     size = answer_bytes(n_codes, len(examples[0].options), n_reads, n_layers, opened.hidden, completions)
     birth = grid.first_layers if grid else np.array([-1])
     first = scored and all(len(ids) > example.branch for example in examples for ids in example.options)
+    if opened.path == "plain":
+        demand = demand_of(examples, grid, Wanted(first=first, completions=completions, reads=True), share=False)
+        return float(demand.unsteered.sum() + (n_codes - 1) * demand.steered.sum())
     total = 0
     for block in example_blocks(examples, size, share=True):
         row = Row(np.arange(len(block)), np.arange(1, n_codes), True, 0)
@@ -244,11 +255,18 @@ def _grid(spec: BuildSpec, layers: np.ndarray, hidden: int) -> Steering:
     return Steering(directions, layers, np.array(spec.multipliers), operator=spec.operator, scope=spec.scope)
 
 
-def _measure(engine: Engine, examples: list[Example], grid: Steering) -> float:
-    """Tokens per second, after a warm-up that also proves the path."""
-    engine.run(examples[:4], grid)
+def _measure(
+    engine: Engine, spec: BuildSpec, inputs: Inputs, unit: UnitPlan, planned: np.ndarray, layers: np.ndarray
+) -> float:
+    """Tokens per second in the first setting that is steered, after a warm-up that also proves the path."""
+    row = int(np.argmax(planned.any(axis=1)))
+    pairs, whole = unit.evaluated[:PROBE_EXAMPLES], spec.score in WHOLE
+    examples = provable(inputs.of(unit, pairs, EVALUATED, spec.settings[row]))
+    grid = _grid(spec, layers[np.flatnonzero(planned[row])], engine.hidden)
+    engine.prove(examples, grid, completions=whole)
+    engine.run(examples[:4], grid, completions=whole)
     begin = time.perf_counter()
-    scores = engine.run(examples, grid)
+    scores = engine.run(examples, grid, completions=whole)
     return scores.packed / (time.perf_counter() - begin)
 
 

@@ -261,6 +261,24 @@ def test_a_dry_run_counts_the_tokens_that_a_build_computes(model, score):
     assert estimate.bytes == pytest.approx(written, rel=0.35)
 
 
+@pytest.mark.parametrize("score", ["logit_diff", "logprob_sum"])
+def test_a_dry_run_of_a_model_on_the_plain_path_counts_whole_sequences(tmp_path, score):
+    asked = {"datasets": ["bundled:demo/likes-rain"], "controls": {}, "run": {"threads": 1}, "score": score}
+    spec = tiny_spec(write_model(tmp_path / "m", "mamba"), **asked)
+    estimate, unprobed = dry_run(spec), dry_run(spec, probe=False)
+    session = Session(spec)
+    session.prove()
+    session.builder._trained = None
+    earlier = session.engine.tokens
+    session.builder.build(session.units[0], session.spec_hash)
+    counted = (session.engine.tokens - earlier)[1]
+    assert estimate.path == "plain"
+    assert estimate.tokens == pytest.approx(counted, rel=0.02)
+    assert estimate.tokens > 3 * unprobed.tokens
+    assert f"{estimate.tokens_per_second:,.0f} tokens/s on cpu, plain path" in estimate.render().caption
+    assert "those of the trie path" in unprobed.render().caption
+
+
 @pytest.mark.parametrize("architecture", ["bloom", "mamba"])
 def test_a_model_that_tries_do_not_fit_is_built_on_the_plain_path_and_says_so(tmp_path, architecture):
     asked = {"datasets": ["bundled:demo/likes-rain"], "controls": {}, "run": {"budget": 4096, "threads": 1}}
