@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import slow_steering
 import torch
+import transformers
 from tiny_models import VOCAB, random_examples, random_steering, tiny_model
 
 from cache_builder.engine import Engine, Example, Steering
@@ -94,3 +95,43 @@ def test_an_engine_is_tuned_on_what_it_will_score():
     assert all(isinstance(speed, float) for speed in found.values()), found
     with pytest.raises(ModelError, match="cannot act"):
         engine.run(examples, steering)
+
+
+def test_blocks_that_give_a_list_are_steered_and_read():
+    values = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128, "attn_pdrop": 0.0}
+    torch.manual_seed(0)
+    model = transformers.OpenAIGPTLMHeadModel(transformers.OpenAIGPTConfig(**values)).eval()
+    rng = np.random.default_rng(0)
+    examples, steering = random_examples(rng, 4), random_steering(rng)
+    engine = Engine(model)
+    found = engine.run(examples, steering, read_layers=(1,))
+    seen = []
+    model.transformer.h[1].register_forward_hook(lambda module, args, output: seen.append(output[0].detach()))
+    option, start, stop = examples[2].reads[1]
+    model(input_ids=torch.tensor(examples[2].options[option])[None])
+    assert found.activations[2, 1, 0] == pytest.approx(seen[0][0, start:stop].mean(0).numpy(), abs=1e-5)
+    moved = torch.tensor(steering.multipliers[-1] * steering.directions[1, 0]).float()
+    start, _ = steering.steered_span(examples[2])
+
+    def steer(module, args, output):
+        output[0][:, start:] += moved
+        return output
+
+    model.transformer.h[1].register_forward_hook(steer)
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor(examples[2].options[0][: examples[2].branch])[None]).logits[0, -1]
+    expected = [float(logits[ids[examples[2].branch]]) for ids in examples[2].options]
+    assert found.logits[2, steering.codes[1, -1]] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("path", ["auto", "plain"])
+def test_a_model_of_several_streams_is_refused(path):
+    """As Gemma-3n: added to one of four streams, a vector would be something else than what is asked for."""
+    model = tiny_model("llama")
+    for block in model.model.layers:
+        block.register_forward_pre_hook(lambda module, args: (args[0][0] if args[0].ndim == 4 else args[0], *args[1:]))
+        block.register_forward_hook(lambda module, args, output: torch.stack([output] * 4))
+    model.model.norm.register_forward_pre_hook(lambda module, args: (args[0][0],))
+    rng = np.random.default_rng(0)
+    with pytest.raises(ModelError, match=r"LlamaDecoderLayer gives activations of shape \(4, \d+, \d+, 32\), not"):
+        Engine(model, path=path).run(random_examples(rng, 2), random_steering(rng))

@@ -16,6 +16,7 @@ from torch import nn
 
 from cache_builder.engine.attention import BlockedAttention
 from cache_builder.engine.operators import LayerTable
+from steerstats.errors import ModelError
 
 
 @dataclass(slots=True)
@@ -130,7 +131,12 @@ class Between:
 
     def _after(self, layer: int, narrow: bool) -> Callable:
         def hook(module, args, output):
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = _first(output)
+            if hidden.ndim != 3:
+                raise ModelError(
+                    f"{type(module).__name__} gives activations of shape {tuple(hidden.shape)}, not (batch, tokens, "
+                    "hidden): this model has no single residual stream that a vector could be added to"
+                )
             if layer in self.reads:
                 self.store[layer] = _pick(hidden, self.reads[layer])
             if layer in self.joints:
@@ -145,7 +151,7 @@ class Between:
                 hidden = _pick(hidden, self.wanted)
                 # Some models give the stream the shape of the input ids again, so that its length has to fit that.
                 hidden = nn.functional.pad(hidden, (0, 0, 0, -len(hidden) % self.first_length))[None]
-            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+            return _with_first(output, hidden)
 
         return hook
 
@@ -158,11 +164,10 @@ class Between:
             return _pick(args[0], self.needed)[None], *args[1:]
 
         def all_again(module, args, output):
-            found = output[0] if isinstance(output, tuple) else output
+            found = _first(output)
             whole = found.new_zeros(shape[0] * shape[1], found.shape[-1])
             whole.index_copy_(0, self.needed.to(whole.device), found.reshape(-1, found.shape[-1]))
-            whole = whole.view(*shape, -1)
-            return (whole, *output[1:]) if isinstance(output, tuple) else whole
+            return _with_first(output, whole.view(*shape, -1))
 
         self._handles += [part.register_forward_pre_hook(fewer), part.register_forward_hook(all_again)]
 
@@ -201,6 +206,15 @@ def steered_positions(
 
 def _stream(args: tuple, kwargs: dict) -> torch.Tensor:
     return args[0] if args else kwargs["hidden_states"]
+
+
+def _first(output: Any) -> torch.Tensor:
+    """The stream, which some blocks give along with other things, in a tuple or (GPT) a list."""
+    return output[0] if isinstance(output, tuple | list) else output
+
+
+def _with_first(output: Any, hidden: torch.Tensor) -> Any:
+    return type(output)([hidden, *output[1:]]) if isinstance(output, tuple | list) else hidden
 
 
 def _pick(hidden: torch.Tensor, node: torch.Tensor) -> torch.Tensor:
