@@ -29,8 +29,6 @@ class EncodedPair:
         Index of the first token in which not all completions agree; the token before it predicts the answer.
     read_positive, read_negative : int
         Index of the token that holds the first differing character.
-    straddles : bool
-        Whether the first answer token also holds the end of the prompt.
     ids_others : tuple of tuple of int
         Prompt and each further wrong completion.
     read_others : tuple of int
@@ -43,7 +41,6 @@ class EncodedPair:
     first_diff: int
     read_positive: int
     read_negative: int
-    straddles: bool
     ids_others: tuple[tuple[int, ...], ...] = ()
     read_others: tuple[int, ...] = ()
 
@@ -180,19 +177,18 @@ def _locate(
     first_diff = min(_common(ids[0], other) for other in ids[1:])
     if ends is None:
         start = min(_common(alone, one) for one in ids)
-        reads, straddles = [first_diff] * len(ids), start < len(alone)
+        reads = [first_diff] * len(ids)
     else:
         start = min(_holding(spans, size) for spans in ends)
         differing = size + min(_common(endings[0], other) for other in endings[1:])
         reads = [max(_holding(spans, differing), first_diff) for spans in ends]
-        straddles = any(_straddles(spans, start, size) for spans in ends)
     # where one completion is the beginning of another, its last token is the nearest to the difference
     reads = [min(at, len(one) - 1) for at, one in zip(reads, ids)]
     start = min(start, first_diff)
     if start < 1:
         raise ModelError("the rendered prompt has no token of its own before the answer; name a prompt.template")
     positive, negative, *others = map(tuple, ids)
-    return EncodedPair(positive, negative, start, first_diff, *reads[:2], straddles, tuple(others), tuple(reads[2:]))
+    return EncodedPair(positive, negative, start, first_diff, *reads[:2], tuple(others), tuple(reads[2:]))
 
 
 def _common(left: Sequence, right: Sequence) -> int:
@@ -202,10 +198,6 @@ def _common(left: Sequence, right: Sequence) -> int:
 
 def _holding(ends: list[int], position: int) -> int:
     return next((k for k, end in enumerate(ends) if end > position), len(ends) - 1)
-
-
-def _straddles(ends: list[int], start: int, size: int) -> bool:
-    return (ends[start - 1] if start else 0) < size
 
 
 def _one_bos(tokenizer: Any, ids: list[int], prompt: str) -> None:

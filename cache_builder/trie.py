@@ -41,10 +41,6 @@ class Trie:
     def __len__(self) -> int:
         return len(self.token)
 
-    def allowed(self, window: int | None = None) -> np.ndarray:
-        """Boolean mask (n_nodes, n_nodes): may query row q see key column k? See `allowed`."""
-        return allowed(self.end, self.depth if window else None, window)
-
     def under_steering(self) -> np.ndarray:
         """Boolean (n_nodes,): the node or one of its ancestors carries a steering code."""
         roots = np.flatnonzero((self.code != 0) & ~_inside(self, self.code != 0))
@@ -182,30 +178,6 @@ def replicate(trie: Trie, codes: np.ndarray) -> Replicas:
     code = np.where(trie.code[source] != 0, under, 0)
     expanded = Trie(token=trie.token[source], code=code, parent=parent, depth=trie.depth[source], end=end)
     return Replicas(trie=expanded, first=first, stride=stride, source=source, under=under)
-
-
-def allowed(end: np.ndarray, depth: np.ndarray | None = None, window: int | None = None) -> np.ndarray:
-    """Attention mask of one laid-out row of tries.
-
-    Parameters
-    ----------
-    end : int array (..., n_nodes)
-        Subtree ends. A padding position k has `end[k] = k + 1`, so that it sees itself alone.
-    depth : int array (..., n_nodes), optional
-        Depths, needed with `window`.
-    window : int, optional
-        Sliding window of the layer: keys at `window` or more positions above the query are hidden.
-
-    Returns
-    -------
-    bool array (..., n_nodes, n_nodes)
-        True where query (row) may attend to key (column): `k <= q < end[k]`.
-    """
-    position = np.arange(end.shape[-1])
-    mask = (position <= position[:, None]) & (position[:, None] < end[..., None, :])
-    if window is not None:
-        mask &= depth[..., :, None] - depth[..., None, :] < window
-    return mask
 
 
 def prefix_order(keys: Sequence[np.ndarray]) -> np.ndarray:

@@ -32,7 +32,6 @@ def test_the_letter_is_where_the_answers_part_and_where_activations_are_read(kin
     assert answer.strip(" ") == "(A)"
     assert tokenizer.decode([pair.ids_positive[pair.last_prompt]]) == ">"
     assert pair.prompt_ids == tuple(tokenizer(PROMPT, add_special_tokens=False)["input_ids"])
-    assert not pair.straddles
 
 
 def test_a_tokenizer_that_joins_bracket_and_letter_moves_the_branch():
@@ -45,7 +44,6 @@ def test_a_tokenizer_that_joins_bracket_and_letter_moves_the_branch():
 def test_a_token_that_straddles_the_boundary_belongs_to_the_answer():
     tokenizer = byte_level(join=(":(",))
     pair = encode_pair(tokenizer, "Answer:", "(A)", "(B)", leading_space=False)
-    assert pair.straddles
     assert pieces(tokenizer, pair.ids_positive[pair.answer_start :]) == [":(", "A", ")"]
     assert pair.first_diff == pair.answer_start + 1
 
@@ -65,9 +63,9 @@ def test_without_offsets_the_prompts_own_tokens_tell_the_boundary():
     tokenizer = Slow()
     pair = encode_pair(tokenizer, "Sure> ", "(A)", "(B)", leading_space=False)
     assert tokenizer.convert_ids_to_tokens(list(pair.ids_positive)) == ["S", "u", "r", "e", "> ", "(A", ")"]
-    assert (pair.answer_start, pair.first_diff, pair.straddles) == (5, 5, False)
+    assert (pair.answer_start, pair.first_diff) == (5, 5)
     late = encode_pair(tokenizer, "Sure>", "(A)", "(B)", leading_space=True)
-    assert (late.answer_start, late.straddles) == (4, True)
+    assert late.answer_start == 4
     assert tokenizer.convert_ids_to_tokens([late.ids_positive[late.answer_start]]) == ["> "]
 
 

@@ -212,7 +212,7 @@ def test_activations_are_the_block_outputs_at_the_tokens_asked_for(name, path):
         examples.append(Example(example.options, example.prompt, example.branch, reads))
     layers = (0, 2)
     together = Engine(model, path=path, budget=48).run(examples, random_steering(rng), read_layers=layers)
-    alone = Engine(model, path=path).read_activations(examples, layers)
+    alone = Engine(model, path=path).run(examples, read_layers=layers, first=False).activations
     for i, example in enumerate(examples):
         for r, (option, start, stop) in enumerate(example.reads):
             outputs = slow_steering.block_outputs(model, example.options[option])
@@ -233,6 +233,15 @@ def test_sliding_windows_shorter_than_the_prompt_are_kept(name):
     assert np.abs(expected - wide).max() > 0.01, "the window has to matter"
     scores = Engine(model, path="trie").run(examples, steering)
     assert np.abs(scores.logits - expected).max() < TOLERANCE
+
+
+def test_a_window_goes_by_depth_and_padding_sees_itself_alone():
+    forward = Engine(tiny_model("llama")).forward
+    end, depth = torch.tensor([[4, 3, 3, 4, 5]]), torch.tensor([[0, 1, 2, 1, 0]])  # 0-1-2, 0-3, padding
+    whole = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 0, 0, 1, 0], [0, 0, 0, 0, 1]]
+    assert forward._dense_mask(end, depth, None)[0, 0].int().tolist() == whole
+    whole[2][0] = 0
+    assert forward._dense_mask(end, depth, 2)[0, 0].int().tolist() == whole
 
 
 def test_more_than_two_options():

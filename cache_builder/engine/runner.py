@@ -158,14 +158,6 @@ class Engine:
             self.tokens = self.tokens + np.array([scores.computed, scores.packed])
             yield scores
 
-    def read_activations(self, examples: Sequence[Example], layers: Sequence[int]) -> np.ndarray:
-        """Unsteered activations (n_examples, n_reads, n_layers, hidden), float32, at each example's reads.
-
-        For training pairs: with the default reads, entry [i, o] is the token of option o that holds the first
-        difference.
-        """
-        return self.run(examples, None, read_layers=layers, first=False).activations
-
     def prove(
         self,
         examples: Sequence[Example],
