@@ -59,6 +59,25 @@ def test_a_dry_run_prints_units_tokens_bytes_and_time_and_writes_nothing(run, tm
     assert os.listdir(tmp_path) == ["spec.toml"]
 
 
+@pytest.mark.parametrize(("count", "datasets", "least"), [(19, 14, 14), (39, 14, 7), (99, 40, 8), (278, 14, 2)])
+def test_a_dry_run_says_how_many_datasets_so_few_null_vectors_can_show(count, datasets, least):
+    from steerstats.cli.build import _few_nulls
+    from steerstats.nulls import benjamini_hochberg
+
+    said = _few_nulls("random", count, datasets)
+    assert said.startswith(f"controls.random = {count} cannot show fewer than {least} of {datasets} datasets to differ")
+    for together in (least - 1, least):
+        p = [1 / (count + 1)] * together + [1.0] * (datasets - together)
+        assert (min(benjamini_hochberg(p)) <= 0.05 + 1e-9) == (together == least)
+    assert _few_nulls("random", 18, 14).startswith("controls.random = 18 cannot show any of 14 datasets to differ")
+    assert _few_nulls("random", 279, 14) == _few_nulls("random", 0, 14) == ""
+
+
+def test_a_dry_run_notes_too_few_controls(run, tmp_path, model):
+    errors = run("build", write_spec(tmp_path, model, controls={"random": 3}), "--dry-run", "--no-probe")[2]
+    assert "note: controls.random = 3 cannot show any of 3 datasets to differ from the null" in errors
+
+
 def test_a_sweep_names_a_layer(run, tmp_path, model):
     spec = write_spec(tmp_path, model, limit=40, split_percent=[40, 30, 30])
     code, out, errors = run("sweep", spec, "-o", tmp_path / "s", "--layers", "0,2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,9 +65,27 @@ def build(
         with progress_bar() as progress:
             table = estimate(spec, probe=probe, progress=_steps(progress, "measuring"))
         out.print(table.render())
+        for kind in ("random", "shuffled"):
+            if said := _few_nulls(kind, getattr(spec.controls, kind), len(table.units)):
+                notice(said)
         return
     ray = {"address": address, "workers": workers, "gpus_per_worker": gpus_per_worker}
     _build(spec, target or Path(spec.run.out or f"{spec.name}-cache"), backend, ray)
+
+
+def _few_nulls(kind: str, count: int, datasets: int) -> str:
+    """What so few null vectors can show over these datasets, jointly; empty where one dataset alone could pass."""
+    from steerstats.nulls import null_vectors_needed
+
+    needed = null_vectors_needed(datasets)
+    if not 0 < count < needed:
+        return ""
+    together = math.ceil(datasets / 0.05 / (count + 1) - 1e-9)  # 1 / (count + 1) has to pass Benjamini and Hochberg
+    least = f"fewer than {together}" if together <= datasets else "any"
+    return (
+        f"controls.{kind} = {count} cannot show {least} of {datasets} datasets to differ from the null, at a false "
+        f"discovery rate of 5%; {needed} can show one alone"
+    )
 
 
 def sweep(
