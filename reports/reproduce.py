@@ -6,7 +6,7 @@
     claims.json                    every claim of every cache, with its verdict
     claims.csv, claims.tex         the same as one table, with every digit and as a paper prints it
     manifest.json                  SHA-256 of inputs and outputs, versions, seed; the same bytes on every run
-    run.json                       wall times, host, where the caches lay; differs between runs and is not hashed
+    run.json                       wall times, host, where the caches lie from here; differs between runs, not hashed
 """
 
 from __future__ import annotations
@@ -108,11 +108,10 @@ def _manifest(folder: Path, labels: Mapping[str, str], seed: int) -> dict[str, A
 
 
 def _run_facts(labels: Mapping[str, str], folder: Path, done: Sequence[Done], seconds: float) -> dict[str, Any]:
+    # Relative paths only: what is delivered to a blind review should not say whose home it was made in.
     places = {label: os.path.relpath(Path(path).resolve(), folder.resolve()) for label, path in labels.items()}
     return {
-        "caches": {
-            label: {"path": str(Path(path).resolve()), "relative": places[label]} for label, path in labels.items()
-        },
+        "caches": {label: {"relative": place} for label, place in places.items()},
         "wall_seconds": round(seconds, 3),
         "scripts": [[one.job.script, one.job.label, round(one.seconds, 3)] for one in done],
         "host": {"system": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count()},

@@ -8,7 +8,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from reporting import reproduction
+from reporting import hostile_cache, reproduction
 
 from reports.record import outputs_of, sha256_of, versions_here
 from reports.verify import check_numbers, check_page, check_tables, same_sentence, verify_reproduction
@@ -16,6 +16,7 @@ from reports.verify import check_numbers, check_page, check_tables, same_sentenc
 
 @pytest.fixture
 def delivered(tmp_path):
+    (tmp_path / hostile_cache().name).symlink_to(hostile_cache())
     return shutil.copytree(reproduction(), tmp_path / "delivered")
 
 

@@ -19,7 +19,7 @@ from reporting import hostile_cache, plain_cache, reproduction, scratch
 import reports
 from reports.collect import label_caches, plan, run_jobs
 from reports.reproduce import claims_record, claims_table, reproduce, verify_reproduction
-from reports.verify import check_numbers, largest_difference
+from reports.verify import _find_caches, check_numbers, largest_difference
 from reports.words import percent
 from steerstats.errors import InputError
 
@@ -33,7 +33,8 @@ def digests(folder):
 
 @pytest.fixture
 def delivered(tmp_path):
-    """A copy that a test may spoil; its cache is found through run.json."""
+    """A copy that a test may spoil, beside its cache."""
+    (tmp_path / hostile_cache().name).symlink_to(hostile_cache())
     return shutil.copytree(reproduction(), tmp_path / "delivered")
 
 
@@ -64,7 +65,9 @@ def test_the_manifest_names_inputs_outputs_versions_and_seed():
 
 
 def test_wall_times_are_in_run_json_alone():
-    run = json.loads((reproduction() / "run.json").read_text("utf-8"))
+    text = (reproduction() / "run.json").read_text("utf-8")
+    run = json.loads(text)
+    assert str(hostile_cache().parent) not in text
     assert run["wall_seconds"] > 0
     assert len(run["scripts"]) == len(json.loads((reproduction() / "claims.json").read_text("utf-8"))["findings"])
 
@@ -93,10 +96,19 @@ def test_another_cache_is_not_taken_for_the_one_it_was(delivered):
 
 
 def test_a_missing_cache_is_said_and_not_passed_over(delivered):
-    (delivered / "run.json").unlink()
+    (delivered.parent / "hostile").unlink()
     ((_, what, detail),) = failures(delivered)
     assert what == "cache"
     assert detail == "not found; put hostile beside delivered"
+
+
+def test_where_it_was_made_the_cache_is_found_by_its_relative_place():
+    (entry,) = json.loads((reproduction() / "run.json").read_text("utf-8"))["caches"].values()
+    assert entry.keys() == {"relative"}
+    assert (reproduction() / entry["relative"]).resolve() == hostile_cache().resolve()
+    assert not (reproduction().parent / hostile_cache().name).exists(), "else it would be found without"
+    manifest = json.loads((reproduction() / "manifest.json").read_text("utf-8"))
+    assert [*_find_caches(reproduction(), manifest, None).values()] == [reproduction() / entry["relative"]]
 
 
 def test_a_manifest_cannot_point_outside_its_directory(delivered):
