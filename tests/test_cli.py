@@ -189,6 +189,15 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, case):
     assert not (tmp_path / "new").exists()
 
 
+def test_an_error_of_the_system_is_told_in_words(run, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", str(tmp_path / "new"))
+
+    monkeypatch.setattr("reports.render.render_report", full)
+    code, _, errors = run("report", tmp_path, "-o", tmp_path / "new")
+    assert (code, errors) == (2, f"error: {tmp_path / 'new'}: No space left on device\n")
+
+
 def test_debug_shows_the_traceback(run, tmp_path):
     code, _, errors = run("inspect", tmp_path / "nowhere", "--debug")
     assert code == 2

@@ -30,7 +30,9 @@ FIRST_S, LATER_S = 5.0, 60.0  # between lines of progress in a log, at first and
 
 def complain(error: BaseException) -> None:
     """One line on standard error; file names and prompts in it are shown as they are, never as markup."""
-    message = " ".join(str(error).split()) or type(error).__name__
+    named = isinstance(error, OSError) and error.filename and error.strerror
+    text = f"{error.filename}: {error.strerror}" if named else str(error)  # without the system's number
+    message = " ".join(text.split()) or type(error).__name__
     err.print(Text.assemble(("error: ", "bold red"), message))
 
 
