@@ -36,12 +36,12 @@ def save_vector(path: str | Path, vector: Mapping[int, np.ndarray], **facts: obj
         Anything else worth keeping (model, dataset, setting, method): plain JSON values, stored as metadata.
     """
     require("safetensors", "build", "writing a steering vector")
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     tensors = {f"layer.{layer}": values for layer, values in sorted(_checked(vector, str(path)).items())}
     metadata = {"format": FORMAT, "version": "1", "facts": json.dumps(facts, sort_keys=True)}
     with whole_file(Path(path)) as partial:
-        save_file(tensors, str(partial), metadata=metadata)
+        partial.write_bytes(save(tensors, metadata=metadata))  # their `save_file` lets nobody else read the file
 
 
 def load_vector(path: str | Path) -> tuple[dict[int, np.ndarray], dict[str, object]]:
