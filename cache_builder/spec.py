@@ -50,6 +50,15 @@ __all__ = [
 ]
 
 
+_SHAPES = {
+    "tuple_type": "should be a list",
+    "dict_type": "should be a table of key = value",
+    "model_type": "should be a table of key = value, whose keys an override spells TABLE.KEY=VALUE",
+}
+"""What pydantic calls by Python's names."""
+_LISTS = {"settings": '["base"]', "multipliers": "[-1, 0, 1]", "split_percent": "[40, 10, 50]"}
+
+
 def load_spec(source: str | Path, overrides: Sequence[str] = ()) -> BuildSpec:
     """Read a spec.
 
@@ -183,7 +192,9 @@ def _one_line(error: ValidationError) -> str:
     elif first["type"] == "missing":
         message = "is missing"
     else:
-        message = first["msg"].removeprefix("Value error, ")
+        message = _SHAPES.get(first["type"], first["msg"]).removeprefix("Value error, ").replace("TABLE", key)
+        if first["type"] == "tuple_type":
+            message += f", such as {_LISTS.get(keys[-1], '[1, 2]')}"
         if first["type"] != "value_error":
             message = f"{message[0].lower()}{message[1:]}, not {_short(first['input'])}"
     others = len({p["loc"][0] for p in problems if p["loc"]} - {first["loc"][0]} if first["loc"] else ())
@@ -193,6 +204,9 @@ def _one_line(error: ValidationError) -> str:
 
 def _nearest(keys: list[str]) -> str:
     model: Any = BuildSpec
+    for table, info in BuildSpec.model_fields.items():
+        if keys[-1] in getattr(info.annotation, "model_fields", ()):
+            return f"; did you mean {table}.{keys[-1]}?"
     for key in keys[:-1]:
         model = model.model_fields[key].annotation if key in model.model_fields else BuildSpec
     near = difflib.get_close_matches(keys[-1], model.model_fields, n=1, cutoff=0.6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -152,6 +153,21 @@ def test_fit_replaces_its_own_tables_and_no_others(run, tmp_path):
     assert [run("fit", tmp_path / "c", "-o", tmp_path / "fit")[0] for _ in range(2)] == [0, 0]
 
 
+def test_a_place_where_no_directory_can_be_made_is_named(run, tmp_path, monkeypatch):
+    make_cache(tmp_path / "c")
+    whole = Path.mkdir
+
+    def refused(self, *args, **more):
+        if self.name == "deep":
+            raise FileNotFoundError(2, "No such file or directory", str(self))
+        whole(self, *args, **more)
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    code, _, errors = run("fit", tmp_path / "c", "-o", tmp_path / "deep")
+    assert code == 2
+    assert f"{tmp_path / 'deep'}: no directory can be made there (No such file or directory)" in errors
+
+
 def mistakes(tmp_path):
     make_cache(tmp_path / "good")
     make_cache(tmp_path / "old")
@@ -159,11 +175,18 @@ def mistakes(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.csv").write_text("dataset,input\nx,y\n")
     (tmp_path / "junk.h5").write_bytes(b"junk")
+    (tmp_path / "base.toml").write_text('name = "x"')
+    (tmp_path / "semi.csv").write_text("dataset;input;propensity\nx;y;1\n")
     return {
         "no such cache": (["inspect", tmp_path / "nowhere"], "nowhere"),
         "no manifest": (["inspect", tmp_path / "empty"], "is not a cache: it has no manifest.json"),
         "not hdf5": (["inspect", tmp_path / "junk.h5"], "cannot be opened as HDF5"),
         "version": (["inspect", tmp_path / "old"], "schema version 99 cannot be read; this steerstats reads 1"),
+        "spec": (
+            ["fit", tmp_path / "base.toml", "-o", tmp_path / "new"],
+            "base.toml is a spec and no cache; `steerstats",
+        ),
+        "semicolons": (["import", tmp_path / "semi.csv", "-o", tmp_path / "new"], "seem to be by ';'"),
         "unit": (["inspect", tmp_path / "good", "--unit", "x"], "dataset 'x' is not in this cache; it has openness"),
         "table": (["import", tmp_path / "bad.csv", "-o", tmp_path / "new"], "column 'setting_train' is missing"),
         "no table": (["import", tmp_path / "no.csv", "-o", tmp_path / "new"], "no such file"),
@@ -174,7 +197,20 @@ def mistakes(tmp_path):
     }
 
 
-CASES = ("no such cache", "no manifest", "not hdf5", "version", "unit", "table", "no table", "taken", "report", "fit")
+CASES = (
+    "no such cache",
+    "no manifest",
+    "not hdf5",
+    "spec",
+    "semicolons",
+    "version",
+    "unit",
+    "table",
+    "no table",
+    "taken",
+    "report",
+    "fit",
+)
 
 
 @pytest.mark.parametrize("case", CASES)

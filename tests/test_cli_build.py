@@ -95,6 +95,9 @@ def test_export_writes_the_vector_that_was_applied(run, tmp_path, model, ending)
     code, _, errors = run("export", tmp_path / "c", "likes-rain", "-o", target, "--vector", "mean")
     assert code == 0, errors
     expected = CacheReader(tmp_path / "c")["likes-rain"].read("direction", vector="mean")[0]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert target.stat().st_mode & 0o777 == 0o666 & ~mask
     if ending == "safetensors":
         from cache_builder.interop import load_vector
 
@@ -223,6 +226,23 @@ def test_a_full_disk_in_the_middle_is_one_line_and_the_build_goes_on_later(run, 
     assert len(list((tmp_path / "c" / "units").iterdir())) == 2  # one unit with its sidecar, nothing else
     code, out, _ = run("build", spec, "-o", tmp_path / "c")
     assert "2 units built" in out
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_ctrl_c_says_what_is_kept_only_where_something_is(run, tmp_path, model, monkeypatch, begun):
+    from cache_builder import build
+
+    def interrupted(spec, out, **_):
+        if begun:
+            out.mkdir()
+            (out / "manifest.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "run_build", interrupted)
+    code, _, errors = run("build", write_spec(tmp_path, model), "-o", tmp_path / "c")
+    assert code == 130
+    kept = f"finished units are kept in {tmp_path / 'c'}; the same command goes on from there"
+    assert errors == f"note: interrupted: {kept if begun else 'nothing was written yet'}\n"
 
 
 def test_demo_refuses_a_directory_that_is_a_cache_before_it_builds(run, tmp_path, model):

@@ -287,6 +287,11 @@ HEADER = "Question,Best Answer,Incorrect Answers\n"
             (own(factors={"t": "law"}) + b"\n" + own(factors={"t": 3})).decode(),
             ["x.jsonl, line 3: field 'factors.t' is a number, 3, and text in x.jsonl, line 1"],
         ),
+        (
+            "x.jsonl",
+            f"[{own().decode().strip()}]",
+            ["x.jsonl: is one JSON list; records that have a 'prompt' go one a line"],
+        ),
         ("x.json", f"[{MWE}, 3]", ["x.json, record 2", "int"]),
         ("x.json", "[1,\n 2", ["x.json, line 2", "not JSON"]),
         ("x.csv", HEADER + "Q1,a,b\nQ2,,b\n", ["x.csv, line 3", "'Best Answer' is empty"]),

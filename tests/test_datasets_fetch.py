@@ -76,7 +76,7 @@ def test_a_damaged_copy_is_fetched_again(server, tmp_path):
     ("page", "message"),
     [
         ("other", "not the pinned"),
-        ("missing", r"cannot be fetched .*data_dir"),
+        ("missing", r"cannot be fetched .*data_dir or --data-dir"),
         ("short", r"ended after 50 of 57 bytes|cannot be fetched"),
     ],
 )

@@ -76,10 +76,14 @@ def test_limit_counts_source_records_and_keeps_twins_together():
 
 
 def test_what_cannot_be_split_is_an_error():
-    with pytest.raises(InputError, match="train part of 2 pairs is empty; use more records"):
+    with pytest.raises(InputError, match="train part of 2 pairs is empty; at least 3 different questions are needed"):
         split_pairs([pair(0, "a"), pair(1, "b")])
-    with pytest.raises(InputError, match="train part of 40 pairs is empty; raise limit = 1"):
+    with pytest.raises(InputError, match="train part of 40 pairs is empty; raise limit = 1: at least 3"):
         split_pairs([pair(k, str(k)) for k in range(40)], limit=1)
+    with pytest.raises(InputError, match="test part of 50 pairs is empty; at least 51 different questions"):
+        split_pairs([pair(k, str(k)) for k in range(50)], "tan2024-literal")
+    with pytest.raises(InputError, match=r"\(0, 50, 50\) leaves nothing for it"):
+        split_pairs([pair(k, str(k)) for k in range(50)], percent=(0, 50, 50))
     with pytest.raises(InputError, match="add up to 100"):
         split_pairs([pair(0, "a")], percent=(40, 10, 40))
     with pytest.raises(InputError, match="split 'half' is not known"):

@@ -44,7 +44,7 @@ def read_source(source: Source, data_dir: str | Path | None = None) -> tuple[byt
     if source.url is None or source.sha256 is None:
         raise InputError(
             f"dataset {source.name!r} is read from a local file only (no official hash is known): put "
-            f"{source.file} below a directory and give it as data_dir"
+            f"{source.file} below a directory and give it as data_dir or --data-dir"
         )
     return fetch(source.url, source.sha256), ""
 
@@ -79,7 +79,7 @@ def fetch(url: str, sha256: str, folder: str | Path | None = None) -> bytes:
             if _digest(data) != sha256:
                 raise InputError(
                     f"{url}: what was served has SHA-256 {_digest(data)[:16]}..., not the pinned {sha256[:16]}...; "
-                    f"get the file elsewhere and give its directory as data_dir"
+                    f"get the file elsewhere and give its directory as data_dir or --data-dir"
                 )
             _write(path, data)
             return data
@@ -118,7 +118,8 @@ def _download(url: str) -> bytes:
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         raise InputError(
-            f"{url}: cannot be fetched ({reason}); get the file elsewhere and give its directory as data_dir"
+            f"{url}: cannot be fetched ({reason}); get the file elsewhere and give its directory as data_dir or "
+            f"--data-dir"
         ) from error
     if len(data) > _LARGEST:
         raise InputError(f"{url}: serves more than {_LARGEST} bytes")

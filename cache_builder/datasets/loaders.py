@@ -111,7 +111,12 @@ def read_items(data: bytes, file: str, form: Format | None = None) -> list[Sourc
     if form == "truthfulqa" or (form is None and suffix == ".csv"):
         items = list(_truthfulqa(text, file))
     elif form == "caa" or (form is None and text.lstrip()[:1] == "["):
-        items = [replace(_mwe(*record), place=record[-1]) for record in _json_list(text, file)]
+        records = list(_json_list(text, file))
+        if records and "prompt" in records[0][1] and "question" not in records[0][1]:
+            raise InputError(
+                f"{file}: is one JSON list; records that have a 'prompt' go one a line, without [ ] and commas"
+            )
+        items = [replace(_mwe(*record), place=record[-1]) for record in records]
     else:
         items = []
         for row, record, place in _json_lines(text, file):

@@ -93,8 +93,10 @@ def split_pairs(
         raise InputError(f"split {rule!r} is not known; it is content or tan2024-literal")
     for part in ("train", "test"):
         if not getattr(split, part):
-            how = "use more records" if limit is None or limit >= len(pairs) else f"raise limit = {limit}"
-            raise InputError(f"the {part} part of {len(pairs)} pairs is empty; {how}")
+            limited = "" if limit is None or limit >= len(pairs) else f"raise limit = {limit}: "
+            least = 51 if rule == "tan2024-literal" else _fewest(percent)
+            how = f"at least {least} different questions are needed" if least else f"{percent} leaves nothing for it"
+            raise InputError(f"the {part} part of {len(pairs)} pairs is empty; {limited}{how}")
     return split
 
 
@@ -102,6 +104,11 @@ def quotas(n: int, percent: tuple[int, int, int]) -> tuple[int, int, int]:
     """Records of each part: rounded down for train and validation, the rest is test."""
     train, validation = n * percent[0] // 100, n * percent[1] // 100
     return train, validation, n - train - validation
+
+
+def _fewest(percent: tuple[int, int, int]) -> int | None:
+    """The number of records from which train and test both hold one, None where no number is enough."""
+    return next((n for n in range(2, 201) if all(quotas(n, percent)[::2])), None)
 
 
 def _by_content(pairs: Sequence[ContrastPair], percent: tuple[int, int, int], seed: int, limit: int | None) -> Split:

@@ -239,7 +239,9 @@ def _read_pack(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Path, str, d
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise CacheError(f"{path} cannot be opened as HDF5: {error}") from error
+        if path.suffix == ".toml":
+            raise CacheError(f"{path} is a spec and no cache; `steerstats build {path} -o DIR` makes one") from error
+        raise CacheError(f"{path} is no cache: it cannot be opened as HDF5: {error}") from error
     with file:
         if _plain(file.attrs.get("type")) != PACK_TYPE:
             raise CacheError(f"{path}: attribute type is {file.attrs.get('type')!r}, not {PACK_TYPE!r}")

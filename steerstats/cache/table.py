@@ -63,7 +63,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise InputError(f"{source} cannot be read as a table: {error}") from error
     for name in REQUIRED:
         if name not in frame:
-            raise InputError(f"{source}: column {name!r} is missing; it has {', '.join(map(str, frame.columns))}")
+            found = [str(column) for column in frame.columns]
+            other = next((mark for mark in (";", "\t", "|") if len(found) == 1 and mark in found[0]), "")
+            hint = f"; columns are separated by commas, and here seem to be by {other!r}" if other else ""
+            raise InputError(f"{source}: column {name!r} is missing; it has {', '.join(found)}{hint}")
     if frame.empty:
         raise InputError(f"{source} has no rows")
     frame.index = _places(source, len(frame))

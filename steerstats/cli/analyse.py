@@ -49,7 +49,10 @@ def fit(
     study = steerstats.open_cache(cache)
     result = study.steerability(seed=seed)
     per_input = pd.concat([slopes_frame(study.reader[name]) for name in study.datasets], ignore_index=True)
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{target}: no directory can be made there ({error.strerror})") from error
     for name, frame in (("steerability_per_input", per_input), ("steerability", result.to_frame())):
         frame.to_csv(target / f"{name}.csv", index=False, lineterminator="\n")
         frame.to_parquet(target / f"{name}.parquet", index=False)

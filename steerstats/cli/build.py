@@ -202,7 +202,9 @@ def _build(spec: Any, target: Path, backend: str, ray: dict[str, Any]) -> Path:
             else:
                 raise typer.BadParameter(f"{backend!r} is neither local nor ray", param_hint="--backend")
     except KeyboardInterrupt:
-        notice(f"interrupted: finished units are kept in {target}; the same command goes on from there")
+        begun = (target / "manifest.json").exists()
+        kept = f"finished units are kept in {target}; the same command goes on from there"
+        notice(f"interrupted: {kept if begun else 'nothing was written yet'}")
         raise typer.Exit(130) from None
     say(report.summary())
     return report.root
