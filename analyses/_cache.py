@@ -228,7 +228,10 @@ def mean_over_datasets(
     Estimate
     """
     values = np.asarray(values, float)
-    found = mean_slope(values[np.isfinite(values)], level=level)
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise CannotEstimate(f"{name} is not defined in any of {values.size} datasets: it takes two inputs of one")
+    found = mean_slope(finite, level=level)
     shared = {"name": name, "unit": unit, "assumptions": ("datasets are independent",)}
     mean, n = found.estimate, found.n
     low, high = bounds or ((0.0, 1.0) if unit == "share" else (-np.inf, np.inf))

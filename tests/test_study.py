@@ -15,7 +15,7 @@ import steerstats
 from steerstats.errors import CacheError, InputError
 from steerstats.meta import mean_over_datasets
 from steerstats.seeds import NamedStreams
-from steerstats.study import Study, open_cache
+from steerstats.study import Study, base, open_cache
 
 
 def test_steerability_is_that_of_the_test_inputs_ordered_by_median(study, simulated):
