@@ -25,8 +25,8 @@ UNMEASURED = "No GPU has been at hand yet: `make bench-gpu` measures it and writ
 NO_GPU = ("the paper's whole grid on one GPU (`make bench-gpu`)", "not measured: no GPU has been at hand", "15 min")
 OLD = "(measured on an earlier version)"
 EARLIER = (
-    "The GPU figures are those of the code before RMS norms took two kernels, rotary positions were turned in place and "
-    "settings followed one another without a pause."
+    "The GPU figures are those of the code before RMS norms took two kernels, rotary positions were turned in place "
+    "and settings followed one another without a pause."
 )
 
 
