@@ -31,9 +31,8 @@ def main(cache, out):
     claims = share_claims(("per_input.anti_share", "per_input.worst"), wrong, share, worst, worst["method"])
     where, of = ("mean over datasets", "datasets") if n > 1 else (f"in {order[0]}", "questions")
     spread = spread if n > 1 else result[order[0]]["sd"]
-    claims.append(mean_claim(result))
-    claims.append(Claim.of("per_input.spread", f"SD of steerability between inputs, {where}:", spread, of))
-    claims += sign_claims(result)
+    spread = Claim.of("per_input.spread", f"SD of steerability between inputs, {where}:", spread, of)
+    claims += [mean_claim(result), spread, *sign_claims(result)]
     for row in table.query("name == 'published_nonpositive' and dataset == 'myopic-reward'").to_dict("records"):
         claim = Claim.row("per_input.myopic", published.COUNTED, row, "questions", unit="share", interval=row["method"])
         claims.append(claim.against(published.MYOPIC_ANTI, facts_of(study), shift=published.HOME))

@@ -43,10 +43,9 @@ def main(cache, out):
         figures.key_outside(figure, ax, columns=4)
     found = Finding.of(
         here, script="power", title=TITLE, paper=PAPER, claims=(claim,),
-        reading="Each line is a number of datasets: the smallest true mean gap that is found in "
-        f"{here.power:.0%} of such studies, by questions per dataset. Where a line levels off, more questions do not "
-        "help: differences between datasets, or the vector's own error, set the floor. The broken line is the mean gap "
-        "seen here; a gap that was seen is significant from about 0.7 of its line on.",
+        reading=f"Each line is a number of datasets: the smallest true mean gap that {here.power:.0%} of such studies "
+        "find. Where it levels off, more questions do not help: differences between datasets, or the vector's own "
+        "error, set the floor. The broken line is the gap seen here; one is significant from about 0.7 of its line on.",
         bars=bars,
         counted=f"components fitted on {n} datasets with {inputs} questions each on average.",
         alt=f"Smallest detectable gap under {words} against questions per dataset; {number(here.gap[0])} nats per unit "
