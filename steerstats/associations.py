@@ -29,7 +29,7 @@ from steerstats.units import MIN_FOR_P, category_codes, deal, few_units
 PUBLISHED = {"mean_cosine": 0.76, "d_prime": 0.71}
 PUBLISHED_NOTE = (
     "published beside: Braun et al. (arXiv 2505.22637), Spearman about .76 for the cosine and .71 for d′ on "
-    "Llama-2-7b; Bas and Novak (arXiv 2511.18284) find no such relation. Transcribed from notes on these papers"
+    "Llama-2-7b; Bas and Novak (arXiv 2511.18284) find no such relation. Transcribed from notes, not from the papers"
 )
 
 
