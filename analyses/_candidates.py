@@ -1,7 +1,5 @@
 """Candidates that might predict steerability: what they are called, and what is published of them."""
 
-NAMES = {"mean_cosine": "cosine agreement", "d_prime": "held-out d′", "auc": "held-out AUC", "norm_ratio": "norm ratio",
-         "unembedding_alignment": "alignment with A − B"}  # fmt: skip
 WORDS = {
     "mean_cosine": "cosine agreement (of each training pair's difference with the vector)",
     "d_prime": "held-out d′ (how far apart the two answers lie along the vector, in standard deviations)",

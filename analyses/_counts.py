@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from analyses._claim import Claim
+from steerstats.meta import MetaAnalysis
 from steerstats.nulls import CANNOT_RESOLVE, DIFFERS, NOT_SHOWN
 from steerstats.results import Estimate
 from steerstats.study.results import DatasetSteerability
@@ -36,19 +37,21 @@ def sign_claims(result: DatasetSteerability) -> list[Claim]:
     return claims
 
 
+def quoted_row(fit: MetaAnalysis) -> dict[str, float]:
+    """The mean to read as the rows of frames have it."""
+    told = fit.quoted
+    return {"estimate": told.mean, "ci_low": told.ci_low, "ci_high": told.ci_high, "n": fit.n, "level": fit.level}
+
+
 def mean_claim(result: DatasetSteerability) -> Claim:
     """Mean steerability over datasets, the row that its warnings say to read; or in the one dataset that there is."""
-    over = result.over_datasets
+    key, text, over = "per_input.mean", "Mean steerability under base → base,", result.over_datasets
     if over is None:
         ((name, one),) = list(result.results.items())[:1]
         mean = result.vector_error.get(name, one["mean"])
-        return Claim.of("per_input.mean", f"Mean steerability under base → base, in {name}:", mean, "questions")
-    told = over.quoted
-    return Claim(
-        key="per_input.mean", statement=f"Mean steerability under base → base, {told.name} over datasets:",
-        estimate=told.mean, ci_low=told.ci_low, ci_high=told.ci_high, interval=told.interval, n=over.n,
-        n_of="datasets", unit=over.unit, level=over.level,
-    )  # fmt: skip
+        return Claim.of(key, f"{text} in {name}:", mean, "questions")
+    shared = {"unit": over.unit, "interval": over.quoted.interval}
+    return Claim.row(key, f"{text} {over.quoted.name} over datasets:", quoted_row(over), "datasets", **shared)
 
 
 def signs(means: Iterable[Estimate]) -> dict[str, int]:

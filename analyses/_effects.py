@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from analyses._claim import Claim
-from analyses._counts import SINGULAR, p_words
+from analyses._counts import SINGULAR, p_words, quoted_row
 from steerstats.meta import MetaAnalysis
 from steerstats.study.results import SpuriousTable
 
@@ -21,12 +21,6 @@ BARS = (
 )
 UNTOLD = "which cannot be told apart here"
 ONE = {"pos_is_a": "A/B explains", "pos_is_yes": "Yes/No explains"}  # where one factor is all that is known
-
-
-def quoted_row(fit: MetaAnalysis) -> dict[str, float]:
-    """The mean to read as the rows of frames have it."""
-    told = fit.quoted
-    return {"estimate": told.mean, "ci_low": told.ci_low, "ci_high": told.ci_high}
 
 
 def cannot_tell_apart(results: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from analyses._cache import absent_shifts, by_dataset
 from analyses._claim import Claim
-from analyses._effects import quoted_row
+from analyses._counts import quoted_row
 from steerstats import figures
 from steerstats.distribution import mean_slope
 from steerstats.generalization import GapTable, overall_gap, parse_shift, shift_name
@@ -44,7 +44,7 @@ def gap_claims(study: Study, gaps: GapTable) -> list[Claim]:
                 text, how, of = f"{text}in {study.datasets[0]}:", PAIRED, "questions"
             else:
                 fit = overall.analyses[list(zip(overall.component, overall.shift)).index((part, shift))]
-                row = {**quoted_row(fit), "n": fit.n, "level": fit.level}
+                row = quoted_row(fit)
                 text, of, how = f"{text}{fit.quoted.name} over datasets:", "datasets", fit.quoted.interval
             told.setdefault(key, Claim.row(key, text, row, of, unit=UNIT, interval=how))
     return [*told.values(), *absent_claims(study, "gap", "Steerability lost under")]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from steerstats.figures.theme import nice_setting, nice_shift
+from steerstats.nulls import NAMES
 
 MOST_DIGITS = 4
 _SHIFT = re.compile(r"\b(\w+)\s*->\s*(\w+)\b")
@@ -43,8 +44,7 @@ VALUES = {
     "transfer": "by transfer",
     "gap": "loss",
     "m(0)": "unsteered propensity m(0)",
-    "random": "random directions",
-    "shuffled": "label-shuffled vectors",
+    **NAMES,
     "mean_cosine": "cosine agreement",
     "d_prime": "held-out d′",
     "auc": "held-out AUC",
@@ -113,6 +113,17 @@ def in_words(value: str) -> str:
     if own:
         return f"{own[1]}: {own[2]} rather than {own[3]}" if own[2] else own[1]
     return VALUES.get(value) or _SETTING.get(value) or tidy(value)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Parts as a sentence lists them.
+
+    Examples
+    --------
+    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
 def heading(name: str) -> str:

@@ -1,10 +1,10 @@
 """Could steerability have been foretold from the training activations? Cosine agreement, d′ and their relatives."""
 
 from analyses._cache import ask, current_seed, facts_of, need_array, study_of
-from analyses._candidates import DRAWN, NAMES, OTHERS, REASONS, WORDS
+from analyses._candidates import DRAWN, OTHERS, REASONS, WORDS
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import p_words
-from analyses._words import number
+from analyses._words import in_words, number
 from steerstats import figures
 
 TITLE = "What predicts steerability"
@@ -35,8 +35,8 @@ def main(cache, out):
     with figures.style():
         figure, axes = figures.canvas(1, len(shown) + 1, width=8.4, height=3.1)
         for ax, name in zip(axes, shown):
-            figures.foretelling(points.rename(columns={name: "x"}), ax=ax, xlabel=NAMES[name], ylabel=label)
-        rows = frame.assign(label=frame["predictor"].replace(NAMES), estimate=frame["rho"])
+            figures.foretelling(points.rename(columns={name: "x"}), ax=ax, xlabel=in_words(name), ylabel=label)
+        rows = frame.assign(label=frame["predictor"].map(in_words), estimate=frame["rho"])
         figures.coefficient_rows(rows, ax=axes[-1], xlabel="Spearman correlation")
     found = Finding.of(
         result.over_datasets, script="predictors", title=TITLE, paper=PAPER, claims=tuple(claims),
@@ -48,7 +48,7 @@ def main(cache, out):
         "correlation has no interval.",
         counted=f"{len(points)} datasets.",
         alt=f"Candidates against mean steerability in {len(points)} datasets. "
-        + " ".join(f"{NAMES[row.predictor]}: {number(row.rho)}." for row in frame.itertuples()),
+        + " ".join(f"{in_words(row.predictor)}: {number(row.rho)}." for row in frame.itertuples()),
         seed=current_seed(), facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)

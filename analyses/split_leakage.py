@@ -4,7 +4,7 @@ import numpy as np
 
 from analyses._cache import facts_of, side_by_side, two_studies
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
-from analyses._effects import quoted_row
+from analyses._counts import quoted_row
 from analyses._words import number
 from steerstats import figures
 from steerstats.generalization import steerability_table
@@ -30,7 +30,7 @@ def main(cache, out):
     variance = errors[0].loc[names, "se"] ** 2 + errors[1].loc[names, "se"] ** 2
     n = np.minimum(errors[0].loc[names, "n"], errors[1].loc[names, "n"]).astype(int)
     pooled = with_few_units(mean_over_datasets(pairs["y"] - pairs["x"], variance, names=names), dict(n))
-    told, row = pooled.quoted, {**quoted_row(pooled), "n": pooled.n}
+    told, row = pooled.quoted, quoted_row(pooled)
     text = f"Steerability on the overlapping split minus that on the clean one, {told.name} over datasets:"
     claim = Claim.row("leakage.mean", text, row, "datasets", unit=pooled.unit,
                       interval=f"{told.interval}; splits taken as independent")  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 from analyses import SECTIONS
 from analyses._cache import UNNAMED, people_count
 from analyses._claim import Finding, sentence
-from analyses._words import tidy
+from analyses._words import listed, tidy
 from reports.operators import acts
 from reports.references import citations
 from steerstats.figures import nice_setting
@@ -92,8 +92,7 @@ def _cache_paragraph(study: Any) -> str:
     sizes = [len(study.unit(name).inputs) for name in study.datasets]
     inputs = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
     count = people_count(len(study.datasets), "dataset")
-    *most, last = map(nice_setting, study.settings)
-    settings = f"{', '.join(most)} and {last}" if most else last
+    settings = listed([nice_setting(name) for name in study.settings])
     where = f"in the settings {settings}" if len(study.settings) > 1 else f"in the setting {settings}"
     kind = "validation" if study.kind == "sweep" else "test"
     what = "" if study.model == UNNAMED else f" in {study.model}"

@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 import analyses
 from analyses._cache import UNNAMED, check_distinct, facts_of, study_of
 from analyses._claim import Claim, Finding, figure_names, sentence
+from analyses._words import listed
 from reports import operators, words
 from reports.collect import RESULTS, Done, default_workers, label_caches, plan, run_jobs
 from reports.details import dataset_pages
@@ -153,8 +154,9 @@ def _title(studies: Mapping[str, Any]) -> str:
         return f"Does steering work?{' Caches side by side' if len(studies) > 1 else ''}"
     if len(studies) == 1:
         return f"Does steering {names[0]} work?"
-    listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-    return f"Does steering work? {listed} side by side" if len(names) > 1 else f"Steering {names[0]}, side by side"
+    if len(names) == 1:
+        return f"Steering {names[0]}, side by side"
+    return f"Does steering work? {listed(names)} side by side"
 
 
 def _model_name(model: str) -> str:

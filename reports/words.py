@@ -12,7 +12,7 @@ from analyses._claim import Claim, Finding
 from analyses._compared import AT_ONCE
 from analyses._counts import CHOSEN, CUT, DECISIONS, LARGEST, OUTCOMES
 from analyses._effects import ONE, UNTOLD
-from analyses._words import number, percent, plain_codes, tidy, together
+from analyses._words import listed, number, percent, plain_codes, tidy, together
 from steerstats.figures import nice_setting, nice_shift
 
 __all__ = ["GLOSSARY", "differences", "limits", "number", "percent", "plain_codes", "summary", "tidy", "untold"]
@@ -296,12 +296,7 @@ def _sides(signs: Claim) -> str:
     sides = {"works": "above 0", "below": "below 0", "undecided": "on both sides of 0"}
     counts = [(signs.counts[OUTCOMES[side]], where) for side, where in sides.items()]
     counts = [f"{where} in {'all' if count == signs.n > 1 else count}" for count, where in counts if count]
-    return f"{together_words(counts)}{'' if counts[0].endswith('all') else ' of'}"
-
-
-def together_words(parts: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+    return f"{listed(counts)}{'' if counts[0].endswith('all') else ' of'}"
 
 
 def _against(null: Claim, name: str) -> str:

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level
-from steerstats.random_effects import prediction_limits, q_profile, random_effects_mean, reml_tau2
+from steerstats.random_effects import FLOORED_ADVICE, prediction_limits, q_profile, random_effects_mean, reml_tau2
 from steerstats.results import Result
 
 __all__ = ["MetaAnalysis", "ToRead", "mean_over_datasets", "reml_tau2"]
@@ -28,7 +28,6 @@ FLOORED = "Hartung-Knapp with factor at least 1, t(D-1)"
 PREDICTION = "prediction, confidence distribution of tau"
 SHOWN_NAMES = 12
 FEW_UNITS = 20
-FLOORED_ADVICE = "read the floored one"  # in `RandomEffectsMean.doubt`
 
 
 class ToRead(NamedTuple):
@@ -255,15 +254,13 @@ def mean_over_datasets(
         warnings.append(f"only {d} datasets: tau and the prediction interval say little")
     if category is not None and len(left_out) < 5:
         warnings.append(f"only {len(left_out)} categories: leaving one out is a coarse check")
+    to_read, why = "plain", ""
     if fit.collapsed:
+        to_read, why = "floored", "the plain interval is short by chance"
         warnings.append(fit.doubt())
     if fit.dominated:
-        warnings.append(fit.dominance([name for name, keep in zip(names, use) if keep][fit.largest]))
-    to_read, why = "plain", ""
-    if fit.dominated:
         to_read, why = "unweighted", "one dataset holds more than half of the weight"
-    elif fit.collapsed:
-        to_read, why = "floored", "the plain interval is short by chance"
+        warnings.append(fit.dominance([name for name, keep in zip(names, use) if keep][fit.largest]))
     tau_low, tau_high = (np.sqrt(limit) for limit in q_profile(y, v, level))
     if tau_high == 0:
         warnings.append("datasets vary less than their standard errors allow: tau has an empty interval, shown as 0")

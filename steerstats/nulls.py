@@ -187,6 +187,21 @@ def null_vectors_needed(n_datasets: int, alpha: float = 0.05) -> int:
     return int(np.ceil(n_datasets / alpha - 1 - 1e-9))
 
 
+def shown_together(n_null: int, n_datasets: int, alpha: float = 0.05) -> int:
+    """Fewest datasets that R null vectors can show to differ, jointly: 1 / (R + 1) has to pass Benjamini–Hochberg.
+
+    More than there are where none could be shown.
+
+    Examples
+    --------
+    >>> from steerstats.nulls import shown_together
+    >>> shown_together(19, 14), shown_together(18, 14), shown_together(279, 14)
+    (14, 15, 1)
+    """
+    n_null, n_datasets = check_count("n_null", n_null), check_count("n_datasets", n_datasets)
+    return int(np.ceil(n_datasets / check_level(alpha, "alpha", such_as=0.05) / (n_null + 1) - 1e-9))
+
+
 def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
     """Adjusted p-values that keep the false discovery rate (1995, doi:10.1111/j.2517-6161.1995.tb02031.x).
 

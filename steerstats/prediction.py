@@ -184,15 +184,14 @@ def cross_validated_ridge(
         r2 = 1 - total[0, : n_permutations + 1] / total[1, : n_permutations + 1]
         own = np.r_[0, n_permutations + 1 : total.shape[1]]
         within = 1 - total[2, own] / total[3, own] if several else np.full_like(r2, np.nan)
+    (low, high), limits = np.full((2, 2), np.nan), f"no interval of R² below {MIN_FOR_R2} {what}"
+    if units >= MIN_FOR_R2:
         drawn = resampled_sums(_sum_by(sums[:, :, 0], family, units), n_resamples, rng)
-        draws = np.column_stack([1 - drawn[:, 0] / drawn[:, 1], 1 - drawn[:, 2] / drawn[:, 3]])
-    low, high = quantile_pair(draws, level)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            draws = np.column_stack([1 - drawn[:, 0] / drawn[:, 1], 1 - drawn[:, 2] / drawn[:, 3]])
+        (low, high), limits = quantile_pair(draws, level), f"percentile interval over {what}"
     if not several:
         low[1] = high[1] = np.nan
-    limits = f"percentile interval over {what}"
-    if units < MIN_FOR_R2:
-        low, high = np.full((2, 2), np.nan)
-        limits = f"no interval of R² below {MIN_FOR_R2} {what}"
     if units < MIN_FOR_INTERVAL:
         warnings.append(f"{few_units(units, what)} say little about a fit over them")
     told = units >= MIN_FOR_P

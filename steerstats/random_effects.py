@@ -12,6 +12,7 @@ from scipy import optimize, special, stats
 
 # Share of the weight in one dataset's hands past which Hartung-Knapp intervals, floored or not, are too short.
 DOMINANT = 0.5
+FLOORED_ADVICE = "read the floored one"
 
 
 def reml_tau2(effects: np.ndarray, variances: np.ndarray) -> float:
@@ -91,7 +92,7 @@ class RandomEffectsMean:
         """What a reader of a collapsed interval has to know."""
         return (
             f"estimates agree more closely than their standard errors let one expect (Hartung-Knapp factor "
-            f"{self.factor:.2g}): the interval is narrower than that of one common effect; read the floored one, "
+            f"{self.factor:.2g}): the interval is narrower than that of one common effect; {FLOORED_ADVICE}, "
             f"{self.floored_low:.4g} to {self.floored_high:.4g}"
         )
 

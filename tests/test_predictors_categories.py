@@ -195,8 +195,8 @@ def test_ridge_finds_nothing_where_the_sign_of_a_relation_is_a_matter_of_chance(
 
 
 def test_ridge_finds_a_relation_that_datasets_share_and_says_what_five_can_show():
-    rng = np.random.default_rng(22)
     for datasets, least in ((12, 1 / 100), (5, 0.03)):
+        rng = np.random.default_rng([22, datasets])
         x = rng.normal(size=(datasets, 20))
         slope = 0.8 * x + rng.normal(0, 0.3, x.shape) + rng.normal(size=(datasets, 1))
         frame = pd.DataFrame({"x": x.ravel(), "slope": slope.ravel(), "dataset": np.repeat(np.arange(datasets), 20)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -75,12 +74,12 @@ def build(
 
 def _few_nulls(kind: str, count: int, datasets: int) -> str:
     """What so few null vectors can show over these datasets, jointly; empty where one dataset alone could pass."""
-    from steerstats.nulls import null_vectors_needed
+    from steerstats.nulls import null_vectors_needed, shown_together
 
     needed = null_vectors_needed(datasets)
     if not 0 < count < needed:
         return ""
-    together = math.ceil(datasets / 0.05 / (count + 1) - 1e-9)  # 1 / (count + 1) has to pass Benjamini and Hochberg
+    together = shown_together(count, datasets)
     least = f"fewer than {together}" if together <= datasets else "any"
     return (
         f"controls.{kind} = {count} cannot show {least} of {datasets} datasets to differ from the null, at a false "
