@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analyses._cache import people_count
 from analyses._claim import Finding
+from analyses._words import listed
 from reports import operators, words
 from steerstats.generalization import ID_SHIFT
 from steerstats.generalization.answer_mass import COLLAPSED_BELOW
@@ -51,3 +52,24 @@ def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list
             "of one may be the other's."
         )
     return found
+
+
+def notices_between(studies: Mapping[str, Any]) -> list[str]:
+    """What to know of caches side by side: those of one spec are one study, built twice or packed with less.
+
+    Parameters
+    ----------
+    studies : mapping of str to Study
+        Name of a cache in this run -> its study.
+    """
+    alike: dict[str, list[str]] = {}
+    for label, study in studies.items():
+        if study.kind not in ("grid", "sweep"):
+            continue  # a spec that was built from has all that decides the numbers in its hash
+        alike.setdefault(study.reader.spec_hash, []).append(label)
+    return [
+        f"{listed(labels)} are caches of one and the same spec: what differs between them is the rounding of two "
+        "builds, and their agreement is no finding."
+        for labels in alike.values()
+        if len(labels) > 1
+    ]

@@ -26,7 +26,7 @@ from reports.collect import RESULTS, Done, default_workers, label_caches, plan, 
 from reports.details import dataset_pages
 from reports.embed import inline_svg, theme_variables
 from reports.methods import methods as write_methods
-from reports.notices import notices_of
+from reports.notices import notices_between, notices_of
 from reports.provenance import provenance_rows
 from reports.record import PAGE, software_versions, staged, write_claim_tables
 from reports.references import references_for
@@ -93,7 +93,7 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
     if all(study.kind == "sweep" for study in studies.values()):
         # A sweep has an answer to one question: nobody should have to look for it behind what it has none to.
         sections.sort(key=lambda section: not section["findings"])
-    datasets, summary, provenance, notices = [], [], [], []
+    datasets, summary, provenance, notices = [], [], [], notices_between(studies)
     for k, (label, study) in enumerate(studies.items()):
         own = [one.finding for one in done if one.job.label == label]
         summary.append({"label": label if several else "", **operators.summary(study, own, _prefix(label, several))})

@@ -17,6 +17,7 @@ import steerstats
 from analyses._cache import UNNAMED, check_distinct, same_model, trained_settings
 from analyses._claim import Claim
 from analyses._counts import CUT, in_range
+from reports.notices import notices_between
 from reports.render import render_report
 from reports.reproduce import reproduce
 from reports.words import summary
@@ -60,6 +61,15 @@ def test_weights_decide_which_model_it_is_and_then_its_name(one, other, same):
         for name, facts in (one, other)
     ]
     assert same_model(*studies) is same
+
+
+def test_two_builds_of_one_spec_are_said_to_be_one_study():
+    def study(kind, spec_hash):
+        return SimpleNamespace(kind=kind, reader=SimpleNamespace(spec_hash=spec_hash))
+
+    (said,) = notices_between({"a": study("grid", "1"), "b": study("grid", "2"), "c": study("grid", "1")})
+    assert said.startswith("a and c are caches of one and the same spec")
+    assert notices_between({"a": study("simulated", "1"), "b": study("simulated", "1")}) == []
 
 
 def test_a_cache_given_twice_is_refused_by_path_and_as_a_copy(run, tmp_path):
