@@ -6,6 +6,7 @@ Processes are spawned with BLAS held to one thread, so that the numbers do not d
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
-from signal import SIG_IGN, SIGINT, signal
 from threading import Thread, current_thread, main_thread
 from typing import Any
 
@@ -139,15 +139,22 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
 
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Processes begun in this block do not hear Ctrl-C: their parent does, and ends them."""
+    """Processes begun in this block never hear Ctrl-C; their parent hears it when the block ends, and ends them."""
     if current_thread() is not main_thread():
         yield  # only the main thread may say what signals do
         return
-    before = signal(SIGINT, SIG_IGN)
+    heard: list[int] = []
+    # Ignoring it instead would lose it. It is blocked for the children, who inherit that; here another thread may
+    # still be handed it, whence the handler.
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal(SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        signal.raise_signal(signal.SIGINT)
 
 
 def end_with_parent() -> None:
