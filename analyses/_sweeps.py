@@ -40,8 +40,7 @@ def layer_claim(choice: LayerChoice, best: Mapping[str, Any]) -> Claim:
     ablated = choice.operator == ABLATE
     what = "Mean slope where the vector's direction is taken out (operator ablate)" if ablated else "Mean steerability"
     share = choice.share[choice.layers == choice.chosen][0]
-    rivals = f"; not told apart from it: {', '.join(map(str, choice.rivals))}" if choice.rivals else ""
     text = f"{what} at layer {choice.chosen}, the best{' (lowest)' if ablated else ''} of {len(choice.layers)} in "
-    text += f"{share:.0%} of resamples of these datasets' questions, the vectors as given{rivals}:"
+    text += f"{share:.0%} of resamples of these datasets' questions, the vectors as given{choice.doubts()}:"
     how = f"t(D − 1) over datasets; the choice of the {extreme(choice)} is not in it"
     return Claim.row("sweep.best", text, best, "datasets", unit="nat per unit multiplier", interval=how)

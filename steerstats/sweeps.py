@@ -3,7 +3,8 @@
 The rule is the highest mean steerability over datasets (each dataset counts once) on validation inputs; under operator
 ablate, where a vector is taken out and not put in, the lowest: the layer whose removal lowers propensity most. The best
 of many noisy means is too good on average, so the choice carries the share of resamples that agree with it, and the
-layers that the data cannot tell from it; its size has to be judged on the test split.
+layers that the data cannot tell from it, on these datasets and on others like them; its size has to be judged on the
+test split.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from scipy.stats import t as student
 from steerstats.errors import CacheError, CannotEstimate, InputError, check_count, check_level
 from steerstats.operators import ABLATE, ADD
 from steerstats.resampling import collapse, resampled_sums
-from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.seeds import NamedStreams
 from steerstats.study.headlines import UNIT, Headlined, number, share, with_limits
 
@@ -53,7 +53,15 @@ class LayerChoice(Headlined):
         it, and under operator ablate how far above it.
     chosen : int
     rivals : tuple of int
-        Layers whose interval of `behind` holds 0: with the chosen one they hold the best layer at the stated level.
+        Layers whose interval of `behind` holds 0: with the chosen one they hold the best layer for these datasets at
+        the stated level.
+    p_best : ndarray (n_layers,)
+        p of the hypothesis that the layer is the best one over all datasets such as these (each one's mean, vector
+        error included, is one observation): a one-sided paired t of the chosen against it, times the number of other
+        layers. 1 for the chosen one; NaN with one dataset.
+    contenders : tuple of int
+        Layers that this does not rule out: with the chosen one they hold the best layer for datasets such as these at
+        the stated level. Empty with one dataset, whose `p_best` is NaN.
     n_datasets, n_inputs : int
     level : float
         Of all intervals.
@@ -71,28 +79,40 @@ class LayerChoice(Headlined):
     behind_high: np.ndarray
     chosen: int
     rivals: tuple[int, ...]
+    p_best: np.ndarray
+    contenders: tuple[int, ...]
     n_datasets: int
     n_inputs: int
     level: float = 0.95
     operator: str = ADD
 
     PARTS: ClassVar[Mapping[str, str]] = {
-        "chosen": "the layer; .rivals are those that the data cannot tell from it",
+        "chosen": "the layer; .rivals cannot be told from it here, .contenders on datasets such as these",
         "to_frame()": "all of it, one row a layer",
     }
 
     def to_frame(self) -> pd.DataFrame:
         """One row a layer."""
-        names = ["mean", "ci_low", "ci_high", "share", "behind", "behind_low", "behind_high"]
+        names = ["mean", "ci_low", "ci_high", "share", "behind", "behind_low", "behind_high", "p_best"]
         frame = pd.DataFrame({"layer": self.layers, **{name: getattr(self, name) for name in names}})
         return frame.assign(chosen=self.layers == self.chosen, n=self.n_datasets)
+
+    def doubts(self) -> str:
+        """Which other layers could be the best, here and elsewhere; to be said after the choice."""
+        here = f"; not told apart from it here: {_runs(self.layers, self.rivals)}" if self.rivals else ""
+        if self.n_datasets == 1:
+            return here
+        if not self.contenders:
+            return f"{here}; on datasets such as these no other layer could be as good"
+        if len(self.contenders) == len(self.layers) - 1:
+            return f"{here}; on datasets such as these any layer could be as good"
+        return f"{here}; on datasets such as these as good could be: {_runs(self.layers, self.contenders)}"
 
     def sections(self) -> list[tuple[str, pd.DataFrame]]:
         """The choice in a sentence, then one row a layer."""
         best = int(np.flatnonzero(self.layers == self.chosen)[0])
-        rivals = f"; not told apart from it: {', '.join(map(str, self.rivals))}" if self.rivals else ""
         title = f"Layer {self.chosen}: {number(self.mean[best])} {UNIT}, best in {share(self.share[best])} of "
-        title += f"resamples of these datasets' questions, the vectors as given{rivals}"
+        title += f"resamples of these datasets' questions, the vectors as given{self.doubts()}"
         if self.operator == ABLATE:
             title += ". Operator ablate: best is lowest, where taking the direction out lowers propensity most"
         behind = [
@@ -189,6 +209,7 @@ def choose_layer(
     se = (resampled[:, [best]] - resampled).std(axis=0, ddof=1)
     # The same tail of a t as of the normal that the resamples follow: the errors themselves are estimated.
     reach = float(student.isf(normal.sf(_reach(mean, resampled, level)), df))
+    p_best = _could_be_best(np.array(means), best, sign)
     inside = (behind - reach * se <= 0) & (np.arange(len(layers)) != best)
     warnings = [] if winners[best] >= 0.5 else [f"only {winners[best]:.0%} of resamples agree with the choice"]
     if min(freedom) < FEW_QUESTIONS - 1:
@@ -209,17 +230,47 @@ def choose_layer(
         behind_high=behind + reach * se,
         chosen=int(layers[best]),
         rivals=tuple(int(layer) for layer in layers[inside]),
+        p_best=p_best,
+        contenders=tuple(int(layer) for layer in layers[(p_best > 1 - level) & (np.arange(len(layers)) != best)]),
         n_datasets=len(slopes),
         n_inputs=n_inputs,
         level=level,
         operator=operator,
         method=f"{rule}; {n_resamples} resamples of questions within these datasets, limits by t({df:.3g})",
         assumptions=(
-            "the choice is about these datasets: variation between datasets is not in its intervals",
-            VECTOR_AS_GIVEN,
+            "intervals, shares and rivals are about these datasets, and take the vectors as given",
+            "p_best and contenders let datasets vary: independent draws, differences between layers roughly normal",
         ),
         warnings=tuple(warnings),
     )
+
+
+def _could_be_best(means: np.ndarray, best: int, sign: int) -> np.ndarray:
+    """p of "this layer is the best over all such datasets", for every layer; `means` is (n_datasets, n_layers).
+
+    The true best is ruled out only where a layer that is no better beats it in a t test; n_layers - 1 could, so by
+    Bonferroni it happens at no more than the level, whichever of them the data chose (selecting a subset that holds
+    the best, Gupta 1965). All pairs at once, which bands need, would cost far more here.
+    """
+    n_datasets, n_layers = means.shape
+    if n_datasets < 2:
+        return np.full(n_layers, np.nan)
+    lead = sign * (means[:, [best]] - means)
+    mean, se = lead.mean(axis=0), lead.std(axis=0, ddof=1) / np.sqrt(n_datasets)
+    # A lead that is the same in every dataset, to rounding, is a lead beyond doubt, and one of zero is none.
+    t = np.divide(mean, se, out=np.where(mean > 0, np.inf, 0.0), where=se > 1e-12 * np.abs(means).max())
+    p = np.minimum(1.0, max(n_layers - 1, 1) * student.sf(t, n_datasets - 1))
+    p[best] = 1.0
+    return p
+
+
+def _runs(layers: np.ndarray, some: tuple[int, ...]) -> str:
+    """Layers as "8, 12 to 15": three or more that are neighbours in the sweep are one stretch."""
+    places = np.flatnonzero(np.isin(layers, some))
+    words = []
+    for one in np.split(layers[places], np.flatnonzero(np.diff(places) > 1) + 1):
+        words += [f"{one[0]} to {one[-1]}"] if len(one) > 2 else [str(layer) for layer in one]
+    return ", ".join(words)
 
 
 def _freedom(draws: list[np.ndarray], freedom: list[int]) -> float:

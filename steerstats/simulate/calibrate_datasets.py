@@ -14,6 +14,7 @@ from steerstats.meta import mean_over_datasets
 from steerstats.nulls import null_table
 from steerstats.resampling import bonett_wright, bootstrap_correlation, quantile_pair, spearman
 from steerstats.simulate.calibrate_cells import COVERAGE, ERROR, SHAPES, Cell, Outcome, draw, inside
+from steerstats.sweeps import choose_layer
 
 POPULATION_DRAWS = 200_000
 
@@ -205,6 +206,26 @@ def _null_fdr(rng: np.random.Generator, n: int) -> list[Outcome]:
     return [Outcome("vectors over datasets, FDR", "Benjamini-Hochberg", ERROR, false)]
 
 
+def _layers(d: int, shape: str, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """All layers are as good on average over datasets, so any may be called the best one: we ask for the first."""
+    n_layers, n_inputs = 16, 20
+    place = np.arange(n_layers)
+    mix = np.linalg.cholesky(0.9 ** np.abs(place[:, None] - place))  # neighbours steer alike
+    elsewhere, here = (np.empty(n, dtype=bool) for _ in range(2))
+    for k in range(n):
+        lines = 0.2 * draw(shape, (d, n_layers), rng) @ mix.T
+        questions = 0.5 * rng.standard_normal((d, n_layers, n_inputs))
+        slopes = {f"d{j}": line[:, None] + noise for j, (line, noise) in enumerate(zip(lines, questions))}
+        found = choose_layer(slopes, place, rng=rng, n_resamples=200)
+        elsewhere[k] = 0 in {found.chosen, *found.contenders}
+        here[k] = 0 in {found.chosen, *found.rivals}
+    quantity = "best layer over other datasets, coverage"
+    return [
+        Outcome(quantity, "chosen and contenders: paired t(D - 1), Bonferroni", COVERAGE, elsewhere),
+        Outcome(quantity, "chosen and rivals, which are about these datasets", COVERAGE, here),
+    ]
+
+
 def _cells() -> dict[str, Cell]:
     cells = {}
     for shape, rho, reliability, shared in (
@@ -232,6 +253,9 @@ def _cells() -> dict[str, Cell]:
         cells[f"few datasets, D = {d}, tau {tau:g}"] = Cell(setting, partial(_few_datasets, d, tau), 2500)
     cells["null, type I"] = Cell("one dataset, 99 random vectors, n = 20", _null_level, 4000)
     cells["null, FDR"] = Cell("20 datasets, 5 of which steer, 399 random vectors, n = 8", _null_fdr, 1000)
+    for d, shape in ((5, "normal"), (10, "normal"), (40, "normal"), (10, "lognormal")):
+        setting = f"D = {d}, 16 layers alike, {SHAPES[shape].replace('slopes', 'deviations of datasets')}"
+        cells[f"layers, D = {d}, {shape}"] = Cell(setting, partial(_layers, d, shape), 1000)
     return cells
 
 
