@@ -38,9 +38,13 @@ def extreme(choice: LayerChoice) -> str:
 def layer_claim(choice: LayerChoice, best: Mapping[str, Any]) -> Claim:
     """The chosen layer's mean over datasets, with how sure the choice is."""
     ablated = choice.operator == ABLATE
-    what = "Mean slope where the vector's direction is taken out (operator ablate)" if ablated else "Mean steerability"
     share = choice.share[choice.layers == choice.chosen][0]
-    text = f"{what} at layer {choice.chosen}, the best{' (lowest)' if ablated else ''} of {len(choice.layers)} in "
-    text += f"{share:.0%} of resamples of these datasets' questions, the vectors as given{choice.doubts()}:"
+    text = f"Layer {choice.chosen} is the best{' (lowest)' if ablated else ''} of {len(choice.layers)} in {share:.0%} "
+    text += f"of resamples of these datasets' questions, the vectors as given{choice.doubts()}; "
+    text += (
+        "mean slope there, the vector's direction taken out (operator ablate):"
+        if ablated
+        else "mean steerability there:"
+    )
     how = f"t(D − 1) over datasets; the choice of the {extreme(choice)} is not in it"
     return Claim.row("sweep.best", text, best, "datasets", unit="nat per unit multiplier", interval=how)

@@ -87,7 +87,7 @@ class LayerChoice(Headlined):
     operator: str = ADD
 
     PARTS: ClassVar[Mapping[str, str]] = {
-        "chosen": "the layer; .rivals cannot be told from it here, .contenders on datasets such as these",
+        "chosen": "the layer; .rivals and .contenders are those that could be as good, here and elsewhere",
         "to_frame()": "all of it, one row a layer",
     }
 
@@ -102,11 +102,12 @@ class LayerChoice(Headlined):
         here = f"; not told apart from it here: {_runs(self.layers, self.rivals)}" if self.rivals else ""
         if self.n_datasets == 1:
             return here
+        elsewhere = f"{here}; on datasets such as these, at {self.level:.0%}, "
         if not self.contenders:
-            return f"{here}; on datasets such as these no other layer could be as good"
+            return f"{elsewhere}no other layer could be as good"
         if len(self.contenders) == len(self.layers) - 1:
-            return f"{here}; on datasets such as these any layer could be as good"
-        return f"{here}; on datasets such as these as good could be: {_runs(self.layers, self.contenders)}"
+            return f"{elsewhere}any layer could be as good"
+        return f"{elsewhere}as good could be: {_runs(self.layers, self.contenders)}"
 
     def sections(self) -> list[tuple[str, pd.DataFrame]]:
         """The choice in a sentence, then one row a layer."""
@@ -236,10 +237,11 @@ def choose_layer(
         n_inputs=n_inputs,
         level=level,
         operator=operator,
-        method=f"{rule}; {n_resamples} resamples of questions within these datasets, limits by t({df:.3g})",
+        method=f"{rule}; {n_resamples} resamples of questions within these datasets, limits by t({df:.3g})"
+        + f"; on others: paired t({len(slopes) - 1}) over datasets, times {len(layers) - 1}" * (len(slopes) > 1),
         assumptions=(
-            "intervals, shares and rivals are about these datasets, and take the vectors as given",
-            "p_best and contenders let datasets vary: independent draws, differences between layers roughly normal",
+            "intervals, shares and layers not told apart here are about these datasets and take the vectors as given",
+            "for other datasets: these are independent draws, and differences between layers roughly normal",
         ),
         warnings=tuple(warnings),
     )

@@ -29,8 +29,8 @@ def test_the_report_shows_the_choice_and_names_what_a_sweep_lacks(sweep, tmp_pat
     }
     (claim,) = records["layer_sweep"]["claims"]
     assert claim["estimate"] == pytest.approx(0.9, abs=0.1)
-    assert "layer 7, the best of 3 in 100% of resamples" in claim["statement"]
-    assert "layer 7, the best of 3" in page
+    assert "Layer 7 is the best of 3 in 100% of resamples" in claim["statement"]
+    assert "Layer 7 is the best of 3" in page
     assert "a sweep over layers" in records["power"]["missing"]
     assert "4000 resamples of questions within these datasets, limits by t(" in records["layer_sweep"]["method"]
 
@@ -42,7 +42,7 @@ def test_the_report_is_about_validation_inputs_and_says_once_a_section_what_it_l
     assert "<li>validation inputs <b>90</b></li>" in page
     assert "(30 validation inputs each)" in page
     assert "test inputs each" not in page
-    assert 'class="answer">Mean steerability at layer 7' in page
+    assert 'class="answer">Layer 7 is the best of 3' in page
     assert 'class="card"' not in page
     assert page.count("a sweep over layers") == page.count("<h3>Not here</h3>") == 5
     assert 'id="power"' in page

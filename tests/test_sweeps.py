@@ -111,7 +111,7 @@ def test_a_layer_is_ruled_out_elsewhere_by_a_paired_t_over_datasets():
     oracle = [3 * stats.ttest_rel(over[:, 1], over[:, k], alternative="greater").pvalue for k in (0, 2, 3)]
     assert choice.p_best == pytest.approx(np.minimum([oracle[0], 1, oracle[1], oracle[2]], 1), rel=1e-9)
     assert choice.contenders == (12,)
-    assert "such as these as good could be: 12" in choice.sections()[0][0]
+    assert "such as these, at 95%, as good could be: 12" in choice.sections()[0][0]
 
 
 @pytest.mark.parametrize(
