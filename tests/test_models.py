@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 import transformers
-from tiny_models import tiny_model
+from tiny_models import SPECIFICATIONS, tiny_model
 from tiny_tokenizers import words
 
 from cache_builder import models, session
@@ -89,6 +89,19 @@ def test_attention_is_sdpa_where_the_model_has_it_and_keeps_its_soft_capping(nam
     shutil.copytree(saved, tmp_path / "m")
     tiny_model(name).save_pretrained(tmp_path / "m")
     assert load_model(str(tmp_path / "m"), device="cpu").attention == attention
+
+
+@pytest.mark.parametrize("name", ["Gemma2", "VaultGemma"])
+def test_soft_capping_is_not_left_to_transformers(name, saved, tmp_path, monkeypatch):
+    """Which took SDPA for these models once (5.17), and computed something else in silence."""
+    shutil.copytree(saved, tmp_path / "m")
+    config = getattr(transformers, f"{name}Config")(**SPECIFICATIONS["gemma2"][1])
+    model = getattr(transformers, f"{name}ForCausalLM")(config)
+    model.save_pretrained(tmp_path / "m")
+    monkeypatch.setattr(type(model), "_supports_sdpa", True)
+    assert load_model(str(tmp_path / "m"), device="cpu").attention == "eager"
+    with pytest.raises(ModelError, match="would leave out the soft-capping"):
+        load_model(str(tmp_path / "m"), device="cpu", attention="sdpa")
 
 
 @pytest.mark.parametrize(
