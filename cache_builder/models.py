@@ -129,6 +129,8 @@ def load_model(
         options["device_map"] = device_map or {"": device}
     try:
         config = transformers.AutoConfig.from_pretrained(place, **common)
+        if getattr(config, "is_encoder_decoder", False):  # of some, transformers would load half without a word
+            raise ModelError(f"it is an encoder-decoder ({config.model_type}), and not a causal language model")
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **common)
         model = _load_with_attention(place, config, attention, {**common, **options})
     except Exception as error:  # damaged files raise bare Exceptions of the Rust libraries

@@ -141,6 +141,15 @@ def test_a_directory_without_a_model_and_damaged_weights_are_named(saved, tmp_pa
         load_model(str(broken), device="cpu")
 
 
+@pytest.mark.parametrize("kind", ["Bart", "T5"])
+def test_an_encoder_decoder_is_refused_and_not_halved(kind, saved, tmp_path):
+    """Of BART transformers would load the decoder alone."""
+    shutil.copytree(saved, tmp_path / "m")
+    getattr(transformers, f"{kind}Config")().save_pretrained(tmp_path / "m")
+    with pytest.raises(ModelError, match=f"m' cannot be loaded: it is an encoder-decoder \\({kind.lower()}\\)"):
+        load_model(str(tmp_path / "m"), device="cpu")
+
+
 def test_choices_that_do_not_exist_are_refused():
     with pytest.raises(InputError, match="dtype 'float8' is not one of"):
         pick_dtype("float8", "cpu")
