@@ -97,7 +97,7 @@ def load_model(
         "float32", "bfloat16", "float16", or "auto": bfloat16 on CUDA, float32 elsewhere.
     attention : str
         An attention implementation of transformers, or "auto": SDPA where the model has it and keeps its
-        soft-capping (not Gemma-2), eager otherwise.
+        soft-capping (not Gemma-2 or VaultGemma), eager otherwise.
     device : str
         "auto": CUDA, else MPS, else CPU.
     device_map : optional
@@ -129,6 +129,8 @@ def load_model(
         options["device_map"] = device_map or {"": device}
     try:
         config = transformers.AutoConfig.from_pretrained(place, **common)
+        if getattr(config, "is_encoder_decoder", False):  # of some, transformers would load half without a word
+            raise ModelError(f"it is an encoder-decoder ({config.model_type}), and not a causal language model")
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **common)
         model = _load_with_attention(place, config, attention, {**common, **options})
     except Exception as error:  # damaged files raise bare Exceptions of the Rust libraries
@@ -286,10 +288,14 @@ def _numbers(config: dict[str, Any]) -> dict[str, Any]:
 
 def _load_with_attention(place: str, config: Any, attention: str, options: dict[str, Any]) -> Any:
     load = transformers.AutoModelForCausalLM.from_pretrained
+    text = config.get_text_config()
+    capped = text.model_type == "gemma2" or getattr(text, "attn_logit_softcapping", None) is not None
+    # SDPA has no soft-capping of attention scores: older versions of transformers leave it out without a word.
+    if attention == "sdpa" and capped:
+        raise ModelError(f'attention = "sdpa" would leave out the soft-capping of {text.model_type}; take "eager"')
     if attention != "auto":
         return load(place, attn_implementation=attention, **options)
-    if config.get_text_config().model_type == "gemma2":
-        # SDPA has no soft-capping of attention scores and would leave it out.
+    if capped:
         return load(place, attn_implementation="eager", **options)
     try:
         return load(place, attn_implementation="sdpa", **options)

@@ -147,7 +147,10 @@ class Session:
         runtime = read_runtime(root) or {}
         if runtime.get("path") == "plain":
             self.engine.path = "plain"
-        self.engine.use_mask(runtime.get("mask", self.engine.mask))
+        mask = runtime.get("mask", self.engine.mask)
+        # FlexAttention is compiled for CUDA: a cache that goes on elsewhere (its dtype named) would wait for minutes.
+        if mask != "flex" or self.engine.forward.device.type == "cuda":
+            self.engine.use_mask(mask)
         settled = runtime.get("budget", self.engine.budget)
         if self.spec.run.budget not in (None, settled):
             return  # asked for another one

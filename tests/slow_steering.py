@@ -10,7 +10,8 @@ from cache_builder.engine import Example, Steering
 
 def blocks(model) -> list[torch.nn.Module]:
     """Decoder blocks, by name rather than by the engine's search."""
-    for path in ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "backbone.layers"):
+    paths = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "backbone.layers")
+    for path in (*paths, "model.language_model.layers"):
         module = model
         for part in path.split("."):
             module = getattr(module, part, None)

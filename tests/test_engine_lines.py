@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import slow_steering
 import torch
+import transformers
 from tiny_models import VOCAB, random_examples, random_steering, tiny_model
 
 from cache_builder.engine import Engine, Example
 from cache_builder.engine.lines import parts_of
 from cache_builder.engine.plan import Wanted, lay_out
 from cache_builder.packing import Row
+from steerstats.errors import ModelError
 
 DYNAMIC = {
     "max_position_embeddings": 16,
@@ -105,6 +107,20 @@ def test_a_model_that_minds_company_gets_one_sequence_at_a_time():
     assert engine.prove(examples, steering).lines == "single"
     assert "one at a time" in str(engine.parity)
     assert engine.run(examples, steering).logits == pytest.approx(expected["logits"], abs=1e-4)
+
+
+@pytest.mark.parametrize("path", ["auto", "plain"])
+def test_an_encoder_is_refused(path):
+    values = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(transformers.BertConfig(**values, intermediate_size=48))
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0.0, 0.15)
+    rng = np.random.default_rng(0)
+    with pytest.raises(ModelError, match="BertLMHeadModel lets tokens see later ones, as an encoder does"):
+        Engine(model, path=path).prove(random_examples(rng), random_steering(rng))
 
 
 def test_low_precision_excuses_no_more_than_rounding():

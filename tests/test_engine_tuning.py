@@ -206,6 +206,21 @@ def test_a_resumed_build_keeps_the_mask_of_its_first_run(tmp_path, monkeypatch):
     assert after["content_sha256"] == before["content_sha256"]
 
 
+def test_a_cache_that_was_begun_with_flex_attention_goes_on_without_it_where_there_is_no_cuda(tmp_path):
+    spec = tiny_spec(write_model(tmp_path / "model"), limit=20, datasets=["bundled:demo/likes-rain"])
+    run_build(spec, tmp_path / "cache")
+    sidecar, manifest = tmp_path / "cache" / "units" / "likes-rain.json", tmp_path / "cache" / "manifest.json"
+    before = json.loads(sidecar.read_text())
+    begun = json.loads(manifest.read_text())
+    begun["runtime"]["mask"] = "flex"
+    manifest.write_text(json.dumps(begun))
+    sidecar.unlink()
+    run_build(spec, tmp_path / "cache")
+    after = json.loads(sidecar.read_text())
+    assert after["run"]["parity"]["mask"] == before["run"]["parity"]["mask"] == "blocked"
+    assert after["content_sha256"] == before["content_sha256"]
+
+
 def test_the_budget_is_judged_by_all_inputs_and_not_by_the_sample_alone(monkeypatch):
     """A sample that fits into a row of either length does not show that the shorter rows repeat what is shared."""
     rng = np.random.default_rng(5)

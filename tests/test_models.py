@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 import transformers
-from tiny_models import tiny_model
+from tiny_models import SPECIFICATIONS, tiny_model
 from tiny_tokenizers import words
 
 from cache_builder import models, session
@@ -91,6 +91,19 @@ def test_attention_is_sdpa_where_the_model_has_it_and_keeps_its_soft_capping(nam
     assert load_model(str(tmp_path / "m"), device="cpu").attention == attention
 
 
+@pytest.mark.parametrize("name", ["Gemma2", "VaultGemma"])
+def test_soft_capping_is_not_left_to_transformers(name, saved, tmp_path, monkeypatch):
+    """Which took SDPA for these models once (5.17), and computed something else in silence."""
+    shutil.copytree(saved, tmp_path / "m")
+    config = getattr(transformers, f"{name}Config")(**SPECIFICATIONS["gemma2"][1])
+    model = getattr(transformers, f"{name}ForCausalLM")(config)
+    model.save_pretrained(tmp_path / "m")
+    monkeypatch.setattr(type(model), "_supports_sdpa", True)
+    assert load_model(str(tmp_path / "m"), device="cpu").attention == "eager"
+    with pytest.raises(ModelError, match="would leave out the soft-capping"):
+        load_model(str(tmp_path / "m"), device="cpu", attention="sdpa")
+
+
 @pytest.mark.parametrize(
     ("model_id", "words_"),
     [
@@ -126,6 +139,15 @@ def test_a_directory_without_a_model_and_damaged_weights_are_named(saved, tmp_pa
     (broken / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_model(str(broken), device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["Bart", "T5"])
+def test_an_encoder_decoder_is_refused_and_not_halved(kind, saved, tmp_path):
+    """Of BART transformers would load the decoder alone."""
+    shutil.copytree(saved, tmp_path / "m")
+    getattr(transformers, f"{kind}Config")().save_pretrained(tmp_path / "m")
+    with pytest.raises(ModelError, match=f"m' cannot be loaded: it is an encoder-decoder \\({kind.lower()}\\)"):
+        load_model(str(tmp_path / "m"), device="cpu")
 
 
 def test_choices_that_do_not_exist_are_refused():

@@ -17,8 +17,6 @@ from itertools import product
 import torch
 from torch import nn
 
-from cache_builder.engine.parity import FAILURES
-
 EPSILONS = ("variance_epsilon", "eps", "epsilon")
 SCALES = (1.0, 1e-3)  # an input near zero tells the epsilon
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # weights may be kept in another type than activations
@@ -79,7 +77,7 @@ def _is(module: nn.Module) -> bool:
         probe = (scale * drawn).to(weight.device, dtype)
         try:
             own, ours = module(probe), two_kernel_norm(module, probe)
-        except FAILURES:  # kernels of its own, for some types alone
+        except Exception:  # a kernel for some types alone, or one that torch compiles here and now (2.13: CuTe DSL)
             return False
         if own.shape != ours.shape or own.dtype != ours.dtype:
             return False

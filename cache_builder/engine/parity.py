@@ -129,6 +129,7 @@ def compare_paths(
     plain_difference, noise = _plain_difference(engine, request, single, codes)
     tolerance, most = _tolerances(engine, single, plain_difference)
     if not plain_difference <= most:
+        _check_causal(engine, chosen[0], most)
         engine.forward.lines = _lines(engine, examples, request, codes, most)
     reason, apart, activation = "", float("nan"), float("nan")
     try:
@@ -243,6 +244,19 @@ def _tolerances(engine: Engine, single: Scores, plain_difference: float) -> tupl
 
 def _largest(values: np.ndarray | None) -> float:
     return 0.0 if values is None else float(np.max(np.abs(values), where=np.isfinite(values), initial=0.0))
+
+
+def _check_causal(engine: Engine, example: Example, most: float) -> None:
+    """Refuse a model whose tokens see later ones: of an encoder's logits there, none predicts the next token."""
+    ids = example.options[0]
+    other = ids.copy()
+    other[-1] = ids[-1] - 1 if ids[-1] else 1
+    apart = np.abs(engine.forward.own_logits(ids) - engine.forward.own_logits(other))[:-1].max(initial=0.0)
+    if apart > most:
+        raise ModelError(
+            f"{type(engine.forward.model).__name__} lets tokens see later ones, as an encoder does (logits before the "
+            f"last token change with it, by {apart:.1e} nats): this is no causal language model"
+        )
 
 
 def _lines(engine: Engine, examples: Sequence[Example], request: Request, codes: np.ndarray, most: float) -> str:

@@ -19,8 +19,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from cache_builder.engine.parity import FAILURES
-
 NAME = "apply_rotary_pos_emb"
 ARGUMENTS = ["q", "k", "cos", "sin", "unsqueeze_dim"]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -86,7 +84,7 @@ def _is(place: ModuleType, device: torch.device) -> bool:
         cos, sin = (torch.randn(2, 7, 16, generator=random).to(device, dtype) for _ in range(2))
         try:
             expected = own(q, k, cos, sin)
-        except FAILURES:  # one that wants other arguments
+        except Exception:  # one that wants other arguments, or a kernel that is not to be had
             return False
         found = _both(own, {}, q, k, cos, sin)
         if not all(one.dtype == other.dtype and torch.equal(one, other) for one, other in zip(expected, found)):
