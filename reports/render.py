@@ -29,7 +29,6 @@ from reports.methods import methods as write_methods
 from reports.notices import notices_between, notices_of
 from reports.provenance import provenance_rows
 from reports.record import PAGE, software_versions, staged, write_claim_tables
-from reports.references import references_for
 from reports.tables import MOST_ROWS, cells
 from reports.terminal import UNITS
 from steerstats.errors import check_count
@@ -102,6 +101,7 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
         datasets.append({"label": label if several else "", "pages": pages})
         provenance.append({"label": label if several else "", "rows": provenance_rows(study, seed)})
         notices += notices_of(label if several else "", study, own)
+    methods, references = write_methods(studies, [one.finding for one in done], seed, software_versions())
     between = words.differences([one.finding for one in done])
     text = (
         _environment()
@@ -118,8 +118,8 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
             sections=sections,
             datasets=[group for group in datasets if group["pages"]],
             claim_table=_claim_table(done, several),
-            methods=write_methods([*studies.values()], [one.finding for one in done], seed, software_versions()),
-            references=references_for(one.job.script for one in done if not one.finding.missing),
+            methods=methods,
+            references=references,
             provenance=provenance,
         )
     )
