@@ -224,6 +224,8 @@ def _missing_view(one: Done, several: bool) -> list[dict[str, str]]:
     anchor = f"{_prefix(one.job.label, several)}{one.finding.script}"
     cache = f" ({one.job.label})" if several else ""
     if one.finding.missing:
+        if not words.missed(one.finding.missing):
+            return []
         return [{"id": anchor, "title": f"{one.finding.title}{cache}", "why": words.tidy(one.finding.missing)}]
     found = []
     for k, text in enumerate(one.finding.absent):
@@ -243,7 +245,7 @@ def _finding_view(one: Done, out: Path, several: bool) -> dict[str, Any]:
         # Four shifts share one published value; its source and the reasons are said once.
         same, said = view["published"] + view["reason"] == said, view["published"] + view["reason"]
         if same and claim.published is not None:
-            view |= {"published": f"Published: {claim.shown_published}, as above.", "reason": ""}
+            view |= {"published": f"Published: {claim.shown_published}, as above;", "reason": ""}
         claims.append(view)
     return {
         "id": anchor,
@@ -289,7 +291,7 @@ def _caption(finding: Finding) -> list[list[tuple[str, str]]]:
 
 def _claim_view(claim: Claim) -> dict[str, str]:
     value, interval = claim.shown
-    published = "" if claim.published is None else f"Published: {claim.shown_published} ({claim.source})."
+    published = "" if claim.published is None else f"Published: {claim.shown_published} ({claim.source});"
     counted = f"n = {claim.n} {claim.n_of}" if claim.n else ""
     why = "" if np.isnan(claim.estimate) else claim.interval
     return {

@@ -44,7 +44,7 @@ def test_the_report_is_about_validation_inputs_and_says_once_a_section_what_it_l
     assert "test inputs, 30 inputs in each" not in page
     assert 'class="answer">Mean steerability at layer 7' in page
     assert 'class="card"' not in page
-    assert page.count("a sweep over layers") == page.count("<h3>Not here</h3>") == 5
+    assert page.count("a sweep over layers") == page.count("<h3>Not here</h3>") == 6
     assert 'id="power"' in page
     assert page.index('id="layer_sweep"') < page.index("<h3>Not here</h3>"), "its one figure comes first"
 
