@@ -23,8 +23,8 @@ def inputs_paragraph(ran: Ran, studies: Sequence[Any], cite: Cited) -> str:
             "Unless said otherwise, numbers are about the vector of the base setting used in the base setting "
             "(base → base). For each dataset we give the mean steerability of its inputs with a t interval over "
             "questions, their median with an interval between order statistics, their standard deviation with a "
-            f"jackknife interval on the log scale{cite('miller')}, and the share of inputs whose slope is below 0 "
-            f"by more than its numerical error, with Wilson's interval{cite('wilson')}."
+            f"jackknife interval on the log scale{cite('miller')}, and the share of anti-steerable inputs, whose slope "
+            f"is below 0 by more than its numerical error, with Wilson's interval{cite('wilson')}."
         )
         if any(len(set(unit.question)) < len(unit.inputs) for unit in units):
             lines.append(

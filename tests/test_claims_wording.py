@@ -14,7 +14,7 @@ from reporting import TRUTH, hostile_cache, reproduction, scratch, write_cache
 from scipy import stats
 
 import analyses
-from analyses._cache import mean_over_datasets, study_of
+from analyses._cache import ask, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding
 from analyses._counts import CHOSEN, LARGEST, p_words
 from analyses._words import tidy, together
@@ -176,6 +176,16 @@ def test_a_loss_is_told_with_what_the_prompt_and_what_transfer_cost():
     assert _loss({one.key: one for one in home}) == (
         "Under the prompt user (negative), the vector steers 0.100 more than at home (0.050 to 0.200)."
     )
+
+
+def test_losses_warn_of_losses_and_not_of_what_other_figures_show():
+    result = ask(study_of(hostile_cache()), "generalization")
+    said = next(finding.warnings for finding in findings_of("three") if finding.script == "gap_parts")
+    others = {*result.correlations.warnings, *result.variances.warnings, *result.ratios.warnings}
+    others -= {*result.gaps.warnings, *result.settings.warnings}
+    assert others & set(result.warnings), "there is something to leave out"
+    assert not others & set(said)
+    assert set(result.gaps.warnings) <= set(said)
 
 
 def test_where_nothing_steers_at_home_no_loss_is_told():

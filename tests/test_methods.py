@@ -203,6 +203,23 @@ def test_two_caches_are_told_apart_and_what_one_has_is_said_of_it():
     assert "Caches are compared by the mean difference of slopes" in text
 
 
+def test_caches_without_a_shift_in_common_still_say_what_compared_them():
+    def found(script, method, low=0.1):
+        claim = Claim(key=f"{script}.x", statement="", estimate=0.5, ci_low=low, ci_high=0.9, interval="t", n=9,
+                      n_of="datasets")  # fmt: skip
+        return Finding(script=script, title="", claims=(claim,), method=method)
+
+    study = steerstats.open_cache(plain_cache())
+    agree = found("cross_model", "9 datasets; 700 resamples of datasets")
+    text = "\n".join(methods({"one": study}, [agree], 0, {"x": "1"})[0])
+    assert "Agreement between two models is Spearman's correlation over datasets" in text
+    assert "(Spearman, 1904), with percentile intervals from 700 resamples of datasets" in text
+    few = methods({"one": study}, [found("cross_model", "2000 resamples", np.nan)], 0, {"x": "1"})[0]
+    assert "without intervals, for which there are too few datasets" in " ".join(few)
+    split = methods({"one": study}, [found("split_leakage", "")], 0, {"x": "1"})[0]
+    assert "The overlapping split is compared with the clean one" in " ".join(split)
+
+
 def test_a_table_and_a_sweep_have_a_section_of_their_own():
     table, _ = said_of(imported())
     assert "Scores of mine were imported from a table." in table
