@@ -33,6 +33,13 @@ SECTIONS: tuple[Section, ...] = (
         ("per_input_steerability", "propensity_curves", "linearity", "multiplier_range", "answer_mass"),
     ),
     Section(
+        "chance",
+        "Is it more than chance?",
+        "Would a vector that knows nothing of the behaviour do the same? Would another draw of training pairs give "
+        "another vector?",
+        ("null_vectors", "vector_sampling_error"),
+    ),
+    Section(
         "spurious",
         "How much of it is spurious?",
         "Some of what looks like steering of a behaviour is a pull towards the letter A or B, or towards the words Yes "
@@ -59,11 +66,11 @@ SECTIONS: tuple[Section, ...] = (
         ("cross_model", "comparison", "split_leakage", "layer_sweep"),
     ),
     Section(
-        "doubts",
-        "What could be wrong",
-        "Would a vector that knows nothing do the same? Would another draw of training pairs? Could this study have "
-        "seen what it did not find, and could its steerability have been foretold?",
-        ("null_vectors", "vector_sampling_error", "predictors", "power"),
+        "reach",
+        "What could be foretold and seen",
+        "Could steerability have been foretold from the training data, and could a study of this size have seen what "
+        "this one did not find?",
+        ("predictors", "power"),
     ),
 )
 

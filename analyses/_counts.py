@@ -13,7 +13,7 @@ from steerstats.nulls import CANNOT_RESOLVE, DIFFERS, NOT_SHOWN
 from steerstats.results import Estimate
 from steerstats.study.results import DatasetSteerability
 
-OUTCOMES = {"works": "above 0", "below": "below 0", "undecided": "open"}
+OUTCOMES = {"works": "above 0", "below": "below 0", "undecided": "undecided"}
 DECISIONS = {DIFFERS: "differ", NOT_SHOWN: "not shown to differ", CANNOT_RESOLVE: "cannot be resolved"}
 SINGULAR = "singular in lme4's sense"
 POOLED = "over datasets: "  # how warnings about a mean over datasets begin
@@ -32,7 +32,7 @@ def sign_claims(result: DatasetSteerability) -> list[Claim]:
         if means:
             text = f"Datasets by where the 95% interval of their mean steerability lies, {doubt}:"
             counts = {OUTCOMES[side]: count for side, count in signs(means).items()}
-            why = "a count of intervals that are not simultaneous"
+            why = "a count; each interval is for its dataset alone"
             claims.append(Claim.counted(f"per_input.signs{key}", text, counts, "datasets", why))
     return claims
 

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analyses._cache import lacking
+from analyses._claim import NotInCache
 from analyses._effects import MEAN
 from analyses._words import in_words
 from steerstats import figures
@@ -16,6 +17,9 @@ from steerstats.study import Study
 
 MOST = 6  # factors beside A/B and Yes/No: the shares of k factors take 2^k regressions
 ABREAST = 3  # panels
+NONE = 'factors of your own ("factors" of a pair)'
+NOT_ASKED = (f"built without {NONE}", "add columns factor_NAME to the table")
+"""What is said of a cache that records none: nobody who has no such factors misses them on a page."""
 CHANGE = {"text": "", "flag": " (yes rather than no)", "number": " (one unit more)"}
 
 
@@ -42,7 +46,7 @@ def usable(study: Study) -> tuple[dict[str, str], list[str]]:
         else:
             kinds[factor] = "text" if "=" in column[0] else "flag" if column[1].dtype == object else "number"
     if not kinds:
-        raise lacking(study, "; ".join(notes) or 'factors of your own ("factors" of a pair)', "factor_NAME")
+        raise NotInCache("; ".join(notes)) if notes else lacking(study, NONE, "factor_NAME")
     return kinds, notes
 
 

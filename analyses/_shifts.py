@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -48,6 +49,19 @@ def gap_claims(study: Study, gaps: GapTable) -> list[Claim]:
                 text, of, how = f"{text}{fit.quoted.name} over datasets:", "datasets", fit.quoted.interval
             told.setdefault(key, Claim.row(key, text, row, of, unit=UNIT, interval=how))
     return [*told.values(), *absent_claims(study, "gap", "Steerability lost under")]
+
+
+def own_warnings(result: Any) -> tuple[str, ...]:
+    """Warnings on gaps and means alone: those on ratios, correlations and variances stand where these are shown.
+
+    Parameters
+    ----------
+    result : Generalization
+    """
+    own = {*result.gaps.warnings, *result.settings.warnings}
+    parts = (result.ratios, result.correlations, result.variances)
+    others = {text for part in parts if part is not None for text in part.warnings}
+    return tuple(text for text in result.warnings if text in own or text not in others)
 
 
 def absent_claims(study: Study, key: str, text: str) -> list[Claim]:

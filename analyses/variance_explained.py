@@ -16,8 +16,7 @@ PUBLISHED = " Right: the split of the paper, which gives A/B all that the two sh
 
 def main(cache, out):
     """Shapley shares of adjusted R² beside the sequential split of the paper."""
-    study = study_of(cache)
-    result = ask(study, "spurious_factors")
+    result = ask(study := study_of(cache), "spurious_factors")
     frame = by_median(result.explained_frame(), study)
     ours, theirs = (frame[frame["split"] == name] for name in ("shapley_adjusted_r2", "published_sequential"))
     total = ours[ours["component"] == "explained"]
@@ -49,7 +48,8 @@ def main(cache, out):
         bars="points: 95% percentile intervals of the total, bootstrapping questions; the stacked bars carry none.",
         counted=f"{n} datasets, {between(ours['n'], 'inputs')} each.",
         alt=f"{share} in {n} datasets: {percent(mean.estimate)} on average, at most {percent(most['share'])}.",
-        method=f"Shapley (LMG) shares of adjusted R²{'; beside it the published sequential split of R²' * both}",
+        method=f"Shapley (LMG) shares of adjusted R²{'; beside it the published sequential split of R²' * both}; "
+        f"percentile intervals, {next(iter(result.explained.values())).n_resamples} resamples of questions",
         seed=current_seed(), facts=facts_of(study), warnings=of_shown(result.warnings),
     )  # fmt: skip
     return publish(out, found, figure, frame)

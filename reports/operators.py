@@ -17,10 +17,10 @@ from steerstats.frames import LOG_ODDS
 from steerstats.operators import ABLATE, operator_caveats
 
 ACTS = {
-    "add": "are added to",
-    "add_keep_norm": "are added, with the norm of the activation kept, to",
-    "ablate": "have their direction taken out (1 takes out all of it), with nothing added, of",
-    "ablate_add": "are added, in place of the activation's own part along them, to",
+    "add": "were added to",
+    "add_keep_norm": "were added, with the norm of the activation kept, to",
+    "ablate": "had their direction taken out (1 takes out all of it), with nothing added, of",
+    "ablate_add": "were added, in place of the activation's own part along them, to",
 }
 ENDS = ("Inputs that steer least, or the wrong way", "Inputs that steer most")
 ENDS_ABLATE = (
@@ -40,8 +40,8 @@ GLOSSARY_NO_ODDS = {
 
 
 def acts(study: Any) -> str:
-    """How the vectors act on "the output of decoder block ..."; "are added to" where no operator is recorded."""
-    return " or ".join(ACTS.get(one, f"act by operator {one} on") for one in study.operators)
+    """How the vectors act on "the output of decoder block ..."; "were added to" where no operator is recorded."""
+    return " or ".join(ACTS.get(one, f"acted by operator {one} on") for one in study.operators)
 
 
 def notices(study: Any) -> list[str]:

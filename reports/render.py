@@ -29,7 +29,6 @@ from reports.methods import methods as write_methods
 from reports.notices import notices_between, notices_of
 from reports.provenance import provenance_rows
 from reports.record import PAGE, software_versions, staged, write_claim_tables
-from reports.references import references_for
 from reports.tables import MOST_ROWS, cells
 from reports.terminal import UNITS
 from steerstats.errors import check_count
@@ -102,6 +101,7 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
         datasets.append({"label": label if several else "", "pages": pages})
         provenance.append({"label": label if several else "", "rows": provenance_rows(study, seed)})
         notices += notices_of(label if several else "", study, own)
+    methods, references = write_methods(studies, [one.finding for one in done], seed, software_versions())
     between = words.differences([one.finding for one in done])
     text = (
         _environment()
@@ -118,8 +118,8 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
             sections=sections,
             datasets=[group for group in datasets if group["pages"]],
             claim_table=_claim_table(done, several),
-            methods=write_methods([*studies.values()], [one.finding for one in done], seed, software_versions()),
-            references=references_for(one.job.script for one in done if not one.finding.missing),
+            methods=methods,
+            references=references,
             provenance=provenance,
         )
     )
@@ -224,6 +224,8 @@ def _missing_view(one: Done, several: bool) -> list[dict[str, str]]:
     anchor = f"{_prefix(one.job.label, several)}{one.finding.script}"
     cache = f" ({one.job.label})" if several else ""
     if one.finding.missing:
+        if not words.missed(one.finding.missing):
+            return []
         return [{"id": anchor, "title": f"{one.finding.title}{cache}", "why": words.tidy(one.finding.missing)}]
     found = []
     for k, text in enumerate(one.finding.absent):
@@ -243,7 +245,7 @@ def _finding_view(one: Done, out: Path, several: bool) -> dict[str, Any]:
         # Four shifts share one published value; its source and the reasons are said once.
         same, said = view["published"] + view["reason"] == said, view["published"] + view["reason"]
         if same and claim.published is not None:
-            view |= {"published": f"Published: {claim.shown_published}, as above.", "reason": ""}
+            view |= {"published": f"Published: {claim.shown_published}, as above;", "reason": ""}
         claims.append(view)
     return {
         "id": anchor,
@@ -289,7 +291,7 @@ def _caption(finding: Finding) -> list[list[tuple[str, str]]]:
 
 def _claim_view(claim: Claim) -> dict[str, str]:
     value, interval = claim.shown
-    published = "" if claim.published is None else f"Published: {claim.shown_published} ({claim.source})."
+    published = "" if claim.published is None else f"Published: {claim.shown_published} ({claim.source});"
     counted = f"n = {claim.n} {claim.n_of}" if claim.n else ""
     why = "" if np.isnan(claim.estimate) else claim.interval
     return {

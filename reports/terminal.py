@@ -13,7 +13,7 @@ from rich.text import Text
 
 from analyses import SECTIONS
 from analyses._claim import Claim
-from reports.words import tidy
+from reports.words import missed, tidy
 
 UNITS = {"nat per unit multiplier": "nat/λ", "(nat per unit multiplier)²": "(nat/λ)²", "nat": "nat"}
 # The count of datasets in the last column says it.
@@ -85,7 +85,7 @@ def _missing(record: Mapping[str, Any], several: bool) -> Iterator[Any]:
     reasons: dict[str, list[str]] = {}
     for finding in record["findings"]:
         where = f" ({finding['cache']})" if several else ""
-        if finding["missing"]:
+        if missed(finding["missing"]):
             reasons.setdefault(tidy(finding["missing"]), []).append(f"{finding['title']}{where}")
         for text in finding["absent"]:
             what, _, why = text.partition(": ")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,15 +14,36 @@ from analyses._claim import Claim, Finding
 from analyses._compared import AT_ONCE
 from analyses._counts import CHOSEN, CUT, DECISIONS, LARGEST, OUTCOMES
 from analyses._effects import ONE, UNTOLD
+from analyses._own import NOT_ASKED
 from analyses._words import listed, number, percent, plain_codes, tidy, together
 from steerstats.figures import nice_setting, nice_shift
 
-__all__ = ["GLOSSARY", "differences", "limits", "number", "percent", "plain_codes", "summary", "tidy", "untold"]
+__all__ = [
+    "GLOSSARY",
+    "differences",
+    "limits",
+    "missed",
+    "number",
+    "percent",
+    "plain_codes",
+    "summary",
+    "tidy",
+    "untold",
+]
 
 NOTHING = "Under base → base the vectors are not shown to steer, so that little can be said of what they lose."
 HEADLINE = "sys_pos->user_neg"  # the one shift that the published code prints
 
 GLOSSARY = (
+    (
+        "the paper",
+        "Tan et al., Analyzing the Generalization and Reliability of Steering Vectors, NeurIPS 2024 (arXiv "  # noqa: ISC004
+        "2407.12404), whose figures are repeated here and whose values are called published",
+    ),
+    (
+        "positive option",
+        "the answer that shows the behaviour; its position or letter is A or B, its token or word Yes or No",
+    ),
     (
         "main vectors",
         "the vector of each prompt and their mean, as opposed to the control vectors that doubts are tested with",
@@ -39,9 +62,9 @@ GLOSSARY = (
     ("shift", "a vector made under one prompt and used under another, written made → used; base → base is no shift"),
     (
         "the prompts",
-        "base: the question alone; the others have a system or user message before it that describes the behaviour "  # noqa: ISC004
-        "(positive) or its opposite (negative). In files, system (positive) is sys_pos, system (negative) sys_neg, "
-        "user (positive) user_pos, user (negative) user_neg",
+        "base: the question with its usual system message, if any; in the others the system or user message "  # noqa: ISC004
+        "describes the behaviour (positive) or its opposite (negative). In files, system (positive) is sys_pos, system "
+        "(negative) sys_neg, user (positive) user_pos, user (negative) user_neg",
     ),
     (
         "label-shuffled vectors",
@@ -219,7 +242,7 @@ def _answer(claims: Mapping[str, Claim]) -> str:
     if "per_input.signs" not in claims or "per_input.anti_share" not in claims:
         return ""
     signs, share = claims["per_input.signs"], claims["per_input.anti_share"]
-    who, among = "it", ""
+    who, among = "steering", ""
     if refits := claims.get("per_input.signs_refits"):
         among = " that have refits" if refits.n < signs.n else ""
         signs = refits
@@ -233,7 +256,7 @@ def _answer(claims: Mapping[str, Claim]) -> str:
     if "per_input.mean" in claims:
         mean = claims["per_input.mean"]
         text += f" (mean steerability {mean.shown[0]} nats per unit multiplier, {limits(mean)})"
-    text += f", and {share.shown[0]} of single inputs the wrong way."
+    text += f", and {share.shown[0]} of single inputs the wrong way{_in_brackets(share)}."
     return " ".join(filter(None, [text, _bias(claims), _loss(claims)]))
 
 
@@ -246,7 +269,7 @@ def _bias(claims: Mapping[str, Claim]) -> str:
     factors = "answer letter or word" if UNTOLD in mean.statement else "answer letter and word"
     if known := _one_factor(mean):
         factors = f"the answer's {known}"
-    return f"{share} of the variance between inputs goes with {factors}."
+    return f"{share} of the variance between inputs goes with {factors}{_in_brackets(mean)}."
 
 
 def _loss(claims: Mapping[str, Claim]) -> str:
@@ -267,10 +290,21 @@ def _loss(claims: Mapping[str, Claim]) -> str:
     for cause, key in keys.items():
         part = claims.get(key)
         if part is not None and np.isfinite(part.estimate):
-            doubt = "" if part.ci_low > 0 or part.ci_high < 0 else " (not shown to differ from 0)"
-            parts.append(f"{together([part.estimate])[0]}{doubt} by {cause}")
+            doubt = "" if part.ci_low > 0 or part.ci_high < 0 else "not shown to differ from 0"
+            parts.append(f"{together([part.estimate])[0]}{_in_brackets(part, doubt)} by {cause}")
     split = f": {' and '.join(parts)}" if len(parts) == 2 else ""
-    return f"Under the prompt {used}, {whose} steers {size} {less} than {home}{split}."
+    if gap.estimate < 0:  # "more" by as much
+        gap = replace(gap, estimate=-gap.estimate, ci_low=-gap.ci_high, ci_high=-gap.ci_low)
+    return f"Under the prompt {used}, {whose} steers {size} {less} than {home}{_in_brackets(gap)}{split}."
+
+
+def _in_brackets(claim: Claim, more: str = "") -> str:
+    """ " (8% to 21%)", the limits of a 95% interval in a sentence that has named one; "" where there are none."""
+    parts = [more] if more else []
+    if np.isfinite([claim.ci_low, claim.ci_high]).all():
+        _, low, high = together([claim.estimate, claim.ci_low, claim.ci_high], claim.unit)
+        parts.insert(0, f"{low} to {high}")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def lead(claims: Mapping[str, Claim]) -> str:
@@ -303,7 +337,11 @@ def _against(null: Claim, name: str) -> str:
     """One sentence on a null: a dataset that cannot be resolved is not one that does not differ."""
     differ, rest, open_ = (null.counts[kind] for kind in DECISIONS.values())
     if open_ == null.n:
-        return f"There are too few {name} to tell whether the vectors differ from them."
+        needed = re.search(r"(\d+) null vectors resolve too little, (\d+) are needed", null.statement)
+        tell = "to tell whether the vectors differ from them"
+        if not needed:
+            return f"There are too few {name} {tell}."
+        return f"{needed[1]} {name} are too few {tell}; {needed[2]} are needed for one dataset alone."
     unknown = f", and {open_} cannot be resolved with so few of them" if open_ else ""
     other = f", {rest} {'is' if rest == 1 else 'are'} not shown to" if rest else ""
     return f"Against {name}, {differ} of {null.n} differ{other}{unknown}."
@@ -325,6 +363,11 @@ def differences(findings: Sequence[Finding]) -> list[dict[str, str]]:
         }
         for claim in claims
     ]
+
+
+def missed(reason: str) -> bool:
+    """Whether a page should name what is not there for this reason; "" is none."""
+    return bool(reason) and not reason.endswith(NOT_ASKED)
 
 
 def untold(warnings: Sequence[str]) -> str:

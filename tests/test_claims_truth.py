@@ -30,7 +30,7 @@ from steerstats.study.unit import StudyUnit
 
 
 def signs(key: str, above: int, below: int, open_: int) -> Claim:
-    counts = {"above 0": above, "below 0": below, "open": open_}
+    counts = {"above 0": above, "below 0": below, "undecided": open_}
     return Claim.counted(key, "Datasets by sign:", counts, "datasets", "counts")
 
 
@@ -45,10 +45,10 @@ def told(*claims: Claim) -> dict:
 @pytest.mark.parametrize(
     ("claims", "sentence"),
     [
-        ((INPUTS, REFITS), "On average it moves answers the intended way in 13 of 14 datasets, and 10% of"),
+        ((INPUTS, REFITS), "On average steering moves answers the intended way in 13 of 14 datasets, and 10% of"),
         (
             (INPUTS, signs("per_input.signs_refits", 1, 0, 1)),
-            "On average it moves answers the intended way in 1 of 2 datasets that have refits, and 10%",
+            "On average steering moves answers the intended way in 1 of 2 datasets that have refits, and 10%",
         ),
         ((INPUTS,), "On average these very vectors move answers the intended way in 14 of 14 datasets, and 10%"),
         (
@@ -57,7 +57,7 @@ def told(*claims: Claim) -> dict:
         ),
         (
             (signs("per_input.signs", 1, 0, 0), signs("per_input.signs_refits", 0, 0, 1)),
-            "On average it is not shown to move answers the intended way in the one dataset, and 10%",
+            "On average steering is not shown to move answers the intended way in the one dataset, and 10%",
         ),
     ],
 )
@@ -198,7 +198,10 @@ def test_a_dataset_that_cannot_be_resolved_is_not_one_that_does_not_differ(monke
     every = replace(claim, counts={"differ": 14, "not shown to differ": 0, "cannot be resolved": 0})
     assert "Against label-shuffled vectors, 14 of 14 differ." in told(every)["lead"]
     none = replace(claim, counts={"differ": 0, "not shown to differ": 0, "cannot be resolved": 14})
-    assert "There are too few label-shuffled vectors to tell" in told(none)["lead"]
+    few = "99 label-shuffled vectors are too few to tell whether the vectors differ from them; 279 are needed for one"
+    assert f"{few} dataset alone." in told(none)["lead"]
+    unsaid = replace(none, statement="Datasets:")
+    assert "There are too few label-shuffled vectors to tell" in told(unsaid)["lead"]
 
 
 def test_debiasing_that_removes_nothing_is_seldom_said_to_remove_something(monkeypatch, tmp_path):

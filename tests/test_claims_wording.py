@@ -14,7 +14,7 @@ from reporting import TRUTH, hostile_cache, reproduction, scratch, write_cache
 from scipy import stats
 
 import analyses
-from analyses._cache import mean_over_datasets, study_of
+from analyses._cache import ask, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding
 from analyses._counts import CHOSEN, LARGEST, p_words
 from analyses._words import tidy, together
@@ -101,7 +101,7 @@ def test_the_first_sentence_counts_all_three_outcomes_and_the_vectors_error():
     again = sum(one.ci_low > 0 for one in means.vector_error.values())
     sides = f"above 0 in {again} and on both sides of 0 in {3 - again} of 3"
     assert f"With the vector's own sampling error counted, it lies {sides}." in lead
-    every = Claim.counted("per_input.signs", "", {"above 0": 3, "below 0": 0, "open": 0}, "datasets", "")
+    every = Claim.counted("per_input.signs", "", {"above 0": 3, "below 0": 0, "undecided": 0}, "datasets", "")
     assert "lies above 0 in all 3 datasets." in words_lead({"per_input.signs": every})
     assert "label-shuffled vectors" in lead
     assert "beyond doubt" not in lead
@@ -145,10 +145,13 @@ def test_the_title_is_answered_with_the_mean_its_variance_and_what_a_shift_costs
     over = study_of(hostile_cache()).steerability().over_datasets.quoted
     assert (mean.estimate, mean.ci_low, mean.ci_high) == (over.mean, over.ci_low, over.ci_high)
     size = f"(mean steerability {mean.shown[0]} nats per unit multiplier, {limits(mean)})"
-    wrong, variance = (claims[key].shown[0] for key in ("per_input.anti_share", "explained.mean"))
-    assert answer.startswith(f"On average it moves answers the intended way in {up} of 3 datasets {size}, and ")
-    assert f"{wrong} of single inputs the wrong way. " in answer
-    assert f"{variance} of the variance between inputs goes with answer letter and word." in answer
+    wrong, variance = (claims[key] for key in ("per_input.anti_share", "explained.mean"))
+    assert answer.startswith(f"On average steering moves answers the intended way in {up} of 3 datasets {size}, and ")
+    for claim, words in (
+        (wrong, "of single inputs the wrong way"),
+        (variance, "of the variance between inputs goes with answer letter and word"),
+    ):
+        assert f"{claim.shown[0]} {words} ({limits(claim).removeprefix('95% interval ')}). " in f"{answer} "
     assert mean.ci_low < 0, "so that nothing is told of a loss"
     assert "Under the prompt" not in answer
 
@@ -166,31 +169,42 @@ def test_a_loss_is_told_with_what_the_prompt_and_what_transfer_cost():
     ]
     assert _loss({one.key: one for one in claims}) == (
         "Under the prompt user (negative), the system (positive) vector steers 0.076 less than the base vector at "
-        "home: 0.062 by the prompt and 0.015 (not shown to differ from 0) by transfer."
+        "home (0.030 to 0.120): 0.062 (0.020 to 0.100) by the prompt and 0.015 (−0.020 to 0.050, not shown to differ "
+        "from 0) by transfer."
     )
     home = [claims[0], claim("gap.base->user_neg", -0.2, -0.1, -0.05)]
     assert _loss({one.key: one for one in home}) == (
-        "Under the prompt user (negative), the vector steers 0.100 more than at home."
+        "Under the prompt user (negative), the vector steers 0.100 more than at home (0.050 to 0.200)."
     )
+
+
+def test_losses_warn_of_losses_and_not_of_what_other_figures_show():
+    result = ask(study_of(hostile_cache()), "generalization")
+    said = next(finding.warnings for finding in findings_of("three") if finding.script == "gap_parts")
+    others = {*result.correlations.warnings, *result.variances.warnings, *result.ratios.warnings}
+    others -= {*result.gaps.warnings, *result.settings.warnings}
+    assert others & set(result.warnings), "there is something to leave out"
+    assert not others & set(said)
+    assert set(result.gaps.warnings) <= set(said)
 
 
 def test_where_nothing_steers_at_home_no_loss_is_told():
     shared = {"interval": "t", "n": 3, "n_of": "datasets"}
     rest = {"ci_low": 0.02, "ci_high": 0.1} | shared
-    signs = Claim.counted("per_input.signs", "", {"above 0": 0, "below 0": 0, "open": 3}, "datasets", "")
+    signs = Claim.counted("per_input.signs", "", {"above 0": 0, "below 0": 0, "undecided": 3}, "datasets", "")
     share = Claim(key="per_input.anti_share", statement="", estimate=0.5, unit="share", **rest)
     gap = Claim(key="gap.base->user_neg", statement="", estimate=0.06, **rest)
     for low, told_of in ((0.01, True), (-0.01, False)):
         mean = Claim(key="per_input.mean", statement="", estimate=0.02, ci_low=low, ci_high=0.05, **shared)
         found = summary([Finding(script="per_input_steerability", title="x", claims=(mean, signs, share, gap))])
-        assert ("steers 0.060 less than at home" in found["answer"]) == told_of
+        assert ("steers 0.060 less than at home (0.020 to 0.100)." in found["answer"]) == told_of
         assert found["cards"][2]["words"].startswith(NOTHING) != told_of
 
 
 def test_outcomes_by_sign_are_one_claim_that_adds_up():
     claim = claims_of("three")["per_input.signs"]
     assert sum(claim.counts.values()) == claim.n == 3
-    assert list(claim.counts) == ["above 0", "below 0", "open"]
+    assert list(claim.counts) == ["above 0", "below 0", "undecided"]
     assert claim.shown[0] == ", ".join(f"{count} {kind}" for kind, count in claim.counts.items())
     assert sum(key.startswith("per_input.signs") for key in claims_of("three")) == 2
 
@@ -315,7 +329,7 @@ def test_a_table_without_a_model_asks_of_steering_and_not_of_a_model_called_not_
     cache_path = import_table(tmp_path / "t.csv", tmp_path / "cache", model="not recorded")
     page = render_report([cache_path], tmp_path / "out", jobs=1).read_text("utf-8")
     assert "<title>Does steering work?</title>" in page
-    assert "We analysed steering [1–3] on " in page
+    assert "Scores were imported from a table, which does not name the model." in page
     assert page.count("not recorded") == 1  # under Provenance
     assert "<code>steerstats sweep</code>" in page
 
@@ -326,7 +340,7 @@ def test_a_table_that_knows_the_letter_alone_speaks_of_the_letter_alone(tmp_path
     page = import_table(tmp_path / "t.csv", tmp_path / "cache", model="mine")
     page = render_report([page], tmp_path / "out", jobs=1).read_text("utf-8")
     assert "Share of the variance that A/B explains" in page
-    assert "goes with the answer&#39;s letter." in page
+    assert re.search(r"goes with the answer&#39;s letter( \([^)]*\))?\.", page)
     assert "as published (sequential)" not in page, "a panel with nothing in it"
     for text in ("Yes/No explain", "the word (Yes or No)", "letter and word"):
         assert text not in page

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from reporting import hostile_cache, scratch
+from reporting import hostile_cache, reproduction, scratch
 
 import analyses
+from reports.words import missed
 from steerstats import open_cache
-from steerstats.cache.table import import_table
+from steerstats.cache.table import example_rows, import_table
 from steerstats.errors import InputError
 from steerstats.spurious import variance_explained
 
@@ -118,6 +119,21 @@ def test_what_cannot_be_judged_is_named_and_the_rest_is():
 def test_a_cache_without_own_factors_says_so():
     found = analyses.run("own_factors", hostile_cache(), scratch() / "none")
     assert found.missing == 'not in this cache: built without factors of your own ("factors" of a pair)'
+
+
+def test_a_page_does_not_miss_factors_that_nobody_recorded():
+    table = scratch() / "plain.csv"
+    pd.DataFrame(list(example_rows())).drop(columns="factor_topic", errors="ignore").to_csv(table, index=False)
+    mine = import_table(table, scratch() / "plain", model="toy")
+    for one in (hostile_cache(), mine):
+        found = analyses.run("own_factors", one, scratch() / "page")
+        assert found.missing
+        assert not missed(found.missing)
+    assert "Effects of factors of your own" not in (reproduction() / "report.html").read_text("utf-8")
+    same = pd.read_csv(table).assign(factor_same="x")
+    same.to_csv(table, index=False)
+    found = analyses.run("own_factors", import_table(table, scratch() / "same", model="toy"), scratch() / "same-page")
+    assert missed(found.missing), "one that was recorded and tells nothing is named"
 
 
 def test_a_misspelt_factor_is_named_with_those_there_are():

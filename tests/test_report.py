@@ -13,11 +13,8 @@ import pytest
 from browser import Page, find_chromium
 from reporting import MODEL, PAYLOADS, TRUTH, hostile_cache, plain_cache, reproduction, scratch
 
-import steerstats
 from analyses._claim import Claim
 from analyses._words import together
-from reports.methods import methods
-from reports.references import REFERENCES, USED_BY, citations, references_for
 from reports.render import render_report
 from reports.tables import cells
 from reports.words import percent, tidy
@@ -186,47 +183,10 @@ def test_worst_inputs_are_those_with_the_least_slope(outline):
         assert shown[6 * k + 3 : 6 * k + 6] == pytest.approx(slopes[::-1][:3], abs=6e-4)
 
 
-def test_methods_and_references_speak_of_what_ran_and_of_nothing_else(tmp_path):
-    full = page_text()
+def test_what_a_cache_lacks_is_said_where_it_would_stand(tmp_path):
     page = render_report([plain_cache()], tmp_path, jobs=1).read_text("utf-8")
-    methods = [re.search(r'<div class="paste">(.*?)</div>', text, re.DOTALL)[1] for text in (full, page)]
-    assert "Romano–Wolf" in methods[0]
-    assert "label-shuffled" not in methods[1]
-    assert "The vectors against vectors" in methods[0]
-    assert "The vectors against vectors" not in methods[1]
-    assert "by content hash of the question" in methods[1]
     assert "holds no text of its inputs" in page
     assert "built without random or shuffled vectors" in page
-
-
-def test_references_are_listed_once_and_known():
-    assert {key for keys in USED_BY.values() for key in keys} <= REFERENCES.keys()
-    found = references_for(["spurious_effects", "gap_parts", "spurious_effects"])
-    assert len(found) == len(set(found))
-    assert any("Bell" in text for text in found)
-    assert not any("Hotelling" in text for text in found)
-    assert "2407.12404" in found[0]
-
-
-def test_references_are_numbered_as_they_are_cited():
-    assert citations(["linearity", "per_input_steerability", "spurious_effects"]) == {
-        "linearity": " [4]",
-        "per_input_steerability": " [5–7]",
-        "spurious_effects": " [8–10]",
-    }
-
-
-def test_methods_of_several_caches_cite_one_list_and_say_what_compared_them(tmp_path):
-    text = render_report([hostile_cache(), plain_cache()], tmp_path, jobs=2).read_text("utf-8")
-    methods = " ".join(re.findall(r"<p>(.*?)</p>", text[text.index('class="paste"') : text.index("<h3>References")]))
-    assert methods.count("Steerability of every input:") == 1
-    assert "Differences in steerability between caches:" in methods
-    assert "Agreement between two models:" in methods
-    listed = text.count('<li id="ref-')
-    cited = {int(one) for group in re.findall(r"\[([\d, –]+)\]", methods) for one in re.findall(r"\d+", group)}
-    assert max(cited) == listed
-    open_ = [part for part in methods.split(". ") if part.count("(") != part.count(")")]
-    assert not open_, "a bracket is cut in two"
 
 
 def test_several_caches_stand_side_by_side(tmp_path):
@@ -265,43 +225,6 @@ def test_shares_are_shown_in_per_cent(value, shown):
 
 def test_methods_are_shown_with_signs():
     assert tidy("base->base, n >= 2") == "base → base, n ≥ 2"
-
-
-@pytest.mark.parametrize(
-    ("vectors", "said"),
-    [
-        (
-            {"method": "mean_difference", "read": "answer", "rescale": "base"},
-            "(the mean difference of activations between the two completions of each training pair, at the token where",
-        ),
-        (
-            {"method": "pca", "read": "completion_mean", "rescale": "none"},
-            "the differences of activations between the two completions of each training pair, averaged over the",
-        ),
-        (
-            {"method": "logistic", "read": "last_token", "rescale": "unit"},
-            "separates activations of the two completions of each training pair, at the last token of each)",
-        ),
-        (
-            {"method": "mean_difference", "read": "last_prompt"},
-            "between each training prompt with the description of the behaviour and with that of its opposite, at",
-        ),
-        (
-            {"method": "mine", "read": "answer", "rescale": "none", "files": {"x": "x.npz"}, "files_rescale": "none"},
-            "The vectors (a vector) are added to",
-        ),
-    ],
-)
-def test_methods_say_how_vectors_were_made(monkeypatch, vectors, said):
-    study = steerstats.open_cache(steerstats.demo_cache())
-    monkeypatch.setattr(type(study), "spec", {"vectors": vectors})
-    (paragraph, *_) = methods([study], [], 0, {})
-    assert said in paragraph
-    norms = {"base": "have the norm of the dataset's base", "none": "keep their own norms.", "unit": "have norm 1."}
-    start = "The vectors made from training pairs, and their mean,"
-    shown = [name for name, words in norms.items() if f"{start} {words}" in paragraph]
-    assert shown == [*filter(None, [vectors.get("rescale")])]
-    assert ("Vectors made elsewhere keep their own norms." in paragraph) == ("files" in vectors)
 
 
 def test_long_tables_are_cut_and_say_so_and_constants_move_to_the_caption():

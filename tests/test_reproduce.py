@@ -20,7 +20,7 @@ import reports
 from reports.collect import label_caches, plan, run_jobs
 from reports.reproduce import claims_record, claims_table, reproduce, verify_reproduction
 from reports.verify import _find_caches, check_numbers, largest_difference
-from reports.words import percent
+from reports.words import missed, percent
 from steerstats.errors import InputError
 
 EXAMPLE = Path(reports.__file__).parent / "examples" / "demo"
@@ -172,7 +172,7 @@ def test_the_table_of_claims_shows_every_claim():
             said = claim["statement"].partition(", mean over datasets")[0].partition(", random-effects mean")[0]
             assert said.rstrip(":")[:40] in text
         if finding["missing"]:
-            assert finding["title"][:40] in text
+            assert (finding["title"][:40] in text) == missed(finding["missing"])
     assert "not comparable" in text
 
 

@@ -1,0 +1,224 @@
+"""What the methods section says of data, model and vectors: from the cache's own record, and nothing it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from analyses._cache import UNNAMED, between, people_count
+from analyses._words import listed
+from reports.operators import acts
+from reports.references import Cited
+from steerstats.figures import nice_setting
+
+MOST_NAMES = 8  # datasets that are named; more are counted
+MADE = {
+    "mean_difference": "the mean difference of activations between {}",
+    "pca": "the first principal component of the differences of activations between {}",
+    "logistic": "the weights of a logistic regression that separates activations of {}",
+}
+COMPLETIONS = "the two completions of each training pair"
+READ = {
+    "answer": f"{COMPLETIONS}, at the token where these first differ",
+    "last_token": f"{COMPLETIONS}, at the last token of each",
+    "completion_mean": f"{COMPLETIONS}, averaged over the tokens of each",
+    "last_prompt": "each training prompt with the description of the behaviour and with that of its opposite, at the "
+    "last token",
+}
+LENGTH = {
+    "base": "were given the norm of the dataset's base vector",
+    "unit": "were given norm 1",
+    "none": "kept their own norms",
+}
+SCOPES = {
+    "last_prompt": "from the last prompt token on",
+    "first_answer": "from the first answer token on",
+    "all": "at all tokens",
+    "prompt": "at the tokens of the prompt",
+}
+SCORES = {
+    "logit_diff": "the difference of the two answers' logits at the first token where they differ, in nats",
+    "logit_sum": "the difference of the summed logits of the two whole completions, in nats",
+    "imported": "what the imported table calls propensity, in nats",
+    "logprob_sum": "the difference of the log-probabilities of the two whole completions, in nats",
+}
+ORDERS = {
+    "balanced": "The option that shows the behaviour stood under A and under B equally often.",
+    "tan2024": "The options of every second question were exchanged, as in the original code.",
+    "counterbalance": "Every question was asked in both orders of its options.",
+}
+SOURCES = {"Perez": "perez", "Rimsky": "rimsky", "Lin,": "lin"}  # how an attribution starts
+
+
+def cache_paragraphs(studies: Mapping[str, Any], cite: Cited) -> list[str]:
+    """One paragraph for the first cache; of each other one what differs.
+
+    Parameters
+    ----------
+    studies : mapping of str to Study
+        Name of a cache in this run -> its study.
+    cite : Cited
+    """
+    (first, study), *others = studies.items()
+    told = [tell(study, cite) for tell in TOPICS]
+    intro = f"We measured steering vectors{cite('rimsky', 'tan')}, directions in a language model's activations."
+    before = [f"Cache {first}."] if others else []
+    paragraphs = [" ".join(filter(None, [intro, *before, *told]))]
+    for label, other in others:
+        # With a fresh list each, since a work that is cited by now would make two texts differ.
+        alike = [tell(study, Cited()) == tell(other, Cited()) for tell in TOPICS]
+        differs = [text for tell, same in zip(TOPICS, alike) if not same and (text := tell(other, cite))]
+        rest = f"Everything else was as for {first}." if differs else f"It was made as {first} was."
+        paragraphs.append(" ".join([f"Cache {label}.", *differs, *([rest] if any(alike) else [])]))
+    return paragraphs
+
+
+def _model(study: Any, cite: Cited) -> str:
+    if study.kind == "simulated":
+        return f"Scores were simulated ({study.model}); no language model gave them."
+    if study.kind == "import":
+        whose = "" if study.model == UNNAMED else f" of {study.model}"
+        return f"Scores{whose} were imported from a table{', which does not name the model' * (not whose)}."
+    made = (study.reader.manifest.get("provenance") or {}).get("model") or {}
+    facts = [f"revision {made['revision']}"] if made.get("revision") else []
+    facts += [str(made[name]) for name in ("dtype", "quantisation") if made.get(name)]
+    return f"The model was {study.model}{f' ({listed(facts)})' if facts else ''}."
+
+
+def _data(study: Any, cite: Cited) -> str:
+    units = [study.unit(name) for name in study.datasets]
+    inputs, questions = ([len(unit.inputs) for unit in units], [len(set(unit.question)) for unit in units])
+    kind = inputs_of(study)
+    names = f" ({', '.join(study.datasets)})" if len(units) <= MOST_NAMES else ""
+    text = (
+        f"The data were {people_count(len(units), 'dataset')}{names} with {people_count(sum(inputs), f'{kind} input')}"
+    )
+    if len(units) > 1:
+        text += f", {between(inputs, 'inputs')} in each"
+    if questions != inputs:
+        text += f", which came from {people_count(sum(questions), 'question')}"
+    return f"{text}."
+
+
+def _inputs(study: Any, cite: Cited) -> str:
+    return "Each input sets an answer that shows the dataset's behaviour against one that does not."
+
+
+def inputs_of(study: Any) -> str:
+    """ "test" or "validation": the inputs that count."""
+    return "validation" if study.kind == "sweep" else "test"
+
+
+def _source(study: Any, cite: Cited) -> str:
+    texts = {str(study.unit(name).unit.attrs.get("attribution") or "") for name in study.datasets}
+    keys = sorted({key for start, key in SOURCES.items() for text in texts if text.startswith(start)})
+    if not keys:
+        return ""
+    return f"{'The datasets' if all(texts) else 'Some of the datasets'} are public{cite(*keys)}."
+
+
+def _split(study: Any, cite: Cited) -> str:
+    spec = study.spec
+    if not spec.get("split"):
+        return ""
+    rule = "by a hash of their content" if spec["split"] == "content" else f"by the rule {spec['split']}"
+    parts = zip(spec.get("split_percent") or (), ("training", "validation", "test"))
+    share = ", ".join(f"{percent}% {part}" for percent, part in parts)
+    text = f"Questions were split {rule}{f' ({share})' if share else ''}"
+    return f"{text}; numbers are about {inputs_of(study)} inputs only."
+
+
+def _order(study: Any, cite: Cited) -> str:
+    order = study.spec.get("order")
+    return ORDERS.get(order, f"The order of the options followed the rule {order}.") if order else ""
+
+
+def _settings(study: Any, cite: Cited) -> str:
+    names = [nice_setting(name) for name in study.settings]
+    if len(names) == 1:
+        return f"Questions were asked in one prompt setting, {names[0]}."
+    rest = [name for name in names if name != "base"]
+    text = f"Questions were asked in {len(names)} prompt settings: "
+    text += "base, without a description of the behaviour, and " if "base" in names else ""
+    return f"{text}{listed(rest)}, where the system or user message describes it (positive) or its opposite (negative)."
+
+
+def _vectors(study: Any, cite: Cited) -> str:
+    """How the vectors were made, that of each setting and those that no setting made."""
+    made = study.spec.get("vectors") or {}
+    kinds = [_main(study.unit(name).unit) for name in study.datasets]
+    trained = list(dict.fromkeys(setting for own in kinds for setting, kind in own if kind == "trained"))
+    elsewhere = list(made.get("files") or ())
+    lines = []
+    if trained and made:
+        what = MADE.get(made.get("method"), f"by the method {made.get('method')}, from {{}}")
+        what = what.format(READ.get(made.get("read"), COMPLETIONS))
+        where = f"the settings {listed([nice_setting(name) for name in trained])}"
+        where = "each of these settings" if set(trained) == set(study.settings) else where
+        where = where if len(trained) > 1 else f"the setting {nice_setting(trained[0])}"
+        pairs = _training_pairs(study)
+        lines.append(f"For each dataset a vector was made in {where}{pairs}: {what}.")
+        if any(kind == "mean" for own in kinds for _, kind in own):
+            lines.append("One vector more is their mean.")
+        if made.get("rescale") in LENGTH:
+            lines.append(f"These vectors {LENGTH[made['rescale']]}.")
+    if elsewhere:
+        length = LENGTH.get(made.get("files_rescale"))
+        text = f"Vectors made elsewhere ({', '.join(elsewhere)}) were measured beside them"
+        lines.append(f"{text}; they {length}." if length else f"{text}.")
+    return " ".join(lines)
+
+
+def _main(unit: Any) -> list[tuple[str, str]]:
+    """(setting, kind) of the vectors that are no controls."""
+    rows = zip(unit.read("vector_setting"), unit.read("vector_kind"), unit.read("vector_replicate"))
+    return [(str(setting), str(kind)) for setting, kind, replicate in rows if replicate == -1]
+
+
+def _training_pairs(study: Any) -> str:
+    units = [study.unit(name).unit for name in study.datasets]
+    if not all("pair_question" in unit for unit in units):
+        return ""
+    return f" from {between([len(unit.read('pair_question')) for unit in units], 'training pairs')}"
+
+
+def _steering(study: Any, cite: Cited) -> str:
+    unit = study.unit(study.datasets[0])
+    grid = ", ".join(f"{value:g}".replace("-", "−") for value in unit.multipliers)
+    if "vector_layer" not in unit.unit:
+        return f"Scores are at the multipliers {grid}."
+    layers = sorted(
+        {int(one) for name in study.datasets for one in np.ravel(study.unit(name).unit.read("vector_layer"))}
+    )
+    where = f"block {layers[0]}" if len(layers) == 1 else f"blocks {listed(list(map(str, layers)))}"
+    turn = ", one block at a time" if study.kind == "sweep" and len(layers) > 1 else ""
+    scope = study.spec.get("scope")
+    scope = f", {SCOPES.get(scope, scope)}" if scope else ""
+    text = f"The vectors {acts(study)} the output of decoder {where} (counted from 0){turn}{scope}"
+    return f"{text}, at the multipliers {grid}."
+
+
+def _score(study: Any, cite: Cited) -> str:
+    scores = list(dict.fromkeys(str(study.unit(name).unit.attrs.get("score")) for name in study.datasets))
+    what = " or ".join(SCORES.get(score, f"the score {score}, in nats") for score in scores)
+    return (
+        f"Propensity is {what}. The steerability of an input is the least-squares slope of its propensity on the "
+        "multiplier, in nats per unit multiplier."
+    )
+
+
+TOPICS: tuple[Callable[[Any, Cited], str], ...] = (
+    _model,
+    _data,
+    _inputs,
+    _source,
+    _split,
+    _order,
+    _settings,
+    _vectors,
+    _steering,
+    _score,
+)
+"""Each says a sentence or more of a cache, or "" where the cache does not tell."""

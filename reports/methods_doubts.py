@@ -1,0 +1,188 @@
+"""What the methods section says past one vector and prompt: shifts, other caches, nulls, refits, predictors, power."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from analyses._cache import between
+from analyses._candidates import WORDS
+from analyses._words import in_words, listed
+from reports.ran import Ran
+from reports.references import Cited
+from steerstats.figures import nice_setting, nice_shift
+
+NULLS = {
+    "random": "random directions of the same norm",
+    "shuffled": "label-shuffled vectors (made again with the two answers of a random half of the training questions "
+    "exchanged)",
+}
+
+
+def shifts_paragraph(ran: Ran, cite: Cited) -> str:
+    """Vectors under other prompts, and caches beside each other."""
+    lines = []
+    shifts = ran.keys("gap_parts", "gap.") or ran.keys("id_vs_ood", "id_ood.")
+    if shifts:
+        names = listed([nice_shift(*shift.split("->")) for shift in shifts])
+        lines.append(f"A shift is a vector made in one setting and used in another; we measured {names}.")
+    if "gap_parts" in ran:
+        lines += _gaps(ran, cite)
+    if "id_vs_ood" in ran:
+        lines.append(
+            "How far datasets keep their order under a shift is Spearman's correlation over datasets of their mean "
+            f"steerability with that under base → base{cite('spearman')}{_rank_interval(ran, 'id_vs_ood', cite)}."
+        )
+    if "propensity_difference" in ran:
+        least = ran.number(r"> ([\d.]+) unless", "propensity_difference")
+        lines.append(
+            "As in figure 7 of Tan et al., the share of a vector's effect that another prompt leaves (only where the "
+            f"effect at home is above {least}) was correlated with the difference in unsteered propensity, with and "
+            "without pairs of a prompt with itself, and so was the loss"
+            + (
+                ", with jackknife intervals over datasets on Fisher's z scale." * ran.bounded("propensity_difference")
+                or "."
+            )
+        )
+    if "variance_id_ood" in ran.by:
+        ranks = ", and by their rank correlation over datasets" if "variance_id_ood" in ran else ""
+        lines.append(
+            "Variances of steerability are compared by the logarithm of their ratio, with jackknife intervals over "
+            f"questions{cite('miller')}{ranks}."
+        )
+    if "vector_cosines" in ran:
+        lines.append("The vectors of the settings are compared by their cosines.")
+    return " ".join([*lines, *_caches(ran, cite)])
+
+
+def _gaps(ran: Ran, cite: Cited) -> list[str]:
+    text = (
+        "What a shift costs is the mean over inputs, paired by input, of steerability under base → base minus that "
+        "under the shift"
+    )
+    if ran.keys("gap_parts", "prompt."):
+        text += (
+            "; it is the sum of what the prompt costs a vector made in that prompt itself, and of what it costs to "
+            "use the vector of another prompt there instead (transfer)"
+        )
+    refitted, plain = ran.says("Satterthwaite t", "gap_parts"), ran.says("bootstrap intervals", "gap_parts")
+    plain = plain or not refitted
+    how = [f"t intervals with the variance over refits in them{cite('satterthwaite')}"] if refitted else []
+    how += [f"studentised bootstrap intervals{cite('efron')}"] if plain else []
+    resamples = ran.number(r"(\d+) resamples of questions", "gap_parts")
+    at_once = (
+        f"Losses have {' or '.join(how)}; bands and p-values for all datasets, shifts and parts at once are "
+        f"from single-step max-|t|{cite('westfall')} and from Romano and Wolf's stepwise procedure{cite('romano')}, "
+        f"on {resamples} resamples of questions."
+    )
+    return [f"{text}.", at_once]
+
+
+def _rank_interval(ran: Ran, script: str, cite: Cited) -> str:
+    """What a rank correlation over datasets has for an interval."""
+    if not ran.bounded(script):
+        return ", without intervals, for which there are too few datasets"
+    resamples = ran.number(r"(\d+) resamples of datasets", script)
+    return (
+        f", with percentile intervals from {resamples} resamples of datasets; the tables add analytic intervals"
+        f"{cite('bonett')}, the correlation without measurement noise, and intervals for these very datasets"
+    )
+
+
+def _caches(ran: Ran, cite: Cited) -> list[str]:
+    lines = []
+    if "cross_model" in ran:
+        again = ", with intervals as above" if "id_vs_ood" in ran else _rank_interval(ran, "cross_model", cite)
+        lines.append(
+            "Agreement between two models is Spearman's correlation over datasets of their mean steerability"
+            f"{'' if 'id_vs_ood' in ran else cite('spearman')}{again}."
+        )
+    if "comparison" in ran:
+        resamples = ran.number(r"(\d+) resamples of questions", "comparison")
+        lines.append(
+            "Caches are compared by the mean difference of slopes over the inputs that both hold, paired by input, "
+            "with bands and p-values for all pairs of caches, datasets and shifts at once, by single-step max-|t|"
+            f"{cite('westfall')} and the stepwise procedure{cite('romano')} on {resamples} resamples of questions; "
+            "means over datasets have limits by Bonferroni."
+        )
+    if "split_leakage" in ran:
+        lines.append("The overlapping split is compared with the clean one dataset by dataset, taken as independent.")
+    if "layer_sweep" in ran:
+        resamples = ran.number(r"(\d+) resamples of questions", "layer_sweep")
+        lines.append(
+            "The layer is the one whose mean steerability over datasets, each counting once, is most extreme in the "
+            f"intended direction; how surely it is so is told by {resamples} resamples of questions."
+        )
+    return lines
+
+
+def doubts_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
+    """Nulls, refits, predictors and the size of the study; "" where none ran."""
+    lines = [_nulls(ran, studies, cite)]
+    if "vector_sampling_error" in ran:
+        refits = _controls(studies, "resampled")
+        made = [nice_setting(name) for name in dict.fromkeys(name for own in refits.values() for name in own)]
+        counts = [count for own in refits.values() for each in own.values() for count in each]
+        lines.append(
+            f"{_only(refits, studies)} vector's own sampling error was measured with {between(counts, 'refits')} of "
+            f"the {listed(made)} vector{'s' * (len(made) > 1)} of each dataset, on bootstrap resamples of the "
+            "training questions. Intervals that include it add the variance over refits to that over questions, with "
+            f"Satterthwaite's degrees of freedom{cite('satterthwaite')}; the reliability of slopes is the share of "
+            "their variance between inputs that refits do not explain. Other intervals are about these very vectors."
+        )
+    if "predictors" in ran:
+        lines.append(_predictors(ran, cite))
+    if "power" in ran:
+        alpha, power = ran.number(r"t test at ([\d.]+)", "power"), ran.number(r"with power ([\d.]+)", "power")
+        parts = ["between datasets"] if any(claim.n > 1 for claim in ran.claims("power")) else []
+        parts += ["between questions", *([] if ran.warns("own error is", "power") else ["over refits"])]
+        lines.append(
+            f"The smallest mean loss that a study of this size finds (two-sided t test at {alpha} with power "
+            f"{power}) was computed from the variance{'s' * (len(parts) > 1)} {listed(parts)}."
+        )
+    return " ".join(filter(None, lines))
+
+
+def _nulls(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
+    kinds = [kind for kind in NULLS if kind in ran.keys("null_vectors", "null.")]
+    if not kinds:
+        return ""
+    found = {kind: _controls(studies, kind) for kind in kinds}
+    each = {kind: [count for own in found[kind].values() for count in own.get("base", ())] for kind in kinds}
+    holders = {label: None for own in found.values() for label in own}
+    return (
+        f"{_only(holders, studies, 'Each')} dataset's base vector was ranked by the size of its mean steerability "
+        f"among {listed([between(counts, NULLS[kind]) for kind, counts in each.items()])}; two-sided p = (1 + number "
+        f"of null vectors with as large a mean) / (1 + number of null vectors){cite('phipson')}."
+    )
+
+
+def _controls(studies: Mapping[str, Any], kind: str) -> dict[str, dict[str, list[int]]]:
+    """Cache -> training setting -> how many control vectors of a kind each dataset has, of those that have any."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for label, study in studies.items():
+        for unit in [study.unit(name) for name in study.datasets] if study.kind != "sweep" else ():
+            for made in unit.vectors:
+                if own := unit.controls(kind, made):
+                    found.setdefault(label, {}).setdefault(made, []).append(len(own))
+    return found
+
+
+def _only(holders: Mapping[str, Any], studies: Mapping[str, Any], word: str = "A") -> str:
+    """A sentence's first word, after the caches that it holds for where these are not all."""
+    if len(holders) == len(studies):
+        return word
+    return f"In {listed(list(holders))} {word.lower()}"
+
+
+def _predictors(ran: Ran, cite: Cited) -> str:
+    names = [WORDS.get(key, in_words(key)) for key in ran.keys("predictors", "predictors.")]
+    text = (
+        f"As candidates to foretell steerability{cite('bas', 'braun')} we took from the training activations "
+        f"{listed(names)}, and correlated each with mean steerability over datasets (Spearman"
+    )
+    if ran.bounded("predictors"):
+        resamples = ran.number(r"(\d+) resamples", "predictors")
+        text += f"; percentile intervals, {resamples} resamples"
+    permutations = ran.number(r"(\d+) permutations", "predictors")
+    return f"{text}; family-wise p-values from {permutations} permutations)."

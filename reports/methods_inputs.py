@@ -1,0 +1,99 @@
+"""What the methods section says of single inputs: their slopes, and the features that slopes go with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from analyses._words import in_words, listed
+from reports.ran import Ran
+from reports.references import Cited
+
+EFFECTS = ("spurious_effects", "own_factors")
+OPTION = "the option that shows the behaviour"
+FEATURES = {"pos_is_a": "A or B", "pos_is_yes": "Yes or No"}
+
+
+def inputs_paragraph(ran: Ran, studies: Sequence[Any], cite: Cited) -> str:
+    """Slopes of single inputs within a dataset, and what explains their differences; "" where none was asked for."""
+    units = [study.unit(name) for study in studies for name in study.datasets]
+    lines = []
+    if "per_input_steerability" in ran:
+        lines.append(
+            "Unless said otherwise, numbers are about the vector of the base setting used in the base setting "
+            "(base → base). For each dataset we give the mean steerability of its inputs with a t interval over "
+            "questions, their median with an interval between order statistics, their standard deviation with a "
+            f"jackknife interval on the log scale{cite('miller')}, and the share of anti-steerable inputs, whose slope "
+            f"is below 0 by more than its numerical error, with Wilson's interval{cite('wilson')}."
+        )
+        if any(len(set(unit.question)) < len(unit.inputs) for unit in units):
+            lines.append(
+                "Where a question has several inputs, shares and medians count them by the design effect"
+                f"{cite('woodruff')}."
+            )
+    if "propensity_curves" in ran:
+        lines.append(
+            f"How steadily propensity rises with the multiplier is Kendall's τ within each input{cite('kendall')}."
+        )
+    if "linearity" in ran:
+        contrasts = ran.number(r"on (\d+) non-linear contrasts", "linearity")
+        contrasts += " non-linear contrast" + "s" * (contrasts != "1")
+        lines.append(
+            f"Whether the mean curve of a dataset is straight was tested by Hotelling's T² on {contrasts} "
+            f"of the multiplier{cite('hotelling')}."
+        )
+    if "multiplier_range" in ran:
+        lines.append("Slopes on narrower ranges of the multiplier were set against those on its whole range.")
+    if "answer_mass" in ran:
+        lines.append("At every multiplier we summed the probability of the two answers, to see that they keep it.")
+    return " ".join([*lines, *_features(ran, cite)])
+
+
+def _features(ran: Ran, cite: Cited) -> list[str]:
+    """Sentences on effects of features, on their share of the variance, and on vectors without them."""
+    lines = []
+    regressed = any(script in ran for script in EFFECTS)
+    if regressed:
+        lines += [_regression(ran, cite), _mixed(ran, cite)]
+    if "variance_explained" in ran or ran.keys("own_factors", "own."):
+        resamples = ran.number(r"(\d+) resamples of questions", "variance_explained")
+        what = "is explained in this way" if regressed else f"goes with {OPTION} being A or B and Yes or No"
+        lines.append(
+            f"The share of the variance between inputs that {what} is the Shapley share of adjusted R²"
+            f"{cite('groemping', 'lindeman')}, with percentile intervals from {f'{resamples} ' if resamples else ''}"
+            f"bootstrap resamples of questions{cite('efron')}."
+        )
+    if ran.says("published sequential", "variance_explained"):
+        lines.append("The published sequential split of R² (letter before word) stands beside it.")
+    if "debiased_vectors" in ran:
+        resamples = ran.number(r"(\d+) resamples", "debiased_vectors")
+        lines.append(
+            "We also projected the directions of the letter and of the word out of each base vector; what that costs "
+            f"is the mean difference of slopes, paired by input (studentised intervals, {resamples} resamples of "
+            "questions)."
+        )
+    return list(filter(None, lines))
+
+
+def _regression(ran: Ran, cite: Cited) -> str:
+    found = dict.fromkeys(key.split(".")[0] for key in ran.keys("spurious_effects", "effects."))
+    own = dict.fromkeys(key.rpartition(".")[0] for key in ran.keys("own_factors", "own."))
+    known = [FEATURES[name] for name in FEATURES if name in found or own]
+    what = [f"whether {'it' if k else OPTION} is {levels}" for k, levels in enumerate(known)]
+    what += [in_words(name) for name in own]
+    robust = []
+    if ran.says("HC2 standard errors", *EFFECTS):
+        robust.append(f"HC2 standard errors{cite('mackinnon')}")
+    if ran.says("CR2 standard errors", *EFFECTS):
+        robust.append(f"CR2 standard errors by question{cite('pustejovsky')}")
+    errors = f" with {' or '.join(robust)} and Bell–McCaffrey degrees of freedom{cite('bell')}" if robust else ""
+    return f"In each dataset we regressed steerability on {listed(what)}, by least squares{errors}."
+
+
+def _mixed(ran: Ran, cite: Cited) -> str:
+    if not ran.says("linear mixed model", *EFFECTS):
+        return ""
+    return (
+        "A linear mixed model of propensity (random intercept and slope for every input), fitted by REML"
+        f"{cite('laird', 'patterson')}, stands beside this regression in the tables."
+    )

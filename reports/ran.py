@@ -1,0 +1,68 @@
+"""What ran, and in what words: the findings of a run as the methods section asks them.
+
+Numbers that no cache holds (how many resamples) are read from the findings' own words, so that text and run agree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from analyses._claim import Claim, Finding
+
+
+class Ran:
+    """Findings that are there, by script; asked for words, for claims and for numbers.
+
+    Parameters
+    ----------
+    findings : iterable of Finding
+        Those that are missing are left out.
+    """
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.by: dict[str, list[Finding]] = {}
+        for finding in findings:
+            if not finding.missing:
+                self.by.setdefault(finding.script, []).append(finding)
+
+    def __contains__(self, script: str) -> bool:
+        """Whether a script said anything with a number: one dataset has no correlation over datasets."""
+        return bool(script in self.by and self.claims(script))
+
+    def claims(self, *scripts: str) -> list[Claim]:
+        """Claims that have a number or a count, of some scripts or of all."""
+        found = [claim for one in self._findings(scripts) for claim in one.claims]
+        return [claim for claim in found if claim.counts or np.isfinite(claim.estimate)]
+
+    def keys(self, script: str, prefix: str = "") -> list[str]:
+        """Keys of a script's claims that start with a prefix, without it, each once."""
+        keys = dict.fromkeys(claim.key for claim in self.claims(script))
+        return [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
+
+    def bounded(self, script: str) -> bool:
+        """Whether any claim of a script has an interval."""
+        return any(np.isfinite([one.ci_low, one.ci_high]).all() for one in self.claims(script))
+
+    def says(self, words: str, *scripts: str) -> bool:
+        """Whether methods, or what claims say of their intervals, hold these words."""
+        return words in self._text(scripts)
+
+    def warns(self, words: str, script: str) -> bool:
+        """Whether a script warned of something on any cache."""
+        return any(words in text for one in self.by.get(script, ()) for text in one.warnings)
+
+    def number(self, pattern: str, *scripts: str) -> str:
+        """What stands at the group of a pattern: "10,000", or "0.2 or 0.25"; "" where it stands nowhere."""
+        found = sorted({float(number) for number in re.findall(pattern, self._text(scripts))})
+        return " or ".join(f"{number:,g}" if number < 1e6 else f"{number:,.0f}" for number in found)
+
+    def _findings(self, scripts: Iterable[str]) -> list[Finding]:
+        return [one for script in tuple(scripts) or self.by for one in self.by.get(script, ())]
+
+    def _text(self, scripts: Iterable[str]) -> str:
+        found = self._findings(scripts)
+        text = " ".join(part for one in found for part in (one.method, *(claim.interval for claim in one.claims)))
+        return text.replace("Hartung-Knapp", "Hartung–Knapp").replace("Benjamini-Hochberg", "Benjamini–Hochberg")
