@@ -50,6 +50,7 @@ def test_one_level_and_aliased_factors_are_dropped_by_name():
     assert design.names == ("Intercept", "pos_is_a")
     assert "pos_is_yes has one level or is defined nowhere: dropped" in design.warnings
     assert "is_long is determined by the columns before it: dropped" in design.warnings
+    assert design.aliased == ("is_long",)
 
 
 def test_interaction_with_an_empty_cell_is_dropped_by_name():
