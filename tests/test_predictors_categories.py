@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneGroupOut
 from sklearn.pipeline import make_pipeline
@@ -246,3 +247,16 @@ def test_ridge_over_four_datasets_looks_at_the_24_orders_of_their_outcomes():
     ]
     np.testing.assert_allclose(np.sort([fit.r2, *fit.null]), np.sort(every), atol=1e-12)
     assert fit.p == np.mean(np.array(every) >= fit.r2 - 1e-12)
+
+
+def test_ranks_of_four_datasets_are_dealt_in_all_their_24_orders():
+    """Draws gave .064 to .106 to this study, which has one p-value."""
+    x = np.array([0.3, -1.0, 0.8, 0.1])
+    orders = np.array(list(itertools.permutations(x)))
+    for y in (x**3, np.array([0.0, -1.0, 1.0, 3.0])):
+        exact = np.mean(np.abs(stats.spearmanr(orders.T, y).statistic[:-1, -1]) >= stats.spearmanr(x, y)[0] - 1e-9)
+        for seed, asked in ((0, 23), (1, 5000)):
+            rng = np.random.default_rng(seed)
+            found = dataset_associations(pd.DataFrame({"x": x}), y, rng=rng, n_permutations=asked, n_resamples=2)
+            assert found.p[0] == found.p_family[0] == pytest.approx(exact)
+            assert "23 permutations of datasets" in found.method
