@@ -99,35 +99,31 @@ def run(script: str, cache: Any, out: str | Path, seed: int = 0) -> Finding:
         Where the cache itself is damaged; that is no finding.
     """
     from analyses._cache import study_of, using_seed
-    from analyses._claim import Finding, publish
-    from steerstats.errors import CacheError, CannotEstimate, InputError
+    from analyses._claim import Finding, NotInCache, publish
+    from steerstats.errors import Absent, CannotEstimate, InputError
 
     module = import_module(f"analyses.{script}")
     try:
         if script != "layer_sweep" and study_of(cache).kind == "sweep":
-            raise CacheError("not in this cache: a sweep over layers; build a grid at the layer that it chose")
+            raise Absent("not in this cache: a sweep over layers; build a grid at the layer that it chose")
         with using_seed(seed):
             return module.main(cache, out)
     except (CannotEstimate, InputError) as error:
         # Paths and seed were checked before; an estimator that refuses these data is an answer, not a crash.
-        reason = str(error)
-    except CacheError as error:
-        reason = str(error)
-        if "not in this cache" not in reason:
-            raise
-        reason = reason[reason.index("not in this cache") :]
-    reason = _of_a_table(cache, reason)
-    if not reason.startswith("not in this cache"):
-        reason = f"cannot be estimated here: {reason}"
+        absent, reason = isinstance(error, NotInCache), str(error)
+    except Absent as error:
+        absent, reason = True, error.reason
+    absent, reason = _of_a_table(cache, absent, reason)
+    reason = reason if absent else f"cannot be estimated here: {reason}"
     return publish(out, Finding(script=script, title=module.TITLE, paper=module.PAPER, missing=reason))
 
 
-def _of_a_table(cache: Any, reason: str) -> str:
-    """The estimators' own words for what a cache lacks, said of the table where the cache is an imported one."""
+def _of_a_table(cache: Any, absent: bool, reason: str) -> tuple[bool, str]:
+    """Whether something is absent, and the words for it: said of the table, where the cache is an imported one."""
     from analyses._cache import studies_of
 
     if all(study.kind != "import" for study in studies_of(cache)):
-        return reason
+        return absent, reason
     if "the cache records none of " in reason:
-        return f"not in this cache: add columns {reason.rpartition('none of ')[2]} to the table"
-    return reason.replace("built without ", "the table has no rows for ")
+        return True, f"not in this cache: add columns {reason.rpartition('none of ')[2]} to the table"
+    return absent, reason.replace("built without ", "the table has no rows for ")

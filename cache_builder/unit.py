@@ -353,6 +353,7 @@ class UnitBuilder:
             "scope": self.spec.scope,
             "operator": self.spec.operator,
             "read": self.spec.vectors.read,
+            "crossfit_origin": "midpoint",
             "split": plan.split.rule,
             "order": self.spec.order,
             "spec_hash": spec_hash,

@@ -20,10 +20,11 @@ from steerstats.errors import InputError, check_count, check_level
 from steerstats.grid import require_symmetric
 from steerstats.questions import varies
 from steerstats.resampling import bootstrap_correlation, quantile_pair, spearman
+from steerstats.resampling.permutation import other_orders
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL, PERFECT, is_perfect
 from steerstats.results import Result
 from steerstats.spurious.clustered import cr2_bell_mccaffrey
-from steerstats.units import MIN_FOR_P, category_codes, deal, few_units
+from steerstats.units import MIN_FOR_P, category_codes, deals, few_units
 
 # Braun et al. (arXiv 2505.22637) on Llama-2-7b; Bas and Novak (arXiv 2511.18284) find no such relation.
 PUBLISHED = {"mean_cosine": 0.76, "d_prime": 0.71}
@@ -93,7 +94,8 @@ def dataset_associations(
     -------
     RankAssociations
         Percentile interval over units, none with fewer than eight or a perfect ranking; permutation p-values,
-        single-step over the candidates, none with fewer than four. Permutations deal the outcomes of a whole unit to
+        single-step over the candidates, none with fewer than four; datasets that can be arranged in no more than
+        `n_permutations` other ways are, each once. Permutations deal the outcomes of a whole unit to
         another (`deal`): exact where categories are of one size, and close where they are not (type I error .04-.07 at
         5% with 4 to 8 categories of 1 to 31 datasets).
 
@@ -129,11 +131,12 @@ def dataset_associations(
     k = len(names)
     rho, low, high = np.full((3, k), np.nan)
     used = ~np.isnan(x)
-    if category is None:
+    every = other_orders(y.size, n_permutations)
+    if category is None and every is None:
         permuted = rng.permuted(np.broadcast_to(y, (n_permutations, y.size)), axis=1)
     else:
-        permuted = np.stack([y[deal(cluster, rng)] for _ in range(n_permutations)])
-    null = np.full((n_permutations, k), np.nan)
+        permuted = y[deals(cluster, n_permutations, rng)]
+    null = np.full((len(permuted), k), np.nan)
     notes: list[tuple[str, str]] = []
     for j, name in enumerate(names):
         rows = used[:, j]
@@ -146,7 +149,7 @@ def dataset_associations(
         if units < MIN_FOR_P:
             notes.append((name, f"{units} {what} can be arranged in {math.factorial(units)} ways only: no p-value"))
         else:
-            null[:, j] = spearman(np.broadcast_to(x[rows, j], (n_permutations, n)), permuted[:, rows])
+            null[:, j] = spearman(np.broadcast_to(x[rows, j], (len(null), n)), permuted[:, rows])
         if units < MIN_FOR_INTERVAL:
             notes.append((name, f"{few_units(units, what)} say little about a correlation, no interval is given"))
             continue
@@ -161,7 +164,7 @@ def dataset_associations(
     top = size.max(axis=1)
     undefined = np.isnan(null).all(axis=0)
     p, p_family = (
-        np.where(undefined, np.nan, (1 + (stat >= np.abs(rho) - 1e-12).sum(axis=0)) / (n_permutations + 1))
+        np.where(undefined, np.nan, (1 + (stat >= np.abs(rho) - 1e-12).sum(axis=0)) / (len(null) + 1))
         for stat in (size, top[:, None])
     )
     return RankAssociations(
@@ -174,7 +177,7 @@ def dataset_associations(
         published=np.array([PUBLISHED.get(name, np.nan) for name in names]),
         n_datasets=used.sum(axis=0),
         level=level,
-        method=f"Spearman over datasets; percentile interval, {n_resamples} resamples of {what}; {n_permutations} "
+        method=f"Spearman over datasets; percentile interval, {n_resamples} resamples of {what}; {len(null)} "
         f"permutations of {'datasets' if category is None else 'whole categories'}",
         assumptions=(f"{what} are independent",),
         warnings=_gathered(notes, names),

@@ -6,14 +6,13 @@ interval here counts questions. All intervals are closed form, so none needs a r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, check_level
+from steerstats.errors import check_level
 from steerstats.question_weight import question_df, weight_warnings
 from steerstats.questions import check_slopes, effective_size, group_codes, mean_se, wilson_interval
 from steerstats.results import VECTOR_AS_GIVEN, Estimate, Estimates
@@ -28,7 +27,6 @@ __all__ = [
     "mean_slope",
     "median_slope",
     "slope_spread",
-    "summarise_datasets",
     "summarise_steerability",
     "wilson_interval",
 ]
@@ -230,39 +228,3 @@ def summarise_steerability(
             *dict.fromkeys(text for part in (*parts, signs) for text in part.warnings),
         ),
     )
-
-
-def summarise_datasets(
-    slopes: Mapping[str, np.ndarray],
-    *,
-    error: float = 0.0,
-    questions: Mapping[str, Sequence] | None = None,
-    level: float = 0.95,
-) -> pd.DataFrame:
-    """`summarise_steerability` of every dataset, in the order of the paper's figure 1 (median, highest first).
-
-    Returns
-    -------
-    DataFrame
-        Columns dataset, name, estimate, se, ci_low, ci_high, level, n, unit, method.
-
-    Examples
-    --------
-    >>> import steerstats
-    >>> from steerstats.steerability import summarise_datasets
-    >>> study = steerstats.open_cache(steerstats.demo_cache())
-    >>> slopes = {name: study.slopes(name).at("base->base") for name in study.datasets}
-    >>> table = summarise_datasets(slopes)
-    >>> table["dataset"].unique()[:3].tolist()  # highest median first
-    ['likes-tradition', 'travels-far', 'likes-spice']
-    """
-    if not slopes:
-        raise CannotEstimate("slopes holds no dataset")
-    order = sorted(slopes, key=lambda name: (-float(np.median(slopes[name])), name))
-    frames = []
-    for name in order:
-        own = questions[name] if questions is not None else None
-        frame = summarise_steerability(slopes[name], error=error, questions=own, level=level).to_frame()
-        frame.insert(0, "dataset", name)
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)

@@ -65,6 +65,29 @@ class CacheError(SteerstatsError):
     """
 
 
+class Absent(CacheError):
+    """What was asked for is not in a cache, of which nothing else is wrong: an answer where damage is none.
+
+    Examples
+    --------
+    >>> import steerstats
+    >>> from steerstats.errors import Absent
+    >>> try:
+    ...     steerstats.open_cache(steerstats.demo_cache()).require("base->nowhere")
+    ... except Absent as error:
+    ...     print(error.reason.partition(";")[0])
+    not in this cache: built without nowhere
+    """
+
+    WORDS = "not in this cache"
+
+    @property
+    def reason(self) -> str:
+        """The message from "not in this cache" on, without the place."""
+        text = str(self)
+        return text[max(text.find(self.WORDS), 0) :]
+
+
 class ModelError(SteerstatsError):
     """A model or tokenizer cannot be loaded, or cannot be steered as the spec asks.
 

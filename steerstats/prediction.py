@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations, product
 
 import numpy as np
 import pandas as pd
@@ -19,15 +19,17 @@ from steerstats.associations import check_columns
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
 from steerstats.questions import group_codes
 from steerstats.resampling import quantile_pair, resampled_sums
+from steerstats.resampling.permutation import other_signs
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 from steerstats.results import Result
-from steerstats.units import MIN_FOR_P, deal, few_units
+from steerstats.units import MIN_FOR_P, deal, deals, few_units
 
 ALPHAS = np.logspace(-3, 4, 15)
 MOST_FOLDS = 60  # so that fits without two of them stay below 1,800
 MIN_FOR_R2 = 100
 """Units from which on a held-out R² has an interval: by percentile it covered .71-.88 of 95% with 8 to 40 of them."""
-MIN_FOR_SIGNS = 6  # units: the signs of five can be turned in 32 ways, of which all turned is nearly none turned
+MIN_FOR_SIGNS = 6  # units: the signs of five can be turned in 32 ways, and all turned may fit as well as none turned
+FEW_SIGNS = 2 ** (MIN_FOR_SIGNS - 1) - 1  # so many are always looked at, however few permutations are asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +45,11 @@ class CrossValidated(Result):
     r2_within, within_low, within_high : float
         The same for what varies inside a dataset, both sides centred there; NaN with one row per dataset.
     p, p_within : float
-        Share of rearrangements under the null that reach the observed value (plus one); NaN with fewer than four
-        datasets (categories). `p`: means of whole datasets (categories) are dealt to others, and what varies inside
-        keeps its place and gets a random sign, one for each dataset (category). `p_within`: the signs alone.
-    null, null_within : ndarray (n_permutations,)
-        Their values.
+        Share of rearrangements under the null that reach the observed value, which is one of them; NaN with fewer
+        than four datasets (categories). `p`: means of whole datasets (categories) are dealt to others, and what varies
+        inside keeps its place and gets a random sign, one for each dataset (category). `p_within`: the signs alone.
+    null, null_within : ndarray
+        The values of the others: drawn, `n_permutations` of them, or each once where there are no more.
     prediction : ndarray (n,)
         Held-out prediction of each row.
     coefficients : ndarray (k,)
@@ -171,7 +173,7 @@ def cross_validated_ridge(
     weights = 1 / np.bincount(codes)[codes]
     several = len(frame) > d
     # Columns: the data, then the null of `p`, then (with several rows per dataset) that of `p_within`.
-    outcomes = _rearranged(y, codes, family, several, n_permutations, rng)
+    outcomes, n_null = _rearranged(y, codes, family, several, n_permutations, rng)
     prediction, baseline, coefficients, alphas = _held_out(x, outcomes, weights, codes, family)
 
     # (datasets, 4, columns): weighted squared errors of model and of baseline, in all and inside datasets.
@@ -181,8 +183,8 @@ def cross_validated_ridge(
     total = sums.sum(axis=0)
     warnings = []
     with np.errstate(divide="ignore", invalid="ignore"):
-        r2 = 1 - total[0, : n_permutations + 1] / total[1, : n_permutations + 1]
-        own = np.r_[0, n_permutations + 1 : total.shape[1]]
+        r2 = 1 - total[0, : n_null + 1] / total[1, : n_null + 1]
+        own = np.r_[0, n_null + 1 : total.shape[1]]
         within = 1 - total[2, own] / total[3, own] if several else np.full_like(r2, np.nan)
     (low, high), limits = np.full((2, 2), np.nan), f"no interval of R² below {MIN_FOR_R2} {what}"
     if units >= MIN_FOR_R2:
@@ -199,8 +201,8 @@ def cross_validated_ridge(
         warnings.append(f"{units} {what} can be arranged in {math.factorial(units)} ways only: no p-value")
     elif several and units < MIN_FOR_SIGNS:
         warnings.append(
-            f"{units} {what}: p inside datasets cannot fall below about {0.5 ** (units - 1):.2g}, since signs can be "
-            f"turned in {2**units} ways only"
+            f"{units} {what}: p inside datasets cannot fall below {0.5**units:.2g}, since signs can be turned in "
+            f"{2**units} ways only"
         )
     if np.isnan(alphas).any():
         warnings.append(f"{int(np.isnan(alphas).sum())} folds have one training dataset: no penalty, the mean is used")
@@ -224,7 +226,7 @@ def cross_validated_ridge(
         n_folds=alphas.size,
         level=level,
         method=f"ridge, {what} held out {'one at a time' if units <= MOST_FOLDS else f'in {MOST_FOLDS} folds'}, "
-        f"penalty chosen by leaving {what} out inside, equal weight per dataset; {n_permutations} permutations of "
+        f"penalty chosen by leaving {what} out inside, equal weight per dataset; {n_null} permutations of "
         f"whole {what}{f' (their means dealt, signs inside turned by whole {what})' * several}; {limits}",
         assumptions=(
             f"{what} are exchangeable under the null"
@@ -338,16 +340,30 @@ def _losses(sums: _Sums, fold: np.ndarray) -> list[np.ndarray | None]:
 
 def _rearranged(
     y: np.ndarray, codes: np.ndarray, family: np.ndarray, several: bool, times: int, rng: np.random.Generator
-) -> np.ndarray:
-    """The outcome (n, 1 + times), as it is and with means dealt; then, with `several` rows, signs turned alone."""
+) -> tuple[np.ndarray, int]:
+    """The outcome as it is, with means dealt, and (with `several` rows) with signs turned alone: columns of (n, ...).
+
+    Also how many of the columns are of the second kind. Where there are no more arrangements than `times` each is
+    there once.
+    """
+    units = int(family.max()) + 1
     if not several:
-        return np.column_stack([y, *(y[np.argsort(codes)][deal(family, rng)][codes] for _ in range(times))])
+        dealt = deals(family, times, rng)
+        return np.column_stack([y, y[np.argsort(codes)][dealt].T[codes]]), len(dealt)
     inside = _centred(y[:, None], codes)
     means = _sum_by(y[:, None], codes, len(family))[:, 0] / np.bincount(codes)
-    dealt = np.column_stack([means[deal(family, rng)][codes] for _ in range(times)])
-    signs = rng.choice([-1.0, 1.0], size=(2 * times, int(family.max()) + 1))[:, family[codes]].T
-    kept = (y[:, None] - inside) + inside * signs[:, times:]
-    return np.column_stack([y, dealt + inside * signs[:, :times], kept])
+    if units == len(family) and units <= 20 and math.factorial(units) * 2**units - 1 <= times:
+        both = list(product(permutations(range(units)), product([1.0, -1.0], repeat=units)))[1:]
+        dealt, turned = (np.array(part) for part in zip(*both))
+        dealt, alone = dealt[:, family], other_signs(units, times)
+    else:
+        dealt = np.stack([deal(family, rng) for _ in range(times)])
+        turned, alone = np.split(rng.choice([-1.0, 1.0], size=(2 * times, units)), 2)
+        every = other_signs(units, max(times, FEW_SIGNS))
+        alone = alone if every is None else every
+    turned, alone = turned[:, family[codes]].T, alone[:, family[codes]].T
+    kept = (y[:, None] - inside) + inside * alone
+    return np.column_stack([y, means[dealt].T[codes] + inside * turned, kept]), len(dealt)
 
 
 def _centred(values: np.ndarray, codes: np.ndarray) -> np.ndarray:

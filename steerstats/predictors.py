@@ -17,7 +17,7 @@ from steerstats.distribution import mean_slope
 from steerstats.errors import InputError, check_level
 from steerstats.prediction import CrossValidated, cross_validated_ridge
 from steerstats.results import Estimate, Estimates
-from steerstats.separation import CrossFit, auc, crossfit, crossfit_dprime, d_prime
+from steerstats.separation import CrossFit, auc, crossfit, d_prime
 
 __all__ = [
     "CrossFit",
@@ -27,7 +27,6 @@ __all__ = [
     "auc",
     "cross_validated_ridge",
     "crossfit",
-    "crossfit_dprime",
     "d_prime",
     "dataset_associations",
     "dataset_predictors",

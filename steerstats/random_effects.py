@@ -1,6 +1,6 @@
 """The arithmetic of a random-effects mean: REML tau², Hartung and Knapp's error, Q-profile and prediction intervals.
 
-`steerstats.meta` and `steerstats.mixed.hartung_knapp` put labels and warnings to it.
+`steerstats.meta` puts labels and warnings to it.
 """
 
 from __future__ import annotations

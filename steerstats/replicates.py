@@ -237,21 +237,6 @@ def corrected_anti_steerable(
     )
 
 
-def correlation_ceiling(reliability_a: float, reliability_b: float = 1.0) -> float:
-    """Largest correlation two measured quantities can show, √(reliability_a · reliability_b) (Spearman 1904).
-
-    Examples
-    --------
-    >>> from steerstats.replicates import correlation_ceiling
-    >>> round(correlation_ceiling(0.8, 0.9), 3)  # no model can correlate better with what is measured
-    0.849
-    """
-    for name, value in [("reliability_a", reliability_a), ("reliability_b", reliability_b)]:
-        if not 0 <= value <= 1:
-            raise InputError(f"{name} is {value!r}; a reliability lies in [0, 1]")
-    return float(np.sqrt(reliability_a * reliability_b))
-
-
 def _check(replicates: np.ndarray, slopes: np.ndarray | None, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
     if kind not in ("refits", "paraphrases"):
         raise InputError(f"kind is {kind!r}; it has to be 'refits' or 'paraphrases'")

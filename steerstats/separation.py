@@ -124,29 +124,6 @@ def crossfit(
     )
 
 
-def crossfit_dprime(
-    activations: np.ndarray,
-    *,
-    rng: np.random.Generator,
-    questions: Sequence | None = None,
-    n_folds: int = 5,
-    level: float = 0.95,
-) -> Estimate:
-    """d′ of cross-fitted projections straight from activations (2, n, hidden); arguments as in `crossfit`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from steerstats.predictors import crossfit_dprime
-    >>> activations = np.random.default_rng(0).normal(size=(2, 200, 50))
-    >>> activations[0, :, 0] += 2  # one direction tells the answers apart
-    >>> print(crossfit_dprime(activations, rng=np.random.default_rng(0)))
-    d_prime: 2.100 [1.733, 2.467] (n = 200)
-    """
-    fitted = crossfit(activations, rng=rng, questions=questions, n_folds=n_folds)
-    return d_prime(fitted.projection, questions=questions, crossfitted=True, level=level)
-
-
 def d_prime(
     projection: np.ndarray, *, questions: Sequence | None = None, crossfitted: bool = False, level: float = 0.95
 ) -> Estimate:

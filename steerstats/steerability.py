@@ -20,7 +20,6 @@ from steerstats.distribution import (
     mean_slope,
     median_slope,
     slope_spread,
-    summarise_datasets,
     summarise_steerability,
 )
 from steerstats.errors import CannotEstimate, InputError
@@ -43,7 +42,6 @@ __all__ = [
     "require_symmetric",
     "slope_error",
     "slope_spread",
-    "summarise_datasets",
     "summarise_steerability",
 ]
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from steerstats.errors import InputError
 from steerstats.questions import group_codes
+from steerstats.resampling.permutation import other_orders
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 
 MIN_FOR_P = 4  # units: three can be arranged in 6 ways, and no p-value could fall below .17
@@ -46,6 +47,29 @@ def deal(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rows = np.flatnonzero(unit == place)
         source[rows] = np.resize(rng.permutation(np.flatnonzero(unit == family)), rows.size)
     return source
+
+
+def deals(unit: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """`most` deals; where every dataset is its own unit and has no more than that many other places, each of them once.
+
+    Draws of the few orders of four or five datasets can miss those that are as extreme, and give a p-value below what
+    any order of so few can show.
+
+    Returns
+    -------
+    ndarray of int (most or fewer, D)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from steerstats.units import deals
+    >>> rng = np.random.default_rng(0)
+    >>> deals(np.arange(4), 200, rng).shape, deals(np.arange(6), 200, rng).shape  # 4! = 24, 6! = 720
+    ((23, 4), (200, 6))
+    """
+    single = int(unit.max()) + 1 == unit.size
+    every = other_orders(unit.size, most) if single else None
+    return np.stack([deal(unit, rng) for _ in range(most)]) if every is None else every[:, unit]
 
 
 def few_units(n: int, what: str) -> str:

@@ -21,6 +21,7 @@ from analyses._cache import study_of
 from analyses._claim import Claim, Finding, publish
 from analyses._tables import escape, to_latex
 from steerstats import demo_cache, open_cache
+from steerstats.errors import Absent, CacheError
 from steerstats.results import Estimate
 
 FOLDER = Path(analyses.__file__).parent
@@ -152,13 +153,25 @@ def test_figure_seven_says_of_its_intervals_what_its_estimator_does(tmp_path):
 
 
 def test_a_damaged_cache_is_an_error_and_no_finding(tmp_path):
-    from steerstats.errors import CacheError
-
     broken = write_cache(tmp_path / "broken", replace(TRUTH, datasets=["one"], mean_steerability=1.0))
     file = broken / "units" / "one.h5"
     file.write_bytes(b"no HDF5" + file.read_bytes()[7:])
     with pytest.raises(CacheError, match=r"one\.h5"):
         analyses.run("propensity_curves", broken, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [Absent, CacheError])
+def test_what_is_absent_is_told_from_what_is_broken_by_the_errors_kind_and_not_its_words(kind, tmp_path, monkeypatch):
+    def main(cache, out):
+        raise kind("somewhere: /direction is not in this cache; it has activation")
+
+    monkeypatch.setattr("analyses.propensity_curves.main", main)
+    if kind is Absent:
+        found = analyses.run("propensity_curves", demo_cache(), tmp_path)
+        assert found.missing == "not in this cache; it has activation"
+    else:
+        with pytest.raises(CacheError, match="somewhere"):
+            analyses.run("propensity_curves", demo_cache(), tmp_path)
 
 
 # --- parity with the published definitions --------------------------------------------------------

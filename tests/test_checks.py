@@ -91,7 +91,6 @@ FRAME = pd.DataFrame({"dataset": np.repeat(list("abcd"), 5), "slope": S, "x": S[
         lambda level: distribution.median_slope(S, level=level),
         lambda level: distribution.slope_spread(S, level=level),
         lambda level: distribution.anti_steerable(S, level=level),
-        lambda level: distribution.summarise_datasets({"d": S}, level=level),
         lambda level: distribution.wilson_interval(0.2, 10, level),
         lambda level: linearity_test(RNG.normal(size=(9, 4)), np.arange(4.0), level=level),
         lambda level: replicates.slope_reliability(REFITS, kind="refits", slopes=S, level=level),

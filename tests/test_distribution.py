@@ -16,7 +16,6 @@ from steerstats.steerability import (
     mean_slope,
     median_slope,
     slope_spread,
-    summarise_datasets,
     summarise_steerability,
 )
 
@@ -133,9 +132,3 @@ def test_slopes_that_are_not_one_finite_row_are_refused():
         mean_slope(np.ones(3), questions=["a", "b"])
     with pytest.raises(InputError, match=r"questions\[1\] is missing"):
         mean_slope(np.ones(2), questions=["a", None])
-
-
-def test_datasets_are_ordered_by_median():
-    frame = summarise_datasets({"low": np.array([0.0, 0, 9]), "high": np.array([1.0, 1, 1])})
-    assert list(frame["dataset"].unique()) == ["high", "low"]
-    assert frame.query("dataset == 'low' and name == 'mean'")["estimate"].item() == 3

@@ -6,14 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from statsmodels.stats.meta_analysis import combine_effects
 
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.meta import mean_over_datasets
-from steerstats.mixed import fit_mixed, hartung_knapp, two_stage
+from steerstats.mixed import fit_mixed, two_stage
 from steerstats.mixed.search import descend
 from steerstats.mixed.sufficient import Level, Moments, fit_levels
-from steerstats.random_effects import prediction_limits
 
 LAM = np.array([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5])
 
@@ -107,55 +105,6 @@ def test_terms_of_few_datasets_have_the_datasets_degrees_of_freedom_and_say_what
     assert any(text.startswith("a, lam:a vary within 'dataset'") for text in loose.warnings)
 
 
-def test_a_term_that_one_dataset_dominates_names_it():
-    y, se = np.array([[0.4, 0.1], [0.5, -0.1], [0.45, 0.9], [0.42, 0.3]]), np.full((4, 2), 0.3)
-    y[0, 0], se[0, 0], se[2, 0] = np.nan, np.nan, 0.02
-    pooled = hartung_knapp(y, se, ["slope", "intercept"])
-    said = [text for text in pooled.warnings if "of the weight" in text]
-    assert len(said) == 1
-    assert said[0].startswith("slope: dataset 3 of 4 holds 99% of the weight")
-
-
-def test_hartung_knapp_is_reml_tau_with_the_weighted_residual_variance():
-    y = np.array([0.4, -0.1, 0.9, 0.3, 1.4, 0.2])
-    se = np.array([0.1, 0.2, 0.3, 0.15, 0.4, 0.1])
-    pooled = hartung_knapp(y, se)
-
-    def restricted(tau2):
-        w = 1 / (se**2 + tau2)
-        mean = w @ y / w.sum()
-        return -np.log(w).sum() + np.log(w.sum()) + w @ (y - mean) ** 2
-
-    grid = np.linspace(0, 2, 50001)
-    best = grid[np.argmin([restricted(t) for t in grid])]
-    assert pooled.tau[0] ** 2 == pytest.approx(best, abs=5e-5)
-    w = 1 / (se**2 + pooled.tau[0] ** 2)
-    mean = w @ y / w.sum()
-    assert pooled.estimate[0] == pytest.approx(mean)
-    assert pooled.se[0] == pytest.approx(np.sqrt(w @ (y - mean) ** 2 / 5 / w.sum()))
-    assert pooled.ci_high[0] == pytest.approx(mean + stats.t.ppf(0.975, 5) * pooled.se[0])
-    assert (pooled.prediction_low[0], pooled.prediction_high[0]) == prediction_limits(y, se**2, 0.95)
-    # statsmodels has Paule and Mandel's tau^2; the interval is of the same kind, and close.
-    other = combine_effects(y, se**2, method_re="iterated").summary_frame().loc["random effect"]
-    assert pooled.estimate[0] == pytest.approx(other["eff"], abs=0.05)
-
-
-def test_hartung_knapp_covers_with_few_datasets_where_z_does_not():
-    rng = np.random.default_rng(9)
-    D, rounds = 6, 1500
-    covered = z = 0
-    for _ in range(rounds):
-        se = rng.uniform(0.1, 0.4, D)
-        y = rng.normal(size=D) * np.sqrt(se**2 + 0.09)
-        pooled = hartung_knapp(y, se)
-        covered += pooled.ci_low[0] <= 0 <= pooled.ci_high[0]
-        w = 1 / (se**2 + pooled.tau[0] ** 2)
-        z += abs(w @ y / w.sum()) <= 1.96 / np.sqrt(w.sum())
-    # 6,000 rounds gave .937 (at these unequal standard errors) and .895.
-    assert 0.92 <= covered / rounds <= 0.96
-    assert z / rounds < 0.91
-
-
 def test_two_stage_pools_each_term_over_the_datasets_that_have_it():
     rng = np.random.default_rng(10)
     data = nested_data(rng)
@@ -166,24 +115,25 @@ def test_two_stage_pools_each_term_over_the_datasets_that_have_it():
     assert dict(table.n) == {"Intercept": 6, "lam": 6, "a": 5, "lam:a": 5}
     assert dict(table.df) == {"Intercept": 5, "lam": 5, "a": 4, "lam:a": 4}
     fits = [fit_mixed(formula, part) for name, part in data.groupby("dataset") if name != "d2"]
-    alone = hartung_knapp([fit.estimate[3] for fit in fits], [fit.se[3] for fit in fits])
-    assert table.loc["lam:a", "estimate"] == pytest.approx(alone.estimate[0])
-    assert table.loc["lam:a", "ci_low"] == pytest.approx(alone.ci_low[0])
+    alone = mean_over_datasets([fit.estimate[3] for fit in fits], [fit.se[3] ** 2 for fit in fits])
+    assert pooled.pooled["lam:a"].quoted == alone.quoted
+    for column, name in (("estimate", "mean"), ("floored_ci_low", "floored_ci_low"), ("prediction_high",) * 2):
+        assert table.loc["lam:a", column] == getattr(alone, name)
+    row = table.loc["lam:a"]
+    assert row["p"] == pytest.approx(2 * stats.t.sf(abs(alone.mean / alone.se), 4))
     assert any("1 of 6 datasets do not estimate it" in text for text in pooled.warnings)
     with pytest.raises(CannotEstimate, match="1 of 1 datasets can be fitted"):
         two_stage(formula, data[data.dataset == "d1"])
-    with pytest.raises(InputError, match="se of 'x0' holds 0"):
-        hartung_knapp([1.0, 2.0], [0.0, 1.0])
 
 
-def test_hartung_knapp_tables_are_the_meta_analysis_floor_and_warning_included():
-    y, se = np.array([[1.0, 0.4], [1.01, -0.1], [0.99, 0.9], [1.0, 0.3]]), np.full((4, 2), 0.3)
-    pooled = hartung_knapp(y, se, ["close", "apart"])
-    for j, name in enumerate(["close", "apart"]):
-        known = mean_over_datasets(y[:, j], se[:, j] ** 2)
-        row = pooled.to_frame().set_index("term").loc[name]
-        for ours, theirs in [("estimate", "mean"), ("se", "se"), ("tau", "tau"), ("ci_low", "ci_low")]:
-            assert row[ours] == pytest.approx(getattr(known, theirs))
-        for name_of in ("hk_factor", "floored_ci_low", "floored_ci_high", "prediction_low"):
-            assert row[name_of] == pytest.approx(getattr(known, name_of))
-    assert [text.partition(":")[0] for text in pooled.warnings] == ["close"]
+def test_two_stage_names_the_dataset_that_holds_most_of_a_terms_weight():
+    rng, parts = np.random.default_rng(7), []
+    for name, spread in (("wide", 2.0), ("close", 0.01), ("apart", 2.0)):
+        slope = rng.normal(size=9)
+        slope = 1 + spread * (slope - slope.mean())  # so that datasets agree, and tau is 0
+        y = slope[:, None] * LAM + spread * rng.normal(size=(9, 1)) + 1e-3 * rng.normal(size=(9, 7))
+        columns = {"dataset": name, "input": np.repeat([f"{name}{k}" for k in range(9)], 7), "lam": np.tile(LAM, 9)}
+        parts.append(pd.DataFrame(columns | {"y": y.ravel()}))
+    pooled = two_stage("y ~ lam + (1 + lam | input)", pd.concat(parts))
+    assert any(text.startswith("lam: close holds 100% of the weight") for text in pooled.warnings)
+    assert pooled.to_frame().set_index("term").loc["lam", "to_read"] == "unweighted"

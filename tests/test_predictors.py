@@ -17,7 +17,6 @@ from steerstats.predictors import (
     auc,
     cross_validated_ridge,
     crossfit,
-    crossfit_dprime,
     d_prime,
     dataset_associations,
     dataset_predictors,
@@ -148,7 +147,7 @@ def test_separation_edges_are_named():
     broken = contrast(0, n=6)
     broken[1, 3, 0] = np.nan
     with pytest.raises(InputError, match="pair 3, negative answer"):
-        crossfit_dprime(broken, rng=rng)
+        crossfit(broken, rng=rng)
     with pytest.raises(CannotEstimate, match="do not vary"):
         d_prime(np.array([[1.0, 1], [0, 0]]))
     with pytest.raises(CannotEstimate, match="1 question"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.replicates import corrected_anti_steerable, correlation_ceiling, slope_reliability
+from steerstats.replicates import corrected_anti_steerable, slope_reliability
 
 
 def simulated(kind: str, rng: np.random.Generator, *, replicates: int = 8, n: int = 60, noise: float = 0.5) -> dict:
@@ -205,9 +205,3 @@ def test_edges_are_named():
         "two replicates: the interval takes them as given",
         "no noise at all between replicates: no interval",
     } <= set(silent.warnings)
-
-
-def test_ceiling_is_the_root_of_both_reliabilities():
-    assert correlation_ceiling(0.81, 0.25) == pytest.approx(0.45)
-    with pytest.raises(InputError, match=r"reliability_a is 1.2"):
-        correlation_ceiling(1.2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -80,14 +82,16 @@ def test_sign_flips_agree_with_enumeration():
     values = np.array([0.3, 1.2, -0.4, 0.9, 0.8, 1.1, 0.2])
     signs = np.array(np.meshgrid(*[[-1, 1]] * 7)).reshape(7, -1)
     exact = np.mean(np.abs(signs.T @ values) >= abs(values.sum()) - 1e-12)
-    found = sign_flip_test(values, rng=np.random.default_rng(0), n_permutations=20_000)[0]
-    assert found == pytest.approx(exact, abs=0.006)
+    for asked in (127, 20_000):  # all of the others; 126 are drawn
+        assert sign_flip_test(values, rng=np.random.default_rng(0), n_permutations=asked)[0] == pytest.approx(exact)
+    drawn = [sign_flip_test(values, rng=np.random.default_rng(k), n_permutations=126)[0] for k in range(300)]
+    assert np.mean(drawn) == pytest.approx((1 + 126 * exact) / 127, abs=0.004)
 
 
 def test_twins_flip_together():
     # Ten copies of three questions: 2 ** 3 sign patterns, the smallest two-sided p-value is 1/4.
     p = sign_flip_test(np.tile([1.0, 1.1, 0.9], 10), unit=np.tile([0, 1, 2], 10), rng=np.random.default_rng(0))
-    assert p[0] == pytest.approx(0.25, abs=0.02)
+    assert p[0] == 0.25
 
 
 def test_group_differences_agree_with_enumeration():
@@ -95,8 +99,19 @@ def test_group_differences_agree_with_enumeration():
     known = stats.permutation_test(
         (values[:3], values[3:]), lambda a, b: a.mean() - b.mean(), n_resamples=np.inf
     ).pvalue
-    found = group_difference_test(values, group, rng=np.random.default_rng(0), n_permutations=20_000)
-    assert found == pytest.approx(known, abs=0.008)
+    for asked in (19, 20_000):  # C(6, 3) = 20
+        assert group_difference_test(values, group, rng=np.random.default_rng(0), n_permutations=asked) == known
+    drawn = [group_difference_test(values, group, rng=np.random.default_rng(k), n_permutations=18) for k in range(999)]
+    assert np.mean(drawn) == pytest.approx((1 + 18 * known) / 19, abs=0.01)
+
+
+def test_rank_correlations_of_few_agree_with_enumeration():
+    x, y = np.array([1.0, 2.5, 0.3, 4.0, 5.5]), np.array([0.2, 0.9, 0.4, 0.4, 2.0])
+    orders = list(itertools.permutations(y))
+    every = [stats.spearmanr(x, order)[0] for order in orders]
+    exact = np.mean(np.abs(every) >= abs(stats.spearmanr(x, y)[0]) - 1e-9)
+    for asked in (119, 9_999):
+        assert spearman_test(x, y, rng=np.random.default_rng(0), n_permutations=asked)[1] == pytest.approx(exact)
 
 
 def test_group_differences_need_two_groups():

@@ -33,7 +33,7 @@ def test_a_missing_setting_is_named_with_what_is_there(simulated_other):
     assert "left out: sys_neg->user_pos" in found.warnings[0]
     assert not found.gaps.includes_vector_error.any()
     assert found.gaps is found.decomposition
-    with pytest.raises(CacheError, match="no random or shuffled"):
+    with pytest.raises(CacheError, match="not in this cache: random or shuffled"):
         study.nulls()
     for question in (study.debiased, study.reliability):
         with pytest.raises(CacheError, match="its vectors are 4 trained, 1 mean"):
@@ -48,7 +48,7 @@ def test_a_cache_without_base_names_what_it_has(tmp_path):
         unit.place("base->base")
     with pytest.raises(CacheError, match=r"sys_pos->base is not in this cache"):
         unit.place("sys_pos->base")
-    with pytest.raises(CacheError, match="no random vectors of base evaluated in base"):
+    with pytest.raises(CacheError, match="not in this cache: random vectors of base evaluated in base"):
         unit.control_slopes("random", "base->base")
     questions = ["steerability", "spurious_factors", "generalization", "predictors", "nulls", "debiased", "power"]
     questions += ["reliability", "corrected_anti_steerable", "answer_mass", "linearity", "multiplier_range"]

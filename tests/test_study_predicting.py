@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from study_caches import written
 
 import steerstats
-from steerstats.simulate import SimulationTruth, simulate_cache
+from steerstats.cache import UnitData
+from steerstats.simulate import SimulationTruth, simulate_cache, simulate_unit
 
 FAST = {"n_resamples": 50, "n_permutations": 20}
 
@@ -81,3 +83,18 @@ def test_categories_are_counted_on_request_and_mentioned_otherwise(tmp_path):
     assert "CR2 by category" in by.within_datasets.method
     assert by.assumptions[0] == "categories are independent"
     assert np.isfinite(by.over_datasets.p).all()
+
+
+def test_projections_of_folds_that_lie_on_scales_of_their_own_are_warned_of(tmp_path):
+    truth = SimulationTruth(n_pairs=10, datasets=["sim-0", "sim-1", "sim-2"], n_inputs=12)
+    units = {f"sim-{k}": simulate_unit(truth, f"sim-{k}", seed=1)[0] for k in range(3)}
+    assert not any("count from 0" in text for text in open_written(tmp_path / "new", units).predictors(**FAST).warnings)
+    old = {key: value for key, value in units["sim-1"].attrs.items() if key != "crossfit_origin"}
+    units["sim-1"] = UnitData(units["sim-1"].arrays, old)
+    warnings = open_written(tmp_path / "old", units).predictors(**FAST).warnings
+    assert any(text.startswith("held-out projections of sim-1 count from 0") for text in warnings)
+
+
+def open_written(path, units):
+    path.mkdir()
+    return steerstats.open_cache(written(path, units))

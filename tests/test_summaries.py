@@ -31,8 +31,26 @@ def test_each_projection_uses_only_other_questions():
     for pair in range(30):
         rest = fold != fold[pair]
         direction = (activation[0, rest] - activation[1, rest]).mean(axis=0)
-        expected = activation[:, pair] @ direction / np.linalg.norm(direction)
-        np.testing.assert_allclose(got[:, pair], expected, rtol=1e-5)
+        middle = activation[:, rest].mean(axis=(0, 1))
+        expected = (activation[:, pair] - middle) @ direction / np.linalg.norm(direction)
+        np.testing.assert_allclose(got[:, pair], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_all_activations_share_is_no_spread_between_pairs():
+    """A residual stream's mean is far longer than its spread, and differently far along the vector of each fold."""
+    rng = np.random.default_rng(2)
+    activation, shared = rng.normal(size=(3, 60, 300)), rng.normal(size=300)
+    activation[0, :, 0] += 2
+    questions = np.array([f"q{k}" for k in range(60)])
+    here, there = (crossfit_projection(activation + far * shared, questions, 5, 0) for far in (0, 10))
+    np.testing.assert_allclose(there, here, atol=1e-4)
+    fold = question_folds(questions, 5, 0)
+    for pair in (0, 33):  # of two wrong answers the mean counts
+        rest = fold != fold[pair]
+        positive, negative = activation[0, rest].mean(axis=0), activation[1:, rest].mean(axis=(0, 1))
+        direction = (positive - negative) / np.linalg.norm(positive - negative)
+        expected = (activation[:, pair] - (positive + negative) / 2) @ direction
+        np.testing.assert_allclose(here[:, pair], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_folds_keep_questions_together_and_balance():

@@ -28,7 +28,7 @@ from steerstats.cache.schema import (
 )
 from steerstats.cache.sidecar import UNITS, finished_sidecar, parse_json, read_json, unit_damage
 from steerstats.cache.writer import MANIFEST
-from steerstats.errors import CacheError, those_there
+from steerstats.errors import Absent, CacheError, those_there
 
 EXPANSION = 1100  # deflate cannot do better than 1032:1; a larger ratio is no data
 
@@ -83,7 +83,7 @@ class Unit:
             If the array or a label is not in this unit; the message lists what is.
         """
         if name not in self.names:
-            raise CacheError(f"{self.where}: /{name} is not in this cache; it has {those_there(self.names, name)}")
+            raise Absent(f"{self.where}: /{name} is not in this cache; it has {those_there(self.names, name)}")
         dims = BY_NAME[name].dims
         unknown = set(labels) - set(dims)
         if unknown:
@@ -111,7 +111,7 @@ class Unit:
         found = np.flatnonzero(self.coords[axis] == label)
         if not len(found):
             known = those_there(self.coords[axis], label)
-            raise CacheError(f"{self.where}: {axis} {label!r} is not in this cache; it has {known}")
+            raise Absent(f"{self.where}: {axis} {label!r} is not in this cache; it has {known}")
         return int(found[0])
 
     @contextmanager
@@ -179,8 +179,9 @@ class CacheReader:
             known = ", ".join(self.units) or "none finished"
             if name in self.damaged:
                 raise CacheError(f"{self.path}: dataset {name!r} is damaged: {self.damaged[name]}; it has {known}")
-            state = "not finished" if name in self.planned_units else "not in this cache"
-            raise CacheError(f"{self.path}: dataset {name!r} is {state}; it has {known}")
+            if name in self.planned_units:
+                raise CacheError(f"{self.path}: dataset {name!r} is not finished; it has {known}")
+            raise Absent(f"{self.path}: dataset {name!r} is not in this cache; it has {known}")
         if name not in self._opened:
             path, group, side = self._finished[name]
             unit = Unit(path, group, name, side)

@@ -145,7 +145,7 @@ completion_logprob | setting_eval vector multiplier answer input | float32 | may
 completion_logit | setting_eval vector multiplier answer input | float32 | may | sum of the raw logits of each whole completion's tokens
 planned | setting_eval vector | uint8 | must | 1 where this vector is evaluated in this setting
 activation | setting_train layer answer pair hidden | float16 float32 | may | training activations at the place that the attribute read names
-crossfit_projection | setting_train answer pair | float32 | may | projection on the unit mean difference of the other folds
+crossfit_projection | setting_train answer pair | float32 | may | projection on the unit mean difference of the other folds, from the attribute crossfit_origin on
 pair_difference_cosine | setting_train pair | float32 | may | cosine of each training difference with its own vector
 activation_norm | setting_train | float32 | may | mean norm of the training activations at the steered layer
 vector_unembedding_cosine | vector | float32 | may | cosine with the unembedding of answer A minus answer B

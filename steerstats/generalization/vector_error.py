@@ -158,7 +158,9 @@ def from_disjoint_folds(
 ) -> Estimate:
     """Mean over inputs and over vectors from disjoint training pairs, as two crossed random samples.
 
-    Var = (MS_vector + MS_input − MS_residual) / (F n). The estimand is a vector trained on N / F pairs, not N.
+    Var = (MS_vector + MS_input − MS_residual) / (F n). The estimand is a vector trained on N / F pairs, not N. A cache
+    holds such vectors where it was built with `controls.folds`. Where vectors err more than inputs, 95% intervals
+    covered .90 with two folds, .94 with three and four, .95 with five and more (99% ones .96, .98, .99; 3,000 rounds).
 
     Parameters
     ----------
@@ -207,7 +209,7 @@ def from_disjoint_folds(
         keep = int(np.argmax(parts[:2]))
         parts, dfs = [parts[keep]], [dfs[keep]]
     if f < 5:
-        warnings.append(f"only {f} folds")
+        warnings.append(f"only {f} folds" + (": 95% intervals may cover 90%" if f == 2 else ""))
     return _satterthwaite(
         name, float(grand), parts, dfs, n, level,
         f"mean over {f} vectors from disjoint pairs and {n} questions, crossed random effects, Satterthwaite t",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from steerstats.mixed.closed_form import ClosedForm, closed_form
 from steerstats.mixed.fit import fit_mixed
 from steerstats.mixed.inference import HypothesisTest, IncomparableFits, compare, joint_test, wilks_test
-from steerstats.mixed.pooled import PooledEffects, hartung_knapp, two_stage
+from steerstats.mixed.pooled import PooledEffects, two_stage
 from steerstats.mixed.result import MixedFit, VarianceComponents
 from steerstats.mixed.robust import RobustFit, hc2_bell_mccaffrey
 
@@ -20,7 +20,6 @@ __all__ = [
     "closed_form",
     "compare",
     "fit_mixed",
-    "hartung_knapp",
     "hc2_bell_mccaffrey",
     "joint_test",
     "two_stage",

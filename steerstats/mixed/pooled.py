@@ -1,20 +1,18 @@
-"""Pooling over few datasets: one mixed model per dataset, then random-effects meta-analysis with Hartung-Knapp."""
+"""Pooling over few datasets: one mixed model per dataset, then a random-effects meta-analysis of every term."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from steerstats.errors import CannotEstimate, InputError, check_level
-from steerstats.mixed.arrays import as_finite, t_statistic
+from steerstats.meta import SE_TYPE, MetaAnalysis, mean_over_datasets
+from steerstats.mixed.arrays import t_statistic
 from steerstats.mixed.fit import fit_mixed
-from steerstats.random_effects import prediction_limits, random_effects_mean
 from steerstats.results import Result
-
-SE_TYPE = "Hartung-Knapp, t(D-1)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,147 +21,29 @@ class PooledEffects(Result):
 
     Parameters
     ----------
-    terms : tuple of str
-    estimate, se, df, ci_low, ci_high : ndarray, shape (P,)
-        Mean over the population of datasets, Hartung-Knapp standard error, D - 1, and interval.
-    tau : ndarray, shape (P,)
-        Standard deviation between datasets (REML), in units of the estimate.
-    prediction_low, prediction_high : ndarray, shape (P,)
-        Interval for the effect in a new dataset, NaN with two datasets.
-    hk_factor : ndarray, shape (P,)
-        Hartung and Knapp's q; far below 1, estimates agree by chance and `se` is too small.
-    floored_ci_low, floored_ci_high : ndarray, shape (P,)
-        The interval with max(1, q) for q.
-    n : ndarray of int, shape (P,)
-        Datasets behind each term.
+    pooled : mapping of term to MetaAnalysis
+        In units of the estimate; `n` of each counts the datasets behind it.
     level : float
     """
 
-    terms: tuple[str, ...]
-    estimate: np.ndarray
-    se: np.ndarray
-    df: np.ndarray
-    ci_low: np.ndarray
-    ci_high: np.ndarray
-    tau: np.ndarray
-    prediction_low: np.ndarray
-    prediction_high: np.ndarray
-    hk_factor: np.ndarray
-    floored_ci_low: np.ndarray
-    floored_ci_high: np.ndarray
-    n: np.ndarray
+    pooled: Mapping[str, MetaAnalysis]
     level: float = 0.95
 
     def to_frame(self) -> pd.DataFrame:
         """One row per term: the columns of `MixedFit.to_frame`, then tau, prediction interval, and floored interval."""
-        statistic, p = t_statistic(self.estimate, self.se, self.df, np.abs(self.estimate).max())
-        frame = pd.DataFrame({"term": list(self.terms), "estimate": self.estimate, "se": self.se, "df": self.df})
-        frame = frame.assign(statistic=statistic, p=p, ci_low=self.ci_low, ci_high=self.ci_high, se_type=SE_TYPE)
-        names = ["n", "tau", "prediction_low", "prediction_high", "hk_factor", "floored_ci_low", "floored_ci_high"]
-        return frame.assign(**{name: getattr(self, name) for name in names})
-
-
-def hartung_knapp(
-    estimates: np.ndarray,
-    se: np.ndarray,
-    names: Sequence[str] | None = None,
-    *,
-    level: float = 0.95,
-) -> PooledEffects:
-    """Random-effects mean of D estimates with known standard errors, per column.
-
-    `steerstats.meta.mean_over_datasets` says more about one effect; this is the table of many terms.
-    Weights 1/(se^2 + tau^2) with tau^2 by REML; variance of the mean by Hartung and Knapp's weighted residual mean
-    square, t on D - 1.
-
-    Parameters
-    ----------
-    estimates, se : ndarray, shape (D,) or (D, P)
-        NaN in both marks a dataset in which a term could not be estimated.
-    names : sequence of str, optional
-        Names of the P columns.
-    level : float
-
-    Returns
-    -------
-    PooledEffects
-
-    Raises
-    ------
-    InputError
-        If shapes disagree or a standard error is not positive.
-    CannotEstimate
-        If a term has fewer than two datasets.
-
-    References
-    ----------
-    Hartung and Knapp (2001), doi:10.1002/sim.791; IntHout et al. (2014), doi:10.1186/1471-2288-14-25; Röver,
-    Knapp and Friede (2015), doi:10.1186/s12874-015-0091-1, for the factor kept at 1 or above.
-
-    Examples
-    --------
-    >>> import steerstats
-    >>> from steerstats.mixed import hartung_knapp
-    >>> table = steerstats.open_cache(steerstats.demo_cache()).steerability().to_frame().query("name == 'mean'")
-    >>> pooled = hartung_knapp(table["estimate"], table["se"], ["steerability"])
-    >>> pooled.to_frame()[["estimate", "ci_low", "ci_high", "tau"]].round(2).values.tolist()
-    [[0.15, 0.13, 0.17, 0.03]]
-    """
-    level = check_level(level)
-    y, s = np.asarray(estimates, dtype=float), np.asarray(se, dtype=float)
-    if y.shape != s.shape or y.ndim not in (1, 2):
-        raise InputError(f"estimates have shape {y.shape}, se {s.shape}: both (D,) or (D, P)")
-    y, s = (y[:, None], s[:, None]) if y.ndim == 1 else (y, s)
-    terms = tuple(names) if names is not None else tuple(f"x{j}" for j in range(y.shape[1]))
-    if len(terms) != y.shape[1]:
-        raise InputError(f"{len(terms)} names for {y.shape[1]} columns")
-    fits, limits, counts, warnings = [], [], [], []
-    for j, term in enumerate(terms):
-        there = ~(np.isnan(y[:, j]) & np.isnan(s[:, j]))
-        values, errors = as_finite(y[there, j], f"estimates of {term}", 1), as_finite(s[there, j], f"se of {term}", 1)
-        if len(values) < 2:
-            raise CannotEstimate(f"{term!r} is estimated in {len(values)} dataset; pooling needs two")
-        if (errors <= 0).any():
-            raise InputError(f"se of {term!r} holds {errors.min():g}; a standard error is positive")
-        if not there.all():
-            warnings.append(f"{term}: {int((~there).sum())} of {len(there)} datasets do not estimate it")
-        fits.append(random_effects_mean(values, errors**2, level))
-        counts.append(len(values))
-        limits.append(prediction_limits(values, errors**2, level))
-        if fits[-1].collapsed:
-            warnings.append(f"{term}: {fits[-1].doubt()}")
-        if fits[-1].dominated:
-            place = np.flatnonzero(there)[fits[-1].largest]
-            warnings.append(f"{term}: {fits[-1].dominance(f'dataset {place + 1} of {len(there)}')}")
-
-    def column(name: str) -> np.ndarray:
-        return np.array([getattr(fit, name) for fit in fits])
-
-    mean, error, tau, n = column("mean"), column("se"), np.sqrt(column("tau2")), np.array(counts)
-    new_low, new_high = np.array(limits).T
-    return PooledEffects(
-        method="random-effects meta-analysis, REML tau^2, Hartung-Knapp intervals on t(D-1)",
-        assumptions=("datasets are independent draws of one population", "dataset effects normal"),
-        warnings=tuple(warnings),
-        terms=terms,
-        estimate=mean,
-        se=error,
-        df=(n - 1).astype(float),
-        ci_low=column("low"),
-        ci_high=column("high"),
-        tau=tau,
-        prediction_low=new_low,
-        prediction_high=new_high,
-        hk_factor=column("factor"),
-        floored_ci_low=column("floored_low"),
-        floored_ci_high=column("floored_high"),
-        n=n,
-        level=level,
-    )
+        fits = list(self.pooled.values())
+        same = ("se", "ci_low", "ci_high", "n", "tau", "prediction_low", "prediction_high", "hk_factor")
+        columns = {name: np.array([getattr(fit, name) for fit in fits]) for name in (*same, "floored_ci_low")}
+        estimate, df = np.array([fit.mean for fit in fits]), columns["n"] - 1.0
+        statistic, p = t_statistic(estimate, columns["se"], df, np.abs(estimate).max())
+        frame = pd.DataFrame({"term": list(self.pooled), "estimate": estimate, "se": columns.pop("se"), "df": df})
+        frame = frame.assign(statistic=statistic, p=p, ci_low=columns.pop("ci_low"), ci_high=columns.pop("ci_high"))
+        frame = frame.assign(se_type=SE_TYPE, **columns, floored_ci_high=[fit.floored_ci_high for fit in fits])
+        return frame.assign(to_read=[fit.to_read for fit in fits])
 
 
 def two_stage(formula: str, frame: pd.DataFrame, by: str = "dataset", *, level: float = 0.95) -> PooledEffects:
-    """Fit the same mixed model in each dataset, and pool its fixed effects with `hartung_knapp`.
+    """Fit the same mixed model in each dataset, and pool each of its fixed effects with `mean_over_datasets`.
 
     Parameters
     ----------
@@ -186,7 +66,7 @@ def two_stage(formula: str, frame: pd.DataFrame, by: str = "dataset", *, level: 
     InputError
         If `by` is no column.
     CannotEstimate
-        If fewer than two datasets can be fitted.
+        If fewer than two datasets can be fitted, or no term is estimated in two of them.
 
     Examples
     --------
@@ -200,22 +80,35 @@ def two_stage(formula: str, frame: pd.DataFrame, by: str = "dataset", *, level: 
     level = check_level(level)
     if by not in frame.columns:
         raise InputError(f"column {by!r} is not in the frame: {list(frame.columns)}")
-    fits, failed = [], []
+    fits, failed = {}, []
     for name, part in frame.groupby(by, sort=False, observed=True):
         try:
-            fits.append(fit_mixed(formula, part, level=level))
+            fits[str(name)] = fit_mixed(formula, part, level=level)
         except CannotEstimate as error:
             failed.append(f"{by} {name!r} is left out: {error}")
     if len(fits) < 2:
         raise CannotEstimate(f"{len(fits)} of {len(fits) + len(failed)} datasets can be fitted. {' '.join(failed)}")
-    terms = list(dict.fromkeys(term for fit in fits for term in fit.terms))
-    estimates, errors = np.full((2, len(fits), len(terms)), np.nan)
-    for d, fit in enumerate(fits):
-        columns = [terms.index(term) for term in fit.terms]
-        estimates[d, columns], errors[d, columns] = fit.estimate, fit.se
-    known = (~np.isnan(estimates)).sum(axis=0) >= 2
-    failed += [f"{term} is estimated in one dataset only and left out" for term, ok in zip(terms, known) if not ok]
-    pooled = hartung_knapp(
-        estimates[:, known], errors[:, known], [term for term, ok in zip(terms, known) if ok], level=level
+    pooled, warnings = {}, []
+    for term in dict.fromkeys(term for fit in fits.values() for term in fit.terms):
+        rows = {name: fit.terms.index(term) for name, fit in fits.items() if term in fit.terms}
+        if len(rows) < len(fits):
+            warnings.append(f"{term}: {len(fits) - len(rows)} of {len(fits)} datasets do not estimate it")
+        effects, errors = (
+            np.array([getattr(fits[name], part)[j] for name, j in rows.items()]) for part in ("estimate", "se")
+        )
+        try:
+            pooled[term] = mean_over_datasets(effects, errors**2, names=list(rows), level=level)
+        except CannotEstimate as error:
+            warnings.append(f"{term} is left out: {error}")
+            continue
+        warnings += [f"{term}: {text}" for text in pooled[term].warnings]
+    if not pooled:
+        raise CannotEstimate(f"no term is estimated in two datasets: {'; '.join(warnings)}")
+    first = next(iter(pooled.values()))
+    return PooledEffects(
+        pooled=pooled,
+        level=level,
+        method=f"{formula} per {by}; then random-effects meta-analysis, REML tau^2, Hartung-Knapp intervals on t(D-1)",
+        assumptions=first.assumptions,
+        warnings=(*warnings, *failed),
     )
-    return replace(pooled, warnings=(*pooled.warnings, *failed), method=f"{formula} per {by}; then {pooled.method}")

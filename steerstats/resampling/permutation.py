@@ -1,9 +1,15 @@
-"""Permutation tests on exchangeable units, all with p = (1 + #{as extreme}) / (n_permutations + 1).
+"""Permutation tests on exchangeable units, all with p = (1 + #{as extreme}) / (1 + arrangements looked at).
+
+With few units every other arrangement is looked at, once: draws of the few there are could miss by chance those that
+are as extreme, and give a p-value that no arrangement of so few units can show. Else `n_permutations` are drawn.
 
 Source of the added one: Phipson & Smyth (2010, doi:10.2202/1544-6115.1585).
 """
 
 from __future__ import annotations
+
+import math
+from itertools import combinations, permutations, product
 
 import numpy as np
 from scipy import stats
@@ -30,6 +36,7 @@ def sign_flip_test(
     unit : array of shape (n_inputs,), optional
         All inputs of a unit flip together.
     n_permutations : int
+        At most; fewer where the units have fewer signs.
 
     Returns
     -------
@@ -46,11 +53,14 @@ def sign_flip_test(
     array([0.001])
     """
     sums, _ = collapse(np.atleast_2d(values), unit)
-    observed = sums.sum(axis=1)
+    observed, scale = sums.sum(axis=1), np.abs(sums).sum(axis=1)
+    chunks, every = _chunks(n_permutations, sums.shape[1]), other_signs(sums.shape[1], n_permutations)
+    if every is not None:
+        return (1 + _as_extreme(every @ sums.T, observed, scale)) / (len(every) + 1)
     extreme = np.zeros(len(observed), dtype=int)
-    for rows in _chunks(n_permutations, sums.shape[1]):
+    for rows in chunks:
         signs = rng.integers(0, 2, (rows, sums.shape[1])) * 2.0 - 1.0
-        extreme += _as_extreme(signs @ sums.T, observed, np.abs(sums).sum(axis=1))
+        extreme += _as_extreme(signs @ sums.T, observed, scale)
     return (1 + extreme) / (n_permutations + 1)
 
 
@@ -97,12 +107,16 @@ def group_difference_test(
     n = np.bincount(codes)
     centred = values - values.mean()
     # With the total fixed at zero, the difference of means is a multiple of one group's sum.
-    observed = np.array([(codes @ centred) * (1 / n[1] + 1 / n[0])])
+    observed, scale = np.array([(codes @ centred) * (1 / n[1] + 1 / n[0])]), np.abs(centred).sum(keepdims=True)
+    chunks, ways = _chunks(n_permutations, len(values)), math.comb(len(values), n[1])
+    if ways <= n_permutations + 1:
+        drawn = np.array([centred[list(own)].sum() for own in combinations(range(len(values)), n[1])])
+        return float(_as_extreme(drawn[:, None] * (1 / n[1] + 1 / n[0]), observed, scale)[0] / ways)
     extreme = 0
-    for rows in _chunks(n_permutations, len(values)):
+    for rows in chunks:
         shuffled = rng.permuted(np.broadcast_to(codes, (rows, len(codes))), axis=1)
         drawn = (shuffled @ centred) * (1 / n[1] + 1 / n[0])
-        extreme += int(_as_extreme(drawn[:, None], observed, np.abs(centred).sum(keepdims=True))[0])
+        extreme += int(_as_extreme(drawn[:, None], observed, scale)[0])
     return (1 + extreme) / (n_permutations + 1)
 
 
@@ -149,12 +163,50 @@ def spearman_test(
     products = a @ b.T
     observed = np.array([np.trace(products)])
     index = np.arange(len(x))
+    chunks, every = _chunks(n_permutations, len(x)), other_orders(len(x), n_permutations)
     extreme = 0
-    for rows in _chunks(n_permutations, len(x)):
-        shuffled = rng.permuted(np.broadcast_to(index, (rows, len(index))), axis=1)
+    for rows in chunks if every is None else [len(every)]:
+        shuffled = rng.permuted(np.broadcast_to(index, (rows, len(index))), axis=1) if every is None else every
         drawn = products[index, shuffled].sum(axis=1)
         extreme += int(_as_extreme(drawn[:, None], observed, np.array([scale]))[0])
-    return float(observed[0] / scale), (1 + extreme) / (n_permutations + 1)
+    return float(observed[0] / scale), (1 + extreme) / (1 + (n_permutations if every is None else len(every)))
+
+
+def other_signs(units: int, most: int) -> np.ndarray | None:
+    """Every choice of signs but the one that turns nothing, or None where there are more than `most`.
+
+    Returns
+    -------
+    ndarray of shape (2 ** units − 1, units) or None
+
+    Examples
+    --------
+    >>> from steerstats.resampling.permutation import other_signs
+    >>> other_signs(2, 199).tolist(), other_signs(8, 199)
+    ([[1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], None)
+    """
+    return None if 2**units - 1 > most else _rows(product([1.0, -1.0], repeat=units))
+
+
+def other_orders(units: int, most: int) -> np.ndarray | None:
+    """Every order of units 0, 1, ... but that one, or None where there are more than `most`.
+
+    Returns
+    -------
+    ndarray of int of shape (units! − 1, units) or None
+
+    Examples
+    --------
+    >>> from steerstats.resampling.permutation import other_orders
+    >>> other_orders(3, 199).tolist(), other_orders(6, 199)
+    ([[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]], None)
+    """
+    # 21! is beyond any count of permutations that one could ask for.
+    return None if units > 20 or math.factorial(units) - 1 > most else _rows(permutations(range(units)))
+
+
+def _rows(arrangements) -> np.ndarray:
+    return np.array(list(arrangements))[1:]
 
 
 def _as_extreme(drawn: np.ndarray, observed: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -186,7 +186,7 @@ def simulate_unit(
     arrays = _coordinates(truth, vectors, inputs, dataset)
     arrays |= _grid(truth, curves, rng)
     arrays |= _training(truth, vectors, inputs, slope, dprime, cosine, dataset, rng)
-    attrs = {"dataset": dataset, "model": model, "score": "logit_diff"}
+    attrs = {"dataset": dataset, "model": model, "score": "logit_diff", "crossfit_origin": "midpoint"}
     k = len(truth.settings) + 1
     drawn = UnitTruth(
         dataset=dataset,

@@ -71,7 +71,7 @@ def fit_directions(
 
 
 def crossfit_projections(activations: np.ndarray, questions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(setting, answer, pair): projection on the unit mean difference of the pairs in the other folds."""
+    """(setting, answer, pair): projection on the unit mean difference of the other folds, from their midpoint on."""
     distinct, codes = np.unique(questions, return_inverse=True)
     n_folds = min(FOLDS, len(distinct))
     fold = (rng.permutation(len(distinct)) % n_folds)[codes]
@@ -80,7 +80,8 @@ def crossfit_projections(activations: np.ndarray, questions: np.ndarray, rng: np
     for f in range(n_folds):
         vector = difference[:, fold != f].mean(axis=1)
         vector /= np.linalg.norm(vector, axis=1, keepdims=True)
-        out[:, :, fold == f] = np.einsum("kaph,kh->kap", activations[:, :, fold == f], vector)
+        middle = activations[:, :, fold != f].mean(axis=(1, 2))[:, None, None]
+        out[:, :, fold == f] = np.einsum("kaph,kh->kap", activations[:, :, fold == f] - middle, vector)
     return out
 
 

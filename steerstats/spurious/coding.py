@@ -35,6 +35,8 @@ class FactorDesign:
         Inputs in the design; a numeric factor that is missing leaves an input out, and a "neither" of one question.
     level : mapping of factor to ndarray (n,) of float
         Levels of the binary factors as given: 1, 0, NaN where not defined.
+    aliased : tuple of str
+        Columns that those before them determine, and that were dropped.
     warnings : tuple of str
         What was dropped, and why.
     """
@@ -44,6 +46,7 @@ class FactorDesign:
     owner: tuple[str, ...]
     kept: np.ndarray
     level: Mapping[str, np.ndarray]
+    aliased: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -144,6 +147,7 @@ def code_factors(
         owner=tuple(owner[j] for j in left),
         kept=kept,
         level=level,
+        aliased=tuple(names[j] for j in aliased),
         warnings=tuple(warnings),
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.cache import SETTINGS, CacheReader
-from steerstats.errors import CacheError, first_few
+from steerstats.errors import Absent, CacheError, first_few
 from steerstats.generalization import PAPER_SHIFTS, SlopeGrid, parse_shift, shift_name
 from steerstats.generalization.slopes import Shift, parse_shifts
 from steerstats.operators import has_unsteered
@@ -201,14 +201,14 @@ class StudyBase:
         name = shift_name((train, evaluation))
         for known, asked, what in ((self.settings, evaluation, "settings"), (self.vectors, train, "vectors")):
             if asked not in known:
-                raise CacheError(
+                raise Absent(
                     f"{self.path}: {name} is not in this cache: built without {asked}; it has the {what} "
                     f"{', '.join(known)}"
                 )
         for dataset, unit in self._units.items():
             if not unit.has((train, evaluation)):
                 has = [shift_name((t, e)) for t in unit.vectors for e in unit.settings if unit.has((t, e))]
-                raise CacheError(
+                raise Absent(
                     f"{self.path}: {name} is not in this cache: dataset {dataset} was evaluated in {', '.join(has)}"
                 )
         return train, evaluation

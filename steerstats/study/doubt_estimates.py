@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.cache import read_finite
-from steerstats.errors import CacheError, CannotEstimate, check_level
+from steerstats.errors import Absent, CannotEstimate, check_level
 from steerstats.generalization import AnswerMass, gap, shift_name
 from steerstats.generalization import answer_mass as mass_by_multiplier
 from steerstats.generalization.slopes import Shift
@@ -45,9 +45,9 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
             tables[kind] = null_table(own, controls, kind=kind, alpha=alpha)
     found = [table for table in tables.values() if table is not None]
     if not found:
-        raise CacheError(
-            f"{study.path}: no random or shuffled vectors evaluated in {shift_name(shift)} are in this cache; build "
-            "with controls.random or controls.shuffled"
+        raise Absent(
+            f"{study.path}: not in this cache: random or shuffled vectors evaluated in {shift_name(shift)}; build with "
+            "controls.random or controls.shuffled"
         )
     notes = list(said_first(study))
     for kind, table in tables.items():

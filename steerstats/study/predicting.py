@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from steerstats.associations import PUBLISHED, PUBLISHED_NOTE
 from steerstats.cache import read_finite
-from steerstats.errors import CacheError, CannotEstimate, check_count, check_level
+from steerstats.errors import CacheError, CannotEstimate, check_count, check_level, first_few
 from steerstats.generalization import shift_name
 from steerstats.generalization.slopes import Shift
 from steerstats.grid import is_symmetric
@@ -151,7 +151,7 @@ def predictors(
     level, n_resamples = check_level(level), check_count("n_resamples", n_resamples)
     n_permutations = check_count("n_permutations", n_permutations)
     results, left_out = for_each(study.datasets, lambda name: _of_dataset(study, name, shift, level))
-    notes = [*said_first(study), *doubts(results, left_out)]
+    notes = [*said_first(study), *doubts(results, left_out), *_on_several_scales(study, list(results))]
     category = study.category if by_category else None
     if by_category and category is None:
         raise CacheError(f"{study.path}: the manifest names no category for every dataset; use by_category=False")
@@ -241,6 +241,18 @@ def _of_dataset(study: Study, name: str, shift: Shift, level: float) -> DatasetP
         questions=cache.read("pair_question") if "pair_question" in cache else None,
         level=level,
     )
+
+
+def _on_several_scales(study: Study, datasets: Sequence[str]) -> tuple[str, ...]:
+    """What to say of projections that do not count from the midpoint of the folds behind their vector."""
+    old = [name for name in datasets if study.unit(name).unit.attrs.get("crossfit_origin") != "midpoint"]
+    if not old:
+        return ()
+    text = (
+        f"held-out projections of {first_few(old)} count from 0, and each fold lies on a vector of its own: what all "
+        "activations share passes for spread between pairs, and d′ and AUC are too small; build the cache again"
+    )
+    return (text,)
 
 
 def _inputs(study: Study, shift: Shift, notes: list[str]) -> tuple[pd.DataFrame, list[str], np.ndarray]:

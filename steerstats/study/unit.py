@@ -12,7 +12,7 @@ import pandas as pd
 
 from steerstats.cache import Unit
 from steerstats.cache.sidecar import parity_of
-from steerstats.errors import CacheError, InputError
+from steerstats.errors import Absent, CacheError, InputError
 from steerstats.frames import MAIN_KINDS
 from steerstats.generalization import parse_shift, shift_name
 from steerstats.generalization.slopes import Shift
@@ -117,7 +117,7 @@ class StudyUnit:
             table = table[(steered == self.layer).any(axis=1)]
             if table.empty:
                 known = ", ".join(str(one) for one in np.unique(steered))
-                raise CacheError(f"{self.unit.where}: layer {self.layer} is not in this cache; it has {known}")
+                raise Absent(f"{self.unit.where}: layer {self.layer} is not in this cache; it has {known}")
         return table.reset_index(drop=True)
 
     @cached_property
@@ -242,8 +242,8 @@ class StudyUnit:
         train, evaluation = parse_shift(shift)
         if not self.has((train, evaluation), kind):
             kinds = self._vector_table["kind"].value_counts(sort=False).to_dict()
-            raise CacheError(
-                f"{self.unit.where}: no {kind} vectors of {train} evaluated in {evaluation} are in this cache; its "
+            raise Absent(
+                f"{self.unit.where}: not in this cache: {kind} vectors of {train} evaluated in {evaluation}; its "
                 f"vectors are {', '.join(f'{count} {name}' for name, count in kinds.items())}"
             )
         key = (kind, train, evaluation)
@@ -280,7 +280,7 @@ class StudyUnit:
         """Indices (setting_eval, main vector) of a shift; CacheError names what there is."""
         train, evaluation = parse_shift(shift)
         if evaluation not in self.settings or train not in self.vectors:
-            raise CacheError(
+            raise Absent(
                 f"{self.unit.where}: {shift_name((train, evaluation))} is not in this cache; it has the settings "
                 f"{', '.join(self.settings)} and the vectors {', '.join(self.vectors)}"
             )
