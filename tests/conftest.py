@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from steerstats.cache import pack
 from steerstats.simulate import SimulationTruth, simulate_cache
 from steerstats.study import open_cache
+
+# What commands print is compared: as off a terminal and 80 columns wide, whatever the shell of the tests asks for.
+os.environ["COLUMNS"] = "80"
+for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "STEERSTATS_NO_PROGRESS", "STEERSTATS_DEBUG"):
+    os.environ.pop(name, None)
 
 TRUTH = SimulationTruth(
     datasets=10,
