@@ -52,12 +52,14 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            # A process that was suspended finds the lease gone, or another's, which must not be kept alive for them:
-            # its work goes on, at worst the unit is computed twice.
-            if _read(self.path).get("token", self.token) != self.token:
-                return
             try:
-                os.utime(self.path)
+                # A process that was suspended finds the lease gone, or another's, which must not be kept alive for
+                # them: its work goes on, at worst the unit is computed twice. What is read and what is touched is one
+                # open file, since the name may become another's between the two.
+                with open(self.path, "rb") as file:
+                    if _parsed(file.read()).get("token", self.token) != self.token:
+                        return
+                    os.utime(file.fileno())
             except FileNotFoundError:
                 return
             except OSError:  # a network file system that does not answer now may do so at the next beat
@@ -218,7 +220,15 @@ def _process(pid: int | str = "self") -> tuple[str, str] | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return _parsed(path.read_bytes())
+    except OSError:
         return {}
-    return content if isinstance(content, dict) else {}
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    """What a lease says; nothing where it cannot be understood."""
+    try:
+        said = json.loads(content)
+    except ValueError:  # also of bytes that are no UTF-8
+        return {}
+    return said if isinstance(said, dict) else {}

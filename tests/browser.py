@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE_S = 300  # a machine may be slow, so that only something broken takes this long
 QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-extensions",
@@ -28,7 +29,7 @@ def find_chromium() -> str | None:
 
 
 class Page:
-    """One tab. Every request it makes is kept in `requests`, every console line in `console`."""
+    """One tab. Every request of the page that is open is kept in `requests`, every console line in `console`."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
@@ -67,14 +68,15 @@ class Page:
         try:
             self._session = None
             self.send("Browser.close", patience=5)
-        except (TimeoutError, OSError, RuntimeError):
+            self._process.wait(timeout=20)
+        except (TimeoutError, OSError, RuntimeError, subprocess.TimeoutExpired):
             self._process.kill()
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=PATIENCE_S)
         os.close(self._write)
         os.close(self._read)
         self._profile.cleanup()
 
-    def send(self, method: str, patience: float = 40, **params: Any) -> dict[str, Any]:
+    def send(self, method: str, patience: float = PATIENCE_S, **params: Any) -> dict[str, Any]:
         """One command of the DevTools protocol, and its result."""
         self._count += 1
         message = {"id": self._count, "method": method, "params": params}
@@ -94,10 +96,11 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self.requests.clear()
+        self.console.clear()
         self.send("Page.navigate", url=path.resolve().as_uri())
-        deadline = time.monotonic() + 40
+        until = time.monotonic() + PATIENCE_S
         while self.evaluate("document.readyState") != "complete":
-            if time.monotonic() > deadline:
+            if time.monotonic() > until:
                 raise TimeoutError(f"{path} did not finish loading")
             time.sleep(0.05)
         self.evaluate("new Promise(done => setTimeout(done, 150))")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -12,6 +14,10 @@ from steerstats.study import open_cache
 # The first text drawn in a fresh clone waits for a table of all characters; on a busy machine that took 4 s and failed.
 settings.register_profile("steerstats", suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steerstats")
+# What commands print is compared: as off a terminal and 80 columns wide, whatever the shell of the tests asks for.
+os.environ["COLUMNS"] = "80"
+for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "STEERSTATS_NO_PROGRESS", "STEERSTATS_DEBUG"):
+    os.environ.pop(name, None)
 
 TRUTH = SimulationTruth(
     datasets=10,

@@ -43,7 +43,7 @@ def test_the_next_inputs_are_encoded_and_the_last_unit_written_while_the_engine_
     model, serial, tmp_path, monkeypatch
 ):
     spans, main = {"encode": [], "write": []}, threading.get_ident()
-    ran, write = threading.Event(), session.write_unit
+    ran, write, submit = threading.Event(), session.write_unit, Writer.submit
 
     def spied(kind, plain):
         def call(*arguments, **options):
@@ -60,13 +60,17 @@ def test_the_next_inputs_are_encoded_and_the_last_unit_written_while_the_engine_
         ran.set()
         return output
 
+    def submitting(self, task):
+        ran.clear()  # here, since a writer that is slow to begin would miss what the engine does meanwhile
+        submit(self, task)
+
     def writing(*arguments, **options):
-        ran.clear()
         # Nothing is left for the engine to do beside the last unit.
         assert len(spans["write"]) == 2 or ran.wait(120), "the engine does not run while a unit is being written"
         return write(*arguments, **options)
 
     monkeypatch.setattr(Inputs, "examples", spied("encode", Inputs.examples))
+    monkeypatch.setattr(Writer, "submit", submitting)
     monkeypatch.setattr(session, "write_unit", spied("write", writing))
     monkeypatch.setattr(Forward, "run", running)
     run_build(tiny_spec(model), tmp_path / "cache")

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from paper_data import DATA, needs_data
 
@@ -166,6 +166,7 @@ def test_question_hash_ignores_order_case_punctuation_and_the_choices_header():
 option = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="()"), max_size=12)
 
 
+@settings(deadline=None)
 @given(stem=st.sampled_from(["Which?", "Which (X)?\n\nChoices:", "a\n\nb"]), a=option, b=option)
 def test_swapping_twice_gives_the_question_back(stem, a, b):
     text = f"{stem}\n (A) {a}\n (B) {b}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from paper_data import DATA, needs_data
 
@@ -46,6 +46,7 @@ def test_the_literal_split_overlaps_as_the_original_does():
     assert (split.overlap, split.validation) == (450, ())
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=5, max_size=60), st.randoms())
 def test_a_split_depends_on_content_and_not_on_the_order_of_the_file(questions, shuffler):
     pairs = [pair(row, str(q)) for row, q in enumerate(questions)]

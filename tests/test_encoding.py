@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import Slow, byte_level, metaspace, words
 
@@ -76,6 +76,7 @@ def test_completions_of_different_lengths():
     assert tokenizer.decode(list(pair.ids_negative[pair.answer_start :])) == " No"
 
 
+@settings(deadline=None)
 @given(
     prompt=st.text(min_size=1, max_size=20),
     stem=st.text(max_size=6),

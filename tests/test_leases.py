@@ -220,6 +220,26 @@ def test_a_builder_that_was_suspended_does_not_keep_its_successors_lease_alive(r
     assert json.loads(held.path.read_text())["token"] == "theirs"
 
 
+def test_a_lease_that_changes_hands_in_the_middle_of_a_beat_is_not_kept_alive(root, monkeypatch):
+    plain, taken = os.utime, []
+    path, other = root / "units" / ".openness.lease", root / "units" / ".theirs"
+    other.write_text(json.dumps({"token": "theirs", "machine": "elsewhere", "pid": 1}))
+    plain(other, (1, 1))
+
+    def late(target):
+        if not taken:
+            taken.append(os.replace(other, path))
+        plain(target)
+
+    monkeypatch.setattr(leases, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(leases.os, "utime", late)
+    held = leases.claim(root, "openness")
+    wait_for(lambda: not held._thread.is_alive())
+    assert taken
+    assert path.stat().st_mtime == 1
+    held.release()
+
+
 def test_a_heart_goes_on_after_a_beat_that_the_file_system_did_not_take(root, monkeypatch):
     beats, utime = [], os.utime
 

@@ -204,9 +204,9 @@ if __name__ == "__main__":
         worker = int(process.stdout.readline())
         os.kill(worker, 0)
         process.kill()
-    deadline = time.monotonic() + 30
+    until = time.monotonic() + 300
     while _lives(worker):
-        assert time.monotonic() < deadline, "the worker outlives its parent"
+        assert time.monotonic() < until, "the worker outlives its parent"
         time.sleep(0.05)
 
 
@@ -267,5 +267,5 @@ def _lives(pid: int) -> bool:
     """Whether a process runs; one that has ended and is not yet reaped does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter where it ends between opening and reading
         return False
