@@ -80,8 +80,10 @@ def test_more_pairs_cost_less_memory_than_their_activations(tmp_path):
     assert growth < ACTIVATIONS, f"{growth:.0f} bytes a pair"
 
 
-HELD = 950
-"""Bytes that a build may hold of an evaluated input: its texts, 300 characters here, and labels and indices."""
+HELD = 1500
+"""Bytes that a build may hold of an evaluated input: its line of 300 characters, what was read from it, and labels and
+indices, 1,050 to 1,210 as threads happen to meet. Its tokens would add 800 or more, its grid 2,000.
+"""
 
 HOLD = """
 import json, sys, tracemalloc
@@ -126,8 +128,8 @@ def test_what_a_build_holds_of_an_evaluated_input_is_its_text(tmp_path):
     words = np.array(["the", "rain", "falls", "on", "hills", "and", "they", "plan", "ahead"])
     said = tmp_path / "descriptions.json"
     said.write_text(json.dumps({"mine": {"positive": "You like rain.", "negative": "You hate rain."}}))
-    for pairs in (150, 600):
-        path = tmp_path / f"{pairs}.jsonl"
+    for name, pairs in (("first", 150), ("few", 150), ("many", 600)):  # the first one also loads what is loaded late
+        path = tmp_path / f"{name}.jsonl"
         texts = (" ".join(np.random.default_rng(k).choice(words, 60)) for k in range(pairs))
         lines = [{"prompt": f"{k} is {text}", "positive": "Yes", "negative": "No"} for k, text in enumerate(texts)]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -142,8 +144,8 @@ def test_what_a_build_holds_of_an_evaluated_input_is_its_text(tmp_path):
             "controls": {"resampled": 3, "random": 3, "shifts": "all"},
             "run": {"budget": 1024, "threads": 1},
         }
-        builds.append((spec, str(tmp_path / f"c{pairs}")))
-    few, many = json.loads(output(HOLD, str(HERE), json.dumps(builds)))
+        builds.append((spec, str(tmp_path / name)))
+    _, few, many = json.loads(output(HOLD, str(HERE), json.dumps(builds)))
     assert all(len(CacheReader(root)["mine"].read("vector")) == 21 for _, root in builds)
     assert (growth := (many - few) / (0.95 * 450)) < HELD, f"{growth:.0f} bytes an input"
 
