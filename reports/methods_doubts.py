@@ -113,6 +113,11 @@ def _caches(ran: Ran, cite: Cited) -> list[str]:
             "The layer is the one whose mean steerability over datasets, each counting once, is most extreme in the "
             f"intended direction; how surely it is so is told by {resamples} resamples of questions."
         )
+        if ran.says("on others: paired t(", "layer_sweep"):
+            lines.append(
+                "Which layers could be the best on datasets such as these is told by one-sided paired t tests over "
+                f"datasets of the chosen layer against each other one, by Bonferroni{cite('gupta')}."
+            )
     return lines
 
 

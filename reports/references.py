@@ -19,6 +19,8 @@ REFERENCES: dict[str, str] = {
     "doi:10.1201/9780429246593",
     "groemping": "Grömping, U. (2007). Estimators of relative importance in linear regression based on variance "
     "decomposition. The American Statistician 61, 139–147. doi:10.1198/000313007X188252",
+    "gupta": "Gupta, S. S. (1965). On some multiple decision (selection and ranking) rules. Technometrics 7, "
+    "225–245. doi:10.1080/00401706.1965.10490251",
     "hartung": "Hartung, J., Knapp, G. (2001). On tests of the overall treatment effect in meta-analysis with "
     "normally distributed responses. Statistics in Medicine 20, 1771–1782. doi:10.1002/sim.791",
     "hotelling": "Hotelling, H. (1931). The generalization of Student's ratio. Annals of Mathematical Statistics "

@@ -230,6 +230,7 @@ def test_a_table_and_a_sweep_have_a_section_of_their_own():
     assert "90 validation inputs, 30 inputs in each" in layers
     assert "decoder blocks 3, 7 and 9 (counted from 0), one block at a time" in layers
     assert "4,000 resamples of questions" in layers
+    assert "of the chosen layer against each other one, by Bonferroni (Gupta, 1965)" in layers
     assert "test input" not in layers
 
 
