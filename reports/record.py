@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ PAGE, CLAIMS, MANIFEST, RUN = "report.html", "claims.json", "manifest.json", "ru
 CLAIMS_CSV, CLAIMS_TEX = "claims.csv", "claims.tex"
 SOFTWARE = ("steerstats", "numpy", "scipy", "pandas", "statsmodels", "scikit-learn", "matplotlib", "seaborn")
 GENERATOR = b'<meta name="generator" content="steerstats '
+WRITTEN = (".csv", ".json", ".parquet", ".pdf", ".svg", ".tex")  # of a finding, in a folder of its cache
 UNFINISHED = ".unfinished"  # where a run writes until all of it is there
 
 
@@ -140,6 +142,7 @@ def refuse_strangers(folder: Path, caches: Sequence[str | Path] = (), *, over: b
     if _is_ours(folder):
         if not over:
             raise InputError(f"{folder} holds a reproduction, which a report would replace; choose another directory")
+        _refuse_notes(folder)
         return
     if (folder / MANIFEST).exists():
         raise InputError(f"{folder} is a cache, or something else with a {MANIFEST}; choose another directory")
@@ -150,6 +153,26 @@ def refuse_strangers(folder: Path, caches: Sequence[str | Path] = (), *, over: b
         raise InputError(f"{page} is not of steerstats and would be replaced; choose another directory")
     if strangers and not page.exists():
         raise InputError(f"{folder} is not empty and holds no earlier report; choose another directory")
+    _refuse_notes(folder)
+
+
+def _refuse_notes(folder: Path) -> None:
+    """Raise InputError where someone keeps files of his own among an earlier report's results, which are replaced."""
+    for path in sorted((folder / RESULTS).rglob("*")):
+        # What a script writes is named after it, and its record is always there: gap_parts.json, gap_parts-2.svg.
+        stem = re.sub(r"-\d+$", "", path.stem)
+        ours = path.parent.parent == folder / RESULTS and path.with_name(f"{stem}.json").is_file()
+        if not (path.is_dir() or (ours and path.suffix in WRITTEN and _is_record(path.with_name(f"{stem}.json")))):
+            raise InputError(f"{path} is not of a report and would be lost; move it, or choose another directory")
+
+
+def _is_record(path: Path) -> bool:
+    """Whether a file is the record of a script's finding."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, Mapping) and found.get("script") == path.stem
 
 
 def _is_our_page(page: Path) -> bool:

@@ -125,7 +125,7 @@ def dataset_predictors(
     >>> arrays = [cache.read(name, setting_train="base") for name in ("crossfit_projection", "pair_difference_cosine")]
     >>> norms = {"vector_norm": 1.2, "activation_norm": 11.0}
     >>> {name: round(value, 2) for name, value in dataset_predictors(*arrays, **norms).values().items()}
-    {'mean_cosine': 0.22, 'd_prime': 0.82, 'auc': 0.71, 'norm_ratio': 0.11}
+    {'mean_cosine': 0.22, 'd_prime': 0.95, 'auc': 0.74, 'norm_ratio': 0.11}
     """
     if not (np.isfinite(vector_norm) and vector_norm >= 0 and np.isfinite(activation_norm) and activation_norm > 0):
         raise InputError(f"vector_norm {vector_norm!r} and activation_norm {activation_norm!r} have to be norms")

@@ -152,7 +152,7 @@ def d_prime(
     >>> cache = steerstats.open_cache(steerstats.demo_cache()).unit("likes-rain").unit
     >>> projection = cache.read("crossfit_projection", setting_train="base")
     >>> print(d_prime(projection, questions=cache.read("pair_question"), crossfitted=True))
-    d_prime: 0.822 [0.305, 1.339] (n = 48)
+    d_prime: 0.955 [0.415, 1.495] (n = 48)
     """
     level = check_level(level)
     positive, negative, codes, groups = _check_projection(projection, questions)
@@ -195,7 +195,7 @@ def auc(
     >>> cache = steerstats.open_cache(steerstats.demo_cache()).unit("likes-rain").unit
     >>> projection = cache.read("crossfit_projection", setting_train="base")
     >>> print(auc(projection, questions=cache.read("pair_question"), crossfitted=True))
-    auc: 0.711 [0.574, 0.818] (n = 48)
+    auc: 0.740 [0.586, 0.852] (n = 48)
     """
     level = check_level(level)
     positive, negative, codes, groups = _check_projection(projection, questions)

@@ -191,6 +191,22 @@ def test_a_report_replaces_no_page_of_anyone_else_and_no_reproduction(tmp_path):
     refuse_strangers(done)  # what is left is a report, and that is replaced
 
 
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "{label}/notes.txt", "{label}/notes.csv", "{label}/gap_parts.docx", "{label}/notes.json"]
+)
+@pytest.mark.parametrize("over", [False, True])
+def test_notes_kept_among_the_results_are_not_lost(tmp_path, name, over):
+    done = shutil.copytree(reproduction(), tmp_path / "done")
+    if not over:
+        (done / "manifest.json").unlink()
+    refuse_strangers(done, over=over)  # all of it is ours
+    label = next((done / "results").iterdir()).name
+    note = done / "results" / name.format(label=label)
+    note.write_text("[]")
+    with pytest.raises(InputError, match=rf"{re.escape(str(note))} is not of a report and would be lost; move it"):
+        refuse_strangers(done, over=over)
+
+
 def test_a_new_report_takes_the_place_of_all_of_an_old_one(tmp_path):
     old = tmp_path / "out"
     with staged(old) as stage:
