@@ -84,12 +84,15 @@ def same_model(one: Study, other: Study) -> bool:
 
 
 def check_distinct(caches: Iterable[str | Path]) -> None:
-    """Raise `InputError` where one cache is given twice, by the same path or as a copy.
+    """Raise `InputError` where one cache is given twice, by the same path or as a copy, or a sweep beside others.
 
-    A cache beside itself differs in nothing and agrees with itself perfectly, which would read as a finding.
+    A cache beside itself differs in nothing and agrees with itself perfectly, which would read as a finding. A sweep
+    has one vector for each layer, of which no comparison would know which to take.
     """
-    seen: dict[Any, str | Path] = {}
+    caches, seen = list(caches), {}
     for path in caches:
+        if len(caches) > 1 and study_of(path).kind == "sweep":
+            raise InputError(f"{path} is a sweep over layers, which has a report of its own: give it alone")
         reader = study_of(path).reader
         content = [(name, reader[name].sidecar.get("content_sha256")) for name in sorted(reader.units)]
         keys = [Path(path).resolve()]

@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -215,7 +216,7 @@ class BuildSpec(Frozen):
                 raise ValueError(f"custom_datasets: the name {name!r} {fault}")
         for name in self.dataset_names():
             if name not in self.custom_datasets and not name.startswith(BUNDLED):
-                _check_name(name)
+                _check_name(name, self.custom_datasets)
         if sum(self.split_percent) != 100 or not (self.split_percent[0] and self.split_percent[2]):
             raise ValueError(f"split_percent: {list(self.split_percent)} must add up to 100, train and test above 0")
         if self.layers == ():
@@ -298,7 +299,9 @@ def is_place(model_id: str) -> bool:
     return model_id.startswith((BUNDLED, ".", "/", "~")) or bool(re.match(r"[A-Za-z]:[\\/]", model_id))
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, own: Collection[str]) -> None:
+    if near := [] if name in paper_datasets() else get_close_matches(name, own, n=1):
+        raise ValueError(f"datasets: {name!r} is not known; did you mean {near[0]} of custom_datasets?")
     try:
         find_source(name)
     except InputError as error:

@@ -11,7 +11,7 @@ from analyses._words import listed
 from reports import operators, words
 from steerstats.generalization import ID_SHIFT
 from steerstats.generalization.answer_mass import COLLAPSED_BELOW
-from steerstats.study.notes import flat_curves, grid_doubts
+from steerstats.study.notes import flat_curves, grid_doubts, one_sided
 
 
 def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list[str]:
@@ -37,7 +37,7 @@ def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list
             f"{'is' if len(study.datasets) == 1 else 'are'} too few for an interval of a correlation over datasets."
         )
     flat = [] if study.kind == "sweep" else flat_curves(study, [ID_SHIFT])
-    doubts = [*grid_doubts(study), *flat]
+    doubts = [*one_sided(study), *grid_doubts(study), *flat]
     found += [f"{before}{words.plain_codes(text)}." for text in doubts]
     mass = words.claims_by_key(findings).get("mass.unsteered")
     if mass is not None and mass.estimate < COLLAPSED_BELOW:

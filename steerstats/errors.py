@@ -155,7 +155,8 @@ def require(package: str, extra: str, purpose: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError as error:
         raise MissingDependency(
-            f"{purpose} needs {package.partition('.')[0]}, which is not installed: pip install 'steerstats[{extra}]'"
+            f"{purpose} needs {package.partition('.')[0]}, which is not installed: pip install 'steerstats[{extra}]', "
+            f"or '.[{extra}]' in a checkout"
         ) from error
 
 

@@ -6,11 +6,13 @@ import json
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from tiny_build import content, write_model
 
 from steerstats.cache import CacheReader
+from steerstats.cache.table import example_rows, import_table
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,15 @@ def test_export_writes_the_vector_that_was_applied(run, tmp_path, model, ending)
         tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader(target).tensors}
         assert (tensors["direction.1"] == expected).all()
         assert gguf.GGUFReader(target).fields["controlvector.model_hint"].contents() == "llama"
+
+
+def test_export_from_a_table_says_that_there_are_scores_only(run, tmp_path):
+    pd.DataFrame(list(example_rows())).to_csv(tmp_path / "scores.csv", index=False)
+    import_table(tmp_path / "scores.csv", tmp_path / "c", model="m")
+    code, _, errors = run("export", tmp_path / "c", "kindness", "-o", tmp_path / "v.safetensors")
+    assert code == 2
+    assert "no vectors are in this cache, which holds what they did only" in " ".join(errors.split())
+    assert not (tmp_path / "v.safetensors").exists()
 
 
 def test_an_exported_control_vector_hints_at_the_type_of_the_cached_model(run, tmp_path):

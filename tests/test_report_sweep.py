@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from reporting import plain_cache
 from tiny_sweep import write_sweep
 
 from steerstats.cache import CacheReader
+from steerstats.errors import InputError
 from steerstats.sweeps import choose_sweep_layer
 
 
@@ -54,3 +56,13 @@ def test_the_choice_on_a_cache_is_the_choice_on_its_slopes(sweep):
     assert choice.chosen == 7
     assert choice.n_datasets == 3
     assert choice.n_inputs == 90
+
+
+def test_a_sweep_beside_another_cache_is_refused_before_any_work(sweep, tmp_path):
+    from reports.render import render_report
+    from reports.reproduce import reproduce
+
+    for make in (render_report, reproduce):
+        with pytest.raises(InputError, match="is a sweep over layers, which has a report of its own: give it alone"):
+            make([plain_cache(), sweep], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -107,6 +107,13 @@ def test_what_is_wrong_is_one_line_that_names_the_key(override, message):
     assert len(str(caught.value)) < 500
 
 
+def test_a_misspelt_dataset_of_ones_own_is_told_from_one_of_the_papers():
+    own = "custom_datasets={kindness='k.jsonl', openness2='o.jsonl'}"
+    with pytest.raises(SpecError, match=r"'kindnes' is not known; did you mean kindness of custom_datasets\?"):
+        load_spec("tan2024", [own, "datasets=kindnes"])
+    assert "openness" in load_spec("tan2024", [own, "datasets=openness"]).dataset_names()
+
+
 def test_one_line_even_for_several_wrong_keys(toml):
     with pytest.raises(SpecError, match=r"spec\.toml: .* \(and 1 more wrong key\)$"):
         load_spec(toml(MINIMAL), ["seed=-1", "order=none"])

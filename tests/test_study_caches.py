@@ -11,7 +11,9 @@ import pytest
 from study_caches import FAST, cache_of, written
 
 import steerstats
+from reports.notices import notices_of
 from steerstats.cache import UnitData
+from steerstats.cache.table import example_rows, import_table
 from steerstats.errors import CacheError, CannotEstimate, InputError
 from steerstats.simulate import SimulationTruth, simulate_cache, simulate_unit
 from steerstats.study import open_cache
@@ -188,3 +190,18 @@ def test_a_level_of_one_question_costs_a_dataset_neither_its_effects_nor_its_sha
         assert set(part) == {"sim-00", "sim-01"}
     assert table.over_datasets.pooled["slope", "pos_is_a"].n == 2
     assert any("sim-00: pos_is_yes is Yes in one question alone (1 input)" in text for text in table.warnings)
+
+
+@pytest.mark.parametrize(("side", "letter"), [(True, "A"), (False, "B"), (None, None)])
+def test_a_behaviour_that_is_always_one_letter_is_said_to_be_the_letter_as_much(tmp_path, side, letter):
+    rows = pd.DataFrame(list(example_rows()))
+    if side is not None:
+        rows["pos_is_a"] = side
+    rows.to_csv(tmp_path / "scores.csv", index=False)
+    study = open_cache(import_table(tmp_path / "scores.csv", tmp_path / "cache", model="m"))
+    said = (
+        f"in kindness the answer that shows the behaviour is {letter} for every input: steering towards the behaviour "
+    )
+    said += f"cannot be told from steering towards {letter}"
+    assert (said in study.steerability().warnings) == (said + "." in notices_of("", study)) == (side is not None)
+    assert not any("for every input" in text for text in study.steerability().warnings if side is None)

@@ -149,6 +149,8 @@ def export(
     from cache_builder.interop import gguf_architecture, save_gguf, save_vector
 
     unit = CacheReader(cache)[dataset]
+    if "direction" not in unit.names:
+        raise InputError(f"{unit.where}: no vectors are in this cache, which holds what they did only")
     layers, slots = unit.read("vector_layer", vector=vector), unit.read("direction", vector=vector)
     by_layer = {int(layer): direction for layer, direction in zip(layers, slots)}
     model = str(unit.attrs.get("model"))

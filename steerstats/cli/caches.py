@@ -94,7 +94,7 @@ def verify(
     path: Annotated[Path, typer.Argument(help="A cache, or a directory that `reproduce` wrote.", show_default=False)],
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the checks that hold as well.")] = False,
 ) -> None:
-    """Check a delivered cache or report directory against its own hashes, contract and recorded parity."""
+    """Check a cache, or what `reproduce` wrote, against its own hashes, contract and recorded parity."""
     failed = total = 0
     for check in _checks(path):
         total += 1

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from steerstats.study import Study
 
 
+SIDES = {"pos_is_a": ("B", "A"), "pos_is_yes": ("No", "Yes")}
+"""What the positive answer is where a factor is 0, and where it is 1."""
+
+
 def said_first(study: Study) -> tuple[str, ...]:
     """What every answer on this cache warns of: an operator that changes its meaning, an unfinished build, its grid."""
     notes = list(operator_caveats(study.operators))
@@ -23,7 +27,23 @@ def said_first(study: Study) -> tuple[str, ...]:
         count = len(study.missing)
         planned = "planned dataset is" if count == 1 else "planned datasets are"
         notes.append(f"{count} {planned} not finished: {first_few(study.missing)}")
-    return (*notes, *grid_doubts(study))
+    return (*notes, *grid_doubts(study), *one_sided(study))
+
+
+def one_sided(study: Study) -> list[str]:
+    """Datasets in which the behaviour is always one letter or one word: no estimator can tell the two apart."""
+    always: dict[str, list[str]] = {}
+    for name in study.datasets:
+        columns = study.unit(name).factors(tuple(SIDES))
+        for factor, column in columns.items():
+            known = column[~np.isnan(column)]
+            if len(known) > 1 and len(known) == len(column) and np.ptp(known) == 0:
+                always.setdefault(SIDES[factor][int(known[0])], []).append(name)
+    return [
+        f"in {first_few(names)} the answer that shows the behaviour is {answer} for every input: steering towards the "
+        f"behaviour cannot be told from steering towards {answer}"
+        for answer, names in always.items()
+    ]
 
 
 def grid_doubts(study: Study) -> list[str]:
