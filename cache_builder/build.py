@@ -58,7 +58,7 @@ class BuildReport:
 
     def summary(self) -> str:
         """One line for the terminal."""
-        parts = [f"{len(self.built)} units built in {self.seconds:.0f} s"]
+        parts = [f"{len(self.built)} unit{'s' * (len(self.built) != 1)} built in {self.seconds:.0f} s"]
         if self.found:
             parts.append(f"{len(self.found)} were finished before")
         if self.elsewhere:
@@ -169,6 +169,14 @@ def announcements(session: Session) -> list[str]:
                 f"{unit.name}: {unit.dataset.duplicates} of {unit.dataset.records} records repeat another one "
                 f"({unit.dataset.duplicates_exact} exactly); copies stay on one side of the split"
             )
+    unknown = session.builder.survey.unknown if session.builder.survey else {}
+    if unknown:
+        worst = max(unknown, key=unknown.get)
+        said.append(
+            f"the tokenizer does not know {unknown[worst]:.0%} of the tokens of {worst}'s inputs"
+            f"{f', and more than 1% in {len(unknown) - 1} other datasets' * (len(unknown) > 1)}: to the model, what "
+            "differs in unknown words is the same"
+        )
     return said
 
 

@@ -8,8 +8,9 @@ the engine has to prove itself.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from steerstats.errors import InputError, ModelError, SteerstatsError
 SURVEY_PAIRS = 256
 SAMPLE_PAIRS = 4096
 TRAINING, EVALUATED = "training", "evaluated"
+MUCH_UNKNOWN = 0.01
 
 Step = Callable[[int, int, str], None]
 
@@ -48,6 +50,8 @@ class Survey:
     whole_only : tuple of str
         Units with a pair whose completions do not part in one token, so that they are scored whole and no logits
         of first differing tokens are kept.
+    unknown : mapping of str to float
+        Units of whose evaluated tokens more than `MUCH_UNKNOWN` are the tokenizer's unknown token, and their share.
     """
 
     tokens: int
@@ -56,6 +60,7 @@ class Survey:
     setting: str
     index: int
     whole_only: tuple[str, ...] = ()
+    unknown: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the manifest."""
@@ -82,6 +87,10 @@ class Inputs:
         self.spec, self.model, self.tokenizer, self.scratch = spec, model, tokenizer, scratch
         self.renderer, self.descriptions = renderer, descriptions
         self.length_notes: dict[str, str] = {}
+        # Of GPT-2 and its kin the unknown token is the end of text, too, which templates write: no count of it tells.
+        ends = (getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "eos_token_id", None), None)
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        self._unknown, self._counted = -1 if unknown in ends else unknown, Counter()
         self._lock = threading.Lock()
 
     def encode(self, plan: UnitPlan, pairs: Sequence[ContrastPair], setting: str) -> list[EncodedPair]:
@@ -175,12 +184,12 @@ class Inputs:
         """
         slots = np.array(layer_sets)
         steering = Steering(np.ones((*slots.shape, 1)), slots, np.array([1.0]), scope=self.spec.scope)
-        longest, whole_only = Survey(0, "", "", "", 0), []
+        longest, whole_only, unknown = Survey(0, "", "", "", 0), [], {}
         for done, plan in enumerate(units):
             step(done, len(units), f"encoding {plan.name}")
             parts = [(TRAINING, plan.training, name) for name in self.training_settings()]
             parts += [(EVALUATED, plan.evaluated, name) for name in self.spec.settings]
-            apart = True
+            apart, self._counted = True, Counter()
             for part, pairs, setting in parts:
                 for start in range(0, len(pairs), SURVEY_PAIRS):
                     block = pairs[start : start + SURVEY_PAIRS]
@@ -191,7 +200,10 @@ class Inputs:
                         longest = Survey(int(sizes[index]), plan.name, part, setting, start + index)
             if not apart:
                 whole_only.append(plan.name)
-        return replace(longest, whole_only=tuple(whole_only))
+            share = self._counted["unknown"] / max(1, self._counted["tokens"])
+            if share > MUCH_UNKNOWN:
+                unknown[plan.name] = round(share, 4)
+        return replace(longest, whole_only=tuple(whole_only), unknown=unknown)
 
     def training_settings(self) -> tuple[str, ...]:
         """Settings in which training prompts are rendered: those of the descriptions, where these are contrasted."""
@@ -213,6 +225,8 @@ class Inputs:
             encoded = self.encode(plan, some, setting)
             for one in encoded if part == EVALUATED else ():
                 steering.check_acts(example_of(one), n_layers, whole=self.spec.score in WHOLE)
+                self._counted["tokens"] += len(one.options[0])
+                self._counted["unknown"] += int((np.asarray(one.options[0]) == self._unknown).sum())
             return encoded
 
         try:

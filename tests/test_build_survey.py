@@ -224,3 +224,36 @@ def test_what_goes_wrong_in_an_extractor_is_one_line_that_names_it(model, tmp_pa
         run_build(tiny_spec(model, vectors={"method": "mine"}, controls={}), tmp_path / "cache")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
+
+
+def test_words_that_the_tokenizer_does_not_know_are_said_before_the_build(model, tmp_path):
+    made = records()
+    for k, record in enumerate(made):
+        record["prompt"] = f"Do I admire quincunx{k} ?"
+    said = []
+    run_build(own(model, tmp_path, made), tmp_path / "c", notice=said.append)
+    (found,) = [text for text in said if "does not know" in text]
+    kept = json.loads((tmp_path / "c" / "manifest.json").read_text())["runtime"]["survey"]["unknown"]
+    assert list(kept) == ["mine"], "the demo's own words are known"
+    assert f"the tokenizer does not know {kept['mine']:.0%} of the tokens of mine's inputs: to the model" in found
+    again = []
+    run_build(own(model, tmp_path, made), tmp_path / "c", notice=again.append)
+    assert found in again
+
+
+def test_a_token_that_is_unknown_and_the_end_of_text_at_once_tells_nothing(model, tmp_path, monkeypatch):
+    from transformers import AutoTokenizer
+
+    plain = AutoTokenizer.from_pretrained
+
+    def ended(*arguments, **options):
+        tokenizer = plain(*arguments, **options)
+        tokenizer.eos_token = tokenizer.unk_token
+        return tokenizer
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", ended)
+    said, made = [], records()
+    for record in made:
+        record["prompt"] = record["prompt"].replace("admire", "quincunx")
+    run_build(own(model, tmp_path, made), tmp_path / "c", notice=said.append)
+    assert not any("does not know" in text for text in said)
