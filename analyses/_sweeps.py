@@ -46,5 +46,5 @@ def layer_claim(choice: LayerChoice, best: Mapping[str, Any]) -> Claim:
         if ablated
         else "mean steerability there:"
     )
-    how = f"t(D − 1) over datasets; the choice of the {extreme(choice)} is not in it"
+    how = f"t(D − 1) over datasets, for others such as these; the choice of the {extreme(choice)} is not in it"
     return Claim.row("sweep.best", text, best, "datasets", unit="nat per unit multiplier", interval=how)

@@ -122,7 +122,7 @@ class LayerChoice(Headlined):
         ]
         table = {
             "layer": [str(layer) for layer in self.layers],
-            f"mean [{self.level:.0%}]": [
+            f"mean here [{self.level:.0%}]": [
                 with_limits(*row) for row in np.transpose([self.mean, self.ci_low, self.ci_high])
             ],
             "best in": [share(one) for one in self.share],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 import torch
 from tiny_build import content, write_model
 
+from cache_builder.spec import load_spec
 from steerstats.cache import CacheReader
 from steerstats.cache.table import example_rows, import_table
 
@@ -87,6 +89,8 @@ def test_a_sweep_names_a_layer(run, tmp_path, model):
     assert "nats per unit multiplier, best in" in out
     assert "settings, controls of the spec are left out" in " ".join(errors.split())
     assert CacheReader(tmp_path / "s").kind == "sweep"
+    following = re.search(r"steerstats build (\S+) -s (layers=\[\d\]) -o", " ".join(out.split()))
+    assert load_spec(following[1], [following[2]]).layers == (int(re.search(r"Layer (\d)", out)[1]),)
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "gguf"])
@@ -162,7 +166,7 @@ def test_options_of_ray_reach_it_from_build_and_from_sweep(run, tmp_path, model,
 
     monkeypatch.setattr(distributed, "run_on_ray", run_on_ray)
     monkeypatch.setattr("steerstats.cli.build.require", lambda *_: None)
-    monkeypatch.setattr("steerstats.sweeps.choose_sweep_layer", lambda root: SimpleNamespace(summary=lambda: "layer"))
+    monkeypatch.setattr("steerstats.sweeps.choose_sweep_layer", lambda root: SimpleNamespace(summary=str, chosen=2))
     spec = write_spec(tmp_path, model)
     options = ["--backend", "ray", "--address", "a:1", "--workers", "3", "--gpus-per-worker", "0.5"]
     assert run("build", spec, "-o", tmp_path / "c", *options)[0] == 0

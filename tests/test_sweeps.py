@@ -80,7 +80,7 @@ def test_the_summary_says_the_choice_first_and_fits_a_terminal():
     assert lines[2].startswith(f"Layer {choice.chosen}: ")
     assert "not told apart from it here: " in " ".join(lines[2:5])
     table = next(k for k, line in enumerate(lines) if line.split()[:1] == ["layer"])
-    assert "mean [90%]" in lines[table]
+    assert "mean here [90%]" in lines[table]
     assert [line.split()[0] for line in lines[table + 1 : table + 5]] == ["8", "10", "12", "14"]
     assert lines[table + 1 + LAYERS.tolist().index(choice.chosen)].endswith("chosen")
 

@@ -106,7 +106,10 @@ def sweep(
 
     ray = {"address": address, "workers": workers, "gpus_per_worker": gpus_per_worker}
     root = _build(sweep_spec(spec, layers, notice), target, backend, ray)
-    say(choose_sweep_layer(root).summary())
+    choice = choose_sweep_layer(root)
+    say(choice.summary())
+    grid = f"steerstats build {source} -s layers=[{choice.chosen}] -o DIRECTORY"
+    say(f"\nA grid at this layer, on test inputs: {grid}")
 
 
 def demo(
