@@ -37,8 +37,8 @@ def methods(
     ran, cite = Ran(findings), Cited()
     paragraphs = [
         *cache_paragraphs(studies, cite),
-        inputs_paragraph(ran, list(studies.values()), cite),
-        shifts_paragraph(ran, cite),
+        inputs_paragraph(ran, studies, cite),
+        shifts_paragraph(ran, studies, cite),
         doubts_paragraph(ran, studies, cite),
         f"{_inference(ran, cite)} {_software(studies, seed, versions)}".strip(),
     ]
@@ -92,17 +92,23 @@ def _random_effects(ran: Ran, cite: Cited) -> str:
 
 def _software(studies: Mapping[str, Any], seed: int, versions: Mapping[str, str]) -> str:
     used = ", ".join(f"{name} {version}" for name, version in versions.items())
-    built = [_built(label if len(studies) > 1 else "", study) for label, study in studies.items()]
-    return " ".join([*filter(None, built), f"Resampling has seed {seed}. The analysis was computed with {used}."])
+    return " ".join([*_built(studies), f"Resampling has seed {seed}. The analysis was computed with {used}."])
 
 
-def _built(label: str, study: Any) -> str:
-    """What built a cache and from which seed; "" for tables and simulations, which nothing built."""
-    if study.kind not in ("grid", "sweep"):
-        return ""
-    made = study.reader.manifest.get("provenance") or {}
-    software, seed = made.get("versions") or {}, study.spec.get("seed")
-    used = [f"{name} {software[name]}" for name in ("torch", "transformers") if software.get(name)]
-    how = [f"with {listed(used)}"] * bool(used) + [f"from seed {seed}"] * (seed is not None)
-    what = " ".join(filter(None, ["The cache", label, f"(identity {study.reader.spec_hash[:12]})"]))
-    return f"{what} was built {' '.join(how)}." if how else ""
+def _built(studies: Mapping[str, Any]) -> list[str]:
+    """What built the caches and from which seed, those alike together; tables and simulations were built by nothing."""
+    alike: dict[str, list[str]] = {}
+    for label, study in studies.items():
+        if study.kind not in ("grid", "sweep"):
+            continue
+        made = study.reader.manifest.get("provenance") or {}
+        software, seed = made.get("versions") or {}, study.spec.get("seed")
+        used = [f"{name} {software[name]}" for name in ("torch", "transformers") if software.get(name)]
+        how = [f"with {listed(used)}"] * bool(used) + [f"from seed {seed}"] * (seed is not None)
+        name = [f'"{label}"'] * (len(studies) > 1)
+        alike.setdefault(" ".join(how), []).append(" ".join([*name, f"(identity {study.reader.spec_hash[:12]})"]))
+    return [
+        f"The cache{'s' * (len(caches) > 1)} {listed(caches)} {'were' if len(caches) > 1 else 'was'} built {how}."
+        for how, caches in alike.items()
+        if how
+    ]

@@ -9,11 +9,11 @@ import numpy as np
 
 from analyses._cache import UNNAMED, between, people_count
 from analyses._words import listed
+from reports.methods_order import MOST_NAMES, order_of
 from reports.operators import acts
 from reports.references import Cited
 from steerstats.figures import nice_setting
 
-MOST_NAMES = 8  # datasets that are named; more are counted
 MADE = {
     "mean_difference": "the mean difference of activations between {}",
     "pca": "the first principal component of the differences of activations between {}",
@@ -44,11 +44,6 @@ SCORES = {
     "imported": "what the imported table calls propensity, in nats",
     "logprob_sum": "the difference of the log-probabilities of the two whole completions, in nats",
 }
-ORDERS = {
-    "balanced": "The option that shows the behaviour stood under A and under B equally often.",
-    "tan2024": "The options of every second question were exchanged, as in the original code.",
-    "counterbalance": "Every question was asked in both orders of its options.",
-}
 SOURCES = {"Perez": "perez", "Rimsky": "rimsky", "Lin,": "lin"}  # how an attribution starts
 
 
@@ -64,14 +59,21 @@ def cache_paragraphs(studies: Mapping[str, Any], cite: Cited) -> list[str]:
     (first, study), *others = studies.items()
     told = [tell(study, cite) for tell in TOPICS]
     intro = f"We measured steering vectors{cite('rimsky', 'tan')}, directions in a language model's activations."
-    before = [f"Cache {first}."] if others else []
+    before = [f'This paragraph is about the cache "{first}".'] if others else []
     paragraphs = [" ".join(filter(None, [intro, *before, *told]))]
     for label, other in others:
         # With a fresh list each, since a work that is cited by now would make two texts differ.
-        alike = [tell(study, Cited()) == tell(other, Cited()) for tell in TOPICS]
-        differs = [text for tell, same in zip(TOPICS, alike) if not same and (text := tell(other, cite))]
-        rest = f"Everything else was as for {first}." if differs else f"It was made as {first} was."
-        paragraphs.append(" ".join([f"Cache {label}.", *differs, *([rest] if any(alike) else [])]))
+        pairs = [(tell(study, Cited()), tell(other, Cited())) for tell in TOPICS]
+        alike = [one == another for one, another in pairs if one or another]
+        differs = [tell(other, cite) for tell, (one, another) in zip(TOPICS, pairs) if another and one != another]
+        # Of what the other cache has no record, it must not be said that it was alike.
+        silent = any(one and not another for one, another in pairs)
+        rest = f'Everything else{" that it records" * silent} was as for "{first}".'
+        if not differs and not silent:
+            paragraphs.append(f'The cache "{label}" was made as "{first}" was.')
+            continue
+        start = f'The cache "{label}" differs from "{first}" in what follows.'
+        paragraphs.append(" ".join([start, *differs, *([rest] if any(alike) else [])]))
     return paragraphs
 
 
@@ -99,7 +101,13 @@ def _data(study: Any, cite: Cited) -> str:
         text += f", {between(inputs, 'inputs')} in each"
     if questions != inputs:
         text += f", which came from {people_count(sum(questions), 'question')}"
-    return f"{text}."
+    text = f"{text}."
+    if study.missing:
+        # Not a fault of the data: the build goes on where it was stopped, and numbers may then change.
+        planned = len(study.reader.planned_units)
+        text += f" The build was not finished: {people_count(planned, 'dataset')} were planned, and "
+        text += f"{len(study.missing)} of them {'is' if len(study.missing) == 1 else 'are'} not there yet."
+    return text
 
 
 def _inputs(study: Any, cite: Cited) -> str:
@@ -131,8 +139,7 @@ def _split(study: Any, cite: Cited) -> str:
 
 
 def _order(study: Any, cite: Cited) -> str:
-    order = study.spec.get("order")
-    return ORDERS.get(order, f"The order of the options followed the rule {order}.") if order else ""
+    return order_of(study, inputs_of(study))
 
 
 def _settings(study: Any, cite: Cited) -> str:
@@ -146,29 +153,57 @@ def _settings(study: Any, cite: Cited) -> str:
 
 
 def _vectors(study: Any, cite: Cited) -> str:
-    """How the vectors were made, that of each setting and those that no setting made."""
+    """How the vector of each setting was made."""
+    made, trained = study.spec.get("vectors") or {}, _trained(study)
+    if not trained or not made:
+        return ""
+    what = MADE.get(made.get("method"), f"by the method {made.get('method')}, from {{}}")
+    what = what.format(READ.get(made.get("read"), COMPLETIONS))
+    where = f"the settings {listed([nice_setting(name) for name in trained])}"
+    where = "each of these settings" if set(trained) == set(study.settings) else where
+    where = where if len(trained) > 1 else f"the setting {nice_setting(trained[0])}"
+    return f"For each dataset a vector was made in {where}{_training_pairs(study)}: {what}."
+
+
+def _mean(study: Any, cite: Cited) -> str:
+    made = study.spec.get("vectors") and _has_mean(study)
+    return "One vector more is their mean." if made else ""
+
+
+def _norms(study: Any, cite: Cited) -> str:
+    """What was rescaled; of controls it is told where they are."""
+    rule, trained = (study.spec.get("vectors") or {}).get("rescale"), _trained(study)
+    if rule not in LENGTH or not trained:
+        return ""
+    if rule != "base":
+        return f"These vectors {LENGTH[rule]}."
+    # The base vector has its own norm anyway: a sweep, which has no other vector, rescales nothing.
+    others = ["the vectors of the other settings"] if set(trained) - {"base"} else []
+    others += ["the mean"] if _has_mean(study) else []
+    text = listed(others)
+    return f"{text[:1].upper()}{text[1:]} {LENGTH[rule]}." if others else ""
+
+
+def _elsewhere(study: Any, cite: Cited) -> str:
     made = study.spec.get("vectors") or {}
-    kinds = [_main(study.unit(name).unit) for name in study.datasets]
-    trained = list(dict.fromkeys(setting for own in kinds for setting, kind in own if kind == "trained"))
     elsewhere = list(made.get("files") or ())
-    lines = []
-    if trained and made:
-        what = MADE.get(made.get("method"), f"by the method {made.get('method')}, from {{}}")
-        what = what.format(READ.get(made.get("read"), COMPLETIONS))
-        where = f"the settings {listed([nice_setting(name) for name in trained])}"
-        where = "each of these settings" if set(trained) == set(study.settings) else where
-        where = where if len(trained) > 1 else f"the setting {nice_setting(trained[0])}"
-        pairs = _training_pairs(study)
-        lines.append(f"For each dataset a vector was made in {where}{pairs}: {what}.")
-        if any(kind == "mean" for own in kinds for _, kind in own):
-            lines.append("One vector more is their mean.")
-        if made.get("rescale") in LENGTH:
-            lines.append(f"These vectors {LENGTH[made['rescale']]}.")
-    if elsewhere:
-        length = LENGTH.get(made.get("files_rescale"))
-        text = f"Vectors made elsewhere ({', '.join(elsewhere)}) were measured beside them"
-        lines.append(f"{text}; they {length}." if length else f"{text}.")
-    return " ".join(lines)
+    if not elsewhere:
+        return ""
+    length = LENGTH.get(made.get("files_rescale"))
+    text = f"Vectors made elsewhere ({', '.join(elsewhere)}) were measured beside them"
+    return f"{text}; they {length}." if length else f"{text}."
+
+
+def _kinds(study: Any) -> list[tuple[str, str]]:
+    return [pair for name in study.datasets for pair in _main(study.unit(name).unit)]
+
+
+def _trained(study: Any) -> list[str]:
+    return list(dict.fromkeys(setting for setting, kind in _kinds(study) if kind == "trained"))
+
+
+def _has_mean(study: Any) -> bool:
+    return any(kind == "mean" for _, kind in _kinds(study))
 
 
 def _main(unit: Any) -> list[tuple[str, str]]:
@@ -202,10 +237,13 @@ def _steering(study: Any, cite: Cited) -> str:
 
 def _score(study: Any, cite: Cited) -> str:
     scores = list(dict.fromkeys(str(study.unit(name).unit.attrs.get("score")) for name in study.datasets))
-    what = " or ".join(SCORES.get(score, f"the score {score}, in nats") for score in scores)
+    return f"Propensity is {' or '.join(SCORES.get(score, f'the score {score}, in nats') for score in scores)}."
+
+
+def _slope(study: Any, cite: Cited) -> str:
     return (
-        f"Propensity is {what}. The steerability of an input is the least-squares slope of its propensity on the "
-        "multiplier, in nats per unit multiplier."
+        "The steerability of an input is the least-squares slope of its propensity on the multiplier, in nats per "
+        "unit multiplier."
     )
 
 
@@ -218,7 +256,11 @@ TOPICS: tuple[Callable[[Any, Cited], str], ...] = (
     _order,
     _settings,
     _vectors,
+    _mean,
+    _norms,
+    _elsewhere,
     _steering,
     _score,
+    _slope,
 )
 """Each says a sentence or more of a cache, or "" where the cache does not tell."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from analyses._cache import between
@@ -15,11 +15,11 @@ from steerstats.figures import nice_setting, nice_shift
 NULLS = {
     "random": "random directions of the same norm",
     "shuffled": "label-shuffled vectors (made again with the two answers of a random half of the training questions "
-    "exchanged)",
+    "exchanged, and given the same norm)",
 }
 
 
-def shifts_paragraph(ran: Ran, cite: Cited) -> str:
+def shifts_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
     """Vectors under other prompts, and caches beside each other."""
     lines = []
     shifts = ran.keys("gap_parts", "gap.") or ran.keys("id_vs_ood", "id_ood.")
@@ -33,17 +33,7 @@ def shifts_paragraph(ran: Ran, cite: Cited) -> str:
             "How far datasets keep their order under a shift is Spearman's correlation over datasets of their mean "
             f"steerability with that under base → base{cite('spearman')}{_rank_interval(ran, 'id_vs_ood', cite)}."
         )
-    if "propensity_difference" in ran:
-        least = ran.number(r"> ([\d.]+) unless", "propensity_difference")
-        lines.append(
-            "As in figure 7 of Tan et al., the share of a vector's effect that another prompt leaves (only where the "
-            f"effect at home is above {least}) was correlated with the difference in unsteered propensity, with and "
-            "without pairs of a prompt with itself, and so was the loss"
-            + (
-                ", with jackknife intervals over datasets on Fisher's z scale." * ran.bounded("propensity_difference")
-                or "."
-            )
-        )
+    lines += _figure7(ran)
     if "variance_id_ood" in ran.by:
         ranks = ", and by their rank correlation over datasets" if "variance_id_ood" in ran else ""
         lines.append(
@@ -52,7 +42,29 @@ def shifts_paragraph(ran: Ran, cite: Cited) -> str:
         )
     if "vector_cosines" in ran:
         lines.append("The vectors of the settings are compared by their cosines.")
-    return " ".join([*lines, *_caches(ran, cite)])
+    return " ".join([*lines, *_caches(ran, studies, cite)])
+
+
+def _figure7(ran: Ran) -> list[str]:
+    """What was correlated with the difference in unsteered propensity: the ratio, the loss, both or neither."""
+    script, least = "propensity_difference", ran.number(r"> ([\d.]+) unless", "propensity_difference")
+    found = ran.keys(script, "figure7.")
+    rest = "with the difference in unsteered propensity"
+    limits = ", with jackknife intervals over datasets on Fisher's z scale"
+    pairs = {"original": "with", "without_self-pairs": "without"}
+    having = [name for name in pairs if name in found]
+    lines = []
+    if having:
+        bounded = ran.bounded(script, *(f"figure7.{name}" for name in having))
+        lines.append(
+            "As in figure 7 of Tan et al., the share of a vector's effect that another prompt leaves (only where the "
+            f"effect at home is above {least}) was correlated {rest}, {' and '.join(pairs[name] for name in having)} "
+            f"pairs of a prompt with itself{limits * bounded}."
+        )
+    if "transfer_loss" in found:
+        bounded, also = ran.bounded(script, "figure7.transfer_loss"), "also " * bool(lines)
+        lines.append(f"The loss under another prompt was {also}correlated {rest}{limits * bounded}.")
+    return lines
 
 
 def _gaps(ran: Ran, cite: Cited) -> list[str]:
@@ -89,7 +101,7 @@ def _rank_interval(ran: Ran, script: str, cite: Cited) -> str:
     )
 
 
-def _caches(ran: Ran, cite: Cited) -> list[str]:
+def _caches(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
     lines = []
     if "cross_model" in ran:
         again = ", with intervals as above" if "id_vs_ood" in ran else _rank_interval(ran, "cross_model", cite)
@@ -108,16 +120,29 @@ def _caches(ran: Ran, cite: Cited) -> list[str]:
     if "split_leakage" in ran:
         lines.append("The overlapping split is compared with the clean one dataset by dataset, taken as independent.")
     if "layer_sweep" in ran:
-        resamples = ran.number(r"(\d+) resamples of questions", "layer_sweep")
+        lines += _layers(ran, studies, cite)
+    return lines
+
+
+def _layers(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
+    """Which layer a sweep takes, the interval of its mean, and how sure the choice is."""
+    resamples = ran.number(r"(\d+) resamples of questions", "layer_sweep")
+    # Taking a direction out lowers propensity where it works, and the rule turns round.
+    ends = [end for end in ("highest", "lowest") if ran.says(f"choice of the {end}", "layer_sweep")]
+    several = any(study.kind == "sweep" and len(study.datasets) > 1 for study in studies.values())
+    over = "datasets" if several else "questions"
+    lines = []
+    lines.append(
+        f"The layer is the one with the {' or, under operator ablate, '.join(ends)} mean steerability over datasets, "
+        f"each counting once; how surely it is so is told by {resamples} resamples of questions. The mean at a layer "
+        f"has a t interval over {over}, in which the choice of the layer is not."
+    )
+    if ran.says("on others: paired t(", "layer_sweep"):
         lines.append(
-            "The layer is the one whose mean steerability over datasets, each counting once, is most extreme in the "
-            f"intended direction; how surely it is so is told by {resamples} resamples of questions."
+            f"A subset of the layers that holds the best one on datasets such as these{cite('gupta')} is selected by "
+            "one-sided paired t tests over datasets of the chosen layer against each other one, with p-values adjusted "
+            "by Bonferroni."
         )
-        if ran.says("on others: paired t(", "layer_sweep"):
-            lines.append(
-                "Which layers could be the best on datasets such as these is told by one-sided paired t tests over "
-                f"datasets of the chosen layer against each other one, by Bonferroni{cite('gupta')}."
-            )
     return lines
 
 
@@ -127,11 +152,12 @@ def doubts_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
     if "vector_sampling_error" in ran:
         refits = _controls(studies, "resampled")
         made = [nice_setting(name) for name in dict.fromkeys(name for own in refits.values() for name in own)]
-        counts = [count for own in refits.values() for each in own.values() for count in each]
+        counts = {label: [count for each in own.values() for count in each] for label, own in refits.items()}
         lines.append(
-            f"{_only(refits, studies)} vector's own sampling error was measured with {between(counts, 'refits')} of "
+            f"{_only(refits, studies)} vector's own sampling error was measured with {_numbers(counts)} refits of "
             f"the {listed(made)} vector{'s' * (len(made) > 1)} of each dataset, on bootstrap resamples of the "
-            "training questions. Intervals that include it add the variance over refits to that over questions, with "
+            f"training questions{_refit_norms(refits, studies)}. Intervals that include it add the variance over "
+            "refits to that over questions, with "
             f"Satterthwaite's degrees of freedom{cite('satterthwaite')}; the reliability of slopes is the share of "
             "their variance between inputs that refits do not explain. Other intervals are about these very vectors."
         )
@@ -153,12 +179,12 @@ def _nulls(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
     if not kinds:
         return ""
     found = {kind: _controls(studies, kind) for kind in kinds}
-    each = {kind: [count for own in found[kind].values() for count in own.get("base", ())] for kind in kinds}
+    each = {kind: {label: own["base"] for label, own in found[kind].items() if own.get("base")} for kind in kinds}
     holders = {label: None for own in found.values() for label in own}
     return (
         f"{_only(holders, studies, 'Each')} dataset's base vector was ranked by the size of its mean steerability "
-        f"among {listed([between(counts, NULLS[kind]) for kind, counts in each.items()])}; two-sided p = (1 + number "
-        f"of null vectors with as large a mean) / (1 + number of null vectors){cite('phipson')}."
+        f"among {listed([f'{_numbers(counts)} {NULLS[kind]}' for kind, counts in each.items()])}; two-sided p = (1 + "
+        f"number of null vectors with as large a mean) / (1 + number of null vectors){cite('phipson')}."
     )
 
 
@@ -177,7 +203,35 @@ def _only(holders: Mapping[str, Any], studies: Mapping[str, Any], word: str = "A
     """A sentence's first word, after the caches that it holds for where these are not all."""
     if len(holders) == len(studies):
         return word
-    return f"In {listed(list(holders))} {word.lower()}"
+    return f"In {caches_named(holders)} {word.lower()}"
+
+
+def caches_named(labels: Iterable[str]) -> str:
+    """'the cache "a"', or 'the caches "a" and "b"'."""
+    names = [f'"{label}"' for label in labels]
+    return f"the cache{'s' * (len(names) > 1)} {listed(names)}"
+
+
+def _numbers(counts: Mapping[str, Sequence[int]]) -> str:
+    """ "10", "5 to 10" where datasets of one cache differ, or '5 (in "a") and 10 (in "b")' where caches do."""
+    alike: dict[str, list[str]] = {}
+    for label, own in counts.items():
+        alike.setdefault(between(own, "").strip(), []).append(f'"{label}"')
+    if len(alike) == 1:
+        return next(iter(alike))
+    return listed([f"{number} (in {listed(labels)})" for number, labels in alike.items()])
+
+
+def _refit_norms(refits: Mapping[str, Mapping[str, Any]], studies: Mapping[str, Any]) -> str:
+    """Refits go through the whole procedure: a base vector made anew keeps the norm that it comes out with."""
+    rules = {(studies[label].spec.get("vectors") or {}).get("rescale") for label in refits}
+    if rules != {"base"}:
+        # Of norm 1, or all as they came out, is already said of all vectors.
+        return ""
+    settings = {setting for own in refits.values() for setting in own}
+    parts = ["a refitted base vector keeps its own norm"] * ("base" in settings)
+    parts += ["the others are given the norm of the base vector of the same resample"] * bool(settings - {"base"})
+    return f"; {' and '.join(parts)}"
 
 
 def _predictors(ran: Ran, cite: Cited) -> str:
@@ -190,4 +244,4 @@ def _predictors(ran: Ran, cite: Cited) -> str:
         resamples = ran.number(r"(\d+) resamples", "predictors")
         text += f"; percentile intervals, {resamples} resamples"
     permutations = ran.number(r"(\d+) permutations", "predictors")
-    return f"{text}; family-wise p-values from {permutations} permutations)."
+    return f"{text}; family-wise p-values from {permutations} permutations)." if permutations else f"{text})."

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from analyses._words import in_words, listed
+from reports.methods_factors import LEVELS, in_design, projected_out, where, with_own
+from reports.methods_order import OPTION
 from reports.ran import Ran
 from reports.references import Cited
 
 EFFECTS = ("spurious_effects", "own_factors")
-OPTION = "the option that shows the behaviour"
-FEATURES = {"pos_is_a": "A or B", "pos_is_yes": "Yes or No"}
 
 
-def inputs_paragraph(ran: Ran, studies: Sequence[Any], cite: Cited) -> str:
+def inputs_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
     """Slopes of single inputs within a dataset, and what explains their differences; "" where none was asked for."""
-    units = [study.unit(name) for study in studies for name in study.datasets]
+    units = [study.unit(name) for study in studies.values() for name in study.datasets]
     lines = []
     if "per_input_steerability" in ran:
         lines.append(
@@ -46,41 +46,47 @@ def inputs_paragraph(ran: Ran, studies: Sequence[Any], cite: Cited) -> str:
         lines.append("Slopes on narrower ranges of the multiplier were set against those on its whole range.")
     if "answer_mass" in ran:
         lines.append("At every multiplier we summed the probability of the two answers, to see that they keep it.")
-    return " ".join([*lines, *_features(ran, cite)])
+    return " ".join([*lines, *_features(ran, studies, cite)])
 
 
-def _features(ran: Ran, cite: Cited) -> list[str]:
+def _features(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
     """Sentences on effects of features, on their share of the variance, and on vectors without them."""
     lines = []
     regressed = any(script in ran for script in EFFECTS)
+    known = in_design(studies)
     if regressed:
-        lines += [_regression(ran, cite), _mixed(ran, cite)]
+        lines += [_regression(ran, studies, cite), _mixed(ran, cite)]
     if "variance_explained" in ran or ran.keys("own_factors", "own."):
         resamples = ran.number(r"(\d+) resamples of questions", "variance_explained")
-        what = "is explained in this way" if regressed else f"goes with {OPTION} being A or B and Yes or No"
+        what = (
+            "is explained in this way"
+            if regressed
+            else f"goes with {OPTION} being {listed([LEVELS[name] for name in known])}"
+        )
         lines.append(
             f"The share of the variance between inputs that {what} is the Shapley share of adjusted R²"
             f"{cite('groemping', 'lindeman')}, with percentile intervals from {f'{resamples} ' if resamples else ''}"
             f"bootstrap resamples of questions{cite('efron')}."
         )
-    if ran.says("published sequential", "variance_explained"):
+    # With one factor there is no order in which to take two.
+    if ran.says("published sequential", "variance_explained") and len(known) > 1:
         lines.append("The published sequential split of R² (letter before word) stands beside it.")
     if "debiased_vectors" in ran:
         resamples = ran.number(r"(\d+) resamples", "debiased_vectors")
         lines.append(
-            "We also projected the directions of the letter and of the word out of each base vector; what that costs "
-            f"is the mean difference of slopes, paired by input (studentised intervals, {resamples} resamples of "
-            "questions)."
+            f"We also projected {projected_out(studies)} out of each base vector, and gave what was left the norm of "
+            "that vector; what this costs is the mean difference of slopes, paired by input (studentised intervals, "
+            f"{resamples} resamples of questions)."
         )
     return list(filter(None, lines))
 
 
-def _regression(ran: Ran, cite: Cited) -> str:
-    found = dict.fromkeys(key.split(".")[0] for key in ran.keys("spurious_effects", "effects."))
+def _regression(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
     own = dict.fromkeys(key.rpartition(".")[0] for key in ran.keys("own_factors", "own."))
-    known = [FEATURES[name] for name in FEATURES if name in found or own]
-    what = [f"whether {'it' if k else OPTION} is {levels}" for k, levels in enumerate(known)]
-    what += [in_words(name) for name in own]
+    what = []
+    for name, holders in in_design(studies).items():
+        what.append(f"whether {'it' if what else OPTION} is {LEVELS[name]}{where(holders, studies)}")
+    what += [f"{in_words(name)}{where(with_own(studies, name), studies)}" for name in own]
     robust = []
     if ran.says("HC2 standard errors", *EFFECTS):
         robust.append(f"HC2 standard errors{cite('mackinnon')}")

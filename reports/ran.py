@@ -35,16 +35,17 @@ class Ran:
     def claims(self, *scripts: str) -> list[Claim]:
         """Claims that have a number or a count, of some scripts or of all."""
         found = [claim for one in self._findings(scripts) for claim in one.claims]
-        return [claim for claim in found if claim.counts or np.isfinite(claim.estimate)]
+        return [claim for claim in found if _has_number(claim)]
 
     def keys(self, script: str, prefix: str = "") -> list[str]:
         """Keys of a script's claims that start with a prefix, without it, each once."""
         keys = dict.fromkeys(claim.key for claim in self.claims(script))
         return [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
 
-    def bounded(self, script: str) -> bool:
-        """Whether any claim of a script has an interval."""
-        return any(np.isfinite([one.ci_low, one.ci_high]).all() for one in self.claims(script))
+    def bounded(self, script: str, *keys: str) -> bool:
+        """Whether any claim of a script, or any of these keys, has an interval."""
+        claims = [one for one in self.claims(script) if one.key in keys or not keys]
+        return any(np.isfinite([one.ci_low, one.ci_high]).all() for one in claims)
 
     def says(self, words: str, *scripts: str) -> bool:
         """Whether methods, or what claims say of their intervals, hold these words."""
@@ -55,14 +56,26 @@ class Ran:
         return any(words in text for one in self.by.get(script, ()) for text in one.warnings)
 
     def number(self, pattern: str, *scripts: str) -> str:
-        """What stands at the group of a pattern: "10,000", or "0.2 or 0.25"; "" where it stands nowhere."""
-        found = sorted({float(number) for number in re.findall(pattern, self._text(scripts))})
+        """What stands at the group of a pattern: "10,000", or "0.2 or 0.25"; "" where it stands nowhere, or only as 0,
+        since what ran 0 times did not run."""
+        found = sorted({float(number) for number in re.findall(pattern, self._text(scripts))} - {0.0})
         return " or ".join(f"{number:,g}" if number < 1e6 else f"{number:,.0f}" for number in found)
 
     def _findings(self, scripts: Iterable[str]) -> list[Finding]:
         return [one for script in tuple(scripts) or self.by for one in self.by.get(script, ())]
 
     def _text(self, scripts: Iterable[str]) -> str:
-        found = self._findings(scripts)
-        text = " ".join(part for one in found for part in (one.method, *(claim.interval for claim in one.claims)))
-        return text.replace("Hartung-Knapp", "Hartung–Knapp").replace("Benjamini-Hochberg", "Benjamini–Hochberg")
+        """The words of what has a number: a method that gave none on one cache must not speak for another."""
+        words = []
+        for one in self._findings(scripts):
+            claims = [claim for claim in one.claims if _has_number(claim)]
+            words += [one.method, *(claim.interval for claim in claims)] if claims else []
+        return (
+            " ".join(words)
+            .replace("Hartung-Knapp", "Hartung–Knapp")
+            .replace("Benjamini-Hochberg", "Benjamini–Hochberg")
+        )
+
+
+def _has_number(claim: Claim) -> bool:
+    return bool(claim.counts) or bool(np.isfinite(claim.estimate))

@@ -194,12 +194,12 @@ def test_what_a_cache_lacks_has_no_sentence():
 def test_two_caches_are_told_apart_and_what_one_has_is_said_of_it():
     text, _ = said_of(hostile_cache(), plain_cache())
     first, second = text.splitlines()[:2]
-    assert "activations. Cache hostile. The model was acme" in first
-    assert second.startswith("Cache plain. The model was plain-7b. ")
+    assert 'activations. This paragraph is about the cache "hostile". The model was acme' in first
+    assert second.startswith('The cache "plain" differs from "hostile" in what follows. The model was plain-7b. ')
     assert "2 datasets (myopic-reward, interest-in-music) with 40 test inputs" in second
     assert "Propensity" not in second
-    assert second.endswith("Everything else was as for hostile.")
-    assert "In hostile each dataset's base vector was ranked" in text
+    assert second.endswith('Everything else was as for "hostile".')
+    assert 'In the cache "hostile" each dataset\'s base vector was ranked' in text
     assert "Caches are compared by the mean difference of slopes" in text
 
 
@@ -230,7 +230,14 @@ def test_a_table_and_a_sweep_have_a_section_of_their_own():
     assert "90 validation inputs, 30 inputs in each" in layers
     assert "decoder blocks 3, 7 and 9 (counted from 0), one block at a time" in layers
     assert "4,000 resamples of questions" in layers
-    assert "of the chosen layer against each other one, by Bonferroni (Gupta, 1965)" in layers
+    assert "A subset of the layers that holds the best one on datasets such as these (Gupta, 1965) is" in layers
+    assert "of the chosen layer against each other one, with p-values adjusted by Bonferroni." in layers
+    assert "The mean at a layer has a t interval over datasets, in which the choice of the layer is not." in layers
+    assert "the one with the highest mean" in layers
+    down = write_sweep(scratch() / "down", ["a", "b", "c"], [-0.2, -0.9, -0.4], [-1.0, 0.0, 1.0], operator="ablate")
+    assert "the one with the lowest mean steerability" in said_of(down)[0]
+    alone, _ = said_of(write_sweep(scratch() / "one", ["a"], [0.2, 0.9, 0.4], [-1.0, 0.0, 1.0]))
+    assert "The mean at a layer has a t interval over questions," in alone
     assert "test input" not in layers
 
 
@@ -274,11 +281,11 @@ def test_it_says_how_vectors_were_made(monkeypatch, vectors, said):
     paragraph = methods({"demo": study}, [], 0, {})[0][0]
     assert said in paragraph
     norms = {
-        "base": "were given the norm of the dataset's base",
-        "none": "kept their own norms.",
-        "unit": "were given norm 1.",
+        "base": "The vectors of the other settings and the mean were given the norm of the dataset's base vector.",
+        "none": "These vectors kept their own norms.",
+        "unit": "These vectors were given norm 1.",
     }
-    shown = [name for name, words in norms.items() if f"These vectors {words}" in paragraph]
+    shown = [name for name, words in norms.items() if words in paragraph]
     assert shown == [*filter(None, [vectors.get("rescale")])]
     elsewhere = "Vectors made elsewhere (x) were measured beside them; they kept their own norms."
     assert (elsewhere in paragraph) == ("files" in vectors)

@@ -1,0 +1,84 @@
+"""Which factors of the inputs were in a design, and which directions were projected out: as the arrays have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from analyses._words import listed
+from steerstats.errors import CannotEstimate, InputError
+from steerstats.spurious.coding import code_factors
+
+LEVELS = {"pos_is_a": "A or B", "pos_is_yes": "Yes or No"}
+DIRECTIONS = {"pos_is_a": "the letter", "pos_is_yes": "the word"}
+Holders = dict[str, list[str]]  # cache -> its datasets
+
+
+def in_design(studies: Mapping[str, Any]) -> dict[str, Holders]:
+    """Those of A/B and Yes/No that are in the design of any dataset, with the datasets: one that has a single level,
+    or that cannot be told from the other, is dropped."""
+    found: dict[str, Holders] = {}
+    for label, study in studies.items():
+        for name in study.datasets if study.kind != "sweep" else ():
+            unit = study.unit(name)
+            columns = unit.factors(list(LEVELS))
+            try:
+                terms = code_factors(columns, len(unit.inputs)).names if columns else ()
+            except CannotEstimate:
+                continue
+            for factor in LEVELS:
+                if factor in terms:
+                    found.setdefault(factor, {}).setdefault(label, []).append(name)
+    return {factor: found[factor] for factor in LEVELS if factor in found}
+
+
+def with_own(studies: Mapping[str, Any], factor: str) -> Holders:
+    """The datasets in which a factor of the user's own takes more than one value."""
+    found: Holders = {}
+    for label, study in studies.items():
+        for name in study.datasets if study.kind != "sweep" else ():
+            try:
+                columns = study.unit(name).factors([factor]).values()
+            except InputError:  # text of too many levels, which no design takes
+                continue
+            if any(np.unique(column[np.isfinite(column)]).size > 1 for column in columns):
+                found.setdefault(label, []).append(name)
+    return found
+
+
+def where(holders: Holders, studies: Mapping[str, Any]) -> str:
+    """ "" for all datasets of all caches; ' (in 3 of 14 datasets)'; ' (in "a" and in 3 of 14 datasets of "b")'."""
+    counted = {label: study for label, study in studies.items() if study.kind != "sweep"}
+    if all(len(holders.get(label, ())) == len(study.datasets) for label, study in counted.items()):
+        return ""
+    parts = []
+    for label, names in holders.items():
+        n = len(studies[label].datasets)
+        part = f"{len(names)} of {n} datasets" if len(names) < n else ""
+        cache = f'"{label}"' if len(studies) > 1 else ""
+        parts.append(" of ".join(filter(None, [part, cache])))
+    return f" (in {' and in '.join(parts)})"
+
+
+def projected_out(studies: Mapping[str, Any]) -> str:
+    """The directions that debiased vectors lack: those of factors that have both levels among the training pairs."""
+    found: dict[str, None] = {}
+    unknown = False
+    for study in studies.values():
+        units = [study.unit(name) for name in study.datasets] if study.kind != "sweep" else []
+        for unit in [unit for unit in units if unit.controls("debiased")]:
+            codes = {name: _codes(unit.unit, f"pair_{name}") for name in DIRECTIONS}
+            unknown |= any(one is None for one in codes.values())
+            found |= dict.fromkeys(n for n, code in codes.items() if code is not None and {0, 1} <= set(code))
+    names: Sequence[str] = [DIRECTIONS[name] for name in DIRECTIONS if name in found]
+    if unknown or not names:
+        return "the directions of letter and word that the training pairs define"
+    if len(names) == 1:
+        return f"the direction of {names[0]}"
+    return f"the directions of {listed([names[0], f'of {names[1]}'])}"
+
+
+def _codes(unit: Any, name: str) -> list[int] | None:
+    return unit.read(name).tolist() if name in unit else None

@@ -1,0 +1,154 @@
+"""The methods section beside what caches hold: no sentence on what was not done, or is not so of the data."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from reporting import TRUTH, hostile_cache, plain_cache, scratch
+from test_methods import demo, other_sizes, said_of, sweep, twins
+
+import steerstats
+from analyses._claim import Claim, Finding
+from reports.methods import methods
+from reports.methods_factors import projected_out
+from steerstats.cache import UnitData, create_cache, write_unit
+from steerstats.simulate import simulate_unit
+
+
+def test_norms_are_said_of_the_vectors_that_were_given_them(monkeypatch):
+    text, _ = demo()
+    study = steerstats.open_cache(steerstats.demo_cache())
+    unit = study.unit(study.datasets[0]).unit
+    kinds, norm = unit.read("vector_kind").astype(str), unit.read("vector_norm")
+    base = norm[list(unit.coords["vector"]).index("base")]
+    same = {kind: bool(np.allclose(norm[kinds == kind], base, rtol=1e-5)) for kind in set(kinds)}
+    assert {kind for kind, alike in same.items() if not alike} == {"resampled"}
+    assert "training questions; a refitted base vector keeps its own norm." in text
+    assert "exchanged, and given the same norm)" in text
+    assert "out of each base vector, and gave what was left the norm of that vector;" in text
+    swept = steerstats.open_cache(sweep())
+    monkeypatch.setattr(type(swept), "spec", {"vectors": {"method": "pca", "rescale": "base"}})
+    paragraph = methods({"s": swept}, [], 0, {})[0][0]
+    assert "a vector was made in the setting base" in paragraph
+    assert "norm" not in paragraph, "the base vector has its own norm anyway"
+
+
+A_IN_TURN = np.arange(20) // 2 % 2 == 1
+A_MIXED = np.arange(20) % 5 < 2
+LETTERS = {
+    "persona": ("tan2024", [A_IN_TURN], ("under B equally often. A and B took turns by a question's place",)),
+    "own file": ("tan2024", [A_MIXED], ("A in 40% of the test inputs. Choices that a file carries stayed in",)),
+    "all A": ("tan2024", [np.ones(20)], ("under A in all test inputs of d0, where position and behaviour therefore",)),
+    "several": (
+        "tan2024",
+        [A_IN_TURN, A_MIXED, np.zeros(20)],
+        (
+            "In d0 and d1 the option that shows the behaviour stood under A in 40% to 50% of a dataset's test inputs.",
+            "stood under B in all test inputs of d2,",
+            "file in d0, as in the original code. Choices that a file carries (d1 and d2) stayed in the order of",
+        ),
+    ),
+    "dealt": ("balanced", [A_IN_TURN], ("under B equally often. Letters were dealt by a hash of the question, so",)),
+    "own letters": ("balanced", [A_MIXED], ("A in 40% of the test inputs. Questions",)),
+    "no letters": ("tan2024", [np.full(20, -1)], ()),
+}
+
+
+def lettered(columns, *, spec=None, planned=(), **changes):
+    """A cache without findings whose inputs have these letters, as its record of A and B says."""
+    names, root = tuple(f"d{k}" for k in range(len(columns))), scratch() / "letters"
+    truth = replace(TRUTH, datasets=names, mean_steerability=[0.5] * len(names), n_val=0, n_resampled=0, **changes)
+    manifest = {"kind": "grid", "spec_hash": "ab", "model": "m", "units": [*names, *planned], "spec": spec or {}}
+    create_cache(root, manifest)
+    for name, column in zip(names, columns):
+        data, _ = simulate_unit(truth, name, seed=7, model="m")
+        arrays = data.arrays if column is None else data.arrays | {"input_pos_is_a": np.array(column, np.int8)}
+        write_unit(root, name, UnitData(arrays, {**data.attrs, "model": "m", "spec_hash": "ab"}))
+    return root
+
+
+@pytest.mark.parametrize("kind", LETTERS)
+def test_what_is_said_of_letters_is_so_of_the_inputs(kind):
+    order, columns, said = LETTERS[kind]
+    study = steerstats.open_cache(lettered(columns, spec={"order": order}))
+    text = methods({"c": study}, [], 0, {})[0][0]
+    assert all(words in text for words in said), text
+    assert ("took turns" in text) == any(column is A_IN_TURN for column in columns) * (order == "tan2024")
+    assert ("stayed in the order" in text) == (kind in ("own file", "all A", "several"))
+    assert ("dealt" in text) == (kind == "dealt")
+    assert ("stood under" in text) == bool(said)
+    assert "exchanged" not in text
+    assert "asked in both orders" not in text
+    assert "Every question was asked in both orders of its options." in said_of(twins())[0]
+
+
+def test_factors_that_no_dataset_has_are_not_said_to_have_been_used(monkeypatch):
+    text, _ = said_of(lettered([None], yes_defined=0.0, debiased=False))
+    assert "we regressed steerability on whether the option that shows the behaviour is A or B, by least" in text
+    for words in ("Yes or No", "letter before word"):
+        assert words not in text
+        assert words in said_of(lettered([None]))[0]
+    some, _ = said_of(lettered([A_MIXED, np.ones(20)]))
+    assert "is A or B (in 1 of 2 datasets) and whether it is Yes or No, by" in some
+    study = steerstats.open_cache(steerstats.demo_cache())
+    assert projected_out({"demo": study}) == "the directions of the letter and of the word"
+    unit = study.unit(study.datasets[0]).unit
+    read = unit.read
+    monkeypatch.setattr(type(study), "datasets", study.datasets[:1])
+    monkeypatch.setattr(unit, "read", lambda name: np.full(48, -1) if name == "pair_pos_is_yes" else read(name))
+    assert projected_out({"demo": study}) == "the direction of the letter"
+
+
+def test_what_gave_no_number_is_not_said_to_have_been_done():
+    def found(script, method, **estimates):
+        rest = {"statement": "", "ci_low": np.nan, "ci_high": np.nan, "interval": "t", "n": 9, "n_of": "datasets"}
+        claims = tuple(Claim(key=key.replace("__", "."), estimate=value, **rest) for key, value in estimates.items())
+        return Finding(script=script, title="", claims=claims, method=method)
+
+    studies = {name: steerstats.open_cache(path) for name, path in (("a", plain_cache()), ("cache", hostile_cache()))}
+    figure7, none = "ratios where s > 0.25 unless said", np.nan
+    some = found("propensity_difference", figure7, figure7__original=none, figure7__transfer_loss=0.4)
+    text = " ".join(methods(studies, [some], 0, {})[0])
+    assert "The loss under another prompt was correlated with the difference in unsteered propensity." in text
+    assert "figure 7" not in text
+    whole = found("propensity_difference", figure7, figure7__original=0.1)
+    text = " ".join(methods(studies, [whole], 0, {})[0])
+    assert "effect at home is above 0.25) was correlated" in text
+    assert "propensity, with pairs of a prompt with itself." in text
+    assert "The loss under" not in text
+    nothing = found("propensity_difference", figure7, figure7__original=none, figure7__transfer_loss=none)
+    assert "unsteered propensity" not in " ".join(methods(studies, [nothing], 0, {})[0])
+    one = found("predictors", "500 permutations of datasets", predictors__auc=none)
+    many = found("predictors", "1000 permutations of datasets", predictors__auc=0.3)
+    assert "p-values from 1,000 permutations)" in " ".join(methods(studies, [one, many], 0, {})[0])
+    zero = found("predictors", "0 permutations of datasets", predictors__auc=0.3)
+    assert "permutations" not in " ".join(methods(studies, [zero], 0, {})[0])
+
+
+def test_numbers_of_several_caches_stay_apart_and_sentences_are_said_once():
+    study = steerstats.open_cache(steerstats.demo_cache())
+    refits = [Claim(key="x", statement="", estimate=1, ci_low=0, ci_high=2, interval="t", n=9, n_of="datasets")]
+    found = Finding(script="vector_sampling_error", title="", claims=tuple(refits))
+    caches = {"cache": study, "sizes": steerstats.open_cache(other_sizes())}
+    paragraphs, _ = methods(caches, [found], 0, {})
+    text = " ".join(paragraphs)
+    assert 'with 10 (in "cache") and 4 (in "sizes") refits of the base' in text
+    assert "4 to 10" not in text
+    assert 'about the cache "cache".' in text
+    assert "Cache cache" not in text
+    assert text.count("The steerability of an input is") == 1
+    assert paragraphs[1].endswith('Everything else that it records was as for "cache".')
+    twice = " ".join(methods({"a": study, "b": study}, [], 0, {})[0])
+    assert 'The cache "b" was made as "a" was.' in twice
+    assert re.search(r'The caches "a" \(identity \w+\) and "b" \(identity \w+\) were built with torch', twice)
+
+
+def test_a_half_built_cache_says_what_was_planned():
+    study = steerstats.open_cache(lettered([None, None], planned=("later", "last", "never")))
+    text = methods({"c": study}, [], 0, {})[0][0]
+    assert " The build was not finished: 5 datasets were planned, and 3 of them are not there yet." in text
+    assert "The data were 2 datasets (d0, d1)" in text
+    assert "planned" not in said_of(plain_cache())[0]
