@@ -20,6 +20,7 @@ def main(cache, out):
     vectors = list(dict.fromkeys(cell.vector for cell in cells))
     with figures.style():
         drawn = [panels([cell for cell in cells if cell.vector == vector]) for vector in vectors]
+    assumptions = tuple(text for text in cells[0].own.assumptions if "fourth moment" not in text)  # that is of the SD
     wrong = "whose propensity falls as it is taken out" if ABLATE in study.operators else "that it steers the wrong way"
     found = Finding.of(
         cells[0].own, script="own_vectors", title=TITLE, paper=PAPER, claims=tuple(claims), method=method_of(cells[0]),
@@ -29,6 +30,7 @@ def main(cache, out):
         "data would change it is in no interval here, nor is the base vector's own error.",
         bars="95% t intervals of means and Wilson intervals of shares, by question. Those of differences (in the table "
         "and above) are paired by input: two bars that overlap can still differ.",
+        assumptions=assumptions,
         counted=f"{people_count(len(study.datasets), 'dataset')}, {between(rows['n'], 'questions')} each.",
         alt=f"Mean steerability under {listed(vectors)} and under the base vector in "
         f"{people_count(len(study.datasets), 'dataset')}; under {cells[0].shift}, {short(claims[0])}.",
