@@ -30,7 +30,14 @@ SECTIONS: tuple[Section, ...] = (
         "How variable is steering?",
         "Steerability is the slope of an input's propensity on the multiplier: how far one unit of the vector moves "
         "the answer. A good mean can hide inputs that do not move, or move the wrong way.",
-        ("per_input_steerability", "propensity_curves", "linearity", "multiplier_range", "answer_mass"),
+        (
+            "per_input_steerability",
+            "own_vectors",
+            "propensity_curves",
+            "linearity",
+            "multiplier_range",
+            "answer_mass",
+        ),
     ),
     Section(
         "chance",

@@ -186,12 +186,17 @@ def need_controls(study: Study, *kinds: str) -> None:
 
 def trained_settings(study: Study) -> list[str]:
     """Settings whose vectors were trained here: neither their mean nor vectors that were made elsewhere."""
+    return vectors_of_kind(study, "trained")
+
+
+def vectors_of_kind(study: Study, kind: str) -> list[str]:
+    """Names of main vectors that are of one kind ("trained", "mean", "imported") in every dataset that has them."""
     kinds: dict[str, set[str]] = {}
     for name in study.datasets:
         unit = study.unit(name)
-        for setting, kind in zip(unit.vectors, unit.unit.read("vector_kind", vector=list(unit.vectors.values()))):
-            kinds.setdefault(setting, set()).add(str(kind))
-    return [setting for setting in study.vectors if kinds[setting] == {"trained"}]
+        for setting, own in zip(unit.vectors, unit.unit.read("vector_kind", vector=list(unit.vectors.values()))):
+            kinds.setdefault(setting, set()).add(str(own))
+    return [setting for setting in study.vectors if kinds[setting] == {kind}]
 
 
 def need_array(study: Study, name: str, what: str) -> None:

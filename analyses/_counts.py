@@ -18,6 +18,8 @@ DECISIONS = {DIFFERS: "differ", NOT_SHOWN: "not shown to differ", CANNOT_RESOLVE
 SINGULAR = "singular in lme4's sense"
 POOLED = "over datasets: "  # how warnings about a mean over datasets begin
 CUT, ROUNDING = "limits cut at 0 and 100%, between which a share lies", 1e-12
+WRONG = "Share of inputs that steer the wrong way"
+FALLS = "Share of inputs whose propensity falls as the direction is taken out"  # operator ablate
 LARGEST, CHOSEN = ", where it is largest, in ", ", picked after looking:"  # the statement of an extreme
 
 
@@ -43,9 +45,9 @@ def quoted_row(fit: MetaAnalysis) -> dict[str, float]:
     return {"estimate": told.mean, "ci_low": told.ci_low, "ci_high": told.ci_high, "n": fit.n, "level": fit.level}
 
 
-def mean_claim(result: DatasetSteerability) -> Claim:
+def mean_claim(result: DatasetSteerability, key: str = "per_input.mean", under: str = "base → base") -> Claim:
     """Mean steerability over datasets, the row that its warnings say to read; or in the one dataset that there is."""
-    key, text, over = "per_input.mean", "Mean steerability under base → base,", result.over_datasets
+    text, over = f"Mean steerability under {under},", result.over_datasets
     if over is None:
         ((name, one),) = list(result.results.items())[:1]
         mean = result.vector_error.get(name, one["mean"])

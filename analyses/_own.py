@@ -1,4 +1,7 @@
-"""Factors of a user's own: which can be judged, what they are called in sentences, and their panels."""
+"""Factors of a user's own: which can be judged, what they are called in sentences, and their panels.
+
+Vectors of a user's own are in `_own_vectors.py`; what is said where there are neither is here.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,14 @@ from steerstats.study import Study
 MOST = 6  # factors beside A/B and Yes/No: the shares of k factors take 2^k regressions
 ABREAST = 3  # panels
 NONE = 'factors of your own ("factors" of a pair)'
-NOT_ASKED = (f"built without {NONE}", "add columns factor_NAME to the table")
-"""What is said of a cache that records none: nobody who has no such factors misses them on a page."""
+NO_VECTORS = "vectors of your own (`[vectors.files]` of a spec)"
+NOT_ASKED = (
+    f"built without {NONE}",
+    "add columns factor_NAME to the table",
+    f"built without {NO_VECTORS}",
+    f"the table has no rows for {NO_VECTORS}",
+)
+"""What is said of a cache that has none: nobody who has no such factors or vectors misses them on a page."""
 CHANGE = {"text": "", "flag": " (yes rather than no)", "number": " (one unit more)"}
 
 

@@ -16,6 +16,19 @@ _EST = (BOTH, "estimate", "ci_low", "ci_high")
 # The columns that a page of a paper has room for, and which rows where not all.
 PAPER: dict[str, tuple[Columns, dict[str, tuple[str, ...]]]] = {
     "per_input_steerability": (("dataset", "name", _EST, "n"), {}),
+    "own_vectors": (
+        (
+            "dataset",
+            "vector",
+            "evaluated",
+            ("mean [95%]", "mean", "mean_low", "mean_high"),
+            ("base vector [95%]", "base_mean", "base_low", "base_high"),
+            ("difference [95%]", "difference", "difference_low", "difference_high"),
+            ("anti-steerable [95%]", "anti_steerable", "anti_low", "anti_high"),
+            "n",
+        ),
+        {},
+    ),
     "propensity_curves": (("dataset", "multiplier", _EST, "n"), {}),
     "linearity": (
         (

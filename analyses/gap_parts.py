@@ -31,7 +31,8 @@ def main(cache, out):
             ax.set_xlabel("loss of steerability\n(nat per unit λ)")
         figures.key_outside(parts, axes[0, 0], columns=3)
         tables, (top, below) = figures.canvas(2, 1, width=7.4, height=4.6, height_ratios=[len(means.train), 1])
-        figures.transfer_table(np.nanmean(means.mean, axis=0), means.train, means.evaluate, ax=top)
+        cells = np.ma.masked_invalid(means.mean).mean(axis=0).filled(np.nan)  # empty where no dataset has the cell
+        figures.transfer_table(cells, means.train, means.evaluate, ax=top)
         draw_unsteered(unsteered, means.evaluate, ax=below)
     error = result.gaps.includes_vector_error[0]
     error = "hold" if error.all() else "hold, where there are refits," if error.any() else "do not hold"

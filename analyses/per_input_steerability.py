@@ -5,15 +5,13 @@ import numpy as np
 from analyses import _published as published
 from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, people_count, study_of
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._counts import mean_claim, own_warnings, share_claims, sign_claims
+from analyses._counts import FALLS, WRONG, mean_claim, own_warnings, share_claims, sign_claims
 from analyses._words import number
 from steerstats import figures
 from steerstats.operators import ABLATE
 
 TITLE = "Steerability of every input"
 PAPER = "figures 1 and 18"
-WRONG = "Share of inputs that steer the wrong way"
-FALLS = "Share of inputs whose propensity falls as the direction is taken out"  # operator ablate
 
 
 def main(cache, out):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_build import content, write_model
 
+import analyses
 import steerstats
 from cache_builder.build import Session, run_build
 from cache_builder.interop import convert_steering_vectors, load_vector, save_vector
@@ -247,6 +248,9 @@ def test_a_vector_made_elsewhere_is_evaluated_as_it_is_or_at_the_norm_asked_for(
     study = steerstats.open_cache(tmp_path / "cache")
     assert np.isfinite(study.slopes(study.datasets[0]).at("mine->base")).all()
     assert list(study.steerability("mine->base").results) == list(study.datasets)
+    finding = analyses.run("own_vectors", study, tmp_path / "claims")
+    assert "own_vectors.mine.base.difference" in [claim.key for claim in finding.claims]
+    assert any("mine has the norm" in text for text in finding.warnings) == (rescale != "base")
 
 
 def test_the_identity_holds_the_content_of_imported_vectors_and_not_their_place(model, tmp_path):
