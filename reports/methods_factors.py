@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from analyses._words import listed
 from steerstats.errors import CannotEstimate, InputError
@@ -43,7 +43,7 @@ def with_own(studies: Mapping[str, Any], factor: str) -> Holders:
                 columns = study.unit(name).factors([factor]).values()
             except InputError:  # text of too many levels, which no design takes
                 continue
-            if any(np.unique(column[np.isfinite(column)]).size > 1 for column in columns):
+            if any(pd.Series(column).nunique() > 1 for column in columns):  # of numbers, or of flags that may be absent
                 found.setdefault(label, []).append(name)
     return found
 

@@ -78,6 +78,15 @@ def _features(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
             "that vector; what this costs is the mean difference of slopes, paired by input (studentised intervals, "
             f"{resamples} resamples of questions)."
         )
+    if "own_vectors" in ran:
+        own = list(dict.fromkeys(key.rsplit(".", 2)[0] for key in ran.keys("own_vectors", "own_vectors.")))
+        resamples = ran.number(r"(\d+) resamples", "own_vectors")
+        many = len(own) > 1
+        lines.append(
+            f"{'Vectors' if many else 'A vector'} of our own ({', '.join(own)}) had the same measures, and "
+            f"{'each ' * many}was compared with the base vector by the mean difference of slopes in the same "
+            f"setting, paired by input (studentised intervals, {resamples} resamples of questions)."
+        )
     return list(filter(None, lines))
 
 

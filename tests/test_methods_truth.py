@@ -6,15 +6,18 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from reporting import TRUTH, hostile_cache, plain_cache, scratch
 from test_methods import demo, other_sizes, said_of, sweep, twins
+from test_own_vectors import write
 
 import steerstats
 from analyses._claim import Claim, Finding
 from reports.methods import methods
-from reports.methods_factors import projected_out
+from reports.methods_factors import projected_out, with_own
 from steerstats.cache import UnitData, create_cache, write_unit
+from steerstats.cache.table import example_rows, import_table
 from steerstats.simulate import simulate_unit
 
 
@@ -152,3 +155,20 @@ def test_a_half_built_cache_says_what_was_planned():
     assert " The build was not finished: 5 datasets were planned, and 3 of them are not there yet." in text
     assert "The data were 2 datasets (d0, d1)" in text
     assert "planned" not in said_of(plain_cache())[0]
+
+
+def test_flags_of_ones_own_count_where_they_vary(tmp_path):
+    rows = pd.DataFrame(list(example_rows()))
+    rows["factor_seen"] = rows["input"].isin(["q0", "q3"])
+    rows["factor_same"] = True
+    rows.to_csv(tmp_path / "scores.csv", index=False)
+    study = steerstats.open_cache(import_table(tmp_path / "scores.csv", tmp_path / "cache", model="m"))
+    assert with_own({"c": study}, "factor_seen") == {"c": ["kindness"]}
+    assert with_own({"c": study}, "factor_same") == {}
+
+
+def test_vectors_of_ones_own_are_named_with_what_they_were_compared_with(tmp_path):
+    path = write(tmp_path / "own", ("one", "second"), ("mine", "weak"))
+    text, _ = said_of(path)
+    assert "Vectors of our own (mine, weak) had the same measures, and each was compared with the base vector" in text
+    assert "of our own" not in said_of(plain_cache())[0]
