@@ -18,10 +18,11 @@ from analyses._cache import ask, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding
 from analyses._counts import CHOSEN, LARGEST, p_words
 from analyses._words import tidy, together
+from reports.answer import _loss, limits
 from reports.provenance import _flat
 from reports.render import render_report
 from reports.tables import cells
-from reports.words import NOTHING, _loss, limits, summary
+from reports.words import NOTHING, summary
 from reports.words import lead as words_lead
 from steerstats import figures
 from steerstats.cache.table import example_rows, import_table
