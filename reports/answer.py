@@ -19,26 +19,44 @@ HEADLINE = "sys_pos->user_neg"  # the one shift that the published code prints
 
 
 def answer(claims: Mapping[str, Claim]) -> str:
-    """One sentence that answers the title's question, in counts and not in adjectives."""
+    """Sentences that answer the title's question, in counts and not in adjectives."""
     if "per_input.signs" not in claims or "per_input.anti_share" not in claims:
         return ""
-    signs, share = claims["per_input.signs"], claims["per_input.anti_share"]
-    who, among = "steering", ""
+    share = claims["per_input.anti_share"]
+    # A sentence of its own: behind "is not shown to move answers" it would read as one more thing not shown.
+    single = f"{share.shown[0]} of single inputs are moved the wrong way{_in_brackets(share)}."
+    return " ".join(filter(None, [_on_average(claims), single, _bias(claims), _loss(claims)]))
+
+
+def _on_average(claims: Mapping[str, Claim]) -> str:
+    """In how many datasets the mean is shown to be what it should, and which error that counts; then the mean."""
+    signs = claims["per_input.signs"]
+    who, among, error = "steering", "", ""
     if refits := claims.get("per_input.signs_refits"):
         among = " that have refits" if refits.n < signs.n else ""
-        signs = refits
+        # The lead counts the same intervals without that error, and may come to another number.
+        signs, error = refits, ", with the vector's own error counted"
     else:
         # Without refits the intervals hold nothing of the vector's own error: another draw of pairs may do otherwise.
         who = "this very vector" if signs.n == 1 else "these very vectors"
-    up = signs.counts[OUTCOMES["works"]]
-    which = f"in {up} of {people_count(signs.n, 'dataset')}{among}" if signs.n > 1 or among else "in the one dataset"
-    moves = "is not shown to move" if not up and signs.n == 1 else "move" if who.endswith("s") else "moves"
-    text = f"On average {who} {moves} answers the intended way {which}"
-    if "per_input.mean" in claims:
-        mean = claims["per_input.mean"]
-        text += f" (mean steerability {mean.shown[0]} nats per unit multiplier, {limits(mean)})"
-    text += f", and {share.shown[0]} of single inputs the wrong way{_in_brackets(share)}."
-    return " ".join(filter(None, [text, _bias(claims), _loss(claims)]))
+    up, down = (signs.counts[OUTCOMES[side]] for side in ("works", "below"))
+    moves = f"{who} {'move' if who.endswith('s') else 'moves'} answers"
+    if signs.n > 1 or among:
+        where = f"the intended way in {up} of {people_count(signs.n, 'dataset')}{among}"
+        text = f"{moves} {where}{f' and the wrong way in {down}' if down else ''}"
+    elif up or down:
+        text = f"{moves} the {'intended' if up else 'wrong'} way in the one dataset"
+        text += "" if up else ", which is anti-steerable on average"
+    else:
+        text = f"{who} is not shown to move answers either way in the one dataset"
+    text = f"On average {text}{error}"
+    mean = claims.get("per_input.mean")
+    if mean is None:
+        return f"{text}."
+    text += f" (mean steerability {mean.shown[0]} nats per unit multiplier, {limits(mean)})."
+    if mean.ci_high < 0 and signs.n > 1:
+        text += " That mean lies below 0: over datasets, answers are moved the wrong way (anti-steerable on average)."
+    return text
 
 
 def _bias(claims: Mapping[str, Claim]) -> str:
@@ -84,13 +102,13 @@ def lead(claims: Mapping[str, Claim]) -> str:
     parts = []
     if "per_input.signs" in claims:
         signs = claims["per_input.signs"]
-        parts.append(
-            f"The 95% interval of mean steerability over inputs lies {_sides(signs)} "
-            f"{people_count(signs.n, 'dataset')}."
-        )
+        which = "this very vector" if signs.n == 1 else "these very vectors"
+        of = f"{_sides(signs)} the one dataset" if signs.n == 1 else f"{_sides(signs)} {signs.n} datasets"
+        parts.append(f"For {which} the 95% interval of mean steerability over inputs lies {of}.")
     if "per_input.signs_refits" in claims:
         signs = claims["per_input.signs_refits"]
-        parts.append(f"With the vector's own sampling error counted, it lies {_sides(signs)} {signs.n}.")
+        of = _sides(signs).removesuffix(" in") if signs.n == 1 else f"{_sides(signs)} {signs.n}"
+        parts.append(f"With the vector's own sampling error counted, it lies {of}.")
     for kind, name in (("shuffled", "label-shuffled vectors"), ("random", "random directions")):
         if f"null.{kind}" in claims:
             parts.append(_against(claims[f"null.{kind}"], name))
@@ -98,22 +116,32 @@ def lead(claims: Mapping[str, Claim]) -> str:
 
 
 def _sides(signs: Claim) -> str:
-    """ "above 0 in 13 and on both sides of it in 1 of": counts of intervals, those of nothing left out."""
+    """ "above 0 in 13 and on both sides of it in 1 of": counts of intervals, those of nothing left out.
+
+    Of one interval it says "above 0 in".
+    """
     sides = {"works": "above 0", "below": "below 0", "undecided": "on both sides of 0"}
     counts = [(signs.counts[OUTCOMES[side]], where) for side, where in sides.items()]
-    counts = [f"{where} in {'all' if count == signs.n > 1 else count}" for count, where in counts if count]
+    if signs.n == 1:
+        return f"{next(where for count, where in counts if count)} in"
+    counts = [f"{where} in {'all' if count == signs.n else count}" for count, where in counts if count]
     return f"{listed(counts)}{'' if counts[0].endswith('all') else ' of'}"
 
 
 def _against(null: Claim, name: str) -> str:
     """One sentence on a null: a dataset that cannot be resolved is not one that does not differ."""
     differ, rest, open_ = (null.counts[kind] for kind in DECISIONS.values())
+    one = null.n == 1
     if open_ == null.n:
         needed = re.search(r"(\d+) null vectors resolve too little, (\d+) are needed", null.statement)
-        tell = "to tell whether the vectors differ from them"
+        tell = f"to tell whether the {'vector differs' if one else 'vectors differ'} from them"
         if not needed:
             return f"There are too few {name} {tell}."
-        return f"{needed[1]} {name} are too few {tell}; {needed[2]} are needed for one dataset alone."
+        return (
+            f"{needed[1]} {name} are too few {tell}; {needed[2]} are needed{'' if one else ' for one dataset alone'}."
+        )
+    if one:
+        return f"The vector {'differs' if differ else 'is not shown to differ'} from {name}."
     unknown = f", and {open_} cannot be resolved with so few of them" if open_ else ""
     other = f", {rest} {'is' if rest == 1 else 'are'} not shown to" if rest else ""
     return f"Against {name}, {differ} of {null.n} differ{other}{unknown}."
