@@ -114,6 +114,7 @@ def _card(question: str, number_: str, interval: str, words: str, link: str, lin
     return {
         "question": question,
         "number": number_,
+        "unit": "",  # what the number is, where the words below it would say so too late
         "interval": interval,
         "words": words,
         "link": link,
@@ -185,26 +186,42 @@ def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: s
     claim, own = chosen[first], f"under {_shift(first)}"
     own += ", the shift that the paper prints" if first == HEADLINE else ""
     if known:
-        words = (
-            f"is the rank correlation between how datasets steer under base → base and {own}; 1 would keep their order."
-        )
+        what_is = "rank correlation"
+        words = f"between how datasets steer under base → base and {own}; 1 would keep their order."
         if first in gaps:
-            words += f" {gaps[first].shown[0]} nats per unit multiplier are lost ({limits(gaps[first])})."
-        words += _others(chosen, first, "Under the other shifts the correlation is {}.")
+            lost = f"{limits(gaps[first])}{_not_shown(gaps[first])}"
+            words += f" {gaps[first].shown[0]} nats per unit multiplier are lost ({lost})."
+        words += _others(chosen, first, "Under the other shifts the correlation is {}")
     else:
-        words = f"nats per unit multiplier are lost {own}." + _others(chosen, first, "The other shifts lose {}.")
+        what_is = "nats per unit multiplier"
+        words = f"are lost {own}{_not_shown(claim)}.{_others(chosen, first, 'The other shifts lose {}')}"
         words += " A rank correlation over datasets needs more of them."
     if not steers(claims):
-        words = f"{NOTHING} {words[:1].upper()}{words[1:]}"
-    return _card(question, claim.shown[0], limits(claim), words, f"{prefix}{what}", "Each shift")
+        # Last: what stands first goes on from the number above it.
+        words += f" {NOTHING}"
+    card = _card(question, claim.shown[0], limits(claim), words, f"{prefix}{what}", "Each shift")
+    return card | {"unit": what_is}
+
+
+def _not_shown(claim: Claim) -> str:
+    """What a loss must not be read without where its interval allows for none."""
+    return ", not shown to differ from 0" if claim.ci_low <= 0 <= claim.ci_high else ""
 
 
 def _others(claims: Mapping[str, Claim], first: str, words: str) -> str:
-    rest = [claim.estimate for shift, claim in claims.items() if shift != first]
+    """The range of the others, and how many of their intervals include 0."""
+    rest = [claim for shift, claim in claims.items() if shift != first]
     if not rest:
         return ""
-    low, high = together([min(rest), max(rest)])
-    return " " + words.format(low if low == high else f"{low} to {high}")
+    values = [claim.estimate for claim in rest]
+    low, high = together([min(values), max(values)])
+    text = words.format(low if low == high else f"{low} to {high}")
+    doubtful, n = sum(claim.ci_low <= 0 <= claim.ci_high for claim in rest), len(rest)
+    if doubtful:
+        verb = "includes" if doubtful == 1 else "include"
+        which = "its interval includes" if n == 1 else "all these intervals include"
+        text += f"; {which if doubtful == n else f'{doubtful} of these {n} intervals {verb}'} 0"
+    return f" {text}."
 
 
 def _shift(name: str) -> str:
