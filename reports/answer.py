@@ -104,11 +104,17 @@ def lead(claims: Mapping[str, Claim]) -> str:
         signs = claims["per_input.signs"]
         which = "this very vector" if signs.n == 1 else "these very vectors"
         of = f"{_sides(signs)} the one dataset" if signs.n == 1 else f"{_sides(signs)} {signs.n} datasets"
-        parts.append(f"For {which} the 95% interval of mean steerability over inputs lies {of}.")
+        text = f"For {which} the 95% interval of mean steerability over inputs lies {of}"
+        # Without the share of anti-steerable inputs below 0 is not the wrong way (operator ablate).
+        if signs.n == 1 and signs.counts[OUTCOMES["below"]] and "per_input.anti_share" in claims:
+            text += ": it moves answers the wrong way"
+        parts.append(f"{text}.")
     if "per_input.signs_refits" in claims:
         signs = claims["per_input.signs_refits"]
         of = _sides(signs).removesuffix(" in") if signs.n == 1 else f"{_sides(signs)} {signs.n}"
-        parts.append(f"With the vector's own sampling error counted, it lies {of}.")
+        few = re.search(r"only \d+ refits tell", getattr(claims.get("vector_error.wider"), "statement", ""))
+        counted = f"counted, which {few[0]} roughly," if few else "counted,"
+        parts.append(f"With the vector's own sampling error {counted} it lies {of}.")
     for kind, name in (("shuffled", "label-shuffled vectors"), ("random", "random directions")):
         if f"null.{kind}" in claims:
             parts.append(_against(claims[f"null.{kind}"], name))

@@ -21,6 +21,7 @@ from analyses import (
 )
 from analyses._claim import Claim, Finding
 from analyses._effects import effect_claims
+from analyses._single import error_claims
 from reports import operators
 from reports.words import summary
 from steerstats import mean_over_datasets, open_cache
@@ -98,6 +99,8 @@ def test_a_mean_over_datasets_below_0_is_said_to_be_the_wrong_way(high, wrong):
 def test_what_taking_a_direction_out_does_is_not_counted_of_one_either(counts, does):
     answer = operators._answer(signs("per_input.signs", *counts), SHARE)
     assert answer.startswith(f"Taking the vector's direction out (operator ablate) {does} It lowers it in 10% of")
+    claims = {one.key: one for one in (SHARE, signs("per_input.signs", *counts))}
+    assert "wrong way" not in operators._lead(claims)
 
 
 def test_with_one_dataset_nothing_is_counted_of_one():
@@ -110,10 +113,15 @@ def test_with_one_dataset_nothing_is_counted_of_one():
     ]  # fmt: skip
     lead = told(SHARE, *one, *nulls)["lead"]
     assert lead == (
-        "For this very vector the 95% interval of mean steerability over inputs lies below 0 in the one dataset. With "
-        "the vector's own sampling error counted, it lies on both sides of 0. The vector is not shown to differ from "
-        "label-shuffled vectors. The vector differs from random directions."
+        "For this very vector the 95% interval of mean steerability over inputs lies below 0 in the one dataset: it "
+        "moves answers the wrong way. With the vector's own sampling error counted, it lies on both sides of 0. The "
+        "vector is not shown to differ from label-shuffled vectors. The vector differs from random directions."
     )
+    frame = pd.DataFrame({"dataset": ["d"], "n": 30, "times_wider": 54.0})
+    reliable = pd.DataFrame({"dataset": ["d"], "estimate": 0.4, "ci_low": 0.1, "ci_high": 0.6, "n": 30})
+    for refits, counted in ((5, "counted, which only 5 refits tell roughly, it lies"), (10, "counted, it lies")):
+        wider = error_claims(frame, reliable.assign(n_replicates=refits))[0]
+        assert f"With the vector's own sampling error {counted}" in told(SHARE, *one, wider)["lead"]
     few = "Datasets (19 null vectors resolve too little, 39 are needed):"
     open_ = replace(nulls[0], statement=few, counts=dict(zip(nulls[0].counts, (0, 0, 1))))
     assert (
