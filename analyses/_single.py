@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,7 +48,7 @@ def inputs_claim(
 
 
 def mean_or_own(
-    key: str, text: str, found: Estimate, rows: pd.DataFrame, how: str = "one dataset: no interval", **more: Any
+    key: str, text: str, found: Estimate, rows: pd.DataFrame, how: str = "one dataset: no interval", end: str = ""
 ) -> Claim:
     """A claim on the mean over datasets, or on the one dataset there is with its own interval where it has one.
 
@@ -63,13 +62,14 @@ def mean_or_own(
         One row a dataset: dataset, estimate, n (questions) and, where there is an interval of its own, its limits.
     how : str
         What that interval is.
-    more
-        Fields of the claim on one dataset.
+    end : str
+        What the text says last.
     """
     if len(rows) != 1:
-        return Claim.of(key, f"{text}, mean over datasets:", found, "datasets")
+        return Claim.of(key, f"{text}, mean over datasets{end}:", found, "datasets")
     row = {"ci_low": np.nan, "ci_high": np.nan} | dict(rows.iloc[0])
-    return Claim.row(key, f"{text}, in {row['dataset']}:", row, "questions", unit=found.unit, interval=how, **more)
+    text = f"{text}, in {row['dataset']}{end}:"
+    return Claim.row(key, text, row, "questions", unit=found.unit, interval=how)
 
 
 def error_claims(frame: pd.DataFrame, reliable: pd.DataFrame) -> tuple[Claim, Claim]:

@@ -30,9 +30,9 @@ def main(cache, out):
         # An estimate's size holds its noise, and debiased vectors have less of it: squares, their noise taken out.
         was, now = (rows[side] ** 2 - rows[f"{side}_se"] ** 2 for side in sides.values())
         change = mean_over_datasets(was - now, "change", "(nat per unit multiplier)²")
-        text = f"Fall of the squared effect of {NAMES[term]} (below 0: it grew), noise taken out"
+        text = f"Fall of the squared effect of {NAMES[term]}, noise taken out"
         own = rows.assign(estimate=was - now, n=loss["n"].iloc[0])
-        claims.append(mean_or_own(f"debiased.{term}", text, change, own))
+        claims.append(mean_or_own(f"debiased.{term}", text, change, own, end=" (below 0: it grew)"))
     n = len(loss)
     with figures.style():
         figure, axes = figures.canvas(1, 1 + len(terms), width=8.4, height=1.3 + 0.25 * n, squeeze=False)
