@@ -215,7 +215,8 @@ def test_a_published_value_is_judged_under_its_own_shift_alone():
 def test_the_published_share_is_compared_with_slopes_of_0_or_less(monkeypatch, tmp_path):
     """As the published code counts them, whatever numerical error allows."""
     monkeypatch.setattr(StudyUnit, "slope_error", 0.4)
-    found = per_input_steerability.main(hostile_cache(), tmp_path)
+    # A study of its own: answers are kept by study, and other tests ask of the cache what holds without the patch.
+    found = per_input_steerability.main(open_cache(hostile_cache()), tmp_path)
     slopes = open_cache(hostile_cache()).slopes("myopic-reward").at("base->base")
     claim = next(claim for claim in found.claims if claim.key == "per_input.myopic")
     assert (slopes < -0.4).mean() < (slopes <= 0).mean() == pytest.approx(claim.estimate)
