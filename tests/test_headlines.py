@@ -119,10 +119,9 @@ def test_one_dataset_shows_its_own_gaps(tmp_path):
     own = shares.explained[one]
     assert "over datasets" not in title
     assert table["share [95%]"].tolist() == [with_limits(*row, 2) for row in zip(own.share, own.ci_low, own.ci_high)]
-    assert any(
-        "does not contribute, fewer" in text or "is all there is" in text
-        for text in (study.propensity_shift().warnings)
-    )
+    warned = study.propensity_shift().warnings
+    assert not any("1 datasets" in text for text in warned)
+    assert any("one dataset, fewer than 8" in text or "does not contribute, fewer" in text for text in warned)
 
 
 def test_two_datasets_have_a_dash_where_a_third_would_lie():

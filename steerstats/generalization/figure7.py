@@ -165,7 +165,7 @@ def propensity_shift(
             elif kind == "spearman":
                 had = f"only {len(clusters)} of {len(grid.datasets)} datasets contribute"
                 if len(grid.datasets) == 1:
-                    had = f"the one dataset {'is all there is' if len(clusters) else 'does not contribute'}"
+                    had = "one dataset" if len(clusters) else "the one dataset does not contribute"
                 warnings.append(f"{name}: {had}, fewer than {MIN_FOR_INTERVAL}; no interval")
             rows.append((name, kind, estimate, low, high, int(keep.sum()), len(clusters)))
     columns = list(zip(*rows))
