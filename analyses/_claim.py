@@ -338,7 +338,7 @@ def command_line(main: Callable[..., Finding], description: str | None) -> None:
 
 
 def _singular(text: str) -> str:
-    return re.sub(r"\b1 datasets\b", "1 dataset", text)
+    return re.sub(r"\b1 datasets\b", "1 dataset", re.sub(r"\bin each of 1 datasets?\b", "in the one dataset", text))
 
 
 def _of_all(text: str) -> str:

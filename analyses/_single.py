@@ -11,10 +11,13 @@ from scipy import stats
 
 from analyses._cache import mean_over_datasets
 from analyses._claim import Claim
+from analyses._counts import CUT
 from steerstats.distribution import mean_slope
 from steerstats.questions import wilson_interval
 from steerstats.results import Estimate
 from steerstats.study import Study
+
+FEW_REFITS = 10  # below, `with_vector_error` warns of them
 
 
 def inputs_claim(
@@ -42,6 +45,62 @@ def inputs_claim(
     else:
         found = replace(found, method="one question: no interval")
     return Claim.of(key, f"{text}, mean over inputs, in {name}:", found, "questions"), found
+
+
+def mean_or_own(
+    key: str, text: str, found: Estimate, rows: pd.DataFrame, how: str = "one dataset: no interval", end: str = ""
+) -> Claim:
+    """A claim on the mean over datasets, or on the one dataset there is with its own interval where it has one.
+
+    Parameters
+    ----------
+    key, text : str
+        The text without its end.
+    found : Estimate
+        Over datasets.
+    rows : DataFrame
+        One row a dataset: dataset, estimate, n (questions) and, where there is an interval of its own, its limits.
+    how : str
+        What that interval is.
+    end : str
+        What the text says last.
+    """
+    if len(rows) != 1:
+        return Claim.of(key, f"{text}, mean over datasets{end}:", found, "datasets")
+    row = {"ci_low": np.nan, "ci_high": np.nan} | dict(rows.iloc[0])
+    text = f"{text}, in {row['dataset']}{end}:"
+    return Claim.row(key, text, row, "questions", unit=found.unit, interval=how)
+
+
+def error_claims(frame: pd.DataFrame, reliable: pd.DataFrame) -> tuple[Claim, Claim]:
+    """By what factor the vector's own error widens the mean's interval, and the reliability of slopes.
+
+    A reliability below 0 says that the refits differ by more than the inputs do: it is used as 0, since no share of a
+    spread is below it.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        dataset, n, times_wider.
+    reliable : DataFrame
+        Rows of `Study.reliability`, one a dataset.
+    """
+    wider = mean_over_datasets(frame["times_wider"], "times wider", bounds=(0.0, np.inf))
+    own = frame[["dataset", "n"]].assign(estimate=frame["times_wider"])
+    refits = int(reliable["n_replicates"].min())
+    few = f" (a rough figure: only {refits} refits tell that error)" if refits < FEW_REFITS else ""
+    text = f"The interval of mean steerability grows by this factor when the vector's own error is counted{few}"
+    below, n = int((reliable["estimate"] < 0).sum()), len(reliable)
+    where = "" if n == 1 else f" in {below} of {n} datasets"
+    zero = f" (below 0{where}, used as 0)" if below else ""
+    cut = reliable.assign(**{name: reliable[name].clip(0.0, 1.0) for name in ("estimate", "ci_low", "ci_high")})
+    share = mean_over_datasets(cut["estimate"], "reliability", "share")
+    spread = f"Share of the spread of slopes that is a difference between inputs and not between refits{zero}"
+    how = f"jackknife by question and replicate{f'; {CUT}' if below else ''}"
+    return (
+        mean_or_own("vector_error.wider", text, wider, own),
+        mean_or_own("vector_error.reliability", spread, share, cut, how),
+    )
 
 
 def correlation_in(row: Mapping[str, float], column: str) -> dict[str, float]:
@@ -74,9 +133,11 @@ def share_in(row: Mapping[str, float], column: str) -> dict[str, float]:
 def cell_claims(frame: pd.DataFrame) -> list[Claim]:
     """Mean steerability of each kind of positive option in the one dataset there is."""
     names = {"estimate": "mean", "ci_low": "ci_low", "ci_high": "ci_high", "n": "n_questions"}
-    claims = []
+    claims, words = [], frame["cell"].str.endswith(", neither")
+    # Where no input has Yes or No the word tells no kinds apart, and "A" says it all.
+    neither = ", neither", "" if words.all() else ", neither Yes nor No"
     for row in frame[frame["mean"].notna()].to_dict("records"):
-        text = f"Mean steerability in {row['dataset']} where the positive option is {row['cell']}:"
+        text = f"Mean steerability in {row['dataset']} where the positive option is {row['cell'].replace(*neither)}:"
         found = {key: row[name] for key, name in names.items()}
         how = "t interval over questions" if found["ci_low"] == found["ci_low"] else "one question: no interval"
         key = f"option.{row['cell'].replace(', ', '_')}"

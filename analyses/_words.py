@@ -14,6 +14,15 @@ MOST_DIGITS = 4
 _SHIFT = re.compile(r"\b(\w+)\s*->\s*(\w+)\b")
 _MINUS = re.compile(r"(?<![\w.)\]−-])-(?=\d)")
 _CODE = re.compile(r"\b(?:pos_is_a|pos_is_yes|sys_pos|sys_neg|user_pos|user_neg)\b")
+_NONE_VARIES = re.compile(
+    r"none of the factors (pos_is_a, pos_is_yes|pos_is_a|pos_is_yes) varies"
+    r"(?:[:;] pos_is_(?:a|yes) has one level or is defined nowhere: dropped)*"
+)
+_NEITHER = {
+    "pos_is_a, pos_is_yes": "neither whether the positive option is A or B nor whether it is Yes or No varies",
+    "pos_is_a": "whether the positive option is A or B does not vary",
+    "pos_is_yes": "whether the positive option is Yes or No does not vary",
+}
 _OWN = re.compile(r"factor_([^=]+)(?:=(.+) vs (.+))?")  # a factor of the user's own, or two levels of one
 _SETTING = {name: nice_setting(name) for name in ("sys_pos", "sys_neg", "user_pos", "user_neg")}
 _ARROW = re.compile(r"\s*(?:->|→)\s*")
@@ -215,6 +224,17 @@ def tidy(text: str) -> str:
     for code, sign in ((">=", "≥"), ("<=", "≤")):
         text = text.replace(code, sign)
     return _MINUS.sub("−", _ARROW.sub(" → ", text))
+
+
+def plain_reason(text: str) -> str:
+    """Why a claim cannot be made, without the names that factors have in code.
+
+    Examples
+    --------
+    >>> plain_reason("none of the factors pos_is_a varies: pos_is_a has one level or is defined nowhere: dropped")
+    'whether the positive option is A or B does not vary'
+    """
+    return _NONE_VARIES.sub(lambda found: _NEITHER[found[1]], text)
 
 
 def plain_codes(text: str) -> str:

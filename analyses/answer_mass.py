@@ -1,12 +1,15 @@
 """Do the two answers keep their probability? Where steering breaks the format, the slope describes nothing."""
 
 from analyses._cache import ask, between, facts_of, mean_over_datasets, need_array, study_of
-from analyses._claim import Claim, Finding, command_line, publish
+from analyses._claim import Finding, command_line, publish
+from analyses._counts import in_range
+from analyses._single import mean_or_own
 from steerstats import figures
 from steerstats.operators import has_unsteered
 
 TITLE = "Probability left on the two answers"
 PAPER = ""
+HOW = "t interval over questions"
 
 
 def main(cache, out):
@@ -17,16 +20,19 @@ def main(cache, out):
     result = ask(study, "answer_mass")
     frame = result.to_frame().rename(columns={"mean": "estimate"})
     flagged = [name for name, bad in zip(result.datasets, result.collapsed) if bad.any()]
-    lowest = frame.groupby("dataset", sort=False)["estimate"].min()
-    least = mean_over_datasets(lowest, "lowest mass", "share")
-    rest = mean_over_datasets(frame[frame["multiplier"] == 0]["estimate"], "mass unsteered", "share")
+    lowest, unsteered = frame.loc[frame.groupby("dataset", sort=False)["estimate"].idxmin()], frame["multiplier"] == 0
+    least = mean_over_datasets(lowest["estimate"], "lowest mass", "share")
+    rest = mean_over_datasets(frame[unsteered]["estimate"], "mass unsteered", "share")
     acts = not all(map(has_unsteered, study.operators))
     where = "at multiplier 0 (the ablated model)" if acts else "without steering"
+    texts = (
+        f"Probability on the two answers {where}",
+        "Probability on the two answers at the multiplier where it is lowest",
+    )
     claims = (
-        Claim.of("mass.unsteered", f"Probability on the two answers {where}, mean over datasets:", rest, "datasets"),
-        Claim.of("mass.lowest", "Probability on the two answers at the multiplier where it is lowest, mean over "
-                 "datasets:", least, "datasets"),
-    )  # fmt: skip
+        in_range(mean_or_own("mass.unsteered", texts[0], rest, frame[unsteered], HOW)),
+        in_range(mean_or_own("mass.lowest", texts[1], least, lowest, f"{HOW}; it does not allow for the choice")),
+    )
     with figures.style():
         figure, ax = figures.canvas(width=5.6, height=3.3)
         figures.mass_curves(frame, ax=ax, collapsed=flagged)

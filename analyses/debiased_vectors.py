@@ -1,7 +1,9 @@
 """Does it help to project the A/B and Yes/No directions out of the vector?"""
 
 from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, need_controls, order_by_median, study_of
-from analyses._claim import Claim, Finding, command_line, publish
+from analyses._claim import Finding, command_line, publish
+from analyses._shifts import PAIRED
+from analyses._single import mean_or_own
 from analyses._words import number
 from steerstats import figures
 
@@ -14,24 +16,23 @@ def main(cache, out):
     """Steerability lost by debiasing, and what it does to the effects of A/B and Yes/No."""
     study = study_of(cache)
     need_controls(study, "debiased")
-    result = ask(study, "debiased")
-    order = order_by_median(study)
-    loss = by_dataset(result.to_frame(), order)
-    effects = by_dataset(result.effects, order)
+    result, order = ask(study, "debiased"), order_by_median(study)
+    loss, effects = by_dataset(result.to_frame(), order), result.effects
     lost = mean_over_datasets(loss["estimate"], "steerability lost", "nat per unit multiplier")
-    claims = [Claim.of("debiased.loss", "Steerability lost by debiasing, mean over datasets:", lost, "datasets")]
+    claims = [mean_or_own("debiased.loss", "Steerability lost by debiasing", lost, loss, PAIRED)]
     wide = effects.pivot(index=["dataset", "term"], columns="vector", values=["estimate", "se", "ci_low", "ci_high"])
-    names = {"own": "before", "debiased": "after"}
-    wide.columns = [f"{names[v]}{'' if q == 'estimate' else '_' + q.removeprefix('ci_')}" for q, v in wide.columns]
+    sides = {"own": "before", "debiased": "after"}
+    wide.columns = [f"{sides[v]}{'' if q == 'estimate' else '_' + q.removeprefix('ci_')}" for q, v in wide.columns]
     wide = by_dataset(wide.reset_index(), order)
     terms = [term for term in NAMES if (wide["term"] == term).any()]
     for term in terms:
         rows = wide[wide["term"] == term]
         # An estimate's size holds its noise, and debiased vectors have less of it: squares, their noise taken out.
-        was, now = (rows[side] ** 2 - rows[f"{side}_se"] ** 2 for side in ("before", "after"))
+        was, now = (rows[side] ** 2 - rows[f"{side}_se"] ** 2 for side in sides.values())
         change = mean_over_datasets(was - now, "change", "(nat per unit multiplier)²")
-        text = f"Fall of the squared effect of {NAMES[term]}, noise taken out, mean over datasets (below 0: it grew):"
-        claims.append(Claim.of(f"debiased.{term}", text, change, "datasets"))
+        text = f"Fall of the squared effect of {NAMES[term]}, noise taken out"
+        own = rows.assign(estimate=was - now, n=loss["n"].iloc[0])
+        claims.append(mean_or_own(f"debiased.{term}", text, change, own, end=" (below 0: it grew)"))
     n = len(loss)
     with figures.style():
         figure, axes = figures.canvas(1, 1 + len(terms), width=8.4, height=1.3 + 0.25 * n, squeeze=False)
@@ -47,10 +48,9 @@ def main(cache, out):
         "word. Then the spurious effects under the vector as trained and under the debiased one: marks that move to "
         "zero are bias that went. In simulations without any, 0–1% of intervals say that it fell, 7–15% that it grew.",
         bars="95% intervals: paired by input for the loss, robust for the effects.",
-        counted=f"{n} datasets.",
+        counted=f"{n} datasets.", facts=facts_of(study),
         alt=f"Loss of steerability by debiasing in {n} datasets ({number(lost.estimate)} nats per unit multiplier on "
         "average), and spurious effects before and after.",
-        facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, loss)
 

@@ -4,7 +4,7 @@ import pandas as pd
 
 from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, order_by_median, study_of
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._single import inputs_claim
+from analyses._single import inputs_claim, mean_or_own
 from analyses._words import number
 from steerstats import figures
 
@@ -26,12 +26,10 @@ def main(cache, out):
     values = {name: part["r_squared"].to_numpy() for name, part in zip(order, parts)}
     line, r2 = inputs_claim(study, "linearity.r2", "R² of an input's own line", values, (0.0, 1.0))
     bent = mean_over_datasets(frame["nonlinear_share"], "non-linear share of the mean curve", "share")
-    text = "Share of the mean curve's variation that is not linear, mean over datasets:"
-    claims = [line, Claim.of("linearity.share", text, bent, "datasets")]
+    own, text = frame.assign(estimate=frame.nonlinear_share), "Share of the mean curve's variation that is not linear"
+    claims = [line, mean_or_own("linearity.share", text, bent, own)]
     if len(order) == 1:
-        row = frame.rename(columns={"distance": "estimate", "distance_low": "ci_low", "distance_high": "ci_high"}).iloc[
-            0
-        ]
+        row = frame.iloc[0].rename({"distance": "estimate", "distance_low": "ci_low", "distance_high": "ci_high"})
         text = f"Departure of the mean curve of {order[0]} from a line, in SDs over inputs:"
         claims.append(Claim.row("linearity.distance", text, row, "inputs", interval="inverted non-central F"))
     with figures.style():

@@ -88,9 +88,12 @@ def summary(study: Any, findings: Sequence[Finding], prefix: str = "") -> dict[s
 
 def _answer(signs: Any, share: Any) -> str:
     up, down = signs.counts[OUTCOMES["works"]], signs.counts[OUTCOMES["below"]]
+    does = f"lowers propensity on average in {down} of {people_count(signs.n, 'dataset')} and raises it in {up}"
+    if signs.n == 1:
+        does = f"{'raises' if up else 'lowers'} propensity on average in the one dataset"
+        does = does if up or down else "is not shown to change propensity on average in the one dataset"
     return (
-        f"Taking the vector's direction out (operator ablate) lowers propensity on average in {down} of "
-        f"{people_count(signs.n, 'dataset')} and raises it in {up}; it lowers it in {share.shown[0]} of single "
+        f"Taking the vector's direction out (operator ablate) {does}. It lowers it in {share.shown[0]} of single "
         "inputs."
     )
 

@@ -33,6 +33,7 @@ from reports.tables import MOST_ROWS, cells
 from reports.terminal import UNITS
 from steerstats.errors import check_count
 
+PRESETS = ("", "demo", "tan2024")  # names of specs that name no study; the builder, which has them, may be absent
 OPEN_FIGURES = 3  # of one finding; the rest is folded
 DIFFERENCES = "Differences in steerability between the caches, nats per unit multiplier, mean over datasets"
 DARK = "--page: #14171b; --surface: #1b1f25; --link: #9cc4f5;"
@@ -168,12 +169,13 @@ def _facts(studies: Mapping[str, Any]) -> list[tuple[str, str]]:
     study = next(iter(studies.values()))
     if len(studies) > 1:
         built = [
-            f"{label}: {one.model}{_layer(one, ', layer ')}, build {one.reader.spec_hash[:12]}"
+            f"{label}: {one.model}{_layer(one, ', layer ')}, build {one.reader.spec_hash[:12]}{_name(one, ', study ')}"
             for label, one in studies.items()
         ]
         return [("caches", str(len(studies))), *((text.partition(": ")[0], text.partition(": ")[2]) for text in built)]
     inputs = sum(len(study.unit(name).inputs) for name in study.datasets)
     facts = [
+        *([("study", name)] if (name := _name(study)) else []),
         ("datasets", str(len(study.datasets))),
         (f"{'validation' if study.kind == 'sweep' else 'test'} inputs", f"{inputs:,}"),
     ]
@@ -181,6 +183,12 @@ def _facts(studies: Mapping[str, Any]) -> list[tuple[str, str]]:
     if layer := _layer(study):
         facts.append(("layer", layer))
     return [*facts, ("build", study.reader.spec_hash[:12])]
+
+
+def _name(study: Any, before: str = "") -> str:
+    """The study's name, where its author gave it one; "" where it is a preset's, or a table's, which has none."""
+    name = str(study.spec.get("name") or "")
+    return "" if name in PRESETS else f"{before}{name}"
 
 
 def _layer(study: Any, before: str = "") -> str:

@@ -21,6 +21,8 @@ from analyses import (
 )
 from analyses._claim import Claim, Finding
 from analyses._effects import effect_claims
+from analyses._single import error_claims
+from reports import operators
 from reports.words import summary
 from steerstats import mean_over_datasets, open_cache
 from steerstats.meta import with_few_units
@@ -45,24 +47,87 @@ def told(*claims: Claim) -> dict:
 @pytest.mark.parametrize(
     ("claims", "sentence"),
     [
-        ((INPUTS, REFITS), "On average steering moves answers the intended way in 13 of 14 datasets, and 10% of"),
+        ((INPUTS, REFITS), "moves answers the intended way in 13 of 14 datasets, with the vector's own error counted."),
         (
             (INPUTS, signs("per_input.signs_refits", 1, 0, 1)),
-            "On average steering moves answers the intended way in 1 of 2 datasets that have refits, and 10%",
+            "moves answers the intended way in 1 of 2 datasets that have refits, with the vector's own error counted.",
         ),
-        ((INPUTS,), "On average these very vectors move answers the intended way in 14 of 14 datasets, and 10%"),
+        ((INPUTS,), "these very vectors move answers the intended way in 14 of 14 datasets."),
         (
-            (signs("per_input.signs", 1, 0, 0),),
-            "On average this very vector moves answers the intended way in the one dataset, and 10%",
+            (signs("per_input.signs", 1, 2, 1),),
+            "these very vectors move answers the intended way in 1 of 4 datasets and the wrong way in 2.",
+        ),
+        ((signs("per_input.signs", 1, 0, 0),), "this very vector moves answers the intended way in the one dataset."),
+        (
+            (signs("per_input.signs", 0, 1, 0),),
+            "this very vector moves answers the wrong way in the one dataset, which is anti-steerable on average.",
         ),
         (
-            (signs("per_input.signs", 1, 0, 0), signs("per_input.signs_refits", 0, 0, 1)),
-            "On average steering is not shown to move answers the intended way in the one dataset, and 10%",
+            (signs("per_input.signs", 0, 1, 0), signs("per_input.signs_refits", 0, 1, 0)),
+            "the one dataset, which is anti-steerable on average, with the vector's own error counted.",
+        ),
+        (
+            (signs("per_input.signs", 0, 1, 0), signs("per_input.signs_refits", 0, 0, 1)),
+            "steering is not shown to move answers either way in the one dataset, with the vector's own error counted.",
         ),
     ],
 )
 def test_the_first_sentence_counts_the_vectors_own_error_or_says_these_very_vectors(claims, sentence):
-    assert told(SHARE, *claims)["answer"].startswith(sentence)
+    answer = told(SHARE, *claims)["answer"]
+    assert answer.startswith("On average ")
+    # The share of single inputs stands by itself: behind "not shown to" it would be one more thing not shown.
+    assert f"{sentence} 10% of single inputs are moved the wrong way." in answer
+
+
+@pytest.mark.parametrize(("high", "wrong"), [(-0.1, True), (0.1, False)])
+def test_a_mean_over_datasets_below_0_is_said_to_be_the_wrong_way(high, wrong):
+    mean = Claim(key="per_input.mean", statement="", estimate=-0.3, ci_low=-0.5, ci_high=high, interval="t", n=14,
+                 n_of="datasets")  # fmt: skip
+    answer = told(SHARE, signs("per_input.signs", 0, 13, 1), mean)["answer"]
+    assert ("over datasets, answers are moved the wrong way (anti-steerable on average)." in answer) == wrong
+
+
+@pytest.mark.parametrize(
+    ("counts", "does"),
+    [
+        ((0, 1, 0), "lowers propensity on average in the one dataset."),
+        ((1, 0, 0), "raises propensity on average in the one dataset."),
+        ((0, 0, 1), "is not shown to change propensity on average in the one dataset."),
+        ((1, 2, 0), "lowers propensity on average in 2 of 3 datasets and raises it in 1."),
+    ],
+)
+def test_what_taking_a_direction_out_does_is_not_counted_of_one_either(counts, does):
+    answer = operators._answer(signs("per_input.signs", *counts), SHARE)
+    assert answer.startswith(f"Taking the vector's direction out (operator ablate) {does} It lowers it in 10% of")
+    claims = {one.key: one for one in (SHARE, signs("per_input.signs", *counts))}
+    assert "wrong way" not in operators._lead(claims)
+
+
+def test_with_one_dataset_nothing_is_counted_of_one():
+    """ "1 of 1" and "0 of 1 differ, 1 is not shown to" say of one vector what a word says."""
+    one = signs("per_input.signs", 0, 1, 0), signs("per_input.signs_refits", 0, 0, 1)
+    nulls = [
+        Claim.counted(f"null.{kind}", "Datasets:", dict(zip(("differ", "not shown to differ", "cannot be resolved"),
+                      counts)), "datasets", "")
+        for kind, counts in (("shuffled", (0, 1, 0)), ("random", (1, 0, 0)))
+    ]  # fmt: skip
+    lead = told(SHARE, *one, *nulls)["lead"]
+    assert lead == (
+        "For this very vector the 95% interval of mean steerability over inputs lies below 0 in the one dataset: it "
+        "moves answers the wrong way. With the vector's own sampling error counted, it lies on both sides of 0. The "
+        "vector is not shown to differ from label-shuffled vectors. The vector differs from random directions."
+    )
+    frame = pd.DataFrame({"dataset": ["d"], "n": 30, "times_wider": 54.0})
+    reliable = pd.DataFrame({"dataset": ["d"], "estimate": 0.4, "ci_low": 0.1, "ci_high": 0.6, "n": 30})
+    for refits, counted in ((5, "counted, which only 5 refits tell roughly, it lies"), (10, "counted, it lies")):
+        wider = error_claims(frame, reliable.assign(n_replicates=refits))[0]
+        assert f"With the vector's own sampling error {counted}" in told(SHARE, *one, wider)["lead"]
+    few = "Datasets (19 null vectors resolve too little, 39 are needed):"
+    open_ = replace(nulls[0], statement=few, counts=dict(zip(nulls[0].counts, (0, 0, 1))))
+    assert (
+        "19 label-shuffled vectors are too few to tell whether the vector differs from them; 39 are needed."
+        in (told(SHARE, *one, open_)["lead"])
+    )
 
 
 DOMINATED = mean_over_datasets([0.15, 0.5, -0.4], np.array([0.01, 0.5, 0.5]) ** 2)
@@ -150,7 +215,8 @@ def test_a_published_value_is_judged_under_its_own_shift_alone():
 def test_the_published_share_is_compared_with_slopes_of_0_or_less(monkeypatch, tmp_path):
     """As the published code counts them, whatever numerical error allows."""
     monkeypatch.setattr(StudyUnit, "slope_error", 0.4)
-    found = per_input_steerability.main(hostile_cache(), tmp_path)
+    # A study of its own: answers are kept by study, and other tests ask of the cache what holds without the patch.
+    found = per_input_steerability.main(open_cache(hostile_cache()), tmp_path)
     slopes = open_cache(hostile_cache()).slopes("myopic-reward").at("base->base")
     claim = next(claim for claim in found.claims if claim.key == "per_input.myopic")
     assert (slopes < -0.4).mean() < (slopes <= 0).mean() == pytest.approx(claim.estimate)

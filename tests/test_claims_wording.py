@@ -18,10 +18,11 @@ from analyses._cache import ask, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding
 from analyses._counts import CHOSEN, LARGEST, p_words
 from analyses._words import tidy, together
+from reports.answer import _loss, limits
 from reports.provenance import _flat
 from reports.render import render_report
 from reports.tables import cells
-from reports.words import NOTHING, _loss, limits, summary
+from reports.words import NOTHING, summary
 from reports.words import lead as words_lead
 from steerstats import figures
 from steerstats.cache.table import example_rows, import_table
@@ -133,10 +134,38 @@ def test_transfer_is_headed_by_one_shift_with_its_interval_and_the_others_are_a_
     assert card["interval"].startswith("95% interval ")
     assert "under system (positive) → user (negative), the shift that the paper prints" in card["words"]
     low, high = together([min(others), max(others)])
-    assert f"The other shifts lose {low} to {high}." in card["words"]
+    assert f"The other shifts lose {low} to {high}" in card["words"]
     assert "A rank correlation over datasets needs more of them." in card["words"]
     for one in summary(findings_of("three"))["cards"][:2]:
         assert "not adjusted for picking the largest" in one["words"]
+
+
+def test_the_transfer_card_says_on_the_numbers_line_what_it_is_and_goes_on_from_there():
+    def claim(key, low, estimate, high):
+        return Claim(key=key, statement="", estimate=estimate, ci_low=low, ci_high=high, interval="t", n=9,
+                     n_of="datasets")  # fmt: skip
+
+    gaps = [claim("gap.sys_pos->user_neg", -0.01, 0.006, 0.03), claim("gap.base->user_neg", -0.01, 0.02, 0.04),
+            claim("gap.base->user_pos", 0.01, 0.035, 0.05)]  # fmt: skip
+    nothing = claim("per_input.mean", -0.1, 0.02, 0.2)
+
+    def card(*claims):
+        return summary([Finding(script="id_vs_ood", title="x", claims=claims)])["cards"][2]
+
+    lost = card(nothing, *gaps)
+    assert (lost["number"], lost["unit"]) == ("0.006", "nats per unit multiplier")
+    assert lost["words"] == (
+        "are lost under system (positive) → user (negative), the shift that the paper prints, not shown to differ from "
+        "0. The other shifts lose 0.020 to 0.035; 1 of these 2 intervals includes 0. A rank correlation over datasets "
+        f"needs more of them. {NOTHING}"
+    )
+    assert "lose 0.020; its interval includes 0." in card(*gaps[:2])["words"]
+    assert "lose 0.035. A rank" in card(gaps[0], gaps[2])["words"]
+    ranks = [replace(one, key=one.key.replace("gap.", "id_ood.")) for one in gaps[:2]]
+    rank = card(*ranks, *gaps)
+    assert (rank["number"], rank["unit"]) == ("0.006", "rank correlation")
+    assert rank["words"].startswith("between how datasets steer under base → base and under system (positive)")
+    assert "Under the other shifts the correlation is 0.020; its interval includes 0." in rank["words"]
 
 
 def test_the_title_is_answered_with_the_mean_its_variance_and_what_a_shift_costs():
@@ -146,9 +175,10 @@ def test_the_title_is_answered_with_the_mean_its_variance_and_what_a_shift_costs
     assert (mean.estimate, mean.ci_low, mean.ci_high) == (over.mean, over.ci_low, over.ci_high)
     size = f"(mean steerability {mean.shown[0]} nats per unit multiplier, {limits(mean)})"
     wrong, variance = (claims[key] for key in ("per_input.anti_share", "explained.mean"))
-    assert answer.startswith(f"On average steering moves answers the intended way in {up} of 3 datasets {size}, and ")
+    counted = f"On average steering moves answers the intended way in {up} of 3 datasets, with the vector's own error"
+    assert answer.startswith(f"{counted} counted {size}. ")
     for claim, words in (
-        (wrong, "of single inputs the wrong way"),
+        (wrong, "of single inputs are moved the wrong way"),
         (variance, "of the variance between inputs goes with answer letter and word"),
     ):
         assert f"{claim.shown[0]} {words} ({limits(claim).removeprefix('95% interval ')}). " in f"{answer} "
@@ -198,7 +228,7 @@ def test_where_nothing_steers_at_home_no_loss_is_told():
         mean = Claim(key="per_input.mean", statement="", estimate=0.02, ci_low=low, ci_high=0.05, **shared)
         found = summary([Finding(script="per_input_steerability", title="x", claims=(mean, signs, share, gap))])
         assert ("steers 0.060 less than at home (0.020 to 0.100)." in found["answer"]) == told_of
-        assert found["cards"][2]["words"].startswith(NOTHING) != told_of
+        assert found["cards"][2]["words"].endswith(NOTHING) != told_of
 
 
 def test_outcomes_by_sign_are_one_claim_that_adds_up():

@@ -111,6 +111,23 @@ def test_one_dataset_shows_its_own_gaps(tmp_path):
         assert max(map(len, text.splitlines())) <= 80
     assert ".overall" not in texts[0]
     assert ".over_datasets" not in texts[1]
+    # Of one dataset there is no median, no range and nothing to count.
+    assert not any(word in text for text in texts for word in ("median over datasets", "range", "datasets whose mean"))
+    shares, one = study.spurious_factors(n_resamples=50), "a-name-longer-than-the-column-is"
+    titles = {title: table for title, table in shares.sections() if title.startswith("Variance of")}
+    ((title, table),) = titles.items()
+    own = shares.explained[one]
+    assert "over datasets" not in title
+    assert table["share [95%]"].tolist() == [with_limits(*row, 2) for row in zip(own.share, own.ci_low, own.ci_high)]
+    warned = study.propensity_shift().warnings
+    assert not any("1 datasets" in text for text in warned)
+    assert any("one dataset, fewer than 8" in text or "does not contribute, fewer" in text for text in warned)
+
+
+def test_two_datasets_have_a_dash_where_a_third_would_lie():
+    shown = over_datasets([("a", mean_over_datasets([0.3, 0.4], [0.01, 0.01]))], "", 0.95)
+    assert shown["a new dataset"].tolist() == ["—"]
+    assert "NaN" not in str(shown)
 
 
 def test_numbers_in_tables_are_short_and_never_minus_zero():

@@ -155,7 +155,8 @@ def test_the_three_numbers_are_those_of_the_claims(outline):
     # Three datasets rank without an interval: the loss under the paper's shift, which has one, heads the card.
     keys = ("per_input.anti_share", "explained.mean", "gap.sys_pos->user_neg")
     three = [Claim.read(claims[key]) for key in keys]
-    assert shown == [claim.shown[0] for claim in three]
+    units = "", "", " nats per unit multiplier"
+    assert shown == [f"{claim.shown[0]}{unit}" for claim, unit in zip(three, units)]
     limits = [text for tag, a, text in outline.texts if tag == "p" and a.get("class") == "interval"]
     for claim, text in zip(three, limits, strict=True):
         low, high = together([claim.estimate, claim.ci_low, claim.ci_high], claim.unit)[1:]

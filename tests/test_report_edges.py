@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -24,7 +25,7 @@ from analyses._words import number, percent, tidy, together
 from reports.embed import inline_svg
 from reports.provenance import _flat
 from reports.record import refuse_strangers, staged
-from reports.render import render_report
+from reports.render import PRESETS, _facts, render_report
 from reports.reproduce import reproduce
 from reports.words import differences, summary
 from steerstats.cache.table import import_table
@@ -386,3 +387,19 @@ def test_the_words_of_the_page_are_explained_and_notices_come_first():
         assert f"<dt>{word}</dt>" in page
     assert "user (negative) user_neg" in page or "user (negative) is user_neg" in page
     assert hostile_cache().name not in page.partition("<footer>")[2]
+
+
+@pytest.mark.parametrize(("name", "shown"), [("kind <b>ness", True), ("demo", False), ("", False), (None, False)])
+def test_a_study_is_called_by_the_name_that_its_spec_gives_it(name, shown):
+    study = SimpleNamespace(spec={"name": name}, model="bundled:x", kind="sweep", datasets=(), settings=(),
+                            reader=SimpleNamespace(spec_hash="0" * 64))  # fmt: skip
+    assert (("study", name) in _facts({"a": study})) == shown
+    assert any(what == "study" for what, _ in _facts({"a": study})) == shown
+    both = dict(_facts({"a": study, "b": study}))
+    assert both["a"].endswith(f"build {'0' * 12}{f', study {name}' if shown else ''}")
+
+
+def test_the_names_that_name_no_study_are_those_of_the_presets():
+    from cache_builder.spec import presets
+
+    assert set(PRESETS) == {"", *presets()}

@@ -163,10 +163,10 @@ def propensity_shift(
                 if not np.isfinite(low):
                     warnings.append(f"{name}, {kind}: leaving one dataset out gives ±1 or no correlation; no interval")
             elif kind == "spearman":
-                warnings.append(
-                    f"{name}: only {len(clusters)} of {len(grid.datasets)} datasets contribute, fewer than "
-                    f"{MIN_FOR_INTERVAL}; no interval"
-                )
+                had = f"only {len(clusters)} of {len(grid.datasets)} datasets contribute"
+                if len(grid.datasets) == 1:
+                    had = "one dataset" if len(clusters) else "the one dataset does not contribute"
+                warnings.append(f"{name}: {had}, fewer than {MIN_FOR_INTERVAL}; no interval")
             rows.append((name, kind, estimate, low, high, int(keep.sum()), len(clusters)))
     columns = list(zip(*rows))
     return PropensityShift(

@@ -153,7 +153,7 @@ def spurious_factors(
     codes, _ = group_codes(questions, s.size)
     design = code_factors(factors, s.size, interactions=pairs, drop_undefined=drop_undefined, codes=codes)
     if len(design.names) == 1:
-        raise CannotEstimate(f"none of the factors {list(factors)} varies: {'; '.join(design.warnings)}")
+        raise CannotEstimate(f"none of the factors {', '.join(factors)} varies: {'; '.join(design.warnings)}")
     responses = {"slope": s}
     if unsteered is not None:
         responses["unsteered"] = np.asarray(unsteered, dtype=float)

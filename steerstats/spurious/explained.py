@@ -126,7 +126,7 @@ def variance_explained(
     main = list(dict.fromkeys(_one_factor(name) for name in design.factors if ":" not in name))
     crossed = [name for name in design.factors if ":" in name]
     if not main:
-        raise CannotEstimate(f"none of the factors {list(factors)} varies: {'; '.join(design.warnings)}")
+        raise CannotEstimate(f"none of the factors {', '.join(factors)} varies: {'; '.join(design.warnings)}")
     if len(main) > MAX_FACTORS:
         raise InputError(f"{len(main)} factors need {2 ** len(main)} regressions; at most {MAX_FACTORS} are divided")
     columns = {

@@ -109,7 +109,12 @@ class Generalization(Headlined):
             bounded = int((self.ratios.shape[:, k] == "bounded").sum())
             rows.append((shift, *middle(self.ratios.estimate[:, k]), f"{bounded} of {len(self.ratios.datasets)}"))
         title = "Relative steerability over datasets (Fieller sets: bounded where the denominator is not zero)"
-        return [(title, pd.DataFrame(rows, columns=["shift", "median", "range", "bounded"]))]
+        table = pd.DataFrame(rows, columns=["shift", "median", "range", "bounded"])
+        if len(self.ratios.datasets) == 1:  # one ratio has neither a median nor a range
+            title = title.replace(" over datasets", "")
+            table = table.drop(columns="range").rename(columns={"median": "ratio"})
+            table["bounded"] = ["yes" if text.startswith("1") else "no" for text in table["bounded"]]
+        return [(title, table)]
 
     def _by_dataset(self) -> tuple[str, pd.DataFrame]:
         rows, g, t = [], self.gaps, self.settings

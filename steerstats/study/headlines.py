@@ -84,7 +84,9 @@ def text_table(table: pd.DataFrame) -> list[str]:
 
 
 def limits(low: float, high: float, digits: int = 3) -> str:
-    """ "[0.020, 0.106]"."""
+    """ "[0.020, 0.106]"; a dash where there is no interval."""
+    if np.isnan(low) and np.isnan(high):
+        return "—"
     return f"[{number(low, digits)}, {number(high, digits)}]"
 
 

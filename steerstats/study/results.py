@@ -88,15 +88,16 @@ class DatasetSteerability(Headlined, PerDataset):
         if self.over_datasets is not None:
             table = over_datasets([(self.shift, self.over_datasets)], "", level)
             out.append((f"Mean steerability over datasets, {UNIT} ({OVER})", table))
-        wrong = [one["anti_steerable"].estimate for one in every]
-        median, spread = middle(wrong, share)
-        below = sum(one["mean"].estimate < 0 for one in every)
         taken = self.operator == ABLATE
-        what = "inputs whose propensity falls" if taken else "inputs steered the wrong way"
-        counted = [(f"{what}, median over datasets", median, spread, str(len(every)))]
-        counted.append(("datasets whose mean is below 0", str(below), "", str(len(every))))
-        title = "What taking the direction out does (operator ablate)" if taken else "Anti-steerable"
-        out.append((title, pd.DataFrame(counted, columns=["", "estimate", "range", "n"])))
+        if len(every) > 1:  # of one dataset its row says all this
+            wrong = [one["anti_steerable"].estimate for one in every]
+            median, spread = middle(wrong, share)
+            below = sum(one["mean"].estimate < 0 for one in every)
+            what = "inputs whose propensity falls" if taken else "inputs steered the wrong way"
+            counted = [(f"{what}, median over datasets", median, spread, str(len(every)))]
+            counted.append(("datasets whose mean is below 0", str(below), "", str(len(every))))
+            title = "What taking the direction out does (operator ablate)" if taken else "Anti-steerable"
+            out.append((title, pd.DataFrame(counted, columns=["", "estimate", "range", "n"])))
         rows = []
         for name, one in self.results.items():
             mean, wrong = self.vector_error.get(name, one["mean"]), one["anti_steerable"]
@@ -185,8 +186,12 @@ class SpuriousTable(Headlined, PerDataset):
             values = [one.share[one.components.index(component)] for one in having]
             rows.append((component, *middle(values, partial(number, digits=2)), str(len(having))))
         title = "Variance of steerability that goes with each factor (Shapley shares of adjusted R²), over datasets"
-        out.append((title, pd.DataFrame(rows, columns=["component", "median", "range", "n"])))
-        return [*out, self._by_dataset()]
+        table = pd.DataFrame(rows, columns=["component", "median", "range", "n"])
+        if len(self.explained) == 1:  # one share has neither a median nor a range
+            title, one = title.removesuffix(", over datasets"), next(iter(self.explained.values()))
+            told = [with_limits(*row, 2) for row in zip(one.share, one.ci_low, one.ci_high)]
+            table = pd.DataFrame({"component": one.components, f"share [{one.level:.0%}]": told})
+        return [*out, (title, table), self._by_dataset()]
 
     def _by_dataset(self) -> tuple[str, pd.DataFrame]:
         slopes = {}

@@ -1,0 +1,186 @@
+"""The first sentences of a summary: what steering does on average, to single inputs, and against what it is held."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from analyses._cache import people_count
+from analyses._claim import Claim
+from analyses._counts import DECISIONS, OUTCOMES
+from analyses._effects import ONE, UNTOLD
+from analyses._words import listed, together
+from steerstats.figures import nice_setting
+
+HEADLINE = "sys_pos->user_neg"  # the one shift that the published code prints
+
+
+def answer(claims: Mapping[str, Claim]) -> str:
+    """Sentences that answer the title's question, in counts and not in adjectives."""
+    if "per_input.signs" not in claims or "per_input.anti_share" not in claims:
+        return ""
+    share = claims["per_input.anti_share"]
+    # A sentence of its own: behind "is not shown to move answers" it would read as one more thing not shown.
+    single = f"{share.shown[0]} of single inputs are moved the wrong way{_in_brackets(share)}."
+    return " ".join(filter(None, [_on_average(claims), single, _bias(claims), _loss(claims)]))
+
+
+def _on_average(claims: Mapping[str, Claim]) -> str:
+    """In how many datasets the mean is shown to be what it should, and which error that counts; then the mean."""
+    signs = claims["per_input.signs"]
+    who, among, error = "steering", "", ""
+    if refits := claims.get("per_input.signs_refits"):
+        among = " that have refits" if refits.n < signs.n else ""
+        # The lead counts the same intervals without that error, and may come to another number.
+        signs, error = refits, ", with the vector's own error counted"
+    else:
+        # Without refits the intervals hold nothing of the vector's own error: another draw of pairs may do otherwise.
+        who = "this very vector" if signs.n == 1 else "these very vectors"
+    up, down = (signs.counts[OUTCOMES[side]] for side in ("works", "below"))
+    moves = f"{who} {'move' if who.endswith('s') else 'moves'} answers"
+    if signs.n > 1 or among:
+        where = f"the intended way in {up} of {people_count(signs.n, 'dataset')}{among}"
+        text = f"{moves} {where}{f' and the wrong way in {down}' if down else ''}"
+    elif up or down:
+        text = f"{moves} the {'intended' if up else 'wrong'} way in the one dataset"
+        text += "" if up else ", which is anti-steerable on average"
+    else:
+        text = f"{who} is not shown to move answers either way in the one dataset"
+    text = f"On average {text}{error}"
+    mean = claims.get("per_input.mean")
+    if mean is None:
+        return f"{text}."
+    text += f" (mean steerability {mean.shown[0]} nats per unit multiplier, {limits(mean)})."
+    if mean.ci_high < 0 and signs.n > 1:
+        text += " That mean lies below 0: over datasets, answers are moved the wrong way (anti-steerable on average)."
+    return text
+
+
+def _bias(claims: Mapping[str, Claim]) -> str:
+    """What share of the differences between inputs goes with letter and word, as a sentence; "" where not known."""
+    if "explained.mean" not in claims:
+        return ""
+    mean = claims["explained.mean"]
+    share = mean.shown[0] if mean.estimate > 0 else "None"
+    factors = "answer letter or word" if UNTOLD in mean.statement else "answer letter and word"
+    if known := one_factor(mean):
+        factors = f"the answer's {known}"
+    return f"{share} of the variance between inputs goes with {factors}{_in_brackets(mean)}."
+
+
+def _loss(claims: Mapping[str, Claim]) -> str:
+    """What is lost under one shift and to what, as a sentence; "" where nothing is, or nothing is known of it."""
+    gaps = by_shift(claims, "gap.")
+    if not gaps or not steers(claims):
+        return ""
+    first = HEADLINE if HEADLINE in gaps else next(iter(gaps))
+    gap, (made, used) = gaps[first], map(nice_setting, first.split("->"))
+    keys = {"the prompt": f"prompt.{first.split('->')[1]}", "transfer": f"transfer.{first}"}
+    whose = "the vector" if made == "base" else f"the {made} vector"
+    home = "at home" if made == "base" else "the base vector at home"
+    if gap.ci_low <= 0 <= gap.ci_high or not np.isfinite([gap.ci_low, gap.ci_high]).all():
+        return f"Under the prompt {used}, {whose} is not shown to steer less than {home}."
+    less = "less" if gap.estimate > 0 else "more"
+    size = together([abs(gap.estimate)])[0]
+    parts = []
+    for cause, key in keys.items():
+        part = claims.get(key)
+        if part is not None and np.isfinite(part.estimate):
+            doubt = "" if part.ci_low > 0 or part.ci_high < 0 else "not shown to differ from 0"
+            parts.append(f"{together([part.estimate])[0]}{_in_brackets(part, doubt)} by {cause}")
+    split = f": {' and '.join(parts)}" if len(parts) == 2 else ""
+    if gap.estimate < 0:  # "more" by as much
+        gap = replace(gap, estimate=-gap.estimate, ci_low=-gap.ci_high, ci_high=-gap.ci_low)
+    return f"Under the prompt {used}, {whose} steers {size} {less} than {home}{_in_brackets(gap)}{split}."
+
+
+def lead(claims: Mapping[str, Claim]) -> str:
+    """Intervals of the means by sign, with and without the vectors' own error, and the nulls."""
+    parts = []
+    if "per_input.signs" in claims:
+        signs = claims["per_input.signs"]
+        which = "this very vector" if signs.n == 1 else "these very vectors"
+        of = f"{_sides(signs)} the one dataset" if signs.n == 1 else f"{_sides(signs)} {signs.n} datasets"
+        text = f"For {which} the 95% interval of mean steerability over inputs lies {of}"
+        # Without the share of anti-steerable inputs below 0 is not the wrong way (operator ablate).
+        if signs.n == 1 and signs.counts[OUTCOMES["below"]] and "per_input.anti_share" in claims:
+            text += ": it moves answers the wrong way"
+        parts.append(f"{text}.")
+    if "per_input.signs_refits" in claims:
+        signs = claims["per_input.signs_refits"]
+        of = _sides(signs).removesuffix(" in") if signs.n == 1 else f"{_sides(signs)} {signs.n}"
+        few = re.search(r"only \d+ refits tell", getattr(claims.get("vector_error.wider"), "statement", ""))
+        counted = f"counted, which {few[0]} roughly," if few else "counted,"
+        parts.append(f"With the vector's own sampling error {counted} it lies {of}.")
+    for kind, name in (("shuffled", "label-shuffled vectors"), ("random", "random directions")):
+        if f"null.{kind}" in claims:
+            parts.append(_against(claims[f"null.{kind}"], name))
+    return " ".join(parts) or "This cache allows none of the three headline numbers; the sections say why."
+
+
+def _sides(signs: Claim) -> str:
+    """ "above 0 in 13 and on both sides of it in 1 of": counts of intervals, those of nothing left out.
+
+    Of one interval it says "above 0 in".
+    """
+    sides = {"works": "above 0", "below": "below 0", "undecided": "on both sides of 0"}
+    counts = [(signs.counts[OUTCOMES[side]], where) for side, where in sides.items()]
+    if signs.n == 1:
+        return f"{next(where for count, where in counts if count)} in"
+    counts = [f"{where} in {'all' if count == signs.n else count}" for count, where in counts if count]
+    return f"{listed(counts)}{'' if counts[0].endswith('all') else ' of'}"
+
+
+def _against(null: Claim, name: str) -> str:
+    """One sentence on a null: a dataset that cannot be resolved is not one that does not differ."""
+    differ, rest, open_ = (null.counts[kind] for kind in DECISIONS.values())
+    one = null.n == 1
+    if open_ == null.n:
+        needed = re.search(r"(\d+) null vectors resolve too little, (\d+) are needed", null.statement)
+        tell = f"to tell whether the {'vector differs' if one else 'vectors differ'} from them"
+        if not needed:
+            return f"There are too few {name} {tell}."
+        return (
+            f"{needed[1]} {name} are too few {tell}; {needed[2]} are needed{'' if one else ' for one dataset alone'}."
+        )
+    if one:
+        return f"The vector {'differs' if differ else 'is not shown to differ'} from {name}."
+    unknown = f", and {open_} cannot be resolved with so few of them" if open_ else ""
+    other = f", {rest} {'is' if rest == 1 else 'are'} not shown to" if rest else ""
+    return f"Against {name}, {differ} of {null.n} differ{other}{unknown}."
+
+
+def limits(claim: Claim) -> str:
+    """ "95% interval 0.780 to 0.950", or why there is none."""
+    if not np.isfinite(claim.ci_low) and not np.isfinite(claim.ci_high):
+        return "no interval"
+    _, low, high = together([claim.estimate, claim.ci_low, claim.ci_high], claim.unit)
+    return f"{claim.level:.0%} interval {low} to {high}"
+
+
+def _in_brackets(claim: Claim, more: str = "") -> str:
+    """ " (8% to 21%)", the limits of a 95% interval in a sentence that has named one; "" where there are none."""
+    parts = [more] if more else []
+    if np.isfinite([claim.ci_low, claim.ci_high]).all():
+        _, low, high = together([claim.estimate, claim.ci_low, claim.ci_high], claim.unit)
+        parts.insert(0, f"{low} to {high}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def one_factor(mean: Claim) -> str:
+    """Which of letter and word the cache knows, where it knows one of them only."""
+    return next((name for name, text in zip(("letter", "word"), ONE.values()) if text in mean.statement), "")
+
+
+def steers(claims: Mapping[str, Claim]) -> bool:
+    """Whether the mean at home is shown to differ from 0; where it is not, nothing can be lost elsewhere."""
+    mean = claims.get("per_input.mean")
+    return mean is None or not mean.ci_low <= 0 <= mean.ci_high
+
+
+def by_shift(claims: Mapping[str, Claim], prefix: str) -> dict[str, Claim]:
+    found = {key.removeprefix(prefix): claim for key, claim in claims.items() if key.startswith(prefix)}
+    return {shift: claim for shift, claim in found.items() if np.isfinite(claim.estimate)}

@@ -1,0 +1,135 @@
+"""A cache of one dataset has that dataset's own numbers and intervals, in words that count nothing of one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+from reporting import TRUTH, scratch, write_cache
+
+import analyses
+from analyses._claim import Claim, Finding
+from analyses._single import cell_claims, error_claims
+from analyses._words import plain_reason
+from steerstats import open_cache
+from steerstats.errors import CannotEstimate
+from steerstats.spurious import spurious_factors, variance_explained
+
+
+@cache
+def lone() -> object:
+    return write_cache(scratch() / "one", replace(TRUTH, datasets=("lone",), mean_steerability=0.7))
+
+
+def claims_of(script: str) -> dict[str, Claim]:
+    return {claim.key: claim for claim in analyses.run(script, lone(), scratch()).claims}
+
+
+def test_what_debiasing_costs_has_the_datasets_own_interval():
+    row = open_cache(lone()).debiased().to_frame().iloc[0]
+    claim = claims_of("debiased_vectors")["debiased.loss"]
+    assert claim.statement == "Steerability lost by debiasing, in lone:"
+    assert (claim.estimate, claim.ci_low, claim.ci_high) == (row["estimate"], row["ci_low"], row["ci_high"])
+    assert (claim.n, claim.n_of) == (row["n"], "questions")
+    assert claim.ci_low < claim.estimate < claim.ci_high
+
+
+def test_the_probability_of_the_answers_has_the_datasets_own_interval():
+    frame = open_cache(lone()).answer_mass().to_frame()
+    found = claims_of("answer_mass")
+    for key, row in (
+        ("mass.unsteered", frame[frame["multiplier"] == 0].iloc[0]),
+        ("mass.lowest", frame.loc[frame["mean"].idxmin()]),
+    ):
+        claim = found[key]
+        assert claim.statement.endswith(", in lone:")
+        assert (claim.estimate, claim.ci_low) == (row["mean"], row["ci_low"])
+        assert claim.ci_high == min(row["ci_high"], 1.0)
+        assert claim.n_of == "questions"
+
+
+@pytest.mark.parametrize("script", ["linearity", "vector_cosines", "vector_sampling_error", "propensity_curves"])
+def test_a_claim_on_one_dataset_names_it(script):
+    assert all("lone" in claim.statement for claim in claims_of(script).values())
+
+
+def test_nothing_is_said_of_each_of_one():
+    found = analyses.run("propensity_curves", lone(), scratch())
+    assert found.counted == "20 questions in the one dataset."
+    assert Finding(script="x", title="x", counted="6 vectors in each of 14 datasets.").counted.endswith("14 datasets.")
+
+
+# --- the vector's own error -----------------------------------------------------------------------
+
+
+def errors(values, refits=5) -> tuple[Claim, Claim]:
+    names = [f"d{k}" for k in range(len(values))]
+    frame = pd.DataFrame({"dataset": names, "n": 30, "times_wider": 54.475})
+    reliable = pd.DataFrame({"dataset": names, "estimate": values, "ci_low": -2499.0, "ci_high": 0.28, "n": 30})
+    return error_claims(frame, reliable.assign(n_replicates=refits))
+
+
+def test_a_reliability_below_0_is_shown_as_the_0_that_it_is_used_as():
+    claim = errors([-41.468])[1]
+    assert claim.shown == ("0%", "[0%, 28%]")
+    assert "not between refits (below 0, used as 0), in d0:" in claim.statement
+    several = errors([-0.5, 0.4, 0.8])[1]
+    assert several.estimate == pytest.approx(0.4)
+    assert 0 < several.ci_low < several.ci_high < 1
+    assert "(below 0 in 1 of 3 datasets, used as 0), mean over datasets:" in several.statement
+    assert "below 0" not in errors([0.5, 0.4, 0.8])[1].statement
+
+
+def test_a_factor_that_few_refits_tell_says_so():
+    assert "only 5 refits tell that error" in errors([0.4])[0].statement
+    assert "refits tell" not in errors([0.4], refits=10)[0].statement
+    assert any("only 3 refitted" in text for text in analyses.run("vector_sampling_error", lone(), scratch()).warnings)
+
+
+# --- names that belong to code --------------------------------------------------------------------
+
+
+def test_that_no_factor_varies_is_said_without_their_names_in_code():
+    slopes, alike = np.random.default_rng(0).normal(size=12), np.ones(12)
+    both = {"pos_is_a": alike, "pos_is_yes": alike}
+    for estimator, more in ((spurious_factors, {}), (variance_explained, {"rng": np.random.default_rng(0)})):
+        for factors, told in (
+            (both, "neither whether the positive option is A or B nor whether it is Yes or No varies"),
+            ({"pos_is_a": alike}, "whether the positive option is A or B does not vary"),
+        ):
+            with pytest.raises(CannotEstimate) as error:
+                estimator(slopes, factors, **more)
+            assert "[" not in str(error.value)
+            assert plain_reason(f"d: {error.value}") == f"d: {told}"
+
+
+def test_a_page_with_one_letter_alone_names_no_factor_as_code_does(tmp_path):
+    from steerstats.cache import UnitData, create_cache, write_unit
+    from steerstats.simulate import simulate_unit
+
+    truth = replace(TRUTH, datasets=("lone",), mean_steerability=0.7, n_random=0, n_shuffled=0, n_resampled=0)
+    create_cache(tmp_path / "c", {"kind": "grid", "spec_hash": "0" * 64, "model": "m", "units": ["lone"]})
+    data, _ = simulate_unit(truth, "lone", seed=7, model="m")
+    same = {name: np.ones_like(data.arrays[name]) for name in ("input_pos_is_a", "input_pos_is_yes")}
+    write_unit(tmp_path / "c", "lone", UnitData(dict(data.arrays) | same, {**data.attrs, "spec_hash": "0" * 64}))
+    for script in ("positive_option", "variance_explained", "spurious_effects"):
+        missing = analyses.run(script, tmp_path / "c", tmp_path).missing
+        assert "neither whether the positive option is A or B nor whether it is Yes or No varies" in missing
+        assert not re.search(r"\[|pos_is", missing)
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        (("A, neither", "B, neither"), ("A:", "B:")),
+        (("A, Yes", "A, neither"), ("A, Yes:", "A, neither Yes nor No:")),
+    ],
+)
+def test_a_kind_of_option_without_yes_or_no_is_named_by_its_letter(cells, told):
+    shared = {"dataset": "d", "mean": 0.1, "ci_low": 0.0, "ci_high": 0.2, "n_questions": 9}
+    claims = cell_claims(pd.DataFrame([{**shared, "cell": cell} for cell in cells]))
+    assert [claim.statement.partition("option is ")[2] for claim in claims] == list(told)
