@@ -121,7 +121,8 @@ def test_known_means_shares_and_differences_are_recovered(vector, setting):
     assert (mean.estimate, mean.ci_low, mean.ci_high) == pytest.approx(
         (quoted.quoted.mean, quoted.quoted.ci_low, quoted.quoted.ci_high)
     )
-    assert claim(finding, f"{vector}.{setting}.anti").estimate == pytest.approx(rows["anti_steerable"].mean())
+    if setting == "base":
+        assert claim(finding, f"{vector}.base.anti").estimate == pytest.approx(rows["anti_steerable"].mean())
 
 
 def test_several_vectors_have_a_figure_each_and_no_warning_of_length_where_it_is_the_same():
@@ -193,4 +194,5 @@ def test_the_report_of_a_cache_that_has_one_holds_its_numbers(tmp_path):
     assert "Mean steerability under mine → base, in one:" in page
     record = json.loads((tmp_path / "out" / "claims.json").read_text("utf-8"))
     own = next(one for one in record["findings"] if one["script"] == "own_vectors")
-    assert [one["key"].rpartition(".")[2] for one in own["claims"]] == ["mean", "anti", "difference"] * 2
+    told = [one["key"].rpartition(".")[2] for one in own["claims"]]
+    assert told == ["mean", "anti", "difference", "mean", "difference"], "shares elsewhere are in the table"
