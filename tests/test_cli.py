@@ -47,6 +47,17 @@ def test_pack_says_which_units_are_not_in_the_file(run, tmp_path):
     assert "complete: 1 of 2 units; planned and not finished: narcissism" in out
 
 
+def test_a_report_on_a_half_built_cache_says_so_in_the_terminal(run, tmp_path, monkeypatch):
+    make_cache(tmp_path / "half", ("openness", "narcissism"), write=("openness",))
+    make_cache(tmp_path / "whole", ("openness",))
+    monkeypatch.setattr("reports.render.render_report", lambda caches, target, **_: target / "report.html")
+    code, out, errors = run("report", tmp_path / "whole", tmp_path / "half", "-o", tmp_path / "out")
+    assert code == 0
+    said = f"note: {tmp_path / 'half'}: not in the report, since they are planned and not finished: narcissism"
+    assert " ".join(errors.split()) == said
+    assert "report: " in out
+
+
 def test_verify_fails_with_code_1_and_says_what(run, tmp_path):
     make_cache(tmp_path / "c")
     assert run("verify", tmp_path / "c")[0] == 0

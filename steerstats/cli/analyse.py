@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ import typer
 
 from steerstats.cli.caches import CachePath
 from steerstats.cli.console import directory, notice, out, progress_bar, say
-from steerstats.errors import InputError
+from steerstats.errors import InputError, first_few
 
 CachePaths = Annotated[list[Path], typer.Argument(help="Caches: directories, or packed .h5 files.", show_default=False)]
 OutDir = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
@@ -75,6 +75,7 @@ def report(
 
     with _interruptible(target), progress_bar() as progress:
         page = render_report(caches, target, seed=seed, progress=progress)
+    _name_unfinished(caches)
     say(f"report: {page}")
 
 
@@ -91,8 +92,19 @@ def reproduce(
     with _interruptible(target), progress_bar() as progress:
         record = run(caches, target, seed=seed, jobs=jobs or os.cpu_count() or 1, progress=progress)
     out.print(claims_table(record), soft_wrap=False)
+    _name_unfinished(caches)
     say(f"report: {Path(target) / 'report.html'}")
     say(f"check it later with: steerstats verify {target}")
+
+
+def _name_unfinished(caches: Sequence[Path]) -> None:
+    """What a page says first is said here, too: whoever looks at the terminal alone takes a half for the whole."""
+    from steerstats.cache import CacheReader
+
+    for path in caches:
+        missing = CacheReader(path).missing
+        if missing:
+            notice(f"{path}: not in the report, since they are planned and not finished: {first_few(missing)}")
 
 
 @contextmanager
