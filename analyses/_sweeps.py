@@ -46,5 +46,8 @@ def layer_claim(choice: LayerChoice, best: Mapping[str, Any]) -> Claim:
         if ablated
         else "mean steerability there:"
     )
-    how = f"t(D − 1) over datasets, for others such as these; the choice of the {extreme(choice)} is not in it"
-    return Claim.row("sweep.best", text, best, "datasets", unit="nat per unit multiplier", interval=how)
+    several = choice.n_datasets > 1
+    how = "t(D − 1) over datasets, for others such as these" if several else "t over questions"
+    how += f"; the choice of the {extreme(choice)} is not in it"
+    counted = "datasets" if several else "questions"
+    return Claim.row("sweep.best", text, best, counted, unit="nat per unit multiplier", interval=how)

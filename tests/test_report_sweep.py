@@ -8,6 +8,7 @@ import pytest
 from reporting import plain_cache
 from tiny_sweep import write_sweep
 
+import analyses
 from steerstats.cache import CacheReader
 from steerstats.errors import InputError
 from steerstats.sweeps import choose_sweep_layer
@@ -56,6 +57,15 @@ def test_the_choice_on_a_cache_is_the_choice_on_its_slopes(sweep):
     assert choice.chosen == 7
     assert choice.n_datasets == 3
     assert choice.n_inputs == 90
+
+
+def test_a_sweep_of_one_dataset_counts_its_questions(tmp_path):
+    lone = write_sweep(tmp_path / "one", ["a"], [0.2, 0.9, 0.4], [-1.0, 0.0, 1.0])
+    finding = analyses.run("layer_sweep", lone, tmp_path / "out")
+    (claim,) = finding.claims
+    assert (claim.n, claim.n_of) == (30, "questions")
+    assert claim.interval == "t over questions; the choice of the highest is not in it"
+    assert "such as these" not in claim.statement
 
 
 def test_a_sweep_beside_another_cache_is_refused_before_any_work(sweep, tmp_path):
