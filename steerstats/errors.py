@@ -123,7 +123,7 @@ class MissingDependency(SteerstatsError):
     >>> try:
     ...     require("no_such_package", "build", "building a cache")
     ... except steerstats.MissingDependency as error:
-    ...     print(error)
+    ...     print(str(error).partition(", or")[0])
     building a cache needs no_such_package, which is not installed: pip install 'steerstats[build]'
     """
 
