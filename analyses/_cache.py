@@ -91,9 +91,10 @@ def check_distinct(caches: Iterable[str | Path]) -> None:
     """
     caches, seen = list(caches), {}
     for path in caches:
-        if len(caches) > 1 and study_of(path).kind == "sweep":
+        study = study_of(path)
+        if len(caches) > 1 and study.kind == "sweep":
             raise InputError(f"{path} is a sweep over layers, which has a report of its own: give it alone")
-        reader = study_of(path).reader
+        reader = study.reader
         content = [(name, reader[name].sidecar.get("content_sha256")) for name in sorted(reader.units)]
         keys = [Path(path).resolve()]
         if all(sha for _, sha in content):

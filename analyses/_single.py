@@ -13,11 +13,10 @@ from analyses._cache import mean_over_datasets
 from analyses._claim import Claim
 from analyses._counts import CUT
 from steerstats.distribution import mean_slope
+from steerstats.generalization.vector_error import FEW_REFITS
 from steerstats.questions import wilson_interval
 from steerstats.results import Estimate
 from steerstats.study import Study
-
-FEW_REFITS = 10  # below, `with_vector_error` warns of them
 
 
 def inputs_claim(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cache_builder.ahead import Writer
+from cache_builder.inputs import MUCH_UNKNOWN
 from cache_builder.leases import Lease, claim, clear_leftovers
 from cache_builder.plan import UnitPlan
 from cache_builder.session import Progress, Session, read_runtime, write_and_close
@@ -171,11 +172,11 @@ def announcements(session: Session) -> list[str]:
             )
     unknown = session.builder.survey.unknown if session.builder.survey else {}
     if unknown:
-        worst = max(unknown, key=unknown.get)
+        worst, more = max(unknown, key=unknown.get), len(unknown) - 1
+        others = f", and more than {MUCH_UNKNOWN:.0%} in {more} other{'s' * (more > 1)}" if more else ""
         said.append(
-            f"the tokenizer does not know {unknown[worst]:.0%} of the tokens of {worst}'s inputs"
-            f"{f', and more than 1% in {len(unknown) - 1} other datasets' * (len(unknown) > 1)}: to the model, what "
-            "differs in unknown words is the same"
+            f"the tokenizer does not know {unknown[worst]:.0%} of the tokens of {worst}'s inputs{others}: to the "
+            "model, what differs in unknown words is the same"
         )
     return said
 

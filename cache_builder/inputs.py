@@ -90,7 +90,7 @@ class Inputs:
         # Of GPT-2 and its kin the unknown token is the end of text, too, which templates write: no count of it tells.
         ends = (getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "eos_token_id", None), None)
         unknown = getattr(tokenizer, "unk_token_id", None)
-        self._unknown, self._counted = -1 if unknown in ends else unknown, Counter()
+        self._unknown = -1 if unknown in ends else unknown
         self._lock = threading.Lock()
 
     def encode(self, plan: UnitPlan, pairs: Sequence[ContrastPair], setting: str) -> list[EncodedPair]:
@@ -189,18 +189,21 @@ class Inputs:
             step(done, len(units), f"encoding {plan.name}")
             parts = [(TRAINING, plan.training, name) for name in self.training_settings()]
             parts += [(EVALUATED, plan.evaluated, name) for name in self.spec.settings]
-            apart, self._counted = True, Counter()
+            apart, counted = True, Counter()
             for part, pairs, setting in parts:
                 for start in range(0, len(pairs), SURVEY_PAIRS):
                     block = pairs[start : start + SURVEY_PAIRS]
-                    sizes, parted = self._surveyed(plan, block, part, setting, steering, n_layers)
-                    apart &= parted
+                    encoded = self._surveyed(plan, block, part, setting, steering, n_layers)
+                    sizes = np.array([max(map(len, one.options)) for one in encoded])
+                    apart &= part == TRAINING or all(one.parts_at_once for one in encoded)
+                    if part == EVALUATED:
+                        counted.update(self._known(encoded))
                     if sizes.max() > longest.tokens:
                         index = int(sizes.argmax())
                         longest = Survey(int(sizes[index]), plan.name, part, setting, start + index)
             if not apart:
                 whole_only.append(plan.name)
-            share = self._counted["unknown"] / max(1, self._counted["tokens"])
+            share = counted["unknown"] / max(1, counted.total())
             if share > MUCH_UNKNOWN:
                 unknown[plan.name] = round(share, 4)
         return replace(longest, whole_only=tuple(whole_only), unknown=unknown)
@@ -220,17 +223,17 @@ class Inputs:
         setting: str,
         steering: Steering,
         n_layers: int,
-    ) -> tuple[np.ndarray, bool]:
+    ) -> list[EncodedPair]:
+        """Encoded pairs; where that fails, the error names the pair."""
+
         def look(some: Sequence[ContrastPair]) -> list[EncodedPair]:
             encoded = self.encode(plan, some, setting)
             for one in encoded if part == EVALUATED else ():
                 steering.check_acts(example_of(one), n_layers, whole=self.spec.score in WHOLE)
-                self._counted["tokens"] += len(one.options[0])
-                self._counted["unknown"] += int((np.asarray(one.options[0]) == self._unknown).sum())
             return encoded
 
         try:
-            encoded = look(pairs)
+            return look(pairs)
         except SteerstatsError:
             for pair in pairs:  # again one by one, to know which
                 try:
@@ -239,8 +242,12 @@ class Inputs:
                     place = f"{plan.name}, {setting}, {pair.place or pair.id}"
                     raise type(error)(f"{place}: {' '.join(str(error).split())}") from error
             raise
-        apart = part == TRAINING or all(one.parts_at_once for one in encoded)
-        return np.array([max(map(len, one.options)) for one in encoded]), apart
+
+    def _known(self, encoded: Sequence[EncodedPair]) -> Counter:
+        """How many tokens of prompts with their first answers the tokenizer knows, and how many not."""
+        ids = np.concatenate([one.options[0] for one in encoded])
+        unknown = int((ids == self._unknown).sum())
+        return Counter(known=len(ids) - unknown, unknown=unknown)
 
     def _check_length(self, plan: UnitPlan, setting: str, longest: int) -> None:
         """Learned positions end somewhere, and a lookup past them is a crash; rotary ones only lose quality."""

@@ -300,7 +300,8 @@ def is_place(model_id: str) -> bool:
 
 
 def _check_name(name: str, own: Collection[str]) -> None:
-    if near := [] if name in paper_datasets() else get_close_matches(name, own, n=1):
+    near = get_close_matches(name, own, n=1)
+    if near and name not in paper_datasets():
         raise ValueError(f"datasets: {name!r} is not known; did you mean {near[0]} of custom_datasets?")
     try:
         find_source(name)

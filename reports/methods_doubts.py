@@ -131,12 +131,12 @@ def _layers(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
     ends = [end for end in ("highest", "lowest") if ran.says(f"choice of the {end}", "layer_sweep")]
     several = any(study.kind == "sweep" and len(study.datasets) > 1 for study in studies.values())
     over = "datasets" if several else "questions"
-    lines = []
-    lines.append(
+    rule = (
         f"The layer is the one with the {' or, under operator ablate, '.join(ends)} mean steerability over datasets, "
         f"each counting once; how surely it is so is told by {resamples} resamples of questions. The mean at a layer "
         f"has a t interval over {over}, in which the choice of the layer is not."
     )
+    lines = [rule]
     if ran.says("on others: paired t(", "layer_sweep"):
         lines.append(
             f"A subset of the layers that holds the best one on datasets such as these{cite('gupta')} is selected by "

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analyses._words import in_words, listed
-from reports.methods_factors import LEVELS, in_design, projected_out, where, with_own
+from reports.methods_factors import LEVELS, Holders, in_design, projected_out, where, with_own
 from reports.methods_order import OPTION
 from reports.ran import Ran
 from reports.references import Cited
@@ -55,7 +55,7 @@ def _features(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
     regressed = any(script in ran for script in EFFECTS)
     known = in_design(studies)
     if regressed:
-        lines += [_regression(ran, studies, cite), _mixed(ran, cite)]
+        lines += [_regression(ran, studies, known, cite), _mixed(ran, cite)]
     if "variance_explained" in ran or ran.keys("own_factors", "own."):
         resamples = ran.number(r"(\d+) resamples of questions", "variance_explained")
         what = (
@@ -83,17 +83,17 @@ def _features(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
         resamples = ran.number(r"(\d+) resamples", "own_vectors")
         many = len(own) > 1
         lines.append(
-            f"{'Vectors' if many else 'A vector'} of our own ({', '.join(own)}) had the same measures, and "
+            f"{'Vectors' if many else 'A vector'} made elsewhere ({', '.join(own)}) had the same measures, and "
             f"{'each ' * many}was compared with the base vector by the mean difference of slopes in the same "
             f"setting, paired by input (studentised intervals, {resamples} resamples of questions)."
         )
     return list(filter(None, lines))
 
 
-def _regression(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
+def _regression(ran: Ran, studies: Mapping[str, Any], known: Mapping[str, Holders], cite: Cited) -> str:
     own = dict.fromkeys(key.rpartition(".")[0] for key in ran.keys("own_factors", "own."))
     what = []
-    for name, holders in in_design(studies).items():
+    for name, holders in known.items():
         what.append(f"whether {'it' if what else OPTION} is {LEVELS[name]}{where(holders, studies)}")
     what += [f"{in_words(name)}{where(with_own(studies, name), studies)}" for name in own]
     robust = []

@@ -158,11 +158,12 @@ def refuse_strangers(folder: Path, caches: Sequence[str | Path] = (), *, over: b
 
 def _refuse_notes(folder: Path) -> None:
     """Raise InputError where someone keeps files of his own among an earlier report's results, which are replaced."""
-    for path in sorted((folder / RESULTS).rglob("*")):
-        # What a script writes is named after it, and its record is always there: gap_parts.json, gap_parts-2.svg.
-        stem = re.sub(r"-\d+$", "", path.stem)
-        ours = path.parent.parent == folder / RESULTS and path.with_name(f"{stem}.json").is_file()
-        if not (path.is_dir() or (ours and path.suffix in WRITTEN and _is_record(path.with_name(f"{stem}.json")))):
+    results = folder / RESULTS
+    # What a script writes is named after it, and its record is always there: gap_parts.json, gap_parts-2.svg.
+    records = {path.with_suffix("") for path in results.glob("*/*.json") if _is_record(path)}
+    for path in sorted(results.rglob("*")):
+        ours = path.suffix in WRITTEN and path.with_name(re.sub(r"-\d+$", "", path.stem)) in records
+        if not (ours or path.is_dir()):
             raise InputError(f"{path} is not of a report and would be lost; move it, or choose another directory")
 
 

@@ -35,8 +35,10 @@ NOTHING = "Under base → base the vectors are not shown to steer, so that littl
 GLOSSARY = (
     (
         "the paper",
-        "Tan et al., Analyzing the Generalization and Reliability of Steering Vectors, NeurIPS 2024 (arXiv "  # noqa: ISC004
-        "2407.12404), whose figures are repeated here and whose values are called published",
+        (
+            "Tan et al., Analyzing the Generalization and Reliability of Steering Vectors, NeurIPS 2024 (arXiv "
+            "2407.12404), whose figures are repeated here and whose values are called published"
+        ),
     ),
     (
         "positive option",
@@ -60,9 +62,11 @@ GLOSSARY = (
     ("shift", "a vector made under one prompt and used under another, written made → used; base → base is no shift"),
     (
         "the prompts",
-        "base: the question with its usual system message, if any; in the others the system or user message "  # noqa: ISC004
-        "describes the behaviour (positive) or its opposite (negative). In files, system (positive) is sys_pos, system "
-        "(negative) sys_neg, user (positive) user_pos, user (negative) user_neg",
+        (
+            "base: the question with its usual system message, if any; in the others the system or user message "
+            "describes the behaviour (positive) or its opposite (negative). In files, system (positive) is sys_pos, "
+            "system (negative) sys_neg, user (positive) user_pos, user (negative) user_neg"
+        ),
     ),
     (
         "label-shuffled vectors",

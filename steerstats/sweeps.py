@@ -220,6 +220,7 @@ def choose_layer(
         )
     if operator == ABLATE and mean[best] >= 0:
         warnings.append("at no layer does taking the direction out lower propensity")
+    elsewhere = f"; on others: paired t({len(slopes) - 1}) over datasets, p times {len(layers) - 1} (Bonferroni)"
     return LayerChoice(
         layers=layers,
         mean=mean,
@@ -238,7 +239,7 @@ def choose_layer(
         level=level,
         operator=operator,
         method=f"{rule}; {n_resamples} resamples of questions within these datasets, limits by t({df:.3g})"
-        + f"; on others: paired t({len(slopes) - 1}) over datasets, times {len(layers) - 1}" * (len(slopes) > 1),
+        + elsewhere * (len(slopes) > 1),
         assumptions=(
             "intervals, shares and layers not told apart here are about these datasets and take the vectors as given",
             "for other datasets: these are independent draws, and differences between layers roughly normal",

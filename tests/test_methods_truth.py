@@ -170,5 +170,7 @@ def test_flags_of_ones_own_count_where_they_vary(tmp_path):
 def test_vectors_of_ones_own_are_named_with_what_they_were_compared_with(tmp_path):
     path = write(tmp_path / "own", ("one", "second"), ("mine", "weak"))
     text, _ = said_of(path)
-    assert "Vectors of our own (mine, weak) had the same measures, and each was compared with the base vector" in text
-    assert "of our own" not in said_of(plain_cache())[0]
+    assert (
+        "Vectors made elsewhere (mine, weak) had the same measures, and each was compared with the base vector" in text
+    )
+    assert "made elsewhere" not in said_of(plain_cache())[0]

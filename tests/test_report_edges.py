@@ -1,10 +1,9 @@
-"""Where reports meet the unusual: one input, nothing in common, half a cache, and directories that are not theirs."""
+"""Where reports meet the unusual: one input, nothing in common, and half a cache."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,9 +23,7 @@ from analyses._tables import PAPER, for_paper, to_latex
 from analyses._words import number, percent, tidy, together
 from reports.embed import inline_svg
 from reports.provenance import _flat
-from reports.record import refuse_strangers, staged
 from reports.render import PRESETS, _facts, render_report
-from reports.reproduce import reproduce
 from reports.words import differences, summary
 from steerstats.cache.table import import_table
 from steerstats.errors import InputError
@@ -157,84 +154,6 @@ def test_axes_name_what_tells_two_caches_apart(three, tmp_path, monkeypatch):
     # One pair has no heading that could say which cache is taken from which: its axes do.
     assert "before the minus steers more" in analyses.run("comparison", three[:2], tmp_path).reading
     assert re.search(r">two<.*>minus one<", (tmp_path / "comparison.svg").read_text("utf-8"), re.DOTALL)
-
-
-# --- directories ----------------------------------------------------------------------------------
-
-
-def test_a_report_leaves_what_is_not_its_own(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="not empty"):
-        render_report([plain_cache()], tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-    with pytest.raises(InputError, match="is a file"):
-        render_report([plain_cache()], tmp_path / "thesis.tex")
-    cache = write_cache(tmp_path / "cache", replace(TRUTH, datasets=["one"], mean_steerability=1.0, **BARE))
-    with pytest.raises(InputError, match="is a cache"):
-        render_report([cache], cache)
-    assert (cache / "manifest.json").is_file()
-
-
-def test_a_report_replaces_no_page_of_anyone_else_and_no_reproduction(tmp_path):
-    own = tmp_path / "own"
-    own.mkdir()
-    (own / "report.html").write_text("<html>mine</html>")
-    for write in (render_report, reproduce):
-        with pytest.raises(InputError, match=r"own/report\.html is not of steerstats and would be replaced"):
-            write([plain_cache()], own)
-    assert (own / "report.html").read_text() == "<html>mine</html>"
-    done = shutil.copytree(reproduction(), tmp_path / "done")
-    before = (done / "claims.json").read_bytes()
-    with pytest.raises(InputError, match="holds a reproduction, which a report would replace"):
-        render_report([plain_cache()], done)
-    assert (done / "claims.json").read_bytes() == before
-    (done / "manifest.json").unlink()
-    refuse_strangers(done)  # what is left is a report, and that is replaced
-
-
-@pytest.mark.parametrize(
-    "name", ["notes.txt", "{label}/notes.txt", "{label}/notes.csv", "{label}/gap_parts.docx", "{label}/notes.json"]
-)
-@pytest.mark.parametrize("over", [False, True])
-def test_notes_kept_among_the_results_are_not_lost(tmp_path, name, over):
-    done = shutil.copytree(reproduction(), tmp_path / "done")
-    if not over:
-        (done / "manifest.json").unlink()
-    refuse_strangers(done, over=over)  # all of it is ours
-    label = next((done / "results").iterdir()).name
-    note = done / "results" / name.format(label=label)
-    note.write_text("[]")
-    with pytest.raises(InputError, match=rf"{re.escape(str(note))} is not of a report and would be lost; move it"):
-        refuse_strangers(done, over=over)
-
-
-def test_a_new_report_takes_the_place_of_all_of_an_old_one(tmp_path):
-    old = tmp_path / "out"
-    with staged(old) as stage:
-        for name in ("report.html", "claims.json", "run.json"):
-            (stage / name).write_text("old")
-        (stage / "manifest.json").write_text('{"type": "steerstats.reproduction"}')
-        (stage / "results" / "gone").mkdir(parents=True)
-    (old / "notes.txt").write_text("mine")
-    with staged(old, over=True) as stage:
-        (stage / "report.html").write_text("new")
-    assert sorted(path.name for path in old.iterdir()) == ["notes.txt", "report.html"]
-    assert (old / "report.html").read_text() == "new"
-
-
-def test_a_run_that_fails_leaves_the_earlier_report_and_no_halves(tmp_path):
-    def broken(folder):
-        with staged(folder) as stage:
-            (stage / "results").mkdir()
-            raise RuntimeError("power cut")
-
-    with staged(tmp_path / "out") as stage:
-        (stage / "report.html").write_text('<meta name="generator" content="steerstats 1">')
-    for folder in (tmp_path / "out", tmp_path / "fresh"):
-        with pytest.raises(RuntimeError, match="power cut"):
-            broken(folder)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
-    assert not (tmp_path / "fresh").exists()
 
 
 # --- the command line -----------------------------------------------------------------------------

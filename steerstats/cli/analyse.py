@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from steerstats.cli.caches import CachePath
+from steerstats.cli.caches import CachePath, unfinished
 from steerstats.cli.console import directory, notice, out, progress_bar, say
-from steerstats.errors import InputError, first_few
+from steerstats.errors import InputError
 
 CachePaths = Annotated[list[Path], typer.Argument(help="Caches: directories, or packed .h5 files.", show_default=False)]
 OutDir = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
@@ -104,7 +104,7 @@ def _name_unfinished(caches: Sequence[Path]) -> None:
     for path in caches:
         missing = CacheReader(path).missing
         if missing:
-            notice(f"{path}: not in the report, since they are planned and not finished: {first_few(missing)}")
+            notice(f"{path}: {unfinished('the report', missing)}")
 
 
 @contextmanager

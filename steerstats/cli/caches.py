@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -134,7 +135,7 @@ def pack(
     written = pack_cache(cache, out, leave_out=() if activations else ("activation",), overwrite=overwrite)
     packed = CacheReader(written)
     if packed.missing:
-        notice(f"not in {written}, since they are planned and not finished: {first_few(packed.missing)}")
+        notice(unfinished(written, packed.missing))
     units = f"{len(packed.units)} of {len(packed.planned_units)} units"
     say(f"{written}: {units}, {written.stat().st_size / 1e6:.1f} MB")
 
@@ -170,3 +171,8 @@ def import_(
     grid = ", ".join(f"{value:g}" for value in next(iter(grids))) if len(grids) == 1 else "others in each dataset"
     read = f"{len(units)} dataset{'s' * (len(units) > 1)}, {inputs:,} inputs, multipliers {grid}"
     say(f"{root}: {read}; now `steerstats report {root} -o DIR`")
+
+
+def unfinished(where: object, missing: Sequence[str]) -> str:
+    """Which datasets are not in what was written, and why."""
+    return f"not in {where}, since they are planned and not finished: {first_few(missing)}"

@@ -25,6 +25,7 @@ VECTOR_ERROR_MIXED = (
     "intervals include the vector's own sampling error where the column includes_vector_error says so, and are "
     "elsewhere about this very vector"
 )
+FEW_REFITS = 10  # below, they tell a vector's error roughly
 SINGLE = "a single question has no variance: no interval"
 FLAT = "every question and every vector gives the same value: the interval has no width"
 
@@ -143,7 +144,7 @@ def with_vector_error(
     refit_means = refits.mean(axis=1)
     from_vector, from_inputs = float(refit_means.var(ddof=1)), float(covariance[0, 0])
     shift = float(refit_means.mean() - mean[0])
-    warnings = [] if len(refits) >= 10 else [f"only {len(refits)} refitted vectors"]
+    warnings = [] if len(refits) >= FEW_REFITS else [f"only {len(refits)} refitted vectors"]
     if from_vector > 0 and abs(shift) > 2 * np.sqrt(from_vector):
         warnings.append(f"refitted vectors differ from the full-data vector on average by {shift:.3g} (bootstrap bias)")
     return _satterthwaite(
