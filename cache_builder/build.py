@@ -24,6 +24,7 @@ from cache_builder.spec import BuildSpec
 from cache_builder.sweep import sweep_spec
 from steerstats.cache import UnitData, create_cache, finished_sidecar
 from steerstats.cache.sidecar import UNITS
+from steerstats.interrupts import deferred
 
 __all__ = [
     "BuildReport",
@@ -202,18 +203,18 @@ def _work(
             lease = claim(root, unit.name)
             if lease is None:
                 continue
-            if finished_sidecar(root, unit.name):  # finished by its last holder between the look and the claim
-                lease.release()
-                continue
-            following = next((one for one in todo[place + 1 :] if not finished_sidecar(root, one.name)), None)
-            start = len(units) - sum(not finished_sidecar(root, one.name) for one in units) + writer.busy
+            with lease:
+                if finished_sidecar(root, unit.name):  # by its last holder, between the look and the claim
+                    continue
+                following = next((one for one in todo[place + 1 :] if not finished_sidecar(root, one.name)), None)
+                start = len(units) - sum(not finished_sidecar(root, one.name) for one in units) + writer.busy
 
-            def report(part: float, what: str, at: int = start) -> None:
-                writer.check()
-                progress(at + part, total, what)
+                def report(part: float, what: str, at: int = start) -> None:
+                    writer.check()
+                    progress(at + part, total, what)
 
-            build_claimed(session, root, unit, lease, writer, written, report, following)
-            worked = True
+                build_claimed(session, root, unit, lease, writer, written, report, following)
+                worked = True
         # Only when everything is on disk can another builder's work be told from our own.
         writer.join()
         if not worked:
@@ -235,7 +236,7 @@ def build_claimed(
 ) -> None:
     """Compute a unit, and begin to write it once the one before is written.
 
-    The lease goes with it: it is given back when the unit has its name, or when something went wrong on the way.
+    The lease goes with it, and is given back when the unit has its name; until then it is the caller's.
 
     Parameters
     ----------
@@ -250,13 +251,11 @@ def build_claimed(
     following : UnitPlan, optional
         What will probably be built next.
     """
-    try:
-        data, run = session.compute(unit, progress, following)
-        writer.join()
-    except BaseException:
-        lease.release()
-        raise
-    writer.submit(_Finish(root, unit.name, data, run, lease, written))
+    data, run = session.compute(unit, progress, following)
+    writer.join()
+    with deferred():
+        writer.submit(_Finish(root, unit.name, data, run, lease, written))
+        lease.kept = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,9 +103,10 @@ class Worker:
             lease = claim(self.root, name)
             if lease is None:
                 time.sleep(POLL_S)
-            elif finished_sidecar(self.root, name):
-                lease.release()
-            else:
+                continue
+            with lease:
+                if finished_sidecar(self.root, name):  # by its last holder, between the look and the claim
+                    break
                 plan, after = self._plans[name], self._plans.get(following)
                 build_claimed(self.session, self.root, plan, lease, self._writer, self._written, following=after)
                 return self._collect()

@@ -20,6 +20,7 @@ from typing import Any
 from steerstats.cache.disk import PARTIAL, machine_tag, partial_path
 from steerstats.cache.sidecar import UNITS
 from steerstats.errors import CacheError
+from steerstats.interrupts import deferred
 
 HEARTBEAT_S = 5.0
 STALE_S = 60.0
@@ -28,10 +29,13 @@ LEFT_S = 3600.0  # a file that another machine has not finished in that time wil
 
 
 class Lease:
-    """A claim on one unit, kept alive by a thread until `release` (or the process ends)."""
+    """A claim on one unit, kept alive by a thread until `release` (or the process ends).
+
+    A `with` block gives it back at its end, unless it is `kept` by who releases it later.
+    """
 
     def __init__(self, path: Path, token: str) -> None:
-        self.path, self.token = path, token
+        self.path, self.token, self.kept = path, token, False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"lease-{path.stem}", daemon=True)
         self._thread.start()
@@ -40,7 +44,8 @@ class Lease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.release()
+        if not self.kept:
+            self.release()
 
     def release(self) -> None:
         """Give the claim back; a claim that someone else took meanwhile is left to them."""
@@ -81,21 +86,31 @@ def claim(root: str | Path, unit: str) -> Lease | None:
     CacheError
         If nothing can be written there.
     """
-    path = Path(root) / UNITS / f".{unit}{LEASE}"
+    lease = None
+    try:
+        with deferred():  # Ctrl-C between the file and who answers for it would leave a lease that nobody gives back
+            lease = _claimed(Path(root) / UNITS / f".{unit}{LEASE}")
+    except OSError as error:
+        raise CacheError(f"{Path(root) / UNITS}: {unit} cannot be claimed: {error}") from error
+    except KeyboardInterrupt:
+        if lease is not None:
+            lease.release()
+        raise
+    return lease
+
+
+def _claimed(path: Path) -> Lease | None:
     token = secrets.token_hex(8)
     started = (_process() or ("", None))[1]
     mine = {"token": token, "host": socket.gethostname(), "machine": machine_tag(), "pid": os.getpid()}
-    try:
-        for _ in range(2):
-            if _create(path, mine | {"started": started}):
-                return Lease(path, token)
-            dead = _if_dead(path, _now(path.parent))
-            if dead is not None:
-                _bury(path, dead)
-            elif path.exists():
-                return None
-    except OSError as error:
-        raise CacheError(f"{path.parent}: {unit} cannot be claimed: {error}") from error
+    for _ in range(2):
+        if _create(path, mine | {"started": started}):
+            return Lease(path, token)
+        dead = _if_dead(path, _now(path.parent))
+        if dead is not None:
+            _bury(path, dead)
+        elif path.exists():
+            return None
     return None
 
 

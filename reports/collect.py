@@ -6,7 +6,6 @@ Processes are spawned with BLAS held to one thread, so that the numbers do not d
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
-from threading import Thread, current_thread, main_thread
+from threading import Thread
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -24,6 +23,7 @@ import analyses
 from analyses._cache import label_caches
 from analyses._claim import Finding, numbers_only
 from analyses._compared import naming
+from steerstats.interrupts import deferred
 
 __all__ = ["RESULTS", "Done", "Job", "default_workers", "group_label", "label_caches", "plan", "run_jobs", "run_one"]
 
@@ -115,7 +115,7 @@ def run_jobs(
                 _advance(progress, task, job)
     else:
         with _one_thread(), _workers(min(workers, len(jobs))) as pool:
-            with _no_interrupt():
+            with deferred():  # Ctrl-C goes to them all, and is ours alone to hear
                 waiting = {pool.submit(run_one, job, str(out), seed, figures): k for k, job in enumerate(jobs)}
             for future in as_completed(waiting):
                 done[waiting[future]] = future.result()
@@ -135,26 +135,6 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
             for child in set(active_children()) - set(others):
                 child.terminate()
             raise
-
-
-@contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Processes begun in this block never hear Ctrl-C; their parent hears it when the block ends, and ends them."""
-    if current_thread() is not main_thread():
-        yield  # only the main thread may say what signals do
-        return
-    heard: list[int] = []
-    # Ignoring it instead would lose it. It is blocked for the children, who inherit that; here another thread may
-    # still be handed it, whence the handler.
-    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
-    if heard:
-        signal.raise_signal(signal.SIGINT)
 
 
 def end_with_parent() -> None:

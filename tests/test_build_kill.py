@@ -89,7 +89,8 @@ def test_interrupting_the_command_keeps_finished_units_and_says_how_to_go_on(mod
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=300)
-    assert process.returncode == 130, errors
+    # Python ends with the signal itself, which shells call 130, where the interrupt has passed code made of text.
+    assert process.returncode in (130, -signal.SIGINT), errors
     assert "the same command goes on from there" in " ".join(errors.split())
     assert "Traceback" not in errors
     assert CacheReader(tmp_path / "cache").units

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -243,15 +245,43 @@ def test_a_full_disk_in_the_middle_is_one_line_and_the_build_goes_on_later(run, 
     assert "2 units built" in out
 
 
+@pytest.fixture
+def listening():
+    """Whoever runs the tests in the background of a shell has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def _as_a_library_tells_it(progress):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise TypeError("Cannot compare structured arrays") from None
+
+
+def _dropped_by_a_library(progress):
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    progress(1, 2, "")
+
+
 @pytest.mark.parametrize("begun", [False, True])
-def test_ctrl_c_says_what_is_kept_only_where_something_is(run, tmp_path, model, monkeypatch, begun):
+@pytest.mark.parametrize(
+    "interrupt",
+    [lambda _: signal.raise_signal(signal.SIGINT), _as_a_library_tells_it, _dropped_by_a_library],
+    ids=["plain", "another error", "dropped"],
+)
+def test_ctrl_c_says_what_is_kept_only_where_something_is(
+    run, tmp_path, model, monkeypatch, listening, begun, interrupt
+):
     from cache_builder import build
 
-    def interrupted(spec, out, **_):
+    def interrupted(spec, out, progress, **_):
         if begun:
             out.mkdir()
             (out / "manifest.json").write_text("{}")
-        raise KeyboardInterrupt
+        interrupt(progress)
 
     monkeypatch.setattr(build, "run_build", interrupted)
     code, _, errors = run("build", write_spec(tmp_path, model), "-o", tmp_path / "c")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -298,4 +299,29 @@ def test_a_full_disk_leaves_no_half_claim(root, monkeypatch):
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(CacheError, match=r"openness cannot be claimed: .*No space left"):
         leases.claim(root, "openness")
+    assert list((root / "units").iterdir()) == []
+
+
+def test_ctrl_c_amid_a_claim_gives_it_back(root, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    link = os.link
+
+    def pressed(*paths):
+        link(*paths)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(os, "link", pressed)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            leases.claim(root, "openness")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert list((root / "units").iterdir()) == []
+
+
+def test_a_lease_that_was_handed_on_outlives_its_block(root):
+    with leases.claim(root, "openness") as held:
+        held.kept = True
+    assert held.path.exists()
+    held.release()
     assert list((root / "units").iterdir()) == []

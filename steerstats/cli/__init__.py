@@ -13,6 +13,7 @@ import typer
 from steerstats.cli import analyse, build, caches
 from steerstats.cli.console import complain
 from steerstats.errors import SteerstatsError
+from steerstats.interrupts import interruptible
 
 app = typer.Typer(
     name="steerstats",
@@ -47,13 +48,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments or bool(os.environ.get("STEERSTATS_DEBUG"))
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        code = app(args=arguments, prog_name="steerstats", standalone_mode=False)
+        with interruptible():
+            code = app(args=arguments, prog_name="steerstats", standalone_mode=False)
     except (SteerstatsError, OSError) as error:
         if debug:
             traceback.print_exc()
         complain(error)
         raise SystemExit(2) from None
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         raise SystemExit(130) from None
     except Exception as error:
         # Usage errors are click's, which typer brings under a name of its own: told by what they can do.

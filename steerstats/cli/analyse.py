@@ -13,6 +13,7 @@ import typer
 from steerstats.cli.caches import CachePath, unfinished
 from steerstats.cli.console import directory, notice, out, progress_bar, say
 from steerstats.errors import InputError
+from steerstats.interrupts import interruptible
 
 CachePaths = Annotated[list[Path], typer.Argument(help="Caches: directories, or packed .h5 files.", show_default=False)]
 OutDir = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
@@ -73,7 +74,7 @@ def report(
     """
     from reports.render import render_report
 
-    with _interruptible(target), progress_bar() as progress:
+    with _kept_whole(target), progress_bar() as progress:
         page = render_report(caches, target, seed=seed, progress=progress)
     _name_unfinished(caches)
     say(f"report: {page}")
@@ -89,7 +90,7 @@ def reproduce(
     from reports.reproduce import claims_table
     from reports.reproduce import reproduce as run
 
-    with _interruptible(target), progress_bar() as progress:
+    with _kept_whole(target), progress_bar() as progress:
         record = run(caches, target, seed=seed, jobs=jobs or os.cpu_count() or 1, progress=progress)
     out.print(claims_table(record), soft_wrap=False)
     _name_unfinished(caches)
@@ -108,10 +109,11 @@ def _name_unfinished(caches: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _interruptible(target: Path) -> Iterator[None]:
+def _kept_whole(target: Path) -> Iterator[None]:
     """Say on Ctrl-C what became of the directory: reports are made beside it and moved in at the end."""
     try:
-        yield
+        with interruptible():
+            yield
     except KeyboardInterrupt:
         notice(f"interrupted: nothing new is in {target}")
         raise typer.Exit(130) from None

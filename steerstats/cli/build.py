@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from steerstats.cli.console import directory, notice, out, progress_bar, say
 from steerstats.errors import InputError, require
+from steerstats.interrupts import interruptible
 
 Source = Annotated[str, typer.Argument(help="A TOML spec, or a preset: demo, tan2024.", show_default=False)]
 Overrides = Annotated[
@@ -195,14 +196,14 @@ def _build(spec: Any, target: Path, backend: str, ray: dict[str, Any]) -> Path:
     directory(target, "the cache")
     say(f"building {spec.name} into {target}")
     try:
-        with progress_bar() as progress:
+        with interruptible() as ears, progress_bar() as progress:
             if backend == "ray":
                 require("ray", "ray", "building on Ray")
                 from cache_builder.distributed import run_on_ray
 
-                report = run_on_ray(spec, target, **ray, progress=_steps(progress, "units"), notice=notice)
+                report = run_on_ray(spec, target, **ray, progress=_steps(progress, "units", ears.check), notice=notice)
             elif backend == "local":
-                report = run_build(spec, target, progress=_steps(progress, "units"), notice=notice)
+                report = run_build(spec, target, progress=_steps(progress, "units", ears.check), notice=notice)
             else:
                 raise typer.BadParameter(f"{backend!r} is neither local nor ray", param_hint="--backend")
     except KeyboardInterrupt:
@@ -214,11 +215,12 @@ def _build(spec: Any, target: Path, backend: str, ray: dict[str, Any]) -> Path:
     return report.root
 
 
-def _steps(progress: Progress, label: str) -> Callable[..., None]:
-    """A listener `(done, total, what)` that moves one bar."""
+def _steps(progress: Progress, label: str, check: Callable[[], None] = lambda: None) -> Callable[..., None]:
+    """A listener `(done, total, what)` that moves one bar, after a `check` that may end the work."""
     task = progress.add_task(label, total=None, of="units")
 
     def step(done: float, total: float, what: str = "") -> None:
+        check()
         progress.update(task, completed=done, total=total, description=what or label)
 
     return step
