@@ -133,8 +133,8 @@ def _layers(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
     over = "datasets" if several else "questions"
     rule = (
         f"The layer is the one with the {' or, under operator ablate, '.join(ends)} mean steerability over datasets, "
-        f"each counting once; how surely it is so is told by {resamples} resamples of questions. The mean at a layer "
-        f"has a t interval over {over}, in which the choice of the layer is not."
+        f"each counting once; we give the share of {resamples} resamples of questions in which it is so. The mean at a "
+        f"layer has a t interval over {over}, in which the choice of the layer is not."
     )
     lines = [rule]
     if ran.says("on others: paired t(", "layer_sweep"):

@@ -6,8 +6,7 @@ that this package drew goes in as markup. The page's own policy forbids scripts 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,26 +14,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-import analyses
 from analyses._cache import UNNAMED, check_distinct, facts_of, study_of
-from analyses._claim import Claim, Finding, figure_names, sentence
 from analyses._words import listed
 from reports import operators, words
 from reports.collect import RESULTS, Done, default_workers, label_caches, plan, run_jobs
 from reports.details import dataset_pages
-from reports.embed import inline_svg, theme_variables
+from reports.embed import theme_variables
 from reports.methods import methods as write_methods
 from reports.notices import notices_between, notices_of
 from reports.provenance import provenance_rows
 from reports.record import PAGE, software_versions, staged, write_claim_tables
-from reports.tables import MOST_ROWS, cells
+from reports.sections import anchor_prefix, claim_view, sections_of, sections_of_a_sweep
+from reports.tables import cells
 from reports.terminal import UNITS
 from steerstats.errors import check_count
 
+SWEEP_NAME = "-sweep"  # what the builder appends to the name of a spec whose layers it sweeps
 PRESETS = ("", "demo", "tan2024")  # names of specs that name no study; the builder, which has them, may be absent
-OPEN_FIGURES = 3  # of one finding; the rest is folded
 DIFFERENCES = "Differences in steerability between the caches, nats per unit multiplier, mean over datasets"
 DARK = "--page: #14171b; --surface: #1b1f25; --link: #9cc4f5;"
 
@@ -89,14 +87,14 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
     """Write `report.html` from what the scripts left in `out/results`."""
     studies = {label: study_of(path) for label, path in labels.items()}
     several = len(labels) > 1
-    sections = [_section(section, done, out, several) for section in analyses.SECTIONS]
-    if all(study.kind == "sweep" for study in studies.values()):
-        # A sweep has an answer to one question: nobody should have to look for it behind what it has none to.
-        sections.sort(key=lambda section: not section["findings"])
+    sweep = all(study.kind == "sweep" for study in studies.values())
+    sections = sections_of_a_sweep(done, out) if sweep else sections_of(done, out, several=several)
     datasets, summary, provenance, notices = [], [], [], notices_between(studies)
     for k, (label, study) in enumerate(studies.items()):
         own = [one.finding for one in done if one.job.label == label]
-        summary.append({"label": label if several else "", **operators.summary(study, own, _prefix(label, several))})
+        summary.append(
+            {"label": label if several else "", **operators.summary(study, own, anchor_prefix(label, several))}
+        )
         # Several caches would make several books: the first one's datasets are shown whole, the others' in brief.
         pages = dataset_pages(study, out / RESULTS / label, f"c{k + 1}-" if several else "", brief=k > 0)
         datasets.append({"label": label if several else "", "pages": pages})
@@ -150,8 +148,13 @@ def _style() -> Markup:
 
 
 def _title(studies: Mapping[str, Any]) -> str:
+    sweep = all(study.kind == "sweep" for study in studies.values())
     names = list(dict.fromkeys(_model_name(study.model) for study in studies.values()))
     if UNNAMED in names:
+        names = []
+    if sweep:  # which is always alone
+        return f"At which layer to steer{''.join(f' {name}' for name in names)}?"
+    if not names:
         return f"Does steering work?{' Caches side by side' if len(studies) > 1 else ''}"
     if len(studies) == 1:
         return f"Does steering {names[0]} work?"
@@ -188,7 +191,7 @@ def _facts(studies: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _name(study: Any, before: str = "") -> str:
     """The study's name, where its author gave it one; "" where it is a preset's, or a table's, which has none."""
     name = str(study.spec.get("name") or "")
-    return "" if name in PRESETS else f"{before}{name}"
+    return "" if name.removesuffix(SWEEP_NAME) in PRESETS else f"{before}{name}"
 
 
 def _layer(study: Any, before: str = "") -> str:
@@ -199,126 +202,11 @@ def _layer(study: Any, before: str = "") -> str:
     return before + (", ".join(map(str, layer)) if isinstance(layer, (list, tuple)) else str(layer))
 
 
-def _prefix(label: str, several: bool) -> str:
-    return f"{label}-" if several else ""
-
-
-def _section(section: analyses.Section, done: Sequence[Done], out: Path, several: bool) -> dict[str, Any]:
-    own = [one for script in section.scripts for one in done if one.job.script == script]
-    return {
-        "id": section.id,
-        "title": section.title,
-        "lead": section.lead,
-        "findings": [_finding_view(one, out, several) for one in own if not one.finding.missing],
-        "missing": _by_reason(line for one in own for line in _missing_view(one, several)),
-    }
-
-
-def _by_reason(lines: Iterable[dict[str, str]]) -> list[dict[str, Any]]:
-    """What is not there, one row a reason: a cache that lacks one thing lacks many findings for it."""
-    found: dict[str, list[dict[str, str]]] = {}
-    for line in lines:
-        found.setdefault(line["why"], []).append(line)
-    return [{"why": _code(why), "lines": own} for why, own in found.items()]
-
-
-def _code(text: str) -> Markup:
-    """Escaped text, with what stands between backticks set as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-
-
-def _missing_view(one: Done, several: bool) -> list[dict[str, str]]:
-    """A finding that is not there, or the parts that one lacks, for the box at the end of a section."""
-    anchor = f"{_prefix(one.job.label, several)}{one.finding.script}"
-    cache = f" ({one.job.label})" if several else ""
-    if one.finding.missing:
-        if not words.missed(one.finding.missing):
-            return []
-        return [{"id": anchor, "title": f"{one.finding.title}{cache}", "why": words.tidy(one.finding.missing)}]
-    found = []
-    for k, text in enumerate(one.finding.absent):
-        what, _, why = text.partition(": ")
-        found.append({"id": f"{anchor}-absent-{k + 1}", "title": f"{one.finding.title}{cache}, {what}", "why": why})
-    return found
-
-
-def _finding_view(one: Done, out: Path, several: bool) -> dict[str, Any]:
-    finding, folder = one.finding, out / RESULTS / one.job.label
-    anchor = f"{_prefix(one.job.label, several)}{finding.script}"
-    table = pd.read_parquet(folder / f"{finding.script}.parquet")
-    where = f"{RESULTS}/{one.job.label}/{finding.script}.csv"
-    claims, said = [], ""
-    for claim in finding.claims:
-        view = _claim_view(claim)
-        # Four shifts share one published value; its source and the reasons are said once.
-        same, said = view["published"] + view["reason"] == said, view["published"] + view["reason"]
-        if same and claim.published is not None:
-            view |= {"published": f"Published: {claim.shown_published}, as above;", "reason": ""}
-        claims.append(view)
-    return {
-        "id": anchor,
-        "title": finding.title,
-        # Figures of this page have no numbers: a number is always the paper's.
-        "paper": f"the paper's {finding.paper}" if finding.paper.startswith("figure") else finding.paper,
-        "cache": one.job.label if several else "",
-        "warnings": [words.plain_codes(text) for text in finding.warnings],
-        "claims": claims,
-        "figures": _figures(finding, folder, anchor),
-        "caption": _caption(finding),
-        "file": where,
-        "table": cells(table, f"{finding.title}; as a file: {where}", label="The numbers as a table", most=MOST_ROWS),
-    }
-
-
-def _figures(finding: Finding, folder: Path, anchor: str) -> list[dict[str, Any]]:
-    """Every figure of a finding with its heading, where there are several; those after the third are folded."""
-    shown = []
-    for k, name in enumerate(figure_names(finding)):
-        svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
-        heading = finding.pages[k] if len(finding.pages) > 1 else ""
-        title = f"{finding.title}{f': {heading}' if heading else ''}"
-        prefix = anchor if k == 0 else f"{anchor}-{k + 1}"
-        svg = Markup(inline_svg(svg, prefix, title, finding.alt))
-        shown.append({"svg": svg, "heading": heading, "title": title, "folded": k >= OPEN_FIGURES})
-    return shown
-
-
-def _caption(finding: Finding) -> list[list[tuple[str, str]]]:
-    """Paragraphs of (lead word, text): how to read it; bars and n; method and assumptions; what is not there."""
-    method = sentence(words.tidy(finding.method))
-    assumes = sentence(words.tidy("; ".join(finding.assumptions)))
-    paragraphs = [
-        [("How to read it.", finding.reading)],
-        [("Bars:", finding.bars), ("n:", finding.counted)],
-        [("Method:", method), ("Assumes:", assumes)],
-        [("Not here:", f"{'. '.join(finding.absent)}." if finding.absent else "")],
-    ]
-    shown = [[(name, text) for name, text in paragraph if text] for paragraph in paragraphs]
-    return [paragraph for paragraph in shown if paragraph]
-
-
-def _claim_view(claim: Claim) -> dict[str, str]:
-    value, interval = claim.shown
-    published = "" if claim.published is None else f"Published: {claim.shown_published} ({claim.source});"
-    counted = f"n = {claim.n} {claim.n_of}" if claim.n else ""
-    why = "" if np.isnan(claim.estimate) else claim.interval
-    return {
-        "statement": claim.statement,
-        "value": value,
-        "interval": interval,
-        "unit": claim.shown_unit,
-        "fine_print": words.tidy("; ".join(filter(None, [counted, why]))),
-        "published": published,
-        "verdict": claim.verdict,
-        "reason": claim.reason,
-    }
-
-
 def _claim_table(done: Sequence[Done], several: bool) -> dict[str, Any]:
     rows = []
     for one in done:
         for claim in one.finding.claims:
-            view = _claim_view(claim)
+            view = claim_view(claim)
             text, value = claim.statement.rstrip(":"), view["value"]
             if claim.counts:
                 text, value = f"{text} ({' / '.join(claim.counts)})", " / ".join(map(str, claim.counts.values()))

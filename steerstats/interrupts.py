@@ -33,6 +33,14 @@ def interruptible() -> Iterator[Ears]:
     Yields
     ------
     Ears
+
+    Examples
+    --------
+    >>> with interruptible() as ears:
+    ...     for _ in range(3):
+    ...         ears.check()  # between two steps of long work
+    >>> ears.heard
+    False
     """
     ears = Ears()
     before = signal.getsignal(signal.SIGINT)
@@ -60,7 +68,13 @@ def interruptible() -> Iterator[Ears]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Ctrl-C in this block is raised at its end; processes that are begun in it never hear one."""
+    """Ctrl-C in this block is raised at its end; processes that are begun in it never hear one.
+
+    Examples
+    --------
+    >>> with deferred():
+    ...     owner = {"file": "made", "claim": "known"}  # both or neither
+    """
     before = signal.getsignal(signal.SIGINT)
     if current_thread() is not main_thread() or before is None:
         yield

@@ -23,7 +23,7 @@ from analyses._tables import PAPER, for_paper, to_latex
 from analyses._words import number, percent, tidy, together
 from reports.embed import inline_svg
 from reports.provenance import _flat
-from reports.render import PRESETS, _facts, render_report
+from reports.render import PRESETS, SWEEP_NAME, _facts, render_report
 from reports.words import differences, summary
 from steerstats.cache.table import import_table
 from steerstats.errors import InputError
@@ -308,7 +308,10 @@ def test_the_words_of_the_page_are_explained_and_notices_come_first():
     assert hostile_cache().name not in page.partition("<footer>")[2]
 
 
-@pytest.mark.parametrize(("name", "shown"), [("kind <b>ness", True), ("demo", False), ("", False), (None, False)])
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("kind <b>ness", True), ("kind-sweep", True), ("demo", False), ("demo-sweep", False), ("", False), (None, False)],
+)
 def test_a_study_is_called_by_the_name_that_its_spec_gives_it(name, shown):
     study = SimpleNamespace(spec={"name": name}, model="bundled:x", kind="sweep", datasets=(), settings=(),
                             reader=SimpleNamespace(spec_hash="0" * 64))  # fmt: skip
@@ -319,6 +322,8 @@ def test_a_study_is_called_by_the_name_that_its_spec_gives_it(name, shown):
 
 
 def test_the_names_that_name_no_study_are_those_of_the_presets():
-    from cache_builder.spec import presets
+    from cache_builder.spec import load_spec, presets
+    from cache_builder.sweep import sweep_spec
 
     assert set(PRESETS) == {"", *presets()}
+    assert sweep_spec(load_spec("demo"), "all").name == f"demo{SWEEP_NAME}"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from html import escape
+from importlib import import_module
 
 import pytest
 from reporting import plain_cache
@@ -38,7 +41,7 @@ def test_the_report_shows_the_choice_and_names_what_a_sweep_lacks(sweep, tmp_pat
     assert "4000 resamples of questions within these datasets, limits by t(" in records["layer_sweep"]["method"]
 
 
-def test_the_report_is_about_validation_inputs_and_says_once_a_section_what_it_lacks(sweep, tmp_path):
+def test_the_report_is_about_validation_inputs_and_names_once_what_a_grid_would_tell(sweep, tmp_path):
     from reports.render import render_report
 
     page = render_report([sweep], tmp_path / "out", jobs=1).read_text("utf-8")
@@ -47,9 +50,13 @@ def test_the_report_is_about_validation_inputs_and_says_once_a_section_what_it_l
     assert "test inputs, 30 inputs in each" not in page
     assert 'class="answer">Layer 7 is the best of 3' in page
     assert 'class="card"' not in page
-    assert page.count("a sweep over layers") == page.count("<h3>Not here</h3>") == 6
-    assert 'id="power"' in page
-    assert page.index('id="layer_sweep"') < page.index("<h3>Not here</h3>"), "its one figure comes first"
+    assert "<h1>At which layer to steer " in page
+    chapters = re.findall(r'<section id="(\w+)"', page)
+    assert chapters == ["summary", "layer", "untold", "claims", "methods", "provenance"], "its one figure comes first"
+    untold = page.partition('<section id="untold"')[2].partition("</section>")[0]
+    titles = {module.TITLE for module in map(import_module, (f"analyses.{name}" for name in analyses.SCRIPTS))}
+    assert all(escape(title) in untold for title in titles - {"Layer sweep"})
+    assert [section.title for section in analyses.SECTIONS] == re.findall(r'<span id="\w+">(.*?)</span>', untold)
 
 
 def test_the_choice_on_a_cache_is_the_choice_on_its_slopes(sweep):
