@@ -43,7 +43,7 @@ class CrossValidated(Result):
         regression does worse than that mean. Interval: percentile over datasets (categories), predictions as given;
         NaN with fewer than 100, where it covers far less than it says and `p` is what to read.
     r2_within, within_low, within_high : float
-        The same for what varies inside a dataset, both sides centred there; NaN with one row per dataset.
+        The same for what varies inside a dataset, both sides centred there; NaN where nothing does.
     p, p_within : float
         Share of rearrangements under the null that reach the observed value, which is one of them; NaN with fewer
         than four datasets (categories). `p`: means of whole datasets (categories) are dealt to others, and what varies
@@ -172,6 +172,8 @@ def cross_validated_ridge(
         raise CannotEstimate(f"{target!r} does not vary: there is nothing to foretell")
     weights = 1 / np.bincount(codes)[codes]
     several = len(frame) > d
+    # Where nothing varies inside any dataset what centring leaves is rounding, of which no share can be foretold.
+    inside_known = several and bool((np.abs(_centred(y[:, None], codes)) > 1e-12 * np.abs(y).max()).any())
     # Columns: the data, then the null of `p`, then (with several rows per dataset) that of `p_within`.
     outcomes, n_null = _rearranged(y, codes, family, several, n_permutations, rng)
     prediction, baseline, coefficients, alphas = _held_out(x, outcomes, weights, codes, family)
@@ -185,15 +187,17 @@ def cross_validated_ridge(
     with np.errstate(divide="ignore", invalid="ignore"):
         r2 = 1 - total[0, : n_null + 1] / total[1, : n_null + 1]
         own = np.r_[0, n_null + 1 : total.shape[1]]
-        within = 1 - total[2, own] / total[3, own] if several else np.full_like(r2, np.nan)
+        within = 1 - total[2, own] / total[3, own] if inside_known else np.full_like(r2, np.nan)
     (low, high), limits = np.full((2, 2), np.nan), f"no interval of R² below {MIN_FOR_R2} {what}"
     if units >= MIN_FOR_R2:
         drawn = resampled_sums(_sum_by(sums[:, :, 0], family, units), n_resamples, rng)
         with np.errstate(divide="ignore", invalid="ignore"):
             draws = np.column_stack([1 - drawn[:, 0] / drawn[:, 1], 1 - drawn[:, 2] / drawn[:, 3]])
         (low, high), limits = quantile_pair(draws, level), f"percentile interval over {what}"
-    if not several:
+    if not inside_known:
         low[1] = high[1] = np.nan
+    if several and not inside_known:
+        warnings.append(f"{target!r} does not vary inside any dataset: no R² there")
     if units < MIN_FOR_INTERVAL:
         warnings.append(f"{few_units(units, what)} say little about a fit over them")
     told = units >= MIN_FOR_P
@@ -214,7 +218,7 @@ def cross_validated_ridge(
         within_low=float(low[1]),
         within_high=float(high[1]),
         p=_exceeding(r2) if told else float("nan"),
-        p_within=_exceeding(within) if told and several else float("nan"),
+        p_within=_exceeding(within) if told and inside_known else float("nan"),
         null=r2[1:],
         null_within=within[1:],
         prediction=prediction[:, 0],

@@ -381,6 +381,15 @@ def test_categories_are_never_split_and_one_row_per_dataset_has_no_inside():
     assert any("fewer than 8" in text for text in fit.warnings)
 
 
+def test_rounding_inside_datasets_is_no_variance_to_foretell():
+    frame = inputs(21, datasets=6, n=5)
+    frame["slope"] = frame.groupby("dataset")["level"].transform("first") / 3
+    fit = cross_validated_ridge(frame, ["projection"], rng=np.random.default_rng(0), n_permutations=19)
+    assert np.isfinite([fit.r2, fit.p]).all()
+    assert np.isnan([fit.r2_within, fit.p_within]).all()
+    assert any("'slope' does not vary inside any dataset" in text for text in fit.warnings)
+
+
 def test_ridge_edges_are_named():
     rng = np.random.default_rng(0)
     with pytest.raises(CannotEstimate, match="2 datasets"):
