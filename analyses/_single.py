@@ -13,6 +13,7 @@ from analyses._cache import mean_over_datasets
 from analyses._claim import Claim
 from analyses._counts import CUT
 from steerstats.distribution import mean_slope
+from steerstats.errors import CannotEstimate
 from steerstats.generalization.vector_error import FEW_REFITS
 from steerstats.questions import wilson_interval
 from steerstats.results import Estimate
@@ -24,6 +25,8 @@ def inputs_claim(
 ) -> tuple[Claim, Estimate]:
     """A claim on the mean over inputs: over datasets each counting alike, or in the one dataset there is.
 
+    Inputs for which the quantity is not defined (R² of a constant curve) are left out, and the claim says how many.
+
     Parameters
     ----------
     study : Study
@@ -33,11 +36,19 @@ def inputs_claim(
     bounds : (float, float)
         Range of the quantity.
     """
+    known = {name: np.isfinite(one) for name, one in values.items()}
+    total, defined = (sum(count(one) for one in known.values()) for count in (len, np.count_nonzero))
+    if not defined:
+        raise CannotEstimate(f"{text} is defined for none of {total} inputs")
+    if defined < total:
+        text = f"{text} ({total - defined} of {total} inputs, for which it is not defined, left out)"
     if len(values) > 1:
-        found = mean_over_datasets([one.mean() for one in values.values()], key, bounds=bounds)
+        means = [one[known[name]].mean() if known[name].any() else np.nan for name, one in values.items()]
+        found = mean_over_datasets(means, key, bounds=bounds)
         return Claim.of(key, f"{text}, mean over inputs and datasets:", found, "datasets"), found
     ((name, own),) = values.items()
-    found = replace(mean_slope(own, questions=study.unit(name).question), unit="1")
+    inside = known[name]
+    found = replace(mean_slope(own[inside], questions=study.unit(name).question[inside]), unit="1")
     low, high = max(found.ci_low, bounds[0]), min(found.ci_high, bounds[1])
     if found.n > 1:
         found = replace(found, ci_low=low, ci_high=high, method=f"t interval over {found.n} questions")

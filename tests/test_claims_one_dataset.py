@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from reporting import TRUTH, scratch, write_cache
 
 import analyses
 from analyses._claim import Claim, Finding
-from analyses._single import cell_claims, error_claims
+from analyses._single import cell_claims, error_claims, inputs_claim
 from analyses._words import plain_reason
 from steerstats import open_cache
 from steerstats.errors import CannotEstimate
@@ -105,6 +106,20 @@ def test_that_no_factor_varies_is_said_without_their_names_in_code():
                 estimator(slopes, factors, **more)
             assert "[" not in str(error.value)
             assert plain_reason(f"d: {error.value}") == f"d: {told}"
+
+
+def test_a_constant_curve_costs_its_own_r2_and_not_the_other_inputs():
+    question = np.array(["q0", "q1", "q2", "q3"])
+    study = SimpleNamespace(unit=lambda name: SimpleNamespace(question=question))
+    values = {"d": np.array([np.nan, 0.5, 0.6, 0.7])}
+    claim, found = inputs_claim(study, "r2", "R²", values, (0.0, 1.0))
+    assert (claim.estimate, claim.n) == (pytest.approx(0.6), 3)
+    assert "1 of 4 inputs, for which it is not defined, left out" in claim.statement
+    several = values | {"e": np.full(4, 0.8), "f": np.full(4, 0.9), "flat": np.full(4, np.nan)}
+    _, found = inputs_claim(study, "r2", "R²", several, (0.0, 1.0))
+    assert (found.estimate, found.n) == (pytest.approx((0.6 + 0.8 + 0.9) / 3), 3)
+    with pytest.raises(CannotEstimate, match="defined for none of 4 inputs"):
+        inputs_claim(study, "r2", "R²", {"flat": several["flat"]}, (0.0, 1.0))
 
 
 def test_a_page_with_one_letter_alone_names_no_factor_as_code_does(tmp_path):
