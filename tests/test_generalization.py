@@ -255,6 +255,13 @@ def test_cells_that_were_not_evaluated_stay_empty_in_the_table():
     found = steerability_table(SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes={"d0": s}))
     assert np.isnan(found.mean[0]).sum() == 1
     assert (found.n[0], found.n_excluded[0]) == (10, 0)
+    assert not any("vector's own error" in text or "very vectors" in text for text in found.warnings)  # no refits
+    refits = {"d0": s + np.random.default_rng(1).normal(0, 0.2, (12, 5, 5, 1))}
+    refits["d0"][:, 1, 1] = np.nan
+    told = steerability_table(SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes={"d0": s}, refits=refits)).warnings
+    assert [text for text in told if "very vectors" in text] == [
+        "intervals of sys_pos->sys_pos are about these very vectors: no refits were measured there"
+    ]
 
 
 def test_the_overall_gap_is_a_meta_analysis_of_each_shift():

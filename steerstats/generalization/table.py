@@ -131,7 +131,8 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
             warnings.append(f"{name}, {', '.join(flat)}: {NO_WIDTH}")
     present = np.isfinite(out["estimate"])
     named = [shift_name((a, b)) for a in grid.train for b in grid.evaluate]
-    warnings += cells_without((included | ~present).reshape(shape[0], -1), grid.datasets, named)
+    own, there = (cells.reshape(shape[0], -1) for cells in (included, present))
+    warnings += cells_without(own, grid.datasets, named, present=there)
     return SteerabilityTable(
         datasets=grid.datasets,
         train=grid.train,

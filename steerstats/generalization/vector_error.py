@@ -40,15 +40,22 @@ def se_types(included: Sequence[bool]) -> list[str]:
     return ["linearised over questions" + (", plus variance of refits" if vectors else "") for vectors in included]
 
 
-def cells_without(included: np.ndarray, datasets: Sequence[str], cells: Sequence[str]) -> tuple[str, ...]:
+def cells_without(
+    included: np.ndarray, datasets: Sequence[str], cells: Sequence[str], *, present: np.ndarray | None = None
+) -> tuple[str, ...]:
     """The warnings that name the cells without refits, where others have them.
 
     Parameters
     ----------
     included : ndarray of bool, shape (n_datasets, n_cells)
     datasets, cells : sequence of str
+    present : ndarray of bool, same shape, optional
+        Cells that were evaluated; by default all. Of the others there is nothing to say.
     """
-    if np.all(included) or not np.any(included):
+    present = np.ones_like(included) if present is None else present
+    cells = [cell for cell, has in zip(cells, present.any(axis=0)) if has]
+    included, present = (part[:, present.any(axis=0)] for part in (included & present, present))
+    if np.all(included[present]) or not np.any(included):
         return ()
     why = "no refits were measured there"
     anywhere = included.any(axis=0)
@@ -59,8 +66,8 @@ def cells_without(included: np.ndarray, datasets: Sequence[str], cells: Sequence
     elif not anywhere.all():
         lacking = [cell for cell, has in zip(cells, anywhere) if not has]
         lines.append(f"intervals of {', '.join(lacking)} are about these very vectors: {why}")
-    for name, row in zip(datasets, included):
-        lacking = [cell for cell, has, any_has in zip(cells, row, anywhere) if any_has and not has]
+    for name, row in zip(datasets, anywhere & present & ~included):
+        lacking = [cell for cell, lacks in zip(cells, row) if lacks]
         if lacking:
             lines.append(f"{name}: intervals of {', '.join(lacking)} are about these very vectors: {why}")
     return tuple(lines)
