@@ -18,6 +18,7 @@ from steerstats.study import Study
 
 UNIT = "nat per unit multiplier"
 UNSTEERED = "m(0)"
+NO_MEAN = "fewer than two datasets have a standard error above 0"
 PAIRED = "of the mean over questions, paired by input"
 
 
@@ -43,8 +44,10 @@ def gap_claims(study: Study, gaps: GapTable) -> list[Claim]:
             if overall is None:
                 row = rows[(rows["shift"] == shift) & (rows["component"] == part)].iloc[0]
                 text, how, of = f"{text}in {study.datasets[0]}:", PAIRED, "questions"
+            elif (fit := overall.of(part, shift)) is None:
+                told.setdefault(key, Claim.absent(key, f"{text}mean over datasets:", NO_MEAN))
+                continue
             else:
-                fit = overall.analyses[list(zip(overall.component, overall.shift)).index((part, shift))]
                 row = quoted_row(fit)
                 text, of, how = f"{text}{fit.quoted.name} over datasets:", "datasets", fit.quoted.interval
             told.setdefault(key, Claim.row(key, text, row, of, unit=UNIT, interval=how))

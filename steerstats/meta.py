@@ -26,6 +26,7 @@ __all__ = ["MetaAnalysis", "ToRead", "mean_over_datasets", "reml_tau2"]
 SE_TYPE = "Hartung-Knapp, t(D-1)"
 FLOORED = "Hartung-Knapp with factor at least 1, t(D-1)"
 PREDICTION = "prediction, confidence distribution of tau"
+LEFT_OUT = "left out, without a finite effect and a positive variance"
 SHOWN_NAMES = 12
 FEW_UNITS = 20
 
@@ -234,8 +235,7 @@ def mean_over_datasets(
     if not use.all():
         dropped, rest = ([name for name, keep in zip(names, use) if bool(keep) is wanted] for wanted in (False, True))
         warnings.append(
-            f"left out, without a finite effect and a positive variance: {', '.join(dropped)}; the mean describes the "
-            f"other {len(rest)} alone: {_listed(rest)}"
+            f"{LEFT_OUT}: {', '.join(dropped)}; the mean describes the other {len(rest)} alone: {_listed(rest)}"
         )
     y, v = effects[use], variances[use]
     if len(y) < 2:

@@ -177,7 +177,7 @@ def test_the_gap_that_heads_the_report_is_that_row_too(monkeypatch):
             return None
 
     class Overall:
-        component, shift, analyses = ("gap",), ("base->user_neg",), (DOMINATED,)
+        of = staticmethod(lambda component, shift: DOMINATED)
 
     class Study:
         datasets, category = ("a", "b", "c"), None

@@ -264,6 +264,19 @@ def test_cells_that_were_not_evaluated_stay_empty_in_the_table():
     ]
 
 
+def test_a_part_that_is_0_by_definition_costs_no_other_its_mean():
+    """Back in the reference's own prompt the prompt's part is a cell minus itself."""
+    table = gap_table(make_grid(4), ["user_neg->base", "base->user_neg"], rng=np.random.default_rng(0), n_resamples=50)
+    found = overall_gap(table)
+    assert found.of("prompt", "user_neg->base") is None
+    assert found.of("gap", "user_neg->base").unweighted_mean == pytest.approx(table.estimate[0, :, 0].mean())
+    assert found.of("prompt", "base->user_neg").n == 4
+    assert [text for text in found.absences() if text.startswith("prompt user_neg->base: no mean over datasets")]
+    lone = gap_table(make_grid(1), ["user_neg->base"], rng=np.random.default_rng(0), n_resamples=50)
+    with pytest.raises(CannotEstimate, match="gap user_neg->base: no mean over datasets: 1 usable"):
+        overall_gap(lone)
+
+
 def test_the_overall_gap_is_a_meta_analysis_of_each_shift():
     grid = make_grid(6, category={f"d{k}": "xy"[k % 2] for k in range(6)})
     table = gap_table(grid, rng=np.random.default_rng(0), n_resamples=50)

@@ -247,3 +247,11 @@ def test_importing_costs_nothing_and_every_public_name_is_there():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         steerstats.nothing  # noqa: B018
+
+
+def test_a_shift_back_to_the_base_prompt_has_its_mean_over_datasets():
+    found = open_cache(steerstats.demo_cache()).generalization(["user_neg->base"], n_resamples=50)
+    title, table = found.sections()[0]
+    assert title.startswith("Mean gap over datasets")
+    assert table["n"].tolist() == ["14"]
+    assert any("prompt user_neg->base: no mean over datasets" in text for text in found.warnings)

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import check_level
+from steerstats.errors import CannotEstimate, check_level
 from steerstats.generalization.gap import GapTable
 from steerstats.generalization.matched import Pair
-from steerstats.meta import MetaAnalysis, mean_over_datasets, with_few_units
+from steerstats.meta import LEFT_OUT, MetaAnalysis, mean_over_datasets, with_few_units
 from steerstats.results import Result
 
 ALL_ALIKE = (
     "every question differs by the same amount: the interval has no width, and says nothing about other questions"
 )
+NO_MEAN = "no mean over datasets"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class OverallGap(Result):
     Parameters
     ----------
     component, shift : tuple of str
-        One entry per meta-analysis.
+        One entry per meta-analysis; components of a shift that have none are named in the warnings.
     analyses : tuple of MetaAnalysis
     n : int
         Datasets.
@@ -36,6 +37,15 @@ class OverallGap(Result):
     shift: tuple[str, ...]
     analyses: tuple[MetaAnalysis, ...]
     n: int
+
+    def of(self, component: str, shift: str) -> MetaAnalysis | None:
+        """The meta-analysis of one component and shift, None where there is none."""
+        keys = list(zip(self.component, self.shift))
+        return self.analyses[keys.index((component, shift))] if (component, shift) in keys else None
+
+    def absences(self) -> tuple[str, ...]:
+        """Those of the warnings that name means, or datasets in them, that are not there."""
+        return tuple(text for text in self.warnings if NO_MEAN in text or LEFT_OUT in text)
 
     def to_frame(self) -> pd.DataFrame:
         """Rows of each meta-analysis, with component and shift in front."""
@@ -63,6 +73,11 @@ def overall_gap(table: GapTable, *, category: Mapping[str, str] | None = None, l
     OverallGap
         The unweighted mean and the random-effects mean stand side by side.
 
+    Raises
+    ------
+    CannotEstimate
+        If no component of any shift has a mean, as with one dataset.
+
     Examples
     --------
     >>> import numpy as np
@@ -77,17 +92,24 @@ def overall_gap(table: GapTable, *, category: Mapping[str, str] | None = None, l
     check_level(level)
     groups = None if category is None else [category[name] for name in table.datasets]
     units = dict(zip(table.datasets, map(int, table.n)))
-    keys, analyses, warnings, few = [], [], [], []
+    keys, analyses, warnings, few, refused = [], [], [], [], []
     for i, component in enumerate(table.components):
         for j, shift in enumerate(table.shifts):
-            found = mean_over_datasets(
-                table.estimate[i, :, j], table.se[i, :, j] ** 2, names=table.datasets, category=groups, level=level
-            )
+            try:
+                found = mean_over_datasets(
+                    table.estimate[i, :, j], table.se[i, :, j] ** 2, names=table.datasets, category=groups, level=level
+                )
+            except CannotEstimate as error:
+                # The prompt's part of a shift to the reference's own prompt is 0 by definition; others have a mean.
+                refused.append(f"{component} {shift}: {NO_MEAN}: {error}")
+                continue
             told = with_few_units(found, units)
             keys.append((component, shift))
             analyses.append(told)
             warnings += [f"{component} {shift}: {text}" for text in told.warnings if text in found.warnings]
             few += [text for text in told.warnings if text not in found.warnings]
+    if not analyses:
+        raise CannotEstimate("; ".join(refused))
     return OverallGap(
         component=tuple(key[0] for key in keys),
         shift=tuple(key[1] for key in keys),
@@ -95,7 +117,7 @@ def overall_gap(table: GapTable, *, category: Mapping[str, str] | None = None, l
         n=len(table.datasets),
         method=analyses[0].method,
         assumptions=(*analyses[0].assumptions, *table.assumptions),
-        warnings=tuple(dict.fromkeys((*warnings, *few))),
+        warnings=tuple(dict.fromkeys((*refused, *warnings, *few))),
     )
 
 

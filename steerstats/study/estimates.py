@@ -206,9 +206,10 @@ def generalization(
     variances = steerability_variance(grid, shifts, rng=generator(seed, "variances"), **options)
     try:
         overall = overall_gap(gaps, category=study.category, level=level)
-    except CannotEstimate:
-        overall = None
-    notes = [*said_first(study), *flat_curves(study, dict.fromkeys((ID_SHIFT, *shifts)))]
+        unpooled = overall.absences()
+    except CannotEstimate as error:
+        overall, unpooled = None, (str(error),) if len(grid.datasets) > 1 else ()
+    notes = [*said_first(study), *flat_curves(study, dict.fromkeys((ID_SHIFT, *shifts))), *unpooled]
     absent = [shift for shift in PAPER_SHIFTS if not grid.has(shift)]
     if absent:
         notes.append(f"not in this cache for every dataset, and left out: {', '.join(map(shift_name, absent))}")

@@ -38,7 +38,7 @@ class Generalization(Headlined):
     correlations : CorrelationTable
         Spearman correlation over datasets of steerability in and out of distribution.
     overall : OverallGap or None
-        Random-effects mean gap and its parts over datasets; None with fewer than two datasets.
+        Random-effects mean gap and its parts over datasets; None where no two datasets have a standard error.
     settings : SteerabilityTable
         Mean slope and unsteered propensity in the whole train × eval table.
     variances : VarianceTable
@@ -69,10 +69,12 @@ class Generalization(Headlined):
             for component in self.gaps.components:
                 keys = zip(self.overall.component, self.overall.shift, self.overall.analyses)
                 rows = [(shift, found) for own, shift, found in keys if own == component]
+                if not rows:
+                    continue
                 what = {"gap": "gap", "prompt": "part of the prompt", "transfer": "part of transfer"}[component]
                 title = f"Mean {what} over datasets, {UNIT} ({OVER})"
                 out.append((title, over_datasets(rows, "shift", level)))
-        else:
+        elif d == 1:  # of several the rows by dataset say it
             g = self.gaps
             rows = [
                 (shift, with_limits(g.estimate[0, 0, k], g.ci_low[0, 0, k], g.ci_high[0, 0, k]), str(g.n[0]))
