@@ -157,7 +157,7 @@ def fit_components(
     if grid.refits is not None and n_pairs is None:
         raise InputError("n_pairs is needed with refits: the vector's variance is that of so many training pairs")
     n_pairs = None if n_pairs is None else check_count("n_pairs", n_pairs)
-    means, errors, inputs, vectors, refits = [], [], [], [], []
+    names, means, errors, inputs, vectors, refits = [], [], [], [], [], []
     for name in grid.datasets:
         cells = grid.cells(name, [reference, shift])
         mean, covariance, n_units = mean_covariance(cells.slopes[0] - cells.slopes[1], cells.question)
@@ -169,6 +169,7 @@ def fit_components(
         if len(apart) > 1:
             refits.append(len(apart))
         vectors.append(float(apart.var(ddof=1)) if len(apart) > 1 else float("nan"))
+        names.append(name)
         means.append(mean[0])
         inputs.append(covariance[0, 0] * n_units)
         errors.append(covariance[0, 0])
@@ -178,8 +179,13 @@ def fit_components(
     measured = np.isfinite(of_vector)
     typical = float(of_vector[measured].mean()) if measured.any() else float("nan")
     squared_errors = np.array(errors) + np.where(measured, of_vector, np.nan_to_num(typical))
-    many = len(means) > 1 and squared_errors.min() > 0
+    # As in a mean over datasets: a gap without error would have all of the weight.
+    usable = squared_errors > 0
+    many, found = usable.sum() > 1, (np.array(means)[usable], squared_errors[usable])
     warnings = []
+    if not usable.all():
+        still = ", ".join(name for name, use in zip(names, usable) if not use)
+        warnings.append(f"every question has the same gap in {still}: not in the variance between datasets")
     if measured.any() and not measured.all():
         warnings.append(
             f"the vector's variance is known in {measured.sum()} of {len(means)} datasets; the others get its mean"
@@ -189,9 +195,9 @@ def fit_components(
     if not measured.any():
         where = "not in it, and a gap is a lower bound" if len(means) == 1 else "counted as difference between datasets"
         warnings.append(f"{why_no_refits}: the vector's own error is {where}")
-    low, high = q_profile(np.array(means), squared_errors, TAU_LEVEL) if many else (float("nan"), float("nan"))
+    low, high = q_profile(*found, TAU_LEVEL) if many else (float("nan"), float("nan"))
     return GapComponents(
-        between_datasets=reml_tau2(np.array(means), squared_errors) if many else float("nan"),
+        between_datasets=reml_tau2(*found) if many else float("nan"),
         between_low=low,
         between_high=high,
         between_inputs=float(np.mean(inputs)),
@@ -268,8 +274,9 @@ def smallest_detectable_gap(
         raise InputError("components.n_refits is None: how well one dataset knows its vector's error depends on it")
     if max(sizes[2]) > 1 and not np.isfinite(components.between_datasets):
         raise CannotEstimate(
-            "the components come from one dataset: the variance between datasets is unknown, and so is the gap that "
-            "several could show; n_datasets=1 asks about this dataset alone"
+            ("the components come from one dataset" if components.n == 1 else "fewer than two gaps have an error")
+            + ": the variance between datasets is unknown, and so is the gap that several could show; n_datasets=1 "
+            "asks about this dataset alone"
         )
     rows = []
     for n, pair, d in product(*sizes):

@@ -190,3 +190,16 @@ def test_a_range_that_is_narrow_or_has_nothing_to_do_with_datasets_is_no_warning
     assert {"gap_low", "gap_high"} <= set(near.to_frame())
     unknown = smallest_detectable_gap(components(), n_inputs=50, n_datasets=9)
     assert np.isnan(unknown.gap_high).all()
+
+
+def test_a_gap_without_error_is_named_and_costs_the_others_nothing():
+    rng = np.random.default_rng(3)
+    slopes = {name: rng.normal(1, 0.5, (1, 2, 30)) for name in ("a", "b", "c")}
+    rest = fit_components(SlopeGrid(train=("base",), evaluate=("base", "x"), slopes=slopes), "base->x")
+    slopes["still"] = np.repeat(rng.normal(1, 0.5, (1, 1, 30)), 2, axis=1)
+    found = fit_components(SlopeGrid(train=("base",), evaluate=("base", "x"), slopes=slopes), "base->x")
+    assert (found.between_datasets, found.between_high) == (rest.between_datasets, rest.between_high)
+    assert any("the same gap in still: not in the variance between datasets" in text for text in found.warnings)
+    assert np.isfinite(smallest_detectable_gap(found, n_inputs=30, n_datasets=4).gap).all()
+    with pytest.raises(CannotEstimate, match="fewer than two gaps have an error"):
+        smallest_detectable_gap(components(between_datasets=np.nan), n_inputs=30, n_datasets=4)
