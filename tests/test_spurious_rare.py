@@ -151,6 +151,15 @@ def test_rare_levels_are_named_when_pooled_and_the_unweighted_mean_is_to_be_read
         assert fit.to_read != "unweighted"
 
 
+def test_few_questions_of_which_half_are_a_are_not_said_to_be_a_rare_level():
+    pooled = pool_spurious_factors(rare_fits(np.random.default_rng(2), 4, datasets=3, n=8))
+    (text,) = (text for text in pooled.warnings if "fewer than 20 degrees" in text)
+    assert "as questions are few or a level is rare there" in text
+    assert "rare" not in pooled.pooled["slope", "pos_is_a"].why_to_read
+    alone = spurious_factors(np.random.default_rng(2).normal(size=6), {"pos_is_a": np.arange(6) < 3})
+    assert any("questions are few, or a factor level is rare" in text for text in alone.warnings)
+
+
 def test_the_choice_is_the_one_that_holds_its_level():
     """2 of 60 rare, no effect and no difference: Q rejected 76%, Hartung-Knapp 9-12%, the unweighted mean 4-5%."""
     rng = np.random.default_rng(3)

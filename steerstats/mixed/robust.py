@@ -217,9 +217,10 @@ def few_df_warnings(terms: Sequence[str], df: np.ndarray) -> list[str]:
     if not few:
         return []
     text = (
-        f"fewer than {FEW_DF} degrees of freedom for {', '.join(few)}: a factor level is rare; if it also varies more, "
+        f"fewer than {FEW_DF} degrees of freedom for {', '.join(few)}: questions are few, or a factor level is rare; "
     )
-    return [text + "intervals are too short (measured: 7-8% rejected for 5% at three times the spread)"]
+    text += "if a rare level also varies more, intervals are too short (measured: 7-8% rejected for 5% at three times "
+    return [text + "the spread)"]
 
 
 def _bell_mccaffrey_df(squared: np.ndarray, Q: np.ndarray, leverage: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ class PooledSpuriousFactors(Result):
         agree more closely than their standard errors let one expect.
     p_unweighted : mapping of (response, term) to float
         The t test of the unweighted mean on D − 1 degrees of freedom: what to read where `to_read` of the fit says
-        "unweighted", because one dataset dominates or a factor's level is rare in some.
+        "unweighted", because one dataset dominates or effects of some rest on few degrees of freedom.
     smallest_df : mapping of (response, term) to float
         Fewest degrees of freedom behind a dataset's standard error, which pooling takes as known.
     datasets : DataFrame
@@ -94,8 +94,8 @@ def pool_spurious_factors(
 ) -> PooledSpuriousFactors:
     """Two-stage random-effects mean of every term over the datasets that have it.
 
-    Where a dataset's effect has fewer than 20 degrees of freedom (a level is rare there), a warning says that Q, tau
-    and its limits do not hold, and `to_read` of the fit is "unweighted".
+    Where a dataset's effect has fewer than 20 degrees of freedom (it has few questions, or a level is rare there), a
+    warning says that Q, tau and its limits do not hold, and `to_read` of the fit is "unweighted".
 
     Parameters
     ----------
@@ -203,10 +203,11 @@ def few_df_warning(df: Mapping[str, float]) -> tuple[str, ...]:
     least = min(few, key=few.__getitem__)
     text = (
         f"{len(few)} of {len(df)} datasets have fewer than {FEW_DF} degrees of freedom (the fewest: "
-        f"{few[least]:.1f}, in {least}), as a level is rare there: their standard errors are uncertain, and Q, tau "
-        "with its limits, the prediction and Hartung-Knapp take them as known (with no difference between 10 datasets "
-        "Q's 5% test rejected 76% of the time at 1 degree of freedom, 24% at 5, 12% at 13 and 6% at 38; with 1 in one "
-        "dataset alone 19%; the mean's rejected 9-12% at 1 and 2); read the unweighted mean, whose test held 4-6%"
+        f"{few[least]:.1f}, in {least}), as questions are few or a level is rare there: their standard errors are "
+        "uncertain, and Q, tau with its limits, the prediction and Hartung-Knapp take them as known (with no "
+        "difference between 10 datasets Q's 5% test rejected 76% of the time at 1 degree of freedom, 24% at 5, 12% at "
+        "13 and 6% at 38; with 1 in one dataset alone 19%; the mean's rejected 9-12% at 1 and 2); read the unweighted "
+        "mean, whose test held 4-6%"
     )
     return (text,)
 
@@ -216,7 +217,7 @@ def _with_few_df_said(fit: MetaAnalysis, df: Mapping[str, float]) -> MetaAnalysi
     if not said:
         return fit
     # The floored interval takes the standard errors as known too (it rejected 9% at 2 degrees of freedom).
-    return fit.read_unweighted("a level is rare in some", *said)
+    return fit.read_unweighted("effects of some rest on few degrees of freedom", *said)
 
 
 def _two_sided(fit: MetaAnalysis, mean: float, se: float) -> float:
