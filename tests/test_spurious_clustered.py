@@ -98,3 +98,15 @@ def test_twins_leave_the_mixed_model_out_and_a_factor_of_one_question_is_an_erro
     X = np.column_stack([np.ones(40), lone])
     with pytest.raises(CannotEstimate, match="question 0 alone"):
         cr2_bell_mccaffrey(X, slopes[:, None], twins, ["one", "a"], responses=["slope"])
+
+
+def test_an_effect_that_every_question_repeats_is_said_to_have_no_standard_error():
+    """Inputs differ, so that no fit is exact, and yet the scores of every question cancel."""
+    level = np.random.default_rng(2).normal(size=12)
+    a = np.tile([0.0, 1.0], 12)
+    slopes = np.repeat(level, 2) + 0.3 * a
+    fit = spurious_factors(slopes, {"pos_is_a": a}, questions=np.repeat(np.arange(12), 2))
+    row = fit.term("pos_is_a")
+    assert (row["estimate"], row["se"]) == (pytest.approx(0.3), 0.0)
+    assert fit.term("Intercept")["se"] > 0.1
+    assert any("every question shows the same pos_is_a of slope" in text for text in fit.warnings)

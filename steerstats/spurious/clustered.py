@@ -103,12 +103,19 @@ def cr2_bell_mccaffrey(
     )
     df = trace**2 / squares
     se = np.sqrt(np.einsum("aak->ak", covariance))
+    # Where every question shows the same effect its scores cancel, to rounding, although inputs differ.
+    alike = (se <= 1e-13 * scale) & ~exact
+    se = np.where(alike, 0.0, se)
     statistic, p_value = t_statistic(estimate, se, df[:, None], scale)
     half = stats.t.ppf((1 + level) / 2, df)[:, None] * se
     warnings = []
     if exact.any():
         fitted = [label for label, flag in zip(responses, exact) if flag]
         warnings.append(f"the design fits {fitted} exactly: standard errors are zero, tests say nothing")
+    for label, flat in zip(responses, alike.T):
+        if flat.any():
+            which = ", ".join(name for name, one in zip(names, flat) if one)
+            warnings.append(f"every question shows the same {which} of {label}: no standard error, tests say nothing")
     warnings += few_df_warnings(names, df)
     return RobustFit(
         method="ordinary least squares, CR2 standard errors by question, Bell-McCaffrey degrees of freedom",
