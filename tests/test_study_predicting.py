@@ -9,6 +9,7 @@ from study_caches import written
 import steerstats
 from steerstats.cache import UnitData
 from steerstats.simulate import SimulationTruth, simulate_cache, simulate_unit
+from steerstats.study import predicting
 
 FAST = {"n_resamples": 50, "n_permutations": 20}
 
@@ -98,3 +99,25 @@ def test_projections_of_folds_that_lie_on_scales_of_their_own_are_warned_of(tmp_
 def open_written(path, units):
     path.mkdir()
     return steerstats.open_cache(written(path, units))
+
+
+def test_candidates_that_one_dataset_does_not_record_are_named(tmp_path, monkeypatch):
+    study = study_of(tmp_path, datasets=4, n_inputs=12)
+    first = study.unit(study.datasets[0])
+    known, alone = type(first).factors, predicting.dataset_predictors
+    asked = iter([True, *[False] * 3])
+
+    def factors(unit, *args):
+        found = known(unit, *args)
+        return {name: value for name, value in found.items() if unit is not first or name != "pos_is_a"}
+
+    def without(*args, **options):
+        return alone(*args, **options | ({"unembedding_cosine": None} if next(asked) else {}))
+
+    monkeypatch.setattr(type(first), "factors", factors)
+    monkeypatch.setattr(predicting, "dataset_predictors", without)
+    found = study.predictors(**FAST)
+    assert "unembedding_alignment" not in found.ridge_datasets.predictors
+    assert "unembedding_alignment: not recorded in every dataset, left out of ridge over datasets" in found.warnings
+    assert "pos_is_a" not in found.within_datasets.predictors
+    assert "pos_is_a: not recorded in every dataset, left out of all that is per input" in found.warnings

@@ -184,6 +184,7 @@ def predictors(
     options = {"n_permutations": min(n_permutations, 200), "n_resamples": min(n_resamples, 2000), "level": level}
     options["category"] = column
     whole = [name for name in candidates if rows[name].notna().all()]
+    notes += _not_everywhere([name for name in candidates if name not in whole], "ridge over datasets")
     ridge_datasets = _if_possible(
         notes,
         "ridge over datasets",
@@ -269,6 +270,7 @@ def _inputs(study: Study, shift: Shift, notes: list[str]) -> tuple[pd.DataFrame,
         frames.append(pd.DataFrame(columns | unit.factors(FACTORS, shift[1])))
     inputs = pd.concat(frames, ignore_index=True)
     everywhere = [name for name in inputs.columns[2:] if all(name in frame for frame in frames)]
+    notes += _not_everywhere([name for name in inputs.columns[2:] if name not in everywhere], "all that is per input")
     multipliers = study.unit(study.datasets[0]).multipliers
     if not all(map(has_unsteered, study.operators)):
         everywhere.remove("unsteered")
@@ -278,6 +280,11 @@ def _inputs(study: Study, shift: Shift, notes: list[str]) -> tuple[pd.DataFrame,
         notes.append("the multiplier grid is not symmetric about 0: m(0) is refused as a predictor of slopes")
     varying = [name for name in everywhere if inputs[name].notna().any() and inputs[name].nunique() > 1]
     return inputs, varying, multipliers
+
+
+def _not_everywhere(names: Sequence[str], where: str) -> list[str]:
+    """What to say of candidates that some datasets do not record."""
+    return [f"{', '.join(names)}: not recorded in every dataset, left out of {where}"] if names else []
 
 
 def _defined(inputs: pd.DataFrame, names: list[str], notes: list[str]) -> tuple[pd.DataFrame, list[str]]:
