@@ -60,6 +60,7 @@ def test_linearity_and_ranges_tell_straight_from_bent(tmp_path, study):
     assert (bent.linearity().to_frame()["p_value"] < 1e-3).all()
     straight = study.linearity()
     assert (straight.to_frame()["distance"] == 0).all()  # what is left is the rounding of float32
+    assert (straight.to_frame()[["nonlinear_share", "rms_departure"]] == 0).all(axis=None)
     assert any("exactly linear, to within rounding" in text for text in straight.warnings)
     slight = open_cache(cache_of(tmp_path / "slight", curvature=1e-3, curvature_sd=1e-4, wiggle_sd=1e-4).path)
     assert (slight.linearity().to_frame()["distance"] > 1).all()
