@@ -111,7 +111,7 @@ def load_model(
     Raises
     ------
     ModelError
-        If there is no such model, it is not a causal language model, or its files are damaged.
+        If there is no such model, it is not a causal language model, or its files are damaged or lack weights.
     MissingDependency
         If bitsandbytes or accelerate is needed and not installed.
     """
@@ -286,23 +286,32 @@ def _numbers(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _load_whole(place: str, **options: Any) -> Any:
+    """The model with all of its weights: those that its files lack, transformers draws at random, with a warning."""
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **options)
+    names = [name for name, _ in model.named_parameters()]
+    missing = [name for name in names if name in info["missing_keys"]]
+    if missing:
+        raise ModelError(f"its files lack {len(missing)} of {len(names)} weights, such as {missing[0]}")
+    return model
+
+
 def _load_with_attention(place: str, config: Any, attention: str, options: dict[str, Any]) -> Any:
-    load = transformers.AutoModelForCausalLM.from_pretrained
     text = config.get_text_config()
     capped = text.model_type == "gemma2" or getattr(text, "attn_logit_softcapping", None) is not None
     # SDPA has no soft-capping of attention scores: older versions of transformers leave it out without a word.
     if attention == "sdpa" and capped:
         raise ModelError(f'attention = "sdpa" would leave out the soft-capping of {text.model_type}; take "eager"')
     if attention != "auto":
-        return load(place, attn_implementation=attention, **options)
+        return _load_whole(place, attn_implementation=attention, **options)
     if capped:
-        return load(place, attn_implementation="eager", **options)
+        return _load_whole(place, attn_implementation="eager", **options)
     try:
-        return load(place, attn_implementation="sdpa", **options)
+        return _load_whole(place, attn_implementation="sdpa", **options)
     except ValueError as error:
         if "scaled_dot_product" not in str(error) and "sdpa" not in str(error):
             raise
-        return load(place, attn_implementation="eager", **options)
+        return _load_whole(place, attn_implementation="eager", **options)
 
 
 def _template(tokenizer: Any) -> str:

@@ -10,6 +10,7 @@ import threading
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tiny_models import SPECIFICATIONS, tiny_model
 from tiny_tokenizers import words
 
@@ -44,6 +45,25 @@ def test_a_local_directory_loads_in_float32_on_the_cpu_with_its_hashes(saved):
     assert facts["architecture"] == "llama"
     assert facts["parameters"] == sum(p.numel() for p in loaded.model.parameters())
     assert "model" not in facts
+
+
+@pytest.mark.parametrize("lost", ["lm_head.weight", "model.layers.1.mlp.up_proj.weight"])
+def test_weights_that_the_files_lack_are_not_drawn_at_random(saved, tmp_path, lost):
+    other = tmp_path / "other"
+    shutil.copytree(saved, other)
+    weights = load_file(other / "model.safetensors")
+    del weights[lost]
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"cannot be loaded: its files lack 1 of \d+ weights, such as {lost}$"):
+        load_model(str(other), device="cpu")
+
+
+def test_tied_weights_are_in_the_files_once_and_not_missing(saved, tmp_path):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    tiny_model("llama", tie_word_embeddings=True).save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    model = load_model(str(tmp_path), device="cpu").model
+    assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
 
 
 def test_the_weights_hash_follows_the_weights(saved, tmp_path):
@@ -200,9 +220,9 @@ def test_what_bitsandbytes_is_asked_for_is_recorded_and_the_model_stays_where_it
 
     def loading(place, **options):
         asked.append((options.pop("quantization_config"), options.pop("device_map")))
-        model = plain(place, **options)
+        model, info = plain(place, **options)
         monkeypatch.setattr(type(model), "to", lambda *_: pytest.fail("a quantised model cannot be moved"))
-        return model
+        return model, info
 
     monkeypatch.setattr(models, "require", lambda *_: None)
     monkeypatch.setattr(models.transformers, "BitsAndBytesConfig", lambda **options: options)
