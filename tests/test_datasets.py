@@ -235,6 +235,16 @@ def test_own_prompts_that_carry_choices_are_read_as_such(tmp_path):
     assert (pair.pos_is_a, pair.pos_is_yes, pair.option_positive) == (False, False, "No")
 
 
+@pytest.mark.parametrize("order", ["tan2024", "balanced", "counterbalance"])
+@pytest.mark.parametrize(("a", "b"), [("A", "B"), ("(a)", "(b)"), ("A.", "B."), ("(A", "(B")])
+def test_letters_are_answered_as_the_file_writes_them_in_every_order(tmp_path, order, a, b):
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(own(prompt="Sure?\n(A) Yes\n(B) No", positive=f" {b}", negative=a))
+    for pair in load_dataset("mine", path=path, order=order).pairs:
+        assert (pair.positive, pair.negative) == ((a, b) if pair.pos_is_a else (b, a))
+        assert pair.text.endswith("\n(A) No\n(B) Yes" if pair.pos_is_a else "\n(A) Yes\n(B) No")
+
+
 def test_several_wrong_answers_are_asked_as_they_stand_and_never_swapped(tmp_path):
     path = tmp_path / "mine.jsonl"
     letters = own(prompt="Which?\n(A) x\n(B) y\n(C) z", positive="(A)", negative=["(B)", "(C)"])

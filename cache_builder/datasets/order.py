@@ -99,7 +99,8 @@ def _balanced(items: Sequence[SourceItem], seed: int) -> dict[int, bool]:
 
 
 def _pair(item: SourceItem, positive_at_a: bool, twin: int) -> ContrastPair:
-    positive, negative = ("(A)", "(B)") if positive_at_a else ("(B)", "(A)")
+    letters = _letters(item)
+    positive, negative = letters if positive_at_a else letters[::-1]
     options = (item.option_positive, item.option_negative)
     a, b = options if positive_at_a else options[::-1]
     if item.layout == "free":
@@ -133,6 +134,13 @@ def _pair(item: SourceItem, positive_at_a: bool, twin: int) -> ContrastPair:
         others=others,
         place=item.place,
     )
+
+
+def _letters(item: SourceItem) -> tuple[str, str]:
+    """How A and B are answered: as the file has it where it carries choices (`A`, `(A)`, ...), else in brackets."""
+    if item.block is None:
+        return "(A)", "(B)"
+    return (item.positive, item.negative) if is_a(item.positive) else (item.negative, item.positive)
 
 
 def _at_a(item: SourceItem, positive: str) -> bool | None:
