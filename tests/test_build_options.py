@@ -293,6 +293,14 @@ def test_a_steering_vectors_object_becomes_a_file_that_a_spec_can_name(tmp_path)
     assert facts == {"made": "here"}
 
 
+def test_a_letter_against_no_letter_has_no_direction_from_b_to_a(model, tmp_path):
+    made = [{"prompt": f"Do you like {word}?", "positive": "(A)", "negative": "(A) or so"} for word in WORDS]
+    run_build(own(model, tmp_path, made, score="logprob_sum"), tmp_path / "cache")
+    unit = CacheReader(tmp_path / "cache")["mine"]
+    assert "vector_unembedding_cosine" not in unit
+    assert (unit.read("input_pos_is_a") == -1).all()
+
+
 def test_a_head_without_weights_leaves_one_summary_out_and_nothing_else(model, tmp_path):
     session = Session(demo(model))
     session.prove()

@@ -245,6 +245,17 @@ def test_letters_are_answered_as_the_file_writes_them_in_every_order(tmp_path, o
         assert pair.text.endswith("\n(A) No\n(B) Yes" if pair.pos_is_a else "\n(A) Yes\n(B) No")
 
 
+@pytest.mark.parametrize(
+    ("positive", "negative", "at_a"),
+    [("A", "B", True), ("(B)", "(A)", False), ("(A)", "(A) or so", None), ("A", "C", None), ("A", "(a)", None)],
+)
+def test_a_or_b_is_a_factor_where_the_other_answer_is_the_other_letter(tmp_path, positive, negative, at_a):
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(own(positive=positive, negative=negative))
+    (pair,) = load_dataset("mine", path=path).pairs
+    assert (pair.positive, pair.negative, pair.pos_is_a) == (positive, negative, at_a)
+
+
 def test_several_wrong_answers_are_asked_as_they_stand_and_never_swapped(tmp_path):
     path = tmp_path / "mine.jsonl"
     letters = own(prompt="Which?\n(A) x\n(B) y\n(C) z", positive="(A)", negative=["(B)", "(C)"])

@@ -122,7 +122,7 @@ def _pair(item: SourceItem, positive_at_a: bool, twin: int) -> ContrastPair:
         text=text,
         positive=positive,
         negative=negative,
-        pos_is_a=_at_a(item, positive) if item.layout == "free" else positive_at_a,
+        pos_is_a=_at_a(item) if item.layout == "free" else positive_at_a,
         pos_is_yes=is_yes(shown[0]),
         len_positive=len(shown[0]),
         len_negative=len(shown[1]),
@@ -143,9 +143,11 @@ def _letters(item: SourceItem) -> tuple[str, str]:
     return (item.positive, item.negative) if is_a(item.positive) else (item.negative, item.positive)
 
 
-def _at_a(item: SourceItem, positive: str) -> bool | None:
-    """A or B is a factor of two positions; a question of more has none such."""
-    return None if item.others else is_a(positive)
+def _at_a(item: SourceItem) -> bool | None:
+    """A or B is a factor where one answer is A and the other B, and nothing else is on offer."""
+    positive, negative = is_a(item.positive), is_a(item.negative)
+    apart = not item.others and None not in (positive, negative) and positive != negative
+    return positive if apart else None
 
 
 def _ordered(block: ChoiceBlock, item: SourceItem, positive_at_a: bool) -> str:
