@@ -24,6 +24,7 @@ from cache_builder.spec import BuildSpec
 from cache_builder.sweep import sweep_spec
 from steerstats.cache import UnitData, create_cache, finished_sidecar
 from steerstats.cache.sidecar import UNITS
+from steerstats.errors import CacheError
 from steerstats.interrupts import deferred
 
 __all__ = [
@@ -148,6 +149,13 @@ def begin(
     if runtime is not None:
         create_cache(root, {"kind": "grid", "spec_hash": session.spec_hash})  # another spec is refused at once
         session.settle(root)
+    for unit in session.units:
+        side = finished_sidecar(root, unit.name)
+        if side is not None and side.get("spec_hash") != session.spec_hash:  # without its manifest, or copied there
+            raise CacheError(
+                f"{root / UNITS / side['file']} belongs to spec {str(side.get('spec_hash'))[:12]}, this build is "
+                f"{session.spec_hash[:12]}: specs are not mixed in one directory, choose another"
+            )
     if runtime is None or not all(finished_sidecar(root, unit.name) for unit in session.units):
         session.prove(progress)
     if runtime is None:

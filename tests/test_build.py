@@ -128,6 +128,14 @@ def test_another_spec_is_refused_before_anything_is_computed(built, model):
     assert hashes(built[0]) == before
 
 
+def test_units_of_another_spec_are_not_taken_for_finished_ones_where_the_manifest_is_gone(built, model, tmp_path):
+    root = shutil.copytree(built[0], tmp_path / "cache")
+    (root / "manifest.json").unlink()
+    with pytest.raises(CacheError, match=r"units/likes-rain\.h5 belongs to spec .*: specs are not mixed"):
+        run_build(tiny_spec(model, multipliers=[-1.0, 0.0, 1.0]), root)
+    assert not (root / "manifest.json").exists()
+
+
 def test_identity_sees_what_changes_numbers_and_nothing_else(model, tmp_path):
     base = Session(tiny_spec(model)).spec_hash
     moved = shutil.copytree(model, tmp_path / "elsewhere")
