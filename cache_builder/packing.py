@@ -108,8 +108,9 @@ def pack(
     for k in np.unique(ways):
         pool = _sorted_pool(demand, examples[ways == k], share)
         # One code per row costs no prefix when steering starts at the first token, and then examples can share
-        # their steered prefixes as well; so both ways are counted, and the cheaper one is taken.
-        groups = [np.array_split(codes, n) for n in {k, len(codes)} if n] or [[codes]]
+        # their steered prefixes as well; so both ways are counted, and the cheaper one is taken: of two that count the
+        # same the one with fewer rows, which repeats fewer of the nodes that steered ones begin from (see `stages`).
+        groups = [np.array_split(codes, n) for n in sorted({k, len(codes)}) if n] or [[codes]]
         plans = [_fill(demand, pool, some, budget, share, base, padding) for some in groups]
         rows += min(plans, key=lambda plan: sum(row.size for row in plan))
     return rows

@@ -143,6 +143,12 @@ def test_a_ceiling_splits_whatever_it_costs():
     assert max(row.size for row in pack(wanted, np.arange(1, 37), 33, ceiling=33)) <= 33
 
 
+@pytest.mark.parametrize("n_codes", [6, 8, 16])
+def test_codes_stay_together_where_apart_they_would_count_the_same(n_codes):
+    wanted = demand(np.random.default_rng(0), start=0)
+    assert len(pack(wanted, np.arange(1, n_codes + 1), 10**6)) == 1
+
+
 def test_steering_from_the_first_token_shares_steered_prefixes():
     wanted = demand(np.random.default_rng(0), start=0)
     rows = pack(wanted, np.arange(1, 7), 240)
