@@ -257,7 +257,9 @@ def hash_tokenizer(tokenizer: Any) -> str:
     """SHA-256 of a tokenizer's full definition (fast), or of its vocabulary and special tokens (slow)."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        return hash_text(backend.to_str())
+        # No part of the definition, but of how it is applied: whether `<|user|>` in a text is one token.
+        split = "split_special_tokens" if getattr(tokenizer, "split_special_tokens", False) else ""
+        return hash_text(backend.to_str() + split)
     facts = [sorted(tokenizer.get_vocab().items()), sorted(map(str, tokenizer.special_tokens_map.items()))]
     return hash_text(json.dumps(facts))
 

@@ -66,6 +66,15 @@ def test_tied_weights_are_in_the_files_once_and_not_missing(saved, tmp_path):
     assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
 
 
+def test_how_special_tokens_in_a_text_are_read_is_part_of_the_tokenizer(saved, tmp_path):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"split_special_tokens": True}))
+    one, other = (load_model(str(folder), device="cpu") for folder in (saved, tmp_path))
+    assert one.tokenizer("<s>")["input_ids"] != other.tokenizer("<s>")["input_ids"]
+    assert one.tokenizer_hash != other.tokenizer_hash
+
+
 def test_the_weights_hash_follows_the_weights(saved, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(saved, other)
