@@ -20,10 +20,12 @@ from cache_builder.draws import (
     named_rng,
     question_groups,
 )
-from cache_builder.extractors import find_extractor, nuisance_weights, project_out
+from cache_builder.extractors import BUILT_IN, find_extractor, nuisance_weights, project_out
 from steerstats.errors import InputError
 
 KINDS = ("trained", "mean", "resampled", "fold", "random", "shuffled", "debiased", "imported")
+ROUNDING = 1e-6
+"""Of an activation's length: eight float32 steps. Steering vectors are thousands of times longer."""
 SAME_TOKEN = "do both answers' activations come from the same token of the same prefix?"
 SAME_DIFFERENCES = "all questions have the same difference of activations, and without labels nothing is left"
 
@@ -126,8 +128,8 @@ def fit_vectors(
     Raises
     ------
     InputError
-        If shapes disagree, a method is unknown or fails, a vector is zero or not finite, or the label-shuffled
-        vectors of a setting are the trained one up to sign (as by "pca": no null).
+        If shapes disagree, a method is unknown or fails, a vector is zero (but for rounding) or not finite, or the
+        label-shuffled vectors of a setting are the trained one up to sign (as by "pca": no null).
     """
     settings, layers = tuple(settings), tuple(layers)
     if activations.ndim != 5 or activations.shape[:2] != (len(settings), len(layers)) or activations.shape[2] < 2:
@@ -265,12 +267,24 @@ class _Fit:
             found = self._differences(s, here) if self.method == "mean_difference" else self._extracted(s, here)
             if not np.isfinite(found).all():
                 raise InputError(f"the {self.method} vector of setting {name} is not finite; are the activations?")
+            least = self._rounding(s)
             for k, job in enumerate(here):
-                if not found[:, k].any(axis=-1).all():
+                if not (slot_norms(found[:, k]) > least).all():
                     hint = SAME_DIFFERENCES if job.flip is not None else SAME_TOKEN
                     raise InputError(f"{job.what}{self.method}, setting {name}: the steering vector is zero; {hint}")
                 raw[job][name] = found[:, k]
         return [self._rescaled(one) for one in raw.values()]
+
+    def _rounding(self, setting: int) -> np.ndarray:
+        """Length (n_slots,) up to which a vector is what rounding leaves of nothing: the same token after the same
+        tokens (all that a sliding window shows, say) is not the same bits wherever it is computed. A registered method
+        has a scale of its own."""
+        _, n_layers, n_options, n_pairs, hidden = self.activations.shape
+        if self.method not in BUILT_IN:
+            return np.zeros(n_layers)
+        rows = parts_of(n_pairs, 8 * n_options * hidden)[0]
+        norms = [np.linalg.norm(self.activations[setting, slot][:, rows], axis=-1).mean() for slot in range(n_layers)]
+        return ROUNDING * np.array(norms)
 
     def _differences(self, setting: int, jobs: Sequence[_Job]) -> np.ndarray:
         """Mean differences (n_slots, n_jobs, hidden)."""

@@ -293,6 +293,14 @@ def test_a_steering_vectors_object_becomes_a_file_that_a_spec_can_name(tmp_path)
     assert facts == {"made": "here"}
 
 
+def test_descriptions_that_a_sliding_window_hides_from_the_place_read_make_no_vector_of_rounding(tmp_path):
+    narrow = write_model(tmp_path / "model", "mistral", sliding_window=3)
+    contrasted = {"read": "last_prompt", "settings": ["base"], "rescale": "unit"}
+    with pytest.raises(InputError, match="setting base: the steering vector is zero"):
+        run_build(demo(narrow, layers=[0], vectors=contrasted), tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_letter_against_no_letter_has_no_direction_from_b_to_a(model, tmp_path):
     made = [{"prompt": f"Do you like {word}?", "positive": "(A)", "negative": "(A) or so"} for word in WORDS]
     run_build(own(model, tmp_path, made, score="logprob_sum"), tmp_path / "cache")

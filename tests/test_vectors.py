@@ -248,11 +248,20 @@ def test_extractors_of_other_packages_are_found(monkeypatch, planted):
         fit(planted, method="second_pair")
 
 
+def rounded(activations):
+    """Both answers alike, but for the last bit of some numbers."""
+    one = activations[:, :, 0]
+    other = np.where(np.random.default_rng(0).random(one.shape) < 0.2, np.nextafter(one, one + 1), one)
+    return np.stack([one, other], axis=2)
+
+
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
         (lambda a: np.where(np.arange(HIDDEN) == 2, np.nan, a), {}, "setting base is not finite"),
         (lambda a: np.repeat(a[:, :, :1], 2, axis=2), {}, "vector is zero"),
+        (rounded, {}, "mean_difference, setting base: the steering vector is zero"),
+        (rounded, {"method": "pca"}, "pca, setting base: the steering vector is zero"),
         (lambda a: a[:, :1], {}, "2 layers"),
         (lambda a: a[:, :, :, :0], {}, "at least one training pair"),
         (lambda a: a, {"rescale": "norm"}, "rescale 'norm'"),
