@@ -1,4 +1,4 @@
-"""Calibration within one dataset: mean gap, ratio, spread, share of anti-steerable inputs, and the vector's error."""
+"""Calibration within one dataset: mean gap, ratio, spread, shares (anti-steerable, explained), the vector's error."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from steerstats.generalization import from_disjoint_folds, ratio, with_vector_er
 from steerstats.replicates import corrected_anti_steerable
 from steerstats.resampling import bootstrap_mean, bootstrap_ratio, interval
 from steerstats.simulate.calibrate_cells import COVERAGE, RESAMPLES, SHAPES, Cell, Outcome, blocks, draw, inside
+from steerstats.spurious import variance_explained
 
 
 def _mean_gap(shape: str, n_inputs: int, rng: np.random.Generator, n: int) -> list[Outcome]:
@@ -74,6 +75,19 @@ def _anti_steerable(share: float, rng: np.random.Generator, n: int) -> list[Outc
     ]
 
 
+def _explained(shape: str, share: float, n_inputs: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """Letter and word, each half of the inputs and with half of the share; the rest has one of the `SHAPES`."""
+    hits, words = np.empty(n, dtype=bool), np.arange(n_inputs) // 2 % 2
+    factors = {"pos_is_a": np.arange(n_inputs) % 2, "pos_is_yes": words}
+    for k in range(n):
+        known = np.sqrt(2 * share) * (factors["pos_is_a"] + words)
+        slopes = known + np.sqrt(1 - share) * draw(shape, n_inputs, rng)
+        found = variance_explained(slopes, factors, rng=rng, n_resamples=400)
+        place = found.components.index("explained")
+        hits[k] = inside(found.ci_low[place], found.ci_high[place], share)
+    return [Outcome("variance explained, coverage", "percentile", COVERAGE, hits)]
+
+
 def _vector_error(sigma: float, rng: np.random.Generator, n: int) -> list[Outcome]:
     """500 inputs of SD .6, so that they alone leave a standard error of .027; 20 refits."""
     truth, test_only, with_refits = 0.3, [], []
@@ -134,6 +148,12 @@ def _cells() -> dict[str, Cell]:
     for share in (0.002, 0.1, 0.5):
         setting = f"n = 500, true share {share:g}"
         cells[f"anti-steerable, {share:g}"] = Cell(setting, partial(_anti_steerable, share), 2500)
+    for n_inputs in (60, 300):
+        for shape in ("normal", "mixture", "lognormal"):
+            for share in (0.1, 0.8):
+                setting = f"n = {n_inputs}, true share {share:g}, the rest: {SHAPES[shape]}"
+                simulate = partial(_explained, shape, share, n_inputs)
+                cells[f"explained, {shape}, {share:g}, n = {n_inputs}"] = Cell(setting, simulate, 1500)
     for sigma in (0.02, 0.05, 0.1):
         setting = f"n = 500, input SD .6, vector SD {sigma:g}, 20 refits"
         cells[f"vector error, {sigma:g}"] = Cell(setting, partial(_vector_error, sigma), 2500)

@@ -22,6 +22,10 @@ from steerstats.spurious.coding import Factors, code_factors
 from steerstats.spurious.moments import Moments, question_sums
 
 MAX_FACTORS = 8
+NOT_SKEWED = (
+    "what factors leave unexplained is not very skewed (lognormal with a log SD of .8: 95% intervals of a share covered "
+    "74-88% at 60 questions, 84-91% at 300; else 94-98%)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,6 +305,6 @@ def _divide(
         n_resamples=n_resamples,
         level=level,
         method=f"{method}; percentile interval, {n_resamples} resamples of {groups} questions",
-        assumptions=("questions are independent", "additive in the coded factors", *alike),
+        assumptions=("questions are independent", "additive in the coded factors", NOT_SKEWED, *alike),
         warnings=tuple(doubts),
     )
