@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 
+from cache_builder.memory import SMALLER, fits, out_of_memory
 from steerstats.errors import InputError, ModelError, require
 
 BUNDLED = "bundled:"
@@ -134,9 +135,12 @@ def load_model(
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **common)
         model = _load_with_attention(place, config, attention, {**common, **options})
     except Exception as error:  # damaged files raise bare Exceptions of the Rust libraries
+        if out_of_memory(error):
+            raise ModelError(f"model {model_id!r} in {resolved} does not fit in memory; {SMALLER}") from error
         raise ModelError(f"model {model_id!r} cannot be loaded: {_first_line(error)}") from error
     if "device_map" not in options:
-        model = model.to(device)
+        with fits(lambda: f"model {model_id!r} in {resolved} does not fit in the memory of {device}; {SMALLER}"):
+            model = model.to(device)
     commit = getattr(model.config, "_commit_hash", None)
     return LoadedModel(
         model=model.eval(),

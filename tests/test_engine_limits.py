@@ -124,6 +124,19 @@ def test_vectors_that_do_not_fit_are_a_named_error(monkeypatch):
         engine.run(random_examples(rng, 2), random_steering(rng))
 
 
+def test_a_sequence_of_the_proof_that_does_not_fit_is_a_named_error(monkeypatch):
+    engine = Engine(tiny_model("llama"))
+
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine.forward, "run", full)
+    examples = random_examples(np.random.default_rng(18), 2)
+    longest = max(len(option) for example in examples for option in example.options)
+    with pytest.raises(ModelError, match=f"one sequence of up to {longest} tokens does not fit in the memory of cpu"):
+        engine.prove(examples)
+
+
 def test_a_sequence_that_never_fits_is_a_named_error(monkeypatch):
     engine = Engine(tiny_model("llama"), path="trie")
 

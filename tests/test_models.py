@@ -58,6 +58,17 @@ def test_weights_that_the_files_lack_are_not_drawn_at_random(saved, tmp_path, lo
         load_model(str(other), device="cpu")
 
 
+@pytest.mark.parametrize("where", ["loading", "moving"])
+def test_a_model_that_does_not_fit_is_one_line(saved, monkeypatch, where):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    holder, name = (models, "_load_whole") if where == "loading" else (transformers.PreTrainedModel, "to")
+    monkeypatch.setattr(holder, name, full)
+    with pytest.raises(ModelError, match=r"in float32 does not fit in .*memory.*; use a smaller or quantised model"):
+        load_model(str(saved), device="cpu")
+
+
 def test_tied_weights_are_in_the_files_once_and_not_missing(saved, tmp_path):
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     tiny_model("llama", tie_word_embeddings=True).save_pretrained(tmp_path)

@@ -19,6 +19,7 @@ from cache_builder.engine.lines import BATCHED
 from cache_builder.engine.operators import LayerTable, layer_tables
 from cache_builder.engine.plan import Layout, Wanted, demand_of, lay_out
 from cache_builder.engine.requests import Request, Scores
+from cache_builder.memory import SMALLER, fits, out_of_memory
 from cache_builder.packing import PADDING, Row, pack
 from steerstats.errors import ModelError
 
@@ -84,7 +85,7 @@ class Job:
             )
             return layout, Transfer(engine.forward.run(layout, self.tables, request.read_layers))
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             if not row.splittable:
                 raise self._does_not_fit(row) from error
@@ -110,20 +111,18 @@ class Job:
 
     def _tables(self) -> dict[int, LayerTable]:
         steering, forward = self.request.steering, self.engine.forward
-        try:
+        with fits(
+            lambda: (
+                f"{len(steering.directions)} steering vectors with {len(steering.multipliers)} multipliers do not "
+                f"fit in the memory of {forward.device} beside the model; steer with fewer at a time"
+            )
+        ):
             return layer_tables(steering, forward.places) if steering else {}
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-            raise ModelError(
-                f"{len(steering.directions)} steering vectors with {len(steering.multipliers)} multipliers do not fit "
-                f"in the memory of {forward.device} beside the model; steer with fewer at a time"
-            ) from error
 
     def _does_not_fit(self, row: Row) -> ModelError:
         return ModelError(
-            f"one sequence of {row.size} tokens does not fit in the memory of {self.engine.forward.device}; use a "
-            "smaller or quantised model, or several devices"
+            f"one input with its answers, {row.size} tokens, does not fit in the memory of "
+            f"{self.engine.forward.device} beside the model; {SMALLER}"
         )
 
 
@@ -163,17 +162,3 @@ def answer(engine: Engine, jobs: Iterable[Job]) -> Iterator[Scores]:
             flying.append(_Sent(job, *sent, last=not job.rows))
             yield from land(IN_FLIGHT)
     yield from land()
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in text
-        for words in (
-            "out of memory",
-            "can't allocate memory",
-            "not enough memory",
-            "status_alloc_failed",
-            "allocation_failed",
-        )
-    )

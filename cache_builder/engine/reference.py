@@ -10,6 +10,7 @@ import numpy as np
 from cache_builder.engine.operators import layer_tables
 from cache_builder.engine.plan import Wanted, lay_out
 from cache_builder.engine.requests import Example, Request, Scores
+from cache_builder.memory import SMALLER, fits
 from cache_builder.packing import Row
 
 if TYPE_CHECKING:
@@ -17,7 +18,20 @@ if TYPE_CHECKING:
 
 
 def one_by_one(engine: Engine, request: Request, codes: np.ndarray) -> Scores:
-    """Scores of a request from one pass a sequence; column j belongs to `codes[j - 1]`, column 0 is unsteered."""
+    """Scores of a request from one pass a sequence; column j belongs to `codes[j - 1]`, column 0 is unsteered.
+
+    Raises
+    ------
+    ModelError
+        If a sequence does not fit in memory.
+    """
+    longest = max(len(option) for example in request.examples for option in example.options)
+    where = f"in the memory of {engine.forward.device} beside the model"
+    with fits(lambda: f"one sequence of up to {longest} tokens does not fit {where}; {SMALLER}"):
+        return _one_by_one(engine, request, codes)
+
+
+def _one_by_one(engine: Engine, request: Request, codes: np.ndarray) -> Scores:
     examples, steering, layers = request.examples, request.steering, request.read_layers
     tables = layer_tables(steering, engine.forward.places) if steering else {}
     shape = (len(examples), len(codes) + 1)

@@ -23,8 +23,8 @@ from steerstats.spurious.moments import Moments, question_sums
 
 MAX_FACTORS = 8
 NOT_SKEWED = (
-    "what factors leave unexplained is not very skewed (lognormal with a log SD of .8: 95% intervals of a share covered "
-    "74-88% at 60 questions, 84-91% at 300; else 94-98%)"
+    "what factors leave unexplained is not very skewed (lognormal with a log SD of .8: 95% intervals of a share "
+    "covered 74-88% at 60 questions, 84-91% at 300; else 94-98%)"
 )
 
 
