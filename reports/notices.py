@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from analyses._cache import people_count
@@ -11,6 +11,7 @@ from analyses._words import listed
 from reports import operators, words
 from steerstats.generalization import ID_SHIFT
 from steerstats.generalization.answer_mass import COLLAPSED_BELOW
+from steerstats.operators import ABLATE
 from steerstats.study.notes import flat_curves, grid_doubts, one_sided
 
 
@@ -55,7 +56,9 @@ def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list
 
 
 def notices_between(studies: Mapping[str, Any]) -> list[str]:
-    """What to know of caches side by side: those of one spec are one study, built twice or packed with less.
+    """What to know of caches side by side: whether they are one study twice, and whether their slopes are of one thing.
+
+    Those of one spec are one study, built twice or packed with less.
 
     Parameters
     ----------
@@ -67,9 +70,28 @@ def notices_between(studies: Mapping[str, Any]) -> list[str]:
         if study.kind not in ("grid", "sweep"):
             continue  # a spec that was built from has all that decides the numbers in its hash
         alike.setdefault(study.reader.spec_hash, []).append(label)
-    return [
+    found = [
         f"{listed(labels)} are caches of one and the same spec: what differs between them is the rounding of two "
         "builds, and their agreement is no finding."
         for labels in alike.values()
         if len(labels) > 1
     ]
+    if len({ABLATE in study.operators for study in studies.values()}) > 1:
+        found.append(
+            f"operators differ ({_each(studies, lambda study: study.operators)}): under ablate a slope is what taking "
+            "the direction out does, and its difference to the slope of an added vector compares two things."
+        )
+    if len({_scores(study) for study in studies.values()}) > 1:
+        found.append(
+            f"scores differ ({_each(studies, _scores)}): a difference in steerability between these caches is one of "
+            "scores, too."
+        )
+    return found
+
+
+def _scores(study: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(study.unit(name).unit.attrs.get("score")) for name in study.datasets))
+
+
+def _each(studies: Mapping[str, Any], of: Callable[[Any], Sequence[str]]) -> str:
+    return "; ".join(f"{label}: {listed(of(study))}" for label, study in studies.items())

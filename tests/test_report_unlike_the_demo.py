@@ -63,10 +63,22 @@ def test_weights_decide_which_model_it_is_and_then_its_name(one, other, same):
     assert same_model(*studies) is same
 
 
-def test_two_builds_of_one_spec_are_said_to_be_one_study():
-    def study(kind, spec_hash):
-        return SimpleNamespace(kind=kind, reader=SimpleNamespace(spec_hash=spec_hash))
+def study(kind, spec_hash, operator="add", score="logit_diff"):
+    unit = SimpleNamespace(unit=SimpleNamespace(attrs={"score": score}))
+    reader = SimpleNamespace(spec_hash=spec_hash)
+    return SimpleNamespace(kind=kind, reader=reader, operators=(operator,), datasets=("d",), unit=lambda name: unit)
 
+
+def test_slopes_of_two_kinds_are_said_not_to_be_one_thing():
+    added, scored = study("grid", "1"), study("grid", "2", score="logprob_sum")
+    (said,) = notices_between({"a": added, "b": study("grid", "2", operator="ablate")})
+    assert said.startswith("operators differ (a: add; b: ablate): under ablate a slope is what taking")
+    (said,) = notices_between({"a": added, "b": scored})
+    assert said.startswith("scores differ (a: logit_diff; b: logprob_sum): ")
+    assert notices_between({"a": added, "b": study("grid", "2", operator="ablate_add")}) == []
+
+
+def test_two_builds_of_one_spec_are_said_to_be_one_study():
     (said,) = notices_between({"a": study("grid", "1"), "b": study("grid", "2"), "c": study("grid", "1")})
     assert said.startswith("a and c are caches of one and the same spec")
     assert notices_between({"a": study("simulated", "1"), "b": study("simulated", "1")}) == []
