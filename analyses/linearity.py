@@ -26,7 +26,8 @@ def main(cache, out):
     values = {name: part["r_squared"].to_numpy() for name, part in zip(order, parts)}
     line, r2 = inputs_claim(study, "linearity.r2", "R² of an input's own line", values, (0.0, 1.0))
     bent = mean_over_datasets(frame["nonlinear_share"], "non-linear share of the mean curve", "share")
-    own, text = frame.assign(estimate=frame.nonlinear_share), "Share of the mean curve's variation that is not linear"
+    own = frame.assign(estimate=frame["nonlinear_share"], n=frame["n_questions"])  # n counts inputs, twins apart
+    text = "Share of the mean curve's variation that is not linear"
     claims = [line, mean_or_own("linearity.share", text, bent, own)]
     if len(order) == 1:
         row = frame.iloc[0].rename({"distance": "estimate", "distance_low": "ci_low", "distance_high": "ci_high"})

@@ -1,0 +1,62 @@
+"""Datasets of different kinds in one cache: twins, free answers and several wrong answers, each said of its own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tiny_build import content as tiny_content
+from tiny_build import write_model
+
+import analyses
+from cache_builder.build import run_build
+from cache_builder.spec import parse_spec
+from steerstats import open_cache
+
+THINGS = ("storms", "rain", "thunder", "puddles", "drizzle", "clouds", "mist", "sunshine", "heat", "beaches")
+PROMPTS = [f"I {verb} {thing}." for verb in ("adore", "welcome") for thing in THINGS]
+SCRIPTS = ("linearity", "answer_mass", "variance_explained", "spurious_effects", "debiased_vectors")
+
+
+def records(kind: str) -> list[dict]:
+    """Twenty questions: two options that are asked both ways, Yes or No as they stand, or one right of three words."""
+    made = []
+    for k, prompt in enumerate(PROMPTS):
+        right, wrong = ("Yes", "No") if k % 3 else ("No", "Yes")
+        record = {"prompt": prompt, "positive": right, "negative": wrong}
+        if kind == "twins":
+            record |= {"choices": True}
+        if kind == "several":
+            record |= {"positive": "rain", "negative": ["heat", "mist"]}
+        made.append(record)
+    return made
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """The cache of three datasets, and of the first alone."""
+    folder = tmp_path_factory.mktemp("mixed")
+    kinds = ("twins", "free", "several")
+    for kind in kinds:
+        text = "".join(json.dumps(record) + "\n" for record in records(kind))
+        (folder / f"{kind}.jsonl").write_text(text, encoding="utf-8")
+    base = tiny_content(write_model(folder / "model"), settings=["base"], prompt={}, order="counterbalance", limit=None)
+    spec = base | {"datasets": [], "controls": {"debiased": True}}
+    for name, names in (("all", kinds), ("one", kinds[:1])):
+        custom = {kind: str(folder / f"{kind}.jsonl") for kind in names}
+        run_build(parse_spec(spec | {"custom_datasets": custom}), folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(mixed, tmp_path_factory):
+    return {name: analyses.run(name, mixed / "all", tmp_path_factory.mktemp("found")) for name in SCRIPTS}
+
+
+def test_a_claim_on_one_dataset_with_twins_counts_its_questions(mixed, tmp_path):
+    claims = {claim.key: claim for claim in analyses.run("linearity", mixed / "one", tmp_path).claims}
+    unit = open_cache(mixed / "one").unit("twins")
+    share, distance = claims["linearity.share"], claims["linearity.distance"]
+    assert (share.n, share.n_of) == (len(set(unit.question)), "questions")
+    assert (distance.n, distance.n_of) == (len(unit.inputs), "inputs")
+    assert share.n < distance.n
