@@ -28,7 +28,8 @@ def main(cache, out):
         figure, axes = figures.canvas(1, len(terms), width=8.4, height=1.2 + 0.25 * (n + 1), squeeze=False)
         for k, (ax, term) in enumerate(zip(axes[0], terms)):
             label = f"effect of {NAMES[term]}\n(nat per unit multiplier)"
-            names = k == 0 or len(frames[term]) != n + 1
+            # Each panel has the datasets that know its factor: names are left out beside the same ones only.
+            names = k == 0 or list(frames[term]["dataset"]) != list(frames[terms[0]]["dataset"])
             figures.effect_rows(frames[term], ax=ax, xlabel=label, labels=names, pooled=MEAN)
     found = Finding.of(
         result, script="spurious_effects", title=TITLE, paper=PAPER, claims=tuple(claims),

@@ -11,7 +11,7 @@ from tiny_build import write_model
 import analyses
 from cache_builder.build import run_build
 from cache_builder.spec import parse_spec
-from steerstats import open_cache
+from steerstats import figures, open_cache
 
 THINGS = ("storms", "rain", "thunder", "puddles", "drizzle", "clouds", "mist", "sunshine", "heat", "beaches")
 PROMPTS = [f"I {verb} {thing}." for verb in ("adore", "welcome") for thing in THINGS]
@@ -60,3 +60,23 @@ def test_a_claim_on_one_dataset_with_twins_counts_its_questions(mixed, tmp_path)
     assert (share.n, share.n_of) == (len(set(unit.question)), "questions")
     assert (distance.n, distance.n_of) == (len(unit.inputs), "inputs")
     assert share.n < distance.n
+
+
+def test_rows_of_panels_side_by_side_are_of_the_same_datasets_or_named(mixed, tmp_path, monkeypatch):
+    drawn = []
+    for name in ("effect_rows", "variance_shares"):
+        real = getattr(figures, name)
+
+        def spied(frame, *, real=real, name=name, labels=True, **options):
+            drawn.append((name, list(dict.fromkeys(frame["dataset"])), labels))
+            return real(frame, labels=labels, **options)
+
+        monkeypatch.setattr(figures, name, spied)
+    for script in ("spurious_effects", "variance_explained"):
+        drawn.clear()
+        analyses.run(script, mixed / "all", tmp_path)
+        (_, first, labelled), *others = drawn
+        assert labelled
+        assert others
+        assert all(labels or names == first for _, names, labels in others), script
+    assert "several" not in first, "which has neither A/B nor Yes/No"
