@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -178,10 +178,10 @@ def absences(study: Study) -> tuple[str, ...]:
     return tuple(f"{nice_shift(*shift)}: {why}" for shift, why in absent_shifts(study).items())
 
 
-def need_controls(study: Study, *kinds: str) -> None:
-    """Raise `NotInCache` unless every dataset has control vectors of one of these kinds, in distribution."""
+def need_controls(study: Study, *kinds: str, of: Callable[[Iterable[bool]], bool] = all) -> None:
+    """Raise `NotInCache` unless all datasets (or `any`) have control vectors of one of these kinds, in distribution."""
     units = [study.unit(name) for name in study.datasets]
-    if not any(all(unit.has(("base", "base"), kind) for unit in units) for kind in kinds):
+    if not any(of(unit.has(("base", "base"), kind) for unit in units) for kind in kinds):
         raise lacking(study, f"{' or '.join(kinds)} vectors")
 
 

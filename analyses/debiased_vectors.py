@@ -15,7 +15,7 @@ NAMES = {"pos_is_a": "A rather than B", "pos_is_yes": "Yes rather than No"}
 def main(cache, out):
     """Steerability lost by debiasing, and what it does to the effects of A/B and Yes/No."""
     study = study_of(cache)
-    need_controls(study, "debiased")
+    need_controls(study, "debiased", of=any)  # a dataset without A/B and Yes/No has nothing to project out
     result, order = ask(study, "debiased"), order_by_median(study)
     loss, effects = by_dataset(result.to_frame(), order), result.effects
     lost = mean_over_datasets(loss["estimate"], "steerability lost", "nat per unit multiplier")
@@ -31,7 +31,7 @@ def main(cache, out):
         was, now = (rows[side] ** 2 - rows[f"{side}_se"] ** 2 for side in sides.values())
         change = mean_over_datasets(was - now, "change", "(nat per unit multiplier)²")
         text = f"Fall of the squared effect of {NAMES[term]}, noise taken out"
-        own = rows.assign(estimate=was - now, n=loss["n"].iloc[0])
+        own = rows.assign(estimate=was - now, n=rows["dataset"].map(loss.set_index("dataset")["n"]))
         claims.append(mean_or_own(f"debiased.{term}", text, change, own, end=" (below 0: it grew)"))
     n = len(loss)
     with figures.style():

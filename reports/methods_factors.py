@@ -62,13 +62,23 @@ def where(holders: Holders, studies: Mapping[str, Any]) -> str:
     return f" (in {' and in '.join(parts)})"
 
 
+def debiased(studies: Mapping[str, Any]) -> Holders:
+    """The datasets that have a debiased vector: without A/B and Yes/No there is nothing to project out."""
+    found: Holders = {}
+    for label, study in studies.items():
+        for name in study.datasets if study.kind != "sweep" else ():
+            if study.unit(name).controls("debiased"):
+                found.setdefault(label, []).append(name)
+    return found
+
+
 def projected_out(studies: Mapping[str, Any]) -> str:
     """The directions that debiased vectors lack: those of factors that have both levels among the training pairs."""
     found: dict[str, None] = {}
     unknown = False
     for study in studies.values():
-        units = [study.unit(name) for name in study.datasets] if study.kind != "sweep" else []
-        for unit in [unit for unit in units if unit.controls("debiased")]:
+        units = [study.unit(name) for name in debiased({"": study}).get("", ())]
+        for unit in units:
             codes = {name: _codes(unit.unit, f"pair_{name}") for name in DIRECTIONS}
             unknown |= any(one is None for one in codes.values())
             found |= dict.fromkeys(n for n, code in codes.items() if code is not None and {0, 1} <= set(code))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analyses._words import in_words, listed
-from reports.methods_factors import LEVELS, Holders, in_design, projected_out, where, with_own
+from reports.methods_factors import LEVELS, Holders, debiased, in_design, projected_out, where, with_own
 from reports.methods_order import OPTION
 from reports.ran import Ran
 from reports.references import Cited
@@ -74,8 +74,9 @@ def _features(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
     if "debiased_vectors" in ran:
         resamples = ran.number(r"(\d+) resamples", "debiased_vectors")
         lines.append(
-            f"We also projected {projected_out(studies)} out of each base vector, and gave what was left the norm of "
-            "that vector; what this costs is the mean difference of slopes, paired by input (studentised intervals, "
+            f"We also projected {projected_out(studies)} out of each base vector"
+            f"{where(debiased(studies), studies)}, and gave what was left the norm of that vector; what this costs is "
+            "the mean difference of slopes, paired by input (studentised intervals, "
             f"{resamples} resamples of questions)."
         )
     if "own_vectors" in ran:

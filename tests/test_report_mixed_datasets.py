@@ -11,6 +11,7 @@ from tiny_build import write_model
 import analyses
 from cache_builder.build import run_build
 from cache_builder.spec import parse_spec
+from reports.methods import methods
 from steerstats import figures, open_cache
 
 THINGS = ("storms", "rain", "thunder", "puddles", "drizzle", "clouds", "mist", "sunshine", "heat", "beaches")
@@ -80,3 +81,12 @@ def test_rows_of_panels_side_by_side_are_of_the_same_datasets_or_named(mixed, tm
         assert others
         assert all(labels or names == first for _, names, labels in others), script
     assert "several" not in first, "which has neither A/B nor Yes/No"
+
+
+def test_vectors_without_letter_and_word_are_shown_of_the_datasets_that_have_them(found, mixed):
+    debiased = found["debiased_vectors"]
+    assert not debiased.missing
+    assert debiased.counted == "2 datasets."
+    assert any("left out: several" in text for text in debiased.warnings)
+    text = " ".join(methods({"all": open_cache(mixed / "all")}, [debiased], 0, {})[0])
+    assert "out of each base vector (in 2 of 3 datasets), and" in text
