@@ -208,6 +208,16 @@ def need_array(study: Study, name: str, what: str) -> None:
         raise lacking(study, what)
 
 
+def with_several_wrong(study: Study) -> list[str]:
+    """The datasets whose questions set the right answer against more than one wrong one."""
+    units = {name: study.unit(name).unit for name in study.datasets}
+    return [
+        name
+        for name, unit in units.items()
+        if "input_negative_2" in unit or ("answer" in unit and len(unit.read("answer")) > 2)
+    ]
+
+
 def facts_of(study: Study) -> dict[str, Any]:
     """What decides whether a number can be held against a published one; None where the cache does not say."""
     steered = {layer for name in study.datasets for layer in study.unit(name).steered_layers}

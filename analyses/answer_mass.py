@@ -1,6 +1,6 @@
-"""Do the two answers keep their probability? Where steering breaks the format, the slope describes nothing."""
+"""Do the answers keep their probability? Where steering breaks the format, the slope describes nothing."""
 
-from analyses._cache import ask, between, facts_of, mean_over_datasets, need_array, study_of
+from analyses._cache import ask, between, facts_of, mean_over_datasets, need_array, study_of, with_several_wrong
 from analyses._claim import Finding, command_line, publish
 from analyses._counts import in_range
 from analyses._single import mean_or_own
@@ -17,7 +17,7 @@ def main(cache, out):
     study = study_of(cache)
     need_array(study, "logsumexp", "the log-sum-exp over the vocabulary")
     need_array(study, "answer_logit", "the logits of the answers")
-    result = ask(study, "answer_mass")
+    result, answers = ask(study, "answer_mass"), "answers" if with_several_wrong(study) else "two answers"
     frame = result.to_frame().rename(columns={"mean": "estimate"})
     flagged = [name for name, bad in zip(result.datasets, result.collapsed) if bad.any()]
     lowest, unsteered = frame.loc[frame.groupby("dataset", sort=False)["estimate"].idxmin()], frame["multiplier"] == 0
@@ -26,8 +26,8 @@ def main(cache, out):
     acts = not all(map(has_unsteered, study.operators))
     where = "at multiplier 0 (the ablated model)" if acts else "without steering"
     texts = (
-        f"Probability on the two answers {where}",
-        "Probability on the two answers at the multiplier where it is lowest",
+        f"Probability on the {answers} {where}",
+        f"Probability on the {answers} at the multiplier where it is lowest",
     )
     claims = (
         in_range(mean_or_own("mass.unsteered", texts[0], rest, frame[unsteered], HOW)),
@@ -35,19 +35,20 @@ def main(cache, out):
     )
     with figures.style():
         figure, ax = figures.canvas(width=5.6, height=3.3)
-        figures.mass_curves(frame, ax=ax, collapsed=flagged)
+        figures.mass_curves(frame, ax=ax, collapsed=flagged, answers=answers)
     found = Finding.of(
-        result, script="answer_mass", title=TITLE, paper=PAPER, claims=claims,
-        reading="Each line is a dataset: the probability that the model's next token is one of the two answers. "
+        result, script="answer_mass", title=TITLE.replace("two answers", answers), paper=PAPER, claims=claims,
+        reading=f"Each line is a dataset: the probability that the model's next token is one of the {answers}. "
         f"Datasets whose line falls below {result.threshold:.0%} are flagged"
         + (f" ({', '.join(flagged)})." if flagged else "; there are none."),
         bars="none are drawn; the table has 95% t intervals over questions.",
         counted=f"{len(result.datasets)} datasets, {between(result.n, 'questions')} each.",
-        alt=f"Probability on the two answers against the multiplier, {len(result.datasets)} lines. It is "
+        alt=f"Probability on the {answers} against the multiplier, {len(result.datasets)} lines. It is "
         f"{rest.estimate:.0%} {'at multiplier 0' if acts else 'unsteered'} on average and {least.estimate:.0%} at its "
         f"lowest; {len(flagged)} flagged.",
-        method="probability of each answer, exp(its logit − log-sum-exp), summed over both; mean over inputs, t "
-        "interval over questions", facts=facts_of(study),
+        method="probability of each answer, exp(its logit − log-sum-exp), summed over "
+        f"{'both' if answers == 'two answers' else 'them'}; mean over inputs, t interval over questions",
+        facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from analyses._cache import UNNAMED, between, people_count
+from analyses._cache import UNNAMED, between, people_count, with_several_wrong
 from analyses._words import listed
-from reports.methods_order import MOST_NAMES, order_of
+from reports.methods_order import MOST_NAMES, named, order_of
 from reports.operators import acts
 from reports.references import Cited
 from steerstats.figures import nice_setting
@@ -111,7 +111,11 @@ def _data(study: Any, cite: Cited) -> str:
 
 
 def _inputs(study: Any, cite: Cited) -> str:
-    return "Each input sets an answer that shows the dataset's behaviour against one that does not."
+    several = with_several_wrong(study)
+    against = "several that do not" if len(several) == len(study.datasets) else "one that does not"
+    if 0 < len(several) < len(study.datasets):
+        against += f", and in {named(several, study.datasets)} against several"
+    return f"Each input sets an answer that shows the dataset's behaviour against {against}."
 
 
 def inputs_of(study: Any) -> str:
@@ -237,7 +241,10 @@ def _steering(study: Any, cite: Cited) -> str:
 
 def _score(study: Any, cite: Cited) -> str:
     scores = list(dict.fromkeys(str(study.unit(name).unit.attrs.get("score")) for name in study.datasets))
-    return f"Propensity is {' or '.join(SCORES.get(score, f'the score {score}, in nats') for score in scores)}."
+    text = f"Propensity is {' or '.join(SCORES.get(score, f'the score {score}, in nats') for score in scores)}"
+    several = with_several_wrong(study)
+    rest = "; where there are several wrong answers, it is the log odds of the right one against all of them"
+    return f"{text}{rest * bool(several)}."
 
 
 def _slope(study: Any, cite: Cited) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from analyses._cache import with_several_wrong
 from analyses._words import in_words, listed
 from reports.methods_factors import LEVELS, Holders, debiased, in_design, projected_out, where, with_own
 from reports.methods_order import OPTION
@@ -45,7 +46,8 @@ def inputs_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
     if "multiplier_range" in ran:
         lines.append("Slopes on narrower ranges of the multiplier were set against those on its whole range.")
     if "answer_mass" in ran:
-        lines.append("At every multiplier we summed the probability of the two answers, to see that they keep it.")
+        answers = "answers" if any(map(with_several_wrong, studies.values())) else "two answers"
+        lines.append(f"At every multiplier we summed the probability of the {answers}, to see that they keep it.")
     return " ".join([*lines, *_features(ran, studies, cite)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from tiny_build import content as tiny_content
@@ -12,6 +13,8 @@ import analyses
 from cache_builder.build import run_build
 from cache_builder.spec import parse_spec
 from reports.methods import methods
+from reports.methods_data import cache_paragraphs
+from reports.references import Cited
 from steerstats import figures, open_cache
 
 THINGS = ("storms", "rain", "thunder", "puddles", "drizzle", "clouds", "mist", "sunshine", "heat", "beaches")
@@ -90,3 +93,17 @@ def test_vectors_without_letter_and_word_are_shown_of_the_datasets_that_have_the
     assert any("left out: several" in text for text in debiased.warnings)
     text = " ".join(methods({"all": open_cache(mixed / "all")}, [debiased], 0, {})[0])
     assert "out of each base vector (in 2 of 3 datasets), and" in text
+
+
+def test_several_wrong_answers_are_not_called_two(found, mixed):
+    mass, study = found["answer_mass"], open_cache(mixed / "all")
+    assert mass.title == "Probability left on the answers"
+    assert not re.search("two answers|both", f"{mass.reading} {mass.alt} {mass.method} {mass.claims}")
+    data = cache_paragraphs({"all": study}, Cited())[0]
+    assert "against one that does not, and in several against several." in data
+    assert "where there are several wrong answers, it is the log odds of the right one against all of them." in data
+    said = " ".join(methods({"all": study}, [mass], 0, {})[0])
+    assert "we summed the probability of the answers," in said
+    alone = cache_paragraphs({"one": open_cache(mixed / "one")}, Cited())[0]
+    assert "against one that does not. " in alone
+    assert "several" not in alone

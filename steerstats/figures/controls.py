@@ -140,8 +140,8 @@ def two_intervals(
     return ax
 
 
-def mass_curves(frame: pd.DataFrame, *, ax: Axes, collapsed: Sequence[str] = ()) -> Axes:
-    """Probability mass on the two answers by multiplier, one line per dataset.
+def mass_curves(frame: pd.DataFrame, *, ax: Axes, collapsed: Sequence[str] = (), answers: str = "two answers") -> Axes:
+    """Probability mass on the answers by multiplier, one line per dataset.
 
     Parameters
     ----------
@@ -149,6 +149,8 @@ def mass_curves(frame: pd.DataFrame, *, ax: Axes, collapsed: Sequence[str] = ())
         Columns dataset, multiplier, estimate (0 to 1).
     collapsed : sequence of str
         Datasets that were flagged; drawn in the colour of warning and named.
+    answers : str
+        What the label of the axis calls them: "answers" where questions have several wrong ones.
 
     Examples
     --------
@@ -169,7 +171,7 @@ def mass_curves(frame: pd.DataFrame, *, ax: Axes, collapsed: Sequence[str] = ())
     ax.set_ylim(*((MUCH, 1 + (1 - MUCH) / 40) if cut else (0, 1)))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.set_xlabel("multiplier λ")
-    ax.set_ylabel("probability on the two answers" + f"\n(axis from {MUCH:.0%})" * cut)
+    ax.set_ylabel(f"probability on the {answers}" + f"\n(axis from {MUCH:.0%})" * cut)
     light_grid(ax, "y")
     if len(collapsed):
         note(ax, f"flagged: {len(collapsed)} of {frame['dataset'].nunique()}", corner="lower left")
