@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from tiny_build import content as tiny_content
@@ -14,6 +15,7 @@ from cache_builder.build import run_build
 from cache_builder.spec import parse_spec
 from reports.methods import methods
 from reports.methods_data import cache_paragraphs
+from reports.notices import notices_of
 from reports.references import Cited
 from steerstats import figures, open_cache
 
@@ -107,3 +109,21 @@ def test_several_wrong_answers_are_not_called_two(found, mixed):
     alone = cache_paragraphs({"one": open_cache(mixed / "one")}, Cited())[0]
     assert "against one that does not. " in alone
     assert "several" not in alone
+
+
+@pytest.mark.parametrize(
+    ("lost", "mean", "words"),
+    [
+        ("0, 1", 0.9, "in several the answers hold less than half of"),
+        ("1", 0.9, ""),
+        ("0, 1", 0.3, "the answers hold 30% of"),
+    ],
+)
+def test_a_dataset_whose_answers_the_model_would_not_give_is_named_first(found, mixed, lost, mean, words):
+    mass = found["answer_mass"]
+    first = replace(mass.claims[0], estimate=mean, ci_low=mean - 0.1, ci_high=mean + 0.1)
+    text = f"several: the answers hold less than 0.5 of the probability at multiplier {lost}; slopes there"
+    told = replace(mass, claims=(first,), warnings=(text,))
+    said = [one for one in notices_of("", open_cache(mixed / "all"), [told]) if "would answer" in one]
+    assert len(said) == bool(words)
+    assert all(words in one and "of the probability even unsteered: " in one for one in said)
