@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 from pathlib import Path
 
@@ -86,13 +87,16 @@ def test_a_dry_run_notes_too_few_controls(run, tmp_path, model):
 
 def test_a_sweep_names_a_layer(run, tmp_path, model):
     spec = write_spec(tmp_path, model, limit=40, split_percent=[40, 30, 30])
-    code, out, errors = run("sweep", spec, "-o", tmp_path / "s", "--layers", "0,2")
+    code, out, errors = run("sweep", spec, "-o", tmp_path / "s", "--layers", "0,2", "-s", "order='tan2024'")
     assert code == 0, errors
     assert "nats per unit multiplier, best in" in out
     assert "settings, controls of the spec are left out" in " ".join(errors.split())
     assert CacheReader(tmp_path / "s").kind == "sweep"
-    following = re.search(r"steerstats build (\S+) -s (layers=\[\d\]) -o", " ".join(out.split()))
-    assert load_spec(following[1], [following[2]]).layers == (int(re.search(r"Layer (\d)", out)[1]),)
+    following = shlex.split(re.search(r"steerstats build (.*)", " ".join(out.split()))[1])
+    assert following[1::2] == ["-s", "-s", "-o"]
+    grid = load_spec(following[0], following[2:5:2])
+    assert grid.layers == (int(re.search(r"Layer (\d)", out)[1]),)
+    assert (grid.order, load_spec(spec).order) == ("tan2024", "balanced"), "what the command line changed stays changed"
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "gguf"])

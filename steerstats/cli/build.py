@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -109,7 +110,10 @@ def sweep(
     root = _build(sweep_spec(spec, layers, notice), target, backend, ray)
     choice = choose_sweep_layer(root)
     say(choice.summary())
-    grid = f"steerstats build {source} -s layers=[{choice.chosen}] -o DIRECTORY"
+    # What was said on this command line is no part of the spec's file: without it another grid would be built.
+    said = [f" -s {shlex.quote(one)}" for one in overrides or ()]
+    said += [f" --data-dir {shlex.quote(str(data_dir))}"] * (data_dir is not None)
+    grid = f"steerstats build {source}{''.join(said)} -s layers=[{choice.chosen}] -o DIRECTORY"
     say(f"\nA grid at this layer, on test inputs: {grid}")
 
 
