@@ -4,6 +4,7 @@ import numpy as np
 
 from analyses._cache import ask, facts_of, mean_over_datasets, need_array, study_of, trained_settings
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
+from analyses._words import listed
 from steerstats import figures
 
 TITLE = "Cosine similarity between the vectors of different settings"
@@ -31,7 +32,7 @@ def main(cache, out):
         told = "mean over datasets" if len(result.datasets) > 1 else f"in {result.datasets[0]}"
         text = f"Cosine of a vector with its own refits on resampled pairs (median), {told}:"
         claims.append(Claim.of("cosines.refits", text, own, "datasets"))
-    rest = " and ".join(name for name in result.vectors if name not in trained)
+    rest = listed([name for name in result.vectors if name not in trained])
     with figures.style():
         figure, ax = figures.canvas(width=5.6, height=3.6)
         figures.cosine_table(np.nanmean(result.cosine, axis=0), result.vectors, ax=ax)

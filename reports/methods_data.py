@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -231,12 +231,31 @@ def _steering(study: Any, cite: Cited) -> str:
     layers = sorted(
         {int(one) for name in study.datasets for one in np.ravel(study.unit(name).unit.read("vector_layer"))}
     )
-    where = f"block {layers[0]}" if len(layers) == 1 else f"blocks {listed(list(map(str, layers)))}"
+    where, counted = _blocks(layers), "counted from 0"
     turn = ", one block at a time" if study.kind == "sweep" and len(layers) > 1 else ""
+    if elsewhere := _steered_elsewhere(study):
+        where = _blocks(elsewhere.pop(""))
+        counted += f"; {', '.join(f'{name}: {_blocks(own)}' for name, own in elsewhere.items())}"
     scope = study.spec.get("scope")
     scope = f", {SCOPES.get(scope, scope)}" if scope else ""
-    text = f"The vectors {acts(study)} the output of decoder {where} (counted from 0){turn}{scope}"
+    text = f"The vectors {acts(study)} the output of decoder {where} ({counted}){turn}{scope}"
     return f"{text}, at the multipliers {grid}."
+
+
+def _blocks(layers: Sequence[int]) -> str:
+    return f"block{'s' * (len(layers) > 1)} {listed(list(map(str, layers)))}"
+
+
+def _steered_elsewhere(study: Any) -> dict[str, tuple[int, ...]]:
+    """Vectors from files that steer other layers than the trained ones do ("" -> theirs); empty where none does."""
+    found: dict[str, tuple[int, ...]] = {}
+    for unit in [study.unit(name) for name in study.datasets] if study.kind != "sweep" else ():
+        kinds = dict(_main(unit.unit))
+        for name, label in unit.vectors.items():
+            own = tuple(sorted(int(one) for one in np.ravel(unit.unit.read("vector_layer", vector=label))))
+            found.setdefault(name if kinds.get(name) == "imported" else "", own)
+    other = {name: own for name, own in found.items() if own != found.get("")}
+    return {"": found[""], **other} if other and "" in found else {}
 
 
 def _score(study: Any, cite: Cited) -> str:

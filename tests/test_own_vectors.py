@@ -13,6 +13,8 @@ import pytest
 from reporting import TRUTH, hostile_cache, reproduction, scratch
 
 import analyses
+from reports.methods_data import cache_paragraphs
+from reports.references import Cited
 from reports.reproduce import reproduce
 from reports.words import missed
 from steerstats import open_cache
@@ -196,3 +198,9 @@ def test_the_report_of_a_cache_that_has_one_holds_its_numbers(tmp_path):
     own = next(one for one in record["findings"] if one["script"] == "own_vectors")
     told = [one["key"].rpartition(".")[2] for one in own["claims"]]
     assert told == ["mean", "anti", "difference", "mean", "difference"], "shares elsewhere are in the table"
+
+
+@pytest.mark.parametrize(("layer", "words"), [(7, "(counted from 0; mine: block 7)"), (13, "(counted from 0)")])
+def test_methods_name_the_block_that_a_vector_of_ones_own_steers(tmp_path, layer, words):
+    study = open_cache(write(tmp_path / "cache", ["a"], ["mine"], layer=layer))
+    assert f"the output of decoder block 13 {words}" in cache_paragraphs({"a": study}, Cited())[0]
