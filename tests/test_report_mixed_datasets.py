@@ -127,3 +127,12 @@ def test_a_dataset_whose_answers_the_model_would_not_give_is_named_first(found, 
     said = [one for one in notices_of("", open_cache(mixed / "all"), [told]) if "would answer" in one]
     assert len(said) == bool(words)
     assert all(words in one and "of the probability even unsteered: " in one for one in said)
+
+
+def test_effects_of_datasets_that_have_other_methods_name_the_methods_of_all(found, mixed):
+    method = found["spurious_effects"].method
+    assert "CR2 standard errors by question" in method
+    assert "HC2 standard errors" in method, "those of the dataset without twins"
+    said = " ".join(methods({"all": open_cache(mixed / "all")}, [found["spurious_effects"]], 0, {})[0])
+    assert "HC2" in said
+    assert "A linear mixed model of propensity" in said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -186,10 +186,15 @@ def spurious(
         published=published,
         cells=cells,
         over_datasets=over,
-        method=f"{shift_name(shift)}; {TEST_ONLY}; " + next(iter(results.values())).method,
+        method="; ".join([shift_name(shift), TEST_ONLY, *_each_once(one.method for one in results.values())]),
         assumptions=next(iter(results.values())).assumptions,
         warnings=tuple(notes),
     )
+
+
+def _each_once(methods: Iterable[str]) -> list[str]:
+    """The parts of all methods: datasets with twins have other standard errors, and no mixed model."""
+    return list(dict.fromkeys(part for method in methods for part in method.split("; ")))
 
 
 def generalization(
