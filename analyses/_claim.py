@@ -344,6 +344,9 @@ def _singular(text: str) -> str:
 def _of_all(text: str) -> str:
     """A method's words as they hold for every dataset: estimators name the size of the one that they saw."""
     text = re.sub(r"(\bover|\bof|,) \d+ (inputs|questions)\b", r"\1 each dataset's \2", text)
+    # With twins the size that counts is a dataset's own as well.
+    text = re.sub(r"ranks for \d+ effective inputs in \d+ questions", "ranks by the design effect", text)
+    text = re.sub(r"(each dataset's inputs) in \d+ questions", r"\1 in their questions", text)
     return _singular(text)
 
 

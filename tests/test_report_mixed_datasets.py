@@ -11,6 +11,7 @@ from tiny_build import content as tiny_content
 from tiny_build import write_model
 
 import analyses
+from analyses._claim import Finding
 from cache_builder.build import run_build
 from cache_builder.spec import parse_spec
 from reports.methods import methods
@@ -136,3 +137,14 @@ def test_effects_of_datasets_that_have_other_methods_name_the_methods_of_all(fou
     said = " ".join(methods({"all": open_cache(mixed / "all")}, [found["spurious_effects"]], 0, {})[0])
     assert "HC2" in said
     assert "A linear mixed model of propensity" in said
+
+
+def test_sizes_of_one_dataset_with_twins_do_not_stand_for_all(mixed):
+    parts = open_cache(mixed / "all").steerability().results["twins"]
+    own = "; ".join(parts[name].method for name in ("median", "anti_steerable"))
+    assert re.search(r"\d+ effective inputs in \d+ questions", own)
+    assert re.search(r"\d+ inputs in \d+ questions", own)
+    method = Finding(script="x", title="x", method=own).method
+    assert "ranks by the design effect" in method
+    assert "each dataset's inputs in their questions" in method
+    assert not re.search(r"\d+ (effective )?(inputs|questions)", method)
