@@ -243,5 +243,7 @@ def _predictors(ran: Ran, cite: Cited) -> str:
     if ran.bounded("predictors"):
         resamples = ran.number(r"(\d+) resamples", "predictors")
         text += f"; percentile intervals, {resamples} resamples"
-    permutations = ran.number(r"(\d+) permutations", "predictors")
+    # So few datasets that they can be arranged in a few ways only are permuted, and have no p-value for it.
+    judged = any("no p-value" not in claim.statement for claim in ran.claims("predictors"))
+    permutations = ran.number(r"(\d+) permutations", "predictors") if judged else ""
     return f"{text}; family-wise p-values from {permutations} permutations)." if permutations else f"{text})."

@@ -148,3 +148,11 @@ def test_sizes_of_one_dataset_with_twins_do_not_stand_for_all(mixed):
     assert "ranks by the design effect" in method
     assert "each dataset's inputs in their questions" in method
     assert not re.search(r"\d+ (effective )?(inputs|questions)", method)
+
+
+def test_without_a_p_value_no_permutations_are_told_of(mixed, tmp_path):
+    found = analyses.run("predictors", mixed / "all", tmp_path)
+    assert all("no p-value" in claim.statement for claim in found.claims)
+    said = " ".join(methods({"all": open_cache(mixed / "all")}, [found], 0, {})[0])
+    assert "correlated each with mean steerability" in said
+    assert "permutations" not in said
