@@ -7,6 +7,7 @@ from analyses._claim import Finding, command_line, publish
 from analyses._single import inputs_claim
 from analyses._words import number
 from steerstats import figures
+from steerstats.operators import ABLATE
 
 TITLE = "Propensity curves"
 PAPER = "figure 2"
@@ -32,11 +33,14 @@ def main(cache, out):
         figure.supxlabel("multiplier λ", fontsize=8.5)
         figure.supylabel("propensity (nat)", fontsize=8.5)
     n = frame.groupby("dataset")["n"].first()
+    acts = "with the vector added at each multiplier. A straight rising line is a vector that works"
+    if ABLATE in study.operators:
+        acts = "as the vector's direction is taken out (1 is all of it). A falling line is a direction that held it up"
     found = Finding(
         script="propensity_curves", title=TITLE, paper=PAPER, claims=(claim,),
         reading="How far the model leans to the answer that shows the behaviour (above zero) or to the other (below), "
-        "with the vector added at each multiplier. A straight rising line is a vector that works; datasets are in the "
-        "order of the paper's figure 1, and each has a scale of its own.",
+        f"{acts}; datasets are ordered by their median steerability, as in the paper's figure 1, and each has a scale "
+        "of its own.",
         bars="upright bars are 95% t intervals of the mean over questions; the grey band holds the middle 80% of "
         "inputs and is no interval.",
         counted=f"{between(n, 'questions')} in each of {len(order)} datasets.",

@@ -156,3 +156,13 @@ def test_without_a_p_value_no_permutations_are_told_of(mixed, tmp_path):
     said = " ".join(methods({"all": open_cache(mixed / "all")}, [found], 0, {})[0])
     assert "correlated each with mean steerability" in said
     assert "permutations" not in said
+
+
+def test_curves_of_a_direction_that_is_taken_out_are_read_the_other_way(mixed, tmp_path, monkeypatch):
+    assert "rising line is a vector that works" in analyses.run("propensity_curves", mixed / "one", tmp_path).reading
+    study = open_cache(mixed / "one")
+    monkeypatch.setattr(type(study), "operators", ("ablate",))
+    reading = analyses.run("propensity_curves", study, tmp_path).reading
+    assert "A falling line is a direction that held it up" in reading
+    assert "rising" not in reading
+    assert "added" not in reading
