@@ -32,7 +32,11 @@ def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list
     if study.kind == "simulated":
         found.append(f"{before}this cache is simulated: its numbers say nothing about a language model.")
     if study.missing:
-        found.append(f"{before}{len(study.missing)} planned datasets are not finished and not in these numbers.")
+        n = len(study.missing)
+        found.append(
+            f"{before}{people_count(n, 'planned dataset')} {'is' if n == 1 else 'are'} not finished and not in these "
+            "numbers."
+        )
     if len(study.datasets) < 8:
         found.append(
             f"{before}{people_count(len(study.datasets), 'dataset')} "

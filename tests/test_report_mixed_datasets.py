@@ -166,3 +166,10 @@ def test_curves_of_a_direction_that_is_taken_out_are_read_the_other_way(mixed, t
     assert "A falling line is a direction that held it up" in reading
     assert "rising" not in reading
     assert "added" not in reading
+
+
+@pytest.mark.parametrize(("missing", "said"), [(1, "1 planned dataset is not"), (2, "2 planned datasets are not")])
+def test_what_is_not_finished_is_counted_in_words_that_agree(mixed, monkeypatch, missing, said):
+    study = open_cache(mixed / "one")
+    monkeypatch.setattr(type(study), "missing", tuple("ab"[:missing]))
+    assert f"{said} finished and not in these numbers." in notices_of("", study)
