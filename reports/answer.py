@@ -41,7 +41,11 @@ def _on_average(claims: Mapping[str, Claim]) -> str:
         who = "this very vector" if signs.n == 1 else "these very vectors"
     up, down = (signs.counts[OUTCOMES[side]] for side in ("works", "below"))
     moves = f"{who} {'move' if who.endswith('s') else 'moves'} answers"
-    if signs.n > 1 or among:
+    if signs.n > 1 and not up and not down:
+        # "in 0 of 3" would say that it does not, where all is open
+        text = f"{who} {'are' if who.endswith('s') else 'is'} not shown to move answers either way in any of "
+        text += f"{people_count(signs.n, 'dataset')}{among}"
+    elif signs.n > 1 or among:
         where = f"the intended way in {up} of {people_count(signs.n, 'dataset')}{among}"
         text = f"{moves} {where}{f' and the wrong way in {down}' if down else ''}"
     elif up or down:

@@ -33,7 +33,7 @@ from steerstats.errors import check_count
 
 SWEEP_NAME = "-sweep"  # what the builder appends to the name of a spec whose layers it sweeps
 PRESETS = ("", "demo", "tan2024")  # names of specs that name no study; the builder, which has them, may be absent
-DIFFERENCES = "Differences in steerability between the caches, nats per unit multiplier, mean over datasets"
+DIFFERENCES = "Differences in steerability between the caches, nats per unit multiplier"
 DARK = "--page: #14171b; --surface: #1b1f25; --link: #9cc4f5;"
 
 
@@ -111,7 +111,7 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
             style=_style(),
             facts=_facts(studies),
             summary=summary,
-            differences=cells(pd.DataFrame(between), DIFFERENCES) if between else None,
+            differences=_differences(between) if between else None,
             glossary=operators.glossary(studies.values()),
             notices=notices,
             sections=sections,
@@ -145,6 +145,15 @@ def _style() -> Markup:
     lit = ".plot image { filter: brightness(1.15); }"
     dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {theme_variables(True)} {DARK} }} {lit} }}"
     return Markup(f"{light}\n{css}{dark}")
+
+
+def _differences(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """The table between the caches; a caption for all rows where they are of the same datasets, as they mostly are."""
+    frame = pd.DataFrame(rows)
+    over = frame["over"].unique()
+    if len(over) == 1:
+        return cells(frame.drop(columns="over"), f"{DIFFERENCES}, {over[0]}")
+    return cells(frame, DIFFERENCES)
 
 
 def _title(studies: Mapping[str, Any]) -> str:

@@ -31,7 +31,8 @@ def cells(frame: pd.DataFrame, caption: str, *, label: str = "", most: int | Non
     constants = []
     for name in list(shown.columns)[1:]:
         if len(shown) > 3 and shown[name].map(str).nunique() == 1:
-            constants.append(f"{heading(name)} {_cell(shown[name].iloc[0])}")
+            if told := _cell(shown[name].iloc[0]):  # a column that is empty all through says nothing
+                constants.append(f"{heading(name)} {told}")
             shown = shown.drop(columns=name)
     if constants:
         caption += f" (everywhere: {', '.join(constants)})"

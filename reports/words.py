@@ -30,7 +30,9 @@ __all__ = [
     "untold",
 ]
 
-NOTHING = "Under base → base the vectors are not shown to steer, so that little can be said of what they lose."
+NOTHING = (
+    "On average the vectors are not shown to steer under base → base, so that little can be said of what they lose."
+)
 
 GLOSSARY = (
     (
@@ -241,6 +243,7 @@ def differences(findings: Sequence[Finding]) -> list[dict[str, str]]:
             .split(",")[0]
             .replace(" that in ", " "),
             "shift": claim.statement.split(", ")[1],
+            "over": claim.statement.split(", ")[-1].rstrip(":"),
             "difference": claim.shown[0],
             "95% interval": claim.shown[1],
             "for all at once": claim.interval.partition(AT_ONCE)[2],

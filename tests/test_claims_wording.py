@@ -18,9 +18,9 @@ from analyses._cache import ask, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding
 from analyses._counts import CHOSEN, LARGEST, p_words
 from analyses._words import tidy, together
-from reports.answer import _loss, limits
+from reports.answer import _loss, answer, limits
 from reports.provenance import _flat
-from reports.render import render_report
+from reports.render import _differences, render_report
 from reports.tables import cells
 from reports.words import NOTHING, summary
 from reports.words import lead as words_lead
@@ -388,3 +388,34 @@ def test_provenance_gives_numbers_that_people_can_read():
     assert _flat({"difference": 3.814697265625e-06, "tolerance": 0.0001, "passed": True, "codes": 4}) == (
         "difference 3.8e−06, tolerance 1.0e−04, passed yes, codes 4"
     )
+
+
+def test_none_of_several_is_not_said_to_be_shown_where_all_is_open():
+    share = Claim(key="per_input.anti_share", statement="Share, mean over datasets:", estimate=0.2, ci_low=0.1,
+                  ci_high=0.3, interval="t", n=3, n_of="datasets", unit="share")  # fmt: skip
+
+    def said(up: int, down: int, undecided: int) -> str:
+        counts = {"above 0": up, "below 0": down, "undecided": undecided}
+        signs = Claim.counted("per_input.signs", "", counts, "datasets", "")
+        return answer({"per_input.signs": signs, "per_input.anti_share": share}).partition(".")[0]
+
+    assert (
+        said(0, 0, 3) == "On average these very vectors are not shown to move answers either way in any of 3 datasets"
+    )
+    assert said(1, 0, 2) == "On average these very vectors move answers the intended way in 1 of 3 datasets"
+    assert said(0, 2, 1).endswith("in 0 of 3 datasets and the wrong way in 2")
+
+
+def test_a_column_that_is_empty_all_through_is_not_told_of_in_a_caption():
+    frame = pd.DataFrame({"claim": list("abcd"), "published": "", "unit": "nat"})
+    assert cells(frame, "Claims")["caption"] == "Claims (everywhere: unit nat)"
+
+
+@pytest.mark.parametrize("where", ["in crowds", "mean over datasets"])
+def test_the_table_between_caches_says_of_which_datasets_it_is(where):
+    row = {"second minus first": "b minus a", "shift": "base → base", "over": where, "difference": "0.1"}
+    told = _differences([row, row | {"shift": "base → user (negative)"}])
+    assert told["caption"].endswith(f"nats per unit multiplier, {where}")
+    assert "over" not in [column["name"] for column in told["columns"]]
+    both = _differences([row, row | {"over": "in rain"}])
+    assert "over" in [column["name"] for column in both["columns"]]
