@@ -66,7 +66,7 @@ class BuildSpec(Frozen):
     activation_layers: tuple[Count, ...] = ()
     activation_dtype: Literal["float16", "float32"] = "float16"
     vectors: VectorSpec = VectorSpec()
-    multipliers: tuple[float, ...] = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
+    multipliers: tuple[Annotated[float, Field(strict=True)], ...] = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
     scope: Literal["last_prompt", "first_answer", "all", "prompt"] = "last_prompt"
     operator: Literal["add", "add_keep_norm", "ablate", "ablate_add"] = "add"
     score: Literal["logit_diff", "logprob_sum", "logit_sum"] = "logit_diff"
