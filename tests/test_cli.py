@@ -276,3 +276,12 @@ def test_version_is_the_installed_one(run):
     from importlib.metadata import version
 
     assert run("--version")[1].strip() == f"steerstats {version('steerstats')}"
+
+
+def test_pack_does_not_take_a_directory_for_a_file_to_overwrite(run, tmp_path):
+    make_cache(tmp_path / "c")
+    (tmp_path / "there").mkdir()
+    code, _, errors = run("pack", tmp_path / "c", "-o", tmp_path / "there", "--overwrite")
+    assert code == 2
+    assert " ".join(errors.split()).endswith("is a directory; give the name of a file")
+    assert not list((tmp_path / "there").iterdir())

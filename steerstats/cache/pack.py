@@ -55,6 +55,8 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
     cache, out, dropped = CacheReader(source), Path(target), frozenset(leave_out)
     if not cache.units:
         raise CacheError(f"{cache.path} has no finished unit to pack")
+    if out.is_dir():
+        raise CacheError(f"{out} is a directory; give the name of a file")
     if out.exists() and not overwrite:
         raise CacheError(f"{out} exists; choose another name, or overwrite it (--overwrite)")
     try:

@@ -151,6 +151,8 @@ def export(
 
     if out.suffix not in (".safetensors", ".gguf"):
         raise InputError(f"{out}: {out.suffix or 'no ending'} is not written; give .safetensors or .gguf")
+    if out.is_dir():
+        raise InputError(f"{out} is a directory; give the name of a file")
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists; choose another name, or overwrite it (--overwrite)")
     require("safetensors", "build", "exporting a vector")
