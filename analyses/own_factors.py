@@ -7,12 +7,12 @@ from analyses._claim import Finding, command_line, publish
 from analyses._counts import share_claims
 from analyses._effects import BARS, plain_singular, said_of
 from analyses._own import changed, of_factor, panels, usable
-from analyses._words import in_words
+from analyses._words import in_words, listed
 from steerstats import figures
 
 TITLE = "Effects of factors of your own on steerability"
 PAPER = ""
-BESIDE = ("pos_is_a", "pos_is_yes")
+BESIDE = {"pos_is_a": "A/B", "pos_is_yes": "Yes/No"}
 
 
 def main(cache, out):
@@ -21,6 +21,8 @@ def main(cache, out):
     own, notes = usable(study)
     result = ask(study, "spurious_factors", factors=(*BESIDE, *own))
     rows, shares = by_median(result.to_frame(), study), by_median(result.explained_frame(), study)
+    known = [words for name, words in BESIDE.items() if (rows["term"] == name).any()]
+    beside = f", beside {listed(known)}" if known else ""
     effects = rows["term"].map(of_factor).isin(own) & ~rows["term"].str.contains("[", regex=False)
     rows = rows[effects & (rows["model"] == "per-input") & (rows["response"] == "slope")]
     claims, drawn = [], {}
@@ -32,7 +34,7 @@ def main(cache, out):
                 notes.append(f"{name} varies in no dataset")
                 continue
             mean = mean_over_datasets(part["share"], f"share of {factor}", "share", bounds=(-np.inf, np.inf))
-            text = f"Share of the variance of steerability that {name} explains, beside A/B and Yes/No"
+            text = f"Share of the variance of steerability that {name} explains{beside}"
             most = dict(part.rename(columns={"share": "estimate"}).loc[part["share"].idxmax()])
             keys = f"own.{factor}.share", f"own.{factor}.most"
             claims += share_claims(keys, text, mean, most, "percentile, by question", "inputs")
@@ -43,11 +45,12 @@ def main(cache, out):
     if not drawn:
         raise lacking(study, f"factors of your own that vary ({'; '.join(notes)})")
     n = f"{rows['dataset'].nunique()} datasets"
+    fixed = f"{', '.join(known)}{' and ' * bool(known)}the other factors held fixed"
     found = Finding.of(
         result, script="own_factors", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Each dot is how much more an input steers with that level of the factor, or with one unit more of it, "
-        "A/B, Yes/No and the other factors held fixed. Inputs differ in more than what was recorded: an effect is a "
-        "difference between kinds of inputs, and need not be caused by the factor.",
+        f"{fixed}. Inputs differ in more than what was recorded: an effect is a difference between kinds of inputs, "
+        "and need not be caused by the factor.",
         bars=BARS, counted=f"{n}, {between(rows['n'], 'inputs')} each.", seed=current_seed(), facts=facts_of(study),
         alt=f"Effects of {' and '.join(map(in_words, own))} on steerability in {n}.",
         warnings=(*plain_singular(result.warnings), *notes), pages=tuple(drawn) * (len(drawn) > 1),

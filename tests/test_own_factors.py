@@ -12,6 +12,7 @@ import pytest
 from reporting import hostile_cache, reproduction, scratch
 
 import analyses
+from analyses._words import plain_codes
 from reports.words import missed
 from steerstats import open_cache
 from steerstats.cache.table import example_rows, import_table
@@ -139,3 +140,27 @@ def test_a_page_does_not_miss_factors_that_nobody_recorded():
 def test_a_misspelt_factor_is_named_with_those_there_are():
     with pytest.raises(InputError, match=r"'factor_tpoic' is in no dataset of this cache; there are .*factor_topic"):
         study().spurious_factors(factors=["pos_is_a", "factor_tpoic"])
+
+
+def test_own_factors_stand_beside_what_the_table_knows_of_letter_and_word(tmp_path):
+    k, m = (part.ravel() for part in np.meshgrid(np.arange(24), [-1, 0, 1], indexing="ij"))
+    rows = pd.DataFrame({"dataset": "a", "input": k, "setting_train": "base", "setting_eval": "base", "multiplier": m})
+    rows = rows.assign(propensity=m * (1 + k % 5 + k % 2), pos_is_a=k % 2 == 1, factor_tone=np.where(k % 3, "x", "y"))
+    for name, table, words in (
+        ("letter", rows, ", beside A/B, in a:"),
+        ("none", rows.drop(columns="pos_is_a"), "tone explains, in a:"),
+    ):
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+        cache = import_table(tmp_path / f"{name}.csv", tmp_path / name, model="m")
+        found = analyses.run("own_factors", cache, tmp_path / f"{name}-out")
+        assert found.claims[0].statement.endswith(words)
+        assert "Yes/No" not in f"{found.reading} {found.claims}"
+        assert not any("pooled" in text for text in found.warnings), "of one dataset nobody expects a mean"
+
+
+def test_warnings_call_own_factors_what_claims_call_them():
+    assert plain_codes("over datasets: factor_season=early winter vs late summer of slope: only 2 datasets") == (
+        "over datasets: season: early winter rather than late summer of slope: only 2 datasets"
+    )
+    assert plain_codes("factor_two.things, factor_len is estimated in one") == "two.things, len is estimated in one"
+    assert plain_codes("add columns factor_NAME to the table") == "add columns factor_NAME to the table"

@@ -177,7 +177,8 @@ def spurious(
         notes += [f"over datasets: {text}" for text in over.warnings]
     except CannotEstimate as error:
         over = None
-        notes.append(f"nothing is pooled over datasets: {error}")
+        if len(study.datasets) > 1:  # of one dataset nobody expects a mean
+            notes.append(f"nothing is pooled over datasets: {error}")
     return SpuriousTable(
         results=results,
         left_out=left_out,
