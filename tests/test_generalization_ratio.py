@@ -242,6 +242,10 @@ def test_figure_seven_counts_the_datasets_that_contribute():
     assert np.isnan([row["ci_low"], row["ci_high"]]).all()
     assert any("only 5 of 10 datasets contribute" in text for text in found.warnings)
     assert rows.loc[("transfer loss", "spearman"), "n"] == 10
+    three = {name: grid.slopes[name] for name in list(grid.slopes)[:3]}
+    unsteered = {name: grid.unsteered[name] for name in three}
+    every = propensity_shift(SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes=three, unsteered=unsteered)).warnings
+    assert "transfer loss: 3 datasets, fewer than 8; no interval" in every
 
 
 def test_self_pairs_alone_induce_a_negative_correlation():

@@ -163,7 +163,8 @@ def propensity_shift(
                 if not np.isfinite(low):
                     warnings.append(f"{name}, {kind}: leaving one dataset out gives ±1 or no correlation; no interval")
             elif kind == "spearman":
-                had = f"only {len(clusters)} of {len(grid.datasets)} datasets contribute"
+                n = len(grid.datasets)
+                had = f"{n} datasets" if len(clusters) == n else f"only {len(clusters)} of {n} datasets contribute"
                 if len(grid.datasets) == 1:
                     had = "one dataset" if len(clusters) else "the one dataset does not contribute"
                 warnings.append(f"{name}: {had}, fewer than {MIN_FOR_INTERVAL}; no interval")
