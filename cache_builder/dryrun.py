@@ -72,7 +72,8 @@ class DryRun:
         """A rich table."""
         from rich.table import Table
 
-        title = f"{len(self.units)} units, {self.vectors} vectors each; forward tokens for training and for steering"
+        units = f"{len(self.units)} unit{'s' * (len(self.units) != 1)}, {self.vectors} vectors each"
+        title = f"{units}; forward tokens for training and for steering"
         table = Table(title=title, show_footer=True)
         table.add_column("unit", footer="total", overflow="fold")
         for name, values in (

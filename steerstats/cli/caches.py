@@ -169,7 +169,7 @@ def import_(
     inputs = sum(len(unit.coords["input"]) for unit in units)
     grids = {tuple(unit.coords["multiplier"].tolist()) for unit in units}
     grid = ", ".join(f"{value:g}" for value in next(iter(grids))) if len(grids) == 1 else "others in each dataset"
-    read = f"{len(units)} dataset{'s' * (len(units) > 1)}, {inputs:,} inputs, multipliers {grid}"
+    read = f"{len(units)} dataset{'s' * (len(units) > 1)}, {inputs:,} input{'s' * (inputs > 1)}, multipliers {grid}"
     say(f"{root}: {read}; now `steerstats report {root} -o DIR`")
 
 
