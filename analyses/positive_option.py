@@ -20,6 +20,7 @@ def main(cache, out):
     result = ask(study, "spurious_factors")
     frame = by_median(result.cells_frame(), study)
     levels = [name for name in ("pos_is_a", "pos_is_yes") if name in frame]
+    frame = frame[frame.groupby(levels, dropna=False)["n"].transform("sum") > 0]  # the key lists kinds that are there
     frame["cell"] = frame[levels].fillna("").agg(lambda row: ", ".join(filter(None, row)), axis=1)
     claims = []
     if result.over_datasets is not None:

@@ -60,7 +60,7 @@ class BuildSpec(Frozen):
     split: Literal["content", "tan2024-literal"] = "content"
     split_percent: tuple[Count, Count, Count] = (40, 10, 50)
     seed: Count = 0
-    limit: Annotated[int, Field(ge=2)] | None = None
+    limit: Annotated[int, Field(ge=2, strict=True)] | None = None
     layers: Annotated[Literal["auto"] | tuple[Count, ...], BeforeValidator(one_or_many)] = "auto"
     sweep: tuple[Count, ...] = ()
     activation_layers: tuple[Count, ...] = ()

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 Setting = Literal["base", "sys_pos", "sys_neg", "user_pos", "user_neg"]
 SETTINGS: tuple[str, ...] = get_args(Setting)
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, strict=True)]
 
 
 def one_or_many(value: Any) -> Any:
@@ -114,7 +114,7 @@ class ControlSpec(Frozen):
     shuffled: Count = 0
     debiased: bool = False
     shifts: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(one_or_many)] = ("base->base",)
-    crossfit_folds: Annotated[int, Field(ge=2)] = 5
+    crossfit_folds: Annotated[int, Field(ge=2, strict=True)] = 5
 
     @field_validator("folds")
     @classmethod
@@ -134,7 +134,7 @@ class RunSpec(Frozen):
 
     device: str = "auto"
     device_map: str | None = None
-    budget: Annotated[int, Field(ge=1)] | None = None
-    threads: Annotated[int, Field(ge=1)] | None = None
+    budget: Annotated[int, Field(ge=1, strict=True)] | None = None
+    threads: Annotated[int, Field(ge=1, strict=True)] | None = None
     data_dir: str | None = None
     out: str | None = None

@@ -249,6 +249,13 @@ def test_a_kind_of_option_without_inputs_has_no_mark_and_six_kinds_are_told_apar
     assert len(looks) == 6
 
 
+def test_answers_that_are_neither_letter_have_a_colour_of_their_own(ax):
+    cells = ["A, Yes", "A, No", "B, Yes", "B, No", "neither, neither"]
+    figures.by_option(pd.DataFrame({"dataset": "a", "cell": cells, "mean": 1.0, "ci_low": 0.0, "ci_high": 2.0}), ax=ax)
+    colours = {text: handle.get_color() for handle, text in zip(*ax.get_legend_handles_labels())}
+    assert colours["neither, neither"] not in {colours[name] for name in cells[:4]}
+
+
 def test_a_colour_means_the_same_in_neighbouring_figures():
     cells = pd.DataFrame({"dataset": "a", "cell": [f"{a}, {b}" for a in "AB" for b in ("Yes", "No", "neither")]})
     shares = pd.DataFrame({"dataset": "a", "component": [*bias.COMPONENT_COLOURS, "length_difference", "topic"]})

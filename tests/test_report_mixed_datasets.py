@@ -173,3 +173,17 @@ def test_what_is_not_finished_is_counted_in_words_that_agree(mixed, monkeypatch,
     study = open_cache(mixed / "one")
     monkeypatch.setattr(type(study), "missing", tuple("ab"[:missing]))
     assert f"{said} finished and not in these numbers." in notices_of("", study)
+
+
+def test_the_key_lists_kinds_of_options_that_some_dataset_has(mixed, tmp_path, monkeypatch):
+    drawn, real = [], figures.by_option
+
+    def spied(frame, **options):
+        drawn.append(frame)
+        return real(frame, **options)
+
+    monkeypatch.setattr(figures, "by_option", spied)
+    analyses.run("positive_option", mixed / "all", tmp_path)
+    (frame,) = drawn
+    assert {"A, Yes", "B, No"} <= set(frame["cell"])
+    assert (frame.groupby("cell")["n"].sum() > 0).all()

@@ -90,6 +90,8 @@ def test_the_demo_preset_names_bundled_things_only():
         ("custom_datasets={'güte' = 'x'}", "custom_datasets: the name 'güte' should be ASCII letters"),
         ("custom_datasets={'.mine' = 'x'}", "custom_datasets: the name '.mine' should not begin with '.'"),
         ("multipliers=[0, true]", "multipliers.1: input should be a valid number, not True"),
+        ('layers="2"', "layers.0: input should be a valid integer, not '2'"),
+        ("controls.random=true", "controls.random: input should be a valid integer, not True"),
         ('multipliers=["0", "1"]', "multipliers.0: input should be a valid number, not '0'"),
         ("settings=foo", "settings: should be a list, such as [\"base\"], not 'foo'"),
         ("controls=3", "controls: should be a table of key = value, whose keys an override spells controls.KEY=VALUE"),

@@ -231,4 +231,6 @@ def _cell_style(cell: str, k: int) -> tuple[str, str, bool]:
     words = {"Yes": (AMBER, "o"), "No": (PURPLE, "s"), "neither": (MUTED, "D")}
     if letter in ("A", "B") and word in words:
         return *words[word], letter == "A"
+    if word:  # answers that are neither letter
+        return (GREEN, INK)[k % 2], ("^", "v", "P")[k % 3], True
     return SERIES[k % len(SERIES)], MARKERS[k % len(MARKERS)], True
