@@ -147,9 +147,8 @@ def _against(null: Claim, name: str) -> str:
         tell = f"to tell whether the {'vector differs' if one else 'vectors differ'} from them"
         if not needed:
             return f"There are too few {name} {tell}."
-        return (
-            f"{needed[1]} {name} are too few {tell}; {needed[2]} are needed{'' if one else ' for one dataset alone'}."
-        )
+        where = "" if one else f" to tell it of one dataset among {null.n}"
+        return f"{needed[1]} {name} are too few {tell}; {needed[2]} are needed{where}."
     if one:
         return f"The vector {'differs' if differ else 'is not shown to differ'} from {name}."
     unknown = f", and {open_} cannot be resolved with so few of them" if open_ else ""
