@@ -264,8 +264,8 @@ def test_a_dataset_that_cannot_be_resolved_is_not_one_that_does_not_differ(monke
     every = replace(claim, counts={"differ": 14, "not shown to differ": 0, "cannot be resolved": 0})
     assert "Against label-shuffled vectors, 14 of 14 differ." in told(every)["lead"]
     none = replace(claim, counts={"differ": 0, "not shown to differ": 0, "cannot be resolved": 14})
-    few = "99 label-shuffled vectors are too few to tell whether the vectors differ from them; 279 are needed for one"
-    assert f"{few} dataset alone." in told(none)["lead"]
+    few = "99 label-shuffled vectors are too few to tell whether the vectors differ from them; 279 are needed to "
+    assert f"{few}tell it of one dataset among 14." in told(none)["lead"]
     unsaid = replace(none, statement="Datasets:")
     assert "There are too few label-shuffled vectors to tell" in told(unsaid)["lead"]
 
