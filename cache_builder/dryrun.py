@@ -22,7 +22,7 @@ from cache_builder.plan import UnitPlan, pair_arrays, plan_units, planned_grid
 from cache_builder.session import unit_descriptions
 from cache_builder.settings import Renderer
 from cache_builder.spec import BuildSpec
-from cache_builder.vector_files import load_vector_files
+from cache_builder.vector_files import imported_vectors, load_vector_files
 from cache_builder.vectors import fit_vectors
 from steerstats.cache import BY_NAME
 from steerstats.errors import ModelError
@@ -128,7 +128,8 @@ def dry_run(spec: BuildSpec, *, probe: bool = True, progress: Callable[..., None
         kinds, trained, layers = _vector_names(spec, unit, opened.n_layers)
         if files:
             kinds, trained = kinds + ("imported",) * len(files), trained + tuple(files)
-            layers = np.concatenate([layers, *(np.array([sorted(file)]) for file in files.values())])
+            own = imported_vectors(files, None, opened.hidden, opened.n_layers, layers.shape[1])  # refused as in a build
+            layers = np.concatenate([layers, own.layers])
         n_vectors = max(n_vectors, len(kinds))
         planned = planned_grid(spec, kinds, trained, spec.settings)
         if speed is None and opened.engine is not None:  # before anything is counted: the path decides how

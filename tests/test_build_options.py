@@ -13,6 +13,7 @@ from tiny_build import content, write_model
 import analyses
 import steerstats
 from cache_builder.build import Session, run_build
+from cache_builder.dryrun import dry_run
 from cache_builder.interop import convert_steering_vectors, load_vector, save_vector
 from cache_builder.spec import parse_spec
 from steerstats.cache import CacheReader, verify
@@ -283,6 +284,8 @@ def test_an_imported_vector_that_does_not_fit_is_named_before_anything_is_writte
     with pytest.raises(InputError, match=message):
         run_build(demo(model, vectors={"files": {"mine": str(tmp_path / "v.safetensors")}}), tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+    with pytest.raises(InputError, match=message):  # whoever asks for the cost first is told the same
+        dry_run(demo(model, vectors={"files": {"mine": str(tmp_path / "v.safetensors")}}), probe=False)
 
 
 def test_a_steering_vectors_object_becomes_a_file_that_a_spec_can_name(tmp_path):
