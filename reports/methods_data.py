@@ -170,8 +170,9 @@ def _vectors(study: Any, cite: Cited) -> str:
 
 
 def _mean(study: Any, cite: Cited) -> str:
-    made = study.spec.get("vectors") and _has_mean(study)
-    return "One vector more is their mean." if made else ""
+    if not study.spec.get("vectors") or not _has_mean(study):
+        return ""
+    return "One vector more is their mean." if len(_trained(study)) > 1 else "Its mean vector is that vector once more."
 
 
 def _norms(study: Any, cite: Cited) -> str:
@@ -183,7 +184,7 @@ def _norms(study: Any, cite: Cited) -> str:
         return f"These vectors {LENGTH[rule]}."
     # The base vector has its own norm anyway: a sweep, which has no other vector, rescales nothing.
     others = ["the vectors of the other settings"] if set(trained) - {"base"} else []
-    others += ["the mean"] if _has_mean(study) else []
+    others += ["the mean"] if others and _has_mean(study) else []  # the mean of base alone is base
     text = listed(others)
     return f"{text[:1].upper()}{text[1:]} {LENGTH[rule]}." if others else ""
 

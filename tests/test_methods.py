@@ -291,6 +291,16 @@ def test_it_says_how_vectors_were_made(monkeypatch, vectors, said):
     assert (elsewhere in paragraph) == ("files" in vectors)
 
 
+def test_the_mean_of_one_vector_is_not_said_to_be_another(monkeypatch):
+    path = write_cache(scratch() / "m", replace(TRUTH, settings=("base",), prompt_loss={}, prompt_intercept={}))
+    study = steerstats.open_cache(path)
+    monkeypatch.setattr(type(study), "spec", {"vectors": {"method": "mean_difference", "rescale": "base"}})
+    paragraph = methods({"m": study}, [], 0, {})[0][0]
+    assert "Its mean vector is that vector once more." in paragraph
+    assert "their mean" not in paragraph
+    assert "given the norm" not in paragraph, "nothing had to be rescaled"
+
+
 def test_public_data_are_cited(monkeypatch):
     study = steerstats.open_cache(steerstats.demo_cache())
     given = dict.fromkeys(study.datasets[:3], "Perez et al. 2022, Discovering; anthropics/evals, CC BY 4.0")
