@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from analyses._cache import lacking
 from analyses._claim import NotInCache
 from analyses._effects import MEAN
-from analyses._words import in_words
+from analyses._words import in_words, listed
 from steerstats import figures
 from steerstats.errors import InputError
 from steerstats.study import Study
 
+BESIDE = {"pos_is_a": "A/B", "pos_is_yes": "Yes/No"}
 MOST = 6  # factors beside A/B and Yes/No: the shares of k factors take 2^k regressions
 ABREAST = 3  # panels
 NONE = 'factors of your own ("factors" of a pair)'
@@ -30,6 +31,13 @@ NOT_ASKED = (
 )
 """What is said of a cache that has none: nobody who has no such factors or vectors misses them on a page."""
 CHANGE = {"text": "", "flag": " (yes rather than no)", "number": " (one unit more)"}
+
+
+def held_fixed(terms: pd.Series) -> tuple[str, str]:
+    """ ", beside A/B and Yes/No" and "A/B, Yes/No and the other factors held fixed", as far as models have these."""
+    known = [words for name, words in BESIDE.items() if (terms == name).any()]
+    fixed = f"{', '.join(known)}{' and ' * bool(known)}the other factors held fixed"
+    return (f", beside {listed(known)}" if known else ""), fixed
 
 
 def usable(study: Study) -> tuple[dict[str, str], list[str]]:

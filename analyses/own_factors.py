@@ -6,13 +6,12 @@ from analyses._cache import ask, between, by_median, current_seed, facts_of, lac
 from analyses._claim import Finding, command_line, publish
 from analyses._counts import share_claims
 from analyses._effects import BARS, plain_singular, said_of
-from analyses._own import changed, of_factor, panels, usable
-from analyses._words import in_words, listed
+from analyses._own import BESIDE, changed, held_fixed, of_factor, panels, usable
+from analyses._words import in_words
 from steerstats import figures
 
 TITLE = "Effects of factors of your own on steerability"
 PAPER = ""
-BESIDE = {"pos_is_a": "A/B", "pos_is_yes": "Yes/No"}
 
 
 def main(cache, out):
@@ -21,8 +20,7 @@ def main(cache, out):
     own, notes = usable(study)
     result = ask(study, "spurious_factors", factors=(*BESIDE, *own))
     rows, shares = by_median(result.to_frame(), study), by_median(result.explained_frame(), study)
-    known = [words for name, words in BESIDE.items() if (rows["term"] == name).any()]
-    beside = f", beside {listed(known)}" if known else ""
+    beside, fixed = held_fixed(rows["term"])
     effects = rows["term"].map(of_factor).isin(own) & ~rows["term"].str.contains("[", regex=False)
     rows = rows[effects & (rows["model"] == "per-input") & (rows["response"] == "slope")]
     claims, drawn = [], {}
@@ -45,7 +43,6 @@ def main(cache, out):
     if not drawn:
         raise lacking(study, f"factors of your own that vary ({'; '.join(notes)})")
     n = f"{rows['dataset'].nunique()} datasets"
-    fixed = f"{', '.join(known)}{' and ' * bool(known)}the other factors held fixed"
     found = Finding.of(
         result, script="own_factors", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Each dot is how much more an input steers with that level of the factor, or with one unit more of it, "

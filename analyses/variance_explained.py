@@ -33,8 +33,7 @@ def main(cache, out):
                           unit="(nat per unit multiplier)²", interval=sd.method)  # fmt: skip
         claims.append(claim.against(published.MYOPIC_VARIANCE, facts_of(study), shift=published.HOME))
     with figures.style():
-        # The published split has a row of zeros for a dataset that knows neither factor, and no name stands beside it.
-        parts = theirs[~theirs["component"].isin(TOTALS) & theirs["dataset"].isin(total["dataset"])]
+        parts = theirs[~theirs["component"].isin(TOTALS) & theirs["dataset"].isin(total["dataset"])]  # rows with names
         both, ratios = len(parts) > 0, [2, 1.2, 2] if len(parts) else [2, 1.2]
         figure, axes = figures.canvas(1, 2 + both, width=8.4, height=1.4 + 0.24 * n, width_ratios=ratios)
         figures.variance_shares(ours[~ours["component"].isin(TOTALS)], ax=axes[0], title="order-free (Shapley)")

@@ -128,7 +128,8 @@ def dry_run(spec: BuildSpec, *, probe: bool = True, progress: Callable[..., None
         kinds, trained, layers = _vector_names(spec, unit, opened.n_layers)
         if files:
             kinds, trained = kinds + ("imported",) * len(files), trained + tuple(files)
-            own = imported_vectors(files, None, opened.hidden, opened.n_layers, layers.shape[1])  # refused as in a build
+            # refused as in a build
+            own = imported_vectors(files, None, opened.hidden, opened.n_layers, layers.shape[1])
             layers = np.concatenate([layers, own.layers])
         n_vectors = max(n_vectors, len(kinds))
         planned = planned_grid(spec, kinds, trained, spec.settings)
