@@ -18,6 +18,7 @@ DECISIONS = {DIFFERS: "differ", NOT_SHOWN: "not shown to differ", CANNOT_RESOLVE
 SINGULAR = "singular in lme4's sense"
 POOLED = "over datasets: "  # how warnings about a mean over datasets begin
 CUT, ROUNDING = "limits cut at 0 and 100%, between which a share lies", 1e-12
+IMPOSSIBLE = "no interval: it would lie below 0, where no share can"
 WRONG = "Share of inputs that steer the wrong way"
 FALLS = "Share of inputs whose propensity falls as the direction is taken out"  # operator ablate
 LARGEST, CHOSEN = ", where it is largest, in ", ", picked after looking:"  # the statement of an extreme
@@ -74,8 +75,10 @@ def in_range(claim: Claim) -> Claim:
     """A share's claim with limits cut at 0 and 1, and saying so where that changes them.
 
     An adjusted share can itself be a little below 0 where nothing is explained; its lower limit is then left as it is,
-    so that it stays between the two.
+    so that it stays between the two. Limits that are both below 0 hold no share at all, and are left out.
     """
+    if claim.ci_high < 0:
+        return replace(claim, ci_low=math.nan, ci_high=math.nan, interval=IMPOSSIBLE)
     low = max(claim.ci_low, 0.0) if claim.estimate >= 0 else claim.ci_low
     high = min(claim.ci_high, 1.0)
     if max(low - claim.ci_low, claim.ci_high - high) > ROUNDING:

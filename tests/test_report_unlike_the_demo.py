@@ -114,6 +114,7 @@ def claim(estimate: float, low: float, high: float) -> Claim:
         ((0.1, -0.02, 0.3), (0.0, 0.3), True),
         ((0.1, 0.05, 0.3), (0.05, 0.3), False),
         ((-0.02, -0.05, 0.01), (-0.05, 0.01), False),
+        ((-0.017, -0.019, -0.015), (np.nan, np.nan), False),
         ((0.5, np.nan, np.nan), (np.nan, np.nan), False),
         ((0.0, -1e-17, 0.2), (-1e-17, 0.2), False),
     ],
