@@ -22,6 +22,7 @@ from reports.render import render_report
 from reports.reproduce import reproduce
 from reports.words import summary
 from steerstats import figures
+from steerstats.cache.table import example_rows, import_table
 from steerstats.errors import InputError
 from steerstats.study.doubt_results import VectorCosines
 
@@ -271,3 +272,19 @@ def test_estimate_and_interval_of_every_dataset_can_be_seen(report, width):
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert page.evaluate("document.querySelectorAll('details.dataset td').length") > 10
         assert page.evaluate(CUT_OFF) == []
+
+
+def test_a_bend_is_called_small_where_it_is_and_noiseless_where_that_is_known(tmp_path):
+    bare = plain_cache()
+    said = analyses.run("linearity", bare, tmp_path / "made").reading
+    assert "systematic, not large" in said
+    assert "misfit is shape, not noise" in said
+    rows = pd.DataFrame(list(example_rows()))
+    rows["propensity"] = rows["multiplier"] ** 2 * (1 + 0.1 * rows.groupby("input").ngroup())  # a bend and no slope
+    rows.to_csv(tmp_path / "scores.csv", index=False)
+    table = import_table(tmp_path / "scores.csv", tmp_path / "imported", model="mine")
+    finding = analyses.run("linearity", table, tmp_path / "table")
+    assert finding.claims, finding.missing
+    assert "systematic, not large" not in finding.reading
+    assert "or as here 100" in finding.reading
+    assert "noise" not in finding.reading, "of a table's scores nobody knows that"
