@@ -12,12 +12,15 @@ from scipy import stats
 from analyses._cache import mean_over_datasets
 from analyses._claim import Claim
 from analyses._counts import CUT
+from analyses._words import number, percent
 from steerstats.distribution import mean_slope
 from steerstats.errors import CannotEstimate
 from steerstats.generalization.vector_error import FEW_REFITS
 from steerstats.questions import wilson_interval
 from steerstats.results import Estimate
 from steerstats.study import Study
+
+HALF = 0.5  # of a mean curve's variation: a bend beyond it is large
 
 
 def inputs_claim(
@@ -183,3 +186,12 @@ def range_claims(inner: pd.DataFrame, narrow: float) -> tuple[tuple[Claim, Claim
         Claim.of("range.correlation", texts[0] + where, same, "datasets"),
         Claim.of("range.sign", texts[1] + where, other, "datasets"),
     ), other.estimate
+
+
+def how_bent(study: Study, frame: pd.DataFrame) -> str:
+    """The end of a sentence on mean curves that bend: how large that is, and whether noise can be in it."""
+    most = frame["nonlinear_share"].max()
+    size = f", or as here {percent(most)} of its variation" if most > HALF else ": it is systematic, not large"
+    # Of a table's scores nobody knows what noise is in them.
+    noise = "" if study.kind == "import" else " Logits are deterministic, so misfit is shape, not noise."
+    return f"{size} (RMS departure at most {number(frame['rms_departure'].max())} nats).{noise}"

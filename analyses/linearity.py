@@ -4,13 +4,12 @@ import pandas as pd
 
 from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, order_by_median, study_of
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._single import inputs_claim, mean_or_own
-from analyses._words import number, percent
+from analyses._single import how_bent, inputs_claim, mean_or_own
+from analyses._words import number
 from steerstats import figures
 
 TITLE = "Slope against misfit: are the curves straight?"
 PAPER = "slope and RMSE; the published axis is √RSS"
-HALF = 0.5  # of the mean curve's variation: a bend beyond it is large
 
 
 def main(cache, out):
@@ -34,10 +33,6 @@ def main(cache, out):
         row = frame.iloc[0].rename({"distance": "estimate", "distance_low": "ci_low", "distance_high": "ci_high"})
         text = f"Departure of the mean curve of {order[0]} from a line, in SDs over inputs:"
         claims.append(Claim.row("linearity.distance", text, row, "inputs", interval="inverted non-central F"))
-    most = frame["nonlinear_share"].max()
-    size = f", or as here {percent(most)} of its variation" if most > HALF else ": it is systematic, not large"
-    # Of a table's scores nobody knows what noise is in them.
-    noise = "" if study.kind == "import" else " Logits are deterministic, so misfit is shape, not noise."
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=max(3.2, 0.9 + 0.24 * len(order)))
         figures.slope_and_misfit(inputs, ax=left)
@@ -47,8 +42,7 @@ def main(cache, out):
         reading="Left: each dot is an input, its slope against the distance of its curve from its own line. Points far "
         "up are inputs whose slope says little. Right: how far the mean curve of each dataset bends, in units of how "
         "much bending differs between inputs; 0 is straight. Where inputs bend alike that unit is small, and a bend of "
-        f"several SDs can be a small part of the curve{size} (RMS departure at most "
-        f"{number(frame['rms_departure'].max())} nats).{noise}",
+        f"several SDs can be a small part of the curve{how_bent(study, frame)}",
         bars="95% intervals of the effect size, by inverting the non-central F of Hotelling's T².",
         counted=f"{len(inputs)} inputs in {len(order)} datasets.",
         alt=f"Scatter of slope against RMSE for {len(inputs)} inputs, and the departure from linearity of "
