@@ -1,8 +1,9 @@
-"""Caches with a known truth, drawn once a session. Tests read them and never write into them."""
+"""Caches with a known truth, drawn once a session, which tests read and never write into; and Ctrl-C that is heard."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -44,6 +45,14 @@ TRUTH = SimulationTruth(
     dprime_correlation=0.9,
     projection_correlation=0.5,
 )
+
+
+@pytest.fixture
+def listening():
+    """Whoever runs the tests in the background of a shell has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -249,14 +249,6 @@ def test_a_full_disk_in_the_middle_is_one_line_and_the_build_goes_on_later(run, 
     assert "2 units built" in out
 
 
-@pytest.fixture
-def listening():
-    """Whoever runs the tests in the background of a shell has SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def _as_a_library_tells_it(progress):
     try:
         signal.raise_signal(signal.SIGINT)

@@ -302,8 +302,7 @@ def test_a_full_disk_leaves_no_half_claim(root, monkeypatch):
     assert list((root / "units").iterdir()) == []
 
 
-def test_ctrl_c_amid_a_claim_gives_it_back(root, monkeypatch):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def test_ctrl_c_amid_a_claim_gives_it_back(root, monkeypatch, listening):
     link = os.link
 
     def pressed(*paths):
@@ -311,11 +310,8 @@ def test_ctrl_c_amid_a_claim_gives_it_back(root, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(os, "link", pressed)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            leases.claim(root, "openness")
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        leases.claim(root, "openness")
     assert list((root / "units").iterdir()) == []
 
 
