@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,35 +16,39 @@ DIRECTIONS = {"pos_is_a": "the letter", "pos_is_yes": "the word"}
 Holders = dict[str, list[str]]  # cache -> its datasets
 
 
+def _units(studies: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Cache, dataset and unit of all that is no sweep, which has no factors to tell of."""
+    for label, study in studies.items():
+        for name in study.datasets if study.kind != "sweep" else ():
+            yield label, name, study.unit(name)
+
+
 def in_design(studies: Mapping[str, Any]) -> dict[str, Holders]:
     """Those of A/B and Yes/No that are in the design of any dataset, with the datasets: one that has a single level,
     or that cannot be told from the other, is dropped."""
     found: dict[str, Holders] = {}
-    for label, study in studies.items():
-        for name in study.datasets if study.kind != "sweep" else ():
-            unit = study.unit(name)
-            columns = unit.factors(list(LEVELS))
-            try:
-                terms = code_factors(columns, len(unit.inputs)).names if columns else ()
-            except CannotEstimate:
-                continue
-            for factor in LEVELS:
-                if factor in terms:
-                    found.setdefault(factor, {}).setdefault(label, []).append(name)
+    for label, name, unit in _units(studies):
+        columns = unit.factors(list(LEVELS))
+        try:
+            terms = code_factors(columns, len(unit.inputs)).names if columns else ()
+        except CannotEstimate:
+            continue
+        for factor in LEVELS:
+            if factor in terms:
+                found.setdefault(factor, {}).setdefault(label, []).append(name)
     return {factor: found[factor] for factor in LEVELS if factor in found}
 
 
 def with_own(studies: Mapping[str, Any], factor: str) -> Holders:
     """The datasets in which a factor of the user's own takes more than one value."""
     found: Holders = {}
-    for label, study in studies.items():
-        for name in study.datasets if study.kind != "sweep" else ():
-            try:
-                columns = study.unit(name).factors([factor]).values()
-            except InputError:  # text of too many levels, which no design takes
-                continue
-            if any(pd.Series(column).nunique() > 1 for column in columns):  # of numbers, or of flags that may be absent
-                found.setdefault(label, []).append(name)
+    for label, name, unit in _units(studies):
+        try:
+            columns = unit.factors([factor]).values()
+        except InputError:  # text of too many levels, which no design takes
+            continue
+        if any(pd.Series(column).nunique() > 1 for column in columns):  # of numbers, or of flags that may be absent
+            found.setdefault(label, []).append(name)
     return found
 
 
@@ -65,10 +69,9 @@ def where(holders: Holders, studies: Mapping[str, Any]) -> str:
 def debiased(studies: Mapping[str, Any]) -> Holders:
     """The datasets that have a debiased vector: without A/B and Yes/No there is nothing to project out."""
     found: Holders = {}
-    for label, study in studies.items():
-        for name in study.datasets if study.kind != "sweep" else ():
-            if study.unit(name).controls("debiased"):
-                found.setdefault(label, []).append(name)
+    for label, name, unit in _units(studies):
+        if unit.controls("debiased"):
+            found.setdefault(label, []).append(name)
     return found
 
 
@@ -76,12 +79,10 @@ def projected_out(studies: Mapping[str, Any]) -> str:
     """The directions that debiased vectors lack: those of factors that have both levels among the training pairs."""
     found: dict[str, None] = {}
     unknown = False
-    for study in studies.values():
-        units = [study.unit(name) for name in debiased({"": study}).get("", ())]
-        for unit in units:
-            codes = {name: _codes(unit.unit, f"pair_{name}") for name in DIRECTIONS}
-            unknown |= any(one is None for one in codes.values())
-            found |= dict.fromkeys(n for n, code in codes.items() if code is not None and {0, 1} <= set(code))
+    for unit in (unit for _, _, unit in _units(studies) if unit.controls("debiased")):
+        codes = {name: _codes(unit.unit, f"pair_{name}") for name in DIRECTIONS}
+        unknown |= any(one is None for one in codes.values())
+        found |= dict.fromkeys(n for n, code in codes.items() if code is not None and {0, 1} <= set(code))
     names: Sequence[str] = [DIRECTIONS[name] for name in DIRECTIONS if name in found]
     if unknown or not names:
         return "the directions of letter and word that the training pairs define"
