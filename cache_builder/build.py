@@ -24,7 +24,7 @@ from cache_builder.spec import BuildSpec
 from cache_builder.sweep import sweep_spec
 from steerstats.cache import UnitData, create_cache, finished_sidecar
 from steerstats.cache.sidecar import UNITS
-from steerstats.errors import CacheError
+from steerstats.cache.writer import refuse_other_spec
 from steerstats.interrupts import deferred
 
 __all__ = [
@@ -149,14 +149,10 @@ def begin(
     if runtime is not None:
         create_cache(root, {"kind": "grid", "spec_hash": session.spec_hash})  # another spec is refused at once
         session.settle(root)
-    for unit in session.units:
-        side = finished_sidecar(root, unit.name)
-        if side is not None and side.get("spec_hash") != session.spec_hash:  # without its manifest, or copied there
-            raise CacheError(
-                f"{root / UNITS / side['file']} belongs to spec {str(side.get('spec_hash'))[:12]}, this build is "
-                f"{session.spec_hash[:12]}: specs are not mixed in one directory, choose another"
-            )
-    if runtime is None or not all(finished_sidecar(root, unit.name) for unit in session.units):
+    finished = [finished_sidecar(root, unit.name) for unit in session.units]
+    for side in filter(None, finished):  # a manifest may be gone, and a unit copied
+        refuse_other_spec(root / UNITS / side["file"], side, session.spec_hash)
+    if runtime is None or not all(finished):
         session.prove(progress)
     if runtime is None:
         progress(0, None, "measuring the best token budget and mask")

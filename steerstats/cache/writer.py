@@ -89,13 +89,18 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
     if not target.exists():
         text = json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         publish_once(target, text.encode())
-    present = json.loads(target.read_text(encoding="utf-8"))
-    if present.get("spec_hash") != whole["spec_hash"]:
-        raise CacheError(
-            f"{target} belongs to spec {str(present.get('spec_hash'))[:12]}, this build is "
-            f"{str(whole['spec_hash'])[:12]}: specs are not mixed in one directory, choose another"
-        )
+    refuse_other_spec(target, json.loads(target.read_text(encoding="utf-8")), str(whole["spec_hash"]))
     return root
+
+
+def refuse_other_spec(path: Path, facts: Mapping[str, Any], spec_hash: str) -> None:
+    """Raise `CacheError` where a manifest or a sidecar, the facts of the file at `path`, is of another spec."""
+    theirs = str(facts.get("spec_hash"))
+    if theirs != spec_hash:
+        raise CacheError(
+            f"{path} belongs to spec {theirs[:12]}, this build is {spec_hash[:12]}: specs are not mixed in one "
+            "directory, choose another"
+        )
 
 
 def write_unit(
