@@ -201,7 +201,7 @@ def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: s
     else:
         what_is = "nats per unit multiplier"
         words = f"are lost {own}{_not_shown(claim)}.{_others(chosen, first, 'The other shifts lose {}')}"
-        words += " A rank correlation over datasets needs more of them."
+        words += " A rank correlation over datasets needs more datasets."
     if not steers(claims):
         # Last: what stands first goes on from the number above it.
         words += f" {NOTHING}"

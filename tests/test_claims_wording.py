@@ -135,7 +135,7 @@ def test_transfer_is_headed_by_one_shift_with_its_interval_and_the_others_are_a_
     assert "under system (positive) → user (negative), the shift that the paper prints" in card["words"]
     low, high = together([min(others), max(others)])
     assert f"The other shifts lose {low} to {high}" in card["words"]
-    assert "A rank correlation over datasets needs more of them." in card["words"]
+    assert "A rank correlation over datasets needs more datasets." in card["words"]
     for one in summary(findings_of("three"))["cards"][:2]:
         assert "not adjusted for picking the largest" in one["words"]
 
@@ -157,7 +157,7 @@ def test_the_transfer_card_says_on_the_numbers_line_what_it_is_and_goes_on_from_
     assert lost["words"] == (
         "are lost under system (positive) → user (negative), the shift that the paper prints, not shown to differ from "
         "0. The other shifts lose 0.020 to 0.035; 1 of these 2 intervals includes 0. A rank correlation over datasets "
-        f"needs more of them. {NOTHING}"
+        f"needs more datasets. {NOTHING}"
     )
     assert "lose 0.020; its interval includes 0." in card(*gaps[:2])["words"]
     assert "lose 0.035. A rank" in card(gaps[0], gaps[2])["words"]
@@ -244,7 +244,7 @@ def test_one_dataset_has_its_own_intervals_and_no_plural():
     assert cards[0]["interval"].startswith("95% interval ")
     assert cards[1]["interval"].startswith("95% interval ")
     assert cards[2]["interval"].startswith("95% interval ")
-    assert "A rank correlation over datasets needs more of them." in cards[2]["words"]
+    assert "A rank correlation over datasets needs more datasets." in cards[2]["words"]
     words = str(cards) + str(findings_of("one"))
     assert "average over" not in str(cards)
     assert "1 datasets" not in words
