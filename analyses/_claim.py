@@ -70,6 +70,8 @@ class Claim:
     counts : dict of str to int
         Where the claim is a division of `n` into kinds, how many each has; shown in place of the estimate, which is
         the first of them.
+    facts : dict
+        What the statement's words say beside the number ("dataset", "shift", ...), for who writes words of their own.
     """
 
     key: str
@@ -88,6 +90,7 @@ class Claim:
     verdict: str = ""
     reason: str = ""
     counts: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.n == 1 and self.n_of.startswith("datasets"):
@@ -122,17 +125,17 @@ class Claim:
         return cls(key=key, statement=statement, n_of=n_of, **{**found, **more})
 
     @classmethod
-    def counted(cls, key: str, statement: str, counts: dict[str, int], n_of: str, why: str) -> Claim:
+    def counted(cls, key: str, statement: str, counts: dict[str, int], n_of: str, why: str, **more: Any) -> Claim:
         """How many of `n_of` are of each kind, with the reason why there is no interval."""
         total = sum(counts.values())
         first = float(next(iter(counts.values())))
-        return replace(cls.bare(key, statement, first, total, n_of, why, unit=n_of), counts=dict(counts))
+        return cls.bare(key, statement, first, total, n_of, why, unit=n_of, counts=dict(counts), **more)
 
     @classmethod
-    def bare(cls, key: str, statement: str, value: float, n: int, n_of: str, why: str, unit: str = "1") -> Claim:
+    def bare(cls, key: str, statement: str, value: float, n: int, n_of: str, why: str, **more: Any) -> Claim:
         """A number that has no interval, with the reason in place of one."""
         nan = float("nan")
-        rest = {"ci_low": nan, "ci_high": nan, "interval": why, "unit": unit}
+        rest = {"ci_low": nan, "ci_high": nan, "interval": why, **more}
         return cls(key=key, statement=statement, estimate=float(value), n=int(n), n_of=n_of, **rest)
 
     def against(self, published: Published, *facts: Any, shift: str, limits: Sequence[float] | None = None) -> Claim:
@@ -202,6 +205,8 @@ class Finding:
         Why there is no finding; everything else but the headings is then empty.
     facts : mapping
         Model, layer, ... of the cache.
+    numbers : mapping of str to float
+        Those that `method` gives in words, as a `Result` has them ("n_resamples", ...).
     absent : tuple of str
         Parts of the finding that the cache does not allow, each with its reason.
     pages : tuple of str
@@ -222,6 +227,7 @@ class Finding:
     seed: int | None = None
     missing: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
     pages: tuple[str, ...] = ()
 
@@ -233,9 +239,9 @@ class Finding:
 
     @classmethod
     def of(cls, result: Any, **more: Any) -> Finding:
-        """A finding with method, assumptions and warnings of the result that it rests on."""
+        """A finding with method, its numbers, assumptions and warnings of the result that it rests on."""
         shared = {name: getattr(result, name) for name in ("method", "assumptions", "warnings")}
-        return cls(**{**shared, **more})
+        return cls(**{**shared, "numbers": dict(result.numbers), **more})
 
     def record(self) -> dict[str, Any]:
         """As JSON has it: NaN is null, infinities are "inf" and "-inf"."""

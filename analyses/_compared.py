@@ -22,7 +22,6 @@ from steerstats.study import Study
 
 PER_PAGE = 45  # datasets that one page has room for
 UNIT = "nat per unit multiplier"
-AT_ONCE = "for all pairs and shifts at once: "
 _NAMES: ContextVar[tuple[str, ...]] = ContextVar("steerstats_cache_names", default=())
 
 
@@ -88,8 +87,10 @@ def difference_claims(result: ComparedSlopes) -> list[Claim]:
             where = f"in {row['dataset']}" if one else f"{row['quantity']} over datasets"
             text = f"Steerability in {second} minus that in {first}, {shift}, {where}:"
             low, high = together([row["estimate"], row["band_low"], row["band_high"]])[1:]
-            how, of = f"{row['interval']}; {AT_ONCE}[{low}, {high}]", "questions" if one else "datasets"
-            claims.append(Claim.row(f"{key}.{row['shift']}", text, row, of, unit=UNIT, interval=how))
+            facts = {"first": first, "second": second, "shift": shift, "over": where, "at_once": f"[{low}, {high}]"}
+            how, of = f"{row['interval']}; for all pairs and shifts at once: {facts['at_once']}", "datasets"
+            of = "questions" if one else of
+            claims.append(Claim.row(f"{key}.{row['shift']}", text, row, of, unit=UNIT, interval=how, facts=facts))
         changed = int(((rows["band_low"] > 0) | (rows["band_high"] < 0)).sum())
         if len(rows):
             text = (

@@ -21,7 +21,6 @@ CUT, ROUNDING = "limits cut at 0 and 100%, between which a share lies", 1e-12
 IMPOSSIBLE = "no interval: it would lie below 0, where no share can"
 WRONG = "Share of inputs that steer the wrong way"
 FALLS = "Share of inputs whose propensity falls as the direction is taken out"  # operator ablate
-LARGEST, CHOSEN = ", where it is largest, in ", ", picked after looking:"  # the statement of an extreme
 
 
 def sign_claims(result: DatasetSteerability) -> list[Claim]:
@@ -87,7 +86,13 @@ def in_range(claim: Claim) -> Claim:
 
 
 def share_claims(
-    keys: tuple[str, str], text: str, mean: Estimate, most: Mapping[str, Any], how: str, of: str = "questions"
+    keys: tuple[str, str],
+    text: str,
+    mean: Estimate,
+    most: Mapping[str, Any],
+    how: str,
+    of: str = "questions",
+    facts: Mapping[str, Any] | None = None,
 ) -> list[Claim]:
     """Mean share over datasets and the largest one; with one dataset, its own share with its own interval.
 
@@ -105,14 +110,19 @@ def share_claims(
         What that row's interval is.
     of : str
         What that row's n counts: "inputs" or "questions", of which a counterbalanced dataset has half as many.
+    facts : mapping, optional
+        Of the first claim.
     """
+    facts, where = dict(facts or {}), {"dataset": most["dataset"]}
+    shared = {"unit": "share", "n_of": of}
     if mean.n == 1:
-        return [in_range(Claim.row(keys[0], f"{text}, in {most['dataset']}:", most, of, unit="share", interval=how))]
+        text = f"{text}, in {most['dataset']}:"
+        return [in_range(Claim.row(keys[0], text, most, interval=how, facts=facts | where, **shared))]
     how += "; it does not allow for the choice"
-    text_most = f"{text}{LARGEST}{most['dataset']}{CHOSEN}"
+    text_most = f"{text}, where it is largest, in {most['dataset']}, picked after looking:"
     return [
-        in_range(Claim.of(keys[0], f"{text}, mean over datasets:", mean, "datasets")),
-        in_range(Claim.row(keys[1], text_most, most, of, unit="share", interval=how)),
+        in_range(Claim.of(keys[0], f"{text}, mean over datasets:", mean, "datasets", facts=facts)),
+        in_range(Claim.row(keys[1], text_most, most, interval=how, facts=where, **shared)),
     ]
 
 

@@ -9,9 +9,12 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
+from analyses import _published as published
+from analyses._cache import ask, facts_of
 from analyses._claim import Claim
 from analyses._counts import SINGULAR, p_words, quoted_row
 from steerstats.meta import MetaAnalysis
+from steerstats.study import Study
 from steerstats.study.results import SpuriousTable
 
 MEAN = "mean over datasets"  # the row of a figure that is none of the datasets
@@ -20,7 +23,8 @@ BARS = (
     "Hartung–Knapp t(D − 1), or what the warnings say to read in its place."
 )
 UNTOLD = "which cannot be told apart here"
-ONE = {"pos_is_a": "A/B explains", "pos_is_yes": "Yes/No explains"}  # where one factor is all that is known
+LETTER, WORD = "letter", "word"
+ONE = {"pos_is_a": (LETTER, "A/B explains"), "pos_is_yes": (WORD, "Yes/No explains")}  # where that is all there is
 
 
 def cannot_tell_apart(results: Mapping[str, Any]) -> list[str]:
@@ -33,22 +37,39 @@ def cannot_tell_apart(results: Mapping[str, Any]) -> list[str]:
     return [name for name, one in results.items() if {"pos_is_a", "pos_is_yes"} & set(one.design.aliased)]
 
 
-def share_words(results: Mapping[str, Any], factors: Collection[str]) -> str:
-    """What the share of the explained variance is a share of, with what cannot be told apart.
+def share_words(results: Mapping[str, Any], factors: Collection[str]) -> tuple[str, dict[str, Any]]:
+    """What the share of the explained variance is a share of, with what cannot be told apart, as words and as facts.
 
     Parameters
     ----------
     results : mapping of dataset to SpuriousFactors
     factors : collection of str
         Those that have a share in any dataset; many caches know of one alone.
+
+    Returns
+    -------
+    text : str
+    facts : dict
+        `known` names the factors; `untold` the datasets that cannot tell them apart, `untold_everywhere` if all.
     """
     same = cannot_tell_apart(results)
+    facts = {"known": [LETTER, WORD], "untold": same, "untold_everywhere": 0 < len(same) == len(results)}
     if not same and len(alone := [name for name in ONE if name in factors]) == 1:
-        return f"Share of the variance that {ONE[alone[0]]}"
+        name, explains = ONE[alone[0]]
+        return f"Share of the variance that {explains}", facts | {"known": [name]}
     if not same:
-        return "Share of the variance that A/B and Yes/No explain"
+        return "Share of the variance that A/B and Yes/No explain", facts
     told = UNTOLD if len(same) == len(results) else f"which cannot be told apart in {', '.join(same)}"
-    return f"Share of the variance that A/B or Yes/No, {told}, explain"
+    return f"Share of the variance that A/B or Yes/No, {told}, explain", facts
+
+
+def myopic_variance(study: Study) -> Claim:
+    """The variance that the paper gives for one dataset, beside which stands ours."""
+    sd = ask(study, "steerability")["myopic-reward"]["sd"]
+    row = {name: getattr(sd, name) ** 2 for name in ("estimate", "ci_low", "ci_high")} | {"n": sd.n}
+    text, unit = "Variance of steerability in myopic-reward:", "(nat per unit multiplier)²"
+    claim = Claim.row("explained.myopic", text, row, "questions", unit=unit, interval=sd.method)
+    return claim.against(published.MYOPIC_VARIANCE, facts_of(study), shift=published.HOME)
 
 
 def one_for_both(name: str, results: Mapping[str, Any]) -> str:

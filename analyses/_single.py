@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,13 @@ def inputs_claim(
 
 
 def mean_or_own(
-    key: str, text: str, found: Estimate, rows: pd.DataFrame, how: str = "one dataset: no interval", end: str = ""
+    key: str,
+    text: str,
+    found: Estimate,
+    rows: pd.DataFrame,
+    how: str = "one dataset: no interval",
+    end: str = "",
+    **more: Any,
 ) -> Claim:
     """A claim on the mean over datasets, or on the one dataset there is with its own interval where it has one.
 
@@ -77,12 +84,14 @@ def mean_or_own(
         What that interval is.
     end : str
         What the text says last.
+    **more
+        Further fields of the claim.
     """
     if len(rows) != 1:
-        return Claim.of(key, f"{text}, mean over datasets{end}:", found, "datasets")
+        return Claim.of(key, f"{text}, mean over datasets{end}:", found, "datasets", **more)
     row = {"ci_low": np.nan, "ci_high": np.nan} | dict(rows.iloc[0])
     text = f"{text}, in {row['dataset']}{end}:"
-    return Claim.row(key, text, row, "questions", unit=found.unit, interval=how)
+    return Claim.row(key, text, row, "questions", unit=found.unit, interval=how, **more)
 
 
 def error_claims(frame: pd.DataFrame, reliable: pd.DataFrame) -> tuple[Claim, Claim]:
@@ -111,7 +120,7 @@ def error_claims(frame: pd.DataFrame, reliable: pd.DataFrame) -> tuple[Claim, Cl
     spread = f"Share of the spread of slopes that is a difference between inputs and not between refits{zero}"
     how = f"jackknife by question and replicate{f'; {CUT}' if below else ''}"
     return (
-        mean_or_own("vector_error.wider", text, wider, own),
+        mean_or_own("vector_error.wider", text, wider, own, facts={"few_refits": refits} if few else {}),
         mean_or_own("vector_error.reliability", spread, share, cut, how),
     )
 
@@ -191,7 +200,10 @@ def range_claims(inner: pd.DataFrame, narrow: float) -> tuple[tuple[Claim, Claim
 def how_bent(study: Study, frame: pd.DataFrame) -> str:
     """The end of a sentence on mean curves that bend: how large that is, and whether noise can be in it."""
     most = frame["nonlinear_share"].max()
-    size = f", or as here {percent(most)} of its variation" if most > HALF else ": it is systematic, not large"
+    if not (frame["distance_low"] > 0).any():
+        size = "; here no mean curve is shown to bend"
+    else:
+        size = f", or as here {percent(most)} of its variation" if most > HALF else ": it is systematic, not large"
     # Of a table's scores nobody knows what noise is in them.
     noise = "" if study.kind == "import" else " Logits are deterministic, so misfit is shape, not noise."
     return f"{size} (RMS departure at most {number(frame['rms_departure'].max())} nats).{noise}"

@@ -29,8 +29,9 @@ def main(cache, out):
         f"Probability on the {answers} {where}",
         f"Probability on the {answers} at the multiplier where it is lowest",
     )
+    lost = [name for name, bad in zip(result.datasets, result.collapsed[:, result.multipliers == 0]) if bad.any()]
     claims = (
-        in_range(mean_or_own("mass.unsteered", texts[0], rest, frame[unsteered], HOW)),
+        in_range(mean_or_own("mass.unsteered", texts[0], rest, frame[unsteered], HOW, facts={"lost": lost})),
         in_range(mean_or_own("mass.lowest", texts[1], least, lowest, f"{HOW}; it does not allow for the choice")),
     )
     with figures.style():

@@ -24,7 +24,10 @@ def main(cache, out):
         text = f"Datasets by whether their vector differs from {NAMES[kind]}, false discovery rate {table.alpha:g}"
         if counts[DECISIONS[CANNOT_RESOLVE]]:
             text += f" ({table.n_null.min()} null vectors resolve too little, {table.n_null_needed} are needed)"
-        claims.append(Claim.counted(f"null.{kind}", f"{text}:", counts, "datasets", "a count of decisions"))
+        facts = {"n_null": int(table.n_null.min()), "n_null_needed": table.n_null_needed}
+        claims.append(
+            Claim.counted(f"null.{kind}", f"{text}:", counts, "datasets", "a count of decisions", facts=facts)
+        )
     shown = next(iter(tables))
     rows = by_dataset(frame[frame["kind"] == shown], order)
     with figures.style():

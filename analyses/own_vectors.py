@@ -2,7 +2,16 @@
 
 from analyses._cache import between, current_seed, facts_of, people_count, study_of
 from analyses._claim import Finding, command_line, publish, short
-from analyses._own_vectors import cell_warnings, claims_of, length_notes, method_of, own_cells, panels, table_of
+from analyses._own_vectors import (
+    RESAMPLES,
+    cell_warnings,
+    claims_of,
+    length_notes,
+    method_of,
+    own_cells,
+    panels,
+    table_of,
+)
 from analyses._words import listed
 from steerstats import figures
 from steerstats.operators import ABLATE
@@ -35,6 +44,7 @@ def main(cache, out):
         alt=f"Mean steerability under {listed(vectors)} and under the base vector in "
         f"{people_count(len(study.datasets), 'dataset')}; under {cells[0].shift}, {short(claims[0])}.",
         seed=current_seed(), facts=facts_of(study), absent=tuple(absent), pages=tuple(vectors) * (len(vectors) > 1),
+        numbers={"n_resamples": RESAMPLES},
         warnings=(*length_notes(rows, study), *cell_warnings(cells)),
     )  # fmt: skip
     return publish(out, found, drawn, rows)

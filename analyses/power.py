@@ -23,13 +23,13 @@ def main(cache, out):
     shift = named(need_shifts(study))[0]
     words = figures.nice_shift(*parse_shift(shift))
     here = ask(study, "power", shift=shift)
-    n = len(study.datasets)
+    n, inputs = len(study.datasets), int(here.n_inputs[0])
     datasets = sorted({5, 10, 20, 40, n}) if n > 1 else [1]
     design = ask(study, "power", shift=shift, n_inputs=INPUTS, n_datasets=datasets)
-    inputs = int(here.n_inputs[0])
     text = f"Smallest mean gap under {words} that a study of this size finds with power {here.power:g} (two-sided test "
     text += f"at {here.alpha:g}):"
-    claim = Claim.bare("power.gap", text, here.gap[0], n, "datasets", NO_LIMITS, unit="nat per unit multiplier")
+    claim = Claim.bare("power.gap", text, here.gap[0], n, "datasets", NO_LIMITS, unit="nat per unit multiplier",
+                       facts={"vector_error": here.includes_vector_error})  # fmt: skip
     bars = f"none: {NO_LIMITS}."
     if limited := bool(np.isfinite([here.gap_low[0], here.gap_high[0]]).all()):
         claim = replace(claim, ci_low=float(here.gap_low[0]), ci_high=float(here.gap_high[0]), interval=LIMITS)

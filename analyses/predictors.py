@@ -27,8 +27,8 @@ def main(cache, out):
         if name in REASONS:
             beside = {"published": row["published"], "published_text": f"{row['published']:g}", "source": OTHERS,
                       "verdict": "not comparable", "reason": REASONS[name]}  # fmt: skip
-        claims.append(Claim.row(f"predictors.{name}", text, row, "datasets",
-                                interval="percentile over datasets", **beside))  # fmt: skip
+        claims.append(Claim.row(f"predictors.{name}", text, row, "datasets", interval="percentile over datasets",
+                                facts={"judged": bool(row["p_family"] == row["p_family"])}, **beside))  # fmt: skip
     points = result.datasets.rename(columns={"slope": "y"})
     shown = [name for name in DRAWN if name in points]
     label = "mean steerability\n(nat per unit multiplier)"

@@ -1,10 +1,9 @@
 """Figure 4: how much of the variance of steerability goes with A/B and Yes/No, order-free and as published."""
 
-from analyses import _published as published
 from analyses._cache import ask, between, by_median, current_seed, facts_of, mean_over_datasets, study_of
-from analyses._claim import Claim, Finding, command_line, publish
+from analyses._claim import Finding, command_line, publish
 from analyses._counts import of_shown, share_claims
-from analyses._effects import share_words
+from analyses._effects import myopic_variance, share_words
 from analyses._words import percent
 from steerstats import figures
 
@@ -24,14 +23,11 @@ def main(cache, out):
     bounds = None if total["share"].between(0, 1, "neither").all() else (float("-inf"), float("inf"))
     mean = mean_over_datasets(total["share"], "share explained", "share", bounds=bounds)
     n, most = total["dataset"].nunique(), dict(total.loc[total["share"].idxmax()])
-    share, most["estimate"] = share_words(result.results, {*ours["component"]}), most["share"]
-    claims = share_claims(("explained.mean", "explained.most"), share, mean, most, "percentile, by question", "inputs")
+    (share, known), most["estimate"] = share_words(result.results, {*ours["component"]}), most["share"]
+    claims = share_claims(("explained.mean", "explained.most"), share, mean, most,
+                          "percentile, by question", "inputs", known)  # fmt: skip
     if "myopic-reward" in result.explained:
-        sd = ask(study, "steerability")["myopic-reward"]["sd"]
-        row = {name: getattr(sd, name) ** 2 for name in ("estimate", "ci_low", "ci_high")} | {"n": sd.n}
-        claim = Claim.row("explained.myopic", "Variance of steerability in myopic-reward:", row, "questions",
-                          unit="(nat per unit multiplier)²", interval=sd.method)  # fmt: skip
-        claims.append(claim.against(published.MYOPIC_VARIANCE, facts_of(study), shift=published.HOME))
+        claims.append(myopic_variance(study))
     with figures.style():
         parts = theirs[~theirs["component"].isin(TOTALS) & theirs["dataset"].isin(total["dataset"])]  # rows with names
         both, ratios = len(parts) > 0, [2, 1.2, 2] if len(parts) else [2, 1.2]
@@ -49,7 +45,7 @@ def main(cache, out):
         counted=f"{n} datasets, {between(ours['n'], 'inputs')} each.",
         alt=f"{share} in {n} datasets: {percent(mean.estimate)} on average, at most {percent(most['share'])}.",
         method=f"Shapley (LMG) shares of adjusted R²{'; beside it the published sequential split of R²' * both}; "
-        f"percentile intervals, {next(iter(result.explained.values())).n_resamples} resamples of questions",
+        f"percentile intervals, {result.numbers['n_resamples']} resamples of questions",
         seed=current_seed(), facts=facts_of(study), warnings=of_shown(result.warnings),
     )  # fmt: skip
     return publish(out, found, figure, frame)

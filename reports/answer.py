@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,7 +10,6 @@ import numpy as np
 from analyses._cache import people_count
 from analyses._claim import Claim
 from analyses._counts import DECISIONS, OUTCOMES
-from analyses._effects import ONE, UNTOLD
 from analyses._words import listed, together
 from steerstats.figures import nice_setting
 
@@ -69,9 +67,9 @@ def _bias(claims: Mapping[str, Claim]) -> str:
         return ""
     mean = claims["explained.mean"]
     share = mean.shown[0] if mean.estimate > 0 else "None"
-    factors = "answer letter or word" if UNTOLD in mean.statement else "answer letter and word"
-    if known := one_factor(mean):
-        factors = f"the answer's {known}"
+    factors = "answer letter or word" if mean.facts["untold_everywhere"] else "answer letter and word"
+    if len(known := mean.facts["known"]) == 1:
+        factors = f"the answer's {known[0]}"
     return f"{share} of the variance between inputs goes with {factors}{_in_brackets(mean)}."
 
 
@@ -116,8 +114,8 @@ def lead(claims: Mapping[str, Claim]) -> str:
     if "per_input.signs_refits" in claims:
         signs = claims["per_input.signs_refits"]
         of = _sides(signs).removesuffix(" in") if signs.n == 1 else f"{_sides(signs)} {signs.n}"
-        few = re.search(r"only \d+ refits tell", getattr(claims.get("vector_error.wider"), "statement", ""))
-        counted = f"counted, which {few[0]} roughly," if few else "counted,"
+        few = claims["vector_error.wider"].facts.get("few_refits") if "vector_error.wider" in claims else None
+        counted = f"counted, which only {few} refits tell roughly," if few else "counted,"
         parts.append(f"With the vector's own sampling error {counted} it lies {of}.")
     for kind, name in (("shuffled", "label-shuffled vectors"), ("random", "random directions")):
         if f"null.{kind}" in claims:
@@ -143,12 +141,10 @@ def _against(null: Claim, name: str) -> str:
     differ, rest, open_ = (null.counts[kind] for kind in DECISIONS.values())
     one = null.n == 1
     if open_ == null.n:
-        needed = re.search(r"(\d+) null vectors resolve too little, (\d+) are needed", null.statement)
         tell = f"to tell whether the {'vector differs' if one else 'vectors differ'} from them"
-        if not needed:
-            return f"There are too few {name} {tell}."
         where = "" if one else f" to tell it of one dataset among {null.n}"
-        return f"{needed[1]} {name} are too few {tell}; {needed[2]} are needed{where}."
+        had, needed = null.facts["n_null"], null.facts["n_null_needed"]
+        return f"{had} {name} are too few {tell}; {needed} are needed{where}."
     if one:
         return f"The vector {'differs' if differ else 'is not shown to differ'} from {name}."
     unknown = f", and {open_} cannot be resolved with so few of them" if open_ else ""
@@ -171,11 +167,6 @@ def _in_brackets(claim: Claim, more: str = "") -> str:
         _, low, high = together([claim.estimate, claim.ci_low, claim.ci_high], claim.unit)
         parts.insert(0, f"{low} to {high}")
     return f" ({', '.join(parts)})" if parts else ""
-
-
-def one_factor(mean: Claim) -> str:
-    """Which of letter and word the cache knows, where it knows one of them only."""
-    return next((name for name, text in zip(("letter", "word"), ONE.values()) if text in mean.statement), "")
 
 
 def steers(claims: Mapping[str, Claim]) -> bool:

@@ -120,7 +120,7 @@ def _numbers(name: str, tables: dict[str, pd.DataFrame], explained: pd.DataFrame
             rows.append((NAMES[row["name"]], *_shown(row, "estimate", form)))
     if len(explained):
         mine = (explained["dataset"] == name) & (explained["split"] == "shapley_adjusted_r2")
-        alone = [words for factor, words in ONE.items() if (mine & (explained["component"] == factor)).any()]
+        alone = [words for factor, (_, words) in ONE.items() if (mine & (explained["component"] == factor)).any()]
         words = f"variance that {alone[0] if len(alone) == 1 else 'A/B and Yes/No explain'}"
         for row in explained[mine & (explained["component"] == "explained")].to_dict("records"):
             rows.append((words, *_shown(row, "share", percent)))

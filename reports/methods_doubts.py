@@ -47,7 +47,7 @@ def shifts_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
 
 def _figure7(ran: Ran) -> list[str]:
     """What was correlated with the difference in unsteered propensity: the ratio, the loss, both or neither."""
-    script, least = "propensity_difference", ran.number(r"> ([\d.]+) unless", "propensity_difference")
+    script, least = "propensity_difference", ran.number("threshold", "propensity_difference")
     found = ran.keys(script, "figure7.")
     rest = "with the difference in unsteered propensity"
     limits = ", with jackknife intervals over datasets on Fisher's z scale"
@@ -81,7 +81,7 @@ def _gaps(ran: Ran, cite: Cited) -> list[str]:
     plain = plain or not refitted
     how = [f"t intervals with the variance over refits in them{cite('satterthwaite')}"] if refitted else []
     how += [f"studentised bootstrap intervals{cite('efron')}"] if plain else []
-    resamples = ran.number(r"(\d+) resamples of questions", "gap_parts")
+    resamples = ran.number("n_resamples", "gap_parts")
     at_once = (
         f"Losses have {' or '.join(how)}; bands and p-values for all datasets, shifts and parts at once are "
         f"from single-step max-|t|{cite('westfall')} and from Romano and Wolf's stepwise procedure{cite('romano')}, "
@@ -94,7 +94,7 @@ def _rank_interval(ran: Ran, script: str, cite: Cited) -> str:
     """What a rank correlation over datasets has for an interval."""
     if not ran.bounded(script):
         return ", without intervals, for which there are too few datasets"
-    resamples = ran.number(r"(\d+) resamples of datasets", script)
+    resamples = ran.number("n_resamples", script)
     return (
         f", with percentile intervals from {resamples} resamples of datasets; the tables add analytic intervals"
         f"{cite('bonett')}, the correlation without measurement noise, and intervals for these very datasets"
@@ -110,7 +110,7 @@ def _caches(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
             f"{'' if 'id_vs_ood' in ran else cite('spearman')}{again}."
         )
     if "comparison" in ran:
-        resamples = ran.number(r"(\d+) resamples of questions", "comparison")
+        resamples = ran.number("n_resamples", "comparison")
         lines.append(
             "Caches are compared by the mean difference of slopes over the inputs that both hold, paired by input, "
             "with bands and p-values for all pairs of caches, datasets and shifts at once, by single-step max-|t|"
@@ -126,7 +126,7 @@ def _caches(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
 
 def _layers(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
     """Which layer a sweep takes, the interval of its mean, and how sure the choice is."""
-    resamples = ran.number(r"(\d+) resamples of questions", "layer_sweep")
+    resamples = ran.number("n_resamples", "layer_sweep")
     # Taking a direction out lowers propensity where it works, and the rule turns round.
     ends = [end for end in ("highest", "lowest") if ran.says(f"choice of the {end}", "layer_sweep")]
     several = any(study.kind == "sweep" and len(study.datasets) > 1 for study in studies.values())
@@ -164,9 +164,10 @@ def doubts_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
     if "predictors" in ran:
         lines.append(_predictors(ran, cite))
     if "power" in ran:
-        alpha, power = ran.number(r"t test at ([\d.]+)", "power"), ran.number(r"with power ([\d.]+)", "power")
+        alpha, power = ran.number("alpha", "power"), ran.number("power", "power")
         parts = ["between datasets"] if any(claim.n > 1 for claim in ran.claims("power")) else []
-        parts += ["between questions", *([] if ran.warns("own error is", "power") else ["over refits"])]
+        refitted = all(claim.facts["vector_error"] for claim in ran.claims("power"))
+        parts += ["between questions", *["over refits"] * refitted]
         lines.append(
             f"The smallest mean loss that a study of this size finds (two-sided t test at {alpha} with power "
             f"{power}) was computed from the variance{'s' * (len(parts) > 1)} {listed(parts)}."
@@ -241,9 +242,9 @@ def _predictors(ran: Ran, cite: Cited) -> str:
         f"{listed(names)}, and correlated each with mean steerability over datasets (Spearman"
     )
     if ran.bounded("predictors"):
-        resamples = ran.number(r"(\d+) resamples", "predictors")
+        resamples = ran.number("n_resamples", "predictors")
         text += f"; percentile intervals, {resamples} resamples"
     # So few datasets that they can be arranged in a few ways only are permuted, and have no p-value for it.
-    judged = any("no p-value" not in claim.statement for claim in ran.claims("predictors"))
-    permutations = ran.number(r"(\d+) permutations", "predictors") if judged else ""
+    judged = any(claim.facts["judged"] for claim in ran.claims("predictors"))
+    permutations = ran.number("n_permutations", "predictors") if judged else ""
     return f"{text}; family-wise p-values from {permutations} permutations)." if permutations else f"{text})."

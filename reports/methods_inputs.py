@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from analyses._cache import with_several_wrong
+from analyses._cache import vectors_of_kind, with_several_wrong
 from analyses._words import in_words, listed
+from reports.methods_doubts import caches_named
 from reports.methods_factors import LEVELS, Holders, debiased, in_design, projected_out, where, with_own
 from reports.methods_order import OPTION
 from reports.ran import Ran
@@ -37,7 +38,7 @@ def inputs_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
             f"How steadily propensity rises with the multiplier is Kendall's τ within each input{cite('kendall')}."
         )
     if "linearity" in ran:
-        contrasts = ran.number(r"on (\d+) non-linear contrasts", "linearity")
+        contrasts = ran.number("n_contrasts", "linearity")
         contrasts += " non-linear contrast" + "s" * (contrasts != "1")
         lines.append(
             f"Whether the mean curve of a dataset is straight was tested by Hotelling's T² on {contrasts} "
@@ -59,7 +60,7 @@ def _features(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
     if regressed:
         lines += [_regression(ran, studies, known, cite), _mixed(ran, cite)]
     if "variance_explained" in ran or ran.keys("own_factors", "own."):
-        resamples = ran.number(r"(\d+) resamples of questions", "variance_explained")
+        resamples = ran.number("n_resamples", "variance_explained")
         what = (
             "is explained in this way"
             if regressed
@@ -74,7 +75,7 @@ def _features(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
     if ran.says("published sequential", "variance_explained") and len(known) > 1:
         lines.append("The published sequential split of R² (letter before word) stands beside it.")
     if "debiased_vectors" in ran:
-        resamples = ran.number(r"(\d+) resamples", "debiased_vectors")
+        resamples = ran.number("n_resamples", "debiased_vectors")
         lines.append(
             f"We also projected {projected_out(studies)} out of each base vector"
             f"{where(debiased(studies), studies)}, and gave what was left the norm of that vector; what this costs is "
@@ -82,15 +83,23 @@ def _features(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
             f"{resamples} resamples of questions)."
         )
     if "own_vectors" in ran:
-        own = list(dict.fromkeys(key.rsplit(".", 2)[0] for key in ran.keys("own_vectors", "own_vectors.")))
-        resamples = ran.number(r"(\d+) resamples", "own_vectors")
-        many = len(own) > 1
-        lines.append(
-            f"{'Vectors' if many else 'A vector'} made elsewhere ({', '.join(own)}) had the same measures, and "
-            f"{'each ' * many}was compared with the base vector by the mean difference of slopes in the same "
-            f"setting, paired by input (studentised intervals, {resamples} resamples of questions)."
-        )
+        lines.append(_made_elsewhere(ran, studies))
     return list(filter(None, lines))
+
+
+def _made_elsewhere(ran: Ran, studies: Mapping[str, Any]) -> str:
+    """Vectors of the user's own, in the caches that have any."""
+    own = list(dict.fromkeys(key.rsplit(".", 2)[0] for key in ran.keys("own_vectors", "own_vectors.")))
+    grids = {label: study for label, study in studies.items() if study.kind != "sweep"}
+    holders = [label for label, study in grids.items() if vectors_of_kind(study, "imported")]
+    what = f"{'Vectors' if own[1:] else 'A vector'} made elsewhere ({', '.join(own)})"
+    if len(holders) < len(studies):
+        what = f"In {caches_named(holders)} {what[:1].lower()}{what[1:]}"
+    return (
+        f"{what} had the same measures, and {'each ' * bool(own[1:])}was compared with the base vector by the mean "
+        "difference of slopes in the same setting, paired by input (studentised intervals, "
+        f"{ran.number('n_resamples', 'own_vectors')} resamples of questions)."
+    )
 
 
 def _regression(ran: Ran, studies: Mapping[str, Any], known: Mapping[str, Holders], cite: Cited) -> str:

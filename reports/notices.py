@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,32 +45,27 @@ def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list
     doubts = [*one_sided(study), *grid_doubts(study), *flat]
     found += [f"{before}{words.plain_codes(text)}." for text in doubts]
     zero = "even unsteered" if all(map(has_unsteered, study.operators)) else "even at multiplier 0"
-    mass = words.claims_by_key(findings).get("mass.unsteered")
+    claims = words.claims_by_key(findings)
+    mass = claims.get("mass.unsteered")
     if mass is not None and mass.estimate < COLLAPSED_BELOW:
         answers = "answers" if with_several_wrong(study) else "two answers"
         found.append(
             f"{before}the {answers} hold {mass.shown[0]} of the probability {zero}: the model would answer with "
             "something else, and slopes do not describe what it does."
         )
-    elif lost := _lost_unsteered(findings):
+    elif mass is not None and (lost := mass.facts["lost"]):
         found.append(
             f"{before}in {listed(lost)} the answers hold less than half of the probability {zero}: the model would "
             "answer with something else, and slopes there do not describe what it does."
         )
-    untold = next((words.untold(one.warnings) for one in findings if one.script == "variance_explained"), "")
-    if untold:
+    explained = claims.get("explained.mean")
+    if explained is not None and (untold := explained.facts["untold"]):
+        where = "here" if explained.facts["untold_everywhere"] else f"in {', '.join(untold)}"
         found.append(
-            f"{before}letter (A or B) and word (Yes or No) of the answer cannot be told apart {untold}: what is said "
+            f"{before}letter (A or B) and word (Yes or No) of the answer cannot be told apart {where}: what is said "
             "of one may be the other's."
         )
     return found
-
-
-def _lost_unsteered(findings: Sequence[Finding]) -> list[str]:
-    """Datasets whose answers have lost their probability at multiplier 0, from what the section on it warns of."""
-    texts = [text for one in findings if one.script == "answer_mass" for text in one.warnings]
-    found = [re.match(r"(\S+): the answers hold less than .* at multiplier (.*?);", text) for text in texts]
-    return [one[1] for one in found if one and "0" in one[2].split(", ")]
 
 
 def notices_between(studies: Mapping[str, Any]) -> list[str]:

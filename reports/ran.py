@@ -1,11 +1,11 @@
-"""What ran, and in what words: the findings of a run as the methods section asks them.
+"""What ran: the findings of a run as the methods section asks them.
 
-Numbers that no cache holds (how many resamples) are read from the findings' own words, so that text and run agree.
+Numbers that no cache holds (how many resamples) come with the findings. Which technique ran is told by its name in the
+words of a finding's method and intervals, so that the section names none that no other part of the page does.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -51,14 +51,11 @@ class Ran:
         """Whether methods, or what claims say of their intervals, hold these words."""
         return words in self._text(scripts)
 
-    def warns(self, words: str, script: str) -> bool:
-        """Whether a script warned of something on any cache."""
-        return any(words in text for one in self.by.get(script, ()) for text in one.warnings)
-
-    def number(self, pattern: str, *scripts: str) -> str:
-        """What stands at the group of a pattern: "10,000", or "0.2 or 0.25"; "" where it stands nowhere, or only as 0,
+    def number(self, name: str, script: str) -> str:
+        """A number of a script's method: "10,000", or "0.2 or 0.25" where caches differ; "" where there is none, or 0,
         since what ran 0 times did not run."""
-        found = sorted({float(number) for number in re.findall(pattern, self._text(scripts))} - {0.0})
+        having = [one for one in self.by.get(script, ()) if any(map(_has_number, one.claims))]
+        found = sorted({float(one.numbers.get(name, 0)) for one in having} - {0.0})
         return " or ".join(f"{number:,g}" if number < 1e6 else f"{number:,.0f}" for number in found)
 
     def _findings(self, scripts: Iterable[str]) -> list[Finding]:

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from analyses._claim import Claim, Finding
-from analyses._compared import AT_ONCE
-from analyses._counts import CHOSEN, CUT, LARGEST
-from analyses._effects import UNTOLD
+from analyses._counts import CUT
+from analyses._effects import LETTER, UNTOLD, WORD
 from analyses._own import NOT_ASKED
 from analyses._words import number, percent, plain_codes, tidy, together
-from reports.answer import HEADLINE, answer, by_shift, lead, limits, one_factor, steers
+from reports.answer import HEADLINE, answer, by_shift, lead, limits, steers
 from steerstats.figures import nice_shift
 
 __all__ = [
@@ -27,7 +26,6 @@ __all__ = [
     "plain_codes",
     "summary",
     "tidy",
-    "untold",
 ]
 
 NOTHING = (
@@ -144,10 +142,10 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
         return {"question": question, "missing": missing.get("variance_explained", "not computed")}
     mean = claims["explained.mean"]
     factors = "the letter (A or B) and the word (Yes or No)"
-    if UNTOLD in mean.statement:
+    if mean.facts["untold_everywhere"]:
         factors = f"the letter (A or B) or the word (Yes or No), {UNTOLD},"
-    elif known := one_factor(mean):
-        factors = {"letter": "the letter (A or B)", "word": "the word (Yes or No)"}[known]
+    elif len(known := mean.facts["known"]) == 1:
+        factors = {LETTER: "the letter (A or B)", WORD: "the word (Yes or No)"}[known[0]]
     words = f"of the variance of steerability between inputs (not of its mean) goes with {factors} of the answer"
     shown = mean.shown[0]
     if mean.estimate <= 0:
@@ -168,14 +166,13 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
 def _where(claims: Mapping[str, Claim], mean: Claim, extreme: str) -> str:
     """How the card's sentence ends: over how many datasets, and where it is most."""
     if extreme not in claims:
-        return f"{mean.statement.rpartition(',')[2].rstrip(':')}."
+        return f" in {mean.facts['dataset']}."
     most = claims[extreme]
     if most.estimate <= mean.estimate:
         return f", on average over {mean.n} datasets, and in none of them more than that."
-    where = most.statement.rpartition(LARGEST)[2].removesuffix(CHOSEN).rstrip(":")
     value, low, high = together([most.estimate, most.ci_low, most.ci_high], most.unit)
     return (
-        f", on average over {mean.n} datasets. It is largest in {where}: {value} "
+        f", on average over {mean.n} datasets. It is largest in {most.facts['dataset']}: {value} "
         f"({low} to {high}; not adjusted for picking the largest)."
     )
 
@@ -239,14 +236,12 @@ def differences(findings: Sequence[Finding]) -> list[dict[str, str]]:
     claims = [one for finding in findings if finding.script == "comparison" for one in finding.claims if not one.counts]
     return [
         {
-            "second minus first": claim.statement.removeprefix("Steerability in ")
-            .split(",")[0]
-            .replace(" that in ", " "),
-            "shift": claim.statement.split(", ")[1],
-            "over": claim.statement.split(", ")[-1].rstrip(":"),
+            "second minus first": f"{claim.facts['second']} minus {claim.facts['first']}",
+            "shift": claim.facts["shift"],
+            "over": claim.facts["over"],
             "difference": claim.shown[0],
             "95% interval": claim.shown[1],
-            "for all at once": claim.interval.partition(AT_ONCE)[2],
+            "for all at once": claim.facts["at_once"],
             "n": f"{claim.n} {claim.n_of}",
         }
         for claim in claims
@@ -256,12 +251,3 @@ def differences(findings: Sequence[Finding]) -> list[dict[str, str]]:
 def missed(reason: str) -> bool:
     """Whether a page should name what is not there for this reason; "" is none."""
     return bool(reason) and not reason.endswith(NOT_ASKED)
-
-
-def untold(warnings: Sequence[str]) -> str:
-    """In which datasets the word is determined by the letter, from an estimator's warnings; empty where in none."""
-    for text in warnings:
-        where, _, rest = text.partition(": ")
-        if rest.startswith(("pos_is_yes is determined by", "pos_is_a is determined by")):
-            return "here" if where == "all datasets" else f"in {where}"
-    return ""

@@ -179,6 +179,7 @@ def dataset_associations(
         level=level,
         method=f"Spearman over datasets; percentile interval, {n_resamples} resamples of {what}; {len(null)} "
         f"permutations of {'datasets' if category is None else 'whole categories'}",
+        numbers={"n_resamples": n_resamples, "n_permutations": len(null)},
         assumptions=(f"{what} are independent",),
         warnings=_gathered(notes, names),
     )

@@ -53,8 +53,7 @@ class LinearityTest(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row with the statistic, the effect sizes and the counts."""
-        skipped = {"method", "assumptions", "warnings"}
-        names = [name for name in self.__dataclass_fields__ if name not in skipped]
+        names = [name for name in self.__dataclass_fields__ if name not in Result.__dataclass_fields__]
         return pd.DataFrame({name: [getattr(self, name)] for name in names})
 
 
@@ -169,6 +168,7 @@ def linearity_test(
         n_questions=n_questions,
         level=level,
         method=f"Hotelling T² on {k} non-linear contrasts of the curve, units are questions",
+        numbers={"n_contrasts": k},
         assumptions=(
             "contrasts by question are near normal, or many (skewed curvature, 12-60 questions: 6-10% at 5%)",
             "questions are independent",

@@ -321,6 +321,7 @@ def smallest_detectable_gap(
         includes_vector_error=bool(known),
         about=tuple("a mean over datasets" if d > 1 else "this dataset" for d in columns[2]),
         method=f"two-sided t test at {alpha:g} with power {power:g}, noncentral t, from fitted variance components",
+        numbers={"alpha": alpha, "power": power},
         assumptions=tuple(assumptions if known else [text for text in assumptions if "1 / pairs" not in text]),
         warnings=tuple(warnings),
     )

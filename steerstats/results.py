@@ -13,7 +13,7 @@ import copyreg
 import html
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -38,6 +38,8 @@ class Result(ABC):
     warnings : tuple of str
         Assumptions seen to fail on these data (singular fit, ratio with a denominator near zero, too few
         datasets for a correlation, ...). Empty when there is nothing to say.
+    numbers : mapping of str to float
+        Numbers that `method` gives in words ("n_resamples", "n_permutations", ...), for who writes words of their own.
 
     Examples
     --------
@@ -56,10 +58,11 @@ class Result(ABC):
     method: str
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, _frozen(getattr(self, field.name)))
+        for own in fields(self):
+            object.__setattr__(self, own.name, _frozen(getattr(self, own.name)))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Arrays come out of a pickle writeable.

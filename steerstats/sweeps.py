@@ -240,6 +240,7 @@ def choose_layer(
         operator=operator,
         method=f"{rule}; {n_resamples} resamples of questions within these datasets, limits by t({df:.3g})"
         + elsewhere * (len(slopes) > 1),
+        numbers={"n_resamples": n_resamples},
         assumptions=(
             "intervals, shares and layers not told apart here are about these datasets and take the vectors as given",
             "for other datasets: these are independent draws, and differences between layers roughly normal",

@@ -16,7 +16,7 @@ from scipy import stats
 import analyses
 from analyses._cache import ask, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding
-from analyses._counts import CHOSEN, LARGEST, p_words
+from analyses._counts import p_words
 from analyses._words import tidy, together
 from reports.answer import _loss, answer, limits
 from reports.provenance import _flat
@@ -222,7 +222,7 @@ def test_where_nothing_steers_at_home_no_loss_is_told():
     shared = {"interval": "t", "n": 3, "n_of": "datasets"}
     rest = {"ci_low": 0.02, "ci_high": 0.1} | shared
     signs = Claim.counted("per_input.signs", "", {"above 0": 0, "below 0": 0, "undecided": 3}, "datasets", "")
-    share = Claim(key="per_input.anti_share", statement="", estimate=0.5, unit="share", **rest)
+    share = Claim(key="per_input.anti_share", statement="", estimate=0.5, unit="share", facts={"dataset": "d"}, **rest)
     gap = Claim(key="gap.base->user_neg", statement="", estimate=0.06, **rest)
     for low, told_of in ((0.01, True), (-0.01, False)):
         mean = Claim(key="per_input.mean", statement="", estimate=0.02, ci_low=low, ci_high=0.05, **shared)
@@ -344,8 +344,8 @@ def test_a_mean_that_no_dataset_exceeds_names_no_dataset():
     shared = {"interval": "none", "unit": "share", "ci_low": 0.0, "ci_high": 0.4}
     mean = Claim(key="per_input.anti_share", statement="Share, mean over datasets:", estimate=0.0, n=2,
                  n_of="datasets", **shared | dict(zip(("ci_low", "ci_high"), nothing)))  # fmt: skip
-    text = f"Share{LARGEST}which, of two{CHOSEN}"
-    most = Claim(key="per_input.worst", statement=text, estimate=0.0, n=6, n_of="inputs", **shared)
+    where = {"dataset": "which, of two"}
+    most = Claim(key="per_input.worst", statement="Share", estimate=0.0, n=6, n_of="inputs", facts=where, **shared)
     cards = [
         summary([Finding(script="per_input_steerability", title="x", claims=(mean, one))])["cards"][0]["words"]
         for one in (most, replace(most, estimate=0.2))

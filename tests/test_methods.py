@@ -135,7 +135,9 @@ def test_every_number_is_the_caches_or_the_runs():
     expected |= {str(kinds.count("resampled") // 3), "3"}  # of three settings' vectors; the seed of the analysis
     expected |= {str(len(unit.coords["multiplier"]) - 2)}  # contrasts of a curve that are not its mean or its slope
     found = findings_of(other_sizes())
-    resamples = {f"{int(k):,}" for one in found for k in re.findall(r"(\d+) (?:resamples|permutations)", one.method)}
+    resamples = {
+        f"{k:,}" for one in found for key, k in one.numbers.items() if key in ("n_resamples", "n_permutations")
+    }
     expected |= (
         resamples - {"5,000"} | {"0.25", "0.8"} | shown | ORDINARY
     )  # four datasets: no interval of the candidates
@@ -204,19 +206,19 @@ def test_two_caches_are_told_apart_and_what_one_has_is_said_of_it():
 
 
 def test_caches_without_a_shift_in_common_still_say_what_compared_them():
-    def found(script, method, low=0.1):
+    def found(script, resamples, low=0.1):
         claim = Claim(key=f"{script}.x", statement="", estimate=0.5, ci_low=low, ci_high=0.9, interval="t", n=9,
                       n_of="datasets")  # fmt: skip
-        return Finding(script=script, title="", claims=(claim,), method=method)
+        return Finding(script=script, title="", claims=(claim,), numbers={"n_resamples": resamples})
 
     study = steerstats.open_cache(plain_cache())
-    agree = found("cross_model", "9 datasets; 700 resamples of datasets")
+    agree = found("cross_model", 700)
     text = "\n".join(methods({"one": study}, [agree], 0, {"x": "1"})[0])
     assert "Agreement between two models is Spearman's correlation over datasets" in text
     assert "(Spearman, 1904), with percentile intervals from 700 resamples of datasets" in text
-    few = methods({"one": study}, [found("cross_model", "2000 resamples", np.nan)], 0, {"x": "1"})[0]
+    few = methods({"one": study}, [found("cross_model", 2000, np.nan)], 0, {"x": "1"})[0]
     assert "without intervals, for which there are too few datasets" in " ".join(few)
-    split = methods({"one": study}, [found("split_leakage", "")], 0, {"x": "1"})[0]
+    split = methods({"one": study}, [found("split_leakage", 0)], 0, {"x": "1"})[0]
     assert "The overlapping split is compared with the clean one" in " ".join(split)
 
 

@@ -106,13 +106,14 @@ def test_factors_that_no_dataset_has_are_not_said_to_have_been_used(monkeypatch)
 
 
 def test_what_gave_no_number_is_not_said_to_have_been_done():
-    def found(script, method, **estimates):
+    def found(script, numbers, **estimates):
         rest = {"statement": "", "ci_low": np.nan, "ci_high": np.nan, "interval": "t", "n": 9, "n_of": "datasets"}
+        rest["facts"] = {"judged": True}
         claims = tuple(Claim(key=key.replace("__", "."), estimate=value, **rest) for key, value in estimates.items())
-        return Finding(script=script, title="", claims=claims, method=method)
+        return Finding(script=script, title="", claims=claims, numbers=numbers)
 
     studies = {name: steerstats.open_cache(path) for name, path in (("a", plain_cache()), ("cache", hostile_cache()))}
-    figure7, none = "ratios where s > 0.25 unless said", np.nan
+    figure7, none = {"threshold": 0.25}, np.nan
     some = found("propensity_difference", figure7, figure7__original=none, figure7__transfer_loss=0.4)
     text = " ".join(methods(studies, [some], 0, {})[0])
     assert "The loss under another prompt was correlated with the difference in unsteered propensity." in text
@@ -124,10 +125,10 @@ def test_what_gave_no_number_is_not_said_to_have_been_done():
     assert "The loss under" not in text
     nothing = found("propensity_difference", figure7, figure7__original=none, figure7__transfer_loss=none)
     assert "unsteered propensity" not in " ".join(methods(studies, [nothing], 0, {})[0])
-    one = found("predictors", "500 permutations of datasets", predictors__auc=none)
-    many = found("predictors", "1000 permutations of datasets", predictors__auc=0.3)
+    one = found("predictors", {"n_permutations": 500}, predictors__auc=none)
+    many = found("predictors", {"n_permutations": 1000}, predictors__auc=0.3)
     assert "p-values from 1,000 permutations)" in " ".join(methods(studies, [one, many], 0, {})[0])
-    zero = found("predictors", "0 permutations of datasets", predictors__auc=0.3)
+    zero = found("predictors", {"n_permutations": 0}, predictors__auc=0.3)
     assert "permutations" not in " ".join(methods(studies, [zero], 0, {})[0])
 
 
@@ -174,3 +175,5 @@ def test_vectors_of_ones_own_are_named_with_what_they_were_compared_with(tmp_pat
         "Vectors made elsewhere (mine, weak) had the same measures, and each was compared with the base vector" in text
     )
     assert "made elsewhere" not in said_of(plain_cache())[0]
+    both, _ = said_of(path, plain_cache())
+    assert 'In the cache "own" vectors made elsewhere (mine, weak) had the same measures' in both

@@ -19,6 +19,7 @@ from reporting import TRUTH, hostile_cache, plain_cache, reproduction, scratch, 
 import analyses
 from analyses import _published as published
 from analyses._claim import Claim, sentence
+from analyses._effects import share_words
 from analyses._tables import PAPER, for_paper, to_latex
 from analyses._words import number, percent, tidy, together
 from reports.embed import inline_svg
@@ -234,7 +235,8 @@ def test_a_thinned_drawing_draws_what_it_drew():
 
 def test_a_share_that_may_be_negative_has_a_plain_interval_and_words(tmp_path):
     claim = Claim(key="explained.mean", statement="Share, mean over datasets:", estimate=-0.02, ci_low=-0.05,
-                  ci_high=0.01, interval="t", n=3, n_of="datasets", unit="share")  # fmt: skip
+                  ci_high=0.01, interval="t", n=3, n_of="datasets", unit="share",
+                  facts=share_words({}, ())[1] | {"dataset": "d"})  # fmt: skip
     finding = replace(analyses.run("layer_sweep", plain_cache(), tmp_path), script="x", missing="", claims=(claim,))
     card = summary([finding])["cards"][1]
     assert (card["number"], card["interval"]) == ("none", "95% interval −5% to 1%")

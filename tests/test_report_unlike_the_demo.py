@@ -17,6 +17,7 @@ import steerstats
 from analyses._cache import UNNAMED, check_distinct, same_model, trained_settings
 from analyses._claim import Claim
 from analyses._counts import CUT, in_range
+from analyses._effects import share_words
 from reports.notices import notices_between
 from reports.render import render_report
 from reports.reproduce import reproduce
@@ -104,7 +105,8 @@ def test_a_cache_given_twice_is_refused_by_path_and_as_a_copy(run, tmp_path):
 
 def claim(estimate: float, low: float, high: float) -> Claim:
     return Claim(key="explained.mean", statement="Share, mean over datasets:", estimate=estimate, ci_low=low,
-                 ci_high=high, interval="t", n=3, n_of="datasets", unit="share")  # fmt: skip
+                 ci_high=high, interval="t", n=3, n_of="datasets", unit="share",
+                 facts=share_words({}, ())[1] | {"dataset": "d"})  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -275,10 +277,11 @@ def test_estimate_and_interval_of_every_dataset_can_be_seen(report, width):
 
 
 def test_a_bend_is_called_small_where_it_is_and_noiseless_where_that_is_known(tmp_path):
-    bare = plain_cache()
-    said = analyses.run("linearity", bare, tmp_path / "made").reading
+    said = analyses.run("linearity", steerstats.demo_cache(), tmp_path / "made").reading
     assert "systematic, not large" in said
     assert "misfit is shape, not noise" in said
+    said = analyses.run("linearity", plain_cache(), tmp_path / "straight").reading
+    assert "; here no mean curve is shown to bend (RMS departure at most 0.000 nats)." in said
     rows = pd.DataFrame(list(example_rows()))
     rows["propensity"] = rows["multiplier"] ** 2 * (1 + 0.1 * rows.groupby("input").ngroup())  # a bend and no slope
     rows.to_csv(tmp_path / "scores.csv", index=False)

@@ -242,7 +242,7 @@ def test_pooled_yes_uses_datasets_where_it_is_defined():
     pooled = pool_spurious_factors(fits)
     counts = pooled.to_frame().set_index("term")["n_datasets"]
     assert counts.to_dict() == {"pos_is_a": 4, "pos_is_yes": 3}
-    assert any("pos_is_yes of slope is defined in 3 of 4 datasets" in text for text in pooled.warnings)
+    assert any("pos_is_yes of slope: defined in 3 of 4 datasets" in text for text in pooled.warnings)
 
 
 def test_datasets_that_agree_by_chance_keep_a_p_value():

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from steerstats.figures.parts import cloud, curve, dataset_axis, key, note
+from steerstats.figures.parts import cloud, curve, dataset_axis, key, note, nothing
 from steerstats.figures.theme import (
     AMBER,
     BLUE,
@@ -198,10 +198,12 @@ def foretelling(frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabel: str, rema
     >>> len(ax.collections[0].get_offsets())  # one dot for each dataset
     14
     """
-    cloud(ax, frame["x"], frame["y"])
-    ax.axhline(0, color=MUTED, linewidth=0.6, zorder=1)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
+    if nothing(ax, frame["x"], frame["y"], why="known in no dataset"):
+        return ax
+    cloud(ax, frame["x"], frame["y"])
+    ax.axhline(0, color=MUTED, linewidth=0.6, zorder=1)
     if remark:
         ax.set_title(remark, fontsize=8, fontweight="normal", pad=4)
     return ax

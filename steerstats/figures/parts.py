@@ -205,6 +205,25 @@ def shares(
     return ax
 
 
+def nothing(ax: Axes, *values: Sequence[float], why: str) -> bool:
+    """Whether none of the points has all of its numbers; the axes then say so in place of an empty frame.
+
+    Parameters
+    ----------
+    *values : sequence of float
+        One array for each number of a point.
+    why : str
+        What there is none of.
+    """
+    known = np.isfinite(np.column_stack([np.asarray(one, float) for one in values])).all(axis=1)
+    if known.any():
+        return False
+    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", fontsize=8.5, color=MUTED, wrap=True)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    return True
+
+
 def note(ax: Axes, text: str, *, corner: str = "upper left") -> Axes:
     """A remark in a corner of the axes.
 

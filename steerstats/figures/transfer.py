@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from steerstats.figures.parts import cloud, dataset_axis, diagonal, intervals, matrix
+from steerstats.figures.parts import cloud, dataset_axis, diagonal, intervals, matrix, nothing
 from steerstats.figures.theme import (
     BLUE,
     GREEN,
@@ -167,6 +167,10 @@ def propensity_and_relative(frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabe
     >>> ax.get_legend_handles_labels()[1]
     ["another setting's vector", 'self-pairs, exactly 1']
     """
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    if nothing(ax, frame["x"], frame["y"], why="no pair of prompts qualifies"):
+        return ax
     own = frame["self_pair"].astype(bool)
     cloud(ax, frame.loc[~own, "x"], frame.loc[~own, "y"], size=12, label="another setting's vector")
     if own.any():
@@ -174,8 +178,6 @@ def propensity_and_relative(frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabe
         cloud(ax, part["x"], part["y"], size=14, color=INK, marker="X", label="self-pairs, exactly 1")
     ax.axhline(1, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     ax.axhline(0, color=MUTED, linewidth=0.6, zorder=1)
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
     if remark:
         ax.set_title(remark, fontsize=8, fontweight="normal", pad=4)
     return ax
@@ -201,6 +203,9 @@ def coefficient_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, span: tuple[
     """
     labels = list(dict.fromkeys(frame["label"]))
     groups = list(dict.fromkeys(frame["group"])) if "group" in frame else [None]
+    ax.set_xlabel(xlabel)
+    if nothing(ax, frame["estimate"], why="none can be estimated"):
+        return ax
     ax.set_xlim(*span)
     for k, group in enumerate(groups):
         rows = frame if group is None else frame[frame["group"] == group]
@@ -209,7 +214,6 @@ def coefficient_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, span: tuple[
         intervals(ax, at, rows["estimate"], rows["ci_low"], rows["ci_high"], **style)
     zero_line(ax)
     dataset_axis(ax, labels, limit=60)
-    ax.set_xlabel(xlabel)
     return ax
 
 

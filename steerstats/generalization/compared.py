@@ -205,6 +205,7 @@ def compare_slopes(
         method=f"second minus first, mean over shared inputs paired by input; {how} intervals; max-|t| bands and "
         f"Romano–Wolf p-values over pairs of caches, datasets and shifts; {n_resamples} resamples of questions; over "
         "datasets: random effects, Hartung–Knapp, simultaneous limits by Bonferroni over pairs and shifts",
+        numbers={"n_resamples": n_resamples},
         assumptions=(
             "the questions are a sample of those the dataset stands for",
             *_pairing_words(included, paired),

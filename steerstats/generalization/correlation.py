@@ -323,6 +323,7 @@ def correlation_table(
         "(population; target: the correlation of observed means), or as many draws of these datasets' "
         "true means given the observed ones (bivariate normal between datasets, covariance from resampled datasets, "
         "or from its posterior where a resample's is singular)",
+        numbers={"n_resamples": n_resamples},
         assumptions=(
             "for a population of datasets: datasets are independent draws from it (those of one category are not)",
             ONE_LAW,

@@ -187,6 +187,7 @@ def propensity_shift(
         level=level,
         method=f"correlation over (train, eval) pairs; ratios where s(eval->eval) > {threshold:g} unless said; "
         "jackknife of whole datasets, t(D - 1) interval on Fisher's scale",
+        numbers={"threshold": threshold},
         assumptions=("datasets are independent draws from one population", VECTORS_RESAMPLED),
         warnings=tuple(warnings),
     )

@@ -108,6 +108,7 @@ def gap(
         unit="nat per unit multiplier",
         level=level,
         method=f"mean over inputs, {method} interval, {n_resamples} resamples of {replicates.n_units} questions",
+        numbers={"n_resamples": n_resamples},
         assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
         warnings=unit_warnings(replicates.n_units, "", unit)
         + ((f"{left_out} inputs without a slope on both sides are left out",) if left_out else ())
@@ -281,6 +282,7 @@ def gap_table(
         includes_vector_error=included,
         method=f"{shift_name(reference)} minus shift, mean over inputs paired by input; {how} intervals; single-step "
         f"max-|t| bands and Romano–Wolf p-values; {n_resamples} resamples of questions, independent between datasets",
+        numbers={"n_resamples": n_resamples},
         assumptions=(
             "the questions are a sample of those the dataset stands for",
             vector_error_words(included),

@@ -181,7 +181,7 @@ def hc2_bell_mccaffrey(
     warnings = []
     if exact.any():
         bad = [label for label, flag in zip(labels, exact) if flag]
-        warnings.append(f"the design fits {bad} exactly: standard errors are zero, tests say nothing")
+        warnings.append(f"the design fits {', '.join(bad)} exactly: standard errors are zero, tests say nothing")
     warnings += few_df_warnings(terms, df)
 
     def shaped(values: np.ndarray) -> np.ndarray:

@@ -111,7 +111,7 @@ def cr2_bell_mccaffrey(
     warnings = []
     if exact.any():
         fitted = [label for label, flag in zip(responses, exact) if flag]
-        warnings.append(f"the design fits {fitted} exactly: standard errors are zero, tests say nothing")
+        warnings.append(f"the design fits {', '.join(fitted)} exactly: standard errors are zero, tests say nothing")
     for label, flat in zip(responses, alike.T):
         if flat.any():
             which = ", ".join(name for name, one in zip(names, flat) if one)

@@ -45,7 +45,7 @@ class VarianceExplained(Result):
         The same in squared nats per unit multiplier.
     total_variance : float
         Variance of the slopes, ddof = 1.
-    n, n_questions, n_resamples : int
+    n, n_questions : int
     """
 
     split: str
@@ -59,7 +59,6 @@ class VarianceExplained(Result):
     total_variance: float
     n: int
     n_questions: int
-    n_resamples: int
     level: float = 0.95
 
     def to_frame(self) -> pd.DataFrame:
@@ -302,9 +301,9 @@ def _divide(
         total_variance=float(observed.variance[0]),
         n=s.size,
         n_questions=groups,
-        n_resamples=n_resamples,
         level=level,
         method=f"{method}; percentile interval, {n_resamples} resamples of {groups} questions",
+        numbers={"n_resamples": n_resamples},
         assumptions=("questions are independent", "additive in the coded factors", NOT_SKEWED, *alike),
         warnings=tuple(doubts),
     )

@@ -132,13 +132,13 @@ def pool_spurious_factors(
     wanted = list(terms) if terms is not None else [t for t in table["term"].unique() if _is_effect(t)]
     table = table[table["term"].isin(wanted)].reset_index(drop=True)
     table["p_fdr"] = np.nan
-    pooled, smallest, warnings = {}, {}, []
+    pooled, smallest, notes = {}, {}, []
     for (response, term), rows in table.groupby(["response", "term"], sort=False):
         tested = rows.index[rows["p"].notna()]
         if tested.size:
             table.loc[tested, "p_fdr"] = multipletests(table.loc[tested, "p"], method="fdr_bh")[1]
         if len(rows) < 2:
-            warnings.append(f"{term} of {response} is estimated in one dataset only: not pooled")
+            notes.append((response, term, "estimated in one dataset only, not pooled"))
             continue
         own = None if category is None else [category[name] for name in rows["dataset"]]
         try:
@@ -150,14 +150,15 @@ def pool_spurious_factors(
                 level=level,
             )
         except CannotEstimate as error:
-            warnings.append(f"{term} of {response} is not pooled: {error}")
+            notes.append((response, term, f"not pooled: {error}"))
             continue
         used = rows[rows["se"] > 0]
         smallest[response, term] = float(used["df"].min())
         fit = pooled[response, term] = _with_few_df_said(fit, dict(zip(used["dataset"], used["df"])))
-        warnings += [f"{term} of {response}: {text}" for text in fit.warnings]
+        notes += [(response, term, text) for text in fit.warnings]
         if len(rows) < len(datasets):
-            warnings.append(f"{term} of {response} is defined in {len(rows)} of {len(datasets)} datasets")
+            notes.append((response, term, f"defined in {len(rows)} of {len(datasets)} datasets"))
+    warnings = _by_text(notes)
     if not pooled:
         raise CannotEstimate(
             f"no term of {', '.join(wanted) or 'any factor'} is estimated in two datasets: {'; '.join(warnings)}"
@@ -177,8 +178,16 @@ def pool_spurious_factors(
             "true effects are normal over datasets, which matters most to tau and the prediction interval",
             NO_VECTOR_ERROR,
         ),
-        warnings=tuple(dict.fromkeys(warnings)),
+        warnings=warnings,
     )
+
+
+def _by_text(notes: Sequence[tuple[str, str, str]]) -> tuple[str, ...]:
+    """(response, term, text) -> "A, B of slope: text": what holds for many terms is said once."""
+    terms: dict[tuple[str, str], dict[str, None]] = {}
+    for response, term, text in notes:
+        terms.setdefault((response, text), {})[term] = None
+    return tuple(f"{', '.join(own)} of {response}: {text}" for (response, text), own in terms.items())
 
 
 def few_df_warning(df: Mapping[str, float]) -> tuple[str, ...]:

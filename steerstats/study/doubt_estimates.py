@@ -94,6 +94,7 @@ def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: i
         effects=effects,
         shift=shift_name(shift),
         method=f"own minus debiased vector, paired by input; {next(iter(loss.values())).method}; {TEST_ONLY}",
+        numbers={"n_resamples": n_resamples},
         assumptions=next(iter(loss.values())).assumptions,
         warnings=(*notes, *doubts(loss, {})),
     )
@@ -220,6 +221,7 @@ def _per_dataset(study: Study, shift: Shift, one) -> PerDataset:
         results=results,
         left_out=left_out,
         method=f"{shift_name(shift)}; {TEST_ONLY}; {first.method}",
+        numbers=first.numbers,
         assumptions=first.assumptions,
         warnings=(*said_first(study), *doubts(results, left_out)),
     )

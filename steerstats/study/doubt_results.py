@@ -47,7 +47,7 @@ class VectorCosines(Result):
                 for key, v in (("a", a), ("b", b)):
                     for q, value in zip(("low", "median", "high"), self.stability[d, v]):
                         row[f"stability_{key}_{q}"] = value
-                    row[f"norm_{key}"] = self.norm[d, v]
+                    row[f"raw_norm_{key}"] = self.norm[d, v]
                 rows.append(row)
         return pd.DataFrame(rows)
 

@@ -188,6 +188,7 @@ def spurious(
         cells=cells,
         over_datasets=over,
         method="; ".join([shift_name(shift), TEST_ONLY, *_each_once(one.method for one in results.values())]),
+        numbers=next(iter(explained.values())).numbers,
         assumptions=next(iter(results.values())).assumptions,
         warnings=tuple(notes),
     )
@@ -230,6 +231,7 @@ def generalization(
         settings=settings,
         variances=variances,
         method=f"{TEST_ONLY}, complete cases; {gaps.method}",
+        numbers=gaps.numbers,
         assumptions=gaps.assumptions,
         warnings=tuple(dict.fromkeys([*notes, *(text for part in parts for text in part.warnings)])),
     )
