@@ -13,6 +13,7 @@ from analyses._words import heading, in_words, number
 MOST_ROWS = 60
 BRIEF = 8  # letters; a column of such words ("nat/λ") is not broken on paper either
 HIDDEN = ("method",)
+UNKNOWN = "—"
 
 
 def cells(frame: pd.DataFrame, caption: str, *, label: str = "", most: int | None = None) -> dict[str, Any]:
@@ -31,7 +32,8 @@ def cells(frame: pd.DataFrame, caption: str, *, label: str = "", most: int | Non
     constants = []
     for name in list(shown.columns)[1:]:
         if len(shown) > 3 and shown[name].map(str).nunique() == 1:
-            if told := _cell(shown[name].iloc[0]):  # a column that is empty all through says nothing
+            told = _cell(shown[name].iloc[0])
+            if told not in ("", UNKNOWN):  # a column that is empty all through says nothing
                 constants.append(f"{heading(name)} {told}")
             shown = shown.drop(columns=name)
     if constants:
@@ -68,7 +70,7 @@ def _cell(value: object) -> str:
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
     if value is None or (isinstance(value, (float, np.floating)) and np.isnan(value)):
-        return "—"
+        return UNKNOWN
     if isinstance(value, (float, np.floating)):
         return number(float(value))
     return in_words(str(value))

@@ -407,7 +407,7 @@ def test_none_of_several_is_not_said_to_be_shown_where_all_is_open():
 
 
 def test_a_column_that_is_empty_all_through_is_not_told_of_in_a_caption():
-    frame = pd.DataFrame({"claim": list("abcd"), "published": "", "unit": "nat"})
+    frame = pd.DataFrame({"claim": list("abcd"), "published": "", "low": np.nan, "unit": "nat"})
     assert cells(frame, "Claims")["caption"] == "Claims (everywhere: unit nat)"
 
 
