@@ -18,6 +18,7 @@ from steerstats import open_cache
 from steerstats.cache.table import example_rows, import_table
 from steerstats.errors import InputError
 from steerstats.spurious import variance_explained
+from steerstats.study import factors
 
 SEEN, LAW = 0.4, -0.3  # effects that the table below is made with, nats per unit multiplier
 USUAL = {"one": "art", "two": "art", "three": "tax"}  # the most frequent topic of each dataset; art over all
@@ -59,6 +60,12 @@ def test_a_level_is_measured_against_the_same_other_one_in_every_dataset():
     assert fit.ci_low < LAW < fit.ci_high
     own = study().unit("three").factors("factor_topic")
     assert list(own) == ["factor_topic=art vs tax", "factor_topic=law vs tax"], "a dataset alone has its own usual one"
+
+
+def test_text_that_pandas_calls_object_is_text():
+    """As all text was before pandas 3: each dataset was then measured against its own usual level."""
+    assert factors._is_text(pd.Series(["art", None], dtype=object))
+    assert not any(factors._is_text(pd.Series([True, None], dtype=kind)) for kind in ("boolean", "float"))
 
 
 def test_a_dataset_without_the_common_level_names_its_own():

@@ -74,7 +74,8 @@ def two_stage(formula: str, frame: pd.DataFrame, by: str = "dataset", *, level: 
     >>> from steerstats.mixed import two_stage
     >>> curves = steerstats.open_cache(steerstats.demo_cache()).curves_frame()
     >>> pooled = two_stage("y ~ lam * pos_is_a + (1 + lam | input)", curves).to_frame().set_index("term")
-    >>> pooled.loc["lam:pos_is_a", ["ci_low", "ci_high", "tau"]].round(2).tolist()  # mean near 0, datasets far apart
+    >>> row = pooled.loc["lam:pos_is_a", ["ci_low", "ci_high", "tau"]]
+    >>> row.astype(float).round(2).tolist()  # mean near 0, datasets far apart
     [-0.14, 0.15, 0.25]
     """
     level = check_level(level)

@@ -42,7 +42,7 @@ def usual_levels(units: Iterable[tuple[Unit, np.ndarray]], names: Sequence[str])
     for unit, kept in units:
         for name in set(names) & set(own_factors(unit)):
             column = factor_column(unit.read(f"input_{name}")[kept])
-            if column.dtype == "str":
+            if _is_text(column):
                 counts.setdefault(name, Counter()).update(column.dropna())
     return {name: _usual(found) for name, found in counts.items() if found}
 
@@ -80,10 +80,9 @@ def read_factors(
 
 
 def _own(name: str, column: pd.Series, against: Mapping[str, str]) -> dict[str, np.ndarray]:
-    if column.dtype == "boolean":
-        return {name: _as_flags(column)}
-    if pd.api.types.is_numeric_dtype(column):
-        return {name: column.to_numpy(dtype=float)}
+    if not _is_text(column):
+        flags = column.dtype == "boolean"
+        return {name: _as_flags(column) if flags else column.to_numpy(dtype=float)}
     counts = Counter(column.dropna())
     if len(counts) > MOST_LEVELS:
         raise InputError(f"factor {name!r} has {len(counts)} levels; at most {MOST_LEVELS} can be told apart")
@@ -93,6 +92,11 @@ def _own(name: str, column: pd.Series, against: Mapping[str, str]) -> dict[str, 
     other = other if other in counts else _usual(counts)
     rest = sorted(level for level in counts if level != other)
     return {f"{name}={level} vs {other}": _as_flags((column == level).where(column.notna())) for level in rest}
+
+
+def _is_text(column: pd.Series) -> bool:
+    """By what it is not: pandas before 3 keeps text as objects, and says "str" of no column."""
+    return column.dtype != "boolean" and not pd.api.types.is_numeric_dtype(column)
 
 
 def _usual(counts: Counter[str]) -> str:
