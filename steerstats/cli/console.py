@@ -80,10 +80,13 @@ def progress_bar() -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     silent = bool(os.environ.get("STEERSTATS_NO_PROGRESS"))
-    with Progress(*columns, console=err, disable=silent or not err.is_terminal) as progress:
-        if silent or err.is_terminal:
+    progress = Progress(*columns, console=err, disable=silent or not err.is_terminal)
+    if silent:
+        yield progress
+    elif err.is_terminal:
+        with progress:
             yield progress
-            return
+    else:  # one that is only counted with is never started, since rich before 14.3 ends it with an empty line
         ended = Event()
         thread = Thread(target=_tell, args=(progress, ended), daemon=True)
         thread.start()
