@@ -45,7 +45,8 @@ def plan_units(spec: BuildSpec) -> tuple[UnitPlan, ...]:
     Raises
     ------
     SpecError
-        If two datasets share a name, or a sweep has no validation part.
+        If two datasets share a name, one has fewer training questions than `controls.folds`, or a sweep has no
+        validation part.
     InputError
         One line naming file, line and field of a malformed record, or of one with several wrong answers where two
         descriptions are contrasted.
@@ -68,6 +69,11 @@ def plan_units(spec: BuildSpec) -> tuple[UnitPlan, ...]:
             split = split_pairs(dataset.pairs, spec.split, spec.split_percent, spec.seed, spec.limit)
         except InputError as error:
             raise InputError(f"dataset {name}: {error}") from None
+        if spec.controls.folds > (questions := len({pair.question for pair in split.train})):
+            raise SpecError(
+                f"controls.folds: {spec.controls.folds} disjoint folds need as many training questions, and dataset "
+                f"{name} has {questions}"
+            )
         evaluated, label = (split.validation, "val") if spec.sweep else (split.test, "test")
         if not evaluated:
             hint = "give split_percent a middle share above 0"

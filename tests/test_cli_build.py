@@ -193,6 +193,12 @@ def spoiled(model, folder):
     return folder
 
 
+def own_lines(folder, model, lines, **overrides):
+    (folder / "mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    own = {"datasets": ["mine"], "custom_datasets": {"mine": "mine.jsonl"}, "settings": ["base"], "prompt": {}}
+    return write_spec(folder, model, **own, order="tan2024", **overrides)
+
+
 MISTAKES = {
     "no spec": (lambda p, m: ["nowhere.toml"], "nowhere.toml: is neither a file nor a preset (demo, tan2024)"),
     "bad key": (lambda p, m: [write_spec(p, m), "-s", "multiplier=[0,1]"], "multiplier: key is not known"),
@@ -227,6 +233,16 @@ def test_a_mistake_is_one_line_exit_code_2_and_nothing_half_written(run, tmp_pat
     if case != "backend":
         assert errors.splitlines()[-1].startswith("error: ")
     assert not list(tmp_path.glob("new/units/*"))
+
+
+def test_folds_are_refused_before_the_first_unit_is_built(run, tmp_path, model):
+    few = [{"prompt": f"Is it {word}?", "positive": "Yes", "negative": "No"} for word in ("sun", "rain", "snow")]
+    spec = own_lines(tmp_path, model, few, controls={"folds": 3})
+    code, _, errors = run("build", spec, "-o", tmp_path / "c", "-s", 'datasets=["bundled:demo/likes-rain", "mine"]')
+    assert code == 2, errors
+    message = "controls.folds: 3 disjoint folds need as many training questions, and dataset mine has 1"
+    assert message in " ".join(errors.split())
+    assert not list(tmp_path.glob("c/units/*"))
 
 
 def test_a_full_disk_in_the_middle_is_one_line_and_the_build_goes_on_later(run, tmp_path, model, monkeypatch):
