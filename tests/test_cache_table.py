@@ -52,7 +52,7 @@ def test_unmeasured_settings_are_unplanned_and_undefined_factors_stay_so(tmp_pat
 
 BAD = {
     "hole": (lambda f: f.drop(index=4), r"vector=base has no value at multiplier=0, input=q1"),
-    "twice": (lambda f: pd.concat([f, f.iloc[[3]]]), r"input=q1 is there 2 times"),
+    "twice": (lambda f: pd.concat([f, f.iloc[[3]]]), r"input=q1 is there 2 times \(lines 5 and 14\)"),
     "no zero": (lambda f: f[f["multiplier"] != 0], r"multiplier 0 \(the unsteered model\) is missing; it has -1, 1"),
     "text": (
         lambda f: f.astype({"propensity": object}).replace({"propensity": {f.propensity[5]: "high"}}),
@@ -117,6 +117,12 @@ def test_a_bad_table_is_one_located_error_and_no_cache(tmp_path, frame, case):
     with pytest.raises(InputError, match=message):
         import_table(save(change(frame), tmp_path / "t.csv"), tmp_path / "c", model="mine")
     assert os.listdir(tmp_path) == ["t.csv"]
+
+
+def test_a_table_that_is_not_utf_8_is_told_what_it_should_be(tmp_path, frame):
+    frame.assign(dataset="größe").to_csv(tmp_path / "t.csv", index=False, encoding="latin-1")
+    with pytest.raises(InputError, match=r"cannot be read as a table: it is not UTF-8; save it as that"):
+        import_table(tmp_path / "t.csv", tmp_path / "c", model="mine")
 
 
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path, frame):

@@ -60,7 +60,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{source} cannot be read as a table: {error}") from error
+        what = "it is not UTF-8; save it as that" if isinstance(error, UnicodeDecodeError) else error
+        raise InputError(f"{source} cannot be read as a table: {what}") from error
     for name in REQUIRED:
         if name not in frame:
             found = [str(column) for column in frame.columns]
@@ -183,8 +184,11 @@ def _unit(frame: pd.DataFrame, where: str) -> dict[str, np.ndarray]:
     flat = np.ravel_multi_index(codes, shape)
     _seen, first, counts = np.unique(flat, return_index=True, return_counts=True)
     if counts.max() > 1:
-        row = frame.iloc[first[counts.argmax()]]
-        raise InputError(f"{where}: {_place(row)} is there {counts.max()} times; once is right")
+        found = np.flatnonzero(flat == flat[first[counts.argmax()]])
+        lines = f"{frame.index.name}s {frame.index[found[0]]} and {frame.index[found[1]]}"
+        raise InputError(
+            f"{where}: {_place(frame.iloc[found[0]])} is there {counts.max()} times ({lines}); once is right"
+        )
     grid = np.full(shape, np.nan, dtype=np.float32)
     grid.ravel()[flat] = frame["propensity"].to_numpy(np.float32)
     measured = np.isfinite(grid)
