@@ -98,7 +98,8 @@ def test_a_sweep_wants_a_layer_and_reads_validation_inputs(tmp_path):
     for name in ("crossfit_projection", "activation"):
         arrays.pop(name, None)
     path = written(tmp_path, {"sim-00": UnitData(arrays, data.attrs)}, kind="sweep")
-    with pytest.raises(CacheError, match=r"several vectors \(base@1, base@2\).*layer, one of 1, 2"):
+    how = r"as in open_cache\(path, layer=1\); `steerstats report` takes them all"
+    with pytest.raises(CacheError, match=rf"several vectors \(base@1, base@2\).*layer, one of 1, 2, {how}"):
         open_cache(path).steerability()
     second = open_cache(path, layer=2).steerability()
     assert second["sim-00"]["mean"].estimate == pytest.approx(2 * unit.mean_slope(), abs=1e-5)

@@ -139,7 +139,10 @@ class StudyUnit:
             setting = twice.iloc[0]
             labels = ", ".join(main["label"][main["setting"] == setting][:6])
             layers = np.unique(self.unit.read("vector_layer")) if "vector_layer" in self.unit else []
-            hint = f"layer, one of {', '.join(map(str, layers))}" if len(layers) > 1 else "label"
+            hint = "label"
+            if len(layers) > 1:
+                hint = f"layer, one of {', '.join(map(str, layers))}, as in open_cache(path, layer={layers[0]})"
+                hint += "; `steerstats report` takes them all"
             raise CacheError(
                 f"{self.unit.where}: setting {setting!r} has several vectors ({labels}); choose one by {hint}"
             )
