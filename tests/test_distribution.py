@@ -44,7 +44,11 @@ def test_median_takes_the_tightest_order_statistics_that_cover(n):
         assert (median.ci_low, median.ci_high) == (s[fitting[-1] - 1], s[n - fitting[-1]])
     else:
         assert (median.ci_low, median.ci_high) == (-np.inf, np.inf)
-        assert "too few" in median.warnings[0]
+        assert median.warnings[0] == f"{n} independent inputs are too few for a 95% interval of the median"
+
+
+def test_one_input_is_not_said_in_the_plural():
+    assert median_slope([0.3]).warnings[0] == "1 independent input is too few for a 95% interval of the median"
 
 
 def test_median_of_twins_covers_where_counting_twins_twice_does_not():
