@@ -207,6 +207,19 @@ def test_a_grid_of_one_range_is_not_set_against_itself(multipliers, there, tmp_p
     assert (tmp_path / "multiplier_range.svg").exists() is there
 
 
+def test_the_key_of_a_few_datasets_does_not_lie_on_their_lines(tmp_path, monkeypatch):
+    from analyses import multiplier_range
+
+    drawn = []
+    monkeypatch.setattr(multiplier_range, "publish", lambda out, found, figure, frame: drawn.append(figure) or found)
+    multiplier_range.main(cache("gkey", multipliers=(-1.0, -0.5, 0.0, 0.5, 1.0)), tmp_path)
+    figure = drawn[0]
+    figure.canvas.draw()
+    assert [ax.get_legend() for ax in figure.axes] == [None, None]
+    key = figure.legends[0].get_window_extent()
+    assert not any(key.overlaps(ax.get_window_extent()) for ax in figure.axes)
+
+
 # --- figures --------------------------------------------------------------------------------------
 
 

@@ -246,7 +246,7 @@ def range_sensitivity(frame: pd.DataFrame, *, ax: Axes, value: str, ylabel: str,
         ax.set_ylim(-0.001, max(0.01, 1.05 * float(frame[value].max())))
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     light_grid(ax, "y")
-    return key(ax) if few else ax
+    return ax
 
 
 def _column(ax: Axes) -> int:
