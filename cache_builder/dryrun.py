@@ -16,7 +16,7 @@ from cache_builder.engine.stages import node_blocks, plan_stages
 from cache_builder.extractors import extractor_facts
 from cache_builder.grid import WHOLE
 from cache_builder.inputs import EVALUATED, TRAINING, Inputs, provable
-from cache_builder.models import quiet_libraries, resolve
+from cache_builder.models import quiet_libraries, resolve, why_not
 from cache_builder.packing import Row
 from cache_builder.plan import UnitPlan, pair_arrays, plan_units, planned_grid
 from cache_builder.session import unit_descriptions
@@ -221,7 +221,7 @@ def _open(spec: BuildSpec, probe: bool) -> _Opened:
         tokenizer = AutoTokenizer.from_pretrained(place, **common)
         return _Opened(tokenizer, None, config.hidden_size, config.num_hidden_layers, None, "")
     except (OSError, ValueError) as error:
-        raise ModelError(f"model {spec.model.id!r} cannot be read: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"model {spec.model.id!r} cannot be read: {why_not(error, place)}") from error
 
 
 def _vector_names(spec: BuildSpec, unit: UnitPlan, n_layers: int) -> tuple[tuple, tuple, np.ndarray]:

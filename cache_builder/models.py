@@ -137,7 +137,7 @@ def load_model(
     except Exception as error:  # damaged files raise bare Exceptions of the Rust libraries
         if out_of_memory(error):
             raise ModelError(f"model {model_id!r} in {resolved} does not fit in memory; {SMALLER}") from error
-        raise ModelError(f"model {model_id!r} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"model {model_id!r} cannot be loaded: {why_not(error, place)}") from error
     if "device_map" not in options:
         with fits(lambda: f"model {model_id!r} in {resolved} does not fit in the memory of {device}; {SMALLER}"):
             model = model.to(device)
@@ -201,6 +201,13 @@ def resolve(model_id: str) -> str:
     if model_id.startswith((".", "/", "~")):
         raise ModelError(f"model {model_id!r}: no such directory")
     return model_id
+
+
+def why_not(error: BaseException, place: str) -> str:
+    """A library's reason in one line; where `resolve` took the model for a hub id, that it is no directory either."""
+    if Path(place).is_dir():
+        return _first_line(error)
+    return f"{_first_line(error).rstrip('.')}; no directory of that name is there either"
 
 
 def pick_device(device: str) -> str:

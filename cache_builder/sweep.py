@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cache_builder.models import quiet_libraries, resolve
+from cache_builder.models import quiet_libraries, resolve, why_not
 from cache_builder.spec import BuildSpec, parse_spec
 from steerstats.errors import ModelError, SpecError
 
@@ -25,13 +25,13 @@ def sweep_spec(spec: BuildSpec, layers: str, notice: Callable[[str], None] = lam
 
     if layers == "all":
         quiet_libraries()
-        model = spec.model
+        model, place = spec.model, resolve(spec.model.id)
         try:
             config = AutoConfig.from_pretrained(
-                resolve(model.id), revision=model.revision, trust_remote_code=model.trust_remote_code
+                place, revision=model.revision, trust_remote_code=model.trust_remote_code
             )
         except (OSError, ValueError) as error:
-            raise ModelError(f"model {spec.model.id!r} cannot be read: {str(error).splitlines()[0]}") from error
+            raise ModelError(f"model {model.id!r} cannot be read: {why_not(error, place)}") from error
         chosen = list(range(config.get_text_config().num_hidden_layers))
     else:
         try:

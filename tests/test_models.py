@@ -165,6 +165,7 @@ def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch):
     with pytest.raises(ModelError, match="'nobody/nothing' cannot be loaded: nobody/nothing is not a local") as caught:
         load_model("nobody/nothing")
     assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("; no directory of that name is there either"), "a path may be mistyped"
 
 
 def test_a_directory_without_a_model_and_damaged_weights_are_named(saved, tmp_path):
@@ -173,8 +174,9 @@ def test_a_directory_without_a_model_and_damaged_weights_are_named(saved, tmp_pa
     broken = tmp_path / "broken"
     shutil.copytree(saved, broken)
     (broken / "model.safetensors").write_bytes(b"\x00" * 64)
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
         load_model(str(broken), device="cpu")
+    assert "no directory" not in str(caught.value)
     shutil.copy(saved / "model.safetensors", broken)
     (broken / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="cannot be loaded"):
