@@ -68,7 +68,11 @@ def imported_vectors(
     for name, by_layer in files.items():
         where = f"vectors.files.{name}"
         if len(by_layer) != n_slots:
-            raise InputError(f"{where}: steers {len(by_layer)} layers; this build's vectors steer {n_slots} at once")
+            found = ", ".join(map(str, sorted(by_layer)))
+            raise InputError(
+                f"{where}: steers {len(by_layer)} layers ({found}), and this build's vectors {n_slots} at once; the "
+                "file should hold as many"
+            )
         for layer, values in by_layer.items():
             if layer >= n_layers:
                 raise InputError(f"{where}: layer {layer} is not in this model; it has 0-{n_layers - 1}")

@@ -272,7 +272,7 @@ def test_the_identity_holds_the_content_of_imported_vectors_and_not_their_place(
         ({7: np.ones(32)}, r"vectors\.files\.mine: layer 7 is not in this model; it has 0-2"),
         (
             {0: np.ones(32), 1: np.ones(32)},
-            r"vectors\.files\.mine: steers 2 layers; this build's vectors steer 1",
+            r"vectors\.files\.mine: steers 2 layers \(0, 1\), and this build's vectors 1 at once; the file should hold",
         ),
         ({1: np.zeros(32)}, r"vectors\.files\.mine: is zero at layer 1"),
         (None, r"vectors\.files\.mine: .*v\.safetensors: not a readable safetensors file"),
