@@ -206,3 +206,11 @@ def test_a_behaviour_that_is_always_one_letter_is_said_to_be_the_letter_as_much(
     said += f"cannot be told from steering towards {letter}"
     assert (said in study.steerability().warnings) == (said + "." in notices_of("", study)) == (side is not None)
     assert not any("for every input" in text for text in study.steerability().warnings if side is None)
+
+
+def test_two_caches_without_a_dataset_in_common_are_told_what_each_has(tmp_path):
+    for name, dataset in (("one", "kindness"), ("two", "warmth")):
+        pd.DataFrame(list(example_rows())).assign(dataset=dataset).to_csv(tmp_path / f"{name}.csv", index=False)
+        import_table(tmp_path / f"{name}.csv", tmp_path / name, model=name)
+    with pytest.raises(InputError, match=r"share no dataset: the first has kindness, the second warmth$"):
+        open_cache(tmp_path / "one").cross_model(open_cache(tmp_path / "two"))

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import hmean as harmonic_mean
 
 from steerstats.distribution import summarise_steerability
-from steerstats.errors import CacheError, CannotEstimate, InputError
+from steerstats.errors import CacheError, CannotEstimate, InputError, those_there
 from steerstats.generalization import (
     ID_SHIFT,
     PAPER_SHIFTS,
@@ -243,9 +243,8 @@ def cross_model(
     """Rank agreement over the datasets that both caches have."""
     common = [name for name in first.datasets if name in second.datasets]
     if not common:
-        raise InputError(
-            f"{first.path} and {second.path} share no dataset: {first.datasets[:3]}, {second.datasets[:3]}"
-        )
+        one, two = (those_there(study.datasets, "") for study in (first, second))
+        raise InputError(f"{first.path} and {second.path} share no dataset: the first has {one}, the second {two}")
     notes = list(dict.fromkeys([*said_first(first), *said_first(second)]))
     if shifts is not None:
         chosen = list(first.shifts(shifts))
