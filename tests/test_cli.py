@@ -197,6 +197,10 @@ def mistakes(tmp_path):
             ["fit", tmp_path / "base.toml", "-o", tmp_path / "new"],
             "base.toml is a spec and no cache; `steerstats",
         ),
+        "scores": (
+            ["report", tmp_path / "semi.csv", "-o", tmp_path / "new"],
+            "semi.csv is a table and no cache; `steerstats import",
+        ),
         "semicolons": (["import", tmp_path / "semi.csv", "-o", tmp_path / "new"], "seem to be by ';'"),
         "unit": (["inspect", tmp_path / "good", "--unit", "x"], "dataset 'x' is not in this cache; it has openness"),
         "table": (["import", tmp_path / "bad.csv", "-o", tmp_path / "new"], "column 'setting_train' is missing"),
@@ -213,6 +217,7 @@ CASES = (
     "no manifest",
     "not hdf5",
     "spec",
+    "scores",
     "semicolons",
     "version",
     "unit",
@@ -220,6 +225,7 @@ CASES = (
     "no table",
     "taken",
     "report",
+    "fit into a cache",
     "fit",
 )
 

@@ -242,6 +242,8 @@ def _read_pack(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Path, str, d
     except OSError as error:
         if path.suffix == ".toml":
             raise CacheError(f"{path} is a spec and no cache; `steerstats build {path} -o DIR` makes one") from error
+        if path.suffix in (".csv", ".parquet"):
+            raise CacheError(f"{path} is a table and no cache; `steerstats import {path} -o DIR` makes one") from error
         raise CacheError(f"{path} is no cache: it cannot be opened as HDF5: {error}") from error
     with file:
         if _plain(file.attrs.get("type")) != PACK_TYPE:
