@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyses._cache import current_seed, facts_of, study_of
+from analyses._cache import current_seed, facts_of, people_count, study_of
 from analyses._claim import Finding, NotInCache, command_line, publish
 from analyses._sweeps import DOWN, extreme, layer_claim, layer_rows
 from analyses._words import number
@@ -25,20 +25,25 @@ def main(cache, out):
     choice = choose_sweep_layer(study.path, seed=current_seed())
     layer = choice.chosen
     best = whole[whole["layer"] == layer].iloc[0]
+    several = whole is not frame
+    line, interval = "the mean steerability over inputs when this layer is steered", "t interval over questions"
+    if several:
+        line = "the mean over datasets of steerability when this layer is steered, thin lines are the datasets"
+        interval = "t(D - 1) interval over datasets"
     with figures.style():
         figure, ax = figures.canvas(width=6.2, height=3.4)
-        shown = frame if whole is not frame else frame.drop(columns="dataset")
+        shown = frame if several else frame.drop(columns="dataset")
         figures.layer_profile(shown, ax=ax, chosen=layer, lowest=extreme(choice) == "lowest")
     found = Finding.of(
         choice, script="layer_sweep", title=TITLE, paper=PAPER, claims=(layer_claim(choice, best),),
-        reading="The line is the mean over datasets of steerability when this layer is steered, thin lines are the "
-        f"datasets. The {extreme(choice)} layer of a sweep looks better than it is; judge it on the test split."
+        reading=f"The line is {line}. The {extreme(choice)} layer of a sweep looks better than it is; judge it "
+        "on the test split."
         + (DOWN if extreme(choice) == "lowest" else ""),
-        bars="band: 95% t interval of the mean over datasets." if whole is not frame else "band: 95% t interval.",
-        counted=f"{len(study.datasets)} datasets, {len(layers)} layers, validation inputs.",
+        bars="band: 95% t interval of the mean over datasets." if several else "band: 95% t interval over questions.",
+        counted=f"{people_count(len(study.datasets), 'dataset')}, {len(layers)} layers, validation inputs.",
         alt=f"Mean steerability by layer; the {extreme(choice)} is {layer} with {number(best['estimate'])} nats per "
         "unit λ.",
-        method=f"mean steerability, base->base; t(D - 1) interval over datasets; the choice: {choice.method}",
+        method=f"mean steerability, base->base; {interval}; the choice: {choice.method}",
         seed=current_seed(), facts=facts_of(open_cache(study.path, layer=layer)),
     )  # fmt: skip
     return publish(out, found, figure, frame)

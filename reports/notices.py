@@ -36,7 +36,7 @@ def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list
             f"{before}{people_count(n, 'planned dataset')} {'is' if n == 1 else 'are'} not finished and not in these "
             "numbers."
         )
-    if len(study.datasets) < 8:
+    if len(study.datasets) < 8 and study.kind != "sweep":  # which correlates nothing
         found.append(
             f"{before}{people_count(len(study.datasets), 'dataset')} "
             f"{'is' if len(study.datasets) == 1 else 'are'} too few for an interval of a correlation over datasets."

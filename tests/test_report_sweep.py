@@ -41,6 +41,19 @@ def test_the_report_shows_the_choice_and_names_what_a_sweep_lacks(sweep, tmp_pat
     assert "4000 resamples of questions within these datasets, limits by t(" in records["layer_sweep"]["method"]
 
 
+def test_a_sweep_of_one_dataset_speaks_of_its_questions_and_not_of_datasets(tmp_path):
+    from reports.render import render_report
+
+    write_sweep(tmp_path / "one", ["a"], [0.2, 0.9, 0.4], [-1.0, 0.0, 1.0])
+    page = render_report([tmp_path / "one"], tmp_path / "out", jobs=1).read_text("utf-8")
+    record = json.loads(next((tmp_path / "out" / "results").rglob("layer_sweep.json")).read_text("utf-8"))
+    assert record["method"].startswith("mean steerability, base->base; t interval over questions; the choice: ")
+    assert record["bars"] == "band: 95% t interval over questions."
+    assert record["counted"] == "1 dataset, 3 layers, validation inputs."
+    assert "thin lines" not in record["reading"]
+    assert "an interval of a correlation" not in page, "a sweep correlates nothing"
+
+
 def test_the_report_is_about_validation_inputs_and_names_once_what_a_grid_would_tell(sweep, tmp_path):
     from reports.render import render_report
 

@@ -266,7 +266,8 @@ def layer_profile(frame: pd.DataFrame, *, ax: Axes, chosen: int | None = None, l
     Parameters
     ----------
     frame : DataFrame
-        Columns layer, estimate, ci_low, ci_high; optionally dataset, for thin lines behind the mean.
+        Columns layer, estimate, ci_low, ci_high; optionally dataset, for thin lines behind the mean;
+        without it, the one dataset's means over inputs.
     chosen : int, optional
     lowest : bool
         The lowest is the best, because vectors are taken out (operator ablate); the drawing says so.
@@ -280,13 +281,14 @@ def layer_profile(frame: pd.DataFrame, *, ax: Axes, chosen: int | None = None, l
     >>> _, ax = figures.canvas()
     >>> ax = figures.layer_profile(pd.DataFrame(layers | limits), ax=ax, chosen=12)
     >>> ax.get_legend_handles_labels()[1]
-    ['mean over datasets', 'layer 12 is chosen']
+    ['mean over inputs', 'layer 12 is chosen']
     """
     own = frame[frame["dataset"].notna()].groupby("dataset", sort=False) if "dataset" in frame else ()
     for _, rows in own:
         ax.plot(rows["layer"], rows["estimate"], color=MUTED, alpha=0.4, linewidth=0.8, zorder=1.8)
     mean = frame[frame["dataset"].isna()] if "dataset" in frame else frame
-    curve(ax, mean["layer"], mean["estimate"], mean["ci_low"], mean["ci_high"], label="mean over datasets")
+    label = f"mean over {'datasets' if 'dataset' in frame else 'inputs'}"
+    curve(ax, mean["layer"], mean["estimate"], mean["ci_low"], mean["ci_high"], label=label)
     zero_line(ax, "y")
     if chosen is not None:
         why = " (lowest: strongest removal)" if lowest else ""
