@@ -303,10 +303,13 @@ def pin_date(template: str, date: str) -> str:
 
 
 def _description(name: str, entry: Any, place: str) -> Description:
+    where = f"prompt.descriptions: {place}, {name}"
+    if not isinstance(entry, dict):
+        raise SpecError(f"{where}: must hold the fields 'positive' and 'negative', not {entry!r}")
     for key in ("positive", "negative"):
-        value = entry.get(key) if isinstance(entry, dict) else None
+        value = entry.get(key)
         if not isinstance(value, str) or not value.strip():
-            raise SpecError(f"prompt.descriptions: {place}, {name}: field '{key}' must be text")
+            raise SpecError(f"{where}: field '{key}' {'must be text' if key in entry else 'is missing'}")
     return Description(entry["positive"], entry["negative"])
 
 

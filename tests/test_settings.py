@@ -48,7 +48,7 @@ def test_a_bare_table_is_read_and_a_malformed_one_named(tmp_path):
     path.write_text('{"mine": {"positive": "P.", "negative": "N."}}')
     assert load_descriptions(path) == {"mine": Description("P.", "N.")}
     path.write_text('{"mine": {"positive": "P."}}')
-    with pytest.raises(SpecError, match=r"prompt\.descriptions: .*d\.json, mine: field 'negative' must be text"):
+    with pytest.raises(SpecError, match=r"prompt\.descriptions: .*d\.json, mine: field 'negative' is missing"):
         load_descriptions(path)
     path.write_text("[1")
     with pytest.raises(SpecError, match="is not JSON"):
@@ -58,6 +58,20 @@ def test_a_bare_table_is_read_and_a_malformed_one_named(tmp_path):
         load_descriptions(path)
     with pytest.raises(SpecError, match=r"prompt\.descriptions: .*none\.json cannot be read"):
         load_descriptions(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"positive": "P."}, r"mine: field 'negative' is missing$"),
+        ({"positive": "P.", "negative": 3}, r"mine: field 'negative' must be text$"),
+        ("P.", r"mine: must hold the fields 'positive' and 'negative', not 'P\.'$"),
+    ],
+)
+def test_a_description_that_lacks_something_is_told_what(tmp_path, entry, message):
+    (tmp_path / "d.json").write_text(json.dumps({"mine": entry}))
+    with pytest.raises(SpecError, match=message):
+        load_descriptions(tmp_path / "d.json")
 
 
 def test_a_dataset_without_a_description_needs_the_base_setting_alone():
