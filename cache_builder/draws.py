@@ -26,9 +26,6 @@ from steerstats.errors import InputError
 PARALLEL = 0.999
 # In fewer dimensions, directions come as close as that by chance.
 FEWEST_DIMENSIONS = 8
-FEWEST_QUESTIONS = 20
-"""With fewer, the p-value of half flips is noticeably too small."""
-CARRYING = 3  # likewise, where a few questions hold most pairs
 
 
 def named_rng(seed: int, *names: str) -> np.random.Generator:
@@ -103,12 +100,3 @@ def check_shuffled(setting: str, method: str, trained: np.ndarray, shuffled: Seq
             f"(|cosine| > {PARALLEL}), and no null: either {method} does not see which answer is the positive one, "
             "or there are too few questions; set controls.shuffled = 0 and use controls.random"
         )
-
-
-def few_carry(sizes: Sequence[int]) -> bool:
-    """Whether so few questions hold so many pairs that exchanging half of the questions is exchanging a few.
-
-    By (Σn²)² / Σn⁴, which is the number of questions where they are of one size.
-    """
-    squares = np.square(np.asarray(sizes, dtype=float))
-    return bool(squares.sum() ** 2 < CARRYING * np.square(squares).sum())

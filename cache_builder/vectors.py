@@ -13,9 +13,7 @@ import numpy as np
 
 from cache_builder.blocks import parts_of
 from cache_builder.draws import (
-    FEWEST_QUESTIONS,
     check_shuffled,
-    few_carry,
     half_flips,
     named_rng,
     question_groups,
@@ -182,14 +180,6 @@ def fit_vectors(
     turned = [next(fitted)[1] for _ in range(shuffled)]
     for setting in again:
         check_shuffled(setting, method, main[setting], [vectors[setting] for vectors in turned])
-    if shuffled and len(groups) < FEWEST_QUESTIONS:
-        table.notes.append(f"with {len(groups)} training questions, p-values of label-shuffled vectors are too small")
-    elif shuffled and few_carry(sizes := [len(group) for group in groups]):
-        table.notes.append(
-            f"one training question holds {max(sizes)} of {n_pairs} pairs: where its copies are answered alike, "
-            "p-values of label-shuffled vectors are too small (in simulation, 15% of vectors without information "
-            "passed at 5%)"
-        )
     for k, vectors in enumerate(turned):
         for setting in wanted:
             table.add(to_norm(vectors[setting], slot_norms(main[setting])), vectors[setting], "shuffled", setting, k)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from reports.record import software_versions
+from steerstats.study.notes import by_text
 
 WORDS = {"dirty": "uncommitted changes", "commit": "commit", "revision": "revision"}
 
@@ -34,9 +36,14 @@ def provenance_rows(study: Any, seed: int) -> list[tuple[str, str]]:
     rows.append(("content hashes", ", ".join(f"{name} {digest}" for name, digest in zip(study.datasets, digests))))
     sources = dict.fromkeys(str(study.unit(name).unit.attrs.get("attribution") or "") for name in study.datasets)
     rows += [("attribution", text) for text in sources if text]
+    rows += [("noted by the builder", text) for text in by_text({name: _notes(study, name) for name in study.datasets})]
     rows.append(("seed of the analysis", str(seed)))
     rows.append(("analysed with", ", ".join(f"{name} {number}" for name, number in software_versions().items())))
     return rows
+
+
+def _notes(study: Any, name: str) -> list[str]:
+    return json.loads(study.unit(name).unit.attrs.get("notes") or "[]")
 
 
 def _flat(value: Any) -> str:

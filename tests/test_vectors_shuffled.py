@@ -12,6 +12,7 @@ from cache_builder.draws import FEWEST_DIMENSIONS, half_flips, question_groups
 from cache_builder.extractors import extractor_facts, find_extractor, pca
 from cache_builder.vectors import fit_vectors
 from steerstats.errors import InputError
+from steerstats.nulls import shuffled_doubt
 
 HIDDEN = 32
 
@@ -107,17 +108,14 @@ def test_in_two_dimensions_shuffles_may_be_parallel_by_chance():
         fit_vectors(noise, ("base",), (0,), shuffled=1)
 
 
-def test_few_questions_are_noted():
-    for n, notes in ((19, 1), (20, 0)):
-        assert len(fit_vectors(consistent(n), ("base",), (0,), shuffled=1).notes) == notes
-        assert not fit_vectors(consistent(n), ("base",), (0,), random=1).notes
+def test_few_questions_are_doubted():
+    assert shuffled_doubt([1] * 19) == "with 19 training questions, p-values of label-shuffled vectors are too small"
+    assert shuffled_doubt([2] * 20) == ""
 
 
-def test_a_question_that_holds_most_pairs_is_noted():
-    for copies, notes in ((1, 0), (40, 1)):
-        questions = ["one"] * copies + [f"q{k}" for k in range(100 - copies)]
-        found = fit_vectors(consistent(100), ("base",), (0,), shuffled=1, questions=questions).notes
-        assert [f"one training question holds {copies} of 100 pairs" in text for text in found] == [True] * notes
+def test_a_question_that_holds_most_pairs_is_doubted():
+    assert "one training question holds 40 of 100 pairs" in shuffled_doubt([40] + [1] * 60)
+    assert shuffled_doubt([4] + [1] * 96) == ""
 
 
 def test_differences_that_are_all_the_same_leave_no_shuffle_and_it_is_said():

@@ -13,7 +13,7 @@ from steerstats.generalization import AnswerMass, gap, shift_name
 from steerstats.generalization import answer_mass as mass_by_multiplier
 from steerstats.generalization.slopes import Shift
 from steerstats.linearity import linearity_test
-from steerstats.nulls import NullTable, null_table
+from steerstats.nulls import NullTable, null_table, shuffled_doubt
 from steerstats.replicates import corrected_anti_steerable as corrected_share
 from steerstats.replicates import slope_reliability
 from steerstats.results import VECTOR_AS_GIVEN
@@ -21,6 +21,7 @@ from steerstats.seeds import generator
 from steerstats.spurious import spurious_factors
 from steerstats.study.doubt_results import Debiased, MultiplierRange, NullComparison, VectorCosines, range_rows
 from steerstats.study.estimates import TEST_ONLY, said_first
+from steerstats.study.notes import by_text
 from steerstats.study.results import PerDataset, doubts, for_each
 from steerstats.study.unit import StudyUnit
 
@@ -54,6 +55,8 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
         absent = [] if table is None else [name for name in study.datasets if name not in table.datasets]
         if absent:
             notes.append(f"without {kind} vectors, and left out: {', '.join(absent)}")
+    if tables["shuffled"] is not None:
+        notes += by_text({name: _shuffled_doubts(study.unit(name)) for name in tables["shuffled"].datasets})
     return NullComparison(
         random=tables["random"],
         shuffled=tables["shuffled"],
@@ -62,6 +65,13 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
         assumptions=tuple(dict.fromkeys(text for table in found for text in table.assumptions)),
         warnings=(*notes, *dict.fromkeys(text for table in found for text in table.warnings)),
     )
+
+
+def _shuffled_doubts(unit: StudyUnit) -> list[str]:
+    if "pair_question" not in unit.unit:
+        return []
+    doubt = shuffled_doubt(np.unique(unit.unit.read("pair_question"), return_counts=True)[1].tolist())
+    return [doubt] if doubt else []
 
 
 def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: int) -> Debiased:
