@@ -155,7 +155,10 @@ def largest_difference(before: Any, now: Any, place: str = "") -> tuple[float, s
     (float, str)
         Infinite where something other than a number differs; where the largest difference is.
     """
-    if isinstance(before, (int, float)) and isinstance(now, (int, float)) and not isinstance(before, bool):
+    if all(isinstance(side, (int, float)) and not isinstance(side, bool) for side in (before, now)):
+        # A record has null and "inf" for these: a bare NaN would pass every comparison below.
+        if not (np.isfinite(before) and np.isfinite(now)):
+            return float("inf"), place
         scale = max(abs(before), abs(now))
         return (abs(before - now) / scale if scale > 1e-12 else 0.0), place
     if isinstance(before, Mapping) and isinstance(now, Mapping) and before.keys() == now.keys():
@@ -164,7 +167,8 @@ def largest_difference(before: Any, now: Any, place: str = "") -> tuple[float, s
         parts = [largest_difference(a, b, f"{place}[{k}]") for k, (a, b) in enumerate(zip(before, now))]
     else:
         alike = isinstance(before, str) and isinstance(now, str) and same_sentence(before, now)
-        return (0.0 if before == now or alike else float("inf")), place
+        same = before == now and isinstance(before, bool) == isinstance(now, bool)  # True is 1 to Python
+        return (0.0 if same or alike else float("inf")), place
     return max(parts, default=(0.0, ""), key=lambda part: part[0])
 
 
@@ -218,9 +222,10 @@ def _same_table(before: Path, now: Path) -> tuple[bool, str]:
             same = (a == b) | (np.isnan(a) & np.isnan(b))
             with np.errstate(invalid="ignore"):
                 apart = np.where(same, 0.0, np.abs(a - b) / np.maximum(np.maximum(np.abs(a), np.abs(b)), 1e-12))
-            largest = float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
+            apart = np.nan_to_num(apart, nan=np.inf)  # a number on one side alone
+            largest = float(apart.max(initial=0.0))
             if largest > RELATIVE:
-                return False, f"column {column} differs by {largest:.1e}, row {int(np.nanargmax(apart)) + 1}"
+                return False, f"column {column} differs by {largest:.1e}, row {int(apart.argmax()) + 1}"
             worst = max(worst, largest)
         elif not all(a == b or (pd.isna(a) and pd.isna(b)) for a, b in zip(*values)):
             return False, f"column {column} holds other text"

@@ -45,6 +45,8 @@ FORGERIES = {
     "n_of": ("explained.mean", lambda claim: claim.update(n_of="models")),
     "limit": ("explained.mean", lambda claim: claim.update(ci_low=claim["ci_low"] * (1 + 1e-6))),
     "key": ("explained.mean", lambda claim: claim.update(key="explained.median")),
+    "not a number": ("explained.mean", lambda claim: claim.update(estimate=float("nan"))),
+    "infinite": ("explained.mean", lambda claim: claim.update(ci_high=float("inf"))),
     "count": ("per_input.signs", lambda claim: claim["counts"].update({"below 0": 1})),
 }
 
@@ -110,6 +112,19 @@ def test_a_cell_of_a_table_and_a_table_of_ones_own_are_noticed(delivered):
     assert any("mine.csv" in line for line in found)
     assert any("gap_parts.json: differs at claims[0] at statement" in line for line in found)
     assert len(found) == 4
+
+
+def test_a_number_that_is_gone_from_a_table_is_named_by_its_row(tmp_path):
+    made = pd.DataFrame({"x": [1.0, 2.0, 3.0], "y": ["a", "b", "c"]})
+    for name, frame in (("delivered", made.assign(x=[1.0, float("nan"), 3.0])), ("again", made)):
+        (tmp_path / name / "results").mkdir(parents=True)
+        frame.to_parquet(tmp_path / name / "results" / "all.parquet")
+        frame.tail(2).head(1).to_csv(tmp_path / name / "results" / "one.csv", index=False)
+    found = wrong(check_tables(tmp_path / "delivered", tmp_path / "again"))
+    assert found == [
+        "results/all.parquet: column x differs by inf, row 2",
+        "results/one.csv: column x differs by inf, row 1",
+    ]
 
 
 def test_the_page_is_made_again(delivered):

@@ -138,6 +138,9 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path):
         ({"a": 1.0}, {"b": 1.0}, float("inf")),
         ([1.0], [1.0, 2.0], float("inf")),
         ({"a": 0.0}, {"a": 1e-15}, 0.0),
+        ({"a": float("nan")}, {"a": 1.0}, float("inf")),
+        ({"a": float("inf"), "b": 1.0}, {"a": 1.0, "b": 1.0}, float("inf")),
+        ({"a": 1}, {"a": True}, float("inf")),
     ],
 )
 def test_numbers_are_compared_relative_and_shapes_exactly(before, now, worst):
