@@ -184,11 +184,12 @@ def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: s
     if not gaps and not ranks:
         return {"question": question, "missing": missing.get("id_vs_ood", "not computed")}
     known = {shift: one for shift, one in ranks.items() if np.isfinite(one.ci_low)}
-    chosen, what = (known, "id_vs_ood") if known else (gaps or ranks, "gap_parts")
+    # One question a dataset leaves gaps without errors, and so without a mean: then ranks head it, interval or none.
+    chosen, what = (gaps, "gap_parts") if gaps and not known else (known or ranks, "id_vs_ood")
     first = HEADLINE if HEADLINE in chosen else next(iter(chosen))
     claim, own = chosen[first], f"under {_shift(first)}"
     own += ", the shift that the paper prints" if first == HEADLINE else ""
-    if known:
+    if what == "id_vs_ood":
         what_is = "rank correlation"
         words = f"between how datasets steer under base → base and {own}; 1 would keep their order."
         if first in gaps:
