@@ -276,6 +276,44 @@ def test_unit_names_cannot_leave_the_directory(tmp_path):
         write_unit(tmp_path, "../evil", make_unit())
 
 
+def repacked(path, source, change, **manifest):
+    """A packed file whose manifest was changed, with `change` in place of the unit."""
+    with h5py.File(pack(source, path), "r+") as file:
+        told = json.loads(file["manifest"].asstr()[()]) | manifest
+        del file["manifest"], file["openness"]
+        file.create_dataset("manifest", data=json.dumps(told), dtype=h5py.string_dtype())
+        change(file)
+    return path
+
+
+def test_a_unit_of_a_packed_file_is_a_group_of_that_file(tmp_path):
+    source = make_cache(tmp_path / "cache")
+    other = pack(source, tmp_path / "other.h5")
+    path = repacked(
+        tmp_path / "linked.h5",
+        source,
+        lambda file: file.__setitem__("away", h5py.ExternalLink(str(other), "/")),
+        units=["away/openness"],
+    )
+    with pytest.raises(CacheError, match=r"unit name 'away/openness' leaves the cache file"):
+        CacheReader(path)
+    path = repacked(tmp_path / "array.h5", source, lambda file: file.create_dataset("openness", data=[1.0]))
+    with pytest.raises(CacheError, match=r"array\.h5:/openness is no group"):
+        CacheReader(path)
+    path = repacked(tmp_path / "bare.h5", source, lambda file: file.__delitem__("manifest"))
+    with pytest.raises(CacheError, match="/manifest is missing"):
+        CacheReader(path)
+
+
+@pytest.mark.parametrize("units", [5, None, "openness", {"openness": 1}, [1], [".."]])
+def test_units_that_are_no_list_of_names_are_a_located_error(tmp_path, units):
+    make_cache(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"units": units}))
+    with pytest.raises(CacheError, match=r"manifest\.json: unit"):
+        CacheReader(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"", b"not json", b"[1]", b'{"type": "x"}'])
 def test_a_damaged_manifest_is_a_located_error(tmp_path, content):
     make_cache(tmp_path)

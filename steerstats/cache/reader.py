@@ -224,9 +224,7 @@ class CacheReader:
 
 def _finished(root: Path, manifest: Mapping[str, Any]) -> dict[str, tuple[Path, str, dict[str, Any]]]:
     found = {}
-    for name in manifest.get("units", ()):
-        if not isinstance(name, str) or Path(name).name != name:
-            raise CacheError(f"{root / MANIFEST}: unit name {name!r} leaves the cache directory")
+    for name in _unit_names(manifest, f"{root / MANIFEST}", "directory"):
         side = finished_sidecar(root, name)
         if side is not None:
             file = root / UNITS / f"{name}.h5"
@@ -234,6 +232,17 @@ def _finished(root: Path, manifest: Mapping[str, Any]) -> dict[str, tuple[Path, 
                 raise CacheError(f"{file} is a link that leaves the cache directory; it is not followed")
             found[name] = (file, "/", side)
     return found
+
+
+def _unit_names(manifest: Mapping[str, Any], where: str, form: str) -> list[str]:
+    """The manifest's units: single names, since a path may lead out of a directory or, by a link, out of a file."""
+    names = manifest.get("units", [])
+    if not isinstance(names, list):
+        raise CacheError(f"{where}: units is {names!r}, it should be a list of names")
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+            raise CacheError(f"{where}: unit name {name!r} leaves the cache {form}")
+    return names
 
 
 def _read_pack(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Path, str, dict[str, Any]]]]:
@@ -251,11 +260,13 @@ def _read_pack(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Path, str, d
         check_version(file.attrs.get("version"), str(path))
         manifest = parse_json(str(_load(file, "manifest", str(path), schema=False)[()]), f"{path}:/manifest")
         found = {}
-        for name in manifest.get("units", ()):
+        for name in _unit_names(manifest, f"{path}:/manifest", "file"):
             if name not in file:
                 continue
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
                 raise CacheError(f"{path}:/{name} is a link that leaves the file; it is not followed")
+            if not isinstance(file[name], h5py.Group):
+                raise CacheError(f"{path}:/{name} is no group, and a unit is one")
             side = parse_json(str(_plain(file[name].attrs.get("sidecar", "{}"))), f"{path}:/{name} sidecar")
             found[name] = (path, f"/{name}", side)
     return manifest, found
@@ -263,6 +274,8 @@ def _read_pack(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Path, str, d
 
 def _check_storage(root: h5py.Group, name: str, where: str) -> None:
     link = root.get(name, getlink=True)
+    if link is None:
+        raise CacheError(f"{where}: /{name} is missing")
     if not isinstance(link, h5py.HardLink):
         raise CacheError(f"{where}: /{name} is a {type(link).__name__} that leaves the file; it is not followed")
     dataset = root[name]
