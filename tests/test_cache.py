@@ -120,6 +120,18 @@ def test_a_packed_cache_reads_and_hashes_like_its_directory(tmp_path):
         pack(source, tmp_path / "cache.h5")
 
 
+def test_a_packed_file_says_all_that_was_left_out_and_is_never_left_without_what_it_needs(tmp_path):
+    source = make_cache(tmp_path / "cache")
+    light = pack(source, tmp_path / "light.h5", leave_out="activation")
+    assert CacheReader(light)["openness"].sidecar["left_out"] == ["activation"]
+    lighter = pack(light, tmp_path / "lighter.h5", leave_out=["answer_logit", "direction"])  # it has no direction
+    assert CacheReader(lighter)["openness"].sidecar["left_out"] == ["activation", "answer_logit"]
+    for name, message in {"activations": "no array", "propensity": "needs", "vector": "needs"}.items():
+        with pytest.raises(InputError, match=f"leave_out names '{name}', which .*{message}"):
+            pack(source, tmp_path / "not.h5", leave_out=[name])
+    assert not (tmp_path / "not.h5").exists()
+
+
 def test_verify_finds_a_flipped_bit(tmp_path):
     make_cache(tmp_path)
     assert all(check.ok for check in verify(tmp_path))

@@ -10,13 +10,15 @@ import h5py
 
 from steerstats.cache.disk import folders_for, new_hdf5, whole_file
 from steerstats.cache.reader import CacheReader, Unit
-from steerstats.cache.schema import PACK_TYPE, VERSION, UnitData, content_hash
+from steerstats.cache.schema import BY_NAME, PACK_TYPE, SCALES, VERSION, UnitData, content_hash
 from steerstats.cache.verify import Check, check_content, check_file_hash
 from steerstats.cache.writer import write_group
-from steerstats.errors import CacheError
+from steerstats.errors import CacheError, InputError
 
 
-def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (), overwrite: bool = False) -> Path:
+def pack(
+    source: str | Path, target: str | Path, *, leave_out: str | Iterable[str] = (), overwrite: bool = False
+) -> Path:
     """Write every finished unit of a cache into one HDF5 file, one group a unit.
 
     Parameters
@@ -25,8 +27,8 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
         A cache, directory or packed.
     target : path
         The file to write; it appears whole or not at all.
-    leave_out : iterable of str
-        Arrays that stay behind, `("activation",)` for the usual publication.
+    leave_out : str or iterable of str
+        Arrays that stay behind, `"activation"` for the usual publication; none that every unit has, and no scale.
     overwrite : bool
         Replace a file that is there.
 
@@ -37,6 +39,8 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
 
     Raises
     ------
+    InputError
+        If `leave_out` names what is no array of the contract, or what a unit cannot do without.
     CacheError
         If the cache holds no finished unit, a unit is not what its sidecar seals, the target exists, or it cannot be
         written.
@@ -52,7 +56,7 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
     >>> len(steerstats.open_cache(small).datasets)
     14
     """
-    cache, out, dropped = CacheReader(source), Path(target), frozenset(leave_out)
+    cache, out, dropped = CacheReader(source), Path(target), _optional(leave_out)
     if not cache.units:
         raise CacheError(f"{cache.path} has no finished unit to pack")
     if out.is_dir():
@@ -75,11 +79,24 @@ def pack(source: str | Path, target: str | Path, *, leave_out: Iterable[str] = (
                 kept = UnitData(_without_orphans(arrays), whole.attrs)
                 group = file.create_group(unit.name)
                 write_group(group, kept, compress=True)
-                side = {**unit.sidecar, "content_sha256": content_hash(kept), "left_out": sorted(dropped)}
+                # What an earlier packing left out is not there either.
+                before = unit.sidecar.get("left_out")
+                left_out = {*map(str, before if isinstance(before, list) else ()), *(dropped & whole.arrays.keys())}
+                side = {**unit.sidecar, "content_sha256": content_hash(kept), "left_out": sorted(left_out)}
                 group.attrs["sidecar"] = json.dumps(side, sort_keys=True)
     except OSError as error:
         raise CacheError(f"{out} could not be written: {error}") from error
     return out
+
+
+def _optional(leave_out: str | Iterable[str]) -> frozenset[str]:
+    names = frozenset([leave_out] if isinstance(leave_out, str) else leave_out)
+    for name in sorted(names, key=str):
+        if name not in BY_NAME:
+            raise InputError(f"leave_out names {name!r}, which is no array of a cache (see SCHEMA.md)")
+        if BY_NAME[name].required or name in SCALES:
+            raise InputError(f"leave_out names {name!r}, which a unit needs; activations can stay behind, for one")
+    return names
 
 
 def _insist(unit: Unit, check: Check) -> None:
