@@ -194,6 +194,8 @@ BROKEN = {
     "stranger": (lambda u: u.arrays.update(extra=np.ones(3)), "/extra is not part of the schema"),
     "twice": (spoil("input", "i1"), "'i1' more than once"),
     "order": (spoil("multiplier", 5.0), "strictly increasing"),
+    "zero": (spoil("multiplier", 0.5, 1), "it should hold 0"),
+    "attribute": (lambda u: u.attrs.pop("score"), "attribute score is missing"),
     "kind": (spoil("vector_kind", "magic"), "'magic', it should be one of"),
 }
 

@@ -24,6 +24,7 @@ READABLE_VERSIONS = frozenset({1})
 KINDS = ("grid", "sweep", "import", "simulated")
 SETTINGS = ("base", "sys_pos", "sys_neg", "user_pos", "user_neg")
 VECTOR_KINDS = ("trained", "mean", "resampled", "fold", "random", "shuffled", "debiased", "imported")
+REQUIRED_ATTRS = ("dataset", "model", "score", "spec_hash")  # beside type and version; a writer adds the unit's name
 PART_VALUES = 1 << 22  # of an array that is checked, at a time
 NOT_DEFINED = -1  # of the int8 factors: the factor does not apply to this input
 
@@ -216,6 +217,9 @@ def check_unit(unit: UnitData, where: str) -> None:
     steerstats.errors.CacheError: likes-rain: /multiplier is [1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5], it should ...
     """
     check_attrs(unit.attrs, where)
+    for name in REQUIRED_ATTRS:
+        if name not in unit.attrs:
+            raise CacheError(f"{where}: attribute {name} is missing; every unit has it")
     for spec in ARRAYS:
         if spec.required and spec.name not in unit.arrays:
             raise CacheError(f"{where}: /{spec.name} is missing; every unit has it")
@@ -267,6 +271,8 @@ def _check_labels(arrays: Mapping[str, np.ndarray], where: str) -> None:
     multiplier = arrays["multiplier"]
     if not (np.all(np.isfinite(multiplier)) and np.all(np.diff(multiplier) > 0)):
         raise CacheError(f"{where}: /multiplier is {multiplier.tolist()}, it should be strictly increasing")
+    if 0.0 not in multiplier:
+        raise CacheError(f"{where}: /multiplier is {multiplier.tolist()}, it should hold 0, where nothing is steered")
     unknown = sorted(set(arrays["vector_kind"].astype(str)) - set(VECTOR_KINDS))
     if unknown:
         raise CacheError(f"{where}: /vector_kind holds {str(unknown[0])!r}, it should be one of {VECTOR_KINDS}")
