@@ -175,8 +175,9 @@ def test_an_import_that_fails_on_the_way_leaves_nothing(tmp_path, frame, monkeyp
 
 
 def test_dataset_names_become_safe_stems_without_colliding(tmp_path, frame):
-    both = pd.concat([frame.assign(dataset="a/b"), frame.assign(dataset="a b"), frame.assign(dataset="plain-1")])
-    cache = CacheReader(import_table(save(both, tmp_path / "t.csv"), tmp_path / "c", model="mine"))
-    assert len(cache.units) == 3
+    names = {"a/b", "a b", "plain-1", "--", "__", "."}
+    every = pd.concat([frame.assign(dataset=name) for name in sorted(names)])
+    cache = CacheReader(import_table(save(every, tmp_path / "t.csv"), tmp_path / "c", model="mine"))
+    assert len(cache.units) == len(names)
     assert "plain-1" in cache.units
-    assert {unit.attrs["dataset"] for unit in cache} == {"a/b", "a b", "plain-1"}
+    assert {unit.attrs["dataset"] for unit in cache} == names

@@ -14,7 +14,7 @@ import pandas as pd
 
 from steerstats.cache.disk import folders_for
 from steerstats.cache.schema import BY_NAME, NOT_DEFINED, SETTINGS, UNIT_TYPE, VERSION, UnitData, check_unit
-from steerstats.cache.writer import create_cache, write_unit
+from steerstats.cache.writer import create_cache, name_fault, write_unit
 from steerstats.errors import InputError
 
 REQUIRED = ("dataset", "input", "setting_train", "setting_eval", "multiplier", "propensity")
@@ -334,9 +334,9 @@ def _place(row: pd.Series) -> str:
 
 def _stem(name: str) -> str:
     """A file stem for any dataset name: the name where it is one, else its safe part with a short hash."""
-    safe = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "-" for letter in name)
-    if safe == name and not name.startswith("."):
+    if not name_fault(name):
         return name
+    safe = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "-" for letter in name)
     return f"{safe.strip('.-') or 'dataset'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
