@@ -186,7 +186,8 @@ def auc(
     """Probability that a positive answer projects further than a negative one, ties counting half.
 
     Arguments as in `d_prime`. Interval: Wilson's with the size that matches the clustered variance of Obuchowski
-    (1997, doi:10.2307/2533958), halved for cross-fitted projections; with complete separation that of the questions.
+    (1997, doi:10.2307/2533958), halved for cross-fitted projections; with complete separation, and where all
+    questions separate alike, that of the questions.
 
     Examples
     --------
@@ -207,20 +208,23 @@ def auc(
     variance = (2 if crossfitted else 1) * groups / (groups - 1) * (sums @ sums) / n**2
     if not varies(np.r_[positive, negative]):
         raise CannotEstimate("all projections are equal: an AUC is not defined")
-    separated = value in (0.0, 1.0) or variance == 0
-    effective = groups if separated else value * (1 - value) / variance
+    separated = value in (0.0, 1.0)
+    # Pairs that all lie alike (both answers on one place) leave no variance, or its rounding.
+    alike = not separated and bool(np.abs(sums).max() <= 1e-12 * n)
+    effective = groups if separated or alike else value * (1 - value) / variance
     low, high = wilson_interval(value, effective, level)
+    doubts = ["complete separation"] * separated + ["every question separates the answers alike"] * alike
     return Estimate(
         name="auc",
         estimate=value,
-        se=float("nan") if separated else float(np.sqrt(variance)),
+        se=float("nan") if separated or alike else float(np.sqrt(variance)),
         ci_low=low,
         ci_high=high,
         n=groups,
         level=level,
         method=f"AUC of {_kind(crossfitted)} projections, Wilson interval at the clustered variance over questions",
         assumptions=("projections are on vectors fitted without the pair", _given(crossfitted)),
-        warnings=("complete separation: the interval rests on the number of questions",) if separated else (),
+        warnings=tuple(f"{why}: the interval rests on the number of questions" for why in doubts),
     )
 
 

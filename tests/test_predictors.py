@@ -119,6 +119,16 @@ def test_complete_separation_keeps_an_interval():
     assert "complete separation" in area.warnings[0]
 
 
+@pytest.mark.parametrize("n", [2, 3, 7, 40])
+def test_answers_on_one_place_are_no_separation_and_keep_an_interval(n):
+    place = np.random.default_rng(n).normal(size=n)
+    area = auc(np.stack([place, place]))
+    assert area.estimate == pytest.approx(0.5)
+    assert area.ci_low < 0.5 - 0.5 / np.sqrt(n) / 2 < 0.5 + 0.5 / np.sqrt(n) / 2 < area.ci_high
+    (text,) = area.warnings
+    assert text.startswith("every question separates the answers alike")
+
+
 def test_dataset_predictors_assemble_the_candidates():
     x = contrast(7)
     fitted = crossfit(x, rng=np.random.default_rng(0))
