@@ -24,7 +24,7 @@ from steerstats.generalization.slopes import (
     PAPER_SHIFTS,
     Shift,
     SlopeGrid,
-    parse_shift,
+    parse_shifts,
     shift_name,
     unit_warnings,
 )
@@ -140,7 +140,7 @@ def compare_slopes(
     Raises
     ------
     InputError
-        With fewer than two grids, or identities that do not fit their slopes.
+        With fewer than two grids, identities that do not fit their slopes, or a shift that is named twice.
     CannotEstimate
         If no pair shares an input of any dataset in any of the shifts.
 
@@ -169,7 +169,7 @@ def compare_slopes(
                     f"inputs[{label!r}][{name!r}] has {len(inputs[label][name])}; {values.shape[2]} slopes"
                 )
     pairs, datasets = tuple(combinations(grids, 2)), shared_datasets(grids)
-    wanted = [parse_shift(shift) for shift in shifts]
+    wanted = list(parse_shifts(shifts))
     shape = (len(pairs), len(datasets), len(wanted))
     out = {name: np.full(shape, np.nan) for name in LIMITS}
     t = np.full((*shape, n_resamples), np.nan, dtype=np.float32)
