@@ -37,6 +37,24 @@ def test_the_estimate_is_spearmans_of_the_dataset_means():
     assert found.row(SHIFT, FIXED)["estimate"] == pytest.approx(rho)
 
 
+def test_a_row_that_is_not_there_is_a_named_error():
+    found = correlate(make_grid(true_means(0.7)), 100)
+    for asked in ({"comparison": "base->base"}, {"target": "nobody"}, {"interval": "exact"}):
+        with pytest.raises(InputError, match=r"no row .*; there are 'base->base vs .*'Bonett-Wright'"):
+            found.row(**{"comparison": SHIFT, **asked})
+
+
+def test_an_estimate_has_the_doubts_of_its_own_comparison_alone():
+    cells = make_grid(true_means(0.7)).slopes
+    slopes = {name: np.concatenate([one[:, :1], one[:, :1] + 1, one[:, 1:]], axis=1) for name, one in cells.items()}
+    grid = SlopeGrid(train=("base",), evaluate=("base", "user_neg", "user_pos"), slopes=slopes)
+    names = ["base->user_neg", "base->user_pos"]
+    found = id_ood_correlation(grid, names, rng=np.random.default_rng(0), n_resamples=100)
+    other = found.as_estimate("base->base vs base->user_pos", POPULATION)
+    assert not any(text.startswith(SHIFT) for text in other.warnings)
+    assert any(text.startswith(SHIFT) for text in found.as_estimate(SHIFT, POPULATION).warnings)
+
+
 def test_the_population_interval_resamples_datasets_only():
     grid = make_grid(true_means(0.7), n=50)
     found = correlate(grid, 4000)

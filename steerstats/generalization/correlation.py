@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import check_count, check_level
+from steerstats.errors import InputError, check_count, check_level
 from steerstats.generalization.disattenuation import corrected_spearman
 from steerstats.generalization.fixed_datasets import draw_correlations
 from steerstats.generalization.slopes import (
@@ -108,17 +108,19 @@ class CorrelationTable(Result):
         return frame.assign(n=self.n, level=self.level)
 
     def row(self, comparison: str, target: str = POPULATION, interval: str | None = None) -> dict:
-        """One row as a dict; KeyError names what there is."""
+        """One row as a dict; InputError names what there is."""
         for record in self.to_frame().to_dict("records"):
             named = interval in (None, record["interval"])
             if named and record["comparison"] == comparison and record["target"] == target:
                 return record
-        raise KeyError(f"no row {comparison!r}, {target!r}, {interval!r}; there are {sorted(set(self.comparison))}")
+        asked = ", ".join(repr(name) for name in (comparison, target, interval) if name is not None)
+        there = [name for column in (self.comparison, self.target, self.interval) for name in dict.fromkeys(column)]
+        raise InputError(f"no row {asked}; there are {', '.join(map(repr, there))}")
 
     def as_estimate(self, comparison: str, target: str = FIXED, interval: str | None = None) -> Estimate:
         """One row as an `Estimate`, for a verdict against a published value (these datasets) or a table."""
         row = self.row(comparison, target, interval)
-        others = tuple(f"{name}: " for name in set(self.comparison) - {comparison})
+        others = tuple(f"{name}{mark}" for name in set(self.comparison) - {comparison} for mark in (": ", ", "))
         return Estimate(
             name=f"Spearman, {comparison}",
             estimate=row["estimate"],
