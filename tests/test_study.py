@@ -12,7 +12,7 @@ from scipy import stats
 from study_caches import FAST, cache_of
 
 import steerstats
-from steerstats.errors import CacheError, InputError
+from steerstats.errors import Absent, CacheError, InputError
 from steerstats.meta import mean_over_datasets
 from steerstats.seeds import NamedStreams
 from steerstats.study import Study, base, open_cache
@@ -42,8 +42,9 @@ def test_slopes_are_labelled_and_validation_inputs_are_out(study, simulated):
     np.testing.assert_allclose(slopes.at("sys_pos->user_neg"), unit.slope[4, 1][unit.test], atol=1e-5)
     np.testing.assert_allclose(slopes.unsteered, unit.intercept[:, unit.test], atol=1e-5)
     assert slopes.to_frame().shape[0] == 5 * 6 * 40
-    with pytest.raises(CacheError, match="base->nowhere"):
-        slopes.at("base->nowhere")
+    for asked in (slopes.at, study.unit("sim-03").place, study.require):
+        with pytest.raises(Absent, match="base->nowhere is not in this cache"):
+            asked("base->nowhere")
 
 
 def test_slopes_are_read_once_and_results_are_read_only(study):

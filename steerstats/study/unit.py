@@ -58,7 +58,7 @@ class Slopes(Result):
         if train not in self.vectors or evaluation not in self.settings:
             known = f"vectors {', '.join(self.vectors)} and settings {', '.join(self.settings)}"
             shift = shift_name((train, evaluation))
-            raise CacheError(f"dataset {self.dataset}: shift {shift} is not here; it has {known}")
+            raise Absent(f"dataset {self.dataset}: {shift} is not in this cache; it has {known}")
         return self.slope[self.settings.index(evaluation), self.vectors.index(train)]
 
     def to_frame(self) -> pd.DataFrame:
