@@ -106,7 +106,8 @@ class Claim:
                 object.__setattr__(self, name, value)
         named = self.interval.startswith(("percentile", "jackknife", "Hartung"))
         if np.isnan(self.ci_low) and np.isnan(self.ci_high) and named:
-            few = self.n < MIN_FOR_INTERVAL  # with more there is another reason, such as a perfect ranking
+            # With more there is another reason, such as a perfect ranking; and none where questions are counted.
+            few = self.n < MIN_FOR_INTERVAL and self.n_of.startswith("dataset")
             why = "too few datasets for an interval" if few else "no interval, for the reason in the warnings"
             why = why if np.isfinite(self.estimate) else "cannot be estimated here"
             object.__setattr__(self, "interval", why)

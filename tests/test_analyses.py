@@ -148,6 +148,8 @@ def test_figure_seven_says_of_its_intervals_what_its_estimator_does(tmp_path):
     # A perfect ranking has none either, whatever the number of datasets.
     perfect = replace(alone, n=40, interval="percentile over datasets")
     assert perfect.interval == "no interval, for the reason in the warnings"
+    questions = replace(perfect, n=5, n_of="questions", interval="jackknife by question and replicate")
+    assert questions.interval == "no interval, for the reason in the warnings", "no dataset is counted there"
     assert "leave whole datasets out" in finding.bars
     assert finding.seed is None
 
