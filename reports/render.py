@@ -57,7 +57,7 @@ def render_report(
     seed : int
         Of every resampling.
     jobs : int, optional
-        Processes; by default the cores of the machine, at most four.
+        Processes; by default, and with 0, the cores of the machine, at most four.
     progress : rich.progress.Progress, optional
 
     Returns
@@ -75,9 +75,8 @@ def render_report(
     check_count("seed", seed, at_least=0)
     folder, labels = Path(out), label_caches(caches)
     check_distinct(labels.values())
-    workers = default_workers() if jobs is None else jobs
     with staged(folder, list(labels.values())) as stage:
-        done = run_jobs(plan(labels), stage, seed=seed, workers=workers, progress=progress)
+        done = run_jobs(plan(labels), stage, seed=seed, workers=jobs or default_workers(), progress=progress)
         write_claim_tables(stage, done)
         write_page(labels, done, stage, seed=seed)
     return folder / PAGE

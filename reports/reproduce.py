@@ -59,7 +59,7 @@ def reproduce(
         An earlier reproduction there is replaced; anything else there is an error.
     seed : int
     jobs : int, optional
-        Processes; by default the cores of the machine, at most four.
+        Processes; by default, and with 0, the cores of the machine, at most four.
     progress : rich.progress.Progress, optional
 
     Returns

@@ -18,9 +18,11 @@ from reporting import hostile_cache, plain_cache, reproduction, scratch
 
 import reports
 from reports.collect import label_caches, plan, run_jobs
+from reports.render import render_report
 from reports.reproduce import claims_record, claims_table, reproduce, verify_reproduction
 from reports.verify import _find_caches, check_numbers, largest_difference
 from reports.words import missed, percent
+from steerstats.cli import main
 from steerstats.errors import InputError
 
 EXAMPLE = Path(reports.__file__).parent / "examples" / "demo"
@@ -145,6 +147,27 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path):
 )
 def test_numbers_are_compared_relative_and_shapes_exactly(before, now, worst):
     assert largest_difference(before, now)[0] == pytest.approx(worst, rel=1e-6)
+
+
+@pytest.mark.parametrize("jobs", [None, 0, 3])
+def test_pages_and_reproductions_take_the_same_number_of_processes(tmp_path, monkeypatch, jobs):
+    taken = []
+
+    def run_jobs(*_, workers, **__):
+        taken.append(workers)
+        raise InputError("enough")
+
+    for home in ("render", "reproduce"):
+        monkeypatch.setattr(f"reports.{home}.run_jobs", run_jobs)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    for write in (render_report, reproduce):
+        with pytest.raises(InputError, match="enough"):
+            write([plain_cache()], tmp_path / "out", jobs=jobs)
+    # A worker holds a cache's slopes in memory, on a large machine as well.
+    option = [] if jobs is None else ["--jobs", str(jobs)]
+    with pytest.raises(SystemExit):
+        main(["reproduce", str(plain_cache()), "-o", str(tmp_path / "out"), *option])
+    assert taken == [jobs or 4] * 3
 
 
 def test_caches_get_distinct_names_and_only_comparisons_get_two(tmp_path):

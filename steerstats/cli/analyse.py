@@ -84,14 +84,14 @@ def reproduce(
     caches: CachePaths,
     target: OutDir = Path("steerstats-reproduction"),
     seed: Seed = 0,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Scripts that run at once; 0 takes the cores.")] = 0,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Scripts at once; 0: the cores, at most 4.")] = 0,
 ) -> None:
     """Recompute every claim, figure and table from caches, the published value beside the recomputed one."""
     from reports.reproduce import claims_table
     from reports.reproduce import reproduce as run
 
     with _kept_whole(target), progress_bar() as progress:
-        record = run(caches, target, seed=seed, jobs=jobs or os.cpu_count() or 1, progress=progress)
+        record = run(caches, target, seed=seed, jobs=jobs, progress=progress)
     out.print(claims_table(record), soft_wrap=False)
     _name_unfinished(caches)
     say(f"report: {Path(target) / 'report.html'}")
