@@ -157,8 +157,9 @@ def judge(
 
 
 def same_model(ours: str, theirs: str) -> bool:
-    """Whether a model id (`meta-llama/Llama-2-7b-chat-hf`) is the paper's model."""
-    return theirs.lower() in ours.lower().rsplit("/", 1)[-1]
+    """Whether a model id (`meta-llama/Llama-2-7b-chat-hf`) or folder is named as the paper's model, and not as one
+    that was made from it (`.../Llama-2-7b-chat-uncensored`)."""
+    return ours.lower().rstrip("/").rpartition("/")[2].removesuffix("-hf") == theirs.lower()
 
 
 def _differences(published: Published, facts: tuple[Mapping[str, Any], ...], shift: str) -> dict[str, str]:

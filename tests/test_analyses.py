@@ -273,13 +273,15 @@ STATED = replace(published.ID_OOD[published.LLAMA], shift="base->user_neg")  # a
 )
 def test_verdicts_need_the_interval_inside_a_margin(low, high, found):
     ours = Estimate(name="x", estimate=0.9, ci_low=low, ci_high=high, n=40, method="m")
-    assert published.judge(ours, STATED, (SAME,), "base->user_neg")[0] == found
+    for model in (SAME["model"], "/models/Llama-2-7b-chat-hf/", "llama-2-7b-chat"):
+        assert published.judge(ours, STATED, (SAME | {"model": model},), "base->user_neg")[0] == found
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
         ({"model": "Qwen/Qwen1.5-14B-Chat"}, "model is Qwen/Qwen1.5-14B-Chat, there Llama-2-7b-chat"),
+        ({"model": "me/Llama-2-7b-chat-tuned"}, "model is me/Llama-2-7b-chat-tuned, there Llama-2-7b-chat"),
         ({"layer": 14}, "layer is 14, there 13"),
         ({"split": "content"}, "split is content, there tan2024-literal"),
         ({"scope": None}, "not recorded here: scope"),
