@@ -82,7 +82,7 @@ SECTIONS: tuple[Section, ...] = (
 )
 
 SCRIPTS: tuple[str, ...] = tuple(name for section in SECTIONS for name in section.scripts)
-COMPARING: tuple[str, ...] = ("cross_model", "comparison", "split_leakage")  # take two caches
+COMPARING: tuple[str, ...] = ("cross_model", "comparison", "split_leakage")  # take two caches or more
 ALL_AT_ONCE: tuple[str, ...] = ("comparison",)  # takes as many as there are, for one family of bands
 
 

@@ -33,13 +33,13 @@ RESULTS = "results"
 
 @dataclass(frozen=True)
 class Job:
-    """One script on one cache, or on a pair of them.
+    """One script on one cache, on a pair of them, or on all.
 
     Parameters
     ----------
     script : str
     label : str
-        Name of the cache (or of the pair) in this run; the folder under `results/`.
+        Name of the cache (or of the comparison) in this run; the folder under `results/`.
     caches : tuple of str
         Paths.
     names : tuple of str

@@ -54,9 +54,10 @@ def reproduce(
     Parameters
     ----------
     caches : sequence of path
-        The first is set beside each other one.
+        With two or more they are also set side by side, each pair of them.
     out : path
-        An earlier reproduction there is replaced; anything else there is an error.
+        An earlier reproduction or report there is replaced, once the new one is whole; files without either are an
+        error.
     seed : int
     jobs : int, optional
         Processes; by default, and with 0, the cores of the machine, at most four.

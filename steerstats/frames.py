@@ -123,7 +123,7 @@ def propensity_frame(
     setting_eval : str or sequence of str, optional
         Default: all.
     vector : str or sequence of str, optional
-        Labels. Default: the main vectors (trained and mean). Cells that the build did not plan have no rows.
+        Labels. Default: the main vectors (trained, mean and imported). Cells that the build did not plan have no rows.
 
     Raises
     ------

@@ -49,7 +49,7 @@ class PropensityShift(Result):
         s(eval->eval), nats per unit multiplier.
     self_pair : ndarray of bool, shape (n_points,)
     definition : tuple of str
-        "original", "without self-pairs", "without self-pairs, no threshold", "transfer loss", ...
+        "original", "without self-pairs", "without self-pairs, threshold 0", "transfer loss", ...
     kind : tuple of str
         "spearman" or "pearson".
     estimate, ci_low, ci_high : ndarray of shape (n_rows,)

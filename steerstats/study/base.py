@@ -123,7 +123,7 @@ class StudyBase:
 
     @property
     def vectors(self) -> tuple[str, ...]:
-        """Training settings of the main vectors, and "mean"."""
+        """Training settings of the main vectors, "mean", and the names of vectors made elsewhere."""
         return tuple(dict.fromkeys(name for unit in self._units.values() for name in unit.vectors))
 
     @property

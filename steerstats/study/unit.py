@@ -129,7 +129,7 @@ class StudyUnit:
 
     @cached_property
     def vectors(self) -> Mapping[str, str]:
-        """Training setting (or "mean") of each main vector -> its label in the cache."""
+        """Training setting, "mean" or own name of each main vector -> its label in the cache."""
         table = self._vector_table
         main = table[table["kind"].isin(MAIN_KINDS) & (table["replicate"] == -1)]
         if main.empty:
