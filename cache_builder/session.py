@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from cache_builder.unit import UnitBuilder
 from cache_builder.vector_files import file_hashes, load_vector_files
 from steerstats.cache import UnitData, finished_sidecar, write_unit
 from steerstats.cache.schema import Streamed
+from steerstats.cache.sidecar import read_json
 from steerstats.cache.writer import MANIFEST
-from steerstats.errors import CacheError
 
 Progress = Callable[..., None]
 
@@ -253,10 +252,8 @@ def read_runtime(root: Path) -> dict[str, Any] | None:
     path = root / MANIFEST
     if not path.is_file():
         return None
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")).get("runtime", {}))
-    except ValueError as error:
-        raise CacheError(f"{path} is not JSON: {error}") from error
+    runtime = read_json(path).get("runtime")
+    return dict(runtime) if isinstance(runtime, dict) else {}
 
 
 def load(spec: BuildSpec) -> LoadedModel:

@@ -128,6 +128,15 @@ def test_another_spec_is_refused_before_anything_is_computed(built, model):
     assert hashes(built[0]) == before
 
 
+@pytest.mark.parametrize("content", ["[1]", "not json"])
+def test_a_damaged_manifest_is_a_named_error_of_a_build(tmp_path, content):
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(CacheError, match=r"manifest\.json"):
+        session.read_runtime(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"runtime": null}')  # of a cache that no builder made
+    assert session.read_runtime(tmp_path) == {}
+
+
 def test_units_of_another_spec_are_not_taken_for_finished_ones_where_the_manifest_is_gone(built, model, tmp_path):
     root = shutil.copytree(built[0], tmp_path / "cache")
     (root / "manifest.json").unlink()

@@ -332,8 +332,9 @@ def test_units_that_are_no_list_of_names_are_a_located_error(tmp_path, units):
 def test_a_damaged_manifest_is_a_located_error(tmp_path, content):
     make_cache(tmp_path)
     (tmp_path / "manifest.json").write_bytes(content)
-    with pytest.raises(CacheError, match=r"manifest"):
-        CacheReader(tmp_path)
+    for read in (CacheReader, make_cache):
+        with pytest.raises(CacheError, match=r"manifest"):
+            read(tmp_path)
 
 
 def test_truncated_hdf5_is_a_located_error(tmp_path):

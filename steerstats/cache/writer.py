@@ -32,7 +32,7 @@ from steerstats.cache.schema import (
     content_hash,
     dtype_name,
 )
-from steerstats.cache.sidecar import UNITS, finished_sidecar, sidecar_path
+from steerstats.cache.sidecar import UNITS, finished_sidecar, read_json, sidecar_path
 from steerstats.errors import CacheError, InputError
 
 MANIFEST = "manifest.json"
@@ -59,7 +59,7 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
     Raises
     ------
     CacheError
-        If the directory holds another spec's cache, or something that is no cache.
+        If the directory holds another spec's cache, a damaged manifest, or something that is no cache.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
     if not target.exists():
         text = json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         publish_once(target, text.encode())
-    refuse_other_spec(target, json.loads(target.read_text(encoding="utf-8")), str(whole["spec_hash"]))
+    refuse_other_spec(target, read_json(target), str(whole["spec_hash"]))
     return root
 
 
