@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from cache_builder.templates import TEMPLATES
+from steerstats.cache import SETTINGS
 from steerstats.errors import ModelError, SpecError
 
-SETTINGS = ("base", "sys_pos", "sys_neg", "user_pos", "user_neg")
 _SYSTEM, _USER = "qsystemq7", "quserq7"
 _DATE_CALL = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 _DATE_TEST = re.compile(r"\{#.*?#\}|\bstrftime_now\s+is\s+(not\s+)?defined\b", re.DOTALL)  # and comments

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from steerstats.errors import first_few
+
 if TYPE_CHECKING:
     from steerstats.study import Study
 
@@ -21,7 +23,6 @@ NAMES = {
     "layer": "steered layer",
 }
 OF_A_UNIT = ("score", "operator", "multipliers", "layer")
-SHOWN = 5
 
 
 def protocol_of(study: Study, dataset: str | None = None) -> dict[str, str | None]:
@@ -84,8 +85,7 @@ def differences(studies: Mapping[str, Study]) -> tuple[str, ...]:
                 groups.setdefault((key, told), []).append(name)
     found = []
     for (key, told), names in sorted(groups.items(), key=lambda item: asked.index(item[0][0])):
-        few = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-        where = "" if len(names) == len(shared) else f" of {few}"
+        where = "" if len(names) == len(shared) else f" of {first_few(names)}"
         found.append(f"{NAMES[key]}{where} ({'; '.join(f'{label}: {value}' for label, value in told)})")
     if not found:
         return ()

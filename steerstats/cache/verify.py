@@ -87,8 +87,7 @@ def check_file_hash(unit: Unit) -> Check:
 
 def check_content(unit: Unit, whole: UnitData) -> Check:
     """The numbers and labels of a unit are those that its sidecar seals."""
-    attrs = {key: value for key, value in whole.attrs.items() if key != "sidecar"}
-    digest, claimed = content_hash(UnitData(whole.arrays, attrs)), str(unit.sidecar.get("content_sha256"))
+    digest, claimed = content_hash(whole), str(unit.sidecar.get("content_sha256"))
     return Check(unit.name, "content hash", digest == claimed, _compare(digest, claimed))
 
 

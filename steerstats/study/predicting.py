@@ -213,7 +213,7 @@ def predictors(
         shift=shift_name(shift),
         method=f"{shift_name(shift)}; {TEST_ONLY}; held-out projections of training activations; "
         + "; ".join(dict.fromkeys(part.method for part in parts)),
-        numbers={} if over is None else over.numbers,
+        numbers=over.numbers,
         assumptions=(*dict.fromkeys(text for part in parts for text in part.assumptions), VECTOR_AS_GIVEN),
         warnings=(*notes, *dict.fromkeys(text for part in parts for text in part.warnings)),
     )
