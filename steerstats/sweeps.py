@@ -327,7 +327,7 @@ def choose_sweep_layer(path: object, *, seed: int = 0) -> LayerChoice:
     layers = np.unique(study.unit(study.datasets[0]).unit.read("vector_layer"))
     at_layer = [open_cache(path, layer=int(layer)) for layer in layers]
     slopes = {name: np.stack([one.slopes(name).at("base->base") for one in at_layer]) for name in study.datasets}
-    questions = {name: study.unit(name).unit.read("input_question") for name in study.datasets}
+    questions = {name: study.unit(name).question for name in study.datasets}
     if len(study.operators) > 1:
         raise CacheError(
             f"{path} holds the operators {', '.join(study.operators)}; no one rule chooses a layer for all"

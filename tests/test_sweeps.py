@@ -7,9 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 from scipy import stats
+from tiny_sweep import write_sweep
 
+from steerstats.cache import CacheReader, UnitData, write_unit
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.sweeps import choose_layer
+from steerstats.sweeps import choose_layer, choose_sweep_layer
 
 LAYERS = np.array([8, 10, 12, 14])
 
@@ -151,6 +153,17 @@ def test_bad_input_is_named():
     holes[2, 3] = np.nan
     with pytest.raises(InputError, match="input 3 at layer 12 is not finite"):
         choose_layer({"d": holes}, LAYERS, rng=np.random.default_rng(0))
+
+
+def test_a_sweep_that_holds_test_inputs_too_is_judged_on_validation_inputs_alone(tmp_path):
+    root = write_sweep(tmp_path / "sweep", ["a", "b"], [0.2, 0.9, 0.4], [-1.0, 0.0, 1.0])
+    assert choose_sweep_layer(root).n_inputs == 60
+    for unit in list(CacheReader(root)):
+        data = unit.load()
+        split = np.where(np.arange(30) < 20, "val", "test").astype(object)
+        write_unit(root, unit.name, UnitData({**data.arrays, "input_split": split}, data.attrs))
+    found = choose_sweep_layer(root)
+    assert (found.n_inputs, found.chosen) == (40, 7)
 
 
 def test_few_questions_widen_intervals_and_are_said():
