@@ -14,6 +14,7 @@ from steerstats.cache.disk import whole_file
 from steerstats.errors import InputError, MissingDependency, require
 
 FORMAT = "steerstats.vector"
+LAYER = r"layer\.(0|[1-9][0-9]*)"  # one spelling for each layer: of layer.1 and layer.01 one would be lost
 GGUF_NAMES = {
     "gemma3_text": "gemma3",
     "gpt_neox": "gptneox",
@@ -61,7 +62,7 @@ def load_vector(path: str | Path) -> tuple[dict[int, np.ndarray], dict[str, obje
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata, names = file.metadata() or {}, sorted(file.keys())
-            layers = {name: int(found[1]) for name in names if (found := re.fullmatch(r"layer\.(\d+)", name))}
+            layers = {name: int(found[1]) for name in names if (found := re.fullmatch(LAYER, name))}
             if not names or len(layers) != len(names):
                 raise InputError(
                     f"{path}: tensors {names[:3]} are not a {FORMAT}; name them layer.N, N being the decoder block "

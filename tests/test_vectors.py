@@ -293,6 +293,9 @@ def test_files_that_are_no_vectors_are_refused(tmp_path):
     save_file({"weight": np.ones(3, dtype=np.float32)}, str(tmp_path / "model.safetensors"))
     with pytest.raises(InputError, match=r"layer\.N"):
         load_vector(tmp_path / "model.safetensors")
+    save_file({name: np.ones(3, dtype=np.float32) for name in ("layer.1", "layer.01")}, str(tmp_path / "twice"))
+    with pytest.raises(InputError, match=r"layer\.N"):
+        load_vector(tmp_path / "twice")
     with pytest.raises(InputError, match="layer 2 is not finite"):
         save_vector(tmp_path / "x", {2: np.array([1.0, np.nan])})
     with pytest.raises(InputError, match="layer -1 is below 0"):
