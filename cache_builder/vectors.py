@@ -21,7 +21,6 @@ from cache_builder.draws import (
 from cache_builder.extractors import BUILT_IN, find_extractor, nuisance_weights, project_out
 from steerstats.errors import InputError
 
-KINDS = ("trained", "mean", "resampled", "fold", "random", "shuffled", "debiased", "imported")
 ROUNDING = 1e-6
 """Of an activation's length: eight float32 steps. Steering vectors are thousands of times longer."""
 SAME_TOKEN = "do both answers' activations come from the same token of the same prefix?"
@@ -37,10 +36,10 @@ class VectorSet:
     direction : float32 array (n_vectors, n_slots, hidden)
     layers : int32 array (n_vectors, n_slots)
     label, kind, setting, method : tuple of str
-        `kind` is one of `KINDS`; `setting` is the training setting, "mean" for means over settings, and the name
+        `kind` is one of `VECTOR_KINDS`; `setting` is the training setting, "mean" for means over settings, and the name
         of an imported vector.
     replicate : int32 array (n_vectors,)
-        Number of the refit, fold or draw; -1 for the main vectors.
+        Number of the refit, fold or draw; -1 for the main vectors and the debiased ones.
     norm, raw_norm : float32 array (n_vectors,)
         L2 norm over all slots after and before rescaling.
     notes : tuple of str
@@ -111,7 +110,7 @@ def fit_vectors(
         `draws`), at the norm of the vector that they stand beside. One resample, partition or shuffle serves
         every setting.
     debiased : bool
-        The vectors without their A/B and Yes/No directions (see `nuisance_directions`), at the same norm.
+        The vectors without their A/B and Yes/No directions (see `nuisance_weights`), at the same norm.
     control_settings : sequence of str, optional
         Settings for which controls are made ("mean" included); default: base, or the first setting.
     seed : int

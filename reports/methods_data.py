@@ -13,6 +13,7 @@ from reports.methods_order import MOST_NAMES, named, order_of
 from reports.operators import acts
 from reports.references import Cited
 from steerstats.figures import nice_setting
+from steerstats.frames import MAIN_KINDS
 
 MADE = {
     "mean_difference": "the mean difference of activations between {}",
@@ -213,8 +214,8 @@ def _has_mean(study: Any) -> bool:
 
 def _main(unit: Any) -> list[tuple[str, str]]:
     """(setting, kind) of the vectors that are no controls."""
-    rows = zip(unit.read("vector_setting"), unit.read("vector_kind"), unit.read("vector_replicate"))
-    return [(str(setting), str(kind)) for setting, kind, replicate in rows if replicate == -1]
+    rows = zip(unit.read("vector_setting"), unit.read("vector_kind"))
+    return [(str(setting), str(kind)) for setting, kind in rows if kind in MAIN_KINDS]
 
 
 def _training_pairs(study: Any) -> str:

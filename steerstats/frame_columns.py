@@ -71,7 +71,7 @@ dataset | | str | must | name of the unit
 vector | vector | str | must | label
 kind | vector_kind | str | must | trained, mean, resampled, fold, random, shuffled, debiased or imported
 setting_train | vector_setting | str | must | training setting
-replicate | vector_replicate | int64 | must | -1 for main vectors
+replicate | vector_replicate | int64 | must | -1 for main vectors and debiased ones
 method | vector_method | str | may | extraction method
 norm | vector_norm | float64 | may | as applied at multiplier 1
 raw_norm | vector_raw_norm | float64 | may | before rescaling

@@ -19,6 +19,7 @@ from cache_builder.interop import (
     to_steering_vectors,
 )
 from cache_builder.vectors import difference, fit_vectors, named_rng
+from steerstats.cache.schema import VECTOR_KINDS
 from steerstats.errors import InputError, MissingDependency
 
 HIDDEN = 24
@@ -236,7 +237,7 @@ def test_labels_name_every_vector_once(planted):
     assert len(set(found.label)) == len(found)
     assert found.label[:4] == (*SETTINGS, "mean")
     assert found.kind[:4] == ("trained",) * 3 + ("mean",)
-    assert set(found.kind) == set(vectors.KINDS) - {"imported"}
+    assert set(found.kind) == set(VECTOR_KINDS) - {"imported"}
 
 
 def test_extractors_of_other_packages_are_found(monkeypatch, planted):

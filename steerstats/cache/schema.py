@@ -133,7 +133,7 @@ pair_len_negative | pair | int32 | may | as for inputs
 pair_row | pair | int32 | may | as for inputs
 vector_kind | vector | string | must | trained, mean, resampled, fold, random, shuffled, debiased or imported
 vector_setting | vector | string | must | training setting; "mean" for the mean vector; the name of an imported one
-vector_replicate | vector | int32 | must | -1 for main vectors, 0.. for controls
+vector_replicate | vector | int32 | must | -1 for main vectors and debiased ones, else 0..
 vector_method | vector | string | may | extraction method
 vector_norm | vector | float32 | may | norm as applied at multiplier 1
 vector_raw_norm | vector | float32 | may | norm before rescaling
