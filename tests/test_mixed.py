@@ -46,6 +46,21 @@ def test_random_terms_are_parsed_as_lme4_does():
 
 
 @pytest.mark.parametrize(
+    ("effects", "expected"),
+    [
+        ("lam", ["1", "0 + lam"]),
+        ("0 + lam", ["0 + lam"]),
+        ("-1 + lam", ["0 + lam"]),
+        ("lam - 1", ["0 + lam"]),
+        ("lam * a", ["1", "0 + lam", "0 + a", "0 + lam:a"]),
+        ("1 + I((lam + 1) ** 2)", ["1", "0 + I((lam + 1) ** 2)"]),
+    ],
+)
+def test_two_bars_part_every_effect_from_the_others(effects, expected):
+    assert [term.effects for term in parse_formula(f"y ~ lam + ({effects} || g)")[2]] == expected
+
+
+@pytest.mark.parametrize(
     ("formula", "message"),
     [
         ("lam + (1 | input)", "no response"),
@@ -58,6 +73,8 @@ def test_random_terms_are_parsed_as_lme4_does():
         ("y ~ lamda + (1 | input)", "'lamda' of formula .* is not in the frame"),
         ("y ~ lam + (1 | item)", "'item' of formula .* is not in the frame"),
         ("y ~ 0 + (1 | input)", "no fixed effect"),
+        ("y ~ lam + (0 | input)", "no effect"),
+        ("y ~ lam + (0 || input)", "no effect"),
     ],
 )
 def test_a_wrong_formula_is_named(frame, formula, message):

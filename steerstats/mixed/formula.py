@@ -83,7 +83,7 @@ def parse_formula(formula: str) -> tuple[str, str, tuple[RandomTerm, ...]]:
     Raises
     ------
     InputError
-        If there is no `~`, no random term, or a parenthesis is not closed.
+        If there is no `~`, no random term, one without effects, or a parenthesis is not closed.
     """
     response, tilde, right = formula.partition("~")
     if not tilde or not response.strip():
@@ -208,12 +208,12 @@ def _random_terms(inner: str, formula: str) -> list[RandomTerm]:
     columns = [tuple(name.strip() for name in text.split(":")) for text in groups]
     if not all(name.replace("_", "a").isalnum() for names in columns for name in names):
         raise InputError(f"group {group!r} of formula {formula!r} is not a column, a:b or a/b")
+    found = effect_names(effects)
+    if not found:
+        raise InputError(f"random term ({inner}) of formula {formula!r} has no effect; write at least '1'")
     if bar == "|":
         return [RandomTerm(effects, names) for names in columns]
-    pieces = [piece for piece in _split_sum(effects, formula) if piece != "0"]
-    if "0" not in _split_sum(effects, formula) and "1" not in pieces:
-        pieces.insert(0, "1")
-    return [RandomTerm("1" if piece == "1" else f"0 + {piece}", names) for names in columns for piece in pieces]
+    return [RandomTerm("1" if name == "1" else f"0 + {name}", names) for names in columns for name in found]
 
 
 @lru_cache(maxsize=256)
