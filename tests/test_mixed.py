@@ -322,6 +322,14 @@ def test_adding_one_random_effect_is_tested_against_the_boundary_mixture():
     assert test.terms == ("(lam | input)",)
 
 
+def test_a_covariance_alone_is_not_on_a_boundary(frame):
+    apart, joint = (fit_mixed(f"y ~ lam + (1 + lam {bar} input)", frame) for bar in ("||", "|"))
+    test = compare(apart, joint)
+    assert (test.df1, test.warnings) == (1, ())
+    assert np.isnan(test.p_boundary)
+    assert test.terms == ("covariance of (Intercept + lam | input)",)
+
+
 def test_a_likelihood_ratio_of_fixed_effects_at_few_groups_points_to_the_f_test():
     for n, few in ((12, True), (60, False)):
         frame = make_frame(np.random.default_rng(5), n=n)

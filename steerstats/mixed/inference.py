@@ -238,12 +238,12 @@ def compare(a: MixedFit, b: MixedFit) -> HypothesisTest:
     statistic = max(small.criterion - big.criterion, 0.0)
     p_boundary, warnings = np.nan, []
     n_variance = big.n_parameters[1] - small.n_parameters[1]
-    one_effect = sum(map(len, big.variance.columns)) - sum(map(len, small.variance.columns)) == 1
-    if n_variance and not added and one_effect:
+    n_effects = sum(map(len, big.variance.columns)) - sum(map(len, small.variance.columns))
+    if n_effects == 1 and not added:
         upper = stats.chi2.sf(statistic, n_variance)
         lower = stats.chi2.sf(statistic, n_variance - 1) if n_variance > 1 else float(statistic <= 0)
         p_boundary = float((upper + lower) / 2)
-    elif n_variance:
+    elif n_effects:
         warnings.append("variances lie on the boundary under the hypothesis: p is conservative")
     name, count = min(big.n_groups, key=lambda pair: pair[1])
     if added and count < FEW_GROUPS:
@@ -315,4 +315,8 @@ def _random_nested(small: MixedFit, big: MixedFit) -> bool:
 
 
 def _random_added(small: MixedFit, big: MixedFit) -> tuple[str, ...]:
-    return tuple(f"({name} | {group})" for group, name in sorted(_effects(big) - _effects(small)))
+    """Random effects of the bigger model only, or the terms in which it lets the same effects vary together."""
+    if effects := sorted(_effects(big) - _effects(small)):
+        return tuple(f"({name} | {group})" for group, name in effects)
+    known, terms = (set(zip(fit.variance.groups, fit.variance.columns)) for fit in (small, big))
+    return tuple(f"covariance of ({' + '.join(names)} | {group})" for group, names in sorted(terms - known))
