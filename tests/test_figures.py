@@ -204,6 +204,22 @@ def test_anti_steerable_shares_are_in_per_cent_with_half_marked(ax):
     assert ax.xaxis.get_major_formatter()(0.2, 0) == "20%"
 
 
+@pytest.mark.parametrize(
+    ("draw", "names"),
+    [
+        (figures.anti_share, ("estimate", "ci_low", "ci_high")),
+        (figures.misfit_rows, ("distance", "distance_low", "distance_high")),
+        (figures.total_share, ("share", "ci_low", "ci_high")),
+    ],
+)
+@pytest.mark.parametrize("limits", [(-np.inf, np.inf), (np.nan, np.nan), (-0.1, 0.5)])
+def test_an_axis_holds_points_whose_limits_are_infinite_missing_or_beside_them(ax, draw, names, limits):
+    point = -0.4 if draw is figures.total_share else 2.4
+    draw(pd.DataFrame([dict(zip(names, (point, *limits))) | {"dataset": "alpha"}]), ax=ax)
+    low, high = ax.get_xlim()
+    assert low < point < high
+
+
 def test_agreement_marks_equality_on_one_scale(ax):
     frame = pd.DataFrame({"x": [0.0, 1.0], "y": [0.5, 2.0]})
     figures.agreement(frame, ax=ax, xlabel="x", ylabel="y", remark="Spearman 0.5")

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from steerstats.figures.parts import dataset_axis, intervals, shares
+from steerstats.figures.parts import dataset_axis, finite, intervals, shares
 from steerstats.figures.theme import AMBER, BLUE, GREEN, INK, MARKERS, MUTED, PURPLE, SERIES, WASH, zero_line
 from steerstats.figures.variability import SLOPE
 
@@ -149,7 +149,7 @@ def total_share(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
     >>> ax.lines[0].get_xdata().round(2).tolist()  # the interval
     [0.73, 0.87]
     """
-    ax.set_xlim(min(0.0, float(frame["ci_low"].min()) * 1.05), 1.0)
+    ax.set_xlim(1.05 * min([0.0, *finite(frame[["share", "ci_low"]])]), 1.0)
     intervals(ax, np.arange(len(frame)), frame["share"], frame["ci_low"], frame["ci_high"])
     zero_line(ax)
     dataset_axis(ax, frame["dataset"], labels=labels)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
@@ -33,6 +34,12 @@ def dataset_axis(ax: Axes, names: Sequence[str], *, limit: int = 34, labels: boo
         ax.tick_params(axis="x", top=True, labeltop=True)
         ax.xaxis.set_label_position("top")
     return light_grid(ax, "x")
+
+
+def finite(frame: pd.DataFrame) -> np.ndarray:
+    """The finite numbers of some columns, between which an axis has its ends: limits may be infinite or missing."""
+    values = frame.to_numpy(float)
+    return values[np.isfinite(values)]
 
 
 def intervals(

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from steerstats.figures.parts import cloud, dataset_axis, diagonal, intervals, matrix, nothing
+from steerstats.figures.parts import cloud, dataset_axis, diagonal, finite, intervals, matrix, nothing
 from steerstats.figures.theme import (
     BLUE,
     GREEN,
@@ -237,8 +237,8 @@ def paired_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = Tr
     ['band for all at once', 'difference, 95% interval']
     """
     places = np.arange(len(frame))
-    drawn = np.abs(frame[["estimate", "band_low", "band_high", "ci_low", "ci_high"]].to_numpy(float))
-    span = max(drawn[np.isfinite(drawn)], default=0.0) or 1.0
+    drawn = np.abs(finite(frame[["estimate", "band_low", "band_high", "ci_low", "ci_high"]]))
+    span = max(drawn, default=0.0) or 1.0
     ax.set_xlim(-span * 1.05, span * 1.05)
     ax.hlines(
         places,

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from steerstats.figures.parts import cloud, curve, dataset_axis, dots, intervals, key
+from steerstats.figures.parts import cloud, curve, dataset_axis, dots, finite, intervals, key
 from steerstats.figures.theme import ANTI, BLUE, DOT_BLUE, DOT_RED, INK, MARKERS, MUTED, SERIES, light_grid, zero_line
 
 SLOPE = "steerability (nat per unit multiplier)"
@@ -67,7 +67,7 @@ def anti_share(rows: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
     'anti-steerable inputs'
     """
     places = np.arange(len(rows))
-    right = max(0.5, float(rows["ci_high"].max()) * 1.05)
+    right = max([0.5, *1.05 * finite(rows[["estimate", "ci_high"]])])
     ax.set_xlim(-0.03 * right, right)
     intervals(ax, places, rows["estimate"], rows["ci_low"], rows["ci_high"], color=ANTI, marker="s")
     dataset_axis(ax, rows["dataset"], labels=labels)
@@ -197,7 +197,7 @@ def misfit_rows(rows: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
     >>> len(figures.misfit_rows(study.linearity().to_frame(), ax=ax).get_yticklabels())
     14
     """
-    right = max(1.0, float(rows["distance_high"].max()) * 1.05)
+    right = max([1.0, *1.05 * finite(rows[["distance", "distance_high"]])])
     ax.set_xlim(-0.02 * right, right)
     limits = rows["distance"], rows["distance_low"], rows["distance_high"]
     intervals(ax, np.arange(len(rows)), *limits, color=BLUE)
