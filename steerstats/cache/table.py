@@ -35,8 +35,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
         `.csv` or `.parquet`, one row a measured value. Columns: dataset, input, setting_train, setting_eval,
         multiplier, propensity (nats). Settings are base, sys_pos, sys_neg, user_pos, user_neg (and mean, for
         setting_train); someone who steers in one prompt only calls it base. Optional: vector (label), layer, question
-        (what twins share), text, pos_is_a and pos_is_yes (true, false, or empty where they do not apply),
-        len_positive, len_negative, and nuisance factors of your own as factor_NAME (numbers, true/false, or text).
+        (what twins share), text (that of an input's first row is kept), pos_is_a and pos_is_yes (true, false, or empty
+        where they do not apply), len_positive, len_negative, and nuisance factors of your own as factor_NAME (numbers,
+        true/false, or text).
 
     Raises
     ------
@@ -132,7 +133,7 @@ def import_table(source: str | Path, target: str | Path, *, model: str) -> Path:
     InputError
         If a (setting_eval, vector) pair is measured on some inputs and multipliers but not on all of its dataset,
         if a value is there twice, if multiplier 0 is missing or alone, or if rows contradict each other about an
-        input or a vector; the message names the coordinates. Nothing is written then.
+        input (but for its text) or a vector; the message names the coordinates. Nothing is written then.
     """
     frame = read_table(source)
     digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
