@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,11 @@ from analyses._words import number, percent
 from steerstats.distribution import mean_slope
 from steerstats.errors import CannotEstimate
 from steerstats.generalization.vector_error import FEW_REFITS
-from steerstats.questions import wilson_interval
+from steerstats.questions import group_codes, varies, wilson_interval
 from steerstats.results import Estimate
 from steerstats.study import Study
 
+BY_QUESTION = "by question: jackknife on Fisher's z scale"
 HALF = 0.5  # of a mean curve's variation: a bend beyond it is large
 
 
@@ -125,12 +126,33 @@ def error_claims(frame: pd.DataFrame, reliable: pd.DataFrame) -> tuple[Claim, Cl
     )
 
 
-def correlation_in(row: Mapping[str, float], column: str) -> dict[str, float]:
-    """A correlation over the inputs of one dataset with Fisher's interval, on its number of questions."""
-    rho, n = float(row[column]), int(row["n"])
-    half = stats.norm.ppf(0.975) / np.sqrt(n - 3) if n > 3 and abs(rho) < 1 else np.nan
-    z = np.arctanh(np.clip(rho, -1 + 1e-15, 1 - 1e-15))
-    return {"estimate": rho, "ci_low": float(np.tanh(z - half)), "ci_high": float(np.tanh(z + half)), "n": n}
+def correlation_in(x: np.ndarray, y: np.ndarray, questions: Sequence) -> dict[str, float]:
+    """A correlation over the inputs of one dataset, jackknifed by question on Fisher's z scale, t(G − 1).
+
+    Fisher's own interval takes the inputs for normal ones: of skewed slopes and bent curves it covered .47-.69 (10 to
+    100 questions) where this one covers .88-.91, of t(3) ones .64-.86 against .93, of normal ones .94-.95 both.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([0.1, 0.9, 1.8, 3.2, 3.9])
+    >>> found = correlation_in(x, np.arange(5.0), range(5))
+    >>> round(found["estimate"], 3), round(found["ci_low"], 2), found["n"]
+    (0.995, 0.88, 5)
+    """
+    codes, groups = group_codes(questions, len(x))
+
+    def z(kept: np.ndarray) -> float:
+        if not (varies(x[kept]) and varies(y[kept])):
+            return np.nan
+        return float(np.arctanh(np.clip(np.corrcoef(x[kept], y[kept])[0, 1], -1 + 1e-15, 1 - 1e-15)))
+
+    whole, half = z(np.ones(len(x), dtype=bool)), np.nan
+    if groups > 2:
+        left = np.array([z(codes != g) for g in range(groups)])
+        half = stats.t.ppf(0.975, groups - 1) * (groups - 1) / np.sqrt(groups) * left.std(ddof=1)
+    limits = (float(np.tanh(whole + sign * half)) for sign in (-1, 1))
+    return {"estimate": float(np.tanh(whole)), **dict(zip(("ci_low", "ci_high"), limits)), "n": groups}
 
 
 def part_whole(multipliers: np.ndarray, widest: float) -> float:
@@ -167,11 +189,12 @@ def cell_claims(frame: pd.DataFrame) -> list[Claim]:
     return claims
 
 
-def range_claims(inner: pd.DataFrame, narrow: float) -> tuple[tuple[Claim, Claim], float]:
+def range_claims(study: Study, inner: pd.DataFrame, narrow: float) -> tuple[tuple[Claim, Claim], float]:
     """How slopes on |λ| ≤ narrow go with those on the whole grid, and the share of inputs of the other sign.
 
     Parameters
     ----------
+    study : Study
     inner : DataFrame
         Rows of `MultiplierRange` on that range, one a dataset.
     narrow : float
@@ -182,10 +205,13 @@ def range_claims(inner: pd.DataFrame, narrow: float) -> tuple[tuple[Claim, Claim
     )
     if len(inner) == 1:
         row = inner.iloc[0]
-        same, other = correlation_in(row, "correlation_with_whole"), share_in(row, "share_other_sign")
+        unit, other = study.unit(row["dataset"]), share_in(row, "share_other_sign")
+        slopes = unit.fit.range_slope[unit.place(("base", "base"))]
+        part = slopes[:, np.flatnonzero(unit.fit.ranges == narrow)[0]]
+        same = correlation_in(part, slopes[:, -1], unit.question)
         where = f", in {row['dataset']}:"
         return (
-            Claim.row("range.correlation", texts[0] + where, same, "questions", interval="Fisher's z"),
+            Claim.row("range.correlation", texts[0] + where, same, "questions", interval=BY_QUESTION),
             Claim.row("range.sign", texts[1] + where, other, "questions", unit="share", interval="Wilson"),
         ), other["estimate"]
     same = mean_over_datasets(inner["correlation_with_whole"], "correlation", bounds=(-1.0, 1.0))

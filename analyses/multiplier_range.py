@@ -20,7 +20,7 @@ def main(cache, out):
         raise NotInCache("multipliers of more than one size, so there is no narrower range to compare")
     inner, n = part[part["range"] == (narrow := part["range"].min())], frame["dataset"].nunique()
     floor = part_whole(study.unit(study.datasets[0]).multipliers, narrow)
-    claims, other = range_claims(inner, narrow)
+    claims, other = range_claims(study, inner, narrow)
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=3.2)
         figures.range_sensitivity(
