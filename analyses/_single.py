@@ -22,6 +22,7 @@ from steerstats.results import Estimate
 from steerstats.study import Study
 
 BY_QUESTION = "by question: jackknife on Fisher's z scale"
+NOTABLE = 0.1  # of a share: what chance alone would show of it is then said
 HALF = 0.5  # of a mean curve's variation: a bend beyond it is large
 
 
@@ -221,6 +222,14 @@ def range_claims(study: Study, inner: pd.DataFrame, narrow: float) -> tuple[tupl
         Claim.of("range.correlation", texts[0] + where, same, "datasets"),
         Claim.of("range.sign", texts[1] + where, other, "datasets"),
     ), other.estimate
+
+
+def by_chance(frame: pd.DataFrame) -> str:
+    """What a share of non-linear variation has to be held against: that of curves which are straight on average."""
+    chance = frame["chance_share"].mean()
+    if not chance > NOTABLE * frame["nonlinear_share"].mean():
+        return ""
+    return f" (of curves that are straight on average {percent(chance)} would not be, by chance)"
 
 
 def how_bent(study: Study, frame: pd.DataFrame) -> str:

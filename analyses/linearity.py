@@ -4,7 +4,7 @@ import pandas as pd
 
 from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, order_by_median, study_of
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._single import how_bent, inputs_claim, mean_or_own
+from analyses._single import by_chance, how_bent, inputs_claim, mean_or_own
 from analyses._words import number
 from steerstats import figures
 
@@ -27,12 +27,14 @@ def main(cache, out):
     line, r2 = inputs_claim(study, "linearity.r2", "R² of an input's own line", values, (0.0, 1.0))
     bent = mean_over_datasets(frame["nonlinear_share"], "non-linear share of the mean curve", "share")
     own = frame.assign(estimate=frame["nonlinear_share"], n=frame["n_questions"])  # n counts inputs, twins apart
-    text = "Share of the mean curve's variation that is not linear"
+    text = f"Share of the mean curve's variation that is not linear{by_chance(frame)}"
     claims = [line, mean_or_own("linearity.share", text, bent, own)]
     if len(order) == 1:
-        row = frame.iloc[0].rename({"distance": "estimate", "distance_low": "ci_low", "distance_high": "ci_high"})
-        text = f"Departure of the mean curve of {order[0]} from a line, in SDs over inputs:"
-        claims.append(Claim.row("linearity.distance", text, row, "inputs", interval="inverted non-central F"))
+        names = {"distance": "estimate", "distance_low": "ci_low", "distance_high": "ci_high"}
+        row = own.iloc[0].drop("estimate").rename(names)
+        over = "inputs" if row["n"] == len(inputs) else "questions"  # twins are averaged first
+        text = f"Departure of the mean curve of {order[0]} from a line, in SDs over {over}:"
+        claims.append(Claim.row("linearity.distance", text, row, "questions", interval="inverted non-central F"))
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=max(3.2, 0.9 + 0.24 * len(order)))
         figures.slope_and_misfit(inputs, ax=left)

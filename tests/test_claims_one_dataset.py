@@ -14,7 +14,7 @@ from reporting import TRUTH, scratch, write_cache
 
 import analyses
 from analyses._claim import Claim, Finding
-from analyses._single import cell_claims, correlation_in, error_claims, inputs_claim
+from analyses._single import by_chance, cell_claims, correlation_in, error_claims, inputs_claim
 from analyses._words import plain_reason
 from steerstats import open_cache
 from steerstats.errors import CannotEstimate
@@ -148,6 +148,12 @@ def test_a_kind_of_option_without_yes_or_no_is_named_by_its_letter(cells, told):
     shared = {"dataset": "d", "mean": 0.1, "ci_low": 0.0, "ci_high": 0.2, "n_questions": 9}
     claims = cell_claims(pd.DataFrame([{**shared, "cell": cell} for cell in cells]))
     assert [claim.statement.partition("option is ")[2] for claim in claims] == list(told)
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.06, True), (0.8, False), (0.0, False)])
+def test_a_share_that_chance_alone_would_show_is_said_to_be_that(share, said):
+    frame = pd.DataFrame({"nonlinear_share": [share], "chance_share": [0.05 if share else 0.0]})
+    assert by_chance(frame) == " (of curves that are straight on average 5% would not be, by chance)" * said
 
 
 # --- the range of multipliers ---------------------------------------------------------------------

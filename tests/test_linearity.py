@@ -38,7 +38,7 @@ def test_skewed_contrasts_over_few_questions_are_warned_of():
     assert few.warnings[0].startswith("the non-linear contrasts are skewed over 150 questions: the test rejects too")
     assert many.warnings == ()
     normal = [linearity_test(straight(rng, 150, False), GRID).warnings for _ in range(50)]
-    assert sum(bool(found) for found in normal) <= 4
+    assert sum("skewed" in " ".join(found) for found in normal) <= 4
     assert "12-60 questions: 6-10% at 5%" in few.assumptions[0]
     assert "the vector is taken as given" in few.assumptions[2]
 
@@ -69,6 +69,28 @@ def test_linearity_holds_its_level_under_correlated_unequal_departures_and_its_d
         hits += test.distance_low <= truth <= test.distance_high
     assert 0.03 <= straight / 500 <= 0.075
     assert 0.925 <= hits / 500 <= 0.975
+
+
+@pytest.mark.parametrize("truth", [0.0, 0.3, 1.0])
+def test_the_distance_lies_in_its_own_interval_and_half_of_them_above_the_truth(truth):
+    """The length as measured was 0.9 on average for a true 0 or 0.3, and above its own upper limit in 3-7%."""
+    rng, bent = np.random.default_rng(2), truth * (GRID**2 - 1) / np.linalg.norm(GRID**2 - 1)
+    found = [
+        linearity_test(rng.normal(size=(12, 1)) * GRID + rng.normal(size=(12, 7)) + bent, GRID) for _ in range(300)
+    ]
+    assert all(one.distance_low <= one.distance <= one.distance_high for one in found)
+    assert sum(one.distance > truth for one in found) / 300 == pytest.approx(0.5, abs=0.09)
+    empty = [one for one in found if one.distance_high == 0]
+    assert all("empty interval, shown as 0" in one.warnings[-1] for one in empty)
+    assert len(empty) < 300 * 0.06
+
+
+def test_the_share_that_chance_alone_bends_is_that_of_straight_curves():
+    rng = np.random.default_rng(5)
+    found = [linearity_test(0.5 * GRID + rng.normal(size=(20, 7)), GRID) for _ in range(200)]
+    shares, chance = (np.mean([getattr(one, name) for one in found]) for name in ("nonlinear_share", "chance_share"))
+    assert chance == pytest.approx(shares, rel=0.1)
+    assert shares > 0.05
 
 
 def test_linearity_effect_sizes_describe_the_mean_curve():

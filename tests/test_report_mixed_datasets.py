@@ -65,8 +65,9 @@ def test_a_claim_on_one_dataset_with_twins_counts_its_questions(mixed, tmp_path)
     unit = open_cache(mixed / "one").unit("twins")
     share, distance = claims["linearity.share"], claims["linearity.distance"]
     assert (share.n, share.n_of) == (len(set(unit.question)), "questions")
-    assert (distance.n, distance.n_of) == (len(unit.inputs), "inputs")
-    assert share.n < distance.n
+    assert (distance.n, distance.n_of) == (share.n, "questions")
+    assert share.n < len(unit.inputs)
+    assert "in SDs over questions:" in distance.statement
 
 
 def test_rows_of_panels_side_by_side_are_of_the_same_datasets_or_named(mixed, tmp_path, monkeypatch):
