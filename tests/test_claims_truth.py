@@ -80,6 +80,22 @@ def test_the_first_sentence_counts_the_vectors_own_error_or_says_these_very_vect
     assert f"{sentence} 10% of single inputs are moved the wrong way." in answer
 
 
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [
+        ((1, 0, 19), "the intended way in 1 of 20 datasets (as chance alone would show in 40% of such studies)."),
+        (
+            (1, 1, 18),
+            "(as chance alone would show in 38% of such studies) and the wrong way in 1 (as chance alone would show in",
+        ),
+        ((39, 1, 0), "the intended way in 39 of 40 datasets and the wrong way in 1."),
+        ((3, 0, 17), "the intended way in 3 of 20 datasets."),
+    ],
+)
+def test_counts_that_chance_alone_would_show_are_said_to_be_no_more(counts, sentence):
+    assert sentence in told(SHARE, signs("per_input.signs", *counts))["answer"]
+
+
 @pytest.mark.parametrize(("high", "wrong"), [(-0.1, True), (0.1, False)])
 def test_a_mean_over_datasets_below_0_is_said_to_be_the_wrong_way(high, wrong):
     mean = Claim(key="per_input.mean", statement="", estimate=-0.3, ci_low=-0.5, ci_high=high, interval="t", n=14,
