@@ -345,6 +345,13 @@ def between(counts: Iterable[int], what: str) -> str:
     return f"{counts[0]} {what}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]} {what}"
 
 
+def questions_each(study: Study, harmonic: int) -> str:
+    """ "60 questions each", or the range of the datasets' numbers of questions with their harmonic mean."""
+    sizes = [len(set(study.unit(name).question)) for name in study.datasets]
+    mean = f" ({harmonic} in the harmonic mean, by which errors go)" if len(set(sizes)) > 1 else ""
+    return f"{between(sizes, 'questions')} each{mean}"
+
+
 def by_dataset(frame: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
     """Rows of a frame in the order of the datasets given; datasets that are not in it are skipped."""
     rank: Mapping[str, int] = {name: k for k, name in enumerate(order)}

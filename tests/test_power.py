@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
+import analyses
+from steerstats.cache.table import import_table
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.generalization import SlopeGrid, with_vector_error
 from steerstats.power import GapComponents, fit_components, noncentrality, smallest_detectable_gap
@@ -203,3 +208,17 @@ def test_a_gap_without_error_is_named_and_costs_the_others_nothing():
     assert np.isfinite(smallest_detectable_gap(found, n_inputs=30, n_datasets=4).gap).all()
     with pytest.raises(CannotEstimate, match="fewer than two gaps have an error"):
         smallest_detectable_gap(components(between_datasets=np.nan), n_inputs=30, n_datasets=4)
+
+
+def test_the_caption_calls_the_harmonic_mean_of_unequal_datasets_no_average(tmp_path):
+    rng, rows = np.random.default_rng(0), []
+    for name, n in (("few", 10), ("many", 90)):
+        for i, setting, multiplier in product(range(n), ("base", "user_neg"), (-1.0, 0.0, 1.0)):
+            rows.append((name, f"q{i}", "base", setting, multiplier, multiplier + 0.3 * rng.normal()))
+    columns = ["dataset", "input", "setting_train", "setting_eval", "multiplier", "propensity"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "t.csv", index=False)
+    cache = import_table(tmp_path / "t.csv", tmp_path / "cache", model="m")
+    counted = analyses.run("power", cache, tmp_path / "out").counted
+    assert counted == (
+        "components fitted on 2 datasets with 10 to 90 questions each (18 in the harmonic mean, by which errors go)."
+    )
