@@ -13,6 +13,7 @@ from analyses import _published as published
 from analyses._cache import ask, facts_of
 from analyses._claim import Claim
 from analyses._counts import SINGULAR, p_words, quoted_row
+from analyses._single import SKEWED
 from steerstats.meta import MetaAnalysis
 from steerstats.study import Study
 from steerstats.study.results import SpuriousTable
@@ -68,7 +69,7 @@ def myopic_variance(study: Study) -> Claim:
     sd = ask(study, "steerability")["myopic-reward"]["sd"]
     row = {name: getattr(sd, name) ** 2 for name in ("estimate", "ci_low", "ci_high")} | {"n": sd.n}
     text, unit = "Variance of steerability in myopic-reward:", "(nat per unit multiplier)²"
-    claim = Claim.row("explained.myopic", text, row, "questions", unit=unit, interval=sd.method)
+    claim = Claim.row("explained.myopic", text, row, "questions", unit=unit, interval=f"{sd.method}; {SKEWED}")
     return claim.against(published.MYOPIC_VARIANCE, facts_of(study), shift=published.HOME)
 
 

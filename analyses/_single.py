@@ -22,6 +22,7 @@ from steerstats.results import Estimate
 from steerstats.study import Study
 
 BY_QUESTION = "by question: jackknife on Fisher's z scale"
+SKEWED = "too short for skewed slopes (of 95% intervals 72% to 86% held the truth for lognormal ones, 10 to 500 inputs)"
 NOTABLE = 0.1  # of a share: what chance alone would show of it is then said
 HALF = 0.5  # of a mean curve's variation: a bend beyond it is large
 

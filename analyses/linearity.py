@@ -10,6 +10,7 @@ from steerstats import figures
 
 TITLE = "Slope against misfit: are the curves straight?"
 PAPER = "slope and RMSE; the published axis is √RSS"
+HOW = "inverted non-central F, for near normal departures (70% of 95% intervals held the truth for skewed ones)"
 
 
 def main(cache, out):
@@ -34,7 +35,7 @@ def main(cache, out):
         row = own.iloc[0].drop("estimate").rename(names)
         over = "inputs" if row["n"] == len(inputs) else "questions"  # twins are averaged first
         text = f"Departure of the mean curve of {order[0]} from a line, in SDs over {over}:"
-        claims.append(Claim.row("linearity.distance", text, row, "questions", interval="inverted non-central F"))
+        claims.append(Claim.row("linearity.distance", text, row, "questions", interval=HOW))
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=max(3.2, 0.9 + 0.24 * len(order)))
         figures.slope_and_misfit(inputs, ax=left)

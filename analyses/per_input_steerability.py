@@ -6,6 +6,7 @@ from analyses import _published as published
 from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, people_count, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import FALLS, WRONG, mean_claim, own_warnings, share_claims, sign_claims
+from analyses._single import SKEWED
 from analyses._words import number
 from steerstats import figures
 from steerstats.operators import ABLATE
@@ -29,7 +30,8 @@ def main(cache, out):
     claims = share_claims(("per_input.anti_share", "per_input.worst"), wrong, share, worst, worst["method"])
     where, of = ("mean over datasets", "datasets") if n > 1 else (f"in {order[0]}", "questions")
     spread = spread if n > 1 else result[order[0]]["sd"]
-    spread = Claim.of("per_input.spread", f"SD of steerability between inputs, {where}:", spread, of)
+    how = spread.method if n > 1 else f"{spread.method}; {SKEWED}"
+    spread = Claim.of("per_input.spread", f"SD of steerability between inputs, {where}:", spread, of, interval=how)
     claims += [mean_claim(result), spread, *sign_claims(result)]
     for row in table.query("name == 'published_nonpositive' and dataset == 'myopic-reward'").to_dict("records"):
         claim = Claim.row("per_input.myopic", published.COUNTED, row, "questions", unit="share", interval=row["method"])

@@ -183,3 +183,14 @@ def test_a_claim_without_an_interval_blames_no_datasets_where_it_counts_question
     over = Claim(**shared, n_of="datasets", interval="percentile over datasets")
     assert own.interval == "no interval, for the reason in the warnings"
     assert over.interval == "too few datasets for an interval"
+
+
+@pytest.mark.parametrize(
+    ("script", "key", "said"),
+    [
+        ("per_input_steerability", "per_input.spread", "held the truth for lognormal ones"),
+        ("linearity", "linearity.distance", "held the truth for skewed ones"),
+    ],
+)
+def test_intervals_that_skewed_inputs_break_say_so_beside_their_number(script, key, said):
+    assert said in claims_of(script)[key].interval
