@@ -79,11 +79,11 @@ def _bias(claims: Mapping[str, Claim]) -> str:
     if "explained.mean" not in claims:
         return ""
     mean = claims["explained.mean"]
-    share = mean.shown[0] if mean.estimate > 0 else "None"
+    share, goes = (mean.shown[0], "goes") if mean.estimate > 0 else ("None", "is shown to go")
     factors = "answer letter or word" if mean.facts["untold_everywhere"] else "answer letter and word"
     if len(known := mean.facts["known"]) == 1:
         factors = f"the answer's {known[0]}"
-    return f"{share} of the variance between inputs goes with {factors}{_in_brackets(mean)}."
+    return f"{share} of the variance between inputs {goes} with {factors}{_in_brackets(mean)}."
 
 
 def _loss(claims: Mapping[str, Claim]) -> str:

@@ -22,6 +22,7 @@ from analyses._claim import Claim, sentence
 from analyses._effects import share_words
 from analyses._tables import PAPER, for_paper, to_latex
 from analyses._words import number, percent, tidy, together
+from reports import answer
 from reports.embed import inline_svg
 from reports.provenance import _flat
 from reports.render import PRESETS, SWEEP_NAME, _facts, render_report
@@ -240,7 +241,11 @@ def test_a_share_that_may_be_negative_has_a_plain_interval_and_words(tmp_path):
     finding = replace(analyses.run("layer_sweep", plain_cache(), tmp_path), script="x", missing="", claims=(claim,))
     card = summary([finding])["cards"][1]
     assert (card["number"], card["interval"]) == ("none", "95% interval −5% to 1%")
-    assert card["words"].startswith("less than chance would give (−2%)")
+    assert card["words"].startswith("less than chance would give (−2%): the variance between inputs is not shown to go")
+    # An estimate below 0 is no proof of none: of a true 5%, 30 inputs show that little in 42% of studies.
+    assert answer._bias({"explained.mean": replace(claim, ci_high=0.12)}) == (
+        "None of the variance between inputs is shown to go with answer letter and word (−5% to 12%)."
+    )
 
 
 def test_published_values_are_printed_as_transcribed():
