@@ -240,7 +240,9 @@ def mean_over_datasets(
         Range of the quantity, `(0, 1)` by default where the unit is "share"; `(0, inf)` is a positive one. The
         interval is then made on the scale of log((x − low)/(high − x)) (for a correlation, Fisher's z), or of
         log(x − low), with the delta method at the mean and t(D − 1), so that it cannot leave the range. It is not
-        given below three datasets, nor where the mean itself is not inside the range.
+        given below three datasets, nor where the mean itself is not inside the range. For a share that is small but
+        in one dataset of seven, 95% intervals held the truth 72-88% of the time with 5 to 14 datasets, 94% with 40:
+        where none of the few was drawn, nothing shows that they exist.
 
     Returns
     -------

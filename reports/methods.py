@@ -57,11 +57,19 @@ def _inference(ran: Ran, cite: Cited) -> str:
         scales = [name for words, name in SCALES.items() if ran.says(words)]
         some = f"{', '.join(scales[:-1])} or {scales[-1]}" if scales[1:] else "".join(scales)
         scale = f", taken on the {some} scale where the quantity has bounds" if scales else ""
-        lines.append(f"Means over datasets count every dataset alike and have t intervals from their spread{scale}.")
+        text = f"Means over datasets count every dataset alike and have t intervals from their spread{scale}"
+        if "logit" in scale:
+            text += "; these are too short where a few datasets are unlike the rest"
+        lines.append(f"{text}.")
     if ran.says("Hartung–Knapp"):
         lines.append(_random_effects(ran, cite))
     if not ran.says("Satterthwaite"):
-        lines.append("All intervals are about these very vectors: the vectors' own sampling error is not in them.")
+        text = "ntervals are about these very vectors: the vectors' own sampling error is not in them"
+        if ran.says("counted alike") or ran.says("Hartung–Knapp") or ran.says("t(D − 1) over datasets"):
+            # Each dataset has a vector of its own, whose error adds to the spread that such an interval is made from.
+            lines.append(f"I{text}, but in those of means over datasets, where it counts as difference between these.")
+        else:
+            lines.append(f"All i{text}.")
     if ran.says("Benjamini–Hochberg"):
         lines.append(
             "Where datasets are counted by whether they differ, p-values are adjusted over datasets for a false "

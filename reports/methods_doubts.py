@@ -159,7 +159,8 @@ def doubts_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
             f"training questions{_refit_norms(refits, studies)}. Intervals that include it add the variance over "
             "refits to that over questions, with "
             f"Satterthwaite's degrees of freedom{cite('satterthwaite')}; the reliability of slopes is the share of "
-            "their variance between inputs that refits do not explain. Other intervals are about these very vectors."
+            "their variance between inputs that refits do not explain. Other intervals of a single dataset are about "
+            "these very vectors."
         )
     if "predictors" in ran:
         lines.append(_predictors(ran, cite))

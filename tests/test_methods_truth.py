@@ -177,3 +177,19 @@ def test_vectors_of_ones_own_are_named_with_what_they_were_compared_with(tmp_pat
     assert "made elsewhere" not in said_of(plain_cache())[0]
     both, _ = said_of(path, plain_cache())
     assert 'In the cache "own" vectors made elsewhere (mine, weak) had the same measures' in both
+
+
+def test_the_vectors_error_is_in_intervals_over_datasets_and_in_no_other():
+    """A mean over datasets has an interval from their spread, to which the error of each one's own vector adds."""
+    mean = Claim(key="x.mean", statement="Mean:", estimate=0.2, ci_low=0.1, ci_high=0.3, n=8, n_of="datasets",
+                 interval="t(7) interval over datasets counted alike, on the logit scale (delta method)")  # fmt: skip
+    own = replace(mean, n_of="questions", interval="t interval over 8 questions")
+    studies = {"h": steerstats.open_cache(hostile_cache())}
+    told, alone = (
+        methods(studies, [Finding(script="x", title="x", claims=(one,))], 0, {})[0][-1] for one in (mean, own)
+    )
+    assert "All intervals" not in told
+    assert "but in those of means over datasets, where it counts as difference between these." in told
+    assert "too short where a few datasets are unlike the rest" in told
+    assert "All intervals are about these very vectors: the vectors' own sampling error is not in them." in alone
+    assert "unlike the rest" not in alone
