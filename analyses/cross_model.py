@@ -33,7 +33,8 @@ def main(cache, out):
             value = {"base->base": published.CROSS_ID, "sys_pos->user_neg": published.CROSS_OOD}.get(name)
             if value is not None:
                 limits = fixed["ci_low"], fixed["ci_high"]
-                claim = claim.against(value, facts_of(one), facts_of(other), shift=name, limits=limits)
+                how = {"shift": name, "limits": limits, "vector_error": bool(fixed["includes_vector_error"])}
+                claim = claim.against(value, facts_of(one), facts_of(other), **how)
             claims.append(claim)
             pairs = side_by_side(means[0], shift, means[1], shift)
             figures.agreement(

@@ -223,7 +223,13 @@ def test_a_published_value_whose_shift_is_not_stated_is_judged_against_none(shif
 def test_a_published_value_is_judged_under_its_own_shift_alone():
     own = Claim(key="x", statement="", estimate=0.586, ci_low=0.57, ci_high=0.6, interval="", n=40, n_of="datasets")
     facts = SAME, SAME | {"model": "Qwen/Qwen1.5-14B-Chat", "layer": 21}
-    assert own.against(published.CROSS_OOD, *facts, shift="sys_pos->user_neg").verdict == "consistent"
+    given, held = (
+        own.against(published.CROSS_OOD, *facts, shift="sys_pos->user_neg", vector_error=known)
+        for known in (False, True)
+    )
+    assert (given.verdict, held.verdict) == ("consistent", "consistent")
+    # Other training pairs would have given other vectors: a verdict that leaves this out says so.
+    assert given.reason == f"{held.reason}; for these very vectors, whose own error is not in the interval"
     other = own.against(published.CROSS_OOD, *facts, shift="base->user_neg")
     assert (other.verdict, other.reason) == ("not comparable", "shift is base->user_neg, there sys_pos->user_neg")
 
