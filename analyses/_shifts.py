@@ -20,6 +20,7 @@ UNIT = "nat per unit multiplier"
 UNSTEERED = "m(0)"
 NO_MEAN = "fewer than two datasets have a standard error above 0"
 PAIRED = "of the mean over questions, paired by input"
+ERROR = {True: "; the vectors' own error is in it", False: "; for these very vectors"}
 
 
 LOST = {
@@ -39,18 +40,21 @@ def gap_claims(study: Study, gaps: GapTable) -> list[Claim]:
     for part, words in LOST.items():
         for shift in gaps.shifts if part in gaps.components else ():
             made, used = parse_shift(shift)
-            key = f"{part}.{used if part == 'prompt' else shift}"
+            key, facts = f"{part}.{used if part == 'prompt' else shift}", {}
             text = words.format(figures.nice_setting(used) if part == "prompt" else figures.nice_shift(made, used))
             if overall is None:
                 row = rows[(rows["shift"] == shift) & (rows["component"] == part)].iloc[0]
                 text, how, of = f"{text}in {study.datasets[0]}:", PAIRED, "questions"
+                if rows["includes_vector_error"].any():  # then each interval says whether it holds that error
+                    facts = {"vector_error": bool(row["includes_vector_error"])}
+                    how += ERROR[facts["vector_error"]]
             elif (fit := overall.of(part, shift)) is None:
                 told.setdefault(key, Claim.absent(key, f"{text}mean over datasets:", NO_MEAN))
                 continue
             else:
                 row = quoted_row(fit)
                 text, of, how = f"{text}{fit.quoted.name} over datasets:", "datasets", fit.quoted.interval
-            told.setdefault(key, Claim.row(key, text, row, of, unit=UNIT, interval=how))
+            told.setdefault(key, Claim.row(key, text, row, of, unit=UNIT, interval=how, facts=facts))
     return [*told.values(), *absent_claims(study, "gap", "Steerability lost under")]
 
 

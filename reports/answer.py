@@ -104,8 +104,10 @@ def _loss(claims: Mapping[str, Claim]) -> str:
     for cause, key in keys.items():
         part = claims.get(key)
         if part is not None and np.isfinite(part.estimate):
-            doubt = "" if part.ci_low > 0 or part.ci_high < 0 else "not shown to differ from 0"
-            parts.append(f"{together([part.estimate])[0]}{_in_brackets(part, doubt)} by {cause}")
+            doubts = [] if part.ci_low > 0 or part.ci_high < 0 else ["not shown to differ from 0"]
+            if gap.facts.get("vector_error") and not part.facts.get("vector_error"):
+                doubts.insert(0, "for these very vectors")  # the loss itself is for others, too
+            parts.append(f"{together([part.estimate])[0]}{_in_brackets(part, ', '.join(doubts))} by {cause}")
     split = f": {' and '.join(parts)}" if len(parts) == 2 else ""
     if gap.estimate < 0:  # "more" by as much
         gap = replace(gap, estimate=-gap.estimate, ci_low=-gap.ci_high, ci_high=-gap.ci_low)
