@@ -211,9 +211,10 @@ def range_claims(study: Study, inner: pd.DataFrame, narrow: float) -> tuple[tupl
         slopes = unit.fit.range_slope[unit.place(("base", "base"))]
         part = slopes[:, np.flatnonzero(unit.fit.ranges == narrow)[0]]
         same = correlation_in(part, slopes[:, -1], unit.question)
+        how = BY_QUESTION if np.isfinite(same["ci_low"]) else "no interval: too few questions, or slopes too alike"
         where = f", in {row['dataset']}:"
         return (
-            Claim.row("range.correlation", texts[0] + where, same, "questions", interval=BY_QUESTION),
+            Claim.row("range.correlation", texts[0] + where, same, "questions", interval=how),
             Claim.row("range.sign", texts[1] + where, other, "questions", unit="share", interval="Wilson"),
         ), other["estimate"]
     same = mean_over_datasets(inner["correlation_with_whole"], "correlation", bounds=(-1.0, 1.0))

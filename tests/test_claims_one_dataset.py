@@ -18,6 +18,7 @@ from analyses._single import by_chance, cell_claims, correlation_in, error_claim
 from analyses._words import plain_reason
 from reports import answer
 from steerstats import open_cache
+from steerstats.cache.table import import_table
 from steerstats.errors import CannotEstimate
 from steerstats.spurious import spurious_factors, variance_explained
 
@@ -176,6 +177,29 @@ def test_twins_do_not_narrow_the_correlation_between_ranges():
     once, twice = correlation_in(x, y, range(12)), correlation_in(np.tile(x, 2), np.tile(y, 2), [*range(12)] * 2)
     assert twice == pytest.approx(once)
     assert twice["n"] == 12
+
+
+def test_two_questions_have_no_interval_of_a_correlation_and_none_is_named(tmp_path):
+    rows = [
+        (
+            "one",
+            f"q{i}",
+            "base",
+            "base",
+            multiplier,
+            (1 + i % 2) * multiplier + 0.3 * i * multiplier**3,
+            f"pair {i // 2}",
+        )
+        for i in range(4)
+        for multiplier in (-2.0, -1.0, 0.0, 1.0, 2.0)
+    ]
+    columns = ["dataset", "input", "setting_train", "setting_eval", "multiplier", "propensity", "question"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "t.csv", index=False)
+    cache = import_table(tmp_path / "t.csv", tmp_path / "cache", model="m")
+    claim = analyses.run("multiplier_range", cache, tmp_path / "out").claims[0]
+    assert np.isfinite(claim.estimate)
+    assert (claim.n, claim.shown[1]) == (2, "")
+    assert claim.interval.startswith("no interval: too few questions")
 
 
 def test_a_claim_without_an_interval_blames_no_datasets_where_it_counts_questions():
