@@ -85,7 +85,9 @@ def kept_in(folder: str | Path | None, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CacheError(f"{folder or tempfile.gettempdir()}: {what} cannot be kept there: {error}") from error
+        raise CacheError(
+            f"{folder or tempfile.gettempdir()}: {what} cannot be kept there: {error.strerror or error}"
+        ) from error
 
 
 def nan_array(shape: Sequence[int], folder: str | Path | None = None) -> np.ndarray:

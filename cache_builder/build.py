@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cache_builder.ahead import Writer
-from cache_builder.inputs import MUCH_UNKNOWN
+from cache_builder.announcements import announcements
 from cache_builder.leases import Lease, claim, clear_leftovers
 from cache_builder.plan import UnitPlan
 from cache_builder.session import Progress, Session, read_runtime, write_and_close
@@ -32,7 +32,6 @@ __all__ = [
     "Notice",
     "Progress",
     "Session",
-    "announcements",
     "begin",
     "build_claimed",
     "read_runtime",
@@ -164,28 +163,6 @@ def begin(
     clear_leftovers(root)
 
 
-def announcements(session: Session) -> list[str]:
-    """What a user should know of a session before it builds: the plain path, folded roles, duplicates."""
-    parity = session.engine.parity
-    said = [str(parity)] if parity is not None and parity.path == "plain" else []
-    said += session.builder.renderer.notes
-    for unit in session.units:
-        if unit.dataset.duplicates:
-            said.append(
-                f"{unit.name}: {unit.dataset.duplicates} of {unit.dataset.records} records repeat another one "
-                f"({unit.dataset.duplicates_exact} exactly); copies stay on one side of the split"
-            )
-    unknown = session.builder.survey.unknown if session.builder.survey else {}
-    if unknown:
-        worst, more = max(unknown, key=unknown.get), len(unknown) - 1
-        others = f", and more than {MUCH_UNKNOWN:.0%} in {more} other{'s' * (more > 1)}" if more else ""
-        said.append(
-            f"the tokenizer does not know {unknown[worst]:.0%} of the tokens of {worst}'s inputs{others}: to the "
-            "model, what differs in unknown words is the same"
-        )
-    return said
-
-
 def _work(
     session: Session, root: Path, units: list[UnitPlan], writer: Writer, progress: Progress, notice: Notice
 ) -> tuple[str, ...]:
@@ -223,7 +200,8 @@ def _work(
         writer.join()
         if not worked:
             if not waiting:
-                notice(f"the remaining {len(todo)} units are being built by another process; waiting for it")
+                what = "the last unit is" if len(todo) == 1 else f"the remaining {len(todo)} units are"
+                notice(f"{what} being built by another process; waiting for it")
                 waiting = True
             time.sleep(POLL_S)
 

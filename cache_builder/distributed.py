@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cache_builder.ahead import Writer
+from cache_builder.announcements import announcements
 from cache_builder.build import (
     BuildReport,
     Notice,
     Progress,
     Session,
-    announcements,
     begin,
     build_claimed,
     read_runtime,

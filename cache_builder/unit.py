@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cache_builder.ahead import Ahead
+from cache_builder.announcements import overlap_note
 from cache_builder.blocks import ActivationStore
 from cache_builder.datasets import ContrastPair
 from cache_builder.encoding import EncodedPair
@@ -152,9 +153,7 @@ class UnitBuilder:
         self._trained = None  # the store now belongs to the unit's data, and is closed when these are written
         notes = [*self.renderer.notes, *plan.dataset.notes, *vectors.notes]
         if plan.split.overlap:
-            notes.append(
-                f"{plan.split.overlap} test pairs share their question with a training pair ({plan.split.rule})"
-            )
+            notes.append(overlap_note(plan))
         arrays: dict[str, Any] = {
             **pair_arrays(plan.evaluated, "input", text=True),
             **pair_arrays(plan.training, "pair", text=False),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports.record import software_versions
-from steerstats.study.notes import by_text
+from steerstats.errors import by_text
 
 WORDS = {"dirty": "uncommitted changes", "commit": "commit", "revision": "revision"}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from types import ModuleType
 
@@ -192,6 +192,25 @@ def first_few(names: Sequence[str], most: int = 5) -> str:
     'a, b and 1 more'
     """
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def by_text(said: Mapping[str, Iterable[str]], *, always: bool = False) -> list[str]:
+    """Sentences on datasets, each once: alone where it is of all of them (unless `always`), else after their names.
+
+    Examples
+    --------
+    >>> from steerstats.errors import by_text
+    >>> by_text({"a": ["is small", "is odd"], "b": ["is small"]})
+    ['is small', 'a: is odd']
+    """
+    gathered: dict[str, list[str]] = {}
+    for name, texts in said.items():
+        for text in texts:
+            gathered.setdefault(text, []).append(name)
+    return [
+        text if len(names) == len(said) and not always else f"{first_few(names)}: {text}"
+        for text, names in gathered.items()
+    ]
 
 
 def check_level(level: float, name: str = "level", *, such_as: float = 0.95) -> float:

@@ -319,3 +319,16 @@ def test_a_head_without_weights_leaves_one_summary_out_and_nothing_else(model, t
     plan = session.units[0]
     assert session.builder._unembedding_cosine(plan, session.builder.train(plan)[1]) is None
     session.close()
+
+
+def test_what_a_dataset_does_not_allow_is_said_before_it_is_built(model, tmp_path):
+    made = [
+        {"prompt": f"Do you like {word}?", "positive": f" {WORDS[0]}", "negative": f" {WORDS[1]}"} for word in WORDS
+    ]
+    spec, said = own(model, tmp_path, [*made, made[0]], controls={"debiased": True}), []
+    run_build(spec, tmp_path / "cache", notice=said.append)
+    assert "mine: no debiased vector is made, since the training pairs define neither A/B nor Yes/No" in said
+    assert any(text.startswith(f"mine: 1 of {len(WORDS) + 1} records repeat another one (1 exactly)") for text in said)
+    said.clear()
+    run_build(demo(model, controls={"debiased": True}), tmp_path / "other", notice=said.append)
+    assert not any("debiased" in text for text in said)

@@ -77,9 +77,14 @@ def find_source(name: str) -> Source:
     table = _sources()
     if name not in table:
         near = get_close_matches(name, table, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else "see `cache_builder.datasets.paper_datasets()`"
+        hint = f"did you mean {', '.join(near)}?" if near else "`cache_builder.datasets.paper_datasets()` names them."
+        hint += f" The demo's are bundled:demo/{name}." * _of_the_demo(name)
         raise InputError(f"dataset {name!r} is not known; {hint} Files of your own go under custom_datasets")
     return table[name]
+
+
+def _of_the_demo(name: str) -> bool:
+    return resources.files("cache_builder").joinpath("demo", "data", f"{name}.jsonl").is_file()
 
 
 def _sources() -> dict[str, Source]:

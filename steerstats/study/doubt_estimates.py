@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.cache import read_finite
-from steerstats.errors import Absent, CannotEstimate, check_level
+from steerstats.errors import Absent, CannotEstimate, by_text, check_level
 from steerstats.generalization import AnswerMass, gap, shift_name
 from steerstats.generalization import answer_mass as mass_by_multiplier
 from steerstats.generalization.slopes import Shift
@@ -21,7 +21,6 @@ from steerstats.seeds import generator
 from steerstats.spurious import spurious_factors
 from steerstats.study.doubt_results import Debiased, MultiplierRange, NullComparison, VectorCosines, range_rows
 from steerstats.study.estimates import TEST_ONLY, said_first
-from steerstats.study.notes import by_text
 from steerstats.study.results import PerDataset, doubts, for_each
 from steerstats.study.unit import StudyUnit
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from steerstats.errors import first_few
+from steerstats.errors import by_text, first_few
 from steerstats.generalization.slopes import Shift
 from steerstats.operators import operator_caveats
 from steerstats.steerability import grid_warnings
@@ -49,15 +49,6 @@ def one_sided(study: Study) -> list[str]:
 def grid_doubts(study: Study) -> list[str]:
     """What the multipliers make doubtful, said once over datasets."""
     return by_text({name: grid_warnings(study.unit(name).multipliers) for name in study.datasets})
-
-
-def by_text(said: Mapping[str, Iterable[str]]) -> list[str]:
-    """Sentences on datasets, each once: alone where it is of all of them, else after those that it is of."""
-    gathered: dict[str, list[str]] = {}
-    for name, texts in said.items():
-        for text in texts:
-            gathered.setdefault(text, []).append(name)
-    return [text if len(names) == len(said) else f"{first_few(names)}: {text}" for text, names in gathered.items()]
 
 
 def flat_curves(study: Study, shifts: Collection[Shift]) -> list[str]:
