@@ -16,6 +16,7 @@ from analyses._effects import MEAN
 from analyses._words import in_words, listed
 from steerstats import figures
 from steerstats.errors import InputError
+from steerstats.spurious.coding import check_name
 from steerstats.study import Study
 
 BESIDE = {"pos_is_a": "A/B", "pos_is_yes": "Yes/No"}
@@ -52,6 +53,8 @@ def usable(study: Study) -> tuple[dict[str, str], list[str]]:
     for factor in study.own_factors:
         try:
             columns = [study.unit(name).factors(factor) for name in study.datasets]
+            for term in (term for found in columns for term in found):
+                check_name(term)
         except InputError as error:
             notes.append(f"left out: {error}")
             continue

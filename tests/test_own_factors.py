@@ -62,6 +62,18 @@ def test_a_level_is_measured_against_the_same_other_one_in_every_dataset():
     assert list(own) == ["factor_topic=art vs tax", "factor_topic=law vs tax"], "a dataset alone has its own usual one"
 
 
+def test_a_level_that_no_design_can_name_costs_its_own_factor_alone(tmp_path):
+    rows = pd.DataFrame(list(example_rows()))
+    rows["factor_topic"] = np.where(rows["input"].isin(["q0", "q1"]), "art: old", "law")
+    rows["factor_seen"] = rows["input"].isin(["q0", "q3"])
+    rows.to_csv(tmp_path / "scores.csv", index=False)
+    cache_path = import_table(tmp_path / "scores.csv", tmp_path / "cache", model="toy")
+    found = analyses.run("own_factors", cache_path, tmp_path / "out")
+    assert any(claim.key.startswith("own.factor_seen") for claim in found.claims), found.missing
+    assert not any("topic" in claim.key for claim in found.claims)
+    assert any("left out: factor 'factor_topic=law vs art: old' holds one of ':[]'" in text for text in found.warnings)
+
+
 def test_text_that_pandas_calls_object_is_text():
     """As all text was before pandas 3: each dataset was then measured against its own usual level."""
     assert factors._is_text(pd.Series(["art", None], dtype=object))

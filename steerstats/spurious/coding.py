@@ -152,10 +152,15 @@ def code_factors(
     )
 
 
-def _read(name: str, values: Sequence, n: int) -> tuple[np.ndarray, bool]:
-    """Values as floats with NaN where not defined, and whether the factor is binary."""
+def check_name(name: str) -> None:
+    """Raise InputError for a factor, or a level of one, whose name would be read as an interaction."""
     if set(name) & set(":[]"):
         raise InputError(f"factor {name!r} holds one of ':[]', which name interactions and levels; rename it")
+
+
+def _read(name: str, values: Sequence, n: int) -> tuple[np.ndarray, bool]:
+    """Values as floats with NaN where not defined, and whether the factor is binary."""
+    check_name(name)
     series = pd.Series(list(values), dtype=object)
     if series.size != n:
         raise InputError(f"factor {name!r} has {series.size} values for {n} inputs")
