@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,16 @@ from reports.render import write_page
 from steerstats.cache import Check, content_hash
 from steerstats.errors import InputError, SteerstatsError, first_few
 
+KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
+SHAPES: dict[str, tuple[dict[str, type], str, dict[str, type]]] = {
+    MANIFEST: (
+        {"outputs": dict, "versions": dict, "seed": int, "caches": dict},
+        "caches",
+        {"name": str, "spec_hash": str, "units": dict},
+    ),
+    CLAIMS: ({"findings": list}, "findings", {"cache": str, "script": str, "claims": list, "missing": str}),
+}
+"""What each file has to hold before it is compared, and what each part of one of these."""
 RELATIVE = 1e-9  # two machines may differ in the last bits of a sum, and in no more
 _NUMBER = re.compile(r"\d+(?:\.\d+)?%?")
 
@@ -57,7 +68,7 @@ def verify_reproduction(directory: str | Path, caches: Sequence[str | Path] | No
         If the directory holds no manifest.
     """
     folder = Path(directory)
-    manifest = read_json(folder / MANIFEST)
+    manifest = _read_whole(folder / MANIFEST)
     yield from _check_files(folder, manifest)
     places = _find_caches(folder, manifest, caches)
     for label, entry in manifest["caches"].items():
@@ -77,11 +88,28 @@ def verify_reproduction(directory: str | Path, caches: Sequence[str | Path] | No
         again, seed = Path(scratch) / "again", int(manifest["seed"])
         done = run_jobs(plan(labels), again, seed=seed, workers=default_workers())
         record = json.loads(json.dumps(claims_record(labels, done, seed)))
-        yield from check_numbers(read_json(folder / CLAIMS), record)
+        yield from check_numbers(_read_whole(folder / CLAIMS), record)
         write_claim_tables(again, done)
         write_page(labels, done, again, seed=seed)
         yield from check_tables(folder, again)
         yield from check_page(folder, again, manifest["versions"])
+
+
+def _read_whole(path: Path) -> dict[str, Any]:
+    """A JSON file of a reproduction; InputError names what is not there as `reproduce` writes it."""
+    found, (keys, holder, each) = read_json(path), SHAPES[path.name]
+    _hold(path, "", found, keys)
+    parts = found[holder]
+    for name, one in parts.items() if isinstance(parts, dict) else enumerate(parts):
+        _hold(path, f"{holder}[{name!r}].", one, each)
+    return found
+
+
+def _hold(path: Path, place: str, found: Any, keys: Mapping[str, type]) -> None:
+    for key, kind in keys.items():
+        value = found.get(key) if isinstance(found, dict) else None
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise InputError(f"{path}: {place}{key} is {value!r}; `steerstats reproduce` writes {KINDS[kind]} there")
 
 
 def _check_files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Check]:
@@ -155,7 +183,7 @@ def largest_difference(before: Any, now: Any, place: str = "") -> tuple[float, s
     """
     if all(isinstance(side, (int, float)) and not isinstance(side, bool) for side in (before, now)):
         # A record has null and "inf" for these: a bare NaN would pass every comparison below.
-        if not (np.isfinite(before) and np.isfinite(now)):
+        if not all(abs(side) <= sys.float_info.max for side in (before, now)):
             return float("inf"), place
         scale = max(abs(before), abs(now))
         return (abs(before - now) / scale if scale > 1e-12 else 0.0), place

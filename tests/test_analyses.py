@@ -339,7 +339,10 @@ def test_latex_escapes_everything_and_keeps_booktabs():
 def test_tables_say_the_same_in_csv_and_parquet():
     folder = next((reproduction() / "results").iterdir())
     for script in ("per_input_steerability", "gap_parts"):
-        left, right = pd.read_csv(folder / f"{script}.csv"), pd.read_parquet(folder / f"{script}.parquet")
+        left, right = (
+            pd.read_csv(folder / f"{script}.csv", float_precision="round_trip"),
+            pd.read_parquet(folder / f"{script}.parquet"),
+        )
         pd.testing.assert_frame_equal(left, right, check_dtype=False, rtol=0, atol=0)
 
 

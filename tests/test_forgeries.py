@@ -11,7 +11,15 @@ import pytest
 from reporting import hostile_cache, reproduction
 
 from reports.record import outputs_of, sha256_of, versions_here
-from reports.verify import check_numbers, check_page, check_tables, same_sentence, verify_reproduction
+from reports.verify import (
+    check_numbers,
+    check_page,
+    check_tables,
+    largest_difference,
+    same_sentence,
+    verify_reproduction,
+)
+from steerstats.errors import InputError
 
 
 @pytest.fixture
@@ -159,3 +167,26 @@ def test_rewriting_the_hashes_does_not_help(delivered):
     assert any("per_input_steerability: differs" in line and "at verdict" in line for line in found)
     assert any("null_vectors: was computed and is not in the delivered claims" in line for line in found)
     assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("manifest.json", lambda whole: whole.pop("outputs"), "outputs is None; `steerstats reproduce` writes an obje"),
+        ("manifest.json", lambda whole: whole.update(seed="0"), "seed is '0'; .* a whole number there"),
+        ("manifest.json", lambda whole: whole["caches"].update(other=[]), r"caches\['other'\].name is None; .* a text"),
+        ("claims.json", lambda whole: whole.pop("findings"), "findings is None; .* a list there"),
+        ("claims.json", lambda whole: whole["findings"][3].pop("claims"), r"findings\[3\].claims is None; .* a list"),
+    ],
+)
+def test_a_record_of_another_shape_is_one_error(delivered, name, change, message):
+    file = delivered / name
+    whole = json.loads(file.read_text("utf-8"))
+    change(whole)
+    file.write_text(json.dumps(whole), "utf-8")
+    with pytest.raises(InputError, match=rf"{name}: {message}"):
+        list(verify_reproduction(delivered))
+
+
+def test_a_number_too_large_for_a_float_is_another_number():
+    assert largest_difference({"n": 10**400}, {"n": 3})[0] == float("inf")

@@ -55,7 +55,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
             frame = pd.read_parquet(source)
         elif source.suffix == ".csv":
             text = dict.fromkeys(("dataset", "input", "setting_train", "setting_eval", "vector", "question"), str)
-            frame = pd.read_csv(source, dtype=text, keep_default_na=True)
+            # Every pandas reads the same number: before version 3 the default was off by a bit now and then.
+            frame = pd.read_csv(source, dtype=text, keep_default_na=True, float_precision="round_trip")
         else:
             raise InputError(f"{source}: {source.suffix or 'no ending'} is not read; give .csv or .parquet")
     except (ValueError, OSError) as error:
