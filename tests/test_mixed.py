@@ -75,6 +75,8 @@ def test_two_bars_part_every_effect_from_the_others(effects, expected):
         ("y ~ 0 + (1 | input)", "no fixed effect"),
         ("y ~ lam + (0 | input)", "no effect"),
         ("y ~ lam + (0 || input)", "no effect"),
+        ("y ~ lam + (1 | input) + (1 + lam | input)", "gives input the random effect '1' twice"),
+        ("y ~ lam + (lam | input:item) + (0 + lam | item:input)", "gives input:item the random effect 'lam' twice"),
     ],
 )
 def test_a_wrong_formula_is_named(frame, formula, message):

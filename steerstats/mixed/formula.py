@@ -83,7 +83,7 @@ def parse_formula(formula: str) -> tuple[str, str, tuple[RandomTerm, ...]]:
     Raises
     ------
     InputError
-        If there is no `~`, no random term, one without effects, or a parenthesis is not closed.
+        If there is no `~`, no random term, one without effects, an effect twice, or a parenthesis is not closed.
     """
     response, tilde, right = formula.partition("~")
     if not tilde or not response.strip():
@@ -99,6 +99,13 @@ def parse_formula(formula: str) -> tuple[str, str, tuple[RandomTerm, ...]]:
             fixed.append(piece)
     if not random:
         raise InputError(f"formula {formula!r} has no random term such as (1 + lam | input)")
+    given = [(frozenset(term.group), name) for term in random for name in effect_names(term.effects)]
+    for group, name in given:
+        if given.count((group, name)) > 1:
+            where = ":".join(sorted(group))
+            raise InputError(
+                f"formula {formula!r} gives {where} the random effect {name!r} twice; one variance is enough"
+            )
     return response.strip(), " + ".join(fixed) or "1", tuple(random)
 
 
