@@ -454,3 +454,12 @@ def test_layers_are_whole_numbers(ax):
     figures.layer_profile(pd.DataFrame(layers | {"ci_low": [0.0] * 4, "ci_high": [0.3] * 4}), ax=ax, chosen=2)
     ax.figure.canvas.draw()
     assert all(tick == int(tick) for tick in ax.get_xticks())
+
+
+def test_a_panel_of_which_nothing_is_known_says_so_in_place_of_an_empty_frame(ax):
+    figures.foretelling(pd.DataFrame({"x": [np.nan, 1.0], "y": [1.0, np.nan]}), ax=ax, xlabel="x", ylabel="y")
+    assert [text.get_text() for text in ax.texts] == ["known in no dataset"]
+    assert not ax.get_xticks().size
+    _, other = figures.canvas()
+    figures.foretelling(pd.DataFrame({"x": [np.nan, 1.0], "y": [1.0, 2.0]}), ax=other, xlabel="x", ylabel="y")
+    assert not other.texts
