@@ -110,7 +110,8 @@ def fit_vectors(
         `draws`), at the norm of the vector that they stand beside. One resample, partition or shuffle serves
         every setting.
     debiased : bool
-        The vectors without their A/B and Yes/No directions (see `nuisance_weights`), at the same norm.
+        The vectors without their A/B and Yes/No directions (see `nuisance_weights`), at the same norm. Where these are
+        not defined, or nothing but rounding is left without them, there is none, and a note says so.
     control_settings : sequence of str, optional
         Settings for which controls are made ("mean" included); default: base, or the first setting.
     seed : int
@@ -185,7 +186,7 @@ def fit_vectors(
     if debiased:
         weights = nuisance_weights(n_pairs, pos_is_a, pos_is_yes)
         nuisance = fit.nuisance(main, weights) if len(weights) else {}
-        table.add_debiased(main, nuisance, wanted)
+        table.add_debiased(main, nuisance, fit.rounding(main, raw), wanted)
     return table.finish()
 
 
@@ -275,6 +276,12 @@ class _Fit:
         norms = [np.linalg.norm(self.activations[setting, slot][:, rows], axis=-1).mean() for slot in range(n_layers)]
         return ROUNDING * np.array(norms)
 
+    def rounding(self, main: dict, raw: dict) -> dict[str, np.ndarray]:
+        """Length (n_slots,) up to which what is left of each main vector is rounding, at the scale that it has now."""
+        scale = {name: slot_norms(main[name]) / slot_norms(raw[name]) for name in main}
+        found = {name: self._rounding(s) * scale[name] for s, name in enumerate(self.settings)}
+        return found | {name: np.max(list(found.values()), axis=0) * scale[name] for name in main if name not in found}
+
     def _differences(self, setting: int, jobs: Sequence[_Job]) -> np.ndarray:
         """Mean differences (n_slots, n_jobs, hidden)."""
         return self.weighted(setting, np.stack([job.weights(self.activations.shape[3]) for job in jobs]))
@@ -343,7 +350,7 @@ class _Table:
         for setting in settings:
             self.add(fitted[0][setting], fitted[1][setting], kind, setting, k)
 
-    def add_debiased(self, main, nuisance, wanted) -> None:
+    def add_debiased(self, main, nuisance, rounding, wanted) -> None:
         for setting in wanted:
             if not nuisance:
                 self.notes.append(f"no debiased vector for {setting}: the pairs define neither A/B nor Yes/No")
@@ -351,6 +358,9 @@ class _Table:
             # the directions of the mean over settings are the mean of the settings' directions
             slots = np.mean(list(nuisance.values()), axis=0) if setting == "mean" else nuisance[setting]
             raw = np.stack([project_out(vector, found) for vector, found in zip(main[setting], slots)])
+            if not (slot_norms(raw) > rounding[setting]).all():
+                self.notes.append(f"no debiased vector for {setting}: it is made of its A/B and Yes/No directions")
+                continue
             self.add(to_norm(raw, slot_norms(main[setting])), raw, "debiased", setting, -1)
 
     def finish(self) -> VectorSet:

@@ -219,6 +219,18 @@ def test_without_defined_factors_there_is_no_debiased_vector_and_a_note_says_so(
     assert "neither A/B nor Yes/No" in found.notes[0]
 
 
+@pytest.mark.parametrize("setting", ["base", "mean"])
+def test_a_vector_of_nothing_but_the_position_has_no_debiased_one_made_of_rounding(setting):
+    rng, is_a = np.random.default_rng(5), np.repeat([1, 1, 1, 0], 10)
+    middle, axis = rng.normal(size=(40, HIDDEN)), rng.normal(size=HIDDEN)
+    half = ((2 * is_a - 1) * rng.uniform(0.5, 1.5, 40))[:, None] * axis
+    activations = np.broadcast_to(np.stack([middle + half, middle - half]), (3, 1, 2, 40, HIDDEN)).astype(np.float32)
+    asked = {"pos_is_a": is_a, "control_settings": (setting,)}
+    found = fit_vectors(activations, SETTINGS, (3,), debiased=True, **asked)
+    assert "debiased" not in found.kind
+    assert found.notes == (f"no debiased vector for {setting}: it is made of its A/B and Yes/No directions",)
+
+
 def test_projecting_out_parallel_directions_removes_their_span_once():
     axis = np.eye(4)[0]
     assert np.allclose(project_out(np.array([3.0, 2, 1, 0]), np.stack([axis, 2 * axis])), [0, 2, 1, 0])
