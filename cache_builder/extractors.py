@@ -47,10 +47,15 @@ def _first_axis(difference: np.ndarray) -> np.ndarray:
 
 
 def logistic(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """Normal of a logistic regression between the answers, as long as the mean difference along it."""
+    """Normal of a logistic regression between the answers, as long as the mean difference along it.
+
+    NaN where an activation is not finite.
+    """
     from sklearn.linear_model import LogisticRegression
 
     points = np.concatenate([positive, negative]).astype(np.float64)
+    if not np.isfinite(points).all():
+        return np.full(points.shape[1], np.nan)
     points -= points.mean(axis=0)
     # One common scale keeps directions as they are and makes the ridge penalty independent of the model's units.
     points /= max(points.std(), 1e-12)

@@ -272,6 +272,7 @@ def rounded(activations):
     ("change", "options", "words"),
     [
         (lambda a: np.where(np.arange(HIDDEN) == 2, np.nan, a), {}, "setting base is not finite"),
+        (lambda a: np.where(np.arange(HIDDEN) == 2, np.inf, a), {"method": "logistic"}, "setting base is not finite"),
         (lambda a: np.repeat(a[:, :, :1], 2, axis=2), {}, "vector is zero"),
         (rounded, {}, "mean_difference, setting base: the steering vector is zero"),
         (rounded, {"method": "pca"}, "pca, setting base: the steering vector is zero"),
