@@ -235,6 +235,16 @@ def test_the_budget_is_judged_by_all_inputs_and_not_by_the_sample_alone(monkeypa
     assert 1.0 < speed[2000] / speed[200] < 2.0
 
 
+@pytest.mark.parametrize(
+    ("ceiling", "budgets", "best"), [(48, (), 48), (48, (512, 256), 48), (48, (256, 32), 32), (9, (), 16)]
+)
+def test_budgets_above_what_memory_allowed_before_are_left_out_whatever_their_order(ceiling, budgets, best, case):
+    engine = Engine(tiny_model("llama", **HEADS), path="trie", budget=max(ceiling, 16))
+    engine.ceiling = ceiling
+    assert list(engine.tune(*case, budgets)) == [best]
+    assert (engine.budget, engine.ceiling) == (best, ceiling)
+
+
 @pytest.mark.parametrize("size", [2, 12, 23, 24, 48, 49, 54, 300])
 def test_timed_samples_are_alike_and_have_row_lengths_that_the_warm_up_did_not_have(size):
     """A kernel that prepares itself for every new length looked three times faster than it was in a build."""

@@ -259,7 +259,7 @@ class Engine:
         Returns
         -------
         dict
-            Examples per second for each budget that fitted in memory.
+            Examples per second for each budget that was measured: those that fit in memory as far as is known by then.
         """
         found = measure_budgets(self, examples, steering, budgets, completions, n)
         if self.path == "trie":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cache_builder.engine.flight import SMALLEST_BUDGET
 from cache_builder.engine.parity import FAILURES, compare_paths
 from cache_builder.engine.plan import Wanted, demand_of
 from cache_builder.engine.requests import Example, Steering
@@ -42,11 +43,13 @@ def measure_budgets(
     budgets = budgets or ((2048, 4096, 8192, 16384) if cuda else (1024, 2048, 4096))
     samples = _samples(engine, examples, n)
     engine.run(samples[0][:2], steering, completions=completions)
+    if engine.ceiling is not None and min(budgets) > engine.ceiling:
+        budgets = (max(min(engine.budget, engine.ceiling), SMALLEST_BUDGET),)
     speed: dict[int, float] = {}
     for sample in samples[1:]:
         for budget in budgets:
-            if engine.ceiling is not None and budget > engine.ceiling:
-                break
+            if engine.ceiling is not None and budget > max(engine.ceiling, SMALLEST_BUDGET):
+                continue
             engine.budget = budget
             try:
                 speed[budget] = max(speed.get(budget, 0.0), _speed(engine, sample, steering, completions))
@@ -57,7 +60,7 @@ def measure_budgets(
                 speed[budget] = 0.0
     sampled, whole = (_tokens(engine, some, steering, completions, list(speed)) for some in (samples[0], examples))
     speed = {budget: found * sampled[budget] / whole[budget] for budget, found in speed.items()}
-    engine.budget = min(max(speed, key=speed.get), engine.ceiling or max(speed))
+    engine.budget = max(min(max(speed, key=speed.get), engine.ceiling or max(speed)), SMALLEST_BUDGET)
     return speed
 
 
