@@ -233,6 +233,16 @@ def test_a_wrong_mask_fails_the_proof(monkeypatch):
     assert parity.to_dict()["passed"] is False
 
 
+def test_logits_of_the_model_itself_that_are_nan_are_recorded_as_no_difference_of_zero(monkeypatch):
+    rng = np.random.default_rng(27)
+    engine = Engine(tiny_model("llama"))
+    real = engine.forward.own_logits
+    monkeypatch.setattr(engine.forward, "own_logits", lambda tokens: np.full_like(real(tokens), np.nan))
+    parity = engine.prove(random_examples(rng), random_steering(rng))
+    assert np.isnan(parity.own_difference)
+    assert parity.to_dict()["own_difference"] is None
+
+
 @pytest.mark.parametrize(
     ("field", "reason"), [("picked", "its logits differ"), ("activations", "its activations differ")]
 )

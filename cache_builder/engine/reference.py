@@ -98,5 +98,5 @@ def own_difference(engine: Engine, examples: Sequence[Example], logits: np.ndarr
     for i, example in enumerate(examples):
         own = engine.forward.own_logits(example.options[0][: example.branch])[-1]
         targets = [int(ids[example.branch]) for ids in example.options]
-        worst = max(worst, float(np.abs(own[targets] - logits[i, 0]).max()))
-    return worst
+        worst = np.maximum(worst, np.abs(own[targets] - logits[i, 0]).max())  # NaN stays here, too
+    return float(worst)
