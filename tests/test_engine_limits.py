@@ -268,6 +268,7 @@ def test_logits_and_activations_are_proved_each_for_itself(field, reason, monkey
     [
         ({"layers": 3}, "layer 3 is not in this model; it has 0-2"),
         ({"directions": np.full((1, 1, 32), np.nan), "n_vectors": 1}, "vector 0 is not finite"),
+        ({"multipliers": (0.0, np.nan)}, r"multipliers \[0.0, nan\] have to be finite"),
         ({"directions": np.ones((1, 1, 31)), "n_vectors": 1}, "31 dimensions; the model has 32"),
         ({"scope": "answer"}, "scope 'answer' is not one of"),
         ({"operator": "times"}, "operator 'times' is not one of"),

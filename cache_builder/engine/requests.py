@@ -128,6 +128,8 @@ class Steering:
         if self.operator.startswith("ablate") and not np.linalg.norm(directions, axis=-1).all():
             raise InputError(f"operator {self.operator!r} needs directions of non-zero norm")
         multipliers = np.asarray(self.multipliers, dtype=np.float64).reshape(-1)
+        if not np.isfinite(multipliers).all():
+            raise InputError(f"multipliers {multipliers.tolist()} have to be finite")
         for name, value in (("directions", directions), ("layers", layers), ("multipliers", multipliers)):
             object.__setattr__(self, name, value)
 
