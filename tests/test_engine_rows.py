@@ -107,6 +107,20 @@ def test_memory_that_ends_in_the_proof_shortens_rows_and_refuses_no_path(case, m
     assert (engine.path, engine.budget < 600) == ("trie", True)
 
 
+def test_the_plain_path_after_a_failed_proof_is_not_said_to_have_been_asked_for(case, monkeypatch):
+    """A build proves the engine without steering first, and then with its vectors."""
+    engine = Engine(tiny_model("llama"))
+    with monkeypatch.context() as patch:
+        patch.setattr(parity, "_refusal", lambda *_: "its logits differ")
+        assert not engine.prove(case[0]).passed
+    for _ in range(2):
+        assert engine.prove(*case).passed
+        assert (engine.path, engine.parity.path) == ("plain", "plain")
+        assert engine.parity.reason == "an earlier proof failed, its logits differ"
+    asked = Engine(tiny_model("llama"), path="plain")
+    assert [asked.prove(*case).reason for _ in range(2)] == ["it was asked for"] * 2
+
+
 def test_a_build_that_began_on_the_plain_path_goes_on_with_it(tmp_path, monkeypatch):
     """A shorter row might pass: units of one cache would be computed in two ways."""
     spec = tiny_spec(write_model(tmp_path / "model"), limit=20)

@@ -41,7 +41,7 @@ class Parity:
     Parameters
     ----------
     path : str
-        "trie" if it passed, unless the plain path was asked for.
+        "trie" if it passed, unless the plain path was asked for, or taken since an earlier proof failed.
     passed : bool
     difference : float
         Largest difference of answer logits and log-sum-exp between the trie path and one-sequence passes, nats, also
@@ -67,7 +67,7 @@ class Parity:
     dtype, attention, mask, reason : str
         `attention` is the model's implementation; `mask` is how trie rows are masked (blocked, dense, flex);
         `joined` says whether branches are computed only from the layer on that they are steered at;
-        `reason` says why the trie path was refused, and is empty otherwise.
+        `reason` says why the trie path was refused or not taken, and is empty otherwise.
     """
 
     path: str

@@ -187,6 +187,7 @@ class Engine:
             Also kept as `parity`. A ModelError of the trie path counts as a failed proof, with its text.
         """
         self._check(Request(examples, steering, completions=completions, first=False))
+        earlier = self.parity
         ways = [(self.mask, self.join), (self.mask, False), ("dense", False)]
         for mask, join in dict.fromkeys(ways):
             self.use_mask(mask)
@@ -194,7 +195,7 @@ class Engine:
             self.parity = compare_paths(self, examples, steering, n, completions=completions)
             if self.parity.passed:
                 break
-        self._settle()
+        self._settle(earlier)
         return self.parity
 
     def prove_row(
@@ -213,12 +214,15 @@ class Engine:
         self.parity = proved
         self._settle()
 
-    def _settle(self) -> None:
-        """Take over what the proof found."""
+    def _settle(self, earlier: Parity | None = None) -> None:
+        """Take over what the proof found; a path that an earlier one has settled stays, with its reason."""
         if self.path == "auto" or not self.parity.passed:
             self.path = self.parity.path
         elif self.path == "plain":
-            self.parity = replace(self.parity, path="plain", reason="it was asked for")
+            reason = "it was asked for"
+            if earlier is not None:
+                reason = earlier.reason if earlier.passed else f"an earlier proof failed, {earlier.reason}"
+            self.parity = replace(self.parity, path="plain", reason=reason or "it was asked for")
         self.note_rows()
 
     def note_rows(self) -> None:
