@@ -36,7 +36,7 @@ def check_parameter(name: str, value: Any, default: Any, *, per_dataset: bool = 
     elif isinstance(default, int):
         check_count(name, value, at_least=0)
     elif isinstance(default, float):
-        several = per_dataset and isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+        several = per_dataset and _is_sequence(value)
         if not all(_is_number(one) for one in (value if several else [value])):
             wanted = "a finite number, or one for each dataset," if per_dataset else "a finite number"
             raise InputError(f"{name} is {value!r}; {wanted} is needed")
@@ -48,8 +48,7 @@ def check_parameter(name: str, value: Any, default: Any, *, per_dataset: bool = 
             raise InputError(f"{name} is {value!r}; a text such as {default!r} is needed")
     else:
         text = isinstance(default[0], str)
-        several = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
-        if not (several and all(isinstance(one, str) if text else _is_number(one) for one in value)):
+        if not (_is_sequence(value) and all(isinstance(one, str) if text else _is_number(one) for one in value)):
             raise InputError(f"{name} is {value!r}; a sequence of {'names' if text else 'numbers'} is needed")
 
 
@@ -105,6 +104,11 @@ def _value(name: str, text: str) -> Any:
         raise InputError(
             f"--set {name}={text}: the value is neither TOML (1.5, true, [1, 2], ...) nor a word"
         ) from error
+
+
+def _is_sequence(value: Any) -> bool:
+    # an array of no dimension holds one value, and cannot be gone through
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
 
 
 def _is_number(value: Any) -> bool:

@@ -225,13 +225,20 @@ def _check_sizes(truth: SimulationTruth) -> None:
     for name, least in (("n_inputs", 1), ("n_val", 0), ("n_pairs", 2), ("hidden", len(truth.settings) + 3)):
         if getattr(truth, name) < least:
             raise InputError(f"{name} is {getattr(truth, name)}; at least {least}")
-    if truth.counterbalance and (truth.n_inputs % 2 or truth.n_val % 2):
-        raise InputError(f"counterbalance doubles every question; n_inputs is {truth.n_inputs}, it should be even")
+    for name in ("n_inputs", "n_val") if truth.counterbalance else ():
+        if getattr(truth, name) % 2:
+            raise InputError(
+                f"counterbalance doubles every question; {name} is {getattr(truth, name)}, it should be even"
+            )
+    if truth.n_folds > truth.n_pairs:
+        raise InputError(f"n_folds is {truth.n_folds}; at most n_pairs, {truth.n_pairs}, since each fold needs a pair")
     if truth.shape not in SHAPES:
         raise InputError(f"shape is {truth.shape!r}; one of {', '.join(SHAPES)}")
     for name in ("answer_mass", "difference_cosine"):
         if not 0 < getattr(truth, name) < 1:
             raise InputError(f"{name} is {getattr(truth, name)}; between 0 and 1, both excluded")
+    if truth.dprime <= 0:
+        raise InputError(f"dprime is {truth.dprime}; above 0")
 
 
 def _between(truth: SimulationTruth, name: str, low: float, high: float) -> None:
