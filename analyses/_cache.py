@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from functools import lru_cache
 from inspect import signature
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,22 @@ def studies_of(cache: Cache | Sequence[Cache]) -> list[Study]:
     return [study_of(one) for one in (cache if isinstance(cache, (list, tuple)) else [cache])]
 
 
-def two_studies(cache: Cache | Sequence[Cache], what: str) -> tuple[Study, Study]:
-    """The two caches that a comparison takes, or the reason why there is none."""
+def several_studies(cache: Cache | Sequence[Cache], what: str) -> list[Study]:
+    """The caches that a comparison takes, two or more, or the reason why there is none."""
     found = studies_of(cache)
     if len(found) < 2:
         raise NotInCache(f"{what}; give it as a second cache")
-    if not set(found[0].datasets) & set(found[1].datasets):
-        raise CannotEstimate("the two caches share no dataset")
+    if not any(set(one.datasets) & set(other.datasets) for one, other in combinations(found, 2)):
+        who = "the two caches share no dataset" if len(found) == 2 else "no two of the caches share a dataset"
+        raise CannotEstimate(who)
+    return found
+
+
+def two_studies(cache: Cache | Sequence[Cache], what: str) -> tuple[Study, Study]:
+    """The two caches that a comparison of no more takes, or the reason why there is none."""
+    found = several_studies(cache, what)
+    if len(found) > 2:
+        raise InputError(f"{len(found)} caches are given, and two are compared here; give them two by two")
     return found[0], found[1]
 
 

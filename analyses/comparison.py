@@ -1,6 +1,6 @@
 """Several caches side by side: what differs in the steerability of every dataset, paired by input, in every shift."""
 
-from analyses._cache import current_seed, facts_of, people_count, two_studies
+from analyses._cache import current_seed, facts_of, people_count, several_studies
 from analyses._claim import Finding, command_line, publish
 from analyses._compared import compared, difference_claims, error_words, forests, labelled
 
@@ -10,11 +10,12 @@ PAPER = ""
 
 def main(cache, out):
     """Every pair of caches, second minus first, in every shift that both have, with one family of bands."""
-    two_studies(cache, "a cache to compare with")
+    several_studies(cache, "a cache to compare with")
     studies = labelled(cache)
     result = compared(studies)
     frame, (drawn, pages) = result.to_frame(), forests(result)
     n, matched = people_count(len(result.datasets), "dataset"), result.n_inputs.sum(axis=1)
+    held = dict.fromkeys(matched[matched > 0].tolist())  # a pair may share no dataset
     found = Finding.of(
         result, script="comparison", title=TITLE, paper=PAPER, claims=tuple(difference_claims(result)), pages=pages,
         reading="One panel a shift, one row a dataset, over the inputs that both caches hold; right of zero, the cache "
@@ -22,7 +23,7 @@ def main(cache, out):
         + "; ".join(f"{label} is {study.model}" for label, study in studies.items()) + ".",
         bars=f"thick: 95% intervals of the mean paired difference, {error_words(frame)}; hair lines: bands that hold "
         "for all pairs, datasets and shifts at once.",
-        counted=f"{' and '.join(map(str, dict.fromkeys(matched.tolist())))} inputs that both of a pair hold, in {n}.",
+        counted=f"{' and '.join(map(str, held))} inputs that both of a pair hold, in {n}.",
         alt=f"Paired differences in mean steerability between {len(studies)} caches in {n} and {len(result.shifts)} "
         f"shifts; they run from {frame['estimate'].min():.3f} to {frame['estimate'].max():.3f}.",
         seed=current_seed(), facts={label: facts_of(study) for label, study in studies.items()},

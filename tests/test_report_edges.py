@@ -29,6 +29,7 @@ from reports.render import PRESETS, SWEEP_NAME, _facts, render_report
 from reports.words import differences, summary
 from steerstats.cache.table import import_table
 from steerstats.errors import InputError
+from steerstats.simulate import SimulationTruth, simulate_cache
 
 BARE = {"n_resampled": 0, "n_random": 0, "n_shuffled": 0, "debiased": False, "logits": False}
 
@@ -65,6 +66,33 @@ def test_caches_that_share_no_dataset_make_a_report_that_says_so(tmp_path):
     for script in analyses.COMPARING:
         assert missing[script] == "cannot be estimated here: the two caches share no dataset"
     assert "the two caches share no dataset" in page
+
+
+@pytest.fixture(scope="module")
+def overlapping(tmp_path_factory):
+    """Three caches, of which the last shares datasets with both others, and these none."""
+    folder, held = tmp_path_factory.mktemp("overlapping"), {"a": ("x", "y"), "b": ("z",), "c": ("x", "y", "z")}
+    for name, datasets in held.items():
+        simulate_cache(folder / name, SimulationTruth(datasets=datasets, n_inputs=12, n_pairs=4), model=name)
+    return folder
+
+
+@pytest.mark.parametrize("order", ["abc", "acb"])
+def test_caches_are_compared_whichever_two_of_them_share_a_dataset(order, overlapping, tmp_path):
+    finding = analyses.run("comparison", [overlapping / name for name in order], tmp_path)
+    assert not finding.missing
+    assert {"a.c", "b.c"} == {".".join(sorted(claim.key.split(".")[1:3])) for claim in finding.claims}
+    assert re.fullmatch("24 and 12 inputs that .*|12 and 24 inputs that .*", finding.counted)
+
+
+def test_a_script_that_compares_two_caches_refuses_a_third(overlapping, tmp_path):
+    for script in ("cross_model", "split_leakage"):
+        finding = analyses.run(script, [overlapping / name for name in "acb"], tmp_path)
+        assert finding.missing == (
+            "cannot be estimated here: 3 caches are given, and two are compared here; give them two by two"
+        )
+    finding = analyses.run("comparison", [overlapping / "a", overlapping / "b"], tmp_path)
+    assert finding.missing == "cannot be estimated here: the two caches share no dataset"
 
 
 def test_a_cache_without_sys_neg_says_so_in_claims_caption_and_box(tmp_path):
