@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyses._cache import facts_of, side_by_side, two_studies
+from analyses._cache import facts_of, same_model, side_by_side, two_studies
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
 from analyses._counts import quoted_row
 from analyses._words import number
@@ -19,7 +19,7 @@ def main(cache, out):
     """Mean steerability of every dataset on both splits."""
     one, other = two_studies(cache, NEEDED)
     splits = [facts_of(study)["split"] for study in (one, other)]
-    if one.model != other.model or sorted(map(str, splits)) != ["content", "tan2024-literal"]:
+    if not same_model(one, other) or sorted(map(str, splits)) != ["content", "tan2024-literal"]:
         raise NotInCache(f"the second cache is not {NEEDED}, beside one on split = \"content\"")  # fmt: skip
     if splits[0] != "content":
         one, other = other, one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from reports.words import summary
 from steerstats import figures
 from steerstats.cache.table import example_rows, import_table
 from steerstats.errors import InputError
+from steerstats.simulate import SimulationTruth, simulate_cache
 from steerstats.study.doubt_results import VectorCosines
 
 BARE = {"n_resampled": 0, "n_random": 0, "n_shuffled": 0, "debiased": False, "logits": False}
@@ -63,6 +65,22 @@ def test_weights_decide_which_model_it_is_and_then_its_name(one, other, same):
         for name, facts in (one, other)
     ]
     assert same_model(*studies) is same
+
+
+@pytest.mark.parametrize(("other", "same"), [(("copy/of/m", "1"), True), (("m", "2"), False)])
+def test_leakage_is_told_of_one_model_by_its_weights_and_never_of_two(other, same, tmp_path, monkeypatch):
+    paths = []
+    for (model, weights), split in ((("m", "1"), "content"), (other, "tan2024-literal")):
+        paths.append(tmp_path / split)
+        truth = SimulationTruth(datasets=3, n_inputs=12, n_pairs=4)
+        simulate_cache(paths[-1], truth, model=model)
+        manifest = json.loads((paths[-1] / "manifest.json").read_text("utf-8"))
+        manifest["facts"] = {"model": {"weights": weights}}
+        (paths[-1] / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    monkeypatch.setattr("analyses.split_leakage.facts_of", lambda study: {"split": study.path.name})
+    finding = analyses.run("split_leakage", paths, tmp_path / "out")
+    assert (finding.missing == "") is same
+    assert len(finding.claims) == same
 
 
 def study(kind, spec_hash, operator="add", score="logit_diff"):
