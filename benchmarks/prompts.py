@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cache_builder.datasets import load_dataset
 from cache_builder.encoding import encode_pairs
-from cache_builder.engine import Example
+from cache_builder.inputs import example_of
 from cache_builder.settings import Description, load_descriptions
 
 SYSTEM = "You are a helpful, honest and concise assistant."
@@ -51,9 +51,7 @@ def real_examples(names: Sequence[str], n: int, settings: Sequence[str] = ("base
             (render(p.text, s, table[name]), p.positive, p.negative) for s in settings for p in pairs[start : start + n]
         ]
     tokenizer = train_tokenizer(texts, vocabulary)
-    return {
-        name: [Example.of_pair(pair) for pair in encode_pairs(tokenizer, *zip(*rows))] for name, rows in chosen.items()
-    }
+    return {name: [example_of(pair) for pair in encode_pairs(tokenizer, *zip(*rows))] for name, rows in chosen.items()}
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int):

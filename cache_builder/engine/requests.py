@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache_builder.encoding import EncodedPair
 from steerstats.errors import InputError, ModelError
 
 SCOPES = ("last_prompt", "first_answer", "all", "prompt")
@@ -61,16 +60,6 @@ class Example:
         for option, start, stop in self.reads:
             if not 0 <= option < len(options) or not 0 <= start < stop <= len(options[option]):
                 raise InputError(f"a read at option {option}, tokens {start}:{stop} lies outside the example")
-
-    @classmethod
-    def of_pair(cls, pair: EncodedPair, read: str = "answer") -> Example:
-        """The example of an encoded pair, read at the token that holds each answer's first differing character,
-        or at another of `READS`."""
-        options = (pair.ids_positive, pair.ids_negative)
-        reads = tuple((i, at, at + 1) for i, at in enumerate((pair.read_positive, pair.read_negative)))
-        if read != "answer":
-            reads = read_spans(read, [len(ids) for ids in options], pair.answer_start, pair.first_diff)
-        return cls(options, prompt=pair.answer_start, branch=pair.first_diff, reads=reads)
 
 
 @dataclass(frozen=True, slots=True)
