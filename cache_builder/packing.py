@@ -110,7 +110,7 @@ def pack(
         # One code per row costs no prefix when steering starts at the first token, and then examples can share
         # their steered prefixes as well; so both ways are counted, and the cheaper one is taken: of two that count the
         # same the one with fewer rows, which repeats fewer of the nodes that steered ones begin from (see `stages`).
-        groups = [np.array_split(codes, n) for n in sorted({k, len(codes)}) if n] or [[codes]]
+        groups = [np.array_split(codes, n) for n in sorted({k, len(codes)}) if n]
         plans = [_fill(demand, pool, some, budget, share, base, padding) for some in groups]
         rows += min(plans, key=lambda plan: sum(row.size for row in plan))
     return rows
