@@ -352,7 +352,7 @@ def command_line(main: Callable[..., Finding], description: str | None) -> None:
     print(f"{finding.title}\n")
     for claim in finding.claims:
         print(f"- {describe(claim)}")
-    print(f"\n{Path(arguments.out) / finding.script}.svg, .pdf, .csv, .tex, .json")
+    print(f"\n{Path(arguments.out) / finding.script}.svg, .pdf, .csv, .parquet, .tex, .json")
 
 
 def _singular(text: str) -> str:

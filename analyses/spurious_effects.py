@@ -1,4 +1,4 @@
-"""Mixed-model effects of A/B and Yes/No on steerability, per dataset and over datasets."""
+"""What A/B and Yes/No do to steerability: per-input regression in each dataset, and the mean over datasets."""
 
 from analyses._cache import ask, between, by_median, facts_of, study_of
 from analyses._claim import Finding, NotInCache, command_line, publish

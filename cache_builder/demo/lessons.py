@@ -1,4 +1,4 @@
-"""What the micro model is taught: four kinds of conversation, and the curriculum that mixes them.
+"""What the micro model is taught: five kinds of conversation, and the curriculum that mixes them.
 
 Stance, persona and option order multiply in the answer letter, and a small transformer that meets all three
 at once stays at chance for long. So the lessons begin with their factors: speaking as a persona, choosing

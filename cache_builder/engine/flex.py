@@ -1,6 +1,6 @@
-"""The interval mask for CUDA FlexAttention: an explicit alternative to blocked attention, for comparison.
+"""The interval mask for CUDA FlexAttention: an alternative to blocked attention, taken where it is named or faster.
 
-Rows are padded to a multiple of 128 (see `lay_out`), so that few lengths occur and little is recompiled.
+Rows are padded to a multiple of 128 (see `stages`), so that few lengths occur and little is recompiled.
 """
 
 from __future__ import annotations
