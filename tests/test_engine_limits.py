@@ -281,6 +281,19 @@ def test_steering_that_does_not_fit_is_an_error(change, words):
         Engine(tiny_model("llama"), path="trie").run(random_examples(rng, 1), random_steering(rng, **change))
 
 
+@pytest.mark.parametrize("path", ["trie", "plain"])
+def test_a_run_that_only_reads_takes_steering_however_short_its_rows_are(path):
+    rng = np.random.default_rng(31)
+    examples, steering = random_examples(rng, 3), random_steering(rng)
+    engine = Engine(tiny_model("llama"), path=path, budget=16)  # below the tokens of any example
+    expected = engine.run(examples, read_layers=(1,), first=False)
+    found = engine.run(examples, steering, read_layers=(1,), first=False)
+    assert np.array_equal(found.activations, expected.activations)
+    assert np.isnan(found.logits).all()
+    with pytest.raises(InputError, match="nothing is asked for"):
+        engine.run(examples, steering, first=False)
+
+
 def test_options_of_which_one_begins_the_other_have_no_first_differing_token():
     ids = np.arange(5, 12)
     example = Example((ids, ids[:6]), prompt=4, branch=6, reads=())

@@ -61,6 +61,8 @@ class Job:
         self.tables = self._tables()
         self.answer = Answer(examples, n_codes, self.wanted, tuple(request.read_layers), engine.hidden)
         codes = np.arange(1, n_codes) if codes is None else codes
+        if not (request.first or request.completions):  # only read, without steering
+            codes = codes[:0]
         # The proof asks for one batch, however much of it is padding.
         padding = PADDING if budget is None else np.inf
         self.rows = deque(

@@ -186,7 +186,7 @@ class Engine:
         Parity
             Also kept as `parity`. A ModelError of the trie path counts as a failed proof, with its text.
         """
-        self._check(Request(examples, steering, completions=completions, first=False))
+        self._check(Request(examples, steering, completions=completions, read_layers=(0,), first=False))
         earlier = self.parity
         ways = [(self.mask, self.join), (self.mask, False), ("dense", False)]
         for mask, join in dict.fromkeys(ways):
@@ -332,6 +332,8 @@ class Engine:
         return measure_masks(self, examples, steering, masks, proved or examples, completions, n)
 
     def _check(self, request: Request) -> None:
+        if not (request.first or request.completions or request.read_layers):
+            raise InputError("nothing is asked for: first = False, without completions and without read_layers")
         check_examples(request.examples, first_token=request.first)
         steering = request.steering
         layers = [*request.read_layers, *(np.unique(steering.layers).tolist() if steering else [])]
