@@ -349,11 +349,11 @@ class _Pool:
             raise CacheError(f"{self.deaths} Ray workers died; the last one while building {names or 'nothing yet'}")
 
     def _retry(self, name: str, problem: str, *, final: bool) -> None:
-        """Queue a unit again that failed, unless that is vain or was tried often enough."""
+        """Queue a unit again that failed ("": a call about none), unless that is vain or was tried often enough."""
         self.tries[name] = self.tries.get(name, 0) + 1
-        text = " ".join(problem.split())
+        text, what = " ".join(problem.split()), f"unit {name}" if name else "a call of a Ray worker"
         if final or self.tries[name] >= MAX_TRIES:
-            raise CacheError(f"unit {name} failed: {text[-300:]}")
-        self.notice(f"unit {name} failed and is tried again: {text[-200:]}")
+            raise CacheError(f"{what} failed: {text[-300:]}")
+        self.notice(f"{what} failed and is tried again: {text[-200:]}" if name else f"{what} failed: {text[-200:]}")
         if name:
             self.queue.append(name)

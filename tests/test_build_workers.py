@@ -248,6 +248,25 @@ def test_a_unit_that_cannot_be_written_ends_the_build_with_its_error(monkeypatch
     assert notices == ["unit a failed and is tried again: the disk is full"] * (tries - 1)
 
 
+def test_a_failed_call_that_is_about_no_unit_names_none(monkeypatch, tmp_path):
+    ray, seen, notices = fake_ray([good("a", "b", "c")] * 2, []), [], []
+    plain = ray.get
+
+    def get(reference):
+        seen.append(reference.kind)
+        if seen.count("ready") == 2 and reference.kind == "ready":
+            failed = ray.exceptions.RayTaskError("no notes\nto tell")
+            failed.cause = None
+            raise failed
+        return plain(reference)
+
+    ray.get = get
+    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    report = run_on_ray(SPEC, tmp_path / "cache", workers=2, notice=notices.append)
+    assert sorted(report.built) == ["a", "b", "c"]
+    assert notices == ["a call of a Ray worker failed: no notes to tell"]
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model"))
