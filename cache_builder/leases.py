@@ -135,7 +135,7 @@ def clear_leftovers(root: str | Path) -> None:
     for path in [*Path(root).glob(f".*{PARTIAL}"), *units.glob(f".*{PARTIAL}")]:
         machine, _, pid = path.name.removesuffix(PARTIAL).rpartition(".")[2].rpartition("-")[0].partition("-")
         with contextlib.suppress(OSError):
-            gone = machine == machine_tag() and pid.isdigit() and not _is_alive(int(pid), None)
+            gone = machine == machine_tag() and pid.isdecimal() and not _is_alive(int(pid), None)
             if gone or now - path.stat().st_mtime > LEFT_S:
                 path.unlink(missing_ok=True)
     for path in units.glob(f".*{LEASE}*"):
@@ -194,7 +194,7 @@ def _if_dead(path: Path, now: float) -> dict[str, Any] | None:
     holder = _read(path)
     if age > STALE_S:
         return holder
-    if holder.get("machine") != machine_tag() or not str(holder.get("pid")).isdigit():
+    if holder.get("machine") != machine_tag() or not str(holder.get("pid")).isdecimal():
         # Unreadable (no hard links, see `_create`): being written, or half-written by a builder that died. Age decides.
         return None
     return None if _is_alive(int(holder["pid"]), holder.get("started")) else holder
@@ -213,7 +213,7 @@ def _now(folder: Path) -> float:
 def _is_alive(pid: int, started: str | None) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has a number that large
         return False
     except PermissionError:
         return True

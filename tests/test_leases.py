@@ -273,7 +273,9 @@ def test_a_slow_taker_puts_a_new_lease_back(root, monkeypatch):
     assert list((root / "units").iterdir()) == []
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"pid": "x"}', '{"machine": "MINE", "pid": null}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"pid": "x"}', '{"machine": "MINE", "pid": null}', '{"machine": "MINE", "pid": "²"}']
+)
 def test_a_lease_that_cannot_be_understood_is_believed_until_it_is_old(root, content):
     path = root / "units" / ".openness.lease"
     path.write_text(content.replace("MINE", machine_tag()))
@@ -282,6 +284,16 @@ def test_a_lease_that_cannot_be_understood_is_believed_until_it_is_old(root, con
     old = path.stat().st_mtime - leases.STALE_S - 1
     os.utime(path, (old, old))
     leases.claim(root, "openness").release()
+
+
+def test_a_process_number_that_none_can_have_is_that_of_a_dead_builder(root):
+    path = root / "units" / ".openness.lease"
+    path.write_text(json.dumps({"machine": machine_tag(), "pid": 10**20}))
+    partial = root / "units" / f".openness.h5.{machine_tag()}-{10**20}-ab.partial"
+    partial.touch()
+    clear_leftovers(root)
+    assert not partial.exists()
+    assert not path.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_one_line_and_nothing_to_clear(root):
