@@ -328,6 +328,8 @@ def test_what_a_dataset_does_not_allow_is_said_before_it_is_built(model, tmp_pat
     spec, said = own(model, tmp_path, [*made, made[0]], controls={"debiased": True}), []
     run_build(spec, tmp_path / "cache", notice=said.append)
     assert "mine: no debiased vector is made, since the training pairs define neither A/B nor Yes/No" in said
+    made_there = CacheReader(tmp_path / "cache")["mine"].read("vector")
+    assert dry_run(spec, probe=False).vectors == len(made_there), "nor is it counted"
     assert any(text.startswith(f"mine: 1 of {len(WORDS) + 1} records repeat another one (1 exactly)") for text in said)
     said.clear()
     run_build(demo(model, controls={"debiased": True}), tmp_path / "other", notice=said.append)
