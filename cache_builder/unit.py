@@ -150,7 +150,6 @@ class UnitBuilder:
         self._following = following
         spec, settings = self.spec, self.spec.training_settings()
         activations, vectors = self.train(plan, report)
-        self._trained = None  # the store now belongs to the unit's data, and is closed when these are written
         notes = [*self.renderer.notes, *plan.dataset.notes, *vectors.notes]
         if plan.split.overlap:
             notes.append(overlap_note(plan))
@@ -174,8 +173,9 @@ class UnitBuilder:
         try:
             arrays |= self._grid(plan, vectors, arrays["planned"], report)
         except BaseException:
-            activations.close()
+            self.forget()
             raise
+        self._trained = None  # the store now belongs to the unit's data, and is closed when these are written
         if kept:
             arrays |= kept
         else:

@@ -12,10 +12,12 @@ from tiny_build import content, write_model
 
 import analyses
 import steerstats
+from cache_builder.blocks import ActivationStore
 from cache_builder.build import Session, run_build
 from cache_builder.dryrun import dry_run
 from cache_builder.interop import convert_steering_vectors, load_vector, save_vector
 from cache_builder.spec import parse_spec
+from cache_builder.unit import UnitBuilder
 from steerstats.cache import CacheReader, verify
 from steerstats.errors import InputError
 from steerstats.frames import inputs_frame, propensity_frame, slopes_frame
@@ -319,6 +321,20 @@ def test_a_head_without_weights_leaves_one_summary_out_and_nothing_else(model, t
     plan = session.units[0]
     assert session.builder._unembedding_cosine(plan, session.builder.train(plan)[1]) is None
     session.close()
+
+
+@pytest.mark.parametrize("step", ["_training_summaries", "_kept", "_grid"])
+def test_a_unit_that_fails_leaves_no_activations_open(step, model, tmp_path, monkeypatch):
+    def fails(*_):
+        raise KeyboardInterrupt
+
+    made, plain = [], ActivationStore.__init__
+    monkeypatch.setattr(ActivationStore, "__init__", lambda self, *rest: plain(self, *rest) or made.append(self))
+    monkeypatch.setattr(UnitBuilder, step, fails)
+    with pytest.raises(KeyboardInterrupt):
+        run_build(demo(model), tmp_path / "cache")
+    assert made
+    assert all(store._file.closed for store in made)
 
 
 def test_what_a_dataset_does_not_allow_is_said_before_it_is_built(model, tmp_path):
