@@ -386,3 +386,20 @@ def test_the_noise_corrected_correlation_covers_under_lognormal_means():
         hits += found.ci_low <= target <= found.ci_high
     assert hits / 150 >= 0.9  # 85% on the means as they are
     assert any("Yeo-Johnson transform" in text for text in found.warnings)
+
+
+def test_noise_that_both_sides_share_is_said_where_it_can_make_the_correlation():
+    """Twelve unrelated true means, six questions each: the questions' own slopes, in both means, make one of .6."""
+    rng, missed, slopes = np.random.default_rng(1), 0, {}
+    for _ in range(40):
+        for k in range(12):
+            own = rng.normal(0, 0.8, 6)
+            slopes[f"d{k}"] = (np.array([1, 0.8]) + 0.25 * rng.normal(size=2))[None, :, None] + np.stack([own, own])
+        found = correlate(SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes), 200)
+        row = found.row(SHIFT, POPULATION, "percentile over datasets")
+        missed += row["ci_low"] > 0
+        if min(row["reliability_x"], row["reliability_y"]) < 0.8:
+            assert any("of observed means, not of true ones" in text for text in found.warnings)
+    assert missed > 8, "the population interval is about observed means"
+    quiet = correlate(make_grid(true_means(0.7)), 200)  # two hundred inputs a dataset
+    assert not any("of observed means, not of true ones" in text for text in quiet.warnings)
