@@ -12,7 +12,7 @@ from scipy import optimize, special, stats
 
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
 from steerstats.generalization.slopes import ID_SHIFT, Shift, SlopeGrid, parse_shift, shift_name
-from steerstats.meta import reml_tau2
+from steerstats.meta import FEW_UNITS, reml_tau2
 from steerstats.random_effects import q_profile
 from steerstats.resampling import mean_covariance
 from steerstats.results import Result
@@ -157,7 +157,7 @@ def fit_components(
     if grid.refits is not None and n_pairs is None:
         raise InputError("n_pairs is needed with refits: the vector's variance is that of so many training pairs")
     n_pairs = None if n_pairs is None else check_count("n_pairs", n_pairs)
-    names, means, errors, inputs, vectors, refits = [], [], [], [], [], []
+    names, means, errors, inputs, vectors, refits, units = [], [], [], [], [], [], []
     for name in grid.datasets:
         cells = grid.cells(name, [reference, shift])
         mean, covariance, n_units = mean_covariance(cells.slopes[0] - cells.slopes[1], cells.question)
@@ -170,6 +170,7 @@ def fit_components(
             refits.append(len(apart))
         vectors.append(float(apart.var(ddof=1)) if len(apart) > 1 else float("nan"))
         names.append(name)
+        units.append(n_units)
         means.append(mean[0])
         inputs.append(covariance[0, 0] * n_units)
         errors.append(covariance[0, 0])
@@ -192,6 +193,13 @@ def fit_components(
         )
     if len(means) < 5:
         warnings.append(f"only {len(means)} datasets: the variance between datasets is poorly known")
+    if few := sum(count < FEW_UNITS for count in units) * many:
+        warnings.append(
+            f"{few} of {len(units)} datasets have fewer than {FEW_UNITS} questions (the fewest: {min(units)}), and the "
+            "variance between datasets takes their uncertain standard errors as known: with 10 datasets of 4, 6 and 10 "
+            "questions its 95% limits held the truth 79%, 87% and 91% of the time in simulation, and the range of gaps "
+            "at these limits 65%, 70% and 88%, else lying mostly above it"
+        )
     if not measured.any():
         where = "not in it, and a gap is a lower bound" if len(means) == 1 else "counted as difference between datasets"
         warnings.append(f"{why_no_refits}: the vector's own error is {where}")
@@ -298,6 +306,11 @@ def smallest_detectable_gap(
         assumptions.append("one dataset: the gap is that of this dataset, the variance between datasets is left out")
         warnings.append("with one dataset the gap is about this dataset only, not about datasets in general")
     gap, _, _, low, high = (np.array(column) for column in columns[3:])
+    if components.between_low == 0 and max(sizes[2]) > 1:
+        warnings.append(
+            "datasets may not differ at all: where they do not, the true gap lies below its range in half of studies, "
+            "by a few per cent, as the variance between inputs is an estimate too"
+        )
     wide = np.flatnonzero((high > NOTABLE * gap) | (low < gap / NOTABLE))
     if wide.size:
         k = wide[0]

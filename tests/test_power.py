@@ -222,3 +222,26 @@ def test_the_caption_calls_the_harmonic_mean_of_unequal_datasets_no_average(tmp_
     assert counted == (
         "components fitted on 2 datasets with 10 to 90 questions each (18 in the harmonic mean, by which errors go)."
     )
+
+
+@pytest.mark.parametrize(("n", "said"), [(5, True), (25, False)])
+def test_few_questions_make_the_variance_between_datasets_too_large_and_that_is_said(n, said):
+    rng, slopes, above = np.random.default_rng(2), {}, 0
+    se = np.sqrt((0.2**2 + 1 / n) / 10)
+    for _ in range(60):
+        for k in range(10):
+            loss = 0.3 + 0.2 * rng.normal() + rng.normal(size=n)
+            slopes[f"d{k}"] = np.stack([np.ones(n), 1 - loss])[None]
+        grid = SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes)
+        found = smallest_detectable_gap(fit_components(grid, "base->user_neg"), n_inputs=n, n_datasets=10)
+        above += found.gap_low[0] > se * noncentrality(9)
+        assert any("fewer than 20 questions" in text for text in found.warnings) == said
+    assert (above > 9) == said
+
+
+def test_that_the_range_of_gaps_has_no_floor_of_its_own_is_said():
+    given = {"between_low": 0.0, "between_high": 0.08}
+    found = smallest_detectable_gap(components(**given), n_inputs=40, n_datasets=10)
+    assert any("the true gap lies below its range in half of studies" in text for text in found.warnings)
+    found = smallest_detectable_gap(components(**given), n_inputs=40, n_datasets=1)
+    assert not any("in half of studies" in text for text in found.warnings)
