@@ -70,6 +70,14 @@ def usable(study: Study) -> tuple[dict[str, str], list[str]]:
     return kinds, notes
 
 
+def why_not(study: Study, factor: str) -> str:
+    """Why no dataset has an effect of a factor."""
+    columns = [column for name in study.datasets for column in study.unit(name).factors(factor).values()]
+    if any(pd.Series(column).nunique() > 1 for column in columns):
+        return "has a level in one question alone wherever it varies, which gives no variance"
+    return "varies in no dataset"
+
+
 def of_factor(term: str) -> str:
     """The factor that a term belongs to: levels of a text are terms of their own."""
     return term.partition("=")[0]

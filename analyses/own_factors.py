@@ -6,7 +6,7 @@ from analyses._cache import ask, between, by_median, current_seed, facts_of, lac
 from analyses._claim import Finding, command_line, publish
 from analyses._counts import share_claims
 from analyses._effects import BARS, plain_singular, said_of
-from analyses._own import BESIDE, changed, held_fixed, of_factor, panels, usable
+from analyses._own import BESIDE, changed, held_fixed, of_factor, panels, usable, why_not
 from analyses._words import in_words
 from steerstats import figures
 
@@ -29,7 +29,7 @@ def main(cache, out):
             part, name = shares[shares["component"] == factor], in_words(factor)
             terms, frames = dict.fromkeys(term for term in rows["term"] if of_factor(term) == factor), {}
             if not terms or part.empty:
-                notes.append(f"{name} varies in no dataset")
+                notes.append(f"{name} {why_not(study, factor)}")
                 continue
             mean = mean_over_datasets(part["share"], f"share of {factor}", "share", bounds=(-np.inf, np.inf))
             text = f"Share of the variance of steerability that {name} explains{beside}"
@@ -41,7 +41,7 @@ def main(cache, out):
                 claims += said
             drawn[f"{name[:1].upper()}{name[1:]}"] = panels(frames, kind)
     if not drawn:
-        raise lacking(study, f"factors of your own that vary ({'; '.join(notes)})")
+        raise lacking(study, f"factors of your own that can be judged ({'; '.join(notes)})")
     n = f"{rows['dataset'].nunique()} datasets"
     found = Finding.of(
         result, script="own_factors", title=TITLE, paper=PAPER, claims=tuple(claims),

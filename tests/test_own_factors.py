@@ -183,3 +183,16 @@ def test_warnings_call_own_factors_what_claims_call_them():
     )
     assert plain_codes("factor_two.things, factor_len is estimated in one") == "two.things, len is estimated in one"
     assert plain_codes("add columns factor_NAME to the table") == "add columns factor_NAME to the table"
+
+
+def test_a_level_of_one_question_alone_is_not_said_not_to_vary():
+    rows = pd.DataFrame(
+        {"dataset": name, "input": f"q{k}", "setting_train": "base", "setting_eval": "base", "multiplier": m,
+         "propensity": (1 + k * 7 % 5) * m, "factor_rare": k == 3, "pos_is_a": k % 2 == 0}
+        for name in ("one", "two") for k in range(40) for m in (-1.0, 0.0, 1.0)
+    )  # fmt: skip
+    table = scratch() / "rare.csv"
+    rows.to_csv(table, index=False)
+    found = analyses.run("own_factors", import_table(table, scratch() / "rare", model="toy"), scratch() / "rare-out")
+    assert "rare has a level in one question alone wherever it varies" in found.missing
+    assert "varies in no dataset" not in found.missing
