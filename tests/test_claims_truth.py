@@ -326,3 +326,22 @@ def test_a_high_cosine_between_settings_is_not_called_the_same_vector(tmp_path):
     reading = vector_cosines.main(hostile_cache(), tmp_path).reading
     assert "share their sampling error" in reading
     assert "the same vector" not in reading
+
+
+def test_an_effect_that_debiasing_cannot_be_judged_by_is_not_passed_over(tmp_path):
+    """One of forty right answers is B: no effect of the letter has an error, before or after."""
+    few = {"n_random": 0, "n_shuffled": 0, "n_resampled": 0, "logits": False, "prompt_loss": {}}
+    truth = replace(TRUTH, n_inputs=40, prevalence_a=0.975, a_slope=1.0, **few)
+    found = debiased_vectors.main(write_cache(tmp_path / "rare", truth), tmp_path)
+    assert "debiased.pos_is_a" not in {claim.key for claim in found.claims}
+    assert any("pos_is_a" in text and "in one question alone" in text for text in found.warnings)
+
+
+def test_without_any_effect_of_letter_or_word_the_loss_by_debiasing_stands_alone(tmp_path):
+    few = {"n_random": 0, "n_shuffled": 0, "n_resampled": 0, "logits": False, "yes_defined": 0.0}
+    truth = replace(TRUTH, n_inputs=40, prevalence_a=0.975, **few)
+    cache = write_cache(tmp_path / "none", truth)
+    found = debiased_vectors.main(cache, tmp_path)
+    assert [claim.key for claim in found.claims] == ["debiased.loss"]
+    assert any("no factor effects" in text for text in found.warnings)
+    assert open_cache(cache).debiased().summary()

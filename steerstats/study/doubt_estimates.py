@@ -75,7 +75,7 @@ def _shuffled_doubts(unit: StudyUnit) -> list[str]:
 
 def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: int) -> Debiased:
     """Own against debiased vector, on the same inputs."""
-    loss, rows, notes = {}, [], list(said_first(study))
+    loss, rows, notes, untold = {}, [], list(said_first(study)), {}
     having = [name for name in study.datasets if study.unit(name).has(shift, "debiased")]
     absent = [name for name in study.datasets if name not in having]
     if having and absent:
@@ -91,12 +91,13 @@ def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: i
         except CannotEstimate as error:
             notes.append(f"{name}: no factor effects: {error}")
             continue
+        untold[name] = fits[0].design.warnings
         for vector, fit in zip(("own", "debiased"), fits):
             terms = [term for term in fit.design.names if term in columns]
             rows += [fit.term(term).to_dict() | {"dataset": name, "vector": vector} for term in terms]
     first = ["dataset", "vector", "term", "estimate", "se", "ci_low", "ci_high"]
-    effects = pd.DataFrame(rows)
-    if len(effects):
+    effects = pd.DataFrame(rows) if rows else pd.DataFrame(columns=first)
+    if rows:
         effects = effects[first + [column for column in effects.columns if column not in [*first, "model"]]]
     return Debiased(
         loss=loss,
@@ -105,7 +106,7 @@ def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: i
         method=f"own minus debiased vector, paired by input; {next(iter(loss.values())).method}; {TEST_ONLY}",
         numbers={"n_resamples": n_resamples},
         assumptions=next(iter(loss.values())).assumptions,
-        warnings=(*notes, *doubts(loss, {})),
+        warnings=(*notes, *by_text(untold), *doubts(loss, {})),
     )
 
 
