@@ -345,3 +345,10 @@ def test_without_any_effect_of_letter_or_word_the_loss_by_debiasing_stands_alone
     assert [claim.key for claim in found.claims] == ["debiased.loss"]
     assert any("no factor effects" in text for text in found.warnings)
     assert open_cache(cache).debiased().summary()
+
+
+def test_an_interval_of_squares_says_that_it_is_short(tmp_path):
+    found = debiased_vectors.main(hostile_cache(), tmp_path)
+    claims = {claim.key: claim for claim in found.claims}
+    assert "too short" in claims["debiased.pos_is_a"].interval
+    assert "too short" not in claims["debiased.loss"].interval
