@@ -11,6 +11,8 @@ import contextlib
 import math
 import os
 import platform
+import re
+import socket
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -37,6 +39,7 @@ from steerstats.errors import CacheError, InputError, SteerstatsError, require
 
 MAX_TRIES = 3  # of one unit, and of actors that die before they are ready
 POLL_S = 0.2
+REACH_S = 10.0
 
 
 class Outcome(NamedTuple):
@@ -166,8 +169,8 @@ def run_on_ray(
     MissingDependency
         Without ray.
     InputError
-        For a number of GPUs that Ray does not give; what the spec, the data or the model gets wrong, as a local build
-        would say it.
+        For a number of GPUs that Ray does not give, or an address at which nobody answers; what the spec, the data or
+        the model gets wrong, as a local build would say it.
     CacheError
         If a unit fails on `MAX_TRIES` actors, with its last error.
     """
@@ -178,7 +181,12 @@ def run_on_ray(
     root.parent.mkdir(parents=True, exist_ok=True)
     started_here = not ray.is_initialized()
     if started_here:
-        ray.init(address=address, log_to_driver=False, include_dashboard=False, configure_logging=False)
+        _knock(address or os.environ.get("RAY_ADDRESS", ""))
+        try:
+            ray.init(address=address, log_to_driver=False, include_dashboard=False, configure_logging=False)
+        except (ValueError, ConnectionError) as error:
+            where = address or os.environ.get("RAY_ADDRESS", "")
+            raise InputError(f"no Ray cluster at {where!r}: {' '.join(f'{error}'.split())}") from error
     try:
         total = float(ray.cluster_resources().get("GPU", 0))
         share = gpus_per_worker if gpus_per_worker is not None else (1.0 if total else 0.0)
@@ -193,6 +201,17 @@ def run_on_ray(
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """See that somebody listens at HOST:PORT: Ray itself goes on trying for many minutes, without a word."""
+    named = re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address)
+    if named is None:  # auto, local, ray://..., which Ray refuses by itself
+        return
+    try:
+        socket.create_connection((named[1], int(named[2])), timeout=REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no Ray cluster at {address!r}: {error}") from error
 
 
 def _enter(folder: str, spec: Mapping[str, Any]) -> None:

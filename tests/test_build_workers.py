@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import socket
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +134,31 @@ def test_a_cluster_is_started_or_joined_and_left_again_unless_one_is_running(mon
     monkeypatch.setattr(distributed, "require", lambda *_: ray)
     run_on_ray(SPEC, tmp_path / "cache", workers=1, address=address)
     assert said == ([] if running else [address, "left"])
+
+
+@pytest.mark.parametrize("from_environment", [False, True])
+def test_an_address_where_nobody_listens_is_said_before_ray_tries_for_minutes(monkeypatch, tmp_path, from_environment):
+    ray = fake_ray([], [])
+    ray.is_initialized, ray.init = lambda: False, lambda **_: pytest.fail("Ray was asked")
+    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and not listening
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address if from_environment else "10.0.0.1:1")
+        with pytest.raises(InputError, match=f"no Ray cluster at '{address}'"):
+            run_on_ray(SPEC, tmp_path / "cache", address=None if from_environment else address)
+
+
+def test_an_address_that_ray_does_not_take_is_an_error_of_one_line(monkeypatch, tmp_path):
+    ray = fake_ray([], [])
+
+    def init(**_):
+        raise ValueError("Invalid address format: nonsense")
+
+    ray.is_initialized, ray.init = lambda: False, init
+    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    with pytest.raises(InputError, match=r"^no Ray cluster at 'nonsense': Invalid address format"):
+        run_on_ray(SPEC, tmp_path / "cache", address="nonsense")
 
 
 def test_gpus_that_ray_does_not_give_are_said(monkeypatch, tmp_path):
