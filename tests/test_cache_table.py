@@ -26,6 +26,12 @@ def save(frame: pd.DataFrame, path) -> str:
     return str(path)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_csv_is_read_exactly_without_an_argument_that_this_pandas_is_to_lose(tmp_path, frame):
+    frame["propensity"] = np.random.default_rng(0).normal(size=len(frame))
+    assert table.read_table(save(frame, tmp_path / "t.csv"))["propensity"].tolist() == frame["propensity"].tolist()
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_every_value_lands_at_its_coordinates(tmp_path, frame, ending):
     shuffled = frame.sample(frac=1.0, random_state=0)
