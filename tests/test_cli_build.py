@@ -92,7 +92,9 @@ def test_a_sweep_names_a_layer(run, tmp_path, model):
     assert "nats per unit multiplier, best in" in out
     assert "settings, controls of the spec are left out" in " ".join(errors.split())
     assert CacheReader(tmp_path / "s").kind == "sweep"
-    following = shlex.split(re.search(r"steerstats build (.*)", " ".join(out.split()))[1])
+    said = re.search(r"steerstats build (.*)", " ".join(out.split()))[1]
+    assert re.search(r"-s 'layers=\[\d\]'", said), "zsh takes bare brackets for a pattern, and finds no such file"
+    following = shlex.split(said)
     assert following[1::2] == ["-s", "-s", "-o"]
     grid = load_spec(following[0], following[2:5:2])
     assert grid.layers == (int(re.search(r"Layer (\d)", out)[1]),)
@@ -179,6 +181,15 @@ def test_options_of_ray_reach_it_from_build_and_from_sweep(run, tmp_path, model,
     assert run("sweep", spec, "-o", tmp_path / "s", "--layers", "0,2", *options)[0] == 0
     wanted = {"address": "a:1", "workers": 3, "gpus_per_worker": 0.5}
     assert asked == [((), wanted), ((0, 2), wanted)]
+
+
+@pytest.mark.parametrize("options", [("--workers", "3"), ("--address", "a:1"), ("--gpus-per-worker", "0")])
+@pytest.mark.parametrize("command", ["build", "sweep"])
+def test_options_of_ray_without_ray_are_refused_and_nothing_is_built(run, model, tmp_path, command, options):
+    code, _, text = run(command, write_spec(tmp_path, model), "-o", tmp_path / "c", *options)
+    assert code == 2
+    assert f"Invalid value for {options[0]}: it is of a build on Ray; give --backend ray too" in text
+    assert not (tmp_path / "c").exists()
 
 
 def spoiled(model, folder):

@@ -113,7 +113,8 @@ def sweep(
     # What was said on this command line is no part of the spec's file: without it another grid would be built.
     said = [f" -s {shlex.quote(one)}" for one in overrides or ()]
     said += [f" --data-dir {shlex.quote(str(data_dir))}"] * (data_dir is not None)
-    grid = f"steerstats build {source}{''.join(said)} -s layers=[{choice.chosen}] -o DIRECTORY"
+    layer = shlex.quote(f"layers=[{choice.chosen}]")  # some shells take bare brackets for a pattern
+    grid = f"steerstats build {shlex.quote(source)}{''.join(said)} -s {layer} -o DIRECTORY"
     say(f"\nA grid at this layer, on test inputs: {grid}")
 
 
@@ -199,6 +200,11 @@ def _load(source: str, overrides: list[str] | None, data_dir: Path | None):
 def _build(spec: Any, target: Path, backend: str, ray: dict[str, Any]) -> Path:
     from cache_builder.build import run_build
 
+    if backend not in ("local", "ray"):
+        raise typer.BadParameter(f"{backend!r} is neither local nor ray", param_hint="--backend")
+    given = [f"--{name.replace('_', '-')}" for name, value in ray.items() if value is not None]
+    if given and backend == "local":
+        raise typer.BadParameter("it is of a build on Ray; give --backend ray too", param_hint=given[0])
     directory(target, "the cache")
     say(f"building {spec.name} into {target}")
     try:
@@ -208,10 +214,8 @@ def _build(spec: Any, target: Path, backend: str, ray: dict[str, Any]) -> Path:
                 from cache_builder.distributed import run_on_ray
 
                 report = run_on_ray(spec, target, **ray, progress=_steps(progress, "units", ears.check), notice=notice)
-            elif backend == "local":
-                report = run_build(spec, target, progress=_steps(progress, "units", ears.check), notice=notice)
             else:
-                raise typer.BadParameter(f"{backend!r} is neither local nor ray", param_hint="--backend")
+                report = run_build(spec, target, progress=_steps(progress, "units", ears.check), notice=notice)
     except KeyboardInterrupt:
         begun = (target / "manifest.json").exists()
         kept = f"finished units are kept in {target}; the same command goes on from there"
