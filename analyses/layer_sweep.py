@@ -30,20 +30,22 @@ def main(cache, out):
     if several:
         line = "the mean over datasets of steerability when this layer is steered, thin lines are the datasets"
         interval = "t(D - 1) interval over datasets"
+    warning = f" The {extreme(choice)} layer of a sweep looks better than it is; judge it on the test split."
     with figures.style():
         figure, ax = figures.canvas(width=6.2, height=3.4)
         shown = frame if several else frame.drop(columns="dataset")
         figures.layer_profile(shown, ax=ax, chosen=layer, lowest=extreme(choice) == "lowest")
     found = Finding.of(
         choice, script="layer_sweep", title=TITLE, paper=PAPER, claims=(layer_claim(choice, best),),
-        reading=f"The line is {line}. The {extreme(choice)} layer of a sweep looks better than it is; judge it "
-        "on the test split."
+        reading=f"The line is {line}."
+        + warning * (len(layers) > 1)
         + (DOWN if extreme(choice) == "lowest" else ""),
         bars="band: 95% t interval of the mean over datasets." if several else "band: 95% t interval over questions.",
-        counted=f"{people_count(len(study.datasets), 'dataset')}, {len(layers)} layers, validation inputs.",
-        alt=f"Mean steerability by layer; the {extreme(choice)} is {layer} with {number(best['estimate'])} nats per "
-        "unit λ.",
-        method=f"mean steerability, base->base; {interval}; the choice: {choice.method}",
+        counted=f"{people_count(len(study.datasets), 'dataset')}, {people_count(len(layers), 'layer')}, "
+        "validation inputs.",
+        alt=f"Mean steerability by layer; the {extreme(choice) if len(layers) > 1 else 'only one'} is {layer} with "
+        f"{number(best['estimate'])} nats per unit λ.",
+        method=f"mean steerability, base->base; {interval}; {'the choice: ' * (len(layers) > 1)}{choice.method}",
         seed=current_seed(), facts=facts_of(open_cache(study.path, layer=layer)),
     )  # fmt: skip
     return publish(out, found, figure, frame)

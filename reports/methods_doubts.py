@@ -131,6 +131,8 @@ def _layers(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
     ends = [end for end in ("highest", "lowest") if ran.says(f"choice of the {end}", "layer_sweep")]
     several = any(study.kind == "sweep" and len(study.datasets) > 1 for study in studies.values())
     over = "datasets" if several else "questions"
+    if not ends:  # one layer, and nothing to choose
+        return [f"The mean at the layer has a t interval over {over}."]
     rule = (
         f"The layer is the one with the {' or, under operator ablate, '.join(ends)} mean steerability over datasets, "
         f"each counting once; we give the share of {resamples} resamples of questions in which it is so. The mean at a "

@@ -29,7 +29,7 @@ RULE_ABLATE = (
     "operator ablate: the layer at which taking the vector's direction out lowers propensity most, the one with the "
     "lowest mean slope over datasets, each counting once, on validation inputs"
 )
-
+ONE_LAYER = "mean steerability over datasets, each counting once, on validation inputs, at the one layer that was tried"
 
 FEW_QUESTIONS = 10
 
@@ -98,7 +98,9 @@ class LayerChoice(Headlined):
         return frame.assign(chosen=self.layers == self.chosen, n=self.n_datasets)
 
     def doubts(self) -> str:
-        """Which other layers could be the best, here and elsewhere; to be said after the choice."""
+        """Which other layers could be the best, here and elsewhere; to be said after the choice. "" without others."""
+        if len(self.layers) == 1:
+            return ""
         here = f"; not told apart from it here: {_runs(self.layers, self.rivals)}" if self.rivals else ""
         if self.n_datasets == 1:
             return here
@@ -112,9 +114,13 @@ class LayerChoice(Headlined):
     def sections(self) -> list[tuple[str, pd.DataFrame]]:
         """The choice in a sentence, then one row a layer."""
         best = int(np.flatnonzero(self.layers == self.chosen)[0])
-        title = f"Layer {self.chosen}: {number(self.mean[best])} {UNIT}, best in {share(self.share[best])} of "
-        title += f"resamples of these datasets' questions, the vectors as given{self.doubts()}"
-        if self.operator == ABLATE:
+        title = f"Layer {self.chosen}: {number(self.mean[best])} {UNIT}"
+        if len(self.layers) == 1:
+            title += "; no other layer was tried, and none was chosen"
+        else:
+            title += f", best in {share(self.share[best])} of resamples of these datasets' questions, the vectors as "
+            title += f"given{self.doubts()}"
+        if self.operator == ABLATE and len(self.layers) > 1:
             title += ". Operator ablate: best is lowest, where taking the direction out lowers propensity most"
         behind = [
             "chosen" if layer == self.chosen else with_limits(*row)
@@ -214,13 +220,13 @@ def choose_layer(
     inside = (behind - reach * se <= 0) & (np.arange(len(layers)) != best)
     warnings = [] if winners[best] >= 0.5 else [f"only {winners[best]:.0%} of resamples agree with the choice"]
     if min(freedom) < FEW_QUESTIONS - 1:
-        warnings.append(
-            f"datasets of {min(freedom) + 1} questions: intervals and the layers not told apart assume "
-            "roughly normal slopes"
-        )
+        what = "intervals and the layers not told apart assume" if len(layers) > 1 else "the interval assumes"
+        warnings.append(f"datasets of {min(freedom) + 1} questions: {what} roughly normal slopes")
     if operator == ABLATE and mean[best] >= 0:
         warnings.append("at no layer does taking the direction out lower propensity")
     elsewhere = f"; on others: paired t({len(slopes) - 1}) over datasets, p times {len(layers) - 1} (Bonferroni)"
+    if len(layers) == 1:
+        rule, elsewhere = ONE_LAYER, ""
     return LayerChoice(
         layers=layers,
         mean=mean,
@@ -244,7 +250,9 @@ def choose_layer(
         assumptions=(
             "intervals, shares and layers not told apart here are about these datasets and take the vectors as given",
             "for other datasets: these are independent draws, and differences between layers roughly normal",
-        ),
+        )
+        if len(layers) > 1
+        else ("the interval is about these datasets and takes the vectors as given",),
         warnings=tuple(warnings),
     )
 

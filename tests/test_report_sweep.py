@@ -54,6 +54,20 @@ def test_a_sweep_of_one_dataset_speaks_of_its_questions_and_not_of_datasets(tmp_
     assert "an interval of a correlation" not in page, "a sweep correlates nothing"
 
 
+def test_a_sweep_of_one_layer_names_no_best_one(tmp_path):
+    from reports.render import render_report
+
+    write_sweep(tmp_path / "one", ["a", "b", "c"], [0.2], [-1.0, 0.0, 1.0])
+    page = render_report([tmp_path / "one"], tmp_path / "out", jobs=1).read_text("utf-8")
+    record = json.loads(next((tmp_path / "out" / "results").rglob("layer_sweep.json")).read_text("utf-8"))
+    (claim,) = record["claims"]
+    assert claim["statement"].startswith("Layer 3 is the only one that was tried, and none was chosen; mean steer")
+    assert record["counted"] == "3 datasets, 1 layer, validation inputs."
+    assert "the choice" not in record["method"] + claim["interval"]
+    for words in ("is the best", "could be as good", "looks better than it is", "in which the choice", "Gupta"):
+        assert words not in page
+
+
 def test_the_report_is_about_validation_inputs_and_names_once_what_a_grid_would_tell(sweep, tmp_path):
     from reports.render import render_report
 

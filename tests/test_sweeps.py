@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -177,3 +178,14 @@ def test_few_questions_widen_intervals_and_are_said():
     assert covered / 150 > 0.9  # .72 by percentiles
     assert excluded / 150 < 0.15  # .42 without
     assert any("3 questions" in one for one in choice.warnings)
+
+
+@pytest.mark.parametrize("operator", ["add", "ablate"])
+def test_one_layer_alone_is_no_choice_and_is_not_said_to_be_the_best(operator):
+    slopes = {name: values[:1] for name, values in simulated(np.random.default_rng(0), [0.5]).items()}
+    choice = choose_layer(slopes, LAYERS[:1], rng=stream(), operator=operator)
+    text = " ".join(choice.summary().split())
+    assert "; no other layer was tried, and none was chosen" in text
+    assert "best in 100%" not in text
+    assert not re.search("no other layer could|told apart|Bonferroni|best is lowest", text)
+    assert choice.doubts() == ""
