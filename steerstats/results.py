@@ -13,7 +13,7 @@ import copyreg
 import html
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -63,6 +63,17 @@ class Result(ABC):
     def __post_init__(self) -> None:
         for own in fields(self):
             object.__setattr__(self, own.name, _frozen(getattr(self, own.name)))
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # In the class itself, or `dataclass` writes a comparison there that arrays and frames make an error of.
+        cls.__eq__ = Result.__eq__
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all fields are the same, numbers to the bit and NaN equal to NaN."""
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        return _same(self, other)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Arrays come out of a pickle writeable.
@@ -173,6 +184,25 @@ def _frozen(value: Any) -> Any:
     elif isinstance(value, Mapping):
         return MappingProxyType({key: _frozen(inner) for key, inner in value.items()})
     return value
+
+
+def _same(one: Any, two: Any) -> bool:
+    """Equality of what fields hold: arrays and frames whole, what holds them part by part, NaN as NaN."""
+    if one is two:
+        return True
+    if is_dataclass(one) and type(one) is type(two):
+        return all(_same(getattr(one, own.name), getattr(two, own.name)) for own in fields(one))
+    if isinstance(one, np.ndarray | pd.DataFrame | pd.Series) or isinstance(two, np.ndarray | pd.DataFrame | pd.Series):
+        if type(one) is not type(two) or one.shape != two.shape:
+            return False
+        if isinstance(one, np.ndarray):
+            return one.dtype == two.dtype and all(map(_same, one.ravel().tolist(), two.ravel().tolist()))
+        return one.equals(two)
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        return list(one) == list(two) and all(_same(one[key], two[key]) for key in one)
+    if isinstance(one, tuple | list) and type(one) is type(two):
+        return len(one) == len(two) and all(map(_same, one, two))
+    return bool(one == two) or bool(one != one and two != two)
 
 
 def _can_change(array: np.ndarray) -> bool:

@@ -84,6 +84,33 @@ def test_results_of_a_study_survive_a_pickle_and_asdict():
         study.steerability().results["new"] = None
 
 
+@pytest.mark.parametrize(
+    "ask",
+    ["steerability", "generalization", "spurious_factors", "predictors", "nulls", "vector_cosines", "reliability"],
+)
+def test_one_seed_gives_equal_results_and_another_seed_or_another_number_unequal_ones(ask):
+    study = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain", "travels-far", "keeps-pets"])
+    few = {"n_resamples": 50} if ask in ("generalization", "spurious_factors", "predictors") else {}
+    few |= {"n_permutations": 10} if ask == "predictors" else {}
+    result, again = getattr(study, ask)(**few), getattr(study, ask)(**few)
+    assert result == again
+    assert result == pickle.loads(pickle.dumps(result)), "NaN is NaN in a pickle too"
+    assert result != replace(result, warnings=("other",))
+    assert result != ask
+    if ask == "generalization":
+        assert result != study.generalization(seed=1, **few)
+
+
+def test_results_are_unequal_by_one_number_one_shape_one_type_or_one_key():
+    values, parts = np.array([0.0, np.nan]), {"a": np.ones(2), "deep": {"b": [1.0, np.nan]}}
+    result = Example(values=values, parts=parts, method="given")
+    assert result == Example(values=values.copy(), parts=parts, method="given")
+    for other in (np.array([0.0, 1.0]), np.array([0.0]), np.array([[0.0, np.nan]]), values.astype(np.float32)):
+        assert result != replace(result, values=other)
+    for other in ({**parts, "a": np.zeros(2)}, {"a": np.ones(2)}, {**parts, "deep": {"b": [1.0, 2.0]}}):
+        assert result != replace(result, parts=other)
+
+
 def test_a_name_that_is_not_there_is_answered_with_those_that_are():
     table = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain", "travels-far"]).steerability()
     with pytest.raises(InputError, match="no dataset 'nope'; there are travels-far, likes-rain"):
