@@ -229,6 +229,22 @@ def test_every_public_method_shows_how_it_is_called():
     assert [method.__name__ for method in methods if ">>>" not in (method.__doc__ or "")] == []
 
 
+def test_a_study_of_one_dataset_is_shown_with_one_dataset():
+    assert "model: 1 dataset, settings" in repr(open_cache(base.demo_cache(), datasets=["likes-rain"]))
+
+
+@pytest.mark.parametrize("layer", ["2", 2.0, True, -1])
+def test_a_layer_that_is_no_whole_number_is_said_and_not_looked_for(layer):
+    with pytest.raises(InputError, match=rf"layer is {layer!r}; a whole number, 0 or more, is needed"):
+        open_cache(base.demo_cache(), layer=layer)
+
+
+@pytest.mark.parametrize("name", ["base -> user_neg", " base->user_neg "])
+def test_a_shift_may_be_written_with_spaces(name):
+    study = open_cache(base.demo_cache(), datasets=["likes-rain"])
+    assert study.steerability(name).shift == "base->user_neg"
+
+
 def test_the_demo_cache_is_there_and_its_absence_is_said(monkeypatch, tmp_path):
     assert len(open_cache(steerstats.demo_cache()).datasets) >= 8
     monkeypatch.setattr(base.resources, "files", lambda package: tmp_path)

@@ -255,7 +255,7 @@ def parse_shift(text: str | Shift) -> Shift:
     ('base', 'user_neg')
     """
     if isinstance(text, str):
-        train, _, evaluate = text.partition("->")
+        train, _, evaluate = (part.strip() for part in text.partition("->"))
         if train and evaluate and "->" not in evaluate:
             return train, evaluate
     elif isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(name, str) and name for name in text):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.cache import SETTINGS, CacheReader
-from steerstats.errors import Absent, CacheError, first_few
+from steerstats.errors import Absent, CacheError, check_count, first_few
 from steerstats.generalization import PAPER_SHIFTS, SlopeGrid, parse_shift, shift_name
 from steerstats.generalization.slopes import Shift, parse_shifts
 from steerstats.operators import has_unsteered
@@ -60,6 +60,8 @@ class StudyBase:
 
     def __init__(self, reader: CacheReader, *, datasets: Sequence[str] | None = None, layer: int | None = None) -> None:
         self.reader, self.layer = reader, layer
+        if layer is not None:
+            check_count("layer", layer, at_least=0)
         wanted = reader.units if datasets is None else names_once("datasets", datasets)
         if not wanted:
             planned = first_few(reader.planned_units)
@@ -71,7 +73,8 @@ class StudyBase:
         self._units = {name: StudyUnit(reader[name], split=split, layer=layer, seed=seed) for name in wanted}
 
     def __repr__(self) -> str:
-        return f"<Study of {self.model}: {len(self.datasets)} datasets, settings {', '.join(self.settings)}>"
+        datasets = f"{len(self.datasets)} dataset{'s' * (len(self.datasets) != 1)}"
+        return f"<Study of {self.model}: {datasets}, settings {', '.join(self.settings)}>"
 
     @property
     def path(self) -> Path:

@@ -46,7 +46,7 @@ def open_cache(path: str | Path, *, datasets: Sequence[str] | str | None = None,
     CacheError
         If the path is no cache, no unit is finished, or a dataset is not there.
     InputError
-        If `datasets` is empty or names one twice.
+        If `datasets` is empty or names one twice, or `layer` is no whole number.
 
     Examples
     --------
