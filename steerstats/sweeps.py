@@ -170,7 +170,7 @@ def choose_layer(
     Raises
     ------
     InputError
-        If shapes disagree or a slope is not finite.
+        If shapes disagree, a layer stands twice, a dataset's questions are missing or a slope is not finite.
     CannotEstimate
         If a dataset has fewer than two questions: its error cannot be estimated.
 
@@ -184,8 +184,16 @@ def choose_layer(
     """
     level, n_resamples = check_level(level), check_count("n_resamples", n_resamples, at_least=2)
     layers = np.asarray(layers)
+    if layers.ndim != 1 or not len(layers):
+        raise InputError(f"layers have shape {layers.shape}; they should be (n_layers,), one at least")
+    named, times = np.unique(layers, return_counts=True)
+    if times.max() > 1:
+        raise InputError(f"layers name {named[times.argmax()]} twice; each stands once")
     if not slopes:
         raise InputError("no dataset to choose a layer on")
+    lacking = [] if questions is None else [name for name in slopes if name not in questions]
+    if lacking:
+        raise InputError(f"questions of dataset {lacking[0]} are missing")
     means, draws, freedom, n_inputs = [], [], [], 0
     for (name, values), stream in zip(slopes.items(), rng.spawn(len(slopes))):
         values = np.asarray(values, dtype=float)

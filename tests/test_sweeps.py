@@ -189,3 +189,18 @@ def test_one_layer_alone_is_no_choice_and_is_not_said_to_be_the_best(operator):
     assert "best in 100%" not in text
     assert not re.search("no other layer could|told apart|Bonferroni|best is lowest", text)
     assert choice.doubts() == ""
+
+
+@pytest.mark.parametrize(
+    ("layers", "options", "message"),
+    [
+        ([1, 1], {}, "layers name 1 twice; each stands once"),
+        ([[1], [2]], {}, r"layers have shape \(2, 1\)"),
+        ([], {}, r"layers have shape \(0,\); they should be \(n_layers,\), one at least"),
+        ([1, 2], {"questions": {"e": np.arange(5)}}, "questions of dataset d are missing"),
+    ],
+)
+def test_layers_and_questions_that_fit_no_slopes_are_refused(layers, options, message):
+    slopes = {"d": np.random.default_rng(0).normal(size=(len(layers), 5))}
+    with pytest.raises(InputError, match=message):
+        choose_layer(slopes, layers, rng=stream(), **options)
