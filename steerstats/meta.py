@@ -214,7 +214,7 @@ def mean_over_datasets(
     CannotEstimate
         With fewer than two usable datasets.
     InputError
-        If lengths differ.
+        If lengths differ, or a mapping is given.
 
     Examples
     --------
@@ -224,6 +224,8 @@ def mean_over_datasets(
     >>> round(pooled.mean, 2), round(pooled.prediction_low, 2), round(pooled.prediction_high, 2)  # of a new dataset
     (0.15, 0.07, 0.22)
     """
+    if isinstance(effects, Mapping) or isinstance(variances, Mapping):
+        raise InputError("effects and variances are arrays; a mapping's keys go into names, its values into an array")
     effects, variances = np.asarray(effects, float), np.asarray(variances, float)
     names = [f"dataset {k}" for k in range(len(effects))] if names is None else list(names)
     lengths = {len(effects), len(variances), len(names), len(effects if category is None else category)}
@@ -239,7 +241,7 @@ def mean_over_datasets(
         )
     y, v = effects[use], variances[use]
     if len(y) < 2:
-        raise CannotEstimate(f"{len(y)} usable datasets; a mean over datasets needs at least two")
+        raise CannotEstimate(f"{len(y)} usable dataset{'s' * (len(y) != 1)}; a mean over datasets needs at least two")
     groups = np.asarray(names if category is None else category)[use]
     fit = random_effects_mean(y, v, level)
     d = len(y)

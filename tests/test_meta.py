@@ -178,10 +178,12 @@ def test_leaving_out_the_only_category_leaves_nothing():
 
 
 def test_one_dataset_has_no_mean_over_datasets():
-    with pytest.raises(CannotEstimate, match="1 usable datasets"):
+    with pytest.raises(CannotEstimate, match="1 usable dataset; a mean"):
         mean_over_datasets([1.0], [0.1])
     with pytest.raises(InputError, match="one entry per dataset"):
         mean_over_datasets([1.0, 2.0], [0.1])
+    with pytest.raises(InputError, match="a mapping's keys go into names"):
+        mean_over_datasets({"a": 1.0, "b": 2.0}, {"a": 0.1, "b": 0.1})
 
 
 def test_the_floored_interval_is_the_models_where_datasets_agree_and_hartung_knapps_elsewhere():
