@@ -196,7 +196,11 @@ def _same(one: Any, two: Any) -> bool:
         if type(one) is not type(two) or one.shape != two.shape:
             return False
         if isinstance(one, np.ndarray):
-            return one.dtype == two.dtype and all(map(_same, one.ravel().tolist(), two.ravel().tolist()))
+            if one.dtype != two.dtype:
+                return False
+            if one.dtype.kind != "O":
+                return np.array_equal(one, two, equal_nan=one.dtype.kind in "fc")
+            return all(map(_same, one.ravel().tolist(), two.ravel().tolist()))
         return one.equals(two)
     if isinstance(one, Mapping) and isinstance(two, Mapping):
         return list(one) == list(two) and all(_same(one[key], two[key]) for key in one)
