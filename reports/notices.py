@@ -12,7 +12,7 @@ from reports import operators, words
 from steerstats.generalization import ID_SHIFT
 from steerstats.generalization.answer_mass import COLLAPSED_BELOW
 from steerstats.operators import ABLATE, has_unsteered
-from steerstats.study.notes import flat_curves, grid_doubts, one_sided
+from steerstats.study.notes import flat_curves, grid_doubts, held_twice, one_sided
 
 
 def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list[str]:
@@ -42,7 +42,7 @@ def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list
             f"{'is' if len(study.datasets) == 1 else 'are'} too few for an interval of a correlation over datasets."
         )
     flat = [] if study.kind == "sweep" else flat_curves(study, [ID_SHIFT])
-    doubts = [*one_sided(study), *grid_doubts(study), *flat]
+    doubts = [*held_twice(study), *one_sided(study), *grid_doubts(study), *flat]
     found += [f"{before}{words.plain_codes(text)}." for text in doubts]
     zero = "even unsteered" if all(map(has_unsteered, study.operators)) else "even at multiplier 0"
     claims = words.claims_by_key(findings)

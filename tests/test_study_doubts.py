@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from study_caches import cache_of
 
 from steerstats.cache import UnitData, create_cache, write_unit
+from steerstats.cache.table import example_rows, import_table
 from steerstats.simulate import SimulationTruth, simulate_unit
 from steerstats.study import open_cache
 
@@ -86,3 +88,16 @@ def test_engine_error_makes_a_class_of_its_own(tmp_path, path, error):
     assert study.unit("sim-00").slope_error == pytest.approx(error)
     inside = np.abs(study.slopes("sim-00").at("base->base")) <= error
     assert study.steerability()["sim-00"]["within_error"].estimate == inside.mean() > 0
+
+
+def test_a_dataset_under_two_names_is_said_to_be_one(tmp_path):
+    rows = pd.DataFrame(list(example_rows()))
+    both = pd.concat([rows, rows.assign(dataset="again")])
+    both.to_csv(tmp_path / "twice.csv", index=False)
+    study = open_cache(import_table(tmp_path / "twice.csv", tmp_path / "twice", model="m"))
+    said = [text for text in study.steerability().warnings if "one dataset" in text]
+    assert [text[:61] for text in said] == ["again, kindness hold the same propensities to the bit: they a"]
+    both.iloc[-1, both.columns.get_loc("propensity")] += 0.5
+    both.to_csv(tmp_path / "near.csv", index=False)
+    near = open_cache(import_table(tmp_path / "near.csv", tmp_path / "near", model="m"))
+    assert not any("one dataset" in text for text in near.steerability().warnings)

@@ -27,7 +27,25 @@ def said_first(study: Study) -> tuple[str, ...]:
         count = len(study.missing)
         planned = "planned dataset is" if count == 1 else "planned datasets are"
         notes.append(f"{count} {planned} not finished: {first_few(study.missing)}")
-    return (*notes, *grid_doubts(study), *one_sided(study))
+    return (*notes, *held_twice(study), *grid_doubts(study), *one_sided(study))
+
+
+def held_twice(study: Study) -> list[str]:
+    """Datasets whose curves are the same to the bit: one dataset under two names, which a mean would count twice."""
+    if study.kind == "sweep":
+        return []
+    alike: dict[tuple, list[str]] = {}
+    for name in study.datasets:
+        curves = study.unit(name).propensity
+        if np.ptp(np.nan_to_num(curves[..., 0])) > 0:  # curves that are all one say nothing of whose they are
+            alike.setdefault((curves.shape, curves[0, 0].tobytes()), []).append(name)
+    groups = []
+    for names in alike.values():
+        first = study.unit(names[0]).propensity
+        same = [name for name in names if np.array_equal(study.unit(name).propensity, first, equal_nan=True)]
+        groups += [same] if len(same) > 1 else []
+    what = "hold the same propensities to the bit: they are one dataset, which means over datasets count several times"
+    return [f"{first_few(names)} {what}" for names in groups]
 
 
 def one_sided(study: Study) -> list[str]:
