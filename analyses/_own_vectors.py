@@ -15,6 +15,7 @@ from analyses._counts import FALLS, WRONG, mean_claim, share_claims
 from analyses._own import NO_VECTORS
 from analyses._words import listed, number
 from steerstats import figures
+from steerstats.errors import gathered
 from steerstats.figures.variability import SLOPE
 from steerstats.generalization import gap
 from steerstats.operators import ABLATE
@@ -197,11 +198,8 @@ def _from_to(values: pd.Series) -> str:
 
 def cell_warnings(cells: Sequence[Cell]) -> list[str]:
     """Warnings of all cells, each once; with the vector and setting where it is not of all."""
-    gathered: dict[str, list[str]] = {}
-    for cell in cells:
-        for text in dict.fromkeys([*cell.own.warnings, *doubts(cell.difference, {})]):
-            gathered.setdefault(text, []).append(cell.shift)
-    return [text if len(own) == len(cells) else f"{listed(own)}: {text}" for text, own in gathered.items()]
+    said = ((cell.shift, text) for cell in cells for text in (*cell.own.warnings, *doubts(cell.difference, {})))
+    return [text if len(own) == len(cells) else f"{listed(own)}: {text}" for text, own in gathered(said).items()]
 
 
 def panels(cells: Sequence[Cell]) -> Figure:

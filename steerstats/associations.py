@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import InputError, check_count, check_level
+from steerstats.errors import InputError, check_count, check_level, gathered
 from steerstats.grid import require_symmetric
 from steerstats.questions import varies
 from steerstats.resampling import bootstrap_correlation, quantile_pair, spearman
@@ -310,10 +310,9 @@ def check_columns(
 
 def _gathered(notes: Sequence[tuple[str, str]], names: Sequence[str]) -> tuple[str, ...]:
     """Each text once, after the candidates that it is about; alone where it is about all of them."""
-    about: dict[str, list[str]] = {}
-    for name, text in notes:
-        about.setdefault(text, []).append(name)
-    return tuple(text if len(own) == len(names) > 1 else f"{', '.join(own)}: {text}" for text, own in about.items())
+    return tuple(
+        text if len(own) == len(names) > 1 else f"{', '.join(own)}: {text}" for text, own in gathered(notes).items()
+    )
 
 
 def _mean_error(rhos: np.ndarray, families: Sequence) -> tuple[float, float]:

@@ -12,6 +12,9 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from types import ModuleType
+from typing import TypeVar
+
+_Text = TypeVar("_Text")
 
 
 class SteerstatsError(Exception):
@@ -194,6 +197,26 @@ def first_few(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def gathered(notes: Iterable[tuple[str, _Text]]) -> dict[_Text, list[str]]:
+    """Texts in the order in which they come, each with the names of those that it is said of, each name once.
+
+    Parameters
+    ----------
+    notes : iterable of (str, text)
+        Who it is said of, and what.
+
+    Examples
+    --------
+    >>> from steerstats.errors import gathered
+    >>> gathered([("a", "is small"), ("b", "is odd"), ("c", "is small")])
+    {'is small': ['a', 'c'], 'is odd': ['b']}
+    """
+    found: dict[_Text, dict[str, None]] = {}
+    for name, text in notes:
+        found.setdefault(text, {})[name] = None
+    return {text: list(names) for text, names in found.items()}
+
+
 def by_text(said: Mapping[str, Iterable[str]], *, always: bool = False) -> list[str]:
     """Sentences on datasets, each once: alone where it is of all of them (unless `always`), else after their names.
 
@@ -203,13 +226,9 @@ def by_text(said: Mapping[str, Iterable[str]], *, always: bool = False) -> list[
     >>> by_text({"a": ["is small", "is odd"], "b": ["is small"]})
     ['is small', 'a: is odd']
     """
-    gathered: dict[str, list[str]] = {}
-    for name, texts in said.items():
-        for text in texts:
-            gathered.setdefault(text, []).append(name)
     return [
         text if len(names) == len(said) and not always else f"{first_few(names)}: {text}"
-        for text, names in gathered.items()
+        for text, names in gathered((name, text) for name, texts in said.items() for text in texts).items()
     ]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError, check_level
+from steerstats.errors import CannotEstimate, InputError, check_level, gathered
 from steerstats.generalization.slopes import without_width
 from steerstats.question_weight import question_df
 from steerstats.questions import group_codes
@@ -86,14 +86,11 @@ def refit_doubts(found: Sequence[Estimate], cells: Sequence[str], place: str) ->
     place : str
         The dataset.
     """
-    said: dict[str, list[str]] = {}
-    for estimate, cell in zip(found, cells):
-        for text in estimate.warnings:
-            if text not in (SINGLE, FLAT):
-                said.setdefault(text, []).append(cell)
+    said = ((cell, text) for estimate, cell in zip(found, cells) for text in estimate.warnings)
     return tuple(
         f"{place}: {text}" if len(which) == len(cells) > 1 else f"{place}, {', '.join(which)}: {text}"
-        for text, which in said.items()
+        for text, which in gathered(said).items()
+        if text not in (SINGLE, FLAT)
     )
 
 

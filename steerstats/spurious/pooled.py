@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from steerstats.errors import CannotEstimate, check_level
+from steerstats.errors import CannotEstimate, check_level, gathered
 from steerstats.meta import MetaAnalysis, mean_over_datasets
 from steerstats.results import Result
 from steerstats.spurious.effects import NO_VECTOR_ERROR, UNITS, SpuriousFactors
@@ -184,9 +184,7 @@ def pool_spurious_factors(
 
 def _by_text(notes: Sequence[tuple[str, str, str]]) -> tuple[str, ...]:
     """(response, term, text) -> "A, B of slope: text": what holds for many terms is said once."""
-    terms: dict[tuple[str, str], dict[str, None]] = {}
-    for response, term, text in notes:
-        terms.setdefault((response, text), {})[term] = None
+    terms = gathered((term, (response, text)) for response, term, text in notes)
     return tuple(f"{', '.join(own)} of {response}: {text}" for (response, text), own in terms.items())
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.distribution import SteerabilitySummary
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, gathered
 from steerstats.meta import MetaAnalysis, mean_over_datasets
 from steerstats.operators import ABLATE, ADD
 from steerstats.results import Estimate, Result
@@ -260,12 +260,8 @@ def for_each(datasets: Iterable[str], estimate: Callable[[str], Result]) -> tupl
 
 def doubts(results: Mapping[str, Result], left_out: Mapping[str, str]) -> tuple[str, ...]:
     """Warnings of every dataset, each with its name; one that all share is said once."""
-    gathered: dict[str, list[str]] = {}
-    for name, result in results.items():
-        for text in result.warnings:
-            gathered.setdefault(text, []).append(name)
     lines = [f"{name} is left out: {reason}" for name, reason in left_out.items()]
-    for text, names in gathered.items():
+    for text, names in gathered((name, text) for name, one in results.items() for text in one.warnings).items():
         everywhere = len(names) == len(results) > 1
         lines.append(f"all datasets: {text}" if everywhere else f"{', '.join(names)}: {text}")
     return tuple(lines)
