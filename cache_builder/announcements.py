@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cache_builder.extractors import nuisance_weights
 from cache_builder.inputs import MUCH_UNKNOWN
-from cache_builder.plan import UnitPlan, pair_arrays
+from cache_builder.plan import UnitPlan, defines_letter_or_word
 from steerstats.errors import by_text
 
 if TYPE_CHECKING:
@@ -42,8 +41,7 @@ def _of_unit(unit: UnitPlan, debiased: bool) -> Iterator[str]:
     yield from data.notes
     if unit.split.overlap:
         yield overlap_note(unit)
-    pairs = pair_arrays(unit.training, "pair", text=False)
-    if debiased and not len(nuisance_weights(len(unit.training), pairs["pair_pos_is_a"], pairs["pair_pos_is_yes"])):
+    if debiased and not defines_letter_or_word(unit):
         yield "no debiased vector is made, since the training pairs define neither A/B nor Yes/No"
 
 

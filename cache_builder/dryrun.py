@@ -13,12 +13,12 @@ from cache_builder.blocks import answer_bytes, example_blocks
 from cache_builder.engine import Engine, Example, Steering
 from cache_builder.engine.plan import Wanted, demand_of, lay_out
 from cache_builder.engine.stages import node_blocks, plan_stages
-from cache_builder.extractors import extractor_facts, nuisance_weights
+from cache_builder.extractors import extractor_facts
 from cache_builder.grid import WHOLE
 from cache_builder.inputs import EVALUATED, TRAINING, Inputs, provable
 from cache_builder.models import quiet_libraries, resolve, why_not
 from cache_builder.packing import Row
-from cache_builder.plan import UnitPlan, pair_arrays, plan_units, planned_grid
+from cache_builder.plan import UnitPlan, defines_letter_or_word, pair_arrays, plan_units, planned_grid
 from cache_builder.session import unit_descriptions
 from cache_builder.settings import Renderer
 from cache_builder.spec import BuildSpec
@@ -246,8 +246,7 @@ def _vector_names(spec: BuildSpec, unit: UnitPlan, n_layers: int) -> tuple[tuple
         control_settings=spec.control_settings() or None,
     )
     kinds, trained = made.kind, made.setting
-    nuisance = nuisance_weights(len(unit.training), pairs["pair_pos_is_a"], pairs["pair_pos_is_yes"])
-    if controls.debiased and len(nuisance):
+    if controls.debiased and defines_letter_or_word(unit):
         kinds, trained = kinds + ("debiased",) * len(spec.control_settings()), trained + spec.control_settings()
     sets = spec.steered_layers(n_layers)
     layers = np.concatenate([np.tile(np.array(one), (len(kinds), 1)) for one in sets])

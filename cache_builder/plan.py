@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache_builder.datasets import ContrastPair, Dataset, Split, find_source, load_dataset, paper_datasets, split_pairs
+from cache_builder.extractors import nuisance_weights
 from cache_builder.spec import BuildSpec
 from steerstats.cache import NOT_DEFINED
 from steerstats.errors import InputError, SpecError
@@ -118,6 +119,13 @@ def dataset_facts(units: Sequence[UnitPlan], descriptions: Mapping[str, Mapping[
         "datasets": {unit.name: unit.dataset.sha256 for unit in units},
         "descriptions": {unit.name: dict(descriptions.get(unit.name, {})) for unit in units},
     }
+
+
+def defines_letter_or_word(unit: UnitPlan) -> bool:
+    """Whether a unit's training pairs define the direction of A/B or of Yes/No, without which none is projected out."""
+    pairs = unit.training
+    flags = (_flags(pair.pos_is_a for pair in pairs), _flags(pair.pos_is_yes for pair in pairs))
+    return len(nuisance_weights(len(pairs), *flags)) > 0
 
 
 def pair_arrays(pairs: Sequence[ContrastPair], prefix: str, *, text: bool) -> dict[str, np.ndarray]:

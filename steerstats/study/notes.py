@@ -39,13 +39,16 @@ def held_twice(study: Study) -> list[str]:
         curves = study.unit(name).propensity
         if np.ptp(np.nan_to_num(curves[..., 0])) > 0:  # curves that are all one say nothing of whose they are
             alike.setdefault((curves.shape, curves[0, 0].tobytes()), []).append(name)
-    groups = []
-    for names in alike.values():
-        first = study.unit(names[0]).propensity
-        same = [name for name in names if np.array_equal(study.unit(name).propensity, first, equal_nan=True)]
-        groups += [same] if len(same) > 1 else []
-    what = "hold the same propensities to the bit: they are one dataset, which means over datasets count several times"
-    return [f"{first_few(names)} {what}" for names in groups]
+    found = []
+    for first, *others in alike.values():
+        curves = study.unit(first).propensity
+        same = [name for name in others if np.array_equal(study.unit(name).propensity, curves, equal_nan=True)]
+        if same:
+            found.append(
+                f"{first_few([first, *same])} hold the same propensities to the bit: they are one dataset, which means "
+                "over datasets count several times"
+            )
+    return found
 
 
 def one_sided(study: Study) -> list[str]:
