@@ -88,8 +88,8 @@ def difference_claims(result: ComparedSlopes) -> list[Claim]:
             text = f"Steerability in {second} minus that in {first}, {shift}, {where}:"
             low, high = together([row["estimate"], row["band_low"], row["band_high"]])[1:]
             facts = {"first": first, "second": second, "shift": shift, "over": where, "at_once": f"[{low}, {high}]"}
-            how, of = f"{row['interval']}; for all pairs and shifts at once: {facts['at_once']}", "datasets"
-            of = "questions" if one else of
+            how = f"{row['interval']}; for all pairs and shifts at once: {facts['at_once']}"
+            of = "questions" if one else "datasets"
             claims.append(Claim.row(f"{key}.{row['shift']}", text, row, of, unit=UNIT, interval=how, facts=facts))
         changed = int(((rows["band_low"] > 0) | (rows["band_high"] < 0)).sum())
         if len(rows):

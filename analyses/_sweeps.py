@@ -39,10 +39,9 @@ def layer_claim(choice: LayerChoice, best: Mapping[str, Any]) -> Claim:
     """The chosen layer's mean over datasets, with how sure the choice is."""
     ablated = choice.operator == ABLATE
     share = choice.share[choice.layers == choice.chosen][0]
-    alone = len(choice.layers) == 1
     text = f"Layer {choice.chosen} is the best{' (lowest)' if ablated else ''} of {len(choice.layers)} in {share:.0%} "
     text += f"of resamples of these datasets' questions, the vectors as given{choice.doubts()}; "
-    if alone:
+    if choice.alone:
         text = f"Layer {choice.chosen} is the only one that was tried, and none was chosen; "
     text += (
         "mean slope there, the vector's direction taken out (operator ablate):"
@@ -51,6 +50,6 @@ def layer_claim(choice: LayerChoice, best: Mapping[str, Any]) -> Claim:
     )
     several = choice.n_datasets > 1
     how = "t(D − 1) over datasets, for others such as these" if several else "t over questions"
-    how += "" if alone else f"; the choice of the {extreme(choice)} is not in it"
+    how += "" if choice.alone else f"; the choice of the {extreme(choice)} is not in it"
     counted = "datasets" if several else "questions"
     return Claim.row("sweep.best", text, best, counted, unit="nat per unit multiplier", interval=how)

@@ -38,14 +38,14 @@ def main(cache, out):
     found = Finding.of(
         choice, script="layer_sweep", title=TITLE, paper=PAPER, claims=(layer_claim(choice, best),),
         reading=f"The line is {line}."
-        + warning * (len(layers) > 1)
+        + warning * (not choice.alone)
         + (DOWN if extreme(choice) == "lowest" else ""),
         bars="band: 95% t interval of the mean over datasets." if several else "band: 95% t interval over questions.",
         counted=f"{people_count(len(study.datasets), 'dataset')}, {people_count(len(layers), 'layer')}, "
         "validation inputs.",
-        alt=f"Mean steerability by layer; the {extreme(choice) if len(layers) > 1 else 'only one'} is {layer} with "
+        alt=f"Mean steerability by layer; the {'only one' if choice.alone else extreme(choice)} is {layer} with "
         f"{number(best['estimate'])} nats per unit λ.",
-        method=f"mean steerability, base->base; {interval}; {'the choice: ' * (len(layers) > 1)}{choice.method}",
+        method=f"mean steerability, base->base; {interval}; {'the choice: ' * (not choice.alone)}{choice.method}",
         seed=current_seed(), facts=facts_of(open_cache(study.path, layer=layer)),
     )  # fmt: skip
     return publish(out, found, figure, frame)

@@ -30,8 +30,7 @@ def main(cache, out):
             frame.drop(columns=["ci_low", "ci_high"]), ax=right, value="share_other_sign",
             ylabel="inputs whose slope\nhas the other sign", share=True,
         )  # fmt: skip
-        if n <= 5:
-            figures.key_outside(figure, left, columns=n)
+        figures.key_outside(figure, left, columns=n)
     found = Finding.of(
         result, script="multiplier_range", title=TITLE, paper=PAPER, claims=claims,
         reading="Each line is a dataset. Left: its mean slope when only multipliers up to the given size are used; a "

@@ -181,11 +181,11 @@ def run_on_ray(
     root.parent.mkdir(parents=True, exist_ok=True)
     started_here = not ray.is_initialized()
     if started_here:
-        _knock(address or os.environ.get("RAY_ADDRESS", ""))
+        where = address or os.environ.get("RAY_ADDRESS", "")
+        _knock(where)
         try:
             ray.init(address=address, log_to_driver=False, include_dashboard=False, configure_logging=False)
         except (ValueError, ConnectionError) as error:
-            where = address or os.environ.get("RAY_ADDRESS", "")
             raise InputError(f"no Ray cluster at {where!r}: {' '.join(f'{error}'.split())}") from error
     try:
         total = float(ray.cluster_resources().get("GPU", 0))
@@ -373,6 +373,6 @@ class _Pool:
         text, what = " ".join(problem.split()), f"unit {name}" if name else "a call of a Ray worker"
         if final or self.tries[name] >= MAX_TRIES:
             raise CacheError(f"{what} failed: {text[-300:]}")
-        self.notice(f"{what} failed and is tried again: {text[-200:]}" if name else f"{what} failed: {text[-200:]}")
+        self.notice(f"{what} failed{' and is tried again' * bool(name)}: {text[-200:]}")
         if name:
             self.queue.append(name)

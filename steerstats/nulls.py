@@ -22,14 +22,14 @@ NAMES = {"random": "random directions", "shuffled": "label-shuffled vectors"}
 QUANTILES = (0.025, 0.5, 0.975)
 ROUNDING = 1e-9
 SAME = 1e-3  # relative: null vectors that differ by less in strength, all of them, are the vector itself up to sign
+FEWEST_QUESTIONS = 20
+"""Training questions; with fewer, the p-value of half flips is noticeably too small (see `cache_builder.draws`)."""
 EXCHANGEABLE = {
     "random": "the vector is exchangeable with the random vectors under the null",
     "shuffled": "the vector is exchangeable with the shuffled vectors under the null that the sign of each training "
-    "question's difference is arbitrary; approximately, as half of the questions are exchanged (with fewer than 20 "
-    "training questions p is too small)",
+    f"question's difference is arbitrary; approximately, as half of the questions are exchanged (with fewer than "
+    f"{FEWEST_QUESTIONS} training questions p is too small)",
 }
-FEWEST_QUESTIONS = 20
-"""Training questions; with fewer, the p-value of half flips is noticeably too small (see `cache_builder.draws`)."""
 CARRYING = 3  # likewise, where a few questions hold most pairs
 
 

@@ -193,7 +193,7 @@ def fit_components(
         )
     if len(means) < 5:
         warnings.append(f"only {len(means)} datasets: the variance between datasets is poorly known")
-    if few := sum(count < FEW_UNITS for count in units) * many:
+    if (few := sum(count < FEW_UNITS for count in units)) and many:
         warnings.append(
             f"{few} of {len(units)} datasets have fewer than {FEW_UNITS} questions (the fewest: {min(units)}), and the "
             "variance between datasets takes their uncertain standard errors as known: with 10 datasets of 4, 6 and 10 "

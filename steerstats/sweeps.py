@@ -30,6 +30,11 @@ RULE_ABLATE = (
     "lowest mean slope over datasets, each counting once, on validation inputs"
 )
 ONE_LAYER = "mean steerability over datasets, each counting once, on validation inputs, at the one layer that was tried"
+CHOSEN = (
+    "intervals, shares and layers not told apart here are about these datasets and take the vectors as given",
+    "for other datasets: these are independent draws, and differences between layers roughly normal",
+)
+GIVEN = ("the interval is about these datasets and takes the vectors as given",)  # of one layer
 
 FEW_QUESTIONS = 10
 
@@ -97,9 +102,14 @@ class LayerChoice(Headlined):
         frame = pd.DataFrame({"layer": self.layers, **{name: getattr(self, name) for name in names}})
         return frame.assign(chosen=self.layers == self.chosen, n=self.n_datasets)
 
+    @property
+    def alone(self) -> bool:
+        """Whether one layer was all there was, so that nothing was chosen."""
+        return len(self.layers) == 1
+
     def doubts(self) -> str:
         """Which other layers could be the best, here and elsewhere; to be said after the choice. "" without others."""
-        if len(self.layers) == 1:
+        if self.alone:
             return ""
         here = f"; not told apart from it here: {_runs(self.layers, self.rivals)}" if self.rivals else ""
         if self.n_datasets == 1:
@@ -115,12 +125,12 @@ class LayerChoice(Headlined):
         """The choice in a sentence, then one row a layer."""
         best = int(np.flatnonzero(self.layers == self.chosen)[0])
         title = f"Layer {self.chosen}: {number(self.mean[best])} {UNIT}"
-        if len(self.layers) == 1:
+        if self.alone:
             title += "; no other layer was tried, and none was chosen"
         else:
             title += f", best in {share(self.share[best])} of resamples of these datasets' questions, the vectors as "
             title += f"given{self.doubts()}"
-        if self.operator == ABLATE and len(self.layers) > 1:
+        if self.operator == ABLATE and not self.alone:
             title += ". Operator ablate: best is lowest, where taking the direction out lowers propensity most"
         behind = [
             "chosen" if layer == self.chosen else with_limits(*row)
@@ -226,15 +236,15 @@ def choose_layer(
     reach = float(student.isf(normal.sf(_reach(mean, resampled, level)), df))
     p_best = _could_be_best(np.array(means), best, sign)
     inside = (behind - reach * se <= 0) & (np.arange(len(layers)) != best)
+    elsewhere = f"; on others: paired t({len(slopes) - 1}) over datasets, p times {len(layers) - 1} (Bonferroni)"
+    what, assumptions = "intervals and the layers not told apart assume", CHOSEN
+    if len(layers) == 1:
+        rule, elsewhere, what, assumptions = ONE_LAYER, "", "the interval assumes", GIVEN
     warnings = [] if winners[best] >= 0.5 else [f"only {winners[best]:.0%} of resamples agree with the choice"]
     if min(freedom) < FEW_QUESTIONS - 1:
-        what = "intervals and the layers not told apart assume" if len(layers) > 1 else "the interval assumes"
         warnings.append(f"datasets of {min(freedom) + 1} questions: {what} roughly normal slopes")
     if operator == ABLATE and mean[best] >= 0:
         warnings.append("at no layer does taking the direction out lower propensity")
-    elsewhere = f"; on others: paired t({len(slopes) - 1}) over datasets, p times {len(layers) - 1} (Bonferroni)"
-    if len(layers) == 1:
-        rule, elsewhere = ONE_LAYER, ""
     return LayerChoice(
         layers=layers,
         mean=mean,
@@ -255,12 +265,7 @@ def choose_layer(
         method=f"{rule}; {n_resamples} resamples of questions within these datasets, limits by t({df:.3g})"
         + elsewhere * (len(slopes) > 1),
         numbers={"n_resamples": n_resamples},
-        assumptions=(
-            "intervals, shares and layers not told apart here are about these datasets and take the vectors as given",
-            "for other datasets: these are independent draws, and differences between layers roughly normal",
-        )
-        if len(layers) > 1
-        else ("the interval is about these datasets and takes the vectors as given",),
+        assumptions=assumptions,
         warnings=tuple(warnings),
     )
 

@@ -233,7 +233,8 @@ def range_sensitivity(frame: pd.DataFrame, *, ax: Axes, value: str, ylabel: str,
         rows = frame[frame["dataset"] == name]
         color = SERIES[k % len(SERIES)] if few else BLUE
         bars = (rows["ci_low"], rows["ci_high"]) if few and "ci_low" in rows else (None, None)
-        curve(ax, rows["range"], rows[value], *bars, color=color, marker=MARKERS[k] if few else "", label=name)
+        marker, label = (MARKERS[k], name) if few else ("", None)
+        curve(ax, rows["range"], rows[value], *bars, color=color, marker=marker, label=label)
         if not few:
             ax.lines[-1].set(alpha=0.45, linewidth=1.0)
     ax.set_xticks(sorted(set(frame["range"])))
