@@ -120,7 +120,7 @@ def lead(claims: Mapping[str, Claim]) -> str:
     if "per_input.signs" in claims:
         signs = claims["per_input.signs"]
         which = "this very vector" if signs.n == 1 else "these very vectors"
-        of = f"{_sides(signs)} the one dataset" if signs.n == 1 else f"{_sides(signs)} {signs.n} datasets"
+        of = f"{_sides(signs)} in the one dataset" if signs.n == 1 else f"{_sides(signs)} datasets"
         text = f"For {which} the 95% interval of mean steerability over inputs lies {of}"
         # Without the share of anti-steerable inputs below 0 is not the wrong way (operator ablate).
         if signs.n == 1 and signs.counts[OUTCOMES["below"]] and "per_input.anti_share" in claims:
@@ -128,10 +128,9 @@ def lead(claims: Mapping[str, Claim]) -> str:
         parts.append(f"{text}.")
     if "per_input.signs_refits" in claims:
         signs = claims["per_input.signs_refits"]
-        of = _sides(signs).removesuffix(" in") if signs.n == 1 else f"{_sides(signs)} {signs.n}"
         few = claims["vector_error.wider"].facts.get("few_refits") if "vector_error.wider" in claims else None
         counted = f"counted, which only {few} refits tell roughly," if few else "counted,"
-        parts.append(f"With the vector's own sampling error {counted} it lies {of}.")
+        parts.append(f"With the vector's own sampling error {counted} it lies {_sides(signs)}.")
     for kind, name in (("shuffled", "label-shuffled vectors"), ("random", "random directions")):
         if f"null.{kind}" in claims:
             parts.append(_against(claims[f"null.{kind}"], name))
@@ -139,16 +138,17 @@ def lead(claims: Mapping[str, Claim]) -> str:
 
 
 def _sides(signs: Claim) -> str:
-    """ "above 0 in 13 and on both sides of it in 1 of": counts of intervals, those of nothing left out.
+    """ "above 0 in 13 and on both sides of 0 in 1 of 14": counts of intervals, those of nothing left out.
 
-    Of one interval it says "above 0 in".
+    Where all are alike it says "above 0 in all 14" or "above 0 in both", and of one interval "above 0".
     """
     sides = {"works": "above 0", "below": "below 0", "undecided": "on both sides of 0"}
     counts = [(signs.counts[OUTCOMES[side]], where) for side, where in sides.items()]
     if signs.n == 1:
-        return f"{next(where for count, where in counts if count)} in"
-    counts = [f"{where} in {'all' if count == signs.n else count}" for count, where in counts if count]
-    return f"{listed(counts)}{'' if counts[0].endswith('all') else ' of'}"
+        return next(where for count, where in counts if count)
+    every = "both" if signs.n == 2 else f"all {signs.n}"
+    alike = [f"{where} in {every}" for count, where in counts if count == signs.n]
+    return "".join(alike) or f"{listed([f'{where} in {count}' for count, where in counts if count])} of {signs.n}"
 
 
 def _against(null: Claim, name: str) -> str:

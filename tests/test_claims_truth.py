@@ -146,6 +146,14 @@ def test_with_one_dataset_nothing_is_counted_of_one():
     )
 
 
+def test_all_of_two_datasets_are_both():
+    pair = told(SHARE, signs("per_input.signs", 2, 0, 0), signs("per_input.signs_refits", 0, 0, 2))["lead"]
+    assert "over inputs lies above 0 in both datasets. With" in pair
+    assert pair.endswith("counted, it lies on both sides of 0 in both.")
+    apart = told(SHARE, signs("per_input.signs", 1, 0, 1))["lead"]
+    assert apart.endswith("lies above 0 in 1 and on both sides of 0 in 1 of 2 datasets.")
+
+
 DOMINATED = mean_over_datasets([0.15, 0.5, -0.4], np.array([0.01, 0.5, 0.5]) ** 2)
 COLLAPSED = mean_over_datasets([0.101, 0.100, 0.099, 0.1, 0.1], np.full(5, 0.1) ** 2)
 PLAIN = mean_over_datasets([0.3, 0.1, -0.1, 0.2, 0.4], np.full(5, 0.1) ** 2)
