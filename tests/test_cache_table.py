@@ -180,10 +180,20 @@ def test_an_import_that_fails_on_the_way_leaves_nothing(tmp_path, frame, monkeyp
     assert left == {"t.csv"} | ({"deep", "deep/c"} if there else set())
 
 
-def test_dataset_names_become_safe_stems_without_colliding(tmp_path, frame):
-    names = {"a/b", "a b", "plain-1", "--", "__", "."}
+def units_of(names, tmp_path, frame):
     every = pd.concat([frame.assign(dataset=name) for name in sorted(names)])
     cache = CacheReader(import_table(save(every, tmp_path / "t.csv"), tmp_path / "c", model="mine"))
-    assert len(cache.units) == len(names)
-    assert "plain-1" in cache.units
-    assert {unit.attrs["dataset"] for unit in cache} == names
+    return {unit.attrs["dataset"]: unit.name for unit in cache}
+
+
+def test_dataset_names_become_safe_stems_without_colliding(tmp_path, frame):
+    names = {"a/b", "a b", "plain-1", "--", "__", ".", "plain 1", "善良", "A-B"}
+    units = units_of(names, tmp_path, frame)
+    assert units.keys() == names
+    assert len({stem.casefold() for stem in units.values()}) == len(names)
+    assert units["plain-1"] == "plain-1"  # a name that is one stays, whoever else would have it
+
+
+def test_a_dataset_is_named_as_near_to_its_name_as_a_file_can_be(tmp_path, frame):
+    names = {"Güte": "Gute", "self-worth (HHH)": "self-worth-HHH", "été & hiver": "ete-hiver", "plain-1": "plain-1"}
+    assert units_of(names, tmp_path, frame) == names

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 import shutil
-from collections.abc import Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -149,7 +152,7 @@ def import_table(source: str | Path, target: str | Path, *, model: str) -> Path:
     arrays = {name: _unit(part, f"{source}: dataset {name}") for name, part in frame.groupby("dataset", sort=True)}
     spec = {"source": Path(source).name, "sha256": digest, "model": model}
     spec_hash = hashlib.sha256(repr(sorted(spec.items())).encode()).hexdigest()
-    names = {name: _stem(name) for name in arrays}
+    names = _stems(arrays)
     units = {}
     for name, own in arrays.items():
         attrs = {"dataset": name, "model": model, "score": "imported", "spec_hash": spec_hash}
@@ -341,12 +344,22 @@ def _place(row: pd.Series) -> str:
     return ", ".join(f"{name}={row[name]}" for name in ("setting_eval", "vector", "multiplier", "input"))
 
 
-def _stem(name: str) -> str:
-    """A file stem for any dataset name: the name where it is one, else its safe part with a short hash."""
-    if not name_fault(name):
-        return name
-    safe = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "-" for letter in name)
-    return f"{safe.strip('.-') or 'dataset'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+def _stems(names: Iterable[str]) -> dict[str, str]:
+    """A file stem for each dataset name: itself where it is one, else its safe part, with a hash where two are alike.
+
+    Accents go with the letters that they stand on, and the case of letters tells no files apart on some systems.
+    """
+    stems = {name: name if not name_fault(name) else _safe(name) for name in names}
+    alike = Counter(stem.casefold() for stem in stems.values())
+    for name, stem in stems.items():
+        if stem != name and (not stem or alike[stem.casefold()] > 1):
+            stems[name] = f"{stem or 'dataset'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return stems
+
+
+def _safe(name: str) -> str:
+    plain = "".join(one for one in unicodedata.normalize("NFKD", name) if not unicodedata.combining(one))
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", plain).strip(".-_")
 
 
 def example_rows() -> Iterator[dict[str, object]]:
