@@ -246,7 +246,7 @@ def mean_over_datasets(
     fit = random_effects_mean(y, v, level)
     d = len(y)
     t = stats.t.ppf((1 + level) / 2, d - 1)
-    plain_se = y.std(ddof=1) / np.sqrt(d)
+    plain_se = y.std(ddof=1) / np.sqrt(d) if np.ptp(y) else 0.0  # rounding of the mean is no spread
     new = prediction_limits(y, v, level)
     w = 1 / v
     q = float(w @ (y - w @ y / w.sum()) ** 2)

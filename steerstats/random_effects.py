@@ -130,7 +130,9 @@ def random_effects_mean(effects: np.ndarray, variances: np.ndarray, level: float
     tau2 = reml_tau2(y, v)
     w = 1 / (v + tau2)
     mean = float(w @ y / w.sum())
-    factor = float(w @ (y - mean) ** 2 / (d - 1))
+    away = y - mean
+    away[np.abs(away) <= 4 * np.finfo(float).eps * np.abs(y).max()] = 0  # rounding of the mean is no spread
+    factor = float(w @ away**2 / (d - 1))
     se, floored = (float(np.sqrt(q / w.sum())) for q in (factor, max(1.0, factor)))
     t = float(stats.t.ppf((1 + level) / 2, d - 1))
     return RandomEffectsMean(

@@ -218,6 +218,13 @@ def test_datasets_that_agree_by_chance_are_no_certainty():
     assert not any("agree more closely" in text for text in apart.warnings)
 
 
+@settings(deadline=None)
+@given(st.floats(-3, 3), st.lists(st.floats(1e-4, 1), min_size=2, max_size=7))
+def test_effects_that_are_equal_have_no_spread_by_rounding(effect, variances):
+    fit = mean_over_datasets(np.full(len(variances), effect), variances)
+    assert (fit.se, fit.hk_factor, fit.unweighted_se) == (0, 0, 0)
+
+
 def test_the_warning_comes_exactly_where_the_interval_is_narrower_than_the_common_effects():
     rng, seen = np.random.default_rng(3), set()
     for _ in range(60):
