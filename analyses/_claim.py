@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +27,6 @@ from steerstats.errors import CannotEstimate, SteerstatsError
 from steerstats.figures.theme import save
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 from steerstats.results import Estimate
-
-_NUMBERS_ONLY: ContextVar[bool] = ContextVar("steerstats_numbers_only", default=False)
-
 
 OF_TWO = "two datasets rank alike or in reverse, whatever is so"
 
@@ -260,16 +255,6 @@ class Finding:
         return _plain(asdict(self))
 
 
-@contextmanager
-def numbers_only() -> Iterator[None]:
-    """Inside this block figures are drawn and not written: a check needs the numbers alone."""
-    token = _NUMBERS_ONLY.set(True)
-    try:
-        yield
-    finally:
-        _NUMBERS_ONLY.reset(token)
-
-
 def publish(
     out: str | Path, finding: Finding, figure: Any = None, table: pd.DataFrame | None = None, digits: int = 3
 ) -> Finding:
@@ -287,7 +272,7 @@ def publish(
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    if figure is not None and not _NUMBERS_ONLY.get():
+    if figure is not None:
         for name, one in zip(figure_names(finding), figure if isinstance(figure, list) else [figure], strict=True):
             save(one, folder / name)
     if table is not None:

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from multiprocessing import active_children, get_context, parent_process
@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 import analyses
 from analyses._cache import label_caches
-from analyses._claim import Finding, numbers_only
+from analyses._claim import Finding
 from analyses._compared import naming
 from steerstats.interrupts import deferred
 
@@ -90,7 +90,6 @@ def run_jobs(
     seed: int = 0,
     workers: int = 1,
     progress: Any = None,
-    figures: bool = True,
 ) -> list[Done]:
     """Run all jobs, in the order of `jobs` in the answer whatever order they end in.
 
@@ -103,20 +102,17 @@ def run_jobs(
     workers : int
         Processes; with 1 everything runs in this one.
     progress : rich.progress.Progress, optional
-    figures : bool
-        Whether to write the figures; a check of the numbers does without.
     """
     task = progress.add_task("scripts", total=len(jobs), of="scripts") if progress is not None else None
     done: dict[int, Done] = {}
     if workers <= 1:
-        with threadpool_limits(1):
-            for k, job in enumerate(jobs):
-                done[k] = run_one(job, str(out), seed, figures)
-                _advance(progress, task, job)
+        for k, job in enumerate(jobs):
+            done[k] = run_one(job, str(out), seed)
+            _advance(progress, task, job)
     else:
         with _one_thread(), _workers(min(workers, len(jobs))) as pool:
             with deferred():  # Ctrl-C goes to them all, and is ours alone to hear
-                waiting = {pool.submit(run_one, job, str(out), seed, figures): k for k, job in enumerate(jobs)}
+                waiting = {pool.submit(run_one, job, str(out), seed): k for k, job in enumerate(jobs)}
             for future in as_completed(waiting):
                 done[waiting[future]] = future.result()
                 _advance(progress, task, jobs[waiting[future]])
@@ -152,10 +148,10 @@ def end_with_parent() -> None:
         Thread(target=watch, daemon=True).start()
 
 
-def run_one(job: Job, out: str, seed: int, figures: bool = True) -> Done:
+def run_one(job: Job, out: str, seed: int) -> Done:
     """One job in this process."""
     start = time.perf_counter()
-    with threadpool_limits(1), naming(job.names), nullcontext() if figures else numbers_only():
+    with threadpool_limits(1), naming(job.names):
         cache = job.caches[0] if len(job.caches) == 1 else list(job.caches)
         finding = analyses.run(job.script, cache, Path(out) / RESULTS / job.label, seed)
     return Done(job, finding, time.perf_counter() - start)
