@@ -20,12 +20,9 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 import analyses
-from analyses._cache import label_caches
 from analyses._claim import Finding
 from analyses._compared import naming
 from steerstats.interrupts import deferred
-
-__all__ = ["RESULTS", "Done", "Job", "default_workers", "group_label", "label_caches", "plan", "run_jobs", "run_one"]
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 RESULTS = "results"

@@ -7,7 +7,7 @@ from typing import Any
 
 from analyses._cache import people_count, with_several_wrong
 from analyses._claim import Finding
-from analyses._words import listed
+from analyses._words import listed, plain_codes
 from reports import operators, words
 from steerstats.generalization import ID_SHIFT
 from steerstats.generalization.answer_mass import COLLAPSED_BELOW
@@ -43,7 +43,7 @@ def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list
         )
     flat = [] if study.kind == "sweep" else flat_curves(study, [ID_SHIFT])
     doubts = [*held_twice(study), *one_sided(study), *grid_doubts(study), *flat]
-    found += [f"{before}{words.plain_codes(text)}." for text in doubts]
+    found += [f"{before}{plain_codes(text)}." for text in doubts]
     zero = "even unsteered" if all(map(has_unsteered, study.operators)) else "even at multiplier 0"
     claims = words.claims_by_key(findings)
     mass = claims.get("mass.unsteered")

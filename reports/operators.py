@@ -13,6 +13,7 @@ from analyses._cache import people_count
 from analyses._claim import Finding
 from analyses._counts import OUTCOMES
 from reports import words
+from reports.answer import lead
 from steerstats.frames import LOG_ODDS
 from steerstats.operators import ABLATE, operator_caveats
 
@@ -100,7 +101,7 @@ def _answer(signs: Any, share: Any) -> str:
 
 def _lead(claims: Mapping[str, Any]) -> str:
     """The lead counts intervals above and below 0, which stay what they are; only its last words judge them."""
-    text = words.lead({key: claim for key, claim in claims.items() if key != "per_input.anti_share"})
+    text = lead({key: claim for key, claim in claims.items() if key != "per_input.anti_share"})
     return f"Slopes are what taking the direction out does: below 0 it lowers propensity. {text}"
 
 

@@ -16,10 +16,10 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from analyses._cache import UNNAMED, check_distinct, facts_of, study_of
+from analyses._cache import UNNAMED, check_distinct, facts_of, label_caches, study_of
 from analyses._words import listed
 from reports import operators, words
-from reports.collect import RESULTS, Done, default_workers, label_caches, plan, run_jobs
+from reports.collect import RESULTS, Done, default_workers, plan, run_jobs
 from reports.details import dataset_pages
 from reports.embed import theme_variables
 from reports.methods import methods as write_methods

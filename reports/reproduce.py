@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import analyses
-from analyses._cache import check_distinct, study_of
-from reports.collect import Done, default_workers, label_caches, plan, run_jobs
+from analyses._cache import check_distinct, label_caches, study_of
+from reports.collect import Done, default_workers, plan, run_jobs
 from reports.record import (
     CLAIMS,
     MANIFEST,
@@ -34,11 +34,7 @@ from reports.record import (
     write_claim_tables,
 )
 from reports.render import write_page
-from reports.terminal import claims_table
-from reports.verify import verify_reproduction
 from steerstats.errors import check_count
-
-__all__ = ["claims_record", "claims_table", "reproduce", "verify_reproduction"]
 
 
 def reproduce(

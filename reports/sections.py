@@ -13,10 +13,11 @@ from markupsafe import Markup, escape
 
 import analyses
 from analyses._claim import Claim, Finding, figure_names, sentence
-from reports import words
+from analyses._words import plain_codes, tidy
 from reports.collect import RESULTS, Done
 from reports.embed import inline_svg
 from reports.tables import MOST_ROWS, cells
+from reports.words import missed
 
 OPEN_FIGURES = 3  # of one finding; the rest is folded
 LAYER = "layer_sweep"
@@ -104,9 +105,9 @@ def _missing_view(one: Done, several: bool) -> list[dict[str, str]]:
     anchor = f"{anchor_prefix(one.job.label, several)}{one.finding.script}"
     cache = f" ({one.job.label})" if several else ""
     if one.finding.missing:
-        if not words.missed(one.finding.missing):
+        if not missed(one.finding.missing):
             return []
-        return [{"id": anchor, "title": f"{one.finding.title}{cache}", "why": words.tidy(one.finding.missing)}]
+        return [{"id": anchor, "title": f"{one.finding.title}{cache}", "why": tidy(one.finding.missing)}]
     found = []
     for k, text in enumerate(one.finding.absent):
         what, _, why = text.partition(": ")
@@ -133,7 +134,7 @@ def finding_view(one: Done, out: Path, several: bool) -> dict[str, Any]:
         # Figures of this page have no numbers: a number is always the paper's.
         "paper": f"the paper's {finding.paper}" if finding.paper.startswith("figure") else finding.paper,
         "cache": one.job.label if several else "",
-        "warnings": [words.plain_codes(text) for text in finding.warnings],
+        "warnings": [plain_codes(text) for text in finding.warnings],
         "claims": claims,
         "figures": _figures(finding, folder, anchor),
         "caption": _caption(finding),
@@ -157,8 +158,8 @@ def _figures(finding: Finding, folder: Path, anchor: str) -> list[dict[str, Any]
 
 def _caption(finding: Finding) -> list[list[tuple[str, str]]]:
     """Paragraphs of (lead word, text): how to read it; bars and n; method and assumptions; what is not there."""
-    method = sentence(words.tidy(finding.method))
-    assumes = sentence(words.tidy("; ".join(finding.assumptions)))
+    method = sentence(tidy(finding.method))
+    assumes = sentence(tidy("; ".join(finding.assumptions)))
     paragraphs = [
         [("How to read it.", finding.reading)],
         [("Bars:", finding.bars), ("n:", finding.counted)],
@@ -179,7 +180,7 @@ def claim_view(claim: Claim) -> dict[str, str]:
         "value": value,
         "interval": interval,
         "unit": claim.shown_unit,
-        "fine_print": words.tidy("; ".join(filter(None, [counted, why]))),
+        "fine_print": tidy("; ".join(filter(None, [counted, why]))),
         "published": published,
         "verdict": claim.verdict,
         "reason": claim.reason,

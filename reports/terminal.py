@@ -13,7 +13,8 @@ from rich.text import Text
 
 from analyses import SECTIONS
 from analyses._claim import Claim
-from reports.words import missed, tidy
+from analyses._words import tidy
+from reports.words import missed
 
 UNITS = {"nat per unit multiplier": "nat/λ", "(nat per unit multiplier)²": "(nat/λ)²", "nat": "nat"}
 # The count of datasets in the last column says it.

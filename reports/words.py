@@ -11,22 +11,9 @@ from analyses._claim import Claim, Finding
 from analyses._counts import CUT
 from analyses._effects import LETTER, UNTOLD, WORD
 from analyses._own import NOT_ASKED
-from analyses._words import number, percent, plain_codes, tidy, together
+from analyses._words import together
 from reports.answer import HEADLINE, answer, by_shift, lead, limits, steers
 from steerstats.figures import nice_shift
-
-__all__ = [
-    "GLOSSARY",
-    "differences",
-    "lead",
-    "limits",
-    "missed",
-    "number",
-    "percent",
-    "plain_codes",
-    "summary",
-    "tidy",
-]
 
 NOTHING = (
     "On average the vectors are not shown to steer under base → base, so that little can be said of what they lose."

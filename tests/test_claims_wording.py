@@ -18,12 +18,11 @@ from analyses._cache import ask, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding
 from analyses._counts import p_words
 from analyses._words import tidy, together
-from reports.answer import _loss, answer, limits
+from reports.answer import _loss, answer, lead, limits
 from reports.provenance import _flat
 from reports.render import _differences, render_report
 from reports.tables import cells
 from reports.words import NOTHING, summary
-from reports.words import lead as words_lead
 from steerstats import figures
 from steerstats.cache.table import example_rows, import_table
 
@@ -96,16 +95,16 @@ def test_the_first_sentence_counts_all_three_outcomes_and_the_vectors_error():
     means = study_of(hostile_cache()).steerability()
     own = [one["mean"] for one in means.results.values()]
     up, down = sum(one.ci_low > 0 for one in own), sum(one.ci_high < 0 for one in own)
-    lead = summary(findings_of("three"))["lead"]
+    said = summary(findings_of("three"))["lead"]
     assert (up, down) == (2, 0)
-    assert "of mean steerability over inputs lies above 0 in 2 and on both sides of 0 in 1 of 3 datasets." in lead
+    assert "of mean steerability over inputs lies above 0 in 2 and on both sides of 0 in 1 of 3 datasets." in said
     again = sum(one.ci_low > 0 for one in means.vector_error.values())
     sides = f"above 0 in {again} and on both sides of 0 in {3 - again} of 3"
-    assert f"With the vector's own sampling error counted, it lies {sides}." in lead
+    assert f"With the vector's own sampling error counted, it lies {sides}." in said
     every = Claim.counted("per_input.signs", "", {"above 0": 3, "below 0": 0, "undecided": 0}, "datasets", "")
-    assert "lies above 0 in all 3 datasets." in words_lead({"per_input.signs": every})
-    assert "label-shuffled vectors" in lead
-    assert "beyond doubt" not in lead
+    assert "lies above 0 in all 3 datasets." in lead({"per_input.signs": every})
+    assert "label-shuffled vectors" in said
+    assert "beyond doubt" not in said
 
 
 def test_an_effect_is_headed_by_its_spread_and_no_claim_is_printed_twice():

@@ -14,10 +14,9 @@ from browser import Page, find_chromium
 from reporting import MODEL, PAYLOADS, TRUTH, hostile_cache, plain_cache, reproduction, scratch
 
 from analyses._claim import Claim
-from analyses._words import together
+from analyses._words import percent, tidy, together
 from reports.render import render_report
 from reports.tables import cells
-from reports.words import percent, tidy
 
 VOID = {"meta", "link", "br", "img", "input", "hr", "path", "use", "image"}
 

@@ -228,7 +228,7 @@ def test_a_script_by_itself_complains_in_one_line(tmp_path):
 def test_the_claims_fit_a_terminal_of_80_columns():
     from rich.console import Console
 
-    from reports.reproduce import claims_table
+    from reports.terminal import claims_table
 
     record = json.loads((reproduction() / "claims.json").read_text("utf-8"))
     for width in (60, 80):

@@ -17,11 +17,15 @@ import pytest
 from reporting import hostile_cache, plain_cache, reproduction, scratch
 
 import reports
-from reports.collect import label_caches, plan, run_jobs
+from analyses._cache import label_caches
+from analyses._words import percent
+from reports.collect import plan, run_jobs
+from reports.record import claims_record
 from reports.render import render_report
-from reports.reproduce import claims_record, claims_table, reproduce, verify_reproduction
-from reports.verify import _find_caches, check_numbers, largest_difference
-from reports.words import missed, percent
+from reports.reproduce import reproduce
+from reports.terminal import claims_table
+from reports.verify import _find_caches, check_numbers, largest_difference, verify_reproduction
+from reports.words import missed
 from steerstats.cli import main
 from steerstats.errors import InputError
 

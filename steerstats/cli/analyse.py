@@ -87,8 +87,8 @@ def reproduce(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Scripts at once; 0: the cores, at most 4.")] = 0,
 ) -> None:
     """Recompute every claim, figure and table from caches, the published value beside the recomputed one."""
-    from reports.reproduce import claims_table
     from reports.reproduce import reproduce as run
+    from reports.terminal import claims_table
 
     with _kept_whole(target), progress_bar() as progress:
         record = run(caches, target, seed=seed, jobs=jobs, progress=progress)

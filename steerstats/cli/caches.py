@@ -111,7 +111,7 @@ def verify(
 
 def _checks(path: Path):
     if (path / "claims.json").is_file():
-        from reports.reproduce import verify_reproduction
+        from reports.verify import verify_reproduction
 
         return verify_reproduction(path)
     from steerstats.cache import verify as verify_cache
