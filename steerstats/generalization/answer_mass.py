@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import InputError, check_level
-from steerstats.generalization.slopes import unit_warnings
+from steerstats.generalization.slopes import cells_frame, unit_warnings
 from steerstats.generalization.vector_error import VECTOR_ERROR_OUT
 from steerstats.questions import question_means
 from steerstats.results import Result
@@ -55,12 +55,10 @@ class AnswerMass(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset and multiplier."""
-        keys = pd.MultiIndex.from_product([self.datasets, self.multipliers], names=["dataset", "multiplier"])
         names = ("mean", "ci_low", "ci_high", "share_low", "collapsed")
-        frame = pd.DataFrame({name: getattr(self, name).ravel() for name in names}, index=keys).reset_index()
-        for name in ("n", "n_excluded"):
-            frame[name] = frame["dataset"].map(dict(zip(self.datasets, getattr(self, name)))).astype(int)
-        return frame.assign(threshold=self.threshold, level=self.level)
+        frame = cells_frame(self, names, {"dataset": self.datasets, "multiplier": self.multipliers})
+        frame.insert(frame.columns.get_loc("level"), "threshold", self.threshold)
+        return frame
 
 
 def answer_mass(

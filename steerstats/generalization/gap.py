@@ -20,6 +20,7 @@ from steerstats.generalization.slopes import (
     PAPER_SHIFTS,
     Shift,
     SlopeGrid,
+    cells_frame,
     parse_shift,
     parse_shifts,
     shift_name,
@@ -157,14 +158,10 @@ class GapTable(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset, shift and component."""
-        keys = pd.MultiIndex.from_product(
-            [self.components, self.datasets, self.shifts], names=["component", "dataset", "shift"]
-        )
+        axes = {"component": self.components, "dataset": self.datasets, "shift": self.shifts}
         names = ("estimate", "se", "ci_low", "ci_high", "band_low", "band_high", "p_adjusted", "includes_vector_error")
-        frame = pd.DataFrame({name: getattr(self, name).ravel() for name in names}, index=keys).reset_index()
-        for name in ("n", "n_excluded"):
-            frame[name] = frame["dataset"].map(dict(zip(self.datasets, getattr(self, name)))).astype(int)
-        return frame.assign(level=self.level, se_type=se_types(frame["includes_vector_error"]))
+        frame = cells_frame(self, names, axes)
+        return frame.assign(se_type=se_types(frame["includes_vector_error"]))
 
 
 def gap_table(

@@ -19,6 +19,7 @@ from steerstats.generalization.slopes import (
     Cells,
     Shift,
     SlopeGrid,
+    cells_frame,
     parse_shifts,
     shift_name,
     unit_warnings,
@@ -97,14 +98,9 @@ class RatioTable(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset and shift."""
-        keys = pd.MultiIndex.from_product([self.datasets, self.shifts], names=["dataset", "shift"])
         names = ("estimate", "ci_low", "ci_high", "shape", "excluded_low", "excluded_high", "denominator")
         names = (*names, "denominator_z", "includes_vector_error")
-        columns = {name: getattr(self, name).ravel() for name in names}
-        frame = pd.DataFrame(columns, index=keys).reset_index()
-        for name in ("n", "n_excluded"):
-            frame[name] = frame["dataset"].map(dict(zip(self.datasets, getattr(self, name)))).astype(int)
-        return frame.assign(level=self.level)
+        return cells_frame(self, names, {"dataset": self.datasets, "shift": self.shifts})
 
 
 def ratio(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from steerstats.errors import InputError
 from steerstats.question_weight import weight_warnings
@@ -228,6 +230,17 @@ class Cells:
             means = self.refits[:, self.refitted].mean(axis=2)
             out[np.ix_(self.refitted, self.refitted)] = np.cov(means, rowvar=False)
         return out
+
+
+def cells_frame(table: Any, names: Sequence[str], axes: Mapping[str, Sequence], **more: np.ndarray) -> pd.DataFrame:
+    """One row per cell of a result's arrays, labelled by `axes`; what has fewer of these, such as n, is repeated."""
+    shape = [len(labels) for labels in axes.values()]
+    columns = {name: getattr(table, name) for name in names} | more
+    columns = {name: np.broadcast_to(values, shape).ravel() for name, values in columns.items()}
+    frame = pd.DataFrame(columns, index=pd.MultiIndex.from_product(axes.values(), names=axes)).reset_index()
+    for name in ("n", "n_excluded"):
+        frame[name] = frame["dataset"].map(dict(zip(table.datasets, getattr(table, name)))).astype(int)
+    return frame.assign(level=table.level)
 
 
 def shift_name(shift: Shift) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import CannotEstimate, check_level
-from steerstats.generalization.slopes import NO_WIDTH, SlopeGrid, shift_name, unit_warnings, without_width
+from steerstats.generalization.slopes import NO_WIDTH, SlopeGrid, cells_frame, shift_name, unit_warnings, without_width
 from steerstats.generalization.vector_error import (
     cells_without,
     refit_doubts,
@@ -56,17 +56,11 @@ class SteerabilityTable(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset, train and eval setting; m(0) repeats over training settings."""
-        keys = pd.MultiIndex.from_product(
-            [self.datasets, self.train, self.evaluate], names=["dataset", "train", "evaluate"]
-        )
+        axes = {"dataset": self.datasets, "train": self.train, "evaluate": self.evaluate}
         names = ("mean", "se", "ci_low", "ci_high", "includes_vector_error")
-        columns = {name: getattr(self, name).ravel() for name in names}
-        for name in ("unsteered_mean", "unsteered_ci_low", "unsteered_ci_high"):
-            columns[name] = np.repeat(getattr(self, name)[:, None], len(self.train), axis=1).ravel()
-        frame = pd.DataFrame(columns, index=keys).reset_index()
-        for name in ("n", "n_excluded"):
-            frame[name] = frame["dataset"].map(dict(zip(self.datasets, getattr(self, name)))).astype(int)
-        return frame.assign(level=self.level, se_type=se_types(frame["includes_vector_error"]))
+        unsteered = ("unsteered_mean", "unsteered_ci_low", "unsteered_ci_high")
+        frame = cells_frame(self, names, axes, **{name: getattr(self, name)[:, None] for name in unsteered})
+        return frame.assign(se_type=se_types(frame["includes_vector_error"]))
 
 
 def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityTable:

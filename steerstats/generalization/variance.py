@@ -15,6 +15,7 @@ from steerstats.generalization.slopes import (
     PAPER_SHIFTS,
     Shift,
     SlopeGrid,
+    cells_frame,
     parse_shift,
     parse_shifts,
     shift_name,
@@ -73,13 +74,8 @@ class VarianceTable(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset and shift."""
-        keys = pd.MultiIndex.from_product([self.datasets, self.shifts], names=["dataset", "shift"])
-        columns = {name: getattr(self, name).ravel() for name in ("variance_ood", "ratio", "ci_low", "ci_high")}
-        columns["variance_id"] = np.repeat(self.variance_id, len(self.shifts))
-        frame = pd.DataFrame(columns, index=keys).reset_index()
-        for name in ("n", "n_excluded"):
-            frame[name] = frame["dataset"].map(dict(zip(self.datasets, getattr(self, name)))).astype(int)
-        return frame.assign(level=self.level)
+        names, axes = ("variance_ood", "ratio", "ci_low", "ci_high"), {"dataset": self.datasets, "shift": self.shifts}
+        return cells_frame(self, names, axes, variance_id=self.variance_id[:, None])
 
     def correlations(self) -> pd.DataFrame:
         """One row per shift: rho with both intervals."""
