@@ -24,10 +24,10 @@ from steerstats.figures.theme import (
     zero_line,
 )
 from steerstats.figures.variability import SLOPE
+from steerstats.nulls import NAMES
 
 MUCH = 0.9  # of the probability on the two answers
 NULL_COLOURS = {"random": MUTED, "shuffled": AMBER}
-NULL_NAMES = {"random": "random directions", "shuffled": "label-shuffled vectors"}
 
 
 def against_null(frame: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
@@ -56,7 +56,7 @@ def against_null(frame: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
         at = np.arange(len(names)) + (k - (len(kinds) - 1) / 2) * height
         reach = rows["null_abs_quantile"].to_numpy()
         style = {"height": height * 0.85, "color": NULL_COLOURS.get(kind, RULE), "alpha": 0.45, "linewidth": 0}
-        ax.barh(at, 2 * reach, left=-reach, label=NULL_NAMES.get(kind, kind), zorder=1.8, **style)
+        ax.barh(at, 2 * reach, left=-reach, label=NAMES.get(kind, kind), zorder=1.8, **style)
     ax.use_sticky_edges = False  # the longest bar ends inside the axes
     own = frame.drop_duplicates("dataset").set_index("dataset").reindex(names)["mean"]
     ax.plot(own, np.arange(len(names)), "o", color=BLUE, markersize=4.6, label="the dataset's vector", zorder=3)
@@ -100,9 +100,7 @@ def null_share(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
     return ax
 
 
-def two_intervals(
-    frame: pd.DataFrame, *, ax: Axes, xlabel: str, names: tuple[str, str], labels: bool = True, null: float | None = 0.0
-) -> Axes:
+def two_intervals(frame: pd.DataFrame, *, ax: Axes, xlabel: str, names: tuple[str, str], labels: bool = True) -> Axes:
     """The same estimates with two intervals: without and with a source of error.
 
     Parameters
@@ -133,8 +131,7 @@ def two_intervals(
     ax.hlines(places, frame["outer_low"], frame["outer_high"], zorder=2, **outer)
     ax.hlines(places, frame["inner_low"], frame["inner_high"], color=BLUE, linewidth=3.4, zorder=2.2, label=names[0])
     ax.plot(frame["estimate"], places, "o", color=INK, markersize=3.4, zorder=3)
-    if null is not None:
-        zero_line(ax, at=null)
+    zero_line(ax)
     dataset_axis(ax, frame["dataset"], labels=labels)
     ax.set_xlabel(xlabel)
     return ax

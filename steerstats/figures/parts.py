@@ -52,16 +52,15 @@ def intervals(
     color: str = BLUE,
     marker: str = "o",
     label: str | None = None,
-    along: str = "x",
     size: float = 4.2,
     filled: bool = True,
 ) -> Axes:
-    """Points with their intervals, along x (rows) or along y (columns).
+    """Points with their intervals, one row each.
 
     Parameters
     ----------
     place : sequence of float
-        Position on the other axis.
+        Of each row.
     estimate, low, high : sequence of float
         NaN limits draw no bar; infinite ones an arrow to the edge of the axes.
     label : str, optional
@@ -70,23 +69,19 @@ def intervals(
     place, estimate, low, high = (np.asarray(a, float) for a in (place, estimate, low, high))
     known = np.isfinite(low) | np.isfinite(high)
     line = {"color": color, "linewidth": 1.3, "solid_capstyle": "butt", "zorder": 2.5}
-    edges = ax.get_xlim() if along == "x" else ax.get_ylim()
+    edges = ax.get_xlim()
     for p, a, b in zip(place[known], low[known], high[known]):
         ends = [a if np.isfinite(a) else edges[0], b if np.isfinite(b) else edges[1]]
-        ax.plot(*((ends, [p, p]) if along == "x" else ([p, p], ends)), **line)
-        for end, limit, arrow in ((ends[0], a, "<v"), (ends[1], b, ">^")):
+        ax.plot(ends, [p, p], **line)
+        for end, limit, arrow in ((ends[0], a, "<"), (ends[1], b, ">")):
             if not np.isfinite(limit):
-                at = (end, p) if along == "x" else (p, end)
-                ax.plot(*at, marker=arrow[along == "y"], color=color, markersize=4, clip_on=False, zorder=2.6)
-    xy = (estimate, place) if along == "x" else (place, estimate)
-    face = color if filled else "none"
-    ax.plot(
-        *xy, linestyle="none", marker=marker, color=color, markerfacecolor=face, markersize=size, label=label, zorder=3
-    )
+                ax.plot(end, p, marker=arrow, color=color, markersize=4, clip_on=False, zorder=2.6)
+    style = {"marker": marker, "color": color, "markerfacecolor": color if filled else "none", "markersize": size}
+    ax.plot(estimate, place, linestyle="none", label=label, zorder=3, **style)
     return ax
 
 
-def dots(ax: Axes, row: float, values: np.ndarray, *, spread: float = 0.34, size: float | None = None) -> Axes:
+def dots(ax: Axes, row: float, values: np.ndarray) -> Axes:
     """Every input of one dataset as a dot in its row, anti-steerable ones in their own colour.
 
     Height within the row is only there to keep dots apart; it follows from the order of the inputs and not from a
@@ -94,9 +89,9 @@ def dots(ax: Axes, row: float, values: np.ndarray, *, spread: float = 0.34, size
     """
     values = np.asarray(values, float)
     order = np.argsort(np.argsort(values, kind="stable"), kind="stable")
-    height = row + spread * (2 * ((order * GOLDEN) % 1) - 1)
+    height = row + 0.34 * (2 * ((order * GOLDEN) % 1) - 1)
     alpha = 0.55 if values.size > 200 else 0.95
-    size = size or (2.2 if values.size > 200 else 4.5)  # few dots can be large enough to see
+    size = 2.2 if values.size > 200 else 4.5  # few dots can be large enough to see
     for side, color in ((values < 0, DOT_RED), (values >= 0, DOT_BLUE)):
         style = {"s": size, "color": color, "alpha": alpha, "linewidths": 0, "rasterized": True, "zorder": 2}
         ax.scatter(values[side], height[side], **style)
@@ -113,22 +108,21 @@ def curve(
     color: str = BLUE,
     marker: str = "o",
     label: str | None = None,
-    dash: str | tuple = "-",
 ) -> Axes:
     """A line with points and, where limits are given, its band."""
     if low is not None and high is not None:
         ax.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0, zorder=1.8)
-    ax.plot(x, y, color=color, marker=marker, markersize=3.2, linestyle=dash, linewidth=1.4, label=label, zorder=3)
+    ax.plot(x, y, color=color, marker=marker, markersize=3.2, linestyle="-", linewidth=1.4, label=label, zorder=3)
     return ax
 
 
-def diagonal(ax: Axes, *, label: str | None = "equal") -> Axes:
+def diagonal(ax: Axes) -> Axes:
     """The line y = x over what both axes show, with both axes on one scale."""
     low = min(ax.get_xlim()[0], ax.get_ylim()[0])
     high = max(ax.get_xlim()[1], ax.get_ylim()[1])
     ax.set_xlim(low, high)
     ax.set_ylim(low, high)
-    ax.plot([low, high], [low, high], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1, label=label)
+    ax.plot([low, high], [low, high], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1, label="equal")
     ax.set_aspect("equal", adjustable="box")
     return ax
 
@@ -160,13 +154,7 @@ def cloud(
 
 
 def matrix(
-    ax: Axes,
-    values: np.ndarray,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    *,
-    reach: float | None = None,
-    form: str = ".2f",
+    ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, reach: float | None = None
 ) -> Axes:
     """A table of numbers with coloured cells, from -`reach` to `reach`; cells without a number stay empty."""
     shown = np.asarray(values, float)
@@ -178,7 +166,7 @@ def matrix(
         # Black or white, whichever reads better on the cell; never the ink of the page, which a dark page exchanges.
         bright = np.array(DIVERGING(scale(value))[:3]) @ (0.2126, 0.7152, 0.0722) > 0.45
         style = {"color": "#101010" if bright else "#ffffff", "fontsize": 7.8, "ha": "center", "va": "center"}
-        ax.text(column + 0.5, row + 0.5, format(value, form).replace("-", "−"), **style)
+        ax.text(column + 0.5, row + 0.5, f"{value:.2f}".replace("-", "−"), **style)
     ax.set_xticks(np.arange(len(columns)) + 0.5, list(columns))
     ax.set_yticks(np.arange(len(rows)) + 0.5, list(rows))
     ax.set_ylim(len(rows), 0)

@@ -196,10 +196,10 @@ def light_grid(ax: Axes, axis: str = "x") -> Axes:
     return ax
 
 
-def zero_line(ax: Axes, axis: str = "x", at: float = 0.0) -> Axes:
+def zero_line(ax: Axes, axis: str = "x") -> Axes:
     """The line that separates steering from anti-steering."""
     draw = ax.axvline if axis == "x" else ax.axhline
-    draw(at, color=INK, linewidth=0.8, zorder=1.5)
+    draw(0.0, color=INK, linewidth=0.8, zorder=1.5)
     return ax
 
 

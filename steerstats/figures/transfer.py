@@ -11,7 +11,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from steerstats.figures.parts import cloud, dataset_axis, diagonal, finite, intervals, matrix, nothing
 from steerstats.figures.theme import (
-    BLUE,
     GREEN,
     INK,
     MARKERS,
@@ -28,9 +27,7 @@ PART_MARKERS = {"gap": "o", "prompt": "s", "transfer": "D"}
 PART_NAMES = {"gap": "loss, in all", "prompt": "what the prompt does to any vector", "transfer": "what transfer costs"}
 
 
-def agreement(
-    frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabel: str, remark: str = "", color: str = BLUE, marker: str = "o"
-) -> Axes:
+def agreement(frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabel: str, remark: str = "") -> Axes:
     """Mean steerability of each dataset under two conditions, with the line of equality (figures 5 and 6).
 
     Parameters
@@ -57,7 +54,7 @@ def agreement(
     limits = {
         f"{side}_limits": (frame[f"{side}_low"], frame[f"{side}_high"]) for side in "xy" if f"{side}_low" in frame
     }
-    cloud(ax, frame["x"], frame["y"], color=color, marker=marker, **limits)
+    cloud(ax, frame["x"], frame["y"], **limits)
     ax.axhline(0, color=MUTED, linewidth=0.6, zorder=1)
     ax.axvline(0, color=MUTED, linewidth=0.6, zorder=1)
     diagonal(ax)
@@ -70,7 +67,7 @@ def agreement(
     return ax
 
 
-def gap_rows(frame: pd.DataFrame, *, ax: Axes, labels: bool = True, title: str = "") -> Axes:
+def gap_rows(frame: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
     """The generalisation gap of each dataset under one shift with its two parts.
 
     Parameters
@@ -100,7 +97,6 @@ def gap_rows(frame: pd.DataFrame, *, ax: Axes, labels: bool = True, title: str =
         intervals(ax, at, *limits, size=3.4, **style)
     zero_line(ax)
     dataset_axis(ax, names, labels=labels)
-    ax.set_title(title)
     ax.set_xlabel("loss of steerability (nat per unit multiplier)")
     return ax
 
@@ -183,13 +179,13 @@ def propensity_and_relative(frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabe
     return ax
 
 
-def coefficient_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, span: tuple[float, float] = (-1.0, 1.0)) -> Axes:
-    """Correlations (or other pure numbers) with their intervals, one row each, grouped by `group`.
+def coefficient_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str) -> Axes:
+    """Correlations with their intervals, one row each.
 
     Parameters
     ----------
     frame : DataFrame
-        Columns label, estimate, ci_low, ci_high, and optionally group; rows of one label share a line.
+        Columns label, estimate, ci_low, ci_high.
 
     Examples
     --------
@@ -201,20 +197,13 @@ def coefficient_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, span: tuple[
     >>> ax.lines[0].get_xdata().tolist()  # the interval
     [0.78, 0.95]
     """
-    labels = list(dict.fromkeys(frame["label"]))
-    groups = list(dict.fromkeys(frame["group"])) if "group" in frame else [None]
     ax.set_xlabel(xlabel)
     if nothing(ax, frame["estimate"], why="none can be estimated"):
         return ax
-    ax.set_xlim(*span)
-    for k, group in enumerate(groups):
-        rows = frame if group is None else frame[frame["group"] == group]
-        at = [labels.index(label) + (k - (len(groups) - 1) / 2) * 0.2 for label in rows["label"]]
-        style = {"color": SERIES[k % len(SERIES)], "marker": MARKERS[k % len(MARKERS)], "label": group}
-        intervals(ax, at, rows["estimate"], rows["ci_low"], rows["ci_high"], **style)
+    ax.set_xlim(-1.0, 1.0)
+    intervals(ax, np.arange(len(frame)), frame["estimate"], frame["ci_low"], frame["ci_high"])
     zero_line(ax)
-    dataset_axis(ax, labels, limit=60)
-    return ax
+    return dataset_axis(ax, frame["label"], limit=60)
 
 
 def paired_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = True) -> Axes:

@@ -16,7 +16,7 @@ SLOPE = "steerability (nat per unit multiplier)"
 LEAST_RMSE = 0.001  # nat; an axis of rounding errors would make straight lines look bent
 
 
-def per_input(slopes: Mapping[str, np.ndarray], medians: Mapping[str, float], *, ax: Axes, label: str = SLOPE) -> Axes:
+def per_input(slopes: Mapping[str, np.ndarray], medians: Mapping[str, float], *, ax: Axes) -> Axes:
     """Every input's steerability, one row per dataset (figure 1).
 
     Parameters
@@ -44,7 +44,7 @@ def per_input(slopes: Mapping[str, np.ndarray], medians: Mapping[str, float], *,
         ax.plot([medians[name]] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=1.8, zorder=3)
     dataset_axis(ax, list(slopes))
     zero_line(ax)
-    ax.set_xlabel(label)
+    ax.set_xlabel(SLOPE)
     return ax
 
 
@@ -77,7 +77,7 @@ def anti_share(rows: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
     return ax
 
 
-def propensity_curve(rows: pd.DataFrame, *, ax: Axes, title: str = "", band: str = "") -> Axes:
+def propensity_curve(rows: pd.DataFrame, *, ax: Axes, band: str = "") -> Axes:
     """Mean propensity over the inputs of one dataset at each multiplier (figure 2).
 
     Parameters
@@ -107,7 +107,6 @@ def propensity_curve(rows: pd.DataFrame, *, ax: Axes, title: str = "", band: str
     curve(ax, rows["multiplier"], rows["estimate"], label="mean over inputs")
     ax.vlines(rows["multiplier"], rows["ci_low"], rows["ci_high"], color=BLUE, linewidth=1.2, zorder=2.9)
     ax.set_xticks(rows["multiplier"], [f"{v:g}".replace("-", "−") for v in rows["multiplier"]])
-    ax.set_title(title)
     return ax
 
 
