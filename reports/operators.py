@@ -63,7 +63,7 @@ def glossary(studies: Iterable[Any]) -> list[tuple[str, str]]:
     scores = [{study.unit(name).unit.attrs.get("score") for name in study.datasets} for study in studies]
     no_odds = [not each <= set(LOG_ODDS) for each in scores]
     found = []
-    for word, meaning in words.GLOSSARY:
+    for word, meaning in words.GLOSSARY.items():
         for other, hold, when in (
             (GLOSSARY_ABLATE, ablate, "the operator is ablate"),
             (GLOSSARY_NO_ODDS, no_odds, "the score is a sum of raw logits, or imported"),

@@ -19,51 +19,33 @@ NOTHING = (
     "On average the vectors are not shown to steer under base → base, so that little can be said of what they lose."
 )
 
-GLOSSARY = (
-    (
-        "the paper",
-        (
-            "Tan et al., Analyzing the Generalization and Reliability of Steering Vectors, NeurIPS 2024 (arXiv "
-            "2407.12404), whose figures are repeated here and whose values are called published"
-        ),
-    ),
-    (
-        "positive option",
-        "the answer that shows the behaviour; its position or letter is A or B, its token or word Yes or No",
-    ),
-    (
-        "main vectors",
-        "the vector of each prompt and their mean, as opposed to the control vectors that doubts are tested with",
-    ),
-    ("in distribution", "base → base: the vector used under the prompt that it was made under"),
-    ("m(0)", "the unsteered propensity: that at multiplier 0"),
-    ("random-effects mean", "a mean over datasets that allows for their truly differing, not only by chance"),
-    ("nat", "the unit of propensity, a difference of logits: 1 nat multiplies the odds between the two answers by 2.7"),
-    ("multiplier, λ", "how many times the steering vector is added"),
-    ("propensity", "by how many nats the model prefers the answer that shows the behaviour"),
-    ("steerability", "the slope of an input's propensity on the multiplier: nats moved by one unit of the vector"),
-    (
-        "anti-steerable",
-        "an input whose slope is below 0 by more than its numerical error: the vector moves it the wrong way",
-    ),
-    ("shift", "a vector made under one prompt and used under another, written made → used; base → base is no shift"),
-    (
-        "the prompts",
-        (
-            "base: the question with its usual system message, if any; in the others the system or user message "
-            "describes the behaviour (positive) or its opposite (negative). In files, system (positive) is sys_pos, "
-            "system (negative) sys_neg, user (positive) user_pos, user (negative) user_neg"
-        ),
-    ),
-    (
-        "label-shuffled vectors",
-        "made from the same training pairs with the two answers exchanged in a random half of them",
-    ),
-    ("random directions", "vectors of the same length that know nothing of the data"),
-    ("refits", "the same vector made again from resampled training pairs; they tell its own sampling error"),
-    ("FDR", "false discovery rate: the expected share of false ones among the datasets that are said to differ"),
-    ("question", "the unit of resampling; the same question with its options exchanged counts once"),
-)
+GLOSSARY = {
+    "the paper": "Tan et al., Analyzing the Generalization and Reliability of Steering Vectors, NeurIPS 2024 (arXiv "
+    "2407.12404), whose figures are repeated here and whose values are called published",
+    "positive option": "the answer that shows the behaviour; its position or letter is A or B, its token or word Yes "
+    "or No",
+    "main vectors": "the vector of each prompt and their mean, as opposed to the control vectors that doubts are "
+    "tested with",
+    "in distribution": "base → base: the vector used under the prompt that it was made under",
+    "m(0)": "the unsteered propensity: that at multiplier 0",
+    "random-effects mean": "a mean over datasets that allows for their truly differing, not only by chance",
+    "nat": "the unit of propensity, a difference of logits: 1 nat multiplies the odds between the two answers by 2.7",
+    "multiplier, λ": "how many times the steering vector is added",
+    "propensity": "by how many nats the model prefers the answer that shows the behaviour",
+    "steerability": "the slope of an input's propensity on the multiplier: nats moved by one unit of the vector",
+    "anti-steerable": "an input whose slope is below 0 by more than its numerical error: the vector moves it the wrong "
+    "way",
+    "shift": "a vector made under one prompt and used under another, written made → used; base → base is no shift",
+    "the prompts": "base: the question with its usual system message, if any; in the others the system or user message "
+    "describes the behaviour (positive) or its opposite (negative). In files, system (positive) is sys_pos, system "
+    "(negative) sys_neg, user (positive) user_pos, user (negative) user_neg",
+    "label-shuffled vectors": "made from the same training pairs with the two answers exchanged in a random half of "
+    "them",
+    "random directions": "vectors of the same length that know nothing of the data",
+    "refits": "the same vector made again from resampled training pairs; they tell its own sampling error",
+    "FDR": "false discovery rate: the expected share of false ones among the datasets that are said to differ",
+    "question": "the unit of resampling; the same question with its options exchanged counts once",
+}
 
 
 def claims_by_key(findings: Sequence[Finding]) -> dict[str, Claim]:
