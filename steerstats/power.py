@@ -299,13 +299,12 @@ def smallest_detectable_gap(
         limits = (components.between_low, components.between_high) if d > 1 else (np.nan, np.nan)
         ends = [needed * np.sqrt((of_inputs + of_vector + tau2) / d) for tau2 in limits]
         rows.append((n, pair, d, needed * se, se, df, *ends))
-    columns = list(zip(*rows))
+    inputs, pairs, datasets, gap, se, df, low, high = (np.array(column) for column in zip(*rows))
     assumptions = ["components of the next study equal those fitted", "the vector's variance falls as 1 / pairs"]
     warnings = list(components.warnings)
     if min(sizes[2]) == 1:
         assumptions.append("one dataset: the gap is that of this dataset, the variance between datasets is left out")
         warnings.append("with one dataset the gap is about this dataset only, not about datasets in general")
-    gap, _, _, low, high = (np.array(column) for column in columns[3:])
     if components.between_low == 0 and max(sizes[2]) > 1:
         warnings.append(
             "datasets may not differ at all: where they do not, the true gap lies below its range in half of studies, "
@@ -317,22 +316,22 @@ def smallest_detectable_gap(
         ends = " to ".join(f"{np.sqrt(limit):.2g}" for limit in (components.between_low, components.between_high))
         warnings.append(
             f"the spread between datasets is an estimate from {components.n} of them, {TAU_LEVEL:.0%} interval {ends}: "
-            f"over it the gap of {gap[k]:.2g} ({columns[0][k]} inputs, {columns[2][k]} datasets) runs from "
+            f"over it the gap of {gap[k]:.2g} ({inputs[k]} inputs, {datasets[k]} datasets) runs from "
             f"{low[k]:.2g} to {high[k]:.2g}"
         )
     return PowerTable(
-        n_inputs=np.array(columns[0]),
-        n_pairs=np.array(columns[1]) if known else np.full(len(rows), np.nan),
-        n_datasets=np.array(columns[2]),
+        n_inputs=inputs,
+        n_pairs=pairs if known else np.full(len(rows), np.nan),
+        n_datasets=datasets,
         gap=gap,
         gap_low=low,
         gap_high=high,
-        se=np.array(columns[4]),
-        df=np.array(columns[5]),
+        se=se,
+        df=df,
         power=power,
         alpha=alpha,
         includes_vector_error=bool(known),
-        about=tuple("a mean over datasets" if d > 1 else "this dataset" for d in columns[2]),
+        about=tuple("a mean over datasets" if d > 1 else "this dataset" for d in datasets),
         method=f"two-sided t test at {alpha:g} with power {power:g}, noncentral t, from fitted variance components",
         numbers={"alpha": alpha, "power": power},
         assumptions=tuple(assumptions if known else [text for text in assumptions if "1 / pairs" not in text]),

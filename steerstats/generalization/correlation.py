@@ -304,25 +304,23 @@ def correlation_table(
         if one.refitted.any() and not one.refitted.all():
             without = ", ".join(dataset for dataset, has in zip(datasets, one.refitted) if not has)
             warnings.append(f"{name}: measurement noise is that of inputs only in {without}, without refits")
-    columns = list(zip(*rows))
+    comparison, target, interval, *numbers = zip(*rows)
+    fields = ("estimate", "ci_low", "ci_high", "reliability_x", "reliability_y")
+    fields += ("noise_correlation", "includes_vector_error")
     refitted = np.array([one.refitted for one in comparisons])
     noise = "measurement noise is that of inputs only, not the vector's own error"
     if refitted.any():
         where = "" if refitted.all() else " where there are refits, and is elsewhere that of inputs only"
         noise = f"measurement noise includes the vector's own error{where}"
     return CorrelationTable(
-        comparison=columns[0],
-        target=columns[1],
-        interval=columns[2],
-        **{key: np.array(columns[3 + k]) for k, key in enumerate(("estimate", "ci_low", "ci_high"))},
-        reliability_x=np.array(columns[6]),
-        reliability_y=np.array(columns[7]),
+        comparison=comparison,
+        target=target,
+        interval=interval,
+        **dict(zip(fields, map(np.array, numbers))),
         n=n,
         n_excluded=n_excluded,
         datasets=tuple(datasets),
         level=level,
-        noise_correlation=np.array(columns[8]),
-        includes_vector_error=np.array(columns[9]),
         method=f"Spearman correlation of mean steerability over {n} datasets; {n_resamples} resamples of datasets "
         "(population; target: the correlation of observed means), or as many draws of these datasets' "
         "true means given the observed ones (bivariate normal between datasets, covariance from resampled datasets, "

@@ -169,7 +169,7 @@ def propensity_shift(
                     had = "one dataset" if len(clusters) else "the one dataset does not contribute"
                 warnings.append(f"{name}: {had}, fewer than {MIN_FOR_INTERVAL}; no interval")
             rows.append((name, kind, estimate, low, high, int(keep.sum()), len(clusters)))
-    columns = list(zip(*rows))
+    definition, kind, *numbers = zip(*rows)
     return PropensityShift(
         dataset=dataset,
         train=train,
@@ -179,10 +179,9 @@ def propensity_shift(
         loss=loss,
         own=own,
         self_pair=same,
-        definition=columns[0],
-        kind=columns[1],
-        **{key: np.array(columns[2 + k]) for k, key in enumerate(("estimate", "ci_low", "ci_high", "n_points"))},
-        n_datasets=np.array(columns[6]),
+        definition=definition,
+        kind=kind,
+        **dict(zip(("estimate", "ci_low", "ci_high", "n_points", "n_datasets"), map(np.array, numbers))),
         n=len(grid.datasets),
         level=level,
         method=f"correlation over (train, eval) pairs; ratios where s(eval->eval) > {threshold:g} unless said; "
