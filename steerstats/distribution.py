@@ -167,7 +167,7 @@ def slope_spread(slopes: np.ndarray, *, questions: Sequence | None = None, level
     elif variance <= (16 * np.finfo(float).eps * np.abs(s).max()) ** 2:
         variance = 0.0
         warnings.append("all slopes are equal: the spread is 0 and has no interval")
-    elif groups < 3 or (n - sizes < 2).any():
+    elif groups < 3:
         warnings.append(f"{groups} questions are too few to jackknife the spread: no interval")
     else:
         left = n - sizes

@@ -97,6 +97,32 @@ def test_spread_covers(draw, truth):
     assert 0.925 <= np.mean([e.ci_low <= truth <= e.ci_high for e in spreads]) <= 0.98
 
 
+@pytest.mark.parametrize("questions", [None, np.repeat(range(12), 2)], ids=["alone", "twins"])
+def test_the_spreads_standard_error_and_interval_are_one_statement(questions):
+    spread = slope_spread(np.random.default_rng(16).gamma(4, size=24), questions=questions)
+    half = np.log(spread.ci_high / spread.ci_low) / 2
+    assert spread.se == pytest.approx(spread.estimate * half / stats.t.ppf(0.975, spread.n - 1))
+
+
+def test_every_statement_over_inputs_counts_questions():
+    summary = summarise_steerability(np.random.default_rng(17).normal(size=24), questions=np.repeat(range(8), 3))
+    assert {estimate.name: estimate.n for estimate in summary.estimates} == dict.fromkeys(
+        [estimate.name for estimate in summary.estimates], 8
+    )
+
+
+def test_the_spread_over_two_questions_has_no_interval():
+    spread = slope_spread([0.1, 0.4, 0.2, 0.7], questions=[0, 0, 1, 1])
+    assert np.isnan([spread.ci_low, spread.ci_high]).all()
+    assert "2 questions are too few" in spread.warnings[0]
+
+
+def test_the_summarys_sign_classes_allow_for_the_numerical_error():
+    summary = summarise_steerability([-1.0, -0.001, 0.002, 3.0], error=0.01)
+    shares = [summary[name].estimate for name in ("anti_steerable", "within_error", "steerable")]
+    assert shares == [0.25, 0.5, 0.25]
+
+
 def test_spread_of_curved_deterministic_inputs_is_not_explained_away_as_noise():
     slopes = np.random.default_rng(14).normal(0, np.sqrt(0.097), size=400)
     y = slopes[:, None] * GRID + 5 * np.random.default_rng(15).normal(size=(400, 1)) * (GRID**2 - 1)

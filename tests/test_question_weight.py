@@ -12,7 +12,8 @@ from steerstats.cache.table import import_table
 from steerstats.distribution import mean_slope, summarise_steerability
 from steerstats.generalization import gap, steerability_table, with_vector_error
 from steerstats.question_weight import carrying_questions, question_df, weight_warnings
-from steerstats.questions import group_codes, mean_se
+from steerstats.questions import group_codes, mean_se, wilson_interval
+from steerstats.signs import anti_steerable
 
 SIZES = np.array([38, 33, 31, 27, 25] + 5 * [2] + 319 * [1])
 """As in the test half of the paper's myopic-reward."""
@@ -76,6 +77,31 @@ def test_degrees_of_freedom_are_said_and_the_vectors_error_uses_them():
     same = np.repeat(values[None], 12, axis=0)  # vectors without an error of their own
     again = with_vector_error(values, same, question=CODES)
     assert (again.ci_low, again.ci_high) == pytest.approx((found.ci_low, found.ci_high))
+
+
+def test_what_copies_have_in_common_is_told_by_the_analysis_of_variance():
+    rng, sizes = np.random.default_rng(4), np.array([12, 9, 4, 2, 1])
+    codes = np.repeat(np.arange(5), sizes)
+    for alike in (0.2, 0.4, 0.6, 0.8):
+        values = slopes(rng, alike, sizes)
+        f = stats.f_oneway(*(values[codes == k] for k in range(5))).statistic
+        usual = (28 - (sizes @ sizes) / 28) / 4
+        told = round(max(f - 1, 0) / (f - 1 + usual) / question_weight.STEP) * question_weight.STEP
+        kinds, counts = np.unique(sizes.astype(float), return_counts=True)
+        expected = question_weight._df_of_sizes(tuple(kinds), tuple(counts.tolist()), told, 0.95)
+        assert question_df(values, codes, 5, 0.95) == expected
+
+
+def test_a_share_uses_the_same_degrees_of_freedom_as_a_mean():
+    values = slopes(np.random.default_rng(5), 0.9)
+    inside = (values < 0).astype(float)
+    df = question_df(inside, CODES, len(SIZES), 0.95)
+    assert df < 20
+    p, n = inside.mean(), len(inside)
+    design = mean_se(inside, CODES, len(SIZES)) ** 2 / (p * (1 - p) / (n - 1))
+    effective = n / design * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, df)) ** 2
+    found = anti_steerable(values, questions=CODES)["negative"]
+    assert (found.ci_low, found.ci_high) == pytest.approx(wilson_interval(p, effective))
 
 
 def test_few_questions_that_hold_most_inputs_are_said():

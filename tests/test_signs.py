@@ -8,6 +8,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from steerstats.errors import InputError
+from steerstats.questions import wilson_interval
 from steerstats.steerability import anti_steerable
 
 
@@ -64,6 +65,16 @@ def test_clustered_share_covers_where_counting_twins_twice_does_not():
         naive += plain.ci_low <= 0.5 <= plain.ci_high
     assert 0.93 <= hits / 600 <= 0.985
     assert naive / 600 < 0.90
+
+
+def test_where_no_input_differs_unequal_questions_count_by_their_sizes():
+    none = anti_steerable(np.ones(6), questions=[0, 0, 0, 1, 2, 3])["negative"]
+    np.testing.assert_allclose([none.ci_low, none.ci_high], proportion_confint(0, 36 / 12, method="wilson"), atol=1e-12)
+
+
+def test_a_share_of_none_starts_at_zero_and_one_of_all_ends_at_one_exactly():
+    limits = [(wilson_interval(0, n)[0], wilson_interval(1, n)[1]) for n in range(1, 200)]
+    assert set(limits) == {(0.0, 1.0)}
 
 
 def test_effective_size_of_a_share_by_hand():
