@@ -8,7 +8,7 @@ from known_truth import GRID, curves
 from scipy import stats
 
 from steerstats.errors import CannotEstimate
-from steerstats.linearity import linearity_test
+from steerstats.linearity import _skewness_p, linearity_test
 
 
 def straight(rng: np.random.Generator, n: int, skewed: bool) -> np.ndarray:
@@ -41,6 +41,13 @@ def test_skewed_contrasts_over_few_questions_are_warned_of():
     assert sum("skewed" in " ".join(found) for found in normal) <= 4
     assert "12-60 questions: 6-10% at 5%" in few.assumptions[0]
     assert "the vector is taken as given" in few.assumptions[2]
+
+
+def test_normal_contrasts_over_few_questions_pass_for_skewed_as_seldom_as_the_level_says():
+    rng = np.random.default_rng(6)
+    p = np.array([_skewness_p(rng.normal(size=(20, 5))) for _ in range(2000)])
+    assert 0.04 < np.mean(p < 0.05) < 0.08
+    assert 0.008 < np.mean(p < 0.01) < 0.03
 
 
 def test_hotelling_agrees_with_regressing_a_constant_on_the_contrasts():
@@ -85,6 +92,13 @@ def test_the_distance_lies_in_its_own_interval_and_half_of_them_above_the_truth(
     assert len(empty) < 300 * 0.06
 
 
+def test_the_distance_and_its_limits_put_the_statistic_at_its_median_and_its_tails():
+    test = linearity_test(curves(22, 30) + GRID**2, GRID, level=0.9)
+    for distance, tail in ((test.distance, 0.5), (test.distance_low, 0.95), (test.distance_high, 0.05)):
+        below = stats.ncf.cdf(test.f_statistic, test.df_num, test.df_den, 30 * distance**2)
+        assert below == pytest.approx(tail, abs=1e-6)
+
+
 def test_the_share_that_chance_alone_bends_is_that_of_straight_curves():
     rng = np.random.default_rng(5)
     found = [linearity_test(0.5 * GRID + rng.normal(size=(20, 7)), GRID) for _ in range(200)]
@@ -112,6 +126,8 @@ def test_linearity_counts_twins_once():
     )
     assert double.t_squared == pytest.approx(single.t_squared)
     assert (double.n, double.n_questions) == (80, 40)
+    for name in ("distance", "distance_low", "distance_high", "chance_share"):
+        assert getattr(double, name) == pytest.approx(getattr(single, name))
     uneven = linearity_test(np.concatenate([y, y[:10]]), GRID, questions=[*range(40), *range(10)])
     assert uneven.t_squared == pytest.approx(single.t_squared)
 

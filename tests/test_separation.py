@@ -9,6 +9,24 @@ from scipy import stats
 from steerstats.predictors import auc, crossfit, d_prime
 
 
+def test_the_standard_error_of_d_prime_is_that_of_its_slope_in_each_questions_weight():
+    x, codes = np.random.default_rng(1).gamma(3, size=(2, 12)), np.repeat(np.arange(5), [3, 1, 2, 4, 2])
+
+    def weighted(weights: np.ndarray) -> float:
+        mean = (x @ weights) / weights.sum()
+        variance = np.square(x - mean[:, None]) @ weights / weights.sum() * 12 / 11
+        return (mean[0] - mean[1]) / np.sqrt(variance.mean())
+
+    step = 1e-6
+    slope = [(weighted(1 + step * (codes == g)) - weighted(1 - step * (codes == g))) / (2 * step) for g in range(5)]
+    expected = np.sqrt(5 / 4 * np.square(slope).sum())
+    found = d_prime(x, questions=codes)
+    assert found.estimate == pytest.approx(weighted(np.ones(12)))
+    assert found.se == pytest.approx(expected, rel=0.01)  # its variances take ddof = 1, but not in their slope
+    assert found.ci_high == pytest.approx(found.estimate + stats.t.ppf(0.975, 4) * found.se)
+    assert d_prime(x, questions=codes, crossfitted=True).se == pytest.approx(np.sqrt(2) * found.se)
+
+
 @pytest.mark.parametrize(("n", "hidden", "apart"), [(48, 300, 0.0), (48, 300, 0.6), (100, 30, 1.5)])
 def test_cross_fitted_separation_covers_although_pairs_make_each_others_vectors(n, hidden, apart):
     """Nominal 95% for the d′ and AUC of these very folds' vectors; taking them as given covers .82-.86 near 0."""

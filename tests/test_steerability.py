@@ -37,6 +37,9 @@ def test_every_number_agrees_with_a_loop_over_polyfit(grid):
             np.testing.assert_allclose(getattr(fit, name)[place], value, rtol=1e-10, atol=1e-12, err_msg=name)
         if grid.size > 2:
             np.testing.assert_allclose(fit.curvature[place], np.polyfit(grid, curve, 2)[0], rtol=1e-9, atol=1e-12)
+        for name, keep in (("slope_negative", grid <= 0), ("slope_positive", grid >= 0)):
+            half = np.polyfit(grid[keep], curve[keep], 1)[0] if keep.sum() > 1 else np.nan
+            np.testing.assert_allclose(getattr(fit, name)[place], half, rtol=1e-9, atol=1e-12)
         for c, inner in zip(fit.ranges, fit.range_slope[place]):
             keep = np.abs(grid) <= c
             np.testing.assert_allclose(inner, np.polyfit(grid[keep], curve[keep], 1)[0], rtol=1e-9, atol=1e-12)
@@ -122,6 +125,8 @@ def test_constant_curves_are_never_steered_the_wrong_way():
     fit = fit_steerability(np.tile(heights[:, None], GRID.size), GRID)
     assert (fit.slope_negative == 0).all()
     assert (fit.slope_positive == 0).all()
+    rounded = fit_steerability(np.array([[0.3, 0.1 + 0.2, 0.1 + 0.2]]), [-1, 0, 1])
+    assert (rounded.slope[0], rounded.curvature[0], rounded.monotonicity[0]) == (0, 0, 0)
 
 
 def test_a_flat_half_of_a_bent_curve_has_slope_zero():
@@ -143,8 +148,10 @@ def test_missing_curve_is_named_by_its_coordinates():
     y[1, 2] = np.nan
     with pytest.raises(InputError, match="setting_eval 'user_neg', input 'r', at every multiplier"):
         fit_steerability(y, GRID, coords={"setting_eval": ["base", "user_neg"], "input": ["p", "q", "r"]})
-    y[1, 2] = 0.0
     y[0, 1, 3] = np.inf
+    with pytest.raises(InputError, match=r"axis 0 0, input 1, at multiplier 0 \(and 1 more curves\);"):
+        fit_steerability(y, GRID)
+    y[1, 2] = 0.0
     with pytest.raises(InputError, match="axis 0 0, input 1, at multiplier 0;"):
         fit_steerability(y, GRID)
 
