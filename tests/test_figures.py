@@ -6,6 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import bars
 
 from steerstats import figures
 from steerstats.figures import bias, parts, theme
@@ -22,16 +23,6 @@ def ax():
         yield figures.canvas(width=4, height=3)[1]
 
 
-def bars(ax):
-    """(place, low, high) of every interval drawn along x."""
-    found = []
-    for line in ax.lines:
-        x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
-        if len(x) == 2 and y[0] == y[1] and line.get_linestyle() == "-" and line.get_linewidth() == 1.3:
-            found.append((float(y[0]), float(x[0]), float(x[1])))
-    return found
-
-
 # --- marks ----------------------------------------------------------------------------------------
 
 
@@ -42,12 +33,15 @@ def test_an_interval_is_drawn_where_it_is_and_nowhere_else(ax):
     assert list(points.get_xdata()) == [0.1, 0.3, 0.6], "an estimate without an interval is still a point"
 
 
-def test_an_interval_without_end_runs_to_the_edge_with_an_arrow(ax):
+@pytest.mark.parametrize(
+    ("low", "high", "bar", "arrow"), [(-np.inf, 0.8, (0.0, -1.0, 0.8), "<"), (0.2, np.inf, (0.0, 0.2, 2.0), ">")]
+)
+def test_an_interval_without_end_runs_to_the_edge_with_an_arrow(ax, low, high, bar, arrow):
     ax.set_xlim(-1, 2)
-    parts.intervals(ax, [0], [0.5], [-np.inf], [0.8])
-    assert bars(ax) == [(0.0, -1.0, 0.8)]
-    arrows = [line for line in ax.lines if line.get_marker() == "<"]
-    assert [tuple(np.ravel(line.get_xdata())) for line in arrows] == [(-1.0,)]
+    parts.intervals(ax, [0], [0.5], [low], [high])
+    assert bars(ax) == [bar]
+    arrows = {line.get_marker(): float(np.ravel(line.get_xdata())[0]) for line in ax.lines if line.get_marker() in "<>"}
+    assert arrows == {arrow: -1.0 if arrow == "<" else 2.0}
 
 
 def test_dots_split_at_zero_and_do_not_depend_on_a_random_state(ax):
