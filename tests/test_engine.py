@@ -254,6 +254,8 @@ def test_more_than_two_options():
     odds = expected["logits"][..., 0] - np.log(np.exp(expected["logits"][..., 1:]).sum(-1))
     assert np.abs(scores.propensity() - odds).max() < TOLERANCE
     assert np.abs(scores.propensity("probability") - 1 / (1 + np.exp(-odds))).max() < TOLERANCE
+    mass = np.exp(expected["logits"] - expected["logsumexp"]).sum(-1)
+    assert np.abs(scores.propensity("answer_mass") - mass).max() < TOLERANCE
 
 
 def test_every_score_follows_from_the_slow_logits():

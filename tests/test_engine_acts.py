@@ -9,7 +9,8 @@ import torch
 import transformers
 from tiny_models import VOCAB, random_examples, random_steering, tiny_model
 
-from cache_builder.engine import Engine, Example, Steering
+from cache_builder.engine import Engine, Example, Steering, read_spans
+from cache_builder.engine.requests import READS
 from steerstats.errors import ModelError
 
 
@@ -83,6 +84,30 @@ def test_of_one_token_each_whole_completions_cannot_be_steered_from_the_answer_o
     assert slopes_are_zero(model, examples, steering, "completion_logprob") == [True, True]
     with pytest.raises(ModelError, match="already predicts the last token of every completion"):
         Engine(model, path="trie").run(examples, steering, completions=True)
+
+
+@pytest.mark.parametrize("lengths", [(1, 2), (2, 1)])
+def test_one_completion_with_a_token_to_predict_is_enough_for_steering_from_the_answer_on(lengths):
+    rng = np.random.default_rng(3)
+    model, examples = tiny_model("llama"), part_at_once(rng, lengths=lengths)
+    steering = random_steering(rng, scope="first_answer")
+    assert slopes_are_zero(model, examples, steering, "completion_logprob") == [False, False]
+    scores = Engine(model, path="trie").run(examples, steering, completions=True)
+    expected = slow_steering.grid(model, examples, steering)["completion_logprob"]
+    assert np.abs(scores.completion_logprob - expected).max() < 1e-4
+
+
+def test_each_place_to_read_is_the_tokens_that_its_name_says():
+    # Prompt of 4 tokens, then an answer whose options part at their second token.
+    places = {
+        "answer": ((0, 5, 6), (1, 5, 6)),
+        "last_token": ((0, 6, 7), (1, 8, 9)),
+        "last_prompt": ((0, 3, 4), (1, 3, 4)),
+        "completion_mean": ((0, 4, 7), (1, 4, 9)),
+    }
+    assert set(places) == set(READS)
+    for mode, expected in places.items():
+        assert read_spans(mode, [7, 9], prompt=4, branch=5) == expected
 
 
 def test_an_engine_is_tuned_on_what_it_will_score():
