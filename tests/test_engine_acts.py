@@ -10,7 +10,7 @@ import transformers
 from tiny_models import VOCAB, random_examples, random_steering, tiny_model
 
 from cache_builder.engine import Engine, Example, Steering, read_spans
-from cache_builder.engine.requests import READS
+from cache_builder.engine.requests import OPERATORS, READS
 from steerstats.errors import ModelError
 
 
@@ -108,6 +108,13 @@ def test_each_place_to_read_is_the_tokens_that_its_name_says():
     assert set(places) == set(READS)
     for mode, expected in places.items():
         assert read_spans(mode, [7, 9], prompt=4, branch=5) == expected
+
+
+def test_multiplier_zero_costs_nothing_but_where_it_changes_something():
+    at_zero = {one: random_steering(np.random.default_rng(0), operator=one).codes[:, 2] for one in OPERATORS}
+    assert {one: bool(codes.any()) for one, codes in at_zero.items()} == {
+        "add": False, "add_keep_norm": False, "ablate": False, "ablate_add": True
+    }  # fmt: skip
 
 
 def test_an_engine_is_tuned_on_what_it_will_score():

@@ -261,13 +261,47 @@ def test_axes_say_what_they_show():
         "departure of the mean curve from a line\n(in SDs over inputs)": lambda ax: figures.misfit_rows(
             ROWS.set_axis(["dataset", "distance", "distance_low", "distance_high"], axis=1), ax=ax
         ),
+        "widest multiplier used, |λ| ≤": lambda ax: figures.range_sensitivity(
+            ROWS.assign(range=1.0), ax=ax, value="estimate", ylabel="x"
+        ),
+        "steered layer (output of decoder block)": lambda ax: figures.layer_profile(
+            ROWS.drop(columns="dataset").assign(layer=[1, 2, 3]), ax=ax
+        ),
     }
     for label, draw in drawn.items():
         _, ax = figures.canvas()
         draw(ax)
         assert ax.get_xlabel() == label
-    _, ax = figures.canvas()
-    assert figures.transfer_table(*table, ax=ax).get_ylabel() == "vector trained in"
+    gaps = pd.DataFrame({"n_inputs": [50, 500], "n_datasets": [10, 10], "gap": [0.4, 0.3]})
+    drawn = {
+        "vector trained in": lambda ax: figures.transfer_table(*table, ax=ax),
+        "RMSE about the line (nat)": lambda ax: figures.slope_and_misfit(
+            pd.DataFrame({"slope": [-1.0, 1.0], "rmse": [0.1, 0.2]}), ax=ax
+        ),
+        "smallest detectable gap\n(nat per unit multiplier)": lambda ax: figures.detectable_gap(gaps, ax=ax),
+    }
+    for label, draw in drawn.items():
+        _, ax = figures.canvas()
+        draw(ax)
+        assert ax.get_ylabel() == label
+
+
+def test_filled_marks_are_a_and_open_ones_b(ax):
+    cells = ["A, Yes", "A, No", "B, Yes", "B, No"]
+    figures.by_option(pd.DataFrame({"dataset": "a", "cell": cells, "mean": 1.0, "ci_low": 0.0, "ci_high": 2.0}), ax=ax)
+    drawn = {text: handle.get_markerfacecolor() for handle, text in zip(*ax.get_legend_handles_labels())}
+    assert [name for name, face in drawn.items() if face == "none"] == ["B, Yes", "B, No"]
+
+
+def test_nothing_lost_is_a_line_at_1_beside_another_setting(ax):
+    frame = pd.DataFrame({"x": [1.0, 2.0], "y": [0.5, 0.4], "self_pair": False})
+    figures.propensity_and_relative(frame, ax=ax, xlabel="x", ylabel="y")
+    assert [list(line.get_ydata()) for line in ax.lines] == [[1, 1], [0, 0]]
+
+
+def test_zero_is_marked_where_inputs_part_at_it(ax):
+    figures.per_input({"a": np.array([-1.0, 0.5])}, {"a": 0.4}, ax=ax)
+    assert any(list(line.get_xdata()) == [0, 0] for line in ax.lines)
 
 
 def test_a_shift_is_told_from_where_the_vector_was_made_to_where_it_is_used(ax):
