@@ -108,9 +108,10 @@ def test_the_same_figure_is_the_same_bytes_and_carries_no_date(tmp_path):
 
 def test_style_leaves_the_users_matplotlib_as_it_was():
     before = dict(mpl.rcParams)
-    with mpl.rc_context({"axes.facecolor": "red", "savefig.bbox": "tight"}):
+    with mpl.rc_context({"axes.facecolor": "red", "savefig.bbox": "tight", "lines.marker": "s"}):
         with figures.style():
             assert mpl.rcParams["axes.facecolor"] == "none"
+            assert mpl.rcParams["lines.marker"] == "None", "nor does what ours does not mention come through"
         assert mpl.rcParams["axes.facecolor"] == "red"
     assert dict(mpl.rcParams) == before
 
