@@ -168,11 +168,13 @@ def test_builders_that_begin_one_cache_in_the_same_instant_do_not_take_each_othe
         create_cache(tmp_path / "full", MANIFEST)
 
 
-def test_without_hard_links_the_first_manifest_still_wins(tmp_path, monkeypatch):
+@pytest.mark.parametrize("links", [True, False])
+def test_the_first_manifest_wins_with_hard_links_and_without(tmp_path, monkeypatch, links):
     def refuse(*_):
         raise OSError("not supported")
 
-    monkeypatch.setattr(disk.os, "link", refuse)
+    if not links:
+        monkeypatch.setattr(disk.os, "link", refuse)
     target = tmp_path / "manifest.json"
     disk.publish_once(target, b"first")
     disk.publish_once(target, b"second")

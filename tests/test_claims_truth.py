@@ -88,6 +88,8 @@ def test_the_first_sentence_counts_the_vectors_own_error_or_says_these_very_vect
             (1, 1, 18),
             "(as chance alone would show in 38% of such studies) and the wrong way in 1 (as chance alone would show in",
         ),
+        ((1, 0, 8), "the intended way in 1 of 9 datasets (as chance alone would show in 20% of such studies)."),
+        ((2, 0, 10), "the intended way in 2 of 12 datasets."),
         ((39, 1, 0), "the intended way in 39 of 40 datasets and the wrong way in 1."),
         ((3, 0, 17), "the intended way in 3 of 20 datasets."),
     ],

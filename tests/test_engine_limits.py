@@ -94,6 +94,8 @@ def test_memory_that_ends_between_two_requests_loses_neither(monkeypatch):
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
         "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
         "CUDA error: out of memory",
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes. Error code 12",
+        "[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes.",
     ],
 )
 def test_libraries_that_find_no_memory_are_understood(words, monkeypatch):
