@@ -193,7 +193,10 @@ BROKEN = {
     "missing": (lambda u: u.arrays.pop("vector_kind"), "/vector_kind is missing"),
     "stranger": (lambda u: u.arrays.update(extra=np.ones(3)), "/extra is not part of the schema"),
     "twice": (spoil("input", "i1"), "'i1' more than once"),
+    "setting twice": (spoil("setting_eval", "sys_pos"), "/setting_eval holds 'sys_pos' more than once"),
+    "training setting twice": (spoil("setting_train", "sys_pos"), "/setting_train holds 'sys_pos' more than once"),
     "order": (spoil("multiplier", 5.0), "strictly increasing"),
+    "multiplier twice": (spoil("multiplier", 0.0), "strictly increasing"),
     "zero": (spoil("multiplier", 0.5, 1), "it should hold 0"),
     "attribute": (lambda u: u.attrs.pop("score"), "attribute score is missing"),
     "kind": (spoil("vector_kind", "magic"), "'magic', it should be one of"),
@@ -231,6 +234,12 @@ def replace(name, make):
     return change
 
 
+def elsewhere():
+    layout = h5py.VirtualLayout((5, 6, 3, 6), "f4")
+    layout[:] = h5py.VirtualSource("/etc/hosts", "x", (5, 6, 3, 6))
+    return layout
+
+
 HOSTILE = {
     "external link": (
         replace("propensity", lambda root: root.__setitem__("propensity", h5py.ExternalLink("/etc/hosts", "/x"))),
@@ -247,6 +256,10 @@ HOSTILE = {
                 "propensity", (5, 6, 3, 6), "f4", external=[("/etc/hosts", 0, 5 * 6 * 3 * 6 * 4)]
             ),
         ),
+        "stored outside this file",
+    ),
+    "virtual storage": (
+        replace("propensity", lambda root: root.create_virtual_dataset("propensity", elsewhere())),
         "stored outside this file",
     ),
     "bomb": (

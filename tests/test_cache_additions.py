@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from test_cache import ATTRS, make_cache, make_unit, text
 
-from steerstats.cache import BY_NAME, CacheReader, UnitData, check_unit, content_hash, create_cache, verify, write_unit
+from steerstats.cache import (
+    BY_NAME,
+    CacheReader,
+    UnitData,
+    check_unit,
+    content_hash,
+    create_cache,
+    pack,
+    read_finite,
+    verify,
+    write_unit,
+)
 from steerstats.cache.schema import Streamed
 from steerstats.cache.table import example_rows, import_table
 from steerstats.errors import CacheError, InputError
@@ -115,3 +127,30 @@ def test_a_table_brings_factors_of_its_own(tmp_path):
 def test_old_caches_have_none_of_this_and_stay_readable(tmp_path):
     unit = CacheReader(make_cache(tmp_path))["openness"]
     assert not [name for name in inputs_frame(unit) if name.startswith("factor_")]
+
+
+def test_a_content_hash_tells_where_one_label_ends_and_the_next_begins():
+    one, other = make_unit(), make_unit()
+    one.arrays["input_text"][:2], other.arrays["input_text"][:2] = ["ab", "c"], ["a", "bc"]
+    assert content_hash(one) != content_hash(other)
+
+
+def test_a_packed_file_deflates_all_but_activations_and_keeps_no_width_that_nothing_has(tmp_path):
+    unit = make_unit(n=40, width=200)
+    source = save(tmp_path / "cache", unit.arrays).path
+    with h5py.File(pack(source, tmp_path / "whole.h5")) as file:
+        found = {name: file["openness"][name].compression for name in ("activation", "answer_logit", "propensity")}
+    assert found == {"activation": None, "answer_logit": "gzip", "propensity": "gzip"}
+    light = CacheReader(pack(source, tmp_path / "light.h5", leave_out="activation"))["openness"]
+    assert "hidden" not in light
+    assert "hidden" in CacheReader(tmp_path / "whole.h5")["openness"]
+
+
+def test_cells_that_were_not_planned_may_be_nan_where_an_estimate_reads_them(tmp_path):
+    unit = make_unit()
+    unit.arrays["planned"][0, 1] = 0
+    for name in ("propensity", "answer_logit", "logsumexp"):
+        unit.arrays[name][0, 1] = np.nan
+    reader = save(tmp_path, unit.arrays)["openness"]
+    assert np.isnan(read_finite(reader, "propensity", setting_eval="base", vector=["base", "sys_pos"])[1]).all()
+    assert read_finite(reader, "answer_logit").shape == unit.arrays["answer_logit"].shape

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import steerstats
-from steerstats.cache import CacheReader, UnitData, create_cache, disk, finished_sidecar, verify, write_unit
+from steerstats.cache import CacheReader, UnitData, create_cache, disk, finished_sidecar, verify, write_unit, writer
 
 MANIFEST = {"kind": "import", "spec_hash": "ab12", "units": ["likes-rain"], "model": "mine"}
 NAME = "likes-rain"
@@ -133,6 +133,19 @@ def test_a_unit_that_another_builder_finished_meanwhile_stays_as_it_is(unit, roo
     assert names(root) == [f"{NAME}.h5", f"{NAME}.json"]
     write_unit(root, NAME, unit)
     assert finished_sidecar(root, NAME) != before[0]
+
+
+def test_an_earlier_sidecar_does_not_vouch_for_a_file_whose_own_was_never_written(unit, root, monkeypatch):
+    write_unit(root, NAME, other(unit))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "publish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_unit(root, NAME, unit)
+    assert names(root) == [f"{NAME}.h5"]
+    assert finished_sidecar(root, NAME) is None
 
 
 def test_a_sidecar_that_is_taken_away_while_it_is_read_is_an_unfinished_unit(unit, root, monkeypatch):

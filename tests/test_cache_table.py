@@ -180,6 +180,19 @@ def test_an_import_that_fails_on_the_way_leaves_nothing(tmp_path, frame, monkeyp
     assert left == {"t.csv"} | ({"deep", "deep/c"} if there else set())
 
 
+def test_an_import_that_fails_into_a_cache_that_is_there_takes_nothing_away(tmp_path, frame, monkeypatch):
+    path = save(frame, tmp_path / "t.csv")
+    import_table(path, tmp_path / "c", model="mine")
+
+    def full(*_):
+        raise CacheError("No space left on device")
+
+    monkeypatch.setattr(table, "write_unit", full)
+    with pytest.raises(CacheError, match="No space left"):
+        import_table(path, tmp_path / "c", model="mine")
+    assert CacheReader(tmp_path / "c").units == ("kindness",)
+
+
 def units_of(names, tmp_path, frame):
     every = pd.concat([frame.assign(dataset=name) for name in sorted(names)])
     cache = CacheReader(import_table(save(every, tmp_path / "t.csv"), tmp_path / "c", model="mine"))
