@@ -303,6 +303,14 @@ def test_unit_names_cannot_leave_the_directory(tmp_path):
         write_unit(tmp_path, "../evil", make_unit())
 
 
+def test_a_unit_that_is_a_link_out_of_the_directory_is_not_followed(tmp_path):
+    file = make_cache(tmp_path / "cache") / "units" / "openness.h5"
+    file.rename(tmp_path / "elsewhere.h5")
+    file.symlink_to(tmp_path / "elsewhere.h5")
+    with pytest.raises(CacheError, match=r"openness\.h5 is a link that leaves the cache directory"):
+        CacheReader(tmp_path / "cache")
+
+
 def repacked(path, source, change, **manifest):
     """A packed file whose manifest was changed, with `change` in place of the unit."""
     with h5py.File(pack(source, path), "r+") as file:
@@ -378,6 +386,8 @@ def test_content_hash_sees_numbers_and_labels_and_no_provenance():
     unit = make_unit()
     same = UnitData(dict(unit.arrays), {**unit.attrs, "provenance": "another day"})
     assert content_hash(unit) == content_hash(same)
+    for name in ("dataset", "score", "spec_hash"):
+        assert content_hash(UnitData(unit.arrays, {**unit.attrs, name: "other"})) != content_hash(unit), name
     for name in ("propensity", "input_text", "planned"):
         other = make_unit()
         flat = other.arrays[name].copy()

@@ -154,3 +154,20 @@ def test_cells_that_were_not_planned_may_be_nan_where_an_estimate_reads_them(tmp
     reader = save(tmp_path, unit.arrays)["openness"]
     assert np.isnan(read_finite(reader, "propensity", setting_eval="base", vector=["base", "sys_pos"])[1]).all()
     assert read_finite(reader, "answer_logit").shape == unit.arrays["answer_logit"].shape
+
+
+def test_a_number_that_is_not_finite_is_named_by_the_labels_that_were_asked_for(tmp_path):
+    unit = make_unit()
+    reader = save(tmp_path, unit.arrays)["openness"]
+    plain, labels = reader.read, {"setting_eval": "base", "vector": ["mean", "sys_neg"], "input": "i3"}
+
+    def spoilt(name, **asked):
+        found = plain(name, **asked)
+        if name == "propensity":
+            found[1, 2] = np.inf
+        return found
+
+    reader.read = spoilt
+    place = "setting_eval=base, vector=sys_neg, multiplier=1.0, input=i3"
+    with pytest.raises(CacheError, match=rf"/propensity is inf at {place}; it should be finite"):
+        read_finite(reader, "propensity", **labels)

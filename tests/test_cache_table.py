@@ -155,6 +155,12 @@ def test_columns_that_one_dataset_leaves_empty_are_not_there_for_it(tmp_path, fr
     assert cache["bare"].read("input_question").tolist() == ["q0", "q1", "q2", "q3"]
 
 
+def test_an_input_without_a_text_has_an_empty_one(tmp_path, frame):
+    texts = frame.assign(text=np.where(frame["input"] == "q1", None, "asked"))
+    cache = CacheReader(import_table(save(texts, tmp_path / "t.csv"), tmp_path / "c", model="mine"))
+    assert cache["kindness"].read("input_text").tolist() == ["asked", "", "asked", "asked"]
+
+
 def test_a_directory_is_no_table(tmp_path):
     with pytest.raises(InputError, match=r"is a directory; give a \.csv or \.parquet file"):
         import_table(tmp_path, tmp_path / "c", model="mine")

@@ -128,6 +128,15 @@ def test_import_makes_a_cache_and_says_what_to_do_next(run, tmp_path):
     assert run("verify", tmp_path / "c")[0] == 0
 
 
+def test_import_names_no_multipliers_that_only_one_dataset_has(run, tmp_path):
+    rows = list(example_rows())
+    rows += [row | {"dataset": "other", "multiplier": 2 * row["multiplier"]} for row in rows]
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    code, out, _ = run("import", tmp_path / "t.csv", "-o", tmp_path / "c")
+    assert code == 0
+    assert "2 datasets, 8 inputs, multipliers others in each dataset" in out
+
+
 def test_import_says_what_it_calls_a_dataset_whose_name_makes_no_file(run, tmp_path):
     rows = [row | {"dataset": name} for name in ("émotion", "my data", "plain") for row in example_rows()]
     pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
@@ -251,8 +260,11 @@ def test_an_error_of_the_system_is_told_in_words(run, tmp_path, monkeypatch):
     assert (code, errors) == (2, f"error: {tmp_path / 'new'}: No space left on device\n")
 
 
-def test_debug_shows_the_traceback(run, tmp_path):
-    code, _, errors = run("inspect", tmp_path / "nowhere", "--debug")
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_debug_shows_the_traceback(run, tmp_path, monkeypatch, how):
+    if how == "environment":
+        monkeypatch.setenv("STEERSTATS_DEBUG", "1")
+    code, _, errors = run("inspect", tmp_path / "nowhere", *["--debug"] * (how == "option"))
     assert code == 2
     assert "Traceback" in errors
 

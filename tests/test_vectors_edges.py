@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cache_builder import extractors, vectors
-from cache_builder.draws import check_shuffled
+from cache_builder.draws import check_shuffled, named_rng
 from cache_builder.vectors import fit_vectors
 from steerstats.errors import InputError
 
@@ -59,3 +59,16 @@ def test_one_shuffle_that_came_out_parallel_is_chance_and_no_fault_of_the_method
     check_shuffled("base", "mine", trained, [trained, other])
     with pytest.raises(InputError, match="up to sign"):
         check_shuffled("base", "mine", trained, [trained, -2 * trained])
+
+
+def test_a_logistic_vector_minds_neither_units_nor_what_all_activations_share():
+    positive, negative = np.random.default_rng(4).normal(size=(2, 40, HIDDEN))
+    positive = positive + np.linspace(0, 1, HIDDEN)
+    found = extractors.logistic(positive, negative)
+    np.testing.assert_allclose(extractors.logistic(1e3 * positive, 1e3 * negative), 1e3 * found, rtol=1e-3)
+    np.testing.assert_allclose(extractors.logistic(positive + 100, negative + 100), found, rtol=1e-3)
+
+
+def test_draws_are_those_of_their_names_on_every_machine():
+    assert named_rng(0, "data", "random", "1").integers(1 << 30) == 485759083
+    assert named_rng(0, "data1", "random").integers(1 << 30) != named_rng(0, "data", "1random").integers(1 << 30)
