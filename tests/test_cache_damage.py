@@ -126,6 +126,7 @@ def test_commands_say_which_file_is_damaged(cache, tmp_path, capsys):
     assert ended.value.code == 0
     assert "units: 1 of 2, 1 damaged" in shown
     assert "openness: damaged: " in shown
+    assert "sizes fit" not in shown
     for command in (
         ["fit", cache],
         ["pack", cache, "-o", tmp_path / "packed.h5"],

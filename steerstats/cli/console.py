@@ -79,9 +79,8 @@ def progress_bar() -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    silent = bool(os.environ.get("STEERSTATS_NO_PROGRESS"))
-    progress = Progress(*columns, console=err, disable=silent or not err.is_terminal)
-    if silent:
+    progress = Progress(*columns, console=err)
+    if os.environ.get("STEERSTATS_NO_PROGRESS"):
         yield progress
     elif err.is_terminal:
         with progress:
