@@ -101,18 +101,12 @@ def _code(text: str) -> Markup:
 
 
 def _missing_view(one: Done, several: bool) -> list[dict[str, str]]:
-    """A finding that is not there, or the parts that one lacks, for the box at the end of a section."""
+    """A finding that is not there, for the box that ends a section; one that is there says itself what it lacks."""
+    if not missed(one.finding.missing):
+        return []
     anchor = f"{anchor_prefix(one.job.label, several)}{one.finding.script}"
     cache = f" ({one.job.label})" if several else ""
-    if one.finding.missing:
-        if not missed(one.finding.missing):
-            return []
-        return [{"id": anchor, "title": f"{one.finding.title}{cache}", "why": tidy(one.finding.missing)}]
-    found = []
-    for k, text in enumerate(one.finding.absent):
-        what, _, why = text.partition(": ")
-        found.append({"id": f"{anchor}-absent-{k + 1}", "title": f"{one.finding.title}{cache}, {what}", "why": why})
-    return found
+    return [{"id": anchor, "title": f"{one.finding.title}{cache}", "why": tidy(one.finding.missing)}]
 
 
 def finding_view(one: Done, out: Path, several: bool) -> dict[str, Any]:
