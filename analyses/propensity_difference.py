@@ -1,7 +1,7 @@
 """Figure 7: does a vector transfer worse between prompts that move the unsteered model further?"""
 
 from analyses import _published as published
-from analyses._cache import ask, facts_of, need_shifts, people_count, study_of
+from analyses._cache import ask, facts_of, lacking, need_shifts, people_count, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._words import number
 from steerstats import figures
@@ -21,6 +21,8 @@ def main(cache, out):
     study = study_of(cache)
     need_shifts(study)
     result = ask(study, "propensity_shift")
+    if result.self_pair.all():
+        raise lacking(study, "a vector made in one setting and used in another that has a vector of its own")
     frame = result.to_frame()
     rank, claims = frame[frame["kind"] == "spearman"].set_index("definition"), []
     for name in SHOWN:
@@ -29,17 +31,15 @@ def main(cache, out):
         claims.append(Claim.row(key, WORDS[name], row, f"datasets ({pairs})", interval=how))
     theirs = published.published_for(published.PROPENSITY, study.model)
     claims[0] = claims[0].against(theirs, facts_of(study), shift=published.ALL_PAIRS, limits=published.NO_LIMITS)
-    points = result.points().rename(columns={"propensity_difference": "x"})
+    points = result.points().rename(columns={"propensity_difference": "x", "ratio": "y"})
     kept = points[points["own"] > 0.25]
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=3.9)
-        xlabel = "mean |difference in unsteered\npropensity| (nat)"
+        across, up = "mean |difference in unsteered\npropensity| (nat)", "steerability lost\n(nat per unit multiplier)"
         text = f"as published: {number(claims[0].estimate)}; without self-pairs: {number(claims[1].estimate)}"
-        data = kept.assign(y=kept["ratio"])
-        figures.propensity_and_relative(data, ax=left, xlabel=xlabel, ylabel="relative steerability", remark=text)
+        figures.propensity_and_relative(kept, ax=left, xlabel=across, ylabel="relative steerability", remark=text)
         data, text = points[~points["self_pair"]], f"without self-pairs: {number(claims[2].estimate)}"
-        label = "steerability lost\n(nat per unit multiplier)"
-        figures.foretelling(data.assign(y=data["loss"]), ax=right, xlabel=xlabel, ylabel=label, remark=text)
+        figures.foretelling(data.assign(y=data["loss"]), ax=right, xlabel=across, ylabel=up, remark=text)
         figures.key_outside(figure, left, columns=2)
     found = Finding.of(
         result, script="propensity_difference", title=TITLE, paper=PAPER, claims=tuple(claims),

@@ -112,6 +112,16 @@ def test_a_cache_without_sys_neg_says_so_in_claims_and_caption_and_not_once_more
     assert f'<span class="value">{why}</span>' in page
 
 
+def test_figure_seven_is_not_there_where_no_vector_is_used_in_a_setting_that_has_one_of_its_own(tmp_path):
+    rows = pd.read_csv(table(tmp_path, "base", 4).parent / "base.csv")
+    rows = pd.concat([rows, rows.assign(setting_eval="user_pos", propensity=0.5 * rows["propensity"])])
+    rows.to_csv(tmp_path / "two.csv", index=False)
+    finding = analyses.run("propensity_difference", import_table(tmp_path / "two.csv", tmp_path / "two", model="m"),
+                           tmp_path / "out")  # fmt: skip
+    lacks = "a vector made in one setting and used in another that has a vector of its own"
+    assert finding.missing == f"not in this cache: the table has no rows for {lacks}"
+
+
 def test_vectors_of_one_setting_have_no_cosines(tmp_path):
     base = {"settings": ("base",), "prompt_loss": {}, "prompt_intercept": {}, "n_resampled": 0}
     lone = write_cache(tmp_path / "lone", replace(TRUTH, datasets=["one"], mean_steerability=1.0, **base))
