@@ -114,7 +114,7 @@ def forests(result: ComparedSlopes) -> tuple[list[Figure], tuple[str, ...]]:
                 )
                 for k, (ax, shift) in enumerate(zip(axes[0], shifts)):
                     own = rows[rows["shift"] == shift].set_index("dataset").reindex(part).reset_index()
-                    label = f"{figures.short(second, 20)}\nminus {figures.short(first, 20)}\n(nat per unit λ)"
+                    label = "{}\nminus {}\n(nat per unit λ)".format(*figures.shorts([second, first], 20))
                     figures.paired_rows(own, ax=ax, xlabel=label, labels=k == 0)
                     ax.set_title(figures.nice_shift(*parse_shift(shift)).replace(" → ", "\n→ "), fontsize=8)
                 figures.key_outside(figure, axes[0, 0], columns=2)

@@ -101,6 +101,23 @@ def test_long_names_keep_both_ends():
     assert theme.short("short") == "short"
 
 
+@pytest.mark.parametrize("limit", [20, 24, 34])
+def test_long_names_that_differ_in_the_middle_are_not_cut_to_one_label(limit):
+    names = [
+        f"a-very-long-name-about-the-desire-to-{k:02d}-acquire-power-in-{j}-years-or-so"
+        for k in range(20)
+        for j in (1, 2)
+    ]
+    names += ["x" * 40, "x" * 50, "plain", "willingness-to-use-social-engineering-to-achieve-its-goals"]
+    shown = theme.shorts(names, limit)
+    assert len(set(shown)) == len(names)
+    assert max(map(len, shown)) <= limit + 2
+    assert shown[-2:] == ["plain", theme.short(names[-1], limit)], "what stood apart is cut as before"
+    _, ax = figures.canvas()
+    parts.dataset_axis(ax, names[:40])
+    assert len({text.get_text() for text in ax.get_yticklabels()}) == 40
+
+
 # --- figures --------------------------------------------------------------------------------------
 
 

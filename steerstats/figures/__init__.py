@@ -22,7 +22,7 @@ from steerstats.figures.controls import (
     two_intervals,
 )
 from steerstats.figures.parts import key, key_outside, note
-from steerstats.figures.theme import PALETTE, canvas, nice_setting, nice_shift, save, short, style, svg_text
+from steerstats.figures.theme import PALETTE, canvas, nice_setting, nice_shift, save, short, shorts, style, svg_text
 from steerstats.figures.transfer import (
     agreement,
     coefficient_rows,
@@ -77,6 +77,7 @@ __all__ = [
     "save",
     "setting_row",
     "short",
+    "shorts",
     "slope_and_misfit",
     "spread_rows",
     "style",

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
-from steerstats.figures.theme import BLUE, DOT_BLUE, DOT_RED, INK, MUTED, RULE, WASH, light_grid, short
+from steerstats.figures.theme import BLUE, DOT_BLUE, DOT_RED, INK, MUTED, RULE, WASH, light_grid, shorts
 
 # Blue for above, vermillion for below. Near the palette's colours and not equal to them, so that a dark page, which
 # exchanges those, leaves the cells and the letters on them as they are.
@@ -28,7 +28,7 @@ KEY_LINE = 0.17  # inches that a line of a legend takes
 
 def dataset_axis(ax: Axes, names: Sequence[str], *, limit: int = 34, labels: bool = True) -> Axes:
     """One row per dataset, the first on top; a tall list is read from above, so its scale stands there too."""
-    ax.set_yticks(np.arange(len(names)), [short(name, limit) for name in names] if labels else [""] * len(names))
+    ax.set_yticks(np.arange(len(names)), shorts(names, limit) if labels else [""] * len(names))
     ax.set_ylim(len(names) - 0.5, -0.5)
     if len(names) > TALL:
         ax.tick_params(axis="x", top=True, labeltop=True)

@@ -8,7 +8,8 @@ both. Nothing is told by colour alone: series also have markers, and both sides 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -216,6 +217,26 @@ def short(name: str, limit: int = 34) -> str:
         return name
     head = (limit - 1) * 2 // 3
     return f"{name[:head]}…{name[-(limit - 1 - head) :]}"
+
+
+def shorts(names: Sequence[str], limit: int = 34) -> list[str]:
+    """Names that stand beside each other, each as `short` cuts it; where that makes two alike, cut before they differ.
+
+    Examples
+    --------
+    >>> from steerstats import figures
+    >>> figures.shorts([f"wants-power-over-{whose}-own-future" for whose in ("their", "its")], 20)
+    ['wants…their-ow…uture', 'wants…its-own-future']
+    """
+    cut = {name: short(name, limit) for name in names}
+    for shown in [text for text, count in Counter(cut.values()).items() if count > 1]:
+        alike = [name for name, text in cut.items() if text == shown]
+        differ = (k for k, letters in enumerate(zip(*alike)) if len(set(letters)) > 1)
+        same, head = next(differ, min(map(len, alike))), limit // 4
+        room = limit - head - 1
+        rests = shorts([name[same:] for name in alike], room) if room > 8 else [name[same:] for name in alike]
+        cut |= {name: f"{name[:head]}…{rest}" for name, rest in zip(alike, rests)}
+    return [cut[name] for name in names]
 
 
 def nice_setting(name: str) -> str:

@@ -10,7 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from steerstats.figures.parts import cloud, curve, dataset_axis, dots, finite, intervals, key
-from steerstats.figures.theme import ANTI, BLUE, DOT_BLUE, DOT_RED, INK, MARKERS, MUTED, SERIES, light_grid, zero_line
+from steerstats.figures.theme import (
+    ANTI,
+    BLUE,
+    DOT_BLUE,
+    DOT_RED,
+    INK,
+    MARKERS,
+    MUTED,
+    SERIES,
+    light_grid,
+    shorts,
+    zero_line,
+)
 
 SLOPE = "steerability (nat per unit multiplier)"
 LEAST_RMSE = 0.001  # nat; an axis of rounding errors would make straight lines look bent
@@ -132,9 +144,8 @@ def propensity_curves(frame: pd.DataFrame, axes: Sequence[Axes], *, band: str = 
     14
     """
     names = list(dict.fromkeys(frame["dataset"]))
-    for ax, name in zip(axes, names):
+    for ax, name, title in zip(axes, names, shorts(names, 24)):
         propensity_curve(frame[frame["dataset"] == name], ax=ax, band=band)
-        title = name if len(name) <= 24 else f"{name[:15]}…{name[-8:]}"
         ax.set_title(title, fontsize=8, fontweight="normal", pad=3)
         ax.tick_params(labelsize=6.8)
         ax.set_xticks(*_ends(frame["multiplier"]))
