@@ -60,16 +60,15 @@ SEVERAL_SERIES = {
     "by_option": ("cell", ["A, Yes", "B, No"], figures.by_option),
     "gap_rows": ("component", ["gap", "transfer"], figures.gap_rows),
     "spread_rows": ("shift", ["base->base", "base->user_neg"], figures.spread_rows),
-    "coefficient_rows": ("group", ["one", "other"], figures.coefficient_rows),
 }
 
 
 @pytest.mark.parametrize("name", SEVERAL_SERIES)
 def test_a_row_that_lacks_a_series_leaves_the_others_in_their_rows(ax, name):
     column, (first, second), draw = SEVERAL_SERIES[name]
-    rows = ROWS.assign(label=ROWS["dataset"], mean=ROWS["estimate"])
+    rows = ROWS.assign(mean=ROWS["estimate"])
     frame = pd.concat([rows.assign(**{column: first}), rows[1:].assign(**{column: second})])
-    draw(frame, ax=ax, **({"xlabel": "x"} if name in ("spread_rows", "coefficient_rows") else {}))
+    draw(frame, ax=ax, **({"xlabel": "x"} if name == "spread_rows" else {}))
     places = [place for place, *_ in bars(ax)]
     assert [round(place) for place in places] == [0, 1, 2, 1, 2]
     assert len(set(places)) == 5, "beside each other, not on each other"
@@ -88,11 +87,11 @@ def test_one_number_under_two_vectors_has_the_limits_of_each_and_a_line_between(
 def test_two_intervals_of_one_estimate_are_thick_inside_and_thin_outside(ax):
     frame = ROWS.rename(columns={"ci_low": "inner_low", "ci_high": "inner_high"})
     frame = frame.assign(outer_low=[-1.0, -2.0, -3.0], outer_high=[1.0, 2.0, 3.0])
-    figures.two_intervals(frame, ax=ax, xlabel="x", names=("inputs", "inputs and vector"), null=0.25)
+    figures.two_intervals(frame, ax=ax, xlabel="x", names=("inputs", "inputs and vector"))
     drawn = {one.get_label(): (hairs(one), one.get_linewidth()[0]) for one in ax.collections}
     assert drawn["inputs"] == ([((a, k), (b, k)) for k, a, b in BARS], 3.4)
     assert drawn["inputs and vector"] == ([((-k - 1.0, k), (k + 1.0, k)) for k in range(3)], 1.0)
-    assert any(list(line.get_xdata()) == [0.25, 0.25] for line in ax.lines), "the null"
+    assert any(list(line.get_xdata()) == [0, 0] for line in ax.lines), "nothing moved"
 
 
 def test_the_band_for_all_at_once_is_a_hair_line_behind_each_interval(ax):
