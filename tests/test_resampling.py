@@ -115,10 +115,9 @@ def test_the_clustered_standard_error_doubles_the_variance_of_duplicated_inputs(
     assert naive[0, 0] < 0.55 * once[0, 0]
 
 
-@pytest.mark.parametrize("strata", [None, np.repeat(["a", "b"], [7, 13])])
-def test_chunks_do_not_change_the_draws(strata):
+def test_chunks_do_not_change_the_draws():
     whole, pieces = (
-        np.concatenate(list(iter_counts(20, 50, np.random.default_rng(1), strata=strata, chunk_bytes=size)))
+        np.concatenate(list(iter_counts(20, 50, np.random.default_rng(1), chunk_bytes=size)))
         for size in (10**7, 8 * 20 * 3)
     )
     np.testing.assert_array_equal(whole, pieces)
@@ -133,15 +132,6 @@ def test_memory_does_not_grow_with_the_number_of_resamples():
     tracemalloc.stop()
     # The counts alone would be 80 MB; the replicates returned are 0.64 MB.
     assert peak - found.replicates.nbytes - found.se_replicates.nbytes < 6 * 2**20
-
-
-def test_strata_keep_their_sizes_and_are_drawn_from_evenly():
-    strata = np.array(list("aabbbbbaab"))
-    counts = np.concatenate(list(iter_counts(10, 4000, np.random.default_rng(1), strata=strata)))
-    assert (counts[:, strata == "a"].sum(axis=1) == 4).all()
-    np.testing.assert_allclose(counts.mean(axis=0), 1, atol=0.08)
-    # within a stratum of size k the counts are multinomial: variance 1 − 1/k
-    np.testing.assert_allclose(counts[:, strata == "b"].var(axis=0), 1 - 1 / 6, atol=0.08)
 
 
 def test_resampled_sums_are_sums_over_drawn_units():
@@ -234,7 +224,6 @@ def test_collapse_keeps_the_order_of_first_appearance():
         (lambda rng: bootstrap_mean(np.ones(3), unit=np.ones(2), rng=rng), r"unit has shape \(2,\)"),
         (lambda rng: list(iter_counts(0, 5, rng)), "n_units is 0"),
         (lambda rng: list(iter_counts(5, 0, rng)), "n_resamples is 0"),
-        (lambda rng: list(iter_counts(5, 1, rng, strata=np.ones(4))), r"strata has shape \(4,\)"),
         (lambda rng: interval(bootstrap_mean(np.ones(3), rng=rng, n_resamples=2), "exact"), "'exact' is unknown"),
         (lambda rng: interval(bootstrap_mean(np.ones(3), rng=rng, n_resamples=2), level=95), "level is 95"),
     ],

@@ -18,12 +18,7 @@ CHUNK_BYTES = 2**20
 
 
 def iter_counts(
-    n_units: int,
-    n_resamples: int,
-    rng: np.random.Generator,
-    *,
-    strata: np.ndarray | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
+    n_units: int, n_resamples: int, rng: np.random.Generator, *, chunk_bytes: int = CHUNK_BYTES
 ) -> Iterator[np.ndarray]:
     """Bootstrap counts, chunk by chunk.
 
@@ -34,10 +29,8 @@ def iter_counts(
     n_resamples : int
         Rows over all chunks.
     rng : numpy.random.Generator
-        Source of randomness. Unstratified draws use it exactly as `rng.integers(0, n_units, (n_resamples,
-        n_units))` does, which is also how `scipy.stats.bootstrap` draws.
-    strata : array of shape (n_units,), optional
-        Labels; units are drawn within their own stratum, whose size every resample then keeps.
+        Used exactly as `rng.integers(0, n_units, (n_resamples, n_units))` does, which is also how
+        `scipy.stats.bootstrap` draws.
     chunk_bytes : int
         Size of one float64 chunk. It does not change the numbers.
 
@@ -49,7 +42,7 @@ def iter_counts(
     Raises
     ------
     InputError
-        If there is no unit or no resample, or if `strata` has another length.
+        If there is no unit or no resample.
 
     Examples
     --------
@@ -60,33 +53,22 @@ def iter_counts(
     ((1000, 5), True)
     """
     n_units, n_resamples = check_count("n_units", n_units), check_count("n_resamples", n_resamples)
-    members = _members(n_units, strata)
-    # A generator per stratum, so that the numbers do not depend on where the chunks are cut.
-    rngs = [rng] if len(members) == 1 else rng.spawn(len(members))
     rows = max(1, chunk_bytes // (8 * n_units))
     for start in range(0, n_resamples, rows):
         size = min(rows, n_resamples - start)
-        counts = np.empty((size, n_units))
-        for (columns, n_members), generator in zip(members, rngs):
-            counts[:, columns] = _draw(n_members, size, generator)
-        yield counts
+        index = rng.integers(0, n_units, (size, n_units))
+        index += (np.arange(size) * n_units)[:, None]
+        yield np.bincount(index.ravel(), minlength=size * n_units).reshape(size, n_units).astype(float)
 
 
-def resampled_sums(
-    columns: np.ndarray,
-    n_resamples: int,
-    rng: np.random.Generator,
-    *,
-    strata: np.ndarray | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
-) -> np.ndarray:
+def resampled_sums(columns: np.ndarray, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Sum of each column over the units of each resample.
 
     Parameters
     ----------
     columns : array of shape (n_units, k)
         What to sum.
-    n_resamples, rng, strata, chunk_bytes
+    n_resamples, rng
         As in `iter_counts`.
 
     Returns
@@ -108,7 +90,7 @@ def resampled_sums(
         raise InputError(f"columns has shape {columns.shape}; (n_units, k) is needed")
     out = np.empty((check_count("n_resamples", n_resamples), columns.shape[1]))
     start = 0
-    for counts in iter_counts(len(columns), n_resamples, rng, strata=strata, chunk_bytes=chunk_bytes):
+    for counts in iter_counts(len(columns), n_resamples, rng):
         np.matmul(counts, columns, out=out[start : start + len(counts)])
         start += len(counts)
     return out
@@ -162,22 +144,3 @@ def collapse(values: np.ndarray, unit: np.ndarray | None) -> tuple[np.ndarray, n
     sizes = sizes[appearance]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     return np.add.reduceat(values[..., order], starts, axis=-1), sizes.astype(float)
-
-
-def _members(n_units: int, strata: np.ndarray | None) -> list[tuple[np.ndarray | slice, int]]:
-    """Columns and size of each stratum; one slice, which copies faster, where there is only one."""
-    everything = [(slice(None), n_units)]
-    if strata is None:
-        return everything
-    strata = np.asarray(strata)
-    if strata.shape != (n_units,):
-        raise InputError(f"strata has shape {strata.shape}; one label for each of the {n_units} units is needed")
-    labels, codes = np.unique(strata, return_inverse=True)
-    sizes = np.bincount(codes)
-    return everything if len(labels) == 1 else [(np.flatnonzero(codes == k), size) for k, size in enumerate(sizes)]
-
-
-def _draw(n: int, rows: int, rng: np.random.Generator) -> np.ndarray:
-    index = rng.integers(0, n, (rows, n))
-    index += (np.arange(rows) * n)[:, None]
-    return np.bincount(index.ravel(), minlength=rows * n).reshape(rows, n)

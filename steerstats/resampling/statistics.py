@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from steerstats.errors import InputError, check_count
-from steerstats.resampling.counts import CHUNK_BYTES, collapse, iter_counts
+from steerstats.resampling.counts import collapse, iter_counts
 
 # Below this share of the resampled squares a variance is the rounding error of a constant resample, and below
 # the second share of the raw squares the residuals themselves are rounding error.
@@ -110,21 +110,14 @@ class SumRatio:
         return self.estimate + shift, se
 
 
-def resample(
-    statistics: Sequence[SumRatio],
-    *,
-    rng: np.random.Generator,
-    n_resamples: int,
-    strata: np.ndarray | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
-) -> list[Replicates]:
+def resample(statistics: Sequence[SumRatio], *, rng: np.random.Generator, n_resamples: int) -> list[Replicates]:
     """Bootstrap several statistics of the same units on the same resamples.
 
     Parameters
     ----------
     statistics : sequence of SumRatio
         All over the same units.
-    rng, n_resamples, strata, chunk_bytes
+    rng, n_resamples
         As in `iter_counts`.
 
     Returns
@@ -155,7 +148,7 @@ def resample(
     values = [np.empty((n_resamples, statistic.n_cells)) for statistic in statistics]
     errors = [np.empty((n_resamples, statistic.n_cells)) for statistic in statistics]
     start = 0
-    for counts in iter_counts(n_units, n_resamples, rng, strata=strata, chunk_bytes=chunk_bytes):
+    for counts in iter_counts(n_units, n_resamples, rng):
         sums = counts @ columns
         rows = slice(start, start + len(counts))
         for k, statistic in enumerate(statistics):
@@ -180,7 +173,6 @@ def bootstrap_mean(
     rng: np.random.Generator,
     n_resamples: int = 10_000,
     unit: np.ndarray | None = None,
-    strata: np.ndarray | None = None,
 ) -> Replicates:
     """Bootstrap the means of several paired cells, clustered by unit.
 
@@ -192,8 +184,6 @@ def bootstrap_mean(
     n_resamples : int
     unit : array of shape (n_inputs,), optional
         Label of each input's unit (its question).
-    strata : array of shape (n_units,), optional
-        Stratum of each unit, in order of first appearance.
 
     Returns
     -------
@@ -210,7 +200,7 @@ def bootstrap_mean(
     (0.128, 0.0104, 60)
     """
     sums, sizes = collapse(np.atleast_2d(values), unit)
-    return resample([SumRatio(sums, sizes)], rng=rng, n_resamples=n_resamples, strata=strata)[0]
+    return resample([SumRatio(sums, sizes)], rng=rng, n_resamples=n_resamples)[0]
 
 
 def bootstrap_ratio(
@@ -220,7 +210,6 @@ def bootstrap_ratio(
     rng: np.random.Generator,
     n_resamples: int = 10_000,
     unit: np.ndarray | None = None,
-    strata: np.ndarray | None = None,
 ) -> Replicates:
     """Bootstrap ratios of means, mean(numerator) / mean(denominator), on shared inputs.
 
@@ -228,7 +217,7 @@ def bootstrap_ratio(
     ----------
     numerator : array of shape (cells, n_inputs) or (n_inputs,)
     denominator : array of shape (n_inputs,) or (cells, n_inputs)
-    rng, n_resamples, unit, strata
+    rng, n_resamples, unit
         As in `bootstrap_mean`.
 
     Returns
@@ -248,7 +237,7 @@ def bootstrap_ratio(
     """
     above, _ = collapse(np.atleast_2d(numerator), unit)
     below, _ = collapse(np.atleast_2d(denominator), unit)
-    return resample([SumRatio(above, below)], rng=rng, n_resamples=n_resamples, strata=strata)[0]
+    return resample([SumRatio(above, below)], rng=rng, n_resamples=n_resamples)[0]
 
 
 def mean_covariance(values: np.ndarray, unit: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, int]:
