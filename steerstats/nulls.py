@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import false_discovery_control
 
 from steerstats.errors import InputError, check_count, check_level
 from steerstats.results import Result
@@ -166,7 +167,7 @@ def null_table(
     rows = [_one(name, slopes[name], null, alpha) for name in slopes]
     columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     needed = null_vectors_needed(len(rows), alpha)
-    p_fdr = benjamini_hochberg(columns["p"])
+    p_fdr = false_discovery_control(columns["p"])
     # Sums of ranks meet alpha exactly (19 vectors, all p = 1/20): rounding must not decide.
     passed = p_fdr <= alpha * (1 + ROUNDING)
     open_ = ~passed & ~_could_pass(columns["p"], columns["n_null"], alpha)
@@ -234,43 +235,13 @@ def shown_together(n_null: int, n_datasets: int, alpha: float = 0.05) -> int:
     return int(np.ceil(n_datasets / check_level(alpha, "alpha", such_as=0.05) / (n_null + 1) - 1e-9))
 
 
-def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Adjusted p-values that keep the false discovery rate (1995, doi:10.1111/j.2517-6161.1995.tb02031.x).
-
-    Parameters
-    ----------
-    p : array of shape (n,)
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        Never below `p`, at most 1, in the order of `p`.
-
-    Examples
-    --------
-    >>> from steerstats.nulls import benjamini_hochberg
-    >>> benjamini_hochberg([0.01, 0.02, 0.6]).round(3).tolist()
-    [0.03, 0.03, 0.6]
-    """
-    p = np.asarray(p, float)
-    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
-        raise InputError(
-            f"p has shape {p.shape} and holds {p[~((p >= 0) & (p <= 1))][:3].tolist()}; one row in [0, 1] is needed"
-        )
-    order = np.argsort(p)[::-1]
-    scaled = p[order] * len(p) / np.arange(len(p), 0, -1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.minimum.accumulate(scaled), 1.0)
-    return adjusted
-
-
 def _could_pass(p: np.ndarray, n_null: np.ndarray, alpha: float) -> np.ndarray:
     """Whether each dataset would have passed with no null vector as strong as its own, the others as they are."""
     out = np.zeros(len(p), bool)
     for k in range(len(p)):
         best = p.copy()
         best[k] = 1 / (n_null[k] + 1)
-        out[k] = benjamini_hochberg(best)[k] <= alpha * (1 + ROUNDING)
+        out[k] = false_discovery_control(best)[k] <= alpha * (1 + ROUNDING)
     return out
 
 

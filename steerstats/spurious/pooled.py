@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from steerstats.errors import CannotEstimate, check_level, gathered
 from steerstats.meta import MetaAnalysis, mean_over_datasets
@@ -136,7 +135,7 @@ def pool_spurious_factors(
     for (response, term), rows in table.groupby(["response", "term"], sort=False):
         tested = rows.index[rows["p"].notna()]
         if tested.size:
-            table.loc[tested, "p_fdr"] = multipletests(table.loc[tested, "p"], method="fdr_bh")[1]
+            table.loc[tested, "p_fdr"] = stats.false_discovery_control(table.loc[tested, "p"])
         if len(rows) < 2:
             notes.append((response, term, "estimated in one dataset only, not pooled"))
             continue
