@@ -289,8 +289,8 @@ def mean_over_datasets(
     return replace(found, ci_low=float(limits[0]), ci_high=float(limits[1]), method=method, **shared)
 
 
-def mean_curves(study: Study, shift: tuple[str, str] = ("base", "base"), level: float = 0.95) -> pd.DataFrame:
-    """Mean propensity of every dataset at every multiplier.
+def mean_curves(study: Study) -> pd.DataFrame:
+    """Mean propensity of every dataset at every multiplier, base -> base.
 
     Returns
     -------
@@ -301,10 +301,8 @@ def mean_curves(study: Study, shift: tuple[str, str] = ("base", "base"), level: 
     parts = []
     for name in study.datasets:
         unit = study.unit(name)
-        if not unit.has(shift):
-            raise lacking(study, f"{shift_name(shift)} of {name}")
-        curves = unit.propensity[unit.place(shift)]
-        found = question_means(curves.T, unit.question, level)
+        curves = unit.propensity[unit.place(("base", "base"))]
+        found = question_means(curves.T, unit.question, 0.95)
         low, high = np.quantile(curves, [0.1, 0.9], axis=0)
         columns = {"multiplier": unit.multipliers, "estimate": found.mean, "ci_low": found.ci_low}
         columns |= {"ci_high": found.ci_high, "low": low, "high": high, "n": found.n}

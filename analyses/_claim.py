@@ -255,9 +255,7 @@ class Finding:
         return _plain(asdict(self))
 
 
-def publish(
-    out: str | Path, finding: Finding, figure: Any = None, table: pd.DataFrame | None = None, digits: int = 3
-) -> Finding:
+def publish(out: str | Path, finding: Finding, figure: Any = None, table: pd.DataFrame | None = None) -> Finding:
     """Write figure, table and record under `out`, and hand the finding on.
 
     Parameters
@@ -267,8 +265,7 @@ def publish(
     finding : Finding
     figure : matplotlib Figure or list of them, optional
     table : DataFrame, optional
-        Written whole to CSV, and with the columns that a paper has room for to LaTeX, `digits` digits each.
-    digits : int
+        Written whole to CSV, and with the columns that a paper has room for to LaTeX.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -279,7 +276,7 @@ def publish(
         (folder / f"{finding.script}.csv").write_text(table.to_csv(index=False, lineterminator="\n"), encoding="utf-8")
         table.to_parquet(folder / f"{finding.script}.parquet", index=False)
         caption = f"{finding.title}. {sentence(tidy(finding.method))}"
-        latex = to_latex(for_paper(table, finding.script), caption=caption, label=finding.script, digits=digits)
+        latex = to_latex(for_paper(table, finding.script), caption=caption, label=finding.script)
         (folder / f"{finding.script}.tex").write_text(latex, encoding="utf-8")
     text = json.dumps(finding.record(), indent=1, ensure_ascii=False, allow_nan=False, sort_keys=True)
     (folder / f"{finding.script}.json").write_text(text + "\n", encoding="utf-8")

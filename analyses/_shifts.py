@@ -104,7 +104,7 @@ def gap_rows(frame: pd.DataFrame, order: Sequence[str], unsteered: pd.DataFrame 
     )
 
 
-def unsteered_means(study: Study, level: float = 0.95) -> pd.DataFrame | None:
+def unsteered_means(study: Study) -> pd.DataFrame | None:
     """Mean unsteered propensity m(0) of every dataset in every prompt, in nats, with a t interval over questions.
 
     None where the cache holds no unsteered model (operator ablate_add).
@@ -117,9 +117,9 @@ def unsteered_means(study: Study, level: float = 0.95) -> pd.DataFrame | None:
             values = grid.unsteered[name][k]
             known = values == values
             if known.any():
-                one = mean_slope(values[known], questions=grid.question[name][known], level=level)
+                one = mean_slope(values[known], questions=grid.question[name][known])
                 lost = int((~known).sum())
-                rows.append((name, setting, one.estimate, one.se, one.ci_low, one.ci_high, one.n, lost, level))
+                rows.append((name, setting, one.estimate, one.se, one.ci_low, one.ci_high, one.n, lost, one.level))
     names = ["dataset", "setting", "estimate", "se", "ci_low", "ci_high", "n", "n_excluded", "level"]
     return pd.DataFrame(rows, columns=names)
 

@@ -136,9 +136,7 @@ def estimate_and_limits(values: Sequence[float], unit: str = "1") -> str:
     return f"{value} [{low}, {high}]" if np.isfinite(values[1]) or np.isfinite(values[2]) else value
 
 
-def to_latex(
-    frame: pd.DataFrame, *, caption: str, label: str, digits: int = 3, widths: Mapping[str, float] | None = None
-) -> str:
+def to_latex(frame: pd.DataFrame, *, caption: str, label: str, widths: Mapping[str, float] | None = None) -> str:
     """A frame as a `longtable` with booktabs rules, its header repeated on every page.
 
     Parameters
@@ -147,8 +145,6 @@ def to_latex(
         One table row a row, columns in order; the index is left out.
     caption, label : str
         Escaped here; the label gets the prefix `tab:`.
-    digits : int
-        Digits after the point of floating numbers.
     widths : mapping of str to float, optional
         Columns of words that are set in lines, with their share of the text width.
 
@@ -179,7 +175,7 @@ def to_latex(
         r"\endfoot",
     ]
     for row in frame.itertuples(index=False, name=None):
-        lines.append(" & ".join(_cell(value, digits) for value in row) + r" \\")
+        lines.append(" & ".join(_cell(value) for value in row) + r" \\")
     return "\n".join([*lines, r"\end{longtable}"]) + "\n"
 
 
@@ -192,7 +188,7 @@ def _numeric(column: pd.Series) -> bool:
     return (is_float_dtype(column) or is_integer_dtype(column)) and not is_bool_dtype(column)
 
 
-def _cell(value: object, digits: int) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
     if value is None or (isinstance(value, (float, np.floating)) and np.isnan(value)):
@@ -200,7 +196,7 @@ def _cell(value: object, digits: int) -> str:
     if isinstance(value, (float, np.floating)):
         if np.isinf(value):
             return r"$\infty$" if value > 0 else r"$-\infty$"
-        text = f"{value:.{digits}f}" if value == 0 or 10.0**-digits <= abs(value) < 1e6 else f"{value:.{digits - 1}e}"
+        text = f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.2e}"
         return text.replace("-", "$-$", 1) if text.startswith("-") else text
     if isinstance(value, (int, np.integer)):
         return str(value).replace("-", "$-$")

@@ -190,8 +190,6 @@ def within_dataset_associations(
     predictors: Sequence[str],
     *,
     multipliers: np.ndarray | None = None,
-    target: str = "slope",
-    dataset: str = "dataset",
     category: str | None = None,
     level: float = 0.95,
 ) -> RankAssociations:
@@ -233,22 +231,22 @@ def within_dataset_associations(
     [[0.12, -0.39, 0.64, 14.0]]
     """
     level = check_level(level)
-    columns = [dataset, target, *predictors] + ([category] if category else [])
+    columns = ["dataset", "slope", *predictors] + ([category] if category else [])
     check_columns(frame, columns, predictors, multipliers)
     k, notes = len(predictors), []
     mean, low, high, p = np.full((4, k), np.nan)
     counts = np.zeros(k, dtype=int)
     what = "categories" if category else "datasets"
-    blocks = [block for _, block in frame.groupby(dataset, sort=False)]
+    blocks = [block for _, block in frame.groupby("dataset", sort=False)]
     for j, name in enumerate(predictors):
         rhos, families = [], []
         for block in blocks:
-            pair = block[[name, target]].astype(float).dropna().to_numpy()
+            pair = block[[name, "slope"]].astype(float).dropna().to_numpy()
             known = len(pair) >= 3 and all(map(varies, pair.T))
             value = float(spearman(pair[:, 0], pair[:, 1])) if known else np.nan
             if np.isfinite(value):
                 rhos.append(value)
-                families.append(block[category].iloc[0] if category else block[dataset].iloc[0])
+                families.append(block[category or "dataset"].iloc[0])
         rhos = np.array(rhos)
         counts[j] = d = rhos.size
         if d < len(blocks):

@@ -14,8 +14,8 @@ from steerstats.errors import InputError
 ALIAS_TOLERANCE = 1e-7  # of a column's norm left after the columns before it; R's `lm` uses the same
 
 
-def as_finite(values: np.ndarray, name: str, ndim: int) -> np.ndarray:
-    """`values` as a float array of `ndim` axes without NaN or inf.
+def as_finite(values: np.ndarray, name: str) -> np.ndarray:
+    """`values` as a float array of two axes without NaN or inf.
 
     Raises
     ------
@@ -23,22 +23,20 @@ def as_finite(values: np.ndarray, name: str, ndim: int) -> np.ndarray:
         Naming the argument, and the first offending position.
     """
     array = np.asarray(values, dtype=float)
-    if array.ndim != ndim:
-        raise InputError(f"{name} has {array.ndim} axes; it needs {ndim}")
+    if array.ndim != 2:
+        raise InputError(f"{name} has {array.ndim} axes; it needs 2")
     if not np.isfinite(array).all():
         where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
         raise InputError(f"{name} holds {array[where]} at {where}; leave incomplete rows out first")
     return array
 
 
-def aliased_columns(X: np.ndarray, tolerance: float = ALIAS_TOLERANCE) -> list[int]:
+def aliased_columns(X: np.ndarray) -> list[int]:
     """Columns that are linear combinations of columns before them, as R's `lm` would drop them.
 
     Parameters
     ----------
     X : ndarray, shape (n, p)
-    tolerance : float
-        Share of a column's norm that has to remain after projection on the columns kept so far.
 
     Returns
     -------
@@ -48,7 +46,7 @@ def aliased_columns(X: np.ndarray, tolerance: float = ALIAS_TOLERANCE) -> list[i
     if len(X) >= X.shape[1] and norms.all():
         # A triangular factor with a safe diagonal settles the common case in one call.
         diagonal = np.abs(np.diag(np.linalg.qr(X / norms, mode="r")))
-        if (diagonal > tolerance).all():
+        if (diagonal > ALIAS_TOLERANCE).all():
             return []
     basis = np.empty((len(X), 0))
     dropped = []
@@ -60,7 +58,7 @@ def aliased_columns(X: np.ndarray, tolerance: float = ALIAS_TOLERANCE) -> list[i
         for _ in range(2):  # twice is enough for orthogonality to rounding
             column = column - basis @ (basis.T @ column)
         left = np.linalg.norm(column)
-        if left <= tolerance or basis.shape[1] == len(X):
+        if left <= ALIAS_TOLERANCE or basis.shape[1] == len(X):
             dropped.append(j)
         else:
             basis = np.column_stack([basis, column / left])

@@ -181,7 +181,7 @@ def closed_form(
     {'Intercept': 1.51, 'A': 0.04, 'lam': 0.23, 'lam:A': 0.29}
     """
     level = check_level(level)
-    Y, Z, W = as_finite(Y, "Y", 2), as_finite(Z, "Z", 2), as_finite(W, "W", 2)
+    Y, Z, W = as_finite(Y, "Y"), as_finite(Z, "Z"), as_finite(W, "W")
     (n_groups, m), q = Y.shape, Z.shape[1]
     if len(Z) != m or len(W) != n_groups:
         raise InputError(f"Y is {n_groups} x {m}: Z needs {m} rows and has {len(Z)}, W {n_groups} and has {len(W)}")

@@ -41,7 +41,7 @@ def pooling_warnings(design: Design) -> list[str]:
     return warnings
 
 
-def twin_warnings(formula: str, frame: pd.DataFrame, *, unit: str = "input", question: str = "question") -> list[str]:
+def twin_warnings(formula: str, frame: pd.DataFrame) -> list[str]:
     """A warning where several inputs have one question and effects that differ between inputs have none by question.
 
     Parameters
@@ -49,8 +49,7 @@ def twin_warnings(formula: str, frame: pd.DataFrame, *, unit: str = "input", que
     formula : str
         As `fit_mixed` takes it.
     frame : DataFrame
-        With columns `unit` and `question`, and `dataset` where questions of several datasets are told apart by it.
-    unit, question : str
+        With columns `input` and `question`, and `dataset` where questions of several datasets are told apart by it.
 
     Returns
     -------
@@ -59,22 +58,22 @@ def twin_warnings(formula: str, frame: pd.DataFrame, *, unit: str = "input", que
         effect of those by input. A question crossed with its inputs is no term by question: that is the inputs.
     """
     rows = complete_rows(formula, frame)
-    of = [name for name in ("dataset", question) if name in rows]
-    inputs = rows[[*of, unit]].drop_duplicates()
+    of = [name for name in ("dataset", "question") if name in rows]
+    inputs = rows[[*of, "input"]].drop_duplicates()
     sizes = inputs.groupby(of, sort=False, observed=True).size().to_numpy()
     if (sizes < 2).all():
         return []
     own, shared = {}, {}
     for term in parse_formula(formula)[2]:
-        if unit in term.group:
+        if "input" in term.group:
             own |= effect_names(term.effects)
-        elif question in term.group:
+        elif "question" in term.group:
             shared |= effect_names(term.effects)
     if shared and own.keys() <= shared.keys():
         return []
     effects = " + ".join(own) or "1 + lam"
-    which = f"no random term by {question!r}" if not shared else f"too little by {question!r} ({' + '.join(shared)})"
-    cure = f"({effects} | {question}) + ({effects} | {question}:{unit})"
+    which = f"too little by 'question' ({' + '.join(shared)})" if shared else "no random term by 'question'"
+    cure = f"({effects} | question) + ({effects} | question:input)"
     several = "dataset" in rows and rows["dataset"].nunique() > 1
     how = " one dataset at a time, or pool that with `two_stage`" if several else ""
     text = (

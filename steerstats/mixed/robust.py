@@ -135,10 +135,10 @@ def hc2_bell_mccaffrey(
     [0.29, 0.02, 58.0]
     """
     level = check_level(level)
-    X = as_finite(X, "X", 2)
+    X = as_finite(X, "X")
     Y = np.asarray(Y, dtype=float)
     flat = Y.ndim == 1
-    Y = as_finite(Y[:, None] if flat else Y, "Y", 2)
+    Y = as_finite(Y[:, None] if flat else Y, "Y")
     n, p = X.shape
     if len(Y) != n:
         raise InputError(f"Y has {len(Y)} rows; X has {n}")

@@ -65,7 +65,7 @@ def cr2_bell_mccaffrey(
     'CR2, Bell-McCaffrey df'
     """
     level = check_level(level)
-    X, Y = as_finite(X, "X", 2), as_finite(Y, "Y", 2)
+    X, Y = as_finite(X, "X"), as_finite(Y, "Y")
     n, p = X.shape
     codes, groups = group_codes(clusters, n)
     aliased = [names[j] for j in aliased_columns(X)]
