@@ -14,7 +14,6 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
 from steerstats.generalization.matched import Matched, Pair, match
@@ -28,7 +27,7 @@ from steerstats.generalization.slopes import (
     shift_name,
     unit_warnings,
 )
-from steerstats.generalization.vector_error import refit_draws, vector_error_words
+from steerstats.generalization.vector_error import refit_draws, satterthwaite, vector_error_words
 from steerstats.meta import MetaAnalysis
 from steerstats.question_weight import question_df
 from steerstats.questions import group_codes
@@ -301,11 +300,7 @@ def _with_vectors(replicates: Replicates, k: int, one: Matched, level: float) ->
     """Standard error and Satterthwaite margin with the variance over questions and of the vectors."""
     parts = [float(replicates.se[k]) ** 2, *(float(part.means[:, k].var(ddof=1)) for part in one.vectors)]
     own = question_df(one.differences[k], *group_codes(one.question, len(one.question)), level)
-    dfs = [max(own, 1.0), *(len(part.means) - 1 for part in one.vectors)]
-    weight = sum(part**2 / df for part, df in zip(parts, dfs))
-    df = sum(parts) ** 2 / weight if weight > 0 else np.inf
-    se = float(np.sqrt(sum(parts)))
-    return se, float(stats.t.ppf((1 + level) / 2, df)) * se if se > 0 else 0.0
+    return satterthwaite(parts, [max(own, 1.0), *(len(part.means) - 1 for part in one.vectors)], level)
 
 
 def _pairing_words(included: np.ndarray, paired: np.ndarray) -> list[str]:

@@ -151,7 +151,7 @@ def with_vector_error(
     warnings = [] if len(refits) >= FEW_REFITS else [f"only {len(refits)} refitted vectors"]
     if from_vector > 0 and abs(shift) > 2 * np.sqrt(from_vector):
         warnings.append(f"refitted vectors differ from the full-data vector on average by {shift:.3g} (bootstrap bias)")
-    return _satterthwaite(
+    return _estimate(
         name, float(mean[0]), [from_vector, from_inputs], [len(refits) - 1, df], n_units, level,
         f"mean over inputs; variance of {len(refits)} refitted vectors plus variance over {n_units} questions; "
         "Satterthwaite t", warnings,
@@ -215,7 +215,7 @@ def from_disjoint_folds(
         parts, dfs = [parts[keep]], [dfs[keep]]
     if f < 5:
         warnings.append(f"only {f} folds" + (": 95% intervals may cover 90%" if f == 2 else ""))
-    return _satterthwaite(
+    return _estimate(
         name, float(grand), parts, dfs, n, level,
         f"mean over {f} vectors from disjoint pairs and {n} questions, crossed random effects, Satterthwaite t",
         warnings, ("the estimand is a vector from one fold's pairs, fewer than the full vector's",),
@@ -247,7 +247,15 @@ def refit_draws(means: np.ndarray, n_resamples: int, rng: np.random.Generator) -
     return deviation, np.maximum(second - first**2, 0.0)
 
 
-def _satterthwaite(
+def satterthwaite(parts: Sequence[float], dfs: Sequence[float], level: float) -> tuple[float, float]:
+    """Standard error from the parts of a variance with their degrees of freedom, and half the width of the interval."""
+    variance, weight = sum(parts), sum(part**2 / df for part, df in zip(parts, dfs))
+    df = variance**2 / weight if weight > 0 else np.inf
+    se = float(np.sqrt(variance))
+    return se, float(stats.t.ppf((1 + level) / 2, df)) * se if se > 0 else 0.0
+
+
+def _estimate(
     name: str,
     estimate: float,
     parts: list[float],
@@ -258,15 +266,11 @@ def _satterthwaite(
     warnings: list[str],
     assumptions: tuple[str, ...] = (),
 ) -> Estimate:
-    variance = sum(parts)
     if n < 2:
         low = high = se = float("nan")
         warnings = [*warnings, SINGLE]
     else:
-        se = float(np.sqrt(variance))
-        weight = sum(part**2 / df for part, df in zip(parts, dfs))
-        df = variance**2 / weight if weight > 0 else np.inf
-        margin = stats.t.ppf((1 + level) / 2, df) * se if se > 0 else 0.0
+        se, margin = satterthwaite(parts, dfs, level)
         low, high = estimate - margin, estimate + margin
         if without_width(estimate, se):
             warnings = [*warnings, FLAT]
@@ -274,8 +278,8 @@ def _satterthwaite(
         name=name,
         estimate=estimate,
         se=se,
-        ci_low=float(low),
-        ci_high=float(high),
+        ci_low=low,
+        ci_high=high,
         n=n,
         unit="nat per unit multiplier",
         level=level,
