@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from test_cache import ATTRS, make_cache, make_unit, text
+from test_cache import ATTRS, edit, make_cache, make_unit, repacked, text
 
 from steerstats.cache import (
     BY_NAME,
@@ -17,6 +17,7 @@ from steerstats.cache import (
     create_cache,
     pack,
     read_finite,
+    sidecar,
     verify,
     write_unit,
 )
@@ -133,6 +134,50 @@ def test_a_content_hash_tells_where_one_label_ends_and_the_next_begins():
     one, other = make_unit(), make_unit()
     one.arrays["input_text"][:2], other.arrays["input_text"][:2] = ["ab", "c"], ["a", "bc"]
     assert content_hash(one) != content_hash(other)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("propensity", "propensity = logit difference"), ("logsumexp", "probabilities at most 1")]
+)
+def test_verify_holds_scores_and_probabilities_against_the_logits(tmp_path, name, what):
+    unit = make_unit()
+    unit.arrays[name][1, 2, 0, 3] += np.float32(0.01) if name == "propensity" else np.float32(-5)
+    save(tmp_path, unit.arrays)
+    assert [check.what for check in verify(tmp_path) if not check.ok] == [what]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.ones((5, 6), dtype=np.int64), "/planned has type int64, it should be uint8"),
+        (np.ones((5, 5), dtype=np.uint8), r"/planned has shape \(5, 5\), setting_eval x vector is \(5, 6\)"),
+    ],
+)
+def test_a_file_that_breaks_the_contract_is_refused_when_it_is_opened(tmp_path, values, said):
+    def change(root):
+        del root["planned"]
+        root.create_dataset("planned", data=values)
+
+    edit(make_cache(tmp_path), change)
+    with pytest.raises(CacheError, match=said):
+        CacheReader(tmp_path)["openness"]
+
+
+def test_a_manifest_too_large_to_be_one_is_not_read(tmp_path, monkeypatch):
+    make_cache(tmp_path)
+    monkeypatch.setattr(sidecar, "MAX_JSON_BYTES", 100)
+    with pytest.raises(CacheError, match=r"manifest\.json is larger than 100 bytes; it is not read"):
+        CacheReader(tmp_path)
+
+
+def test_a_unit_of_a_packed_file_is_no_link_out_of_it(tmp_path):
+    source = make_cache(tmp_path / "cache")
+    other = pack(source, tmp_path / "other.h5")
+    path = repacked(
+        tmp_path / "linked.h5", source, lambda file: file.__setitem__("openness", h5py.ExternalLink(other, "/openness"))
+    )
+    with pytest.raises(CacheError, match=r"linked\.h5:/openness is a link that leaves the file"):
+        CacheReader(path)
 
 
 def test_a_packed_file_deflates_all_but_activations_and_keeps_no_width_that_nothing_has(tmp_path):

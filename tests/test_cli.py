@@ -273,6 +273,28 @@ def test_markup_in_a_name_is_shown_and_not_interpreted(run, tmp_path):
     code, _, errors = run("inspect", tmp_path / "[red]x[")
     assert code == 2
     assert "[red]x[" in errors
+    pd.DataFrame(list(example_rows())).to_csv(tmp_path / "t.csv", index=False)
+    code, out, _ = run("import", tmp_path / "t.csv", "-o", tmp_path / "[red]c")
+    assert code == 0
+    assert f"{tmp_path / '[red]c'}: 1 dataset" in out
+
+
+def test_the_seed_and_the_jobs_that_are_asked_for_are_those_of_the_run(run, tmp_path, monkeypatch):
+    import reports.render
+    import reports.reproduce
+
+    make_cache(tmp_path / "c")
+    asked = []
+
+    def noted(caches, target, *, progress, **options):
+        asked.append((len(caches), options))
+        return {"caches": [], "findings": []}
+
+    monkeypatch.setattr(reports.render, "render_report", noted)
+    monkeypatch.setattr(reports.reproduce, "reproduce", noted)
+    assert run("report", tmp_path / "c", tmp_path / "c", "-o", tmp_path / "r", "--seed", 5)[0] == 0
+    assert run("reproduce", tmp_path / "c", "-o", tmp_path / "r", "--seed", 6, "--jobs", 2)[0] == 0
+    assert asked == [(2, {"seed": 5}), (1, {"seed": 6, "jobs": 2})]
 
 
 def test_the_analysis_half_starts_without_torch(tmp_path):
