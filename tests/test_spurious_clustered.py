@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 from known_truth import GRID, biased, covers
 from scipy import linalg
 
+from steerstats import open_cache
+from steerstats.cache.table import import_table
 from steerstats.errors import CannotEstimate
 from steerstats.mixed import hc2_bell_mccaffrey
 from steerstats.spurious import cr2_bell_mccaffrey, spurious_factors
+from steerstats.study.results import doubts
 
 
 def test_cr2_with_one_input_per_question_is_hc2():
@@ -82,6 +88,21 @@ def test_few_degrees_of_freedom_are_a_warning_where_unequal_spread_still_shows(r
         assert any("fewer than 7 degrees of freedom for" in text for text in found.warnings) == few
     if few:
         assert np.mean(fit.p[1] < 0.05) > 0.06
+
+
+def test_datasets_of_few_questions_share_one_warning_that_names_few_of_them(tmp_path):
+    rng, datasets = np.random.default_rng(0), tuple(f"set-{k:02d}" for k in range(12))
+    rows = [
+        {"dataset": name, "input": str(k), "setting_train": "base", "setting_eval": "base", "multiplier": lam,
+         "propensity": lam * rng.normal(1, 0.5), "pos_is_a": str(k < 2 + j % 4), "pos_is_yes": str(k % 2 == 0)}
+        for j, name in enumerate(datasets) for k in range(8) for lam in (-1, 0, 1)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    study = open_cache(import_table(tmp_path / "t.csv", tmp_path / "c", model="m"))
+    (said,) = [text for text in study.spurious_factors().warnings if "fewer than 7 degrees" in text]
+    assert said.startswith("all datasets: fewer than 7 degrees of freedom for Intercept, pos_is_a, pos_is_yes: ")
+    few = doubts({name: SimpleNamespace(warnings=("odd",) * (k < 11)) for k, name in enumerate(datasets)}, {})
+    assert few == ("set-00, set-01, set-02, set-03, set-04 and 6 more: odd",)
 
 
 def test_twins_leave_the_mixed_model_out_and_a_factor_of_one_question_is_an_error():

@@ -213,7 +213,8 @@ def few_df_warnings(terms: Sequence[str], df: np.ndarray) -> list[str]:
     With 3 to 5 of 20 questions in the rare level and three times the spread there, tests at 5% rejected 7 to 8% (df
     2.8 to 6.9; 4,000 simulations each, CR2 and HC2 alike); with equal spread 3 to 4%.
     """
-    few = [f"{term} ({value:.1f})" for term, value in zip(terms, df) if value < FEW_DF]
+    # Without the numbers, which are in the table: datasets that lack the same terms then share one sentence.
+    few = [term for term, value in zip(terms, df) if value < FEW_DF]
     if not few:
         return []
     text = (

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.distribution import SteerabilitySummary
-from steerstats.errors import CannotEstimate, InputError, gathered
+from steerstats.errors import CannotEstimate, InputError, first_few, gathered
 from steerstats.meta import MetaAnalysis, mean_over_datasets
 from steerstats.operators import ABLATE, ADD
 from steerstats.results import Estimate, Result
@@ -263,7 +263,7 @@ def doubts(results: Mapping[str, Result], left_out: Mapping[str, str]) -> tuple[
     lines = [f"{name} is left out: {reason}" for name, reason in left_out.items()]
     for text, names in gathered((name, text) for name, one in results.items() for text in one.warnings).items():
         everywhere = len(names) == len(results) > 1
-        lines.append(f"all datasets: {text}" if everywhere else f"{', '.join(names)}: {text}")
+        lines.append(f"all datasets: {text}" if everywhere else f"{first_few(names)}: {text}")
     return tuple(lines)
 
 
