@@ -36,16 +36,15 @@ def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list
             f"{before}{people_count(n, 'planned dataset')} {'is' if n == 1 else 'are'} not finished and not in these "
             "numbers."
         )
-    if len(study.datasets) < 8 and study.kind != "sweep":  # which correlates nothing
+    claims = words.claims_by_key(findings)
+    if len(study.datasets) < 8 and any(key.startswith("id_ood.") and claims[key].n for key in claims):
         found.append(
-            f"{before}{people_count(len(study.datasets), 'dataset')} "
-            f"{'is' if len(study.datasets) == 1 else 'are'} too few for an interval of a correlation over datasets."
+            f"{before}{len(study.datasets)} datasets are too few for an interval of a correlation over datasets."
         )
     flat = [] if study.kind == "sweep" else flat_curves(study, [ID_SHIFT])
     doubts = [*held_twice(study), *one_sided(study), *grid_doubts(study), *flat]
     found += [f"{before}{plain_codes(text)}." for text in doubts]
     zero = "even unsteered" if all(map(has_unsteered, study.operators)) else "even at multiplier 0"
-    claims = words.claims_by_key(findings)
     mass = claims.get("mass.unsteered")
     if mass is not None and mass.estimate < COLLAPSED_BELOW:
         answers = "answers" if with_several_wrong(study) else "two answers"

@@ -52,6 +52,7 @@ def table(path: Path, dataset: str, inputs: int) -> Path:
 def test_one_input_makes_a_report(tmp_path):
     page = render_report([table(tmp_path, "lone", 1)], tmp_path / "out", jobs=1).read_text("utf-8")
     assert "one input, no interval" in page
+    assert "Read this first" not in page, "nothing is correlated over datasets, which are too few for it"
     assert page.count('<pre class="prompt') == 1, "the one input is shown once"
     assert "n = 1 input." in page
 
