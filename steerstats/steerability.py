@@ -219,8 +219,8 @@ def grid_warnings(multipliers: np.ndarray) -> tuple[str, ...]:
         found.append("two multipliers: every curve is its own line, lack of fit and curvature cannot be seen")
     if not is_symmetric(lam):
         found.append(
-            "the multiplier grid is not symmetric about 0: curvature and height enter the slope, and m(0) must "
-            "not be used to predict it"
+            "the multipliers are not symmetric about 0: a bend of the curve changes the slope, and the unsteered "
+            "propensity is a part of the slope and must not be used to predict it"
         )
     return tuple(found)
 

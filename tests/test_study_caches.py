@@ -137,7 +137,7 @@ def test_one_dataset_with_few_inputs_has_answers_or_reasons(tmp_path):
     assert np.isnan(found.correlations.ci_low).all()
     assert any("1 dataset: fewer than 8" in text for text in found.warnings)
     assert study.steerability().over_datasets is None
-    with pytest.raises(CannotEstimate, match="2 inputs; a bias needs at least three"):
+    with pytest.raises(CannotEstimate, match="2 inputs; the effect of a factor needs at least three"):
         study.spurious_factors()
     with pytest.raises(CannotEstimate, match="sim-00"):
         study.linearity()

@@ -58,8 +58,8 @@ def test_an_imported_table_says_once_that_no_parity_was_recorded(tmp_path):
     table = study_of(tmp_path, {"one": rising(rng), "two": rising(rng)})
     assert table.unit("one").engine_error is None
     assert table.unit("one").slope_error > 0
-    (said,) = [text for text in table.steerability().warnings if "parity" in text]
-    assert said.startswith("this cache records no engine parity")
+    (said,) = [text for text in table.steerability().warnings if "rounded" in text]
+    assert said.startswith("how exactly the propensities were computed is not recorded: an input counts as anti-steer")
 
 
 @pytest.mark.parametrize(("grid", "said"), [((0.0, 1.0), "two multipliers"), ((-0.5, 0.0, 1.0), "not symmetric")])
@@ -68,6 +68,7 @@ def test_what_a_grid_makes_doubtful_is_said_once_with_every_answer(tmp_path, gri
     study = study_of(tmp_path, {"one": rising(rng, grid=grid), "two": rising(rng, grid=grid)}, grid)
     for found in (study.steerability(), study.multiplier_range()):
         assert sum(said in text for text in found.warnings) == 1
+        assert not any("m(0)" in text for text in found.warnings), "a name that only the page explains"
 
 
 def test_few_questions_per_dataset_are_warned_of_and_many_are_not(tmp_path):

@@ -145,7 +145,7 @@ def spurious(
         if not columns:
             raise CannotEstimate(f"the cache records none of {', '.join(factors)}")
         if len(slopes) < 3:
-            raise CannotEstimate(f"{len(slopes)} inputs; a bias needs at least three")
+            raise CannotEstimate(f"{len(slopes)} inputs; the effect of a factor needs at least three")
         e, v = unit.place(shift)
         usable = crossed and {"pos_is_a", "pos_is_yes"} <= set(columns)
         rest = {"questions": unit.question, "level": level}

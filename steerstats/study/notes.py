@@ -88,14 +88,15 @@ def flat_curves(study: Study, shifts: Collection[Shift]) -> list[str]:
 
 
 def no_parity(study: Study) -> list[str]:
-    """That no engine vouches for the signs of slopes near 0, said once over datasets."""
+    """That no engine's parity vouches for the signs of slopes near 0, said once over datasets."""
     lacking = [name for name in study.datasets if study.unit(name).engine_error is None]
     if not lacking:
         return []
-    which = "this cache" if len(lacking) == len(study.datasets) else f"the cache, of {first_few(lacking)},"
+    of = "" if len(lacking) == len(study.datasets) else f" of {first_few(lacking)}"
     most = max(study.unit(name).slope_error for name in lacking)
-    text = f"{which} records no engine parity: how far computed slopes may be off is not known, and shares by sign "
-    return [text + f"allow for the rounding of stored values alone, {most:.1g} nat per unit multiplier or less"]
+    text = f"how exactly the propensities{of} were computed is not recorded: an input counts as anti-steerable where "
+    text += f"its slope is below 0 by more than stored values are rounded, {most:.1g} nat per unit multiplier or less"
+    return [text]
 
 
 def questions_of(study: Study) -> dict[str, int]:
