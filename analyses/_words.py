@@ -25,6 +25,8 @@ _NEITHER = {
 }
 _OWN = re.compile(r"factor_([^=]+)(?:=(.+) vs (.+))?")  # a factor of the user's own, or two levels of one
 _OWN_CODE = re.compile(r"\bfactor_[\w.-]+?(?:=.+? vs .+?)?(?= of (?:slope|unsteered)\b| (?:is|has|and|\()|[,;:]|$)")
+_POOLED = re.compile(r"^over datasets: (.+?) of (slope|unsteered): ")
+_RESPONSE = {"slope": "steerability", "unsteered": "the unsteered propensity"}
 _SETTING = {name: nice_setting(name) for name in ("sys_pos", "sys_neg", "user_pos", "user_neg")}
 _ARROW = re.compile(r"\s*(?:->|→)\s*")
 _RANGE = re.compile(r"(?<![\w.-])(\d+)-(\d+)(?=%| (?:questions|inputs|datasets)\b)")
@@ -240,7 +242,8 @@ def plain_reason(text: str) -> str:
 
 def plain_codes(text: str) -> str:
     """`tidy`, with the names of factors and settings in words as well: for warnings, which name them in passing."""
-    return _CODE.sub(lambda found: in_words(found[0]), _OWN_CODE.sub(lambda found: in_words(found[0]), tidy(text)))
+    text = _CODE.sub(lambda found: in_words(found[0]), _OWN_CODE.sub(lambda found: in_words(found[0]), tidy(text)))
+    return _POOLED.sub(lambda found: f"over datasets, effect of {found[1]} on {_RESPONSE[found[2]]}: ", text)
 
 
 def _signed(text: str) -> str:

@@ -253,7 +253,7 @@ def mean_over_datasets(
     left_out = tuple(dict.fromkeys(groups.tolist()))
     rest = [random_effects_mean(y[groups != g], v[groups != g], level) for g in left_out]
     if d < 5:
-        warnings.append(f"only {d} datasets: tau and the prediction interval say little")
+        warnings.append(f"only {d} datasets: the SD between them (tau) and the prediction interval say little")
     if category is not None and len(left_out) < 5:
         warnings.append(f"only {len(left_out)} categories: leaving one out is a coarse check")
     to_read, why = "plain", ""

@@ -179,7 +179,10 @@ def test_own_factors_stand_beside_what_the_table_knows_of_letter_and_word(tmp_pa
 
 def test_warnings_call_own_factors_what_claims_call_them():
     assert plain_codes("over datasets: factor_season=early winter vs late summer of slope: only 2 datasets") == (
-        "over datasets: season: early winter rather than late summer of slope: only 2 datasets"
+        "over datasets, effect of season: early winter rather than late summer on steerability: only 2 datasets"
+    )
+    assert plain_codes("over datasets: pos_is_a, pos_is_yes of unsteered: few") == (
+        "over datasets, effect of A rather than B, Yes rather than No on the unsteered propensity: few"
     )
     assert plain_codes("factor_two.things, factor_len is estimated in one") == "two.things, len is estimated in one"
     assert plain_codes("add columns factor_NAME to the table") == "add columns factor_NAME to the table"
