@@ -13,6 +13,7 @@ from analyses._claim import Claim
 from analyses._counts import DECISIONS, OUTCOMES
 from analyses._words import listed, together
 from steerstats.figures import nice_setting
+from steerstats.nulls import CANNOT_RESOLVE
 
 BY_CHANCE = 0.1  # how often a count may come about without any effect before the sentence says so
 HEADLINE = "sys_pos->user_neg"  # the one shift that the published code prints
@@ -131,9 +132,11 @@ def lead(claims: Mapping[str, Claim]) -> str:
         few = claims["vector_error.wider"].facts.get("few_refits") if "vector_error.wider" in claims else None
         counted = f"counted, which only {few} refits tell roughly," if few else "counted,"
         parts.append(f"With the vector's own sampling error {counted} it lies {_sides(signs)}.")
-    for kind, name in (("shuffled", "label-shuffled vectors"), ("random", "random directions")):
-        if f"null.{kind}" in claims:
-            parts.append(_against(claims[f"null.{kind}"], name))
+    kinds = (("shuffled", "label-shuffled vectors"), ("random", "random directions"))
+    nulls = [(claims[f"null.{kind}"], name) for kind, name in kinds if f"null.{kind}" in claims]
+    if len(nulls) == 2 and _too_few(nulls[0][0]) and _too_few(nulls[0][0]) == _too_few(nulls[1][0]):
+        nulls = [(nulls[0][0], f"{kinds[0][1]}, and as many {kinds[1][1]},")]
+    parts += [_against(null, name) for null, name in nulls]
     return " ".join(parts) or "This cache allows none of the three headline numbers; the sections say why."
 
 
@@ -155,16 +158,22 @@ def _against(null: Claim, name: str) -> str:
     """One sentence on a null: a dataset that cannot be resolved is not one that does not differ."""
     differ, rest, open_ = (null.counts[kind] for kind in DECISIONS.values())
     one = null.n == 1
-    if open_ == null.n:
+    if few := _too_few(null):
         tell = f"to tell whether the {'vector differs' if one else 'vectors differ'} from them"
         where = "" if one else f" to tell it of one dataset among {null.n}"
-        had, needed = null.facts["n_null"], null.facts["n_null_needed"]
+        had, needed, _ = few
         return f"{had} {name} are too few {tell}; {needed} are needed{where}."
     if one:
         return f"The vector {'differs' if differ else 'is not shown to differ'} from {name}."
     unknown = f", and {open_} cannot be resolved with so few of them" if open_ else ""
     other = f", {rest} {'is' if rest == 1 else 'are'} not shown to" if rest else ""
     return f"Against {name}, {differ} of {null.n} differ{other}{unknown}."
+
+
+def _too_few(null: Claim) -> tuple[int, ...]:
+    """Null vectors there are and are needed, and datasets, where none of these can be resolved; else nothing."""
+    told = null.counts[DECISIONS[CANNOT_RESOLVE]] < null.n
+    return () if told else (null.facts["n_null"], null.facts["n_null_needed"], null.n)
 
 
 def limits(claim: Claim) -> str:

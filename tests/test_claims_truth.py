@@ -146,6 +146,10 @@ def test_with_one_dataset_nothing_is_counted_of_one():
         "19 label-shuffled vectors are too few to tell whether the vector differs from them; 39 are needed."
         in (told(SHARE, *one, open_)["lead"])
     )
+    both = told(SHARE, *one, open_, replace(open_, key="null.random"))["lead"]
+    said = "19 label-shuffled vectors, and as many random directions, are too few to tell whether the vector differs "
+    assert both.count("too few") == 1, "nulls that are too few alike share a sentence"
+    assert f"{said}from them; 39 are needed." in both
 
 
 def test_all_of_two_datasets_are_both():
