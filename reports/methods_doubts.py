@@ -118,7 +118,10 @@ def _caches(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
             "means over datasets have limits by Bonferroni."
         )
     if "split_leakage" in ran:
-        lines.append("The overlapping split is compared with the clean one dataset by dataset, taken as independent.")
+        lines.append(
+            "The overlapping split is compared with the clean one dataset by dataset; the difference's errors are over "
+            "questions, each counted once where both test splits hold it."
+        )
     if "layer_sweep" in ran:
         lines += _layers(ran, studies, cite)
     return lines

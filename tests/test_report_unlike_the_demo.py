@@ -19,6 +19,7 @@ from analyses._cache import UNNAMED, check_distinct, same_model, trained_setting
 from analyses._claim import Claim
 from analyses._counts import CUT, in_range
 from analyses._effects import share_words
+from analyses.split_leakage import _error
 from reports.notices import notices_between
 from reports.render import render_report
 from reports.reproduce import reproduce
@@ -26,6 +27,7 @@ from reports.words import summary
 from steerstats import figures
 from steerstats.cache.table import example_rows, import_table
 from steerstats.errors import InputError
+from steerstats.generalization import SlopeGrid
 from steerstats.simulate import SimulationTruth, simulate_cache
 from steerstats.study.doubt_results import VectorCosines
 
@@ -81,6 +83,34 @@ def test_leakage_is_told_of_one_model_by_its_weights_and_never_of_two(other, sam
     finding = analyses.run("split_leakage", paths, tmp_path / "out")
     assert (finding.missing == "") is same
     assert len(finding.claims) == same
+
+
+def split(slopes, rows):
+    questions = np.array([f"q{row}" for row in rows], dtype=object)
+    cell = {"d": slopes[rows][None, None]}
+    return SlopeGrid(train=("base",), evaluate=("base",), slopes=cell, question={"d": questions})
+
+
+def test_leakage_counts_questions_that_both_splits_test_once():
+    rng, found, errors, apart = np.random.default_rng(0), [], [], []
+    for _ in range(800):
+        questions = rng.normal(size=100)
+        one, other = questions + 0.2 * rng.normal(size=(2, 100))
+        grids = split(one, np.arange(50)), split(other, rng.permutation(100)[:95])
+        means = [grid.slopes["d"].ravel() for grid in grids]
+        found.append(means[1].mean() - means[0].mean())
+        errors.append(_error(*grids, "d"))
+        apart.append(np.sqrt(sum(own.var(ddof=1) / own.size for own in means)))
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(found), rel=0.06)
+    assert np.mean(apart) > 1.4 * np.std(found)  # of two independent splits
+
+
+def test_leakage_of_splits_without_a_question_in_common_adds_their_errors_and_one_question_has_none():
+    slopes = np.random.default_rng(1).normal(size=400)
+    error = _error(split(slopes, np.arange(200)), split(slopes, np.arange(200, 400)), "d")
+    parts = [slopes[rows].var(ddof=1) / 200 for rows in (np.arange(200), np.arange(200, 400))]
+    assert error == pytest.approx(np.sqrt(sum(parts)), rel=0.003)
+    assert np.isnan(_error(split(slopes, np.arange(200)), split(slopes, np.array([3])), "d"))
 
 
 def study(kind, spec_hash, operator="add", score="logit_diff"):
