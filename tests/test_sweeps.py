@@ -86,6 +86,7 @@ def test_the_summary_says_the_choice_first_and_fits_a_terminal():
     assert "mean here [90%]" in lines[table]
     assert [line.split()[0] for line in lines[table + 1 : table + 5]] == ["8", "10", "12", "14"]
     assert lines[table + 1 + LAYERS.tolist().index(choice.chosen)].endswith("chosen")
+    assert "best of several looks better than it is" in " ".join(line.strip() for line in lines)
 
 
 def test_the_best_layer_of_other_datasets_is_ruled_out_at_the_stated_rate_only():
@@ -187,7 +188,7 @@ def test_one_layer_alone_is_no_choice_and_is_not_said_to_be_the_best(operator):
     text = " ".join(choice.summary().split())
     assert "; no other layer was tried, and none was chosen" in text
     assert "best in 100%" not in text
-    assert not re.search("no other layer could|told apart|Bonferroni|best is lowest", text)
+    assert not re.search("no other layer could|told apart|Bonferroni|best is lowest|looks better", text)
     assert choice.doubts() == ""
 
 
