@@ -126,7 +126,7 @@ def fit_components(
         With `refits` for the vector's part.
     shift : (train, eval) or "train->eval"
     n_pairs : int, optional
-        Training pairs behind the vectors; needed with `refits`.
+        Training pairs behind the vectors, the harmonic mean where datasets differ; needed with `refits`.
     reference : (train, eval)
     why_no_refits : str
         What to say, in the warning, of a grid without `refits`.

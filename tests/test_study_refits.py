@@ -103,6 +103,15 @@ def test_power_knows_the_vectors_and_the_sizes(study):
     assert study.power().n_inputs.tolist() == [40]
 
 
+def test_power_counts_unequal_training_sets_by_the_harmonic_mean_by_which_errors_go(tmp_path):
+    units, pairs = {}, {"few": 10, "many": 90}
+    for name, n in pairs.items():
+        truth = SimulationTruth(datasets=[name], n_inputs=40, n_pairs=n, n_resampled=60, vector_sd=1 / n**0.5)
+        units[name] = simulate_unit(truth, name)[0]
+    found = open_cache(written(tmp_path, units)).power("base->user_neg", n_datasets=2)
+    assert found.n_pairs.tolist() == [18]  # 1 / 18 is the mean of 1 / 10 and 1 / 90
+
+
 def test_power_says_for_which_shifts_refits_were_measured():
     study = open_cache(steerstats.demo_cache())
     found = study.power("base->user_neg")

@@ -295,10 +295,10 @@ def detectable_gap(
     components = fit_components(
         grid,
         shift,
-        n_pairs=round(float(np.mean(pairs))) if refits else None,
+        # Harmonic means: errors go with 1/n, of which few pairs or questions make more than many make up for.
+        n_pairs=round(float(harmonic_mean(pairs))) if refits else None,
         why_no_refits=_why_no_refits(study, cells, len(pairs) == len(units)),
     )
-    # The harmonic mean: a dataset's error goes with 1/n, of which few questions make more than many make up for.
     questions = round(float(harmonic_mean([len(np.unique(unit.question)) for unit in units])))
     return smallest_detectable_gap(
         components,
