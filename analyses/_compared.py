@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -14,9 +15,10 @@ from analyses._cache import Cache, current_seed, label_caches, studies_of
 from analyses._claim import Claim
 from analyses._words import together
 from steerstats import figures
-from steerstats.generalization import ID_SHIFT, PAPER_SHIFTS, parse_shift
+from steerstats.generalization import ID_SHIFT, PAPER_SHIFTS, SlopeGrid, parse_shift
 from steerstats.generalization.compared import ComparedSlopes, compare_slopes, shared_datasets
 from steerstats.protocol import differences
+from steerstats.questions import group_codes, mean_se
 from steerstats.seeds import NamedStreams
 from steerstats.study import Study
 
@@ -37,6 +39,22 @@ def axis_names(cache: Sequence[Cache]) -> tuple[str, str]:
     studies = labelled(cache)
     models = [study.model for study in studies.values()]
     return tuple(models if len(set(models)) == len(models) else studies)
+
+
+def difference_error(one: SlopeGrid, other: SlopeGrid, name: str) -> float:
+    """Standard error of the difference of one dataset's two means at home; NaN where one of them has one question.
+
+    Questions are counted once where both have them. Those of two splits of one dataset are nearly the same: with the
+    means taken as independent, errors were half as large again as they are, and datasets seemed to agree by chance.
+    """
+    cells = [grid.cells(name, [ID_SHIFT]) for grid in (one, other)]
+    questions = [cell.question for cell in cells]
+    if min(len(set(own)) for own in questions) < 2:
+        return float("nan")
+    apart = [(own - own.mean()) / own.size for own in (cell.slopes[0] for cell in cells)]
+    codes, groups = group_codes(np.concatenate(questions), sum(map(len, questions)))
+    # what each input adds to the difference; the sum over a question's inputs is what it adds
+    return mean_se(np.concatenate([-apart[0], apart[1]]) * len(codes), codes, groups)
 
 
 @contextmanager

@@ -4,18 +4,16 @@ import numpy as np
 
 from analyses._cache import facts_of, same_model, side_by_side, two_studies
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
+from analyses._compared import difference_error
 from analyses._counts import quoted_row
 from analyses._words import number
 from steerstats import figures
-from steerstats.generalization import steerability_table
-from steerstats.generalization.slopes import SlopeGrid
+from steerstats.generalization import ID_SHIFT, steerability_table
 from steerstats.meta import mean_over_datasets, with_few_units
-from steerstats.questions import group_codes, mean_se
 
 TITLE = "Leakage between training and test questions"
 PAPER = "the published code's test split"
 NEEDED = 'a cache of the same model built with split = "tan2024-literal"'
-BASE = ("base", "base")
 
 
 def main(cache, out):
@@ -26,12 +24,12 @@ def main(cache, out):
         raise NotInCache(f"the second cache is not {NEEDED}, beside one on split = \"content\"")  # fmt: skip
     if splits[0] != "content":
         one, other = other, one
-    grids = [study.grid([BASE]) for study in (one, other)]
+    grids = [study.grid([ID_SHIFT]) for study in (one, other)]
     clean, literal = map(steerability_table, grids)
-    pairs = side_by_side(clean, BASE, literal, BASE)
+    pairs = side_by_side(clean, ID_SHIFT, literal, ID_SHIFT)
     errors = [table.to_frame().dropna(subset=["mean"]).set_index("dataset") for table in (clean, literal)]
     names = list(pairs["dataset"])
-    variance = np.array([_error(*grids, name) for name in names]) ** 2
+    variance = np.array([difference_error(*grids, name) for name in names]) ** 2
     n = np.minimum(errors[0].loc[names, "n"], errors[1].loc[names, "n"]).astype(int)
     pooled = with_few_units(mean_over_datasets(pairs["y"] - pairs["x"], variance, names=names), dict(n))
     told, row = pooled.quoted, quoted_row(pooled)
@@ -53,22 +51,6 @@ def main(cache, out):
         facts={"clean": facts_of(one), "overlapping": facts_of(other)},
     )  # fmt: skip
     return publish(out, found, figure, pairs)
-
-
-def _error(clean: SlopeGrid, literal: SlopeGrid, name: str) -> float:
-    """Standard error of one dataset's difference of means; NaN where a split has one question.
-
-    Nearly all test questions of the clean split are test questions of the other, too: with the two means taken as
-    independent, errors were half as large again as they are, and datasets seemed to agree by chance.
-    """
-    cells = [grid.cells(name, [BASE]) for grid in (clean, literal)]
-    questions = [one.question for one in cells]
-    if min(len(set(own)) for own in questions) < 2:
-        return float("nan")
-    apart = [(own - own.mean()) / own.size for own in (one.slopes[0] for one in cells)]
-    codes, groups = group_codes(np.concatenate(questions), sum(map(len, questions)))
-    # what each input adds to the difference; the sum over a question's inputs is what it adds
-    return mean_se(np.concatenate([-apart[0], apart[1]]) * len(codes), codes, groups)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ import analyses
 import steerstats
 from analyses._cache import UNNAMED, check_distinct, same_model, trained_settings
 from analyses._claim import Claim
+from analyses._compared import difference_error
 from analyses._counts import CUT, in_range
 from analyses._effects import share_words
-from analyses.split_leakage import _error
 from reports.notices import notices_between
 from reports.render import render_report
 from reports.reproduce import reproduce
@@ -99,7 +99,7 @@ def test_leakage_counts_questions_that_both_splits_test_once():
         grids = split(one, np.arange(50)), split(other, rng.permutation(100)[:95])
         means = [grid.slopes["d"].ravel() for grid in grids]
         found.append(means[1].mean() - means[0].mean())
-        errors.append(_error(*grids, "d"))
+        errors.append(difference_error(*grids, "d"))
         apart.append(np.sqrt(sum(own.var(ddof=1) / own.size for own in means)))
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(found), rel=0.06)
     assert np.mean(apart) > 1.4 * np.std(found)  # of two independent splits
@@ -107,10 +107,10 @@ def test_leakage_counts_questions_that_both_splits_test_once():
 
 def test_leakage_of_splits_without_a_question_in_common_adds_their_errors_and_one_question_has_none():
     slopes = np.random.default_rng(1).normal(size=400)
-    error = _error(split(slopes, np.arange(200)), split(slopes, np.arange(200, 400)), "d")
+    error = difference_error(split(slopes, np.arange(200)), split(slopes, np.arange(200, 400)), "d")
     parts = [slopes[rows].var(ddof=1) / 200 for rows in (np.arange(200), np.arange(200, 400))]
     assert error == pytest.approx(np.sqrt(sum(parts)), rel=0.003)
-    assert np.isnan(_error(split(slopes, np.arange(200)), split(slopes, np.array([3])), "d"))
+    assert np.isnan(difference_error(split(slopes, np.arange(200)), split(slopes, np.array([3])), "d"))
 
 
 def study(kind, spec_hash, operator="add", score="logit_diff"):
