@@ -89,36 +89,21 @@ def effect_claims(term: str, name: str, fit: MetaAnalysis, p: float, how: str) -
     told = fit.quoted
     if not told.plain:
         p = 2 * float(stats.t.sf(abs(told.mean / told.se), fit.n - 1)) if told.se > 0 else math.nan
-    shared = {"n": fit.n, "n_of": "datasets", "unit": fit.unit, "level": fit.level}
-    spread = Claim(
-        key=f"effects.{term}.tau",
-        statement=f"SD between datasets of the effect of {name} on steerability (τ):",
-        estimate=fit.tau,
-        ci_low=fit.tau_ci_low,
-        ci_high=fit.tau_ci_high,
-        interval="Q-profile interval; REML",
-        **shared,
-    )
-    new = Claim(
-        key=f"effects.{term}.new",
-        statement=f"Effect of {name} on steerability expected in a new dataset (prediction interval):",
-        estimate=fit.mean,
-        ci_low=fit.prediction_low,
-        ci_high=fit.prediction_high,
-        interval="prediction interval, confidence distribution of tau",
-        **shared,
-    )
-    signed = Claim(
-        key=f"effects.{term}",
-        statement=f"Signed mean of the effect of {name}, in which effects of either sign cancel ({p_words(p)}):",
-        estimate=told.mean,
-        ci_low=told.ci_low,
-        ci_high=told.ci_high,
-        interval=how if told.plain else told.interval,
-        **shared,
-    )
-    # Two datasets leave no prediction interval, and without one there is nothing to say of a third.
-    return [spread, new, signed] if fit.n > 2 else [spread, signed]
+    rows = [
+        (".tau", f"SD between datasets of the effect of {name} on steerability (τ):",
+         (fit.tau, fit.tau_ci_low, fit.tau_ci_high), "Q-profile interval; REML"),
+        (".new", f"Effect of {name} on steerability expected in a new dataset (prediction interval):",
+         (fit.mean, fit.prediction_low, fit.prediction_high), "prediction interval, confidence distribution of tau"),
+        ("", f"Signed mean of the effect of {name}, in which effects of either sign cancel ({p_words(p)}):",
+         (told.mean, told.ci_low, told.ci_high), how if told.plain else told.interval),
+    ]  # fmt: skip
+    if fit.n == 2:
+        del rows[1]  # two datasets leave no prediction interval, and without one there is nothing to say of a third
+    names, shared = ("estimate", "ci_low", "ci_high"), {"n": fit.n, "unit": fit.unit, "level": fit.level}
+    return [
+        Claim.row(f"effects.{term}{key}", text, dict(zip(names, values)), "datasets", interval=interval, **shared)
+        for key, text, values, interval in rows
+    ]
 
 
 def said_of(result: SpuriousTable, rows: pd.DataFrame, term: str, name: str) -> tuple[pd.DataFrame, list[Claim]]:
