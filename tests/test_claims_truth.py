@@ -106,6 +106,30 @@ def test_a_mean_over_datasets_below_0_is_said_to_be_the_wrong_way(high, wrong):
     assert ("over datasets, answers are moved the wrong way (anti-steerable on average)." in answer) == wrong
 
 
+def interval(key: str, estimate: float, low: float, high: float, **more) -> Claim:
+    return Claim(key=key, statement="", estimate=estimate, ci_low=low, ci_high=high, interval="t", n=14,
+                 n_of="datasets", **more)  # fmt: skip
+
+
+@pytest.mark.parametrize(("estimate", "goes"), [(-0.02, "None of the variance"), (0.3, "30% of the variance")])
+@pytest.mark.parametrize("untold", [True, False])
+def test_of_letter_and_word_it_is_said_what_the_share_allows(estimate, goes, untold):
+    facts = {"untold_everywhere": untold, "known": ("letter", "word"), "dataset": "d"}
+    share = interval("explained.mean", estimate, estimate - 0.1, estimate + 0.1, unit="share", facts=facts)
+    answer = told(SHARE, INPUTS, REFITS, share)["answer"]
+    verb = "goes" if estimate > 0 else "is shown to go"
+    assert f"{goes} between inputs {verb} with answer letter {'or' if untold else 'and'} word" in answer
+
+
+def test_of_several_losses_the_one_that_the_paper_prints_is_told():
+    shifts = {"base->user_neg": 0.2, "sys_pos->user_neg": 0.4, "base->sys_neg": 0.6}
+    losses = [interval(f"gap.{shift}", loss, loss - 0.1, loss + 0.1) for shift, loss in shifts.items()]
+    said = (
+        "Under the prompt user (negative), the system (positive) vector steers 0.400 less than the base vector at home"
+    )
+    assert said in told(SHARE, INPUTS, REFITS, *losses)["answer"]
+
+
 @pytest.mark.parametrize(
     ("counts", "does"),
     [

@@ -151,8 +151,9 @@ def test_import_says_what_it_calls_a_dataset_whose_name_makes_no_file(run, tmp_p
 
 def test_fit_shows_one_row_a_dataset_and_writes_the_long_form(run, tmp_path):
     make_cache(tmp_path / "c", ("openness", "narcissism"))
-    code, out, _ = run("fit", tmp_path / "c", "-o", tmp_path / "fit")
+    code, out, errors = run("fit", tmp_path / "c", "-o", tmp_path / "fit")
     assert code == 0
+    assert "note: only 2 datasets: tau" in errors
     row = next(line.split() for line in out.splitlines() if line.strip().startswith("narcissism"))
     written = pd.read_csv(tmp_path / "fit" / "steerability.csv").set_index(["dataset", "name"])
     slopes = pd.read_parquet(tmp_path / "fit" / "steerability_per_input.parquet")
