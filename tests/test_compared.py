@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -9,7 +11,8 @@ from scipy import stats
 import steerstats
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.generalization import SlopeGrid
-from steerstats.generalization.compared import compare_slopes, shared_datasets
+from steerstats.generalization.compared import _question_draws, compare_slopes, shared_datasets
+from steerstats.generalization.matched import match
 
 BASE, NEG = ("base", "base"), ("base", "user_neg")
 
@@ -81,6 +84,17 @@ def test_the_vectors_variances_add_and_only_where_both_have_refits():
     plain = (slopes[1]["x"][1] - slopes[0]["x"][1]).std(ddof=1) / np.sqrt(n)
     assert found.se[0, 0, 1] == pytest.approx(plain, rel=1e-9)
     assert "Satterthwaite t where both caches have refits" in found.method
+
+
+def test_three_caches_of_the_same_questions_are_resampled_together():
+    grids, inputs = three()
+    pairs = list(combinations(grids, 2))
+    found = {
+        p: match(pair, [grids[k] for k in pair], [inputs[k] for k in pair], "x", [BASE, NEG])
+        for p, pair in enumerate(pairs)
+    }
+    ab, ac, bc = (one.replicates for one in _question_draws(found, np.random.default_rng(0), 50).values())
+    np.testing.assert_allclose(ab + bc, ac)
 
 
 def test_twins_are_one_question():

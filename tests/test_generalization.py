@@ -21,6 +21,7 @@ from steerstats.generalization import (
     steerability_table,
     with_vector_error,
 )
+from steerstats.generalization.vector_error import refit_draws
 from steerstats.meta import mean_over_datasets
 
 SETTINGS = ("base", "sys_pos", "sys_neg", "user_pos", "user_neg")
@@ -208,6 +209,26 @@ def test_vector_error_is_decided_cell_by_cell():
     assert (found.band_high - found.band_low)[0, 1, k] > 1.2 * (none.band_high - none.band_low)[0, 1, k]
 
 
+def test_cells_that_err_by_one_vector_are_one_in_the_family_of_bands():
+    """Inputs err independently and little: the vector's error, all cells' alike, is what the bands have to follow."""
+    rng, shifts = np.random.default_rng(2), [("base", name) for name in SETTINGS[1:]]
+    slopes = rng.normal(1, 1e-3, (1, 5, 40))
+    wobble = rng.normal(size=(40, 1, 1, 1)) * (np.arange(5) > 0)[None, None, :, None]
+    grid = SlopeGrid(train=("base",), evaluate=SETTINGS, slopes={"d": slopes}, refits={"d": slopes + wobble})
+    found = gap_table(grid, shifts, rng=rng, n_resamples=4000)
+    critical = (found.band_high - found.estimate)[0, 0] / found.se[0, 0]
+    np.testing.assert_allclose(critical, stats.t.ppf(0.975, 39), rtol=0.07)  # of four independent cells 2.6
+
+
+def test_draws_of_refits_have_their_variance_and_know_it():
+    means = np.random.default_rng(3).normal(size=(5, 3)) * [1.0, 2.0, 5.0]
+    deviation, variance = refit_draws(means, 40_000, np.random.default_rng(4))
+    spread = means.var(axis=0, ddof=1)
+    np.testing.assert_allclose(deviation.mean(axis=0) / np.sqrt(spread), 0, atol=0.02)
+    np.testing.assert_allclose(deviation.var(axis=0), spread, rtol=0.03)
+    np.testing.assert_allclose(variance.mean(axis=0), spread * 4 / 5, rtol=0.03)  # of five about their own mean
+
+
 def test_the_whole_table_uses_what_refits_there_are():
     whole, part = partly_refitted()
     found, full = steerability_table(part), steerability_table(whole)
@@ -257,7 +278,9 @@ def test_cells_that_were_not_evaluated_stay_empty_in_the_table():
     assert (found.n[0], found.n_excluded[0]) == (10, 0)
     assert not any("vector's own error" in text or "very vectors" in text for text in found.warnings)  # no refits
     refits = {"d0": s + np.random.default_rng(1).normal(0, 0.2, (12, 5, 5, 1))}
+    every = SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes={"d0": s}, refits={"d0": refits["d0"].copy()})
     refits["d0"][:, 1, 1] = np.nan
+    assert steerability_table(every).assumptions[1] == "the interval includes the vector's own sampling error"
     told = steerability_table(SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes={"d0": s}, refits=refits)).warnings
     assert [text for text in told if "very vectors" in text] == [
         "intervals of sys_pos->sys_pos are about these very vectors: no refits were measured there"
@@ -299,6 +322,8 @@ def test_vector_variance_is_that_of_the_refits_never_divided():
     df = (a + b) ** 2 / (a**2 / 19 + b**2 / 49)
     assert found.ci_high - found.estimate == pytest.approx(stats.t.ppf(0.975, df) * found.se)
     assert found.estimate == pytest.approx(values.mean())
+    assert found.warnings == with_vector_error(values, refits[:10]).warnings == ()
+    assert with_vector_error(values, refits[:9]).warnings == ("only 9 refitted vectors",)
 
 
 def test_intervals_with_vector_error_cover_and_those_without_do_not():

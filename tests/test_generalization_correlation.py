@@ -277,6 +277,23 @@ def test_clipping_is_flagged():
     assert found.share_clipped > 0.9
 
 
+def test_a_few_clipped_resamples_are_said_and_fewer_are_not():
+    x = np.random.default_rng(0).normal(size=30)
+    y = x + 0.3 * np.random.default_rng(1).normal(size=30)
+    for noise, said in ((0.02, True), (0.005, False)):
+        error = np.full(30, noise)
+        found = corrected_spearman(x, y, error, error, 0 * error, rng=np.random.default_rng(0), n_resamples=200)
+        assert (0.025 < found.share_clipped < 0.1) is said
+        text = f"{found.share_clipped:.0%} of resamples are clipped at 1 or undefined in the noise correction"
+        assert (text in found.warnings) is said
+
+
+def test_normal_means_are_transformed_as_seldom_as_a_five_per_cent_test_says():
+    rng, error = np.random.default_rng(5), np.full(40, 0.01)
+    powers = [near_normal(*rng.normal(size=(2, 40)), error, error, 0 * error)[1] for _ in range(200)]
+    assert 0.02 < np.mean([power != 1 for pair in powers for power in pair]) < 0.08
+
+
 def simulate(rng, rho: float, reliability: float, n: int, log: bool = False) -> tuple[np.ndarray, tuple]:
     truth = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], n)
     truth = np.exp(truth) / 2.16 if log else truth

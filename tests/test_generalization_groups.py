@@ -74,6 +74,16 @@ def test_groups_are_said_in_the_table_and_reach_the_estimate_that_a_verdict_judg
     assert not any("two groups" in text for text in plain.warnings)
 
 
+def test_the_sentence_on_groups_counts_the_tight_one_first():
+    rng = np.random.default_rng(0)
+    truth, seen = half_near_zero(rng, 0.01)
+    kept = np.r_[0:12, 20:40]
+    groups = two_groups(*(side[kept] for side in seen))
+    assert groups.tight.sum() == 12
+    found = id_ood_correlation(make_grid(truth.T[kept], n=500, spread=0.3), ["base->user_neg"], rng=rng, n_resamples=50)
+    assert any("two groups of datasets (of 12 and 20)" in text for text in found.warnings)
+
+
 def ranked(d: int = 8) -> SlopeGrid:
     """Means, and variances, that both sides rank alike."""
     rng = np.random.default_rng(0)

@@ -102,6 +102,14 @@ def test_components_are_recovered_from_a_study():
     assert not smallest_detectable_gap(bare, n_inputs=50).includes_vector_error
 
 
+def test_two_questions_are_enough_for_a_dataset_to_count():
+    slopes = {f"d{k}": np.random.default_rng(k).normal(size=(1, 2, n)) for k, n in enumerate((1, 2, 9))}
+    found = fit_components(SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes), "base->user_neg")
+    gaps = [slopes[name][0, 0] - slopes[name][0, 1] for name in ("d1", "d2")]
+    assert found.n == 2
+    assert found.between_inputs == pytest.approx(np.mean([gap.var(ddof=1) for gap in gaps]))
+
+
 def test_more_of_anything_detects_less():
     gap = smallest_detectable_gap(components(), n_inputs=[20, 40, 80, 5000], n_datasets=20).gap
     assert (np.diff(gap) < 0).all()

@@ -133,6 +133,15 @@ def test_equal_correlations_have_no_interval_of_no_width():
     assert "x: the correlation is the same in all 3 datasets: no interval" in found.warnings
 
 
+def test_two_inputs_of_a_dataset_are_no_correlation_inside_it():
+    rows = {"a": ([1, 2, 3, 4], [1, 3, 2, 4]), "b": ([1, 2, 3], [3, 1, 2]), "c": ([1, 2], [1, 2])}
+    frame = pd.concat([pd.DataFrame({"dataset": d, "x": x, "slope": y}) for d, (x, y) in rows.items()])
+    found = within_dataset_associations(frame, ["x"])
+    assert found.n_datasets.tolist() == [2]
+    assert found.rho[0] == pytest.approx((0.8 - 0.5) / 2)
+    assert "x: varies with the slope in 2 of 3 datasets" in found.warnings
+
+
 def test_undefined_factors_are_left_out_pairwise():
     frame = inputs(13, datasets=3)
     frame["pos_is_yes"] = np.where(np.arange(90) % 3 == 0, np.nan, np.arange(90) % 2)

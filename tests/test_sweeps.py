@@ -118,6 +118,20 @@ def test_a_layer_is_ruled_out_elsewhere_by_a_paired_t_over_datasets():
     assert "such as these, at 95%, as good could be: 12" in choice.sections()[0][0]
 
 
+def test_a_layer_is_ruled_out_elsewhere_where_its_p_is_below_the_stated_rate():
+    """One-sided, p times the other layers: at 95% a p of .03 rules a layer out, and one of .07 does not."""
+    spread = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    se = spread.std(ddof=1) / np.sqrt(5)
+    for p in (0.03, 0.07):
+        lead = stats.t.isf(p, 4) * se + spread
+        slopes = {
+            f"d{k}": np.array([np.linspace(-1, 1, 20) + 9, np.linspace(-1, 1, 20) + 9 - lead[k]]) for k in range(5)
+        }
+        choice = choose_layer(slopes, [8, 10], rng=stream())
+        assert choice.p_best[1] == pytest.approx(p)
+        assert choice.contenders == ((10,) if p > 0.05 else ())
+
+
 @pytest.mark.parametrize(
     ("contenders", "words"),
     [((8, 10), "8, 10"), ((8, 10, 14), "8, 10, 14"), ((10, 12, 14), "10 to 14"), ((), "no other layer")],
