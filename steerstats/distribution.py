@@ -118,7 +118,7 @@ def median_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level
     # leaves out, does not.
     depth = stats.binom.ppf((1 - level) / 2, effective, 0.5)
     rank = int(depth * s.size / max(effective, 1))
-    few = f"{effective} independent {'input is' if effective == 1 else 'inputs are'} too few"
+    few = f"{effective or 'less than one'} independent {'input is' if effective < 2 else 'inputs are'} too few"
     warnings = () if rank >= 1 else (f"{few} for a {level:.0%} interval of the median",)
     low, high = (ordered[rank - 1], ordered[s.size - rank]) if rank >= 1 else (-np.inf, np.inf)
     clustered = "" if groups == s.size else f", ranks for {effective} effective inputs in {groups} questions"

@@ -49,6 +49,8 @@ def test_median_takes_the_tightest_order_statistics_that_cover(n):
 
 def test_one_input_is_not_said_in_the_plural():
     assert median_slope([0.3]).warnings[0] == "1 independent input is too few for a 95% interval of the median"
+    twins = median_slope([0.1, 0.12, 0.5, 0.52], questions=["a", "a", "b", "b"])  # worth 0.02 of one
+    assert twins.warnings[0].startswith("less than one independent input is too few")
 
 
 def test_median_of_twins_covers_where_counting_twins_twice_does_not():
