@@ -151,19 +151,13 @@ def ask(study: Study, question: str, **options: Any) -> Any:
     return _ANSWERS[key][1]
 
 
-def need_settings(study: Study, names: Iterable[str]) -> None:
-    """Raise `NotInCache` naming the settings that the cache was built without."""
-    absent = [name for name in names if name not in study.settings]
-    if absent:
-        raise lacking(study, ", ".join(absent))
-
-
 def need_shifts(study: Study) -> tuple[tuple[str, str], ...]:
     """Those of the paper's four shifts that every dataset has, or the reason why there is none."""
     found = tuple(shift for shift in PAPER_SHIFTS if all(study.unit(name).has(shift) for name in study.datasets))
     if not found:
-        absent = [name for shift in PAPER_SHIFTS for name in shift if name not in study.settings]
-        need_settings(study, dict.fromkeys(absent))
+        absent = dict.fromkeys(name for shift in PAPER_SHIFTS for name in shift if name not in study.settings)
+        if absent:
+            raise lacking(study, ", ".join(absent))
         if study.kind == "import":
             raise lacking(study, f"any of {', '.join(named(PAPER_SHIFTS))} in every dataset")
         raise NotInCache("built without the paper's shifts; its vectors were evaluated in their own setting only")
@@ -193,11 +187,6 @@ def need_controls(study: Study, *kinds: str, of: Callable[[Iterable[bool]], bool
     units = [study.unit(name) for name in study.datasets]
     if not any(of(unit.has(("base", "base"), kind) for unit in units) for kind in kinds):
         raise lacking(study, f"{' or '.join(kinds)} vectors")
-
-
-def trained_settings(study: Study) -> list[str]:
-    """Settings whose vectors were trained here: neither their mean nor vectors that were made elsewhere."""
-    return vectors_of_kind(study, "trained")
 
 
 def vectors_of_kind(study: Study, kind: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyses._cache import ask, facts_of, mean_over_datasets, need_array, study_of, trained_settings
+from analyses._cache import ask, facts_of, mean_over_datasets, need_array, study_of, vectors_of_kind
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
 from analyses._words import listed
 from steerstats import figures
@@ -15,7 +15,7 @@ def main(cache, out):
     """Mean cosine over datasets for every pair of training settings, and the cosine of a vector with its refits."""
     study = study_of(cache)
     need_array(study, "direction", "the directions of the vectors")
-    trained = trained_settings(study)
+    trained = vectors_of_kind(study, "trained")
     if len(trained) < 2:
         raise NotInCache(f"built with vectors of {', '.join(trained) or 'no setting'} only")
     result = ask(study, "vector_cosines")

@@ -156,7 +156,7 @@ def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: s
     # One question a dataset leaves gaps without errors, and so without a mean: then ranks head it, interval or none.
     chosen, what = (gaps, "gap_parts") if gaps and not known else (known or ranks, "id_vs_ood")
     first = HEADLINE if HEADLINE in chosen else next(iter(chosen))
-    claim, own = chosen[first], f"under {_shift(first)}"
+    claim, own = chosen[first], f"under {nice_shift(*first.split('->'))}"
     own += ", the shift that the paper prints" if first == HEADLINE else ""
     if what == "id_vs_ood":
         what_is = "rank correlation"
@@ -195,10 +195,6 @@ def _others(claims: Mapping[str, Claim], first: str, words: str) -> str:
         which = "its interval includes" if n == 1 else "all these intervals include"
         text += f"; {which if doubtful == n else f'{doubtful} of these {n} intervals {verb}'} 0"
     return f" {text}."
-
-
-def _shift(name: str) -> str:
-    return nice_shift(*name.split("->"))
 
 
 def differences(findings: Sequence[Finding]) -> list[dict[str, str]]:

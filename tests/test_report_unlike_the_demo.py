@@ -15,7 +15,7 @@ from reporting import TRUTH, hostile_cache, plain_cache, scratch, write_cache
 
 import analyses
 import steerstats
-from analyses._cache import UNNAMED, check_distinct, same_model, trained_settings
+from analyses._cache import UNNAMED, check_distinct, same_model, vectors_of_kind
 from analyses._claim import Claim
 from analyses._compared import difference_error
 from analyses._counts import CUT, in_range
@@ -226,7 +226,7 @@ def test_cosines_between_settings_leave_out_vectors_that_no_setting_trained(monk
 
     monkeypatch.setattr(unit, "read", imported)
     names = list(study.unit(study.datasets[0]).vectors)
-    trained = trained_settings(study)
+    trained = vectors_of_kind(study, "trained")
     assert trained == [name for name in names[:-1] if name != "mean"]
     assert len(trained) >= 2
 

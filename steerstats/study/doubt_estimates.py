@@ -20,7 +20,8 @@ from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.seeds import generator
 from steerstats.spurious import spurious_factors
 from steerstats.study.doubt_results import Debiased, MultiplierRange, NullComparison, VectorCosines, range_rows
-from steerstats.study.estimates import TEST_ONLY, said_first
+from steerstats.study.estimates import TEST_ONLY
+from steerstats.study.notes import said_first
 from steerstats.study.results import PerDataset, doubts, for_each
 from steerstats.study.unit import StudyUnit
 

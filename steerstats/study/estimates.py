@@ -42,7 +42,7 @@ from steerstats.spurious import (
 )
 from steerstats.study.factors import FACTORS, OWN, usual_levels
 from steerstats.study.generalization import Generalization
-from steerstats.study.notes import flat_curves, no_parity, questions_of, said_first
+from steerstats.study.notes import flat_curves, no_parity, said_first
 from steerstats.study.results import DatasetSteerability, SpuriousTable, doubts, for_each, pooled
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
     )
     if summary is not None:
         summary = _with_vectors_said(summary, order, errors)
-        summary = with_few_units(summary, questions_of(study))
+        summary = with_few_units(summary, {name: mean[name].n for name in study.datasets})
     first = next(iter(found.values()))
     # What each estimate assumes by itself is no longer true of the table where some hold the vectors' error.
     said = [text for text in first.assumptions if text != VECTOR_AS_GIVEN]

@@ -17,11 +17,6 @@ OWN = "factor_"
 MOST_LEVELS = 8
 
 
-def known_factors(unit: Unit) -> tuple[str, ...]:
-    """Names of the factors that a unit could have and of the user's own that it has."""
-    return (*FACTORS, *own_factors(unit))
-
-
 def own_factors(unit: Unit) -> tuple[str, ...]:
     """Names of the factors that a user gave the inputs of a unit, `factor_NAME`."""
     return tuple(name.removeprefix("input_") for name in unit.names if name.startswith(f"input_{OWN}"))
@@ -65,7 +60,7 @@ def read_factors(
     for name in names:
         if name not in FACTORS and not name.startswith(OWN):
             raise InputError(
-                f"factor {name!r} is not known; there are {', '.join(known_factors(unit))} "
+                f"factor {name!r} is not known; there are {', '.join((*FACTORS, *own_factors(unit)))} "
                 f"(your own are called {OWN}NAME)"
             )
         if name == "length_difference" and {"input_len_positive", "input_len_negative"} <= set(unit.names):

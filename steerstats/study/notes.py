@@ -97,8 +97,3 @@ def no_parity(study: Study) -> list[str]:
     text = f"how exactly the propensities{of} were computed is not recorded: an input counts as anti-steerable where "
     text += f"its slope is below 0 by more than stored values are rounded, {most:.1g} nat per unit multiplier or less"
     return [text]
-
-
-def questions_of(study: Study) -> dict[str, int]:
-    """Independent questions of every dataset."""
-    return {name: len(np.unique(study.unit(name).question)) for name in study.datasets}

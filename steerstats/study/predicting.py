@@ -27,9 +27,10 @@ from steerstats.predictors import (
 )
 from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.seeds import generator
-from steerstats.study.estimates import TEST_ONLY, said_first
+from steerstats.study.estimates import TEST_ONLY
 from steerstats.study.factors import FACTORS
 from steerstats.study.headlines import Headlined, number, with_limits
+from steerstats.study.notes import said_first
 from steerstats.study.results import doubts, for_each, stack
 
 if TYPE_CHECKING:

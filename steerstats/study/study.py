@@ -18,6 +18,7 @@ from steerstats.study import estimates, predicting
 from steerstats.study.base import demo_cache
 from steerstats.study.doubts import ID, StudyDoubts, check_asked
 from steerstats.study.generalization import Generalization
+from steerstats.study.notes import said_first
 from steerstats.study.results import DatasetSteerability, SpuriousTable
 from steerstats.study.unit import names_once
 
@@ -204,7 +205,7 @@ class Study(StudyDoubts):
         check_asked(level=level)
         frame = self.curves_frame(shift)
         found = fit_mixed(formula, frame, engine, reml, population="dataset", level=level)
-        return replace(found, warnings=(*estimates.said_first(self), *twin_warnings(formula, frame), *found.warnings))
+        return replace(found, warnings=(*said_first(self), *twin_warnings(formula, frame), *found.warnings))
 
     def predictors(
         self,
@@ -260,7 +261,7 @@ class Study(StudyDoubts):
         if not all(map(has_unsteered, self.operators)):
             raise CannotEstimate(NO_UNSTEERED)
         found = propensity_shift(self.grid(), level=level)
-        return replace(found, warnings=(*estimates.said_first(self), *found.warnings))
+        return replace(found, warnings=(*said_first(self), *found.warnings))
 
     def power(
         self,
