@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from analyses._cache import people_count
 from analyses._claim import Claim, Finding
 from analyses._counts import CUT
 from analyses._effects import LETTER, UNTOLD, WORD
@@ -125,9 +126,8 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
         words += " The interval is cut at 0 and 100%, between which a share lies."
     if "option.pos_is_a" in claims:
         differ = claims["option.pos_is_a"]
-        words += (
-            f" Steerability differs between A and B in {differ.counts['differ']} of {differ.n} datasets (FDR 0.05)."
-        )
+        where = f"{differ.counts['differ']} of {people_count(differ.n, 'dataset')}"
+        words += f" Steerability differs between A and B in {where} (FDR 0.05)."
     link = f"{prefix}variance_explained"
     return _card(question, shown, limits(mean), words, link, "Variance explained")
 

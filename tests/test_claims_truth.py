@@ -176,6 +176,14 @@ def test_with_one_dataset_nothing_is_counted_of_one():
     assert f"{said}from them; 39 are needed." in both
 
 
+def test_one_dataset_in_which_letters_are_compared_is_not_one_of_1_datasets():
+    facts = {"untold": (), "untold_everywhere": False, "known": ("A or B", "Yes or No"), "dataset": "d"}
+    share = Claim.bare("explained.mean", "Share:", 0.5, 2, "datasets", "none", unit="share", facts=facts)
+    letters = Claim.counted("option.pos_is_a", "Datasets:", {"differ": 1, "not shown to differ": 0}, "datasets", "")
+    words = told(SHARE, INPUTS, share, letters)["cards"][1]["words"]
+    assert "Steerability differs between A and B in 1 of 1 dataset (FDR 0.05)." in words
+
+
 def test_all_of_two_datasets_are_both():
     pair = told(SHARE, signs("per_input.signs", 2, 0, 0), signs("per_input.signs_refits", 0, 0, 2))["lead"]
     assert "over inputs lies above 0 in both datasets. With" in pair
