@@ -118,8 +118,11 @@ def share_claims(
     if mean.n == 1:
         text = f"{text}, in {most['dataset']}:"
         return [in_range(Claim.row(keys[0], text, most, interval=how, facts=facts | where, **shared))]
-    how += "; it does not allow for the choice"
-    text_most = f"{text}, where it is largest, in {most['dataset']}, picked after looking:"
+    if most["estimate"] > mean.estimate:
+        how += "; it does not allow for the choice"
+        text_most = f"{text}, where it is largest, in {most['dataset']}, picked after looking:"
+    else:  # nothing was picked
+        text_most = f"{text}, alike in all datasets, here of {most['dataset']}:"
     return [
         in_range(Claim.of(keys[0], f"{text}, mean over datasets:", mean, "datasets", facts=facts)),
         in_range(Claim.row(keys[1], text_most, most, interval=how, facts=where, **shared)),

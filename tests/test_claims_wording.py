@@ -1,4 +1,4 @@
-"""Claims stay inside the range of what they are about, and say what a reader needs to know to believe them."""
+"""Claims say what a reader needs to know to believe them, in words that people use."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from reporting import TRUTH, hostile_cache, reproduction, scratch, write_cache
-from scipy import stats
 
 import analyses
-from analyses._cache import ask, mean_over_datasets, study_of
+from analyses._cache import ask, study_of
 from analyses._claim import Claim, Finding
 from analyses._counts import p_words
 from analyses._words import tidy, together
@@ -25,55 +24,6 @@ from reports.tables import cells
 from reports.words import NOTHING, summary
 from steerstats import figures
 from steerstats.cache.table import example_rows, import_table
-
-
-@pytest.mark.parametrize(
-    ("values", "unit", "bounds"),
-    [
-        ([0.01, 0.02, 0.96], "share", None),
-        ([0.99, 0.2, 0.999], "share", None),
-        ([0.9, 0.99, -0.3], "1", (-1.0, 1.0)),
-        ([0.1, 9.0, 0.2], "1", (0.0, np.inf)),
-    ],
-)
-def test_the_interval_of_a_bounded_mean_stays_in_its_range(values, unit, bounds):
-    low, high = bounds or (0.0, 1.0)
-    found = mean_over_datasets(values, "x", unit, bounds=bounds)
-    assert low < found.ci_low < found.estimate < found.ci_high < high
-    assert found.estimate == pytest.approx(np.mean(values))
-    assert "scale (delta method)" in found.method
-    plain = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    assert plain[0] < low or plain[1] > high, "these are the cases in which a plain t interval leaves the range"
-
-
-def test_far_from_its_bounds_the_interval_is_the_plain_one():
-    values = np.random.default_rng(0).normal(0.5, 0.004, 40)
-    found = mean_over_datasets(values, "x", "share")
-    plain = stats.t.interval(0.95, 39, values.mean(), stats.sem(values))
-    assert (found.ci_low, found.ci_high) == pytest.approx(plain, abs=1e-5)
-    z = mean_over_datasets(values, "x", bounds=(-1.0, 1.0))
-    half = stats.t.ppf(0.975, 39) * stats.sem(values) / (1 - values.mean() ** 2)
-    assert z.ci_high == pytest.approx(np.tanh(np.arctanh(values.mean()) + half), rel=1e-10)
-
-
-@pytest.mark.parametrize(
-    ("values", "unit", "reason"),
-    [
-        ([0.3], "share", "one dataset"),
-        ([0.3, 0.4], "share", "two datasets are too few"),
-        ([0.0, 0.0, 0.0], "share", "not inside the range"),
-        ([-0.02, -0.01, 0.01], "share", "not inside the range"),
-    ],
-)
-def test_where_there_is_no_interval_the_method_says_why(values, unit, reason):
-    found = mean_over_datasets(values, "x", unit)
-    assert np.isnan(found.ci_low)
-    assert np.isnan(found.ci_high)
-    assert reason in found.method
-    assert found.estimate == pytest.approx(np.mean(values))
-
-
-# --- whole caches ---------------------------------------------------------------------------------
 
 
 @cache
@@ -339,21 +289,6 @@ def test_a_section_warns_of_what_it_shows_and_of_nothing_else(record):
     assert "prediction interval" not in warned["per_input_steerability"]
     for script in ("positive_option", "variance_explained"):
         assert "over datasets: " not in warned[script]
-
-
-def test_a_mean_that_no_dataset_exceeds_names_no_dataset():
-    nothing = np.nan, np.nan
-    shared = {"interval": "none", "unit": "share", "ci_low": 0.0, "ci_high": 0.4}
-    mean = Claim(key="per_input.anti_share", statement="Share, mean over datasets:", estimate=0.0, n=2,
-                 n_of="datasets", **shared | dict(zip(("ci_low", "ci_high"), nothing)))  # fmt: skip
-    where = {"dataset": "which, of two"}
-    most = Claim(key="per_input.worst", statement="Share", estimate=0.0, n=6, n_of="inputs", facts=where, **shared)
-    cards = [
-        summary([Finding(script="per_input_steerability", title="x", claims=(mean, one))])["cards"][0]["words"]
-        for one in (most, replace(most, estimate=0.2))
-    ]
-    assert cards[0].endswith("on average over 2 datasets, and in none of them more than that.")
-    assert "It is largest in which, of two: 20% (" in cards[1]
 
 
 def test_a_table_without_a_model_asks_of_steering_and_not_of_a_model_called_not_recorded(tmp_path):

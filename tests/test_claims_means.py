@@ -1,0 +1,89 @@
+"""Means over datasets stay inside the range of what they are about, and the largest value is told as what it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analyses._cache import mean_over_datasets
+from analyses._claim import Claim, Finding
+from analyses._counts import share_claims
+from reports.words import summary
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "bounds"),
+    [
+        ([0.01, 0.02, 0.96], "share", None),
+        ([0.99, 0.2, 0.999], "share", None),
+        ([0.9, 0.99, -0.3], "1", (-1.0, 1.0)),
+        ([0.1, 9.0, 0.2], "1", (0.0, np.inf)),
+    ],
+)
+def test_the_interval_of_a_bounded_mean_stays_in_its_range(values, unit, bounds):
+    low, high = bounds or (0.0, 1.0)
+    found = mean_over_datasets(values, "x", unit, bounds=bounds)
+    assert low < found.ci_low < found.estimate < found.ci_high < high
+    assert found.estimate == pytest.approx(np.mean(values))
+    assert "scale (delta method)" in found.method
+    plain = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert plain[0] < low or plain[1] > high, "these are the cases in which a plain t interval leaves the range"
+
+
+def test_far_from_its_bounds_the_interval_is_the_plain_one():
+    values = np.random.default_rng(0).normal(0.5, 0.004, 40)
+    found = mean_over_datasets(values, "x", "share")
+    plain = stats.t.interval(0.95, 39, values.mean(), stats.sem(values))
+    assert (found.ci_low, found.ci_high) == pytest.approx(plain, abs=1e-5)
+    z = mean_over_datasets(values, "x", bounds=(-1.0, 1.0))
+    half = stats.t.ppf(0.975, 39) * stats.sem(values) / (1 - values.mean() ** 2)
+    assert z.ci_high == pytest.approx(np.tanh(np.arctanh(values.mean()) + half), rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "reason"),
+    [
+        ([0.3], "share", "one dataset"),
+        ([0.3, 0.4], "share", "two datasets are too few"),
+        ([0.0, 0.0, 0.0], "share", "not inside the range"),
+        ([-0.02, -0.01, 0.01], "share", "not inside the range"),
+    ],
+)
+def test_where_there_is_no_interval_the_method_says_why(values, unit, reason):
+    found = mean_over_datasets(values, "x", unit)
+    assert np.isnan(found.ci_low)
+    assert np.isnan(found.ci_high)
+    assert reason in found.method
+    assert found.estimate == pytest.approx(np.mean(values))
+
+
+# --- whole caches ---------------------------------------------------------------------------------
+
+
+def test_a_mean_that_no_dataset_exceeds_names_no_dataset():
+    nothing = np.nan, np.nan
+    shared = {"interval": "none", "unit": "share", "ci_low": 0.0, "ci_high": 0.4}
+    mean = Claim(key="per_input.anti_share", statement="Share, mean over datasets:", estimate=0.0, n=2,
+                 n_of="datasets", **shared | dict(zip(("ci_low", "ci_high"), nothing)))  # fmt: skip
+    where = {"dataset": "which, of two"}
+    most = Claim(key="per_input.worst", statement="Share", estimate=0.0, n=6, n_of="inputs", facts=where, **shared)
+    cards = [
+        summary([Finding(script="per_input_steerability", title="x", claims=(mean, one))])["cards"][0]["words"]
+        for one in (most, replace(most, estimate=0.2))
+    ]
+    assert cards[0].endswith("on average over 2 datasets, and in none of them more than that.")
+    assert "It is largest in which, of two: 20% (" in cards[1]
+
+
+@pytest.mark.parametrize(
+    ("largest", "said"), [(0.0, "alike in all datasets, here of"), (0.2, "where it is largest, in")]
+)
+def test_a_share_that_all_datasets_have_is_not_said_to_be_picked(largest, said):
+    mean = mean_over_datasets([0.0, largest], "share", "share")
+    most = {"dataset": "kindness", "estimate": largest, "ci_low": 0.0, "ci_high": 0.4, "n": 20}
+    claim = share_claims(("a", "b"), "Share", mean, most, "Wilson interval")[1]
+    assert claim.statement.startswith(f"Share, {said} kindness")
+    assert ("does not allow for the choice" in claim.interval) == (largest > 0)
