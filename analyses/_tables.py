@@ -13,67 +13,56 @@ from analyses._words import heading, in_words, together
 BOTH = "estimate [95%]"  # heading of an estimate with its limits in one column
 Columns = tuple["str | tuple[str, str, str, str]", ...]  # a column's name, or (heading, estimate, low, high)
 _EST = (BOTH, "estimate", "ci_low", "ci_high")
-# The columns that a page of a paper has room for, and which rows where not all.
-PAPER: dict[str, tuple[Columns, dict[str, tuple[str, ...]]]] = {
-    "per_input_steerability": (("dataset", "name", _EST, "n"), {}),
+# The columns that a page of a paper has room for.
+PAPER: dict[str, Columns] = {
+    "per_input_steerability": ("dataset", "name", _EST, "n"),
     "own_vectors": (
-        (
-            "dataset",
-            "vector",
-            "evaluated",
-            ("mean [95%]", "mean", "mean_low", "mean_high"),
-            ("base vector [95%]", "base_mean", "base_low", "base_high"),
-            ("difference [95%]", "difference", "difference_low", "difference_high"),
-            ("anti-steerable [95%]", "anti_steerable", "anti_low", "anti_high"),
-            "n",
-        ),
-        {},
+        "dataset",
+        "vector",
+        "evaluated",
+        ("mean [95%]", "mean", "mean_low", "mean_high"),
+        ("base vector [95%]", "base_mean", "base_low", "base_high"),
+        ("difference [95%]", "difference", "difference_low", "difference_high"),
+        ("anti-steerable [95%]", "anti_steerable", "anti_low", "anti_high"),
+        "n",
     ),
-    "propensity_curves": (("dataset", "multiplier", _EST, "n"), {}),
+    "propensity_curves": ("dataset", "multiplier", _EST, "n"),
     "linearity": (
-        (
-            "dataset",
-            ("departure [95%]", "distance", "distance_low", "distance_high"),
-            "nonlinear_share",
-            "p_value",
-            "n",
-        ),
-        {},
+        "dataset",
+        ("departure [95%]", "distance", "distance_low", "distance_high"),
+        "nonlinear_share",
+        "p_value",
+        "n",
     ),
-    "multiplier_range": (("dataset", "range", _EST, "correlation_with_whole", "share_other_sign", "n"), {}),
-    "answer_mass": (("dataset", "multiplier", _EST, "n"), {}),
-    "positive_option": (("dataset", "cell", "n", ("mean [95%]", "mean", "ci_low", "ci_high"), "sd"), {}),
-    "variance_explained": (("dataset", "split", "component", ("share [95%]", "share", "ci_low", "ci_high"), "n"), {}),
-    "spurious_effects": (
-        ("dataset", "term", _EST, "df", "p", "n"),
-        {"model": ("per-input",), "response": ("slope",), "term": ("pos_is_a", "pos_is_yes")},
-    ),
-    "own_factors": (("dataset", "term", _EST, "df", "p", "n"), {}),
-    "debiased_vectors": (("dataset", _EST, "n"), {}),
-    "id_vs_ood": (("comparison", "target", _EST, "n"), {}),
-    "gap_parts": (("dataset", "shift", "component", _EST, "p_adjusted", "n"), {}),
-    "propensity_difference": (("definition", "kind", _EST, "n", "n_points"), {}),
-    "variance_id_ood": (("dataset", "shift", ("ratio [95%]", "ratio", "ci_low", "ci_high"), "n"), {}),
-    "vector_cosines": (("dataset", "vector_a", "vector_b", "cosine"), {}),
-    "cross_model": (("comparison", "target", _EST, "n"), {}),
-    "comparison": (("first", "second", "dataset", "shift", _EST, "p_adjusted", "n"), {}),
+    "multiplier_range": ("dataset", "range", _EST, "correlation_with_whole", "share_other_sign", "n"),
+    "answer_mass": ("dataset", "multiplier", _EST, "n"),
+    "positive_option": ("dataset", "cell", "n", ("mean [95%]", "mean", "ci_low", "ci_high"), "sd"),
+    "variance_explained": ("dataset", "split", "component", ("share [95%]", "share", "ci_low", "ci_high"), "n"),
+    "spurious_effects": ("dataset", "term", _EST, "df", "p", "n"),
+    "own_factors": ("dataset", "term", _EST, "df", "p", "n"),
+    "debiased_vectors": ("dataset", _EST, "n"),
+    "id_vs_ood": ("comparison", "target", _EST, "n"),
+    "gap_parts": ("dataset", "shift", "component", _EST, "p_adjusted", "n"),
+    "propensity_difference": ("definition", "kind", _EST, "n", "n_points"),
+    "variance_id_ood": ("dataset", "shift", ("ratio [95%]", "ratio", "ci_low", "ci_high"), "n"),
+    "vector_cosines": ("dataset", "vector_a", "vector_b", "cosine"),
+    "cross_model": ("comparison", "target", _EST, "n"),
+    "comparison": ("first", "second", "dataset", "shift", _EST, "p_adjusted", "n"),
     "split_leakage": (
-        ("dataset", ("clean [95%]", "x", "x_low", "x_high"), ("overlapping [95%]", "y", "y_low", "y_high")),
-        {},
+        "dataset",
+        ("clean [95%]", "x", "x_low", "x_high"),
+        ("overlapping [95%]", "y", "y_low", "y_high"),
     ),
-    "layer_sweep": (("layer", "dataset", _EST, "n"), {}),
-    "null_vectors": (("dataset", "kind", "mean", "null_abs_quantile", "p", "decision"), {}),
+    "layer_sweep": ("layer", "dataset", _EST, "n"),
+    "null_vectors": ("dataset", "kind", "mean", "null_abs_quantile", "p", "decision"),
     "vector_sampling_error": (
-        (
-            "dataset",
-            ("inputs [95%]", "estimate", "inner_low", "inner_high"),
-            ("inputs and vector [95%]", "estimate", "outer_low", "outer_high"),
-            "times_wider",
-        ),
-        {},
+        "dataset",
+        ("inputs [95%]", "estimate", "inner_low", "inner_high"),
+        ("inputs and vector [95%]", "estimate", "outer_low", "outer_high"),
+        "times_wider",
     ),
-    "predictors": (("predictor", ("Spearman [95%]", "rho", "ci_low", "ci_high"), "p_family", "n_datasets"), {}),
-    "power": (("n_inputs", "n_datasets", "gap"), {}),
+    "predictors": ("predictor", ("Spearman [95%]", "rho", "ci_low", "ci_high"), "p_family", "n_datasets"),
+    "power": ("n_inputs", "n_datasets", "gap"),
 }
 
 _ESCAPES = {
@@ -113,11 +102,11 @@ _ESCAPES = {
 
 def for_paper(frame: pd.DataFrame, script: str) -> pd.DataFrame:
     """The rows and columns of a script's table that a paper has room for, an estimate and its limits in one column."""
-    columns, kept = PAPER.get(script, (tuple(frame.columns), {}))
-    for name, values in kept.items():
-        frame = frame[frame[name].isin(values)]
+    if script == "spurious_effects":
+        own = (frame["model"] == "per-input") & (frame["response"] == "slope")
+        frame = frame[own & frame["term"].isin(["pos_is_a", "pos_is_yes"])]
     shown = {}
-    for column in columns:
+    for column in PAPER.get(script, tuple(frame.columns)):
         if isinstance(column, str):
             if column in frame:
                 shown[heading(column)] = frame[column].to_numpy()
