@@ -94,6 +94,7 @@ class StudyUnit:
         if not len(self.kept):
             raise CacheError(f"{unit.where}: /input_split has no {split!r} input; it has {_counts(labels)}")
         self.inputs = tuple(unit.coords["input"][self.kept])
+        self._control_cache: dict[tuple[str, str, str], np.ndarray] = {}
 
     def __repr__(self) -> str:
         return f"<{self.name}: {len(self.inputs)} inputs, {len(self.vectors)} vectors, {len(self.settings)} settings>"
@@ -304,10 +305,6 @@ class StudyUnit:
             The other level of each text; default: the most frequent one of this dataset.
         """
         return read_factors(self.unit, names_once("factors", names), self.kept, evaluation, against)
-
-    @cached_property
-    def _control_cache(self) -> dict[tuple[str, str, str], np.ndarray]:
-        return {}
 
     def _planned(self, labels) -> np.ndarray:
         place = {label: k for k, label in enumerate(self.unit.coords["vector"])}
