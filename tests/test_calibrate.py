@@ -8,7 +8,7 @@ import pytest
 from rich.progress import Progress
 
 from steerstats.errors import InputError
-from steerstats.simulate.calibrate import CELLS, COLUMNS, calibration_table, committed_table
+from steerstats.simulate.calibrate import CELLS, COLUMNS, TABLE, calibration_table
 
 KEY = ["quantity", "setting", "method"]
 
@@ -99,7 +99,7 @@ INVALID = {
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    return committed_table()
+    return pd.read_csv(TABLE)
 
 
 def rows_of(table: pd.DataFrame, quantity: str, setting: str, method: str) -> pd.DataFrame:

@@ -95,19 +95,6 @@ def calibration_table(
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def committed_table() -> pd.DataFrame:
-    """The table that came with this version: `calibration_table(seed=0)`, as it was committed.
-
-    Examples
-    --------
-    >>> from steerstats.simulate.calibrate import committed_table
-    >>> table = committed_table()
-    >>> list(table.columns)
-    ['quantity', 'setting', 'method', 'target', 'measured', 'mc_se', 'n_simulations']
-    """
-    return pd.read_csv(TABLE)
-
-
 def _rows(name: str, seed: int, n_simulations: int | None) -> list[tuple]:
     cell = CELLS[name]
     n = cell.n_simulations if n_simulations is None else n_simulations
