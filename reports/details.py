@@ -163,8 +163,7 @@ def _input(unit: Any, k: int, slope: float) -> dict[str, str]:
         parts.append(f"behaviour shown by {answer}{f' {option}' if option and option != answer else ''}"[:160])
     if "input_row" in unit.unit:
         parts.append(f"row {int(unit.unit.read('input_row')[place])} of the source")
-    missing = f"This cache holds no text of its inputs; this one is {unit.inputs[k]}."
-    return {"line": " · ".join(parts), "text": body or missing}
+    return {"line": " · ".join(parts), "text": body or f"{unit.inputs[k]} (no text in this cache)"}
 
 
 def _read(path: Path) -> pd.DataFrame:
