@@ -55,7 +55,9 @@ def test_all_pairs_all_shifts_second_minus_first_matched_by_identity():
     assert set(found.means_frame()["shift"]) == set(found.shifts)
     low, high = found.over_bands[("a", "c"), "base->base"]
     one = found.over_datasets[("a", "c"), "base->base"]
-    assert low < one.ci_low < one.mean < one.ci_high < high
+    told = one.quoted
+    assert (one.to_read, low + high) == ("unweighted", pytest.approx(2 * told.mean)), "twelve questions are few"
+    assert high - told.mean == pytest.approx(told.se * stats.t.ppf(1 - 0.025 / 6, 1)), "three pairs, two shifts"
 
 
 def test_a_cell_that_one_side_lacks_is_nan_and_outside_the_family():
@@ -268,6 +270,11 @@ def test_a_dataset_without_a_standard_error_is_named_as_left_out():
     assert found.means_frame()["n"].item() == 2
     assert any("left out" in text and "lonely" in text for text in found.warnings)
     assert "lonely: a single question has no variance: no interval" in found.warnings
+    slopes = {key: {name: value[0] for name, value in one.slopes.items() if name != "y"} for key, one in grids.items()}
+    alone = {key: grid(value, evaluate=("base",)) for key, value in slopes.items()}
+    without = compare_slopes(alone, inputs, [BASE], rng=rng, n_resamples=50)
+    assert without.means_frame().empty
+    assert any("fewer than two have a standard error above 0" in text for text in without.warnings)
 
 
 @pytest.mark.parametrize("refitted", [False, True])

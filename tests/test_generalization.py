@@ -352,8 +352,17 @@ def test_disjoint_folds_subtract_the_interaction_once():
     folds = np.random.default_rng(0).normal(size=(6, 30)) + np.arange(6)[:, None] + np.arange(30) / 5
     ss_fold, ss_input = 30 * folds.mean(axis=1).var() * 6, 6 * folds.mean(axis=0).var() * 30
     ss_rest = folds.var() * 180 - ss_fold - ss_input
-    known = (ss_fold / 5 + ss_input / 29 - ss_rest / 145) / 180
-    assert from_disjoint_folds(folds).se ** 2 == pytest.approx(known)
+    parts = np.array([ss_fold / 5, ss_input / 29, -ss_rest / 145]) / 180
+    found, known = from_disjoint_folds(folds), parts.sum()
+    assert found.se**2 == pytest.approx(known)
+    df = known**2 / (parts**2 / [5, 29, 145]).sum()
+    assert found.ci_high - found.estimate == pytest.approx(stats.t.ppf(0.975, df) * found.se)
+    few = np.random.default_rng(1).normal(size=(3, 4)) + 5 * np.arange(3)[:, None] + 4 * np.arange(4)
+    ss_fold, ss_input = 4 * few.mean(axis=1).var() * 3, 3 * few.mean(axis=0).var() * 4
+    parts = np.array([ss_fold / 2, ss_input / 3, -(few.var() * 12 - ss_fold - ss_input) / 6]) / 12
+    df = parts.sum() ** 2 / (parts**2 / [2, 3, 6]).sum()
+    found = from_disjoint_folds(few)
+    assert found.ci_high - found.estimate == pytest.approx(stats.t.ppf(0.975, df) * found.se, rel=1e-9)
 
 
 def test_disjoint_folds_never_claim_less_than_one_sample_alone_shows():

@@ -405,6 +405,18 @@ def test_the_noise_corrected_correlation_covers_under_lognormal_means():
     assert any("Yeo-Johnson transform" in text for text in found.warnings)
 
 
+def test_noise_of_one_side_alone_is_said_too():
+    rng, truth = np.random.default_rng(2), true_means(0.7)
+    quiet = truth[:, :1, None] + 0.01 * rng.normal(size=(20, 1, 30))
+    loud = truth[:, 1:, None] + 6 * rng.normal(size=(20, 1, 30))
+    slopes = {f"d{k}": np.concatenate([a, b])[None] for k, (a, b) in enumerate(zip(quiet, loud))}
+    found = correlate(SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes), 50)
+    assert found.reliability_x[0] > 0.99
+    assert found.reliability_y[0] < 0.8
+    (said,) = [text for text in found.warnings if "of observed means, not of true ones" in text]
+    assert f": 0% and {1 - found.reliability_y[0]:.0%} of the variance between observed means" in said
+
+
 def test_noise_that_both_sides_share_is_said_where_it_can_make_the_correlation():
     """Twelve unrelated true means, six questions each: the questions' own slopes, in both means, make one of .6."""
     rng, missed, slopes = np.random.default_rng(1), 0, {}

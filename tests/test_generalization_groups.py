@@ -84,6 +84,16 @@ def test_the_sentence_on_groups_counts_the_tight_one_first():
     assert any("two groups of datasets (of 12 and 20)" in text for text in found.warnings)
 
 
+def test_groups_that_one_law_might_have_made_are_said_to_be_possible_alone(monkeypatch):
+    rng = np.random.default_rng(0)
+    truth, _ = half_near_zero(rng, 0.01)
+    grid = make_grid(truth.T, n=500, spread=0.3)
+    monkeypatch.setattr("steerstats.generalization.two_groups.CLEARLY", np.inf)
+    found = id_ood_correlation(grid, ["base->user_neg"], rng=rng, n_resamples=50)
+    (said,) = [text for text in found.warnings if "two groups of datasets" in text]
+    assert "may describe the means better than one normal law" in said
+
+
 def ranked(d: int = 8) -> SlopeGrid:
     """Means, and variances, that both sides rank alike."""
     rng = np.random.default_rng(0)

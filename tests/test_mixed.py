@@ -324,6 +324,16 @@ def test_adding_one_random_effect_is_tested_against_the_boundary_mixture():
     assert test.terms == ("(lam | input)",)
 
 
+def test_two_random_effects_at_once_are_said_to_have_a_conservative_p():
+    frame = make_frame(np.random.default_rng(6), sd_slope=0.16).assign(square=lambda f: f["lam"] ** 2)
+    fixed = "y ~ lam * a + square"
+    whole, simple = (fit_mixed(f"{fixed} + ({e} | input)", frame) for e in ["1 + lam + square", "1"])
+    test = compare(whole, simple)
+    assert test.df1 == 5
+    assert np.isnan(test.p_boundary)
+    assert test.warnings == ("variances lie on the boundary under the hypothesis: p is conservative",)
+
+
 def test_a_covariance_alone_is_not_on_a_boundary(frame):
     apart, joint = (fit_mixed(f"y ~ lam + (1 + lam {bar} input)", frame) for bar in ("||", "|"))
     test = compare(apart, joint)

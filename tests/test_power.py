@@ -102,6 +102,14 @@ def test_components_are_recovered_from_a_study():
     assert not smallest_detectable_gap(bare, n_inputs=50).includes_vector_error
 
 
+@pytest.mark.parametrize(("datasets", "where"), [(1, "a gap is a lower bound"), (3, "counted as difference between")])
+def test_without_refits_it_is_said_where_the_vectors_error_went(datasets, where):
+    slopes = {f"d{k}": np.random.default_rng(k).normal(size=(1, 2, 9)) for k in range(datasets)}
+    found = fit_components(SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes), "base->user_neg")
+    (said,) = [text for text in found.warnings if text.startswith("no refitted vectors: the vector's own error is")]
+    assert where in said
+
+
 def test_two_questions_are_enough_for_a_dataset_to_count():
     slopes = {f"d{k}": np.random.default_rng(k).normal(size=(1, 2, n)) for k, n in enumerate((1, 2, 9))}
     found = fit_components(SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes), "base->user_neg")

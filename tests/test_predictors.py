@@ -15,6 +15,7 @@ from steerstats.predictors import (
     cross_validated_ridge,
     d_prime,
     dataset_associations,
+    difference_cosine,
     within_dataset_associations,
 )
 
@@ -166,6 +167,14 @@ def test_unsteered_propensity_needs_a_symmetric_grid(call):
 
 
 # --- ridge ------------------------------------------------------------------------------------------------------
+
+
+def test_the_cosine_that_pure_noise_would_show_is_that_of_noise():
+    difference = np.random.default_rng(15).normal(size=(64, 4000))
+    vector = difference.mean(axis=0)
+    found = difference_cosine(difference @ vector / np.linalg.norm(difference, axis=1) / np.linalg.norm(vector))
+    assert found.estimate == pytest.approx(0.125, abs=0.005)
+    assert found.assumptions == ("in-sample, pure noise would show about 0.125",)
 
 
 def test_ridge_recovers_both_parts_of_a_known_truth():

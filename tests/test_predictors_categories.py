@@ -128,6 +128,14 @@ def test_the_interval_of_ridge_resamples_categories():
     assert np.mean(wide) > 1.3 * np.mean(width)
 
 
+def test_an_interval_of_r2_needs_a_hundred_categories_where_these_are_the_units():
+    frame = families(np.random.default_rng(8), (2,) * 50, icc=0.5)
+    fit = cross_validated_ridge(frame, ["x"], rng=np.random.default_rng(9), category="family", n_permutations=1)
+    assert fit.n_datasets == 100
+    assert np.isnan([fit.ci_low, fit.ci_high]).all()
+    assert "no interval of R² below 100 categories" in fit.method
+
+
 @pytest.mark.parametrize("category", [None, "family"])
 def test_the_penalty_is_the_one_that_leaving_out_in_turn_chooses(category):
     """Against scikit-learn: nested LeaveOneGroupOut, so that no dataset (category) chooses a penalty for itself."""
