@@ -85,6 +85,9 @@ def test_the_vectors_variances_add_and_only_where_both_have_refits():
     assert found.se[0, 0, 0] == pytest.approx(np.sqrt(sum(parts)), rel=1e-9)
     plain = (slopes[1]["x"][1] - slopes[0]["x"][1]).std(ddof=1) / np.sqrt(n)
     assert found.se[0, 0, 1] == pytest.approx(plain, rel=1e-9)
+    df = sum(parts) ** 2 / (np.square(parts) / [n - 1, k - 1, k - 1]).sum()
+    half = stats.t.ppf(0.975, df) * found.se[0, 0, 0]
+    assert [found.ci_low[0, 0, 0], found.ci_high[0, 0, 0]] == pytest.approx(difference.mean() + np.array([-half, half]))
     assert "Satterthwaite t where both caches have refits" in found.method
 
 
@@ -118,6 +121,7 @@ def test_what_cannot_be_compared_is_a_named_error():
     with pytest.raises(CannotEstimate, match="share no input"):
         compare_slopes(other, {"a": inputs["a"], "b": {"z": [1, 2, 3]}}, rng=np.random.default_rng(0))
     assert shared_datasets(other) == ()
+    assert shared_datasets({**grids, "d": grid({"y": np.ones((2, 3)), "z": np.ones((2, 3))})}) == ("x", "y")
     with pytest.raises(InputError, match="names base->base twice"):
         compare_slopes(grids, inputs, [BASE, "base->base"], rng=np.random.default_rng(0))
     rng = np.random.default_rng(0)

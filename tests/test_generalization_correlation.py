@@ -121,6 +121,14 @@ def test_alike_datasets_have_no_correlation():
     assert any("not defined" in text for text in found.warnings)
 
 
+def test_resamples_of_tied_datasets_alone_are_counted():
+    means = np.column_stack([np.r_[np.zeros(7), 1.0], true_means(0.7, 8)[:, 1]])
+    found = correlate(make_grid(means, spread=0.0), 400)
+    (said,) = [text for text in found.warnings if text.endswith("resamples without a correlation widen the interval")]
+    undefined = int(said.split(": ")[1].split()[0])
+    assert undefined / 400 == pytest.approx((7 / 8) ** 8, abs=0.08)  # resamples without the eighth
+
+
 def test_models_are_compared_on_their_common_datasets_only():
     means = true_means(0.8, 14)
     one, other = make_grid(means, seed=1), make_grid(means[2:], seed=2)

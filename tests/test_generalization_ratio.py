@@ -228,6 +228,16 @@ def test_figure_seven_follows_its_definition_and_its_parts_are_separate():
     assert (rows["estimate"] < rows["ci_high"]).all()
 
 
+def test_figure_seven_leaves_out_inputs_without_an_unsteered_propensity_in_either_prompt():
+    grid = make_grid()
+    grid.unsteered["d2"][3, :4] = np.nan
+    points = propensity_shift(grid).points().set_index(["dataset", "train", "evaluate"])
+    s, m = grid.slopes["d2"][..., 4:], grid.unsteered["d2"][..., 4:]
+    point = points.loc[("d2", "sys_neg", "user_pos")]
+    assert point["propensity_difference"] == pytest.approx(np.abs(m[3] - m[2]).mean())
+    assert point["loss"] == pytest.approx(s[3, 3].mean() - s[2, 3].mean())
+
+
 def test_figure_seven_counts_the_datasets_that_contribute():
     grid = make_grid()
     weak = {name: s if k < 5 else np.full_like(s, 0.1) for k, (name, s) in enumerate(grid.slopes.items())}

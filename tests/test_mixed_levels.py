@@ -9,7 +9,7 @@ from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.meta import mean_over_datasets
-from steerstats.mixed import fit_mixed, two_stage
+from steerstats.mixed import fit_mixed, joint_test, two_stage
 from steerstats.mixed.search import descend
 from steerstats.mixed.sufficient import Level, Moments, fit_levels
 
@@ -103,6 +103,8 @@ def test_terms_of_few_datasets_have_the_datasets_degrees_of_freedom_and_say_what
     loose = fit_mixed("y ~ lam * a + (1 + lam | dataset) + (1 + lam | dataset:input)", data)
     assert dict(zip(loose.terms, loose.df)) == {"Intercept": 5, "lam": 5, "a": 53, "lam:a": 53}
     assert any(text.startswith("a, lam:a vary within 'dataset'") for text in loose.warnings)
+    assert set(loose.to_frame()["n"]) == {data.groupby(["dataset", "input"]).ngroups}, "inputs, not datasets"
+    assert joint_test(loose, ["lam", "lam:a"]).df2 == 5, "the fewer of the two"
 
 
 def test_two_stage_pools_each_term_over_the_datasets_that_have_it():
