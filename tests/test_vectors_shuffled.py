@@ -6,13 +6,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from cache_builder import extractors
 from cache_builder.draws import FEWEST_DIMENSIONS, half_flips, question_groups
 from cache_builder.extractors import extractor_facts, find_extractor, pca
 from cache_builder.vectors import fit_vectors
 from steerstats.errors import InputError
-from steerstats.nulls import shuffled_doubt
+from steerstats.nulls import DIFFERS, NOT_SHOWN, shuffled_doubt
+from steerstats.simulate import SimulationTruth, simulate_cache
+from steerstats.study import open_cache
 
 HIDDEN = 32
 
@@ -86,6 +89,30 @@ def test_the_p_value_keeps_its_level_where_no_difference_knows_its_sign(n, most)
         size = np.abs(vectors[:, 0] / np.linalg.norm(vectors, axis=1))
         passed += (size[1:] < size[0]).all()
     assert 0.035 < passed / repeats < most
+
+
+def test_small_p_values_are_too_small_as_the_normal_tail_of_a_t_statistic_is():
+    rng, n, groups, p = np.random.default_rng(6), 24, question_groups(None, 24), []
+    flips = np.stack([1.0 - 2 * half_flips(groups, n, rng) for _ in range(2000)])
+    for _ in range(4000):
+        signs = np.vstack([np.ones(n), flips[rng.integers(2000, size=399)][:, rng.permutation(n)]])
+        vectors = signs @ rng.normal(size=(n, 8))
+        size = np.abs(vectors[:, 0] / np.linalg.norm(vectors, axis=1))
+        p.append((1 + (size[1:] >= size[0]).sum()) / 400)
+    by_theory = {level: 2 * stats.t.sf(stats.norm.isf(level / 2), n - 1) for level in (0.05, 0.0025)}
+    for level, expected in by_theory.items():
+        assert np.mean(np.array(p) <= level) == pytest.approx(expected, rel=0.3)
+    assert by_theory[0.0025] > 2.4 * 0.0025
+
+
+def test_datasets_that_pass_by_such_p_values_alone_are_doubted(tmp_path):
+    shared = {"n_inputs": 20, "settings": ("base",), "n_shuffled": 39, "mean_steerability": [5.0, 0.0]}
+    for n_pairs, doubted in ((24, True), (200, False)):
+        truth = SimulationTruth(datasets=["strong", "none"], n_pairs=n_pairs, **shared)
+        found = open_cache(simulate_cache(tmp_path / str(n_pairs), truth).path).nulls()
+        assert found.shuffled.decision == (DIFFERS, NOT_SHOWN)
+        said = [text for text in found.warnings if "too small this far out" in text]
+        assert [text.partition(":")[0] for text in said] == ["strong"] * doubted
 
 
 def test_shuffles_that_are_the_vector_up_to_sign_are_refused(monkeypatch):

@@ -13,7 +13,7 @@ from steerstats.generalization import AnswerMass, gap, shift_name
 from steerstats.generalization import answer_mass as mass_by_multiplier
 from steerstats.generalization.slopes import Shift
 from steerstats.linearity import linearity_test
-from steerstats.nulls import NullTable, null_table, shuffled_doubt
+from steerstats.nulls import NullTable, null_table, shuffled_doubt, tail_doubt
 from steerstats.replicates import corrected_anti_steerable as corrected_share
 from steerstats.replicates import slope_reliability
 from steerstats.results import VECTOR_AS_GIVEN
@@ -56,7 +56,7 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
         if absent:
             notes.append(f"without {kind} vectors, and left out: {', '.join(absent)}")
     if tables["shuffled"] is not None:
-        notes += by_text({name: _shuffled_doubts(study.unit(name)) for name in tables["shuffled"].datasets})
+        notes += _shuffled_doubts(study, tables["shuffled"])
     return NullComparison(
         random=tables["random"],
         shuffled=tables["shuffled"],
@@ -67,11 +67,16 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
     )
 
 
-def _shuffled_doubts(unit: StudyUnit) -> list[str]:
-    if "pair_question" not in unit.unit:
-        return []
-    doubt = shuffled_doubt(np.unique(unit.unit.read("pair_question"), return_counts=True)[1].tolist())
-    return [doubt] if doubt else []
+def _shuffled_doubts(study: Study, table: NullTable) -> list[str]:
+    units = {name: study.unit(name).unit for name in table.datasets}
+    sizes = {
+        name: np.unique(unit.read("pair_question"), return_counts=True)[1].tolist()
+        for name, unit in units.items()
+        if "pair_question" in unit
+    }
+    few = {name: [doubt] if name in sizes and (doubt := shuffled_doubt(sizes[name])) else [] for name in units}
+    tail = tail_doubt(table, {name: len(own) for name, own in sizes.items()})
+    return [*by_text(few), *([tail] if tail else [])]
 
 
 def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: int) -> Debiased:
