@@ -97,22 +97,32 @@ def _loss(claims: Mapping[str, Claim]) -> str:
     keys = {"the prompt": f"prompt.{first.split('->')[1]}", "transfer": f"transfer.{first}"}
     whose = "the vector" if made == "base" else f"the {made} vector"
     home = "at home" if made == "base" else "the base vector at home"
+    does, less, more = "steer", "less", "more"
+    mean = claims.get("per_input.mean")
+    if mean is not None and mean.estimate < 0:  # nearer to 0 is not "more" steering, and neither is it "less"
+        whose, does, less, more = f"the mean steerability of {whose}", "be", "lower", "higher"
+        home = home.replace("the base", "that of the base")
     if gap.ci_low <= 0 <= gap.ci_high or not np.isfinite([gap.ci_low, gap.ci_high]).all():
-        return f"Under the prompt {used}, {whose} is not shown to steer less than {home}."
-    less = "less" if gap.estimate > 0 else "more"
-    size = together([abs(gap.estimate)])[0]
+        return f"Under the prompt {used}, {whose} is not shown to {does} {less} than {home}."
+    rose = gap.estimate < 0
     parts = []
     for cause, key in keys.items():
         part = claims.get(key)
         if part is not None and np.isfinite(part.estimate):
+            part = _turned(part) if rose else part
             doubts = [] if part.ci_low > 0 or part.ci_high < 0 else ["not shown to differ from 0"]
             if gap.facts.get("vector_error") and not part.facts.get("vector_error"):
                 doubts.insert(0, "for these very vectors")  # the loss itself is for others, too
             parts.append(f"{together([part.estimate])[0]}{_in_brackets(part, ', '.join(doubts))} by {cause}")
     split = f": {' and '.join(parts)}" if len(parts) == 2 else ""
-    if gap.estimate < 0:  # "more" by as much
-        gap = replace(gap, estimate=-gap.estimate, ci_low=-gap.ci_high, ci_high=-gap.ci_low)
-    return f"Under the prompt {used}, {whose} steers {size} {less} than {home}{_in_brackets(gap)}{split}."
+    gap = _turned(gap) if rose else gap
+    change = f"{together([gap.estimate])[0]} {more if rose else less} than {home}{_in_brackets(gap)}{split}"
+    return f"Under the prompt {used}, {whose} {'steers' if does == 'steer' else 'is'} {change}."
+
+
+def _turned(loss: Claim) -> Claim:
+    """A loss as a gain: what is "0.1 more" has its limits and its parts above 0, too."""
+    return replace(loss, estimate=-loss.estimate, ci_low=-loss.ci_high, ci_high=-loss.ci_low)
 
 
 def lead(claims: Mapping[str, Claim]) -> str:

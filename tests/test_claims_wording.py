@@ -17,7 +17,7 @@ from analyses._cache import ask, study_of
 from analyses._claim import Claim, Finding
 from analyses._counts import p_words
 from analyses._words import tidy, together
-from reports.answer import _loss, answer, lead, limits
+from reports.answer import answer, lead, limits
 from reports.provenance import _flat
 from reports.render import _differences, render_report
 from reports.tables import cells
@@ -136,28 +136,6 @@ def test_the_title_is_answered_with_the_mean_its_variance_and_what_a_shift_costs
         assert f"{claim.shown[0]} {words} ({limits(claim).removeprefix('95% interval ')}). " in f"{answer} "
     assert mean.ci_low < 0, "so that nothing is told of a loss"
     assert "Under the prompt" not in answer
-
-
-def test_a_loss_is_told_with_what_the_prompt_and_what_transfer_cost():
-    shared = {"statement": "", "interval": "t", "n": 9, "n_of": "datasets"}
-
-    def claim(key, low, estimate, high):
-        return Claim(key=key, estimate=estimate, ci_low=low, ci_high=high, **shared)
-
-    claims = [claim("per_input.mean", 0.1, 0.2, 0.3), claim("prompt.user_neg", 0.02, 0.062, 0.1)]
-    claims += [
-        claim("transfer.sys_pos->user_neg", -0.02, 0.015, 0.05),
-        claim("gap.sys_pos->user_neg", 0.03, 0.076, 0.12),
-    ]
-    assert _loss({one.key: one for one in claims}) == (
-        "Under the prompt user (negative), the system (positive) vector steers 0.076 less than the base vector at "
-        "home (0.030 to 0.120): 0.062 (0.020 to 0.100) by the prompt and 0.015 (−0.020 to 0.050, not shown to differ "
-        "from 0) by transfer."
-    )
-    home = [claims[0], claim("gap.base->user_neg", -0.2, -0.1, -0.05)]
-    assert _loss({one.key: one for one in home}) == (
-        "Under the prompt user (negative), the vector steers 0.100 more than at home (0.050 to 0.200)."
-    )
 
 
 def test_losses_warn_of_losses_and_not_of_what_other_figures_show():

@@ -1,0 +1,55 @@
+"""What the summary says of a shift: losses, gains, and vectors that steer the wrong way."""
+
+from analyses._claim import Claim
+from reports.answer import _loss
+
+
+def test_a_loss_is_told_with_what_the_prompt_and_what_transfer_cost():
+    shared = {"statement": "", "interval": "t", "n": 9, "n_of": "datasets"}
+
+    def claim(key, low, estimate, high):
+        return Claim(key=key, estimate=estimate, ci_low=low, ci_high=high, **shared)
+
+    claims = [claim("per_input.mean", 0.1, 0.2, 0.3), claim("prompt.user_neg", 0.02, 0.062, 0.1)]
+    claims += [
+        claim("transfer.sys_pos->user_neg", -0.02, 0.015, 0.05),
+        claim("gap.sys_pos->user_neg", 0.03, 0.076, 0.12),
+    ]
+    assert _loss({one.key: one for one in claims}) == (
+        "Under the prompt user (negative), the system (positive) vector steers 0.076 less than the base vector at "
+        "home (0.030 to 0.120): 0.062 (0.020 to 0.100) by the prompt and 0.015 (−0.020 to 0.050, not shown to differ "
+        "from 0) by transfer."
+    )
+    home = [claims[0], claim("gap.base->user_neg", -0.2, -0.1, -0.05)]
+    assert _loss({one.key: one for one in home}) == (
+        "Under the prompt user (negative), the vector steers 0.100 more than at home (0.050 to 0.200)."
+    )
+
+
+def test_a_gain_is_told_with_parts_of_its_own_sign_and_of_a_vector_that_steers_the_wrong_way_as_steerability():
+    shared = {"statement": "", "interval": "t", "n": 9, "n_of": "datasets"}
+
+    def told(low, *rows):
+        claims = [Claim(key="per_input.mean", estimate=low + 0.1, ci_low=low, ci_high=low + 0.2, **shared)]
+        claims += [
+            Claim(key=key, estimate=middle, ci_low=middle - 0.05, ci_high=middle + 0.05, **shared)
+            for key, middle in rows
+        ]
+        return _loss({one.key: one for one in claims})
+
+    shift = "sys_pos->user_neg"
+    gain = ((f"gap.{shift}", -0.3), ("prompt.user_neg", -0.32), (f"transfer.{shift}", 0.02))
+    parts = "0.320 (0.270 to 0.370) by the prompt and −0.020 (−0.070 to 0.030, not shown to differ from 0) by transfer."
+    assert told(0.3, *gain) == (
+        "Under the prompt user (negative), the system (positive) vector steers 0.300 more than the base vector at "
+        f"home (0.250 to 0.350): {parts}"
+    )
+    # From -0.9 to -0.6: the vector moves answers less, in the direction that is not wanted.
+    assert told(-1.0, *gain) == (
+        "Under the prompt user (negative), the mean steerability of the system (positive) vector is 0.300 higher than "
+        f"that of the base vector at home (0.250 to 0.350): {parts}"
+    )
+    assert told(-1.0, ("gap.base->user_neg", 0.2)).endswith(
+        "the mean steerability of the vector is 0.200 lower than at home (0.150 to 0.250)."
+    )
+    assert told(-1.0, ("gap.base->user_neg", 0.01)).endswith("of the vector is not shown to be lower than at home.")
