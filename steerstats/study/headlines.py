@@ -67,7 +67,7 @@ class Headlined(Result):
 def text_table(table: pd.DataFrame) -> list[str]:
     """Lines of a table of text: first column to the left, the others to the right; a header may have two lines.
 
-    Names of datasets are cut where the table would be wider than a terminal.
+    Where the table would be wider than a terminal, the name of a dataset has a line of its own above its numbers.
     """
     heads = [name.split("\n") for name in table.columns]
     deepest = max(map(len, heads))
@@ -75,9 +75,11 @@ def text_table(table: pd.DataFrame) -> list[str]:
     widths = [max(map(len, column)) for column in columns]
     if table.columns[0] == "dataset":
         widths[0] = min(widths[0], max(SHORTEST_NAME, WIDTH - sum(widths[1:]) - 2 * len(widths)))
-        columns[0] = [name if len(name) <= widths[0] else name[: widths[0] - 1] + "…" for name in columns[0]]
     lines = []
     for row in zip(*columns):
+        if len(row[0]) > widths[0]:
+            lines.append(f"  {row[0]}")
+            row = ("", *row[1:])
         cells = [cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths))]
         lines.append("  " + "  ".join(cells).rstrip())
     return lines
