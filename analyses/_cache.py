@@ -261,7 +261,8 @@ def mean_over_datasets(
         return replace(found, method=f"t({n - 1}) interval over datasets counted alike", **shared)
     why = "no interval: two datasets are too few for one that stays in its range" if n < 3 else ""
     if not why and not low < mean < high:
-        why = "no interval: the mean is not inside the range of the quantity"
+        where = f"strictly between {low:g} and {high:g}" if np.isfinite(high) else f"above {low:g}"
+        why = f"no interval: the mean is not {where}"
     if why:
         return replace(found, ci_low=np.nan, ci_high=np.nan, method=why, **shared)
     margin = (found.ci_high - found.ci_low) / 2

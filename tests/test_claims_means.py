@@ -48,8 +48,8 @@ def test_far_from_its_bounds_the_interval_is_the_plain_one():
     [
         ([0.3], "share", "one dataset"),
         ([0.3, 0.4], "share", "two datasets are too few"),
-        ([0.0, 0.0, 0.0], "share", "not inside the range"),
-        ([-0.02, -0.01, 0.01], "share", "not inside the range"),
+        ([0.0, 0.0, 0.0], "share", "the mean is not strictly between 0 and 1"),
+        ([-0.02, -0.01, 0.01], "share", "the mean is not strictly between 0 and 1"),
     ],
 )
 def test_where_there_is_no_interval_the_method_says_why(values, unit, reason):
