@@ -144,8 +144,8 @@ def test_import_says_what_it_calls_a_dataset_whose_name_makes_no_file(run, tmp_p
     assert code == 0
     assert "3 datasets, 12 inputs" in out
     first, second = errors.splitlines()
-    assert first.startswith("note: dataset 'émotion' is called motion-a0f97352 here, since a name should be ASCII")
-    assert second.startswith("note: dataset 'my data' is called my-data-b2167b0a here")
+    assert first.startswith("note: dataset 'émotion' is called emotion here, since a name should be ASCII")
+    assert second.startswith("note: dataset 'my data' is called my-data here")
     assert "factor_NAME" in run("import", "--help")[1]
 
 
@@ -153,7 +153,7 @@ def test_fit_shows_one_row_a_dataset_and_writes_the_long_form(run, tmp_path):
     make_cache(tmp_path / "c", ("openness", "narcissism"))
     code, out, errors = run("fit", tmp_path / "c", "-o", tmp_path / "fit")
     assert code == 0
-    assert "note: only 2 datasets: tau" in errors
+    assert "note: only 2 datasets: the SD between them (tau)" in errors
     row = next(line.split() for line in out.splitlines() if line.strip().startswith("narcissism"))
     written = pd.read_csv(tmp_path / "fit" / "steerability.csv").set_index(["dataset", "name"])
     slopes = pd.read_parquet(tmp_path / "fit" / "steerability_per_input.parquet")
