@@ -59,6 +59,19 @@ def test_models_that_take_no_tree_mask_go_the_plain_path_by_themselves(name):
     assert np.abs(scores.completion_logprob - expected["completion_logprob"]).max() < TOLERANCE
 
 
+def test_a_model_that_asserts_what_the_trie_does_not_give_goes_the_plain_path(monkeypatch):
+    model, rng = tiny_model("llama"), np.random.default_rng(3)
+    own = model.forward
+
+    def strict(*args, attention_mask=None, **kwargs):
+        assert attention_mask is None or attention_mask.ndim == 2, "one number a token"
+        return own(*args, attention_mask=attention_mask, **kwargs)
+
+    monkeypatch.setattr(model, "forward", strict)
+    parity = Engine(model).prove(random_examples(rng), random_steering(rng))
+    assert (parity.path, parity.reason) == ("plain", "it raises AssertionError: one number a token")
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3"])
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("operator", OPERATORS)
