@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -193,6 +195,25 @@ def test_the_first_manifest_wins_with_hard_links_and_without(tmp_path, monkeypat
     disk.publish_once(target, b"second")
     assert target.read_bytes() == b"first"
     assert os.listdir(tmp_path) == ["manifest.json"]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EIO])
+def test_a_file_system_that_syncs_no_folders_holds_a_cache_and_a_broken_one_is_said(unit, root, monkeypatch, code):
+    """Some network and FUSE file systems open a folder and refuse to sync it."""
+    plain = os.fsync
+
+    def refuse(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        plain(handle)
+
+    monkeypatch.setattr(disk.os, "fsync", refuse)
+    if code == errno.EIO:
+        with pytest.raises(steerstats.SteerstatsError, match="could not be written"):
+            write_unit(root, "likes-rain", unit)
+    else:
+        write_unit(root, "likes-rain", unit)
+        assert all(check.ok for check in verify(root))
 
 
 def test_what_hdf5_reads_back_from_a_sink_is_what_it_wrote(unit, tmp_path):

@@ -6,6 +6,7 @@ left can be told from what a living one is at.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import io
@@ -108,6 +109,9 @@ def fsync_folder(folder: Path) -> None:
         return
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP):  # some sync no folders
+            raise
     finally:
         os.close(handle)
 
