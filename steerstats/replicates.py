@@ -22,6 +22,7 @@ from steerstats.results import Estimate, Result
 Kind = Literal["refits", "paraphrases"]
 # Share of resamples without reliability past which the corrected share's distribution is not one Wilson's n describes.
 OFTEN = 0.025
+ROUNDING = 16 * np.finfo(float).eps  # of the largest slope: less is neither spread nor noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ def slope_reliability(
     if groups < 3:
         raise CannotEstimate(f"{groups} questions: a reliability needs at least 3")
     measured, variance, noise = _components(z, s)
-    if variance <= (16 * np.finfo(float).eps * np.abs(measured).max()) ** 2:
+    if variance <= (ROUNDING * np.abs(measured).max()) ** 2:
         raise CannotEstimate("the measured slopes are all equal: a reliability is not defined")
     value, warnings = 1 - noise / variance, []
     clipped = float(np.clip(value, 0, 1))
@@ -264,6 +265,8 @@ def _components(z: np.ndarray, s: np.ndarray | None) -> tuple[np.ndarray, float,
     """Measured slopes, their variance over inputs, and the noise in that variance."""
     replicates, n = z.shape
     apart = z - z.mean(axis=0) - z.mean(axis=1, keepdims=True) + z.mean()
+    if np.abs(apart).max() <= ROUNDING * np.abs(z).max():
+        apart = np.zeros_like(apart)
     noise = float((apart**2).sum() / ((replicates - 1) * (n - 1)))
     if s is None:
         mean = z.mean(axis=0)

@@ -156,6 +156,17 @@ def test_reliability_ignores_units_sign_shared_shifts_and_order(scale, sign, shi
         assert getattr(moved.reliability, name) == pytest.approx(getattr(fit.reliability, name), rel=1e-6, abs=1e-8)
 
 
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.sampled_from([0.0, 0.7]))
+def test_replicates_that_differ_by_rounding_alone_are_without_noise(seed, times, shift):
+    rng = np.random.default_rng(seed)
+    slopes = rng.normal(0.3, 1, 30)
+    found = slope_reliability(slopes + shift * rng.normal(size=(times, 1)), kind="refits", slopes=slopes)
+    assert (found.reliability.estimate, found.sd_noise) == (1, 0)
+    assert np.isnan(found.reliability.ci_low)
+    assert any("no noise at all" in text for text in found.warnings)
+
+
 def test_twins_are_left_out_together():
     rng = np.random.default_rng(5)
     data = simulated("paraphrases", rng, n=40)
