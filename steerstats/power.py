@@ -12,6 +12,7 @@ from scipy import optimize, special, stats
 
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
 from steerstats.generalization.slopes import ID_SHIFT, Shift, SlopeGrid, parse_shift, shift_name
+from steerstats.generalization.vector_error import refit_variance
 from steerstats.meta import FEW_UNITS, reml_tau2
 from steerstats.random_effects import q_profile
 from steerstats.resampling import mean_covariance
@@ -168,7 +169,7 @@ def fit_components(
         apart = apart[np.isfinite(apart)]
         if len(apart) > 1:
             refits.append(len(apart))
-        vectors.append(float(apart.var(ddof=1)) if len(apart) > 1 else float("nan"))
+        vectors.append(refit_variance(apart) if len(apart) > 1 else float("nan"))
         names.append(name)
         units.append(n_units)
         means.append(mean[0])

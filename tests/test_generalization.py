@@ -446,3 +446,16 @@ def test_a_table_names_cells_whose_interval_has_no_width(refitted):
     said = [text for text in steerability_table(grid).warnings if "no width" in text]
     assert len(said) == 1
     assert said[0].startswith("d, base->base: ")
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0.01, 3), st.floats(0.01, 3), st.integers(3, 40), st.integers(2, 12))
+def test_a_gap_that_is_equal_everywhere_has_one_p_with_and_without_refits(home, away, n, n_refits):
+    """Rounding of the refits' mean is no error of the vector: it made the band infinite and p 1 in place of 1/100."""
+    slopes = {"d": np.stack([np.full(n, home), np.full(n, home + away)])[None]}
+    refits = {"d": np.repeat(slopes["d"][None], n_refits, axis=0)}
+    for again in (None, refits):
+        grid = SlopeGrid(train=("base",), evaluate=("base", "a"), slopes=slopes, refits=again)
+        found = gap_table(grid, ["base->a"], rng=np.random.default_rng(0), n_resamples=99)
+        assert (found.se[0, 0, 0], found.p_adjusted[0, 0, 0]) == (0, 0.01)
+        assert found.band_low[0, 0, 0] == found.band_high[0, 0, 0]

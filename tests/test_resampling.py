@@ -185,6 +185,15 @@ def test_constant_data_have_an_interval_of_no_width(method):
     assert found.se[0] == 0
 
 
+@settings(deadline=None)
+@given(st.floats(-3, 3), st.lists(st.integers(0, 9), min_size=3, max_size=60))
+def test_values_that_are_equal_have_no_covariance_by_rounding(value, unit):
+    values = np.stack([np.full(len(unit), value), np.arange(len(unit))])
+    _, covariance, n_units = mean_covariance(values, np.array(unit))
+    if n_units > 1:
+        np.testing.assert_array_equal(covariance[0], 0)
+
+
 def test_small_variance_around_a_large_mean_is_not_taken_for_none():
     x = 1000 + 1e-5 * np.random.default_rng(0).normal(size=30)
     found = bootstrap_mean(x, rng=np.random.default_rng(0), n_resamples=100)

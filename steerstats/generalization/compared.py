@@ -27,7 +27,12 @@ from steerstats.generalization.slopes import (
     shift_name,
     unit_warnings,
 )
-from steerstats.generalization.vector_error import refit_draws, satterthwaite, vector_error_words
+from steerstats.generalization.vector_error import (
+    refit_draws,
+    refit_variance,
+    satterthwaite,
+    vector_error_words,
+)
 from steerstats.meta import MetaAnalysis
 from steerstats.question_weight import question_df
 from steerstats.questions import group_codes
@@ -298,7 +303,7 @@ def _vector_draws(
 
 def _with_vectors(replicates: Replicates, k: int, one: Matched, level: float) -> tuple[float, float]:
     """Standard error and Satterthwaite margin with the variance over questions and of the vectors."""
-    parts = [float(replicates.se[k]) ** 2, *(float(part.means[:, k].var(ddof=1)) for part in one.vectors)]
+    parts = [float(replicates.se[k]) ** 2, *(refit_variance(part.means[:, k]) for part in one.vectors)]
     own = question_df(one.differences[k], *group_codes(one.question, len(one.question)), level)
     return satterthwaite(parts, [max(own, 1.0), *(len(part.means) - 1 for part in one.vectors)], level)
 

@@ -15,7 +15,7 @@ from scipy import stats
 from steerstats.errors import CannotEstimate, InputError, check_level, gathered
 from steerstats.generalization.slopes import without_width
 from steerstats.question_weight import question_df
-from steerstats.questions import group_codes
+from steerstats.questions import group_codes, varies
 from steerstats.resampling import collapse, mean_covariance, resampled_sums
 from steerstats.results import Estimate
 
@@ -146,7 +146,7 @@ def with_vector_error(
     mean, covariance, n_units = mean_covariance(values, question)
     df = question_df(values, *group_codes(question, len(values)), level)
     refit_means = refits.mean(axis=1)
-    from_vector, from_inputs = float(refit_means.var(ddof=1)), float(covariance[0, 0])
+    from_vector, from_inputs = refit_variance(refit_means), float(covariance[0, 0])
     shift = float(refit_means.mean() - mean[0])
     warnings = [] if len(refits) >= FEW_REFITS else [f"only {len(refits)} refitted vectors"]
     if from_vector > 0 and abs(shift) > 2 * np.sqrt(from_vector):
@@ -222,6 +222,11 @@ def from_disjoint_folds(
     )  # fmt: skip
 
 
+def refit_variance(means: np.ndarray) -> float:
+    """Variance of one cell's means over refits; refits that are one vector leave rounding in place of 0."""
+    return float(means.var(ddof=1)) if varies(means) else 0.0
+
+
 def refit_draws(means: np.ndarray, n_resamples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """What another draw of training pairs would add to several cells' means, and how well that is known.
 
@@ -241,6 +246,7 @@ def refit_draws(means: np.ndarray, n_resamples: int, rng: np.random.Generator) -
     """
     k = len(means)
     centred = (means - means.mean(axis=0)) * np.sqrt(k / (k - 1))
+    centred[:, [not varies(column) for column in means.T]] = 0.0
     deviation = centred[rng.integers(0, k, n_resamples)]
     sums = resampled_sums(np.concatenate([centred, centred**2], axis=1), n_resamples, rng)
     first, second = np.split(sums / k, 2, axis=1)

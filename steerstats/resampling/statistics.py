@@ -20,6 +20,7 @@ from steerstats.resampling.counts import collapse, iter_counts
 # the second share of the raw squares the residuals themselves are rounding error.
 CONSTANT_RESAMPLE = 1e-13
 CONSTANT_DATA = 1e-28
+ROUNDING = 16 * np.finfo(float).eps  # of the largest value: unit means that differ by less are equal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +253,7 @@ def mean_covariance(values: np.ndarray, unit: np.ndarray | None = None) -> tuple
     -------
     mean : ndarray of shape (cells,)
     covariance : ndarray of shape (cells, cells)
-        Of the means; ddof = 1 over units, NaN with a single unit.
+        Of the means; ddof = 1 over units, NaN with a single unit, exactly 0 where all units have the same mean.
     n_units : int
 
     Examples
@@ -265,10 +266,12 @@ def mean_covariance(values: np.ndarray, unit: np.ndarray | None = None) -> tuple
     >>> mean.round(3).tolist(), (1e4 * covariance).round(2).tolist(), n
     ([0.128, 0.039], [[1.08, 0.98], [0.98, 1.17]], 60)
     """
-    sums, sizes = collapse(np.atleast_2d(values), unit)
+    values = np.atleast_2d(np.asarray(values, dtype=float))
+    sums, sizes = collapse(values, unit)
     n_units = len(sizes)
     mean = sums.sum(axis=1) / sizes.sum()
     residual = sums - mean[:, None] * sizes
+    residual[np.abs(residual / sizes).max(axis=1) <= ROUNDING * np.abs(values).max(axis=1)] = 0.0
     if n_units < 2:
         return mean, np.full((len(mean), len(mean)), np.nan), n_units
     return mean, residual @ residual.T * (n_units / (n_units - 1)) / sizes.sum() ** 2, n_units
