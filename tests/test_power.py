@@ -15,6 +15,7 @@ from steerstats.cache.table import import_table
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.generalization import SlopeGrid, with_vector_error
 from steerstats.power import GapComponents, fit_components, noncentrality, smallest_detectable_gap
+from steerstats.study import open_cache
 
 
 def components(**changes) -> GapComponents:
@@ -100,6 +101,19 @@ def test_components_are_recovered_from_a_study():
     assert bare.between_datasets > found.between_datasets  # the vector's error now passes for spread
     assert any("no refitted vectors" in text for text in bare.warnings)
     assert not smallest_detectable_gap(bare, n_inputs=50).includes_vector_error
+
+
+def test_a_study_is_as_large_as_its_questions_and_not_as_its_inputs(tmp_path):
+    rng, rows = np.random.default_rng(3), []
+    for name, n in (("one", 12), ("two", 24)):
+        for i, setting in product(range(n), ("base", "user_neg")):
+            slope = rng.normal()
+            cell = (name, f"i{i}", f"q{i // 2}", "base", setting, "base", 0)
+            rows += [(*cell, lam, slope * lam) for lam in (-1.0, 0.0, 1.0)]
+    names = ["dataset", "input", "question", "setting_train", "setting_eval", "vector", "layer", "multiplier"]
+    pd.DataFrame(rows, columns=[*names, "propensity"]).to_csv(tmp_path / "t.csv", index=False)
+    study = open_cache(import_table(tmp_path / "t.csv", tmp_path / "cache", model="m"))
+    assert study.power("base->user_neg").n_inputs.tolist() == [8], "the harmonic mean of 6 and 12 questions"
 
 
 @pytest.mark.parametrize(("datasets", "where"), [(1, "a gap is a lower bound"), (3, "counted as difference between")])

@@ -119,6 +119,15 @@ def test_bias_is_recovered_with_its_interval(study):
     shares = table.explained_frame().query("split == 'shapley_adjusted_r2' and component == 'pos_is_a'")
     assert shares["share"].median() == pytest.approx(0.16 / (0.16 + 0.0225 + 0.36), abs=0.15)
     assert set(table.cells_frame()["pos_is_a"]) == {"A", "B"}
+    shifted = study.spurious_factors("base->user_neg", factors="length_difference", **FAST)
+    own, e = study.slopes("sim-02"), study.settings.index("user_neg")
+    for response, values in (("slope", own.at("base->user_neg")), ("unsteered", own.unsteered[e])):
+        x = study.unit("sim-02").factors("length_difference")["length_difference"]
+        known = stats.linregress(x, values)
+        assert shifted["sim-02"].term("length_difference", response)["estimate"] == pytest.approx(known.slope)
+        if response == "slope":
+            mixed = shifted["sim-02"].to_frame().query("model == 'mixed' and response == 'slope'").set_index("term")
+            assert mixed.loc["length_difference", "estimate"] == pytest.approx(known.slope)
     crossed = study.spurious_factors(factors=("pos_is_a", "pos_is_yes", "length_difference"), interactions=True, **FAST)
     assert {"pos_is_a:pos_is_yes", "length_difference"} <= set(crossed.to_frame()["term"])
     with pytest.raises(InputError, match="factor 'colour' is not known"):

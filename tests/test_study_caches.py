@@ -208,6 +208,16 @@ def test_a_behaviour_that_is_always_one_letter_is_said_to_be_the_letter_as_much(
     assert not any("for every input" in text for text in study.steerability().warnings if side is None)
 
 
+def test_an_answer_that_is_a_word_for_some_inputs_and_no_word_for_others_is_not_said_to_be_that_word_for_all(tmp_path):
+    rows = pd.DataFrame(list(example_rows()))
+    inputs = rows["input"].drop_duplicates().tolist()
+    rows["pos_is_yes"] = [True if name in inputs[: len(inputs) // 2] else None for name in rows["input"]]
+    rows.to_csv(tmp_path / "scores.csv", index=False)
+    study = open_cache(import_table(tmp_path / "scores.csv", tmp_path / "cache", model="m"))
+    assert np.isnan(study.unit("kindness").factors("pos_is_yes")["pos_is_yes"]).any()
+    assert not any("for every input" in text for text in study.steerability().warnings)
+
+
 def test_two_caches_without_a_dataset_in_common_are_told_what_each_has(tmp_path):
     for name, dataset in (("one", "kindness"), ("two", "warmth")):
         pd.DataFrame(list(example_rows())).assign(dataset=dataset).to_csv(tmp_path / f"{name}.csv", index=False)

@@ -60,6 +60,11 @@ def test_an_imported_table_says_once_that_no_parity_was_recorded(tmp_path):
     assert table.unit("one").slope_error > 0
     (said,) = [text for text in table.steerability().warnings if "rounded" in text]
     assert said.startswith("how exactly the propensities were computed is not recorded: an input counts as anti-steer")
+    (tmp_path / "apart").mkdir()
+    apart = study_of(tmp_path / "apart", {"one": rising(rng), "two": 100 * rising(rng)})
+    (said,) = [text for text in apart.steerability().warnings if "rounded" in text]
+    assert apart.unit("two").slope_error > 10 * apart.unit("one").slope_error
+    assert f"rounded, {apart.unit('two').slope_error:.1g} nat per unit multiplier or less" in said
 
 
 @pytest.mark.parametrize(("grid", "said"), [((0.0, 1.0), "two multipliers"), ((-0.5, 0.0, 1.0), "not symmetric")])

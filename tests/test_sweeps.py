@@ -182,6 +182,17 @@ def test_a_sweep_that_holds_test_inputs_too_is_judged_on_validation_inputs_alone
     assert (found.n_inputs, found.chosen) == (40, 7)
 
 
+def test_the_interval_of_a_layer_is_that_of_its_mean_over_datasets_of_these_questions():
+    rng = np.random.default_rng(9)
+    slopes = {"a": rng.normal(size=(2, 6)), "b": rng.normal(size=(2, 5))}
+    choice = choose_layer(slopes, [8, 10], rng=stream(), n_resamples=40_000)
+    parts = np.array([values.var(axis=1, ddof=1) / values.shape[1] for values in slopes.values()]) / 4
+    df = (parts.sum(axis=0) ** 2 / (parts**2 / np.array([[5], [4]])).sum(axis=0)).min()
+    half = stats.t.ppf(0.975, df) * np.sqrt(parts.sum(axis=0))
+    np.testing.assert_allclose(choice.ci_high - choice.mean, half, rtol=0.02)
+    np.testing.assert_allclose(choice.mean - choice.ci_low, half, rtol=0.02)
+
+
 def test_few_questions_widen_intervals_and_are_said():
     """With three questions a bootstrap's spread is a fifth too small and its quantiles are a normal's."""
     covered = excluded = 0

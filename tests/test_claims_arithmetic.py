@@ -1,0 +1,162 @@
+"""Claims' own arithmetic: directions, counts and limits of what they say, each against its definition."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
+
+from analyses._claim import Claim
+from analyses._compared import difference_claims, error_words
+from analyses._counts import in_range, signs
+from analyses._shifts import unsteered_means
+from analyses._single import by_chance, correlation_in, how_bent, part_whole, share_in
+from analyses._tables import estimate_and_limits
+from steerstats.distribution import mean_slope
+from steerstats.generalization import SlopeGrid
+from steerstats.generalization.compared import compare_slopes
+from steerstats.results import Estimate
+
+
+def compared(losses: dict[str, float], n: int = 40):
+    """Two caches: the second steers each dataset so much less than the first."""
+    rng = np.random.default_rng(0)
+    first = {name: rng.normal(1, 0.1, (1, 1, n)) for name in losses}
+    second = {name: first[name] - loss + rng.normal(0, 0.1, (1, 1, n)) for name, loss in losses.items()}
+    grids = {
+        label: SlopeGrid(train=("base",), evaluate=("base",), slopes=slopes)
+        for label, slopes in (("old", first), ("new", second))
+    }
+    inputs = {label: {name: list(range(n)) for name in losses} for label in grids}
+    return compare_slopes(grids, inputs, ["base->base"], rng=rng, n_resamples=2000)
+
+
+def test_a_difference_between_caches_is_the_second_minus_the_first_and_cells_are_counted_by_their_bands():
+    found = compared({"lost": 0.5, "gained": -0.5, "same": 0.0})
+    mean, changed = difference_claims(found)
+    assert mean.statement.startswith("Steerability in new minus that in old, ")
+    assert (mean.key, mean.n_of) == ("comparison.old.new.base->base", "datasets")
+    assert mean.estimate == found.means_frame()["estimate"].item()
+    assert changed.counts == {"differ": 2, "not told apart": 1}
+    # A cell whose own interval leaves 0 out and whose band does not is not told apart.
+    loss = 2.1 * 0.1 / np.sqrt(40)
+    near = compared({f"d{k}": loss * (-1) ** k for k in range(14)})
+    frame = near.to_frame()
+    by_interval = ((frame["ci_low"] > 0) | (frame["ci_high"] < 0)).sum()
+    by_band = ((frame["band_low"] > 0) | (frame["band_high"] < 0)).sum()
+    assert by_band < by_interval
+    assert difference_claims(near)[-1].counts["differ"] == by_band
+
+
+def test_the_difference_in_one_dataset_counts_its_questions_and_shows_its_band_beside():
+    found = compared({"alone": 0.5})
+    claim, changed = difference_claims(found)
+    assert (claim.n, claim.n_of) == (40, "questions")
+    assert "in alone:" in claim.statement
+    assert claim.facts["at_once"] == f"[−{-found.band_low.item():.3f}, −{-found.band_high.item():.3f}]"
+    assert changed.counts == {"differ": 1, "not told apart": 0}
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        ([True, True], "with the vectors' own error in them"),
+        ([True, False], "the vectors' own error is in some, as the table says"),
+        ([False, False], "the vectors' own error is not in them"),
+    ],
+)
+def test_where_the_vectors_error_is_is_said_of_all_of_some_and_of_none(held, words):
+    assert error_words(pd.DataFrame({"includes_vector_error": held})) == words
+
+
+def test_sides_of_zero_are_counted_by_intervals_and_not_by_estimates():
+    limits = [(0.1, 0.3), (-0.1, 0.9), (-0.9, 0.1), (-0.3, -0.1), (0.0, 0.2)]
+    means = [
+        Estimate(name="m", estimate=sum(one) / 2, ci_low=one[0], ci_high=one[1], n=9, method="m") for one in limits
+    ]
+    assert signs(means) == {"works": 1, "below": 1, "undecided": 3}
+
+
+@pytest.mark.parametrize(
+    ("limits", "shown"),
+    [
+        ((-0.02, 0.1, 0.3), (-0.02, 0.3)),  # an estimate below 0 is no share, and its limits stay
+        ((0.05, -0.1, 0.3), (0.0, 0.3)),
+        ((0.95, 0.8, 1.1), (0.8, 1.0)),
+        ((0.5, 0.4, 0.6), (0.4, 0.6)),
+    ],
+)
+def test_limits_of_a_share_are_cut_where_shares_end_and_it_is_said(limits, shown):
+    value, low, high = limits
+    low = min(low, value)
+    claim = Claim(key="k", statement="s", estimate=value, ci_low=low, ci_high=high, interval="t", n=9, n_of="datasets")
+    found = in_range(claim)
+    assert (found.ci_low, found.ci_high) == shown
+    assert ("limits cut" in found.interval) == (shown != (low, high))
+
+
+def test_the_limits_of_a_correlation_between_ranges_are_those_of_a_jackknife_by_question():
+    x, y = np.random.default_rng(1).normal(size=(2, 18)) + np.linspace(0, 2, 18)
+    questions = np.repeat(range(6), 3)
+    found = correlation_in(x, y, questions)
+    whole = np.arctanh(np.corrcoef(x, y)[0, 1])
+    left = [np.arctanh(np.corrcoef(x[questions != q], y[questions != q])[0, 1]) for q in range(6)]
+    half = stats.t.ppf(0.975, 5) * stats.sem(6 * whole - 5 * np.array(left))
+    assert found["estimate"] == pytest.approx(np.tanh(whole))
+    assert (found["ci_low"], found["ci_high"]) == pytest.approx((np.tanh(whole - half), np.tanh(whole + half)))
+
+
+def test_slopes_of_noise_on_part_of_a_grid_go_with_those_on_all_of_it_as_is_said():
+    grid = np.array([0.0, 0.25, 0.5, 1.0, 3.0])
+    noise = np.random.default_rng(2).normal(size=(20_000, 5))
+    inside = np.abs(grid) <= 1
+    slopes = [np.polyfit(grid[keep], noise[:, keep].T, 1)[0] for keep in (inside, np.full(5, True))]
+    assert part_whole(grid, 1.0) == pytest.approx(np.corrcoef(*slopes)[0, 1], abs=0.02)
+
+
+def test_a_share_of_a_row_has_wilsons_limits():
+    found = share_in({"share_other_sign": 0.2, "n": 30}, "share_other_sign")
+    assert (found["ci_low"], found["ci_high"]) == pytest.approx(proportion_confint(6, 30, method="wilson"))
+
+
+def test_how_much_curves_bend_is_told_of_the_dataset_that_bends_most():
+    bent = {"nonlinear_share": [0.02, 0.6], "distance_low": [0.0, 0.4], "rms_departure": [0.01, 0.3]}
+    built, table = SimpleNamespace(kind="grid"), SimpleNamespace(kind="import")
+    told = how_bent(built, pd.DataFrame(bent))
+    assert "as here 60% of its variation (RMS departure at most 0.300 nats)" in told
+    assert "misfit is shape, not noise" in told
+    assert "noise" not in how_bent(table, pd.DataFrame(bent)), "of a table's scores nobody knows their noise"
+    little = pd.DataFrame(bent | {"nonlinear_share": [0.02, 0.4]})
+    assert how_bent(built, little).startswith(": it is systematic, not large")
+    straight = pd.DataFrame(bent | {"distance_low": [0.0, 0.0]})
+    assert how_bent(built, straight).startswith("; here no mean curve is shown to bend")
+
+
+@pytest.mark.parametrize(("chance", "said"), [(0.009, False), (0.011, True)])
+def test_what_chance_alone_bends_is_said_from_a_tenth_on(chance, said):
+    assert bool(by_chance(pd.DataFrame({"chance_share": [chance], "nonlinear_share": [0.1]}))) is said
+
+
+def test_unsteered_means_count_questions_and_inputs_without_a_value():
+    values = np.random.default_rng(3).normal(size=12)
+    values[3] = np.nan
+    grid = SimpleNamespace(
+        unsteered={"d": values[None]}, evaluate=("base",), question={"d": np.repeat([f"q{k}" for k in range(4)], 3)}
+    )
+    study = SimpleNamespace(grid=lambda: grid, datasets=("d",))
+    row = unsteered_means(study).iloc[0]
+    known = ~np.isnan(values)
+    expected = mean_slope(values[known], questions=grid.question["d"][known])
+    assert (row["n"], row["n_excluded"]) == (4, 1)
+    assert (row["ci_low"], row["ci_high"]) == (expected.ci_low, expected.ci_high)
+
+
+def test_a_table_shows_an_interval_that_is_open_on_one_side():
+    assert estimate_and_limits([0.2, np.nan, np.nan]) == "0.200"
+    assert estimate_and_limits([0.2, 0.1, np.inf]) == "0.200 [0.100, ∞]"
+    assert estimate_and_limits([np.nan, 0.1, 0.2]) == "--"
+    assert estimate_and_limits([0.2, 0.1, 0.3], "share") == "20% [10%, 30%]"
