@@ -121,7 +121,9 @@ def test_a_table_brings_factors_of_its_own(tmp_path):
     assert unit.read("input_factor_size").tolist() == [0, 1, 2, 3]
     assert unit.read("input_factor_seen").tolist() == [0, 0, 1, 0]
     frame.rename(columns={"factor_topic": "factor/topic"}).to_csv(tmp_path / "bad.csv", index=False)
-    with pytest.raises(InputError, match=r"'factor/topic' is not known; known are .*factor_NAME"):
+    with pytest.raises(
+        InputError, match=r"'factor/topic' is not known; known are .*factor_NAME \(NAME of letters, digits, _, -"
+    ):
         import_table(tmp_path / "bad.csv", tmp_path / "d", model="m")
 
 

@@ -57,6 +57,7 @@ def test_unmeasured_settings_are_unplanned_and_undefined_factors_stay_so(tmp_pat
 
 
 BAD = {
+    "blank name": (lambda f: f.assign(dataset=" "), r"t.csv: dataset, line 2: ' ' should be a label"),
     "hole": (lambda f: f.drop(index=4), r"vector=base has no value at multiplier=0, input=q1"),
     "twice": (lambda f: pd.concat([f, f.iloc[[3]]]), r"input=q1 is there 2 times \(lines 5 and 14\)"),
     "no zero": (lambda f: f[f["multiplier"] != 0], r"multiplier 0 \(the unsteered model\) is missing; it has -1, 1"),

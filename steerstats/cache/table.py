@@ -77,10 +77,11 @@ def read_table(path: str | Path) -> pd.DataFrame:
     frame.index = _places(source, len(frame))
     strangers = [str(name) for name in frame.columns if name not in REQUIRED + OPTIONAL and not _is_factor(name)]
     if strangers:
-        known = ", ".join((*REQUIRED, *OPTIONAL, f"{FACTOR}NAME"))
+        known = ", ".join((*REQUIRED, *OPTIONAL, f"{FACTOR}NAME (NAME of letters, digits, _, - and .)"))
         raise InputError(f"{source}: column {strangers[0]!r} is not known; known are {known}")
     for name in ("dataset", "input", "setting_train", "setting_eval"):
-        _refuse(frame[name].isna(), frame[name], f"{source}: {name}", "a label")
+        blank = frame[name].isna() | (frame[name].astype(str).str.strip() == "")
+        _refuse(blank, frame[name], f"{source}: {name}", "a label")
         frame[name] = frame[name].astype(str)
     for name, known in (("setting_eval", SETTINGS), ("setting_train", (*SETTINGS, "mean"))):
         _refuse(~frame[name].isin(known), frame[name], f"{source}: {name}", f"one of {', '.join(known)}")
