@@ -22,13 +22,15 @@ def main(cache, out):
     for row in frame.to_dict("records"):
         name = row["predictor"]
         row |= {"estimate": row["rho"], "n": row["n_datasets"]}
-        text = f"Rank correlation between mean steerability and {WORDS[name]}; family-wise {p_words(row['p_family'])}:"
+        p = row["p_family"]
+        family = f"family-wise {p_words(p)}" if p == p else "no family-wise p-value"
+        text = f"Rank correlation between mean steerability and {WORDS[name]}; {family}:"
         beside = {}
         if name in REASONS:
             beside = {"published": row["published"], "published_text": f"{row['published']:g}", "source": OTHERS,
                       "verdict": "not comparable", "reason": REASONS[name]}  # fmt: skip
         claims.append(Claim.row(f"predictors.{name}", text, row, "datasets", interval="percentile over datasets",
-                                facts={"judged": bool(row["p_family"] == row["p_family"])}, **beside))  # fmt: skip
+                                facts={"judged": bool(p == p)}, **beside))  # fmt: skip
     points = result.datasets.rename(columns={"slope": "y"})
     shown = [name for name in DRAWN if name in points]
     label = "mean steerability\n(nat per unit multiplier)"

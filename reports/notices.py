@@ -37,7 +37,8 @@ def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list
             "numbers."
         )
     claims = words.claims_by_key(findings)
-    if len(study.datasets) < 8 and any(key.startswith("id_ood.") and claims[key].n for key in claims):
+    correlated = any(key.startswith(("id_ood.", "predictors.")) and claims[key].n for key in claims)
+    if 1 < len(study.datasets) < 8 and correlated:
         found.append(
             f"{before}{len(study.datasets)} datasets are too few for an interval of a correlation over datasets."
         )

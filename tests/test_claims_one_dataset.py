@@ -66,6 +66,11 @@ def test_nothing_is_said_of_each_of_one():
     assert Finding(script="x", title="x", counted="6 vectors in each of 14 datasets.").counted.endswith("14 datasets.")
 
 
+def test_a_correlation_that_one_dataset_cannot_have_has_no_family_wise_p_value_either():
+    found = analyses.run("predictors", lone(), scratch())
+    assert all(claim.statement.endswith("; no family-wise p-value:") for claim in found.claims)
+
+
 # --- the vector's own error -----------------------------------------------------------------------
 
 

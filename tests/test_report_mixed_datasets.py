@@ -11,7 +11,7 @@ from tiny_build import content as tiny_content
 from tiny_build import write_model
 
 import analyses
-from analyses._claim import Finding
+from analyses._claim import Claim, Finding
 from cache_builder.build import run_build
 from cache_builder.spec import parse_spec
 from reports.methods import methods
@@ -180,6 +180,28 @@ def test_what_is_not_finished_is_counted_in_words_that_agree(mixed, monkeypatch,
     study = open_cache(mixed / "one")
     monkeypatch.setattr(type(study), "missing", tuple("ab"[:missing]))
     assert f"{said} finished and not in these numbers." in notices_of("", study)
+
+
+def test_few_datasets_are_a_notice_only_where_something_is_correlated_over_them(mixed):
+    study = open_cache(mixed / "all")
+    shared = {
+        "statement": "",
+        "estimate": 0.5,
+        "ci_low": 0.1,
+        "ci_high": 0.9,
+        "interval": "",
+        "n": 3,
+        "n_of": "datasets",
+    }
+    for label, key, told in (
+        ("", "per_input.mean", False),
+        ("", "id_ood.base->user_neg", True),
+        ("", "predictors.d_prime", True),
+        ("a", "per_input.mean", False),
+    ):
+        found = Finding(script="x", title="x", claims=(Claim(key=key, **shared),))
+        said = [text for text in notices_of(label, study, [found]) if "interval of a correlation" in text]
+        assert bool(said) == told, (label, key)
 
 
 def test_the_key_lists_kinds_of_options_that_some_dataset_has(mixed, tmp_path, monkeypatch):
