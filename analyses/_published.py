@@ -169,7 +169,8 @@ def _differences(published: Published, facts: tuple[Mapping[str, Any], ...], shi
         if not same_model(str(fact["model"]), model):
             found.setdefault("model", f"model is {fact['model']}, there {model}")
         if fact["layer"] != LAYERS[model]:
-            found.setdefault("layer", f"layer is {fact['layer']}, there {LAYERS[model]}")
+            layer = "not recorded" if fact["layer"] is None else fact["layer"]
+            found.setdefault("layer", f"layer is {layer}, there {LAYERS[model]}")
         unknown = [NAMES[key] for key in PROTOCOL if fact[key] is None]
         if unknown:
             found.setdefault("not recorded", f"not recorded here: {', '.join(unknown)}")

@@ -245,7 +245,7 @@ def by_chance(frame: pd.DataFrame) -> str:
     chance = frame["chance_share"].mean()
     if not chance > NOTABLE * frame["nonlinear_share"].mean():
         return ""
-    return f" (of curves that are straight on average {percent(chance)} would not be, by chance)"
+    return f" (by chance, curves that are straight on average would show {percent(chance)})"
 
 
 def how_bent(study: Study, frame: pd.DataFrame) -> str:

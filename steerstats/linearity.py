@@ -120,10 +120,10 @@ def linearity_test(
     if k < 1:
         raise CannotEstimate("two multipliers cannot show a departure from a line; at least three are needed")
     codes, n_questions = group_codes(questions, y.shape[0])
+    contrast = "non-linear contrast" + ("s" if k > 1 else "")
     # Two units are never skew, so that with one contrast, too, there is nothing to hold their shape against.
     least = max(k + 1, 3)
     if n_questions < least:
-        contrast = "non-linear contrast" + ("s" if k > 1 else "")
         raise CannotEstimate(f"{n_questions} questions for {k} {contrast}: Hotelling T² needs at least {least}")
     basis = np.linalg.qr(np.column_stack([np.ones_like(lam), lam, np.eye(lam.size)]))[0][:, 2:]
     contrasts = y @ basis
@@ -179,7 +179,7 @@ def linearity_test(
         n=y.shape[0],
         n_questions=n_questions,
         level=level,
-        method=f"Hotelling T² on {k} non-linear contrasts of the curve, units are questions",
+        method=f"Hotelling T² on {k} {contrast} of the curve, units are questions",
         numbers={"n_contrasts": k},
         assumptions=(
             "contrasts by question are near normal, or many (skewed curvature, 12-60 questions: 6-10% at 5%)",

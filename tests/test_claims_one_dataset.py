@@ -160,7 +160,7 @@ def test_a_kind_of_option_without_yes_or_no_is_named_by_its_letter(cells, told):
 @pytest.mark.parametrize(("share", "said"), [(0.06, True), (0.8, False), (0.0, False)])
 def test_a_share_that_chance_alone_would_show_is_said_to_be_that(share, said):
     frame = pd.DataFrame({"nonlinear_share": [share], "chance_share": [0.05 if share else 0.0]})
-    assert by_chance(frame) == " (of curves that are straight on average 5% would not be, by chance)" * said
+    assert by_chance(frame) == " (by chance, curves that are straight on average would show 5%)" * said
 
 
 # --- the range of multipliers ---------------------------------------------------------------------

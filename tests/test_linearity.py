@@ -30,6 +30,7 @@ def test_two_questions_on_three_multipliers_are_too_few():
         linearity_test(curves, [-1, 0, 1])
     three = linearity_test(np.vstack([curves, [[0.0, 1.1, 2.4]]]), [-1, 0, 1])
     assert 0 < three.p_value < 1
+    assert "on 1 non-linear contrast of the curve" in three.method
 
 
 def test_skewed_contrasts_over_few_questions_are_warned_of():
