@@ -7,6 +7,7 @@ import pytest
 import slow_steering
 import torch
 from tiny_models import ARCHITECTURES, PLAIN_ARCHITECTURES, WINDOW, random_examples, random_steering, tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cache_builder.engine import OPERATORS, SCOPES, Engine, Example, Steering, attention, count_nodes
 from steerstats.errors import ModelError
@@ -70,6 +71,22 @@ def test_a_model_that_asserts_what_the_trie_does_not_give_goes_the_plain_path(mo
     monkeypatch.setattr(model, "forward", strict)
     parity = Engine(model).prove(random_examples(rng), random_steering(rng))
     assert (parity.path, parity.reason) == ("plain", "it raises AssertionError: one number a token")
+
+
+def test_a_proof_of_whole_completions_asks_no_device_for_float64():
+    """Apple's (MPS) has none, and raises a TypeError."""
+
+    class Single(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            assert getattr(out, "dtype", None) != torch.float64, func
+            return out
+
+    engine, rng = Engine(tiny_model("llama")), np.random.default_rng(3)
+    examples, steering = random_examples(rng), random_steering(rng)
+    with Single():
+        assert engine.prove(examples, steering, completions=True).passed
+        engine.run(examples, steering, completions=True, read_layers=(0, 2))
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3"])

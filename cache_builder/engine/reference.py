@@ -50,9 +50,10 @@ def _one_by_one(engine: Engine, request: Request, codes: np.ndarray) -> Scores:
             for j, option in enumerate(options if request.completions else ()):
                 layout = lay_out([option], steering, row, Wanted(first=False, completions=True), as_trie=False)
                 output = engine.forward.run(layout, tables)
-                picked = output.picked[:, 0].double()
-                sums[0, i, column, j] = picked.sum().item()
-                sums[1, i, column, j] = (picked - output.logsumexp[:, 0]).sum().item()
+                # Added up on the host: not every device has float64 (MPS).
+                picked = output.picked[:, 0].cpu().numpy().astype(np.float64)
+                sums[0, i, column, j] = picked.sum()
+                sums[1, i, column, j] = (picked - output.logsumexp[:, 0].cpu().numpy()).sum()
         for read, (option, start, stop) in enumerate(example.reads):
             alone = Example((example.options[option],), example.prompt, example.branch, ((0, start, stop),))
             row = Row(np.array([0]), np.zeros(0, dtype=np.int64), True, 0)
