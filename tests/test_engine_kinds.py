@@ -89,3 +89,29 @@ def test_a_model_that_does_not(kind):
     engine = compare(a_model(*PLAIN[kind]))
     assert engine.path == "plain"
     assert not engine.parity.passed
+
+
+class Scaled(torch.nn.Linear):
+    """Weights as floats of eight bits, with one scale: what the layer computes is not what its weight says."""
+
+    def __init__(self, plain: torch.nn.Linear) -> None:
+        super().__init__(plain.in_features, plain.out_features, bias=False)
+        self.scale = plain.weight.abs().max().item() / 448
+        weight = (plain.weight.detach() / self.scale).to(torch.float8_e4m3fn)
+        self.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(hidden, self.weight.to(hidden.dtype) * self.scale)
+
+
+def test_weights_of_eight_bits_are_held_to_the_rounding_of_what_they_are_computed_in():
+    model = a_model("LlamaConfig", {}).to(torch.bfloat16)
+    for path, module in [(path, one) for path, one in model.named_modules() if isinstance(one, torch.nn.Linear)]:
+        model.set_submodule(path, Scaled(module))
+    rng = np.random.default_rng(0)
+    engine = Engine(model)
+    parity = engine.prove(random_examples(rng, 4), random_steering(rng))
+    assert parity.passed
+    assert parity.dtype == "bfloat16"
+    assert parity.tolerance < 0.1, "a rounding step of eight bits is an eighth of the largest logit"
+    assert parity.own_difference < 0.05, "the head's scale is part of what it computes"

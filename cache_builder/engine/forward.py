@@ -80,7 +80,7 @@ class Forward:
             raise ModelError(f"{type(model).__name__} has no language-model head; load a causal language model")
         self.hidden = int(self.config.hidden_size)
         self.device = _device_of(model.get_input_embeddings(), torch.device("cpu"))
-        self.dtype = next(p.dtype for p in self.layers.parameters() if p.is_floating_point())
+        self.dtype = _dtype_of(self.layers, model.get_input_embeddings())
         self.places = {i: _device_of(block, self.device) for i, block in enumerate(self.layers)}
         # Elsewhere PyTorch takes as many steps as the modules do.
         cuda = self.device.type == "cuda"
@@ -263,7 +263,9 @@ class Forward:
         def forward(hidden: torch.Tensor) -> torch.Tensor:
             flat = hidden.reshape(-1, hidden.shape[-1])
             chosen = flat.index_select(0, wanted.to(flat.device)) if len(wanted) else flat[:1]
-            if isinstance(head, nn.Linear) and head.weight.is_floating_point() and not head.weight.is_meta:
+            # A linear layer that computes in a way of its own (scaled eight-bit floats, normalised rows) does so here.
+            plain = type(head).forward is nn.Linear.forward and head.weight.is_floating_point()
+            if plain and not head.weight.is_meta:
                 return linear_float32(chosen, head.weight, head.bias)[None]
             return original(chosen[None]).float()
 
@@ -314,6 +316,13 @@ def linear_float32(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     else:
         logits = nn.functional.linear(hidden.float(), weight.float())
     return logits if bias is None else logits + bias.float()
+
+
+def _dtype_of(blocks: nn.ModuleList, embedding: nn.Module) -> torch.dtype:
+    """The type that blocks compute in. Floats of eight bits are how weights are stored; activations are as they are
+    embedded."""
+    found = next(p.dtype for p in blocks.parameters() if p.is_floating_point())
+    return found if found.itemsize > 1 else next(embedding.parameters()).dtype
 
 
 def _device_of(module: nn.Module, default: torch.device) -> torch.device:
