@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from known_truth import make_grid, true_means
@@ -14,7 +16,7 @@ from steerstats.generalization import (
     cross_model_agreement,
     id_ood_correlation,
 )
-from steerstats.generalization.correlation import FIXED, POPULATION
+from steerstats.generalization.correlation import FIXED, POPULATION, Comparison, _noisy
 from steerstats.generalization.fixed_datasets import draw_correlations
 from steerstats.generalization.margins import near_normal
 from steerstats.resampling import bonett_wright, bootstrap_correlation, mean_covariance
@@ -411,6 +413,20 @@ def test_the_noise_corrected_correlation_covers_under_lognormal_means():
         hits += found.ci_low <= target <= found.ci_high
     assert hits / 150 >= 0.9  # 85% on the means as they are
     assert any("Yeo-Johnson transform" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("shared", "words"),
+    [(0.0, "is noise, and pulls their correlation towards 0: 0.40"), (0.25, "noise that correlates 0.50 between")],
+)
+def test_noise_pulls_a_correlation_towards_its_own(shared, words):
+    half = np.full(12, 0.5)
+    one = Comparison("x vs y", half, half, half, half, shared * 2 * half, half > 0)
+    (said,) = _noisy(one, SimpleNamespace(reliability_x=0.5, reliability_y=0.6, estimate=0.7), 0.4)
+    assert said.startswith("50% and 40% of the variance between observed means is noise")
+    assert words in said
+    assert ("towards that number: 0.40" in said) == (shared > 0)
+    assert said.endswith("noise taken out, 0.70")
 
 
 def test_noise_of_one_side_alone_is_said_too():

@@ -59,6 +59,9 @@ def test_left_open_is_what_could_not_have_passed_with_so_few_vectors():
     # Fourteen at 1/20 pass together. One short of that, thirteen wait for more vectors; the other had its chance.
     almost = null_table(*unlike([0] * 13 + [10], 19), kind="random")
     assert almost.decision == ("cannot resolve",) * 13 + ("not shown to differ",)
+    slopes, null = unlike([0, 0, 1, 10], 19)
+    fewer = {name: values[:12] if name == list(slopes)[3] else values for name, values in null.items()}
+    assert any("4 of 4" in text and "12 random" in text for text in null_table(slopes, fewer, kind="random").warnings)
     enough = null_table(*unlike([0, 1, 10, 60], 79), kind="random")
     assert enough.decision == (
         "differs from the null",

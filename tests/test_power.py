@@ -116,6 +116,16 @@ def test_a_study_is_as_large_as_its_questions_and_not_as_its_inputs(tmp_path):
     assert study.power("base->user_neg").n_inputs.tolist() == [8], "the harmonic mean of 6 and 12 questions"
 
 
+def test_the_vectors_error_is_as_well_known_as_by_the_fewest_refits():
+    slopes = {f"d{k}": np.random.default_rng(k).normal(size=(1, 2, 9)) for k in range(2)}
+    refits = {
+        name: one + np.random.default_rng(9).normal(size=(6 - 2 * k, 1, 2, 1))
+        for k, (name, one) in enumerate(slopes.items())
+    }
+    grid = SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes, refits=refits)
+    assert fit_components(grid, "base->user_neg", n_pairs=40).n_refits == 4
+
+
 @pytest.mark.parametrize(("datasets", "where"), [(1, "a gap is a lower bound"), (3, "counted as difference between")])
 def test_without_refits_it_is_said_where_the_vectors_error_went(datasets, where):
     slopes = {f"d{k}": np.random.default_rng(k).normal(size=(1, 2, 9)) for k in range(datasets)}

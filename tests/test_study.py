@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -125,6 +126,7 @@ def test_bias_is_recovered_with_its_interval(study):
         x = study.unit("sim-02").factors("length_difference")["length_difference"]
         known = stats.linregress(x, values)
         assert shifted["sim-02"].term("length_difference", response)["estimate"] == pytest.approx(known.slope)
+        assert shifted["sim-02"].term("Intercept", response)["estimate"] == pytest.approx(values.mean())
         if response == "slope":
             mixed = shifted["sim-02"].to_frame().query("model == 'mixed' and response == 'slope'").set_index("term")
             assert mixed.loc["length_difference", "estimate"] == pytest.approx(known.slope)
@@ -132,6 +134,15 @@ def test_bias_is_recovered_with_its_interval(study):
     assert {"pos_is_a:pos_is_yes", "length_difference"} <= set(crossed.to_frame()["term"])
     with pytest.raises(InputError, match="factor 'colour' is not known"):
         study.spurious_factors(factors=("colour",))
+
+
+def test_categories_that_not_every_dataset_has_are_none():
+    def category(known: dict) -> dict | None:
+        study = SimpleNamespace(reader=SimpleNamespace(manifest={"categories": known}), datasets=("a", "b"))
+        return base.StudyBase.category.fget(study)
+
+    assert category({"a": "x", "b": "y", "c": "z"}) == {"a": "x", "b": "y"}
+    assert category({"a": "x"}) is None
 
 
 def test_a_mixed_model_over_datasets_finds_the_biases(study):

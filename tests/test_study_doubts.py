@@ -31,6 +31,26 @@ def test_the_debiased_vector_has_lost_the_bias_and_not_the_effect(study):
     assert effects["own"] == pytest.approx(0.8, abs=0.2)
     assert effects["debiased"] == pytest.approx(0.0, abs=0.2)
     assert found.to_frame()["estimate"].abs().max() < 0.1
+    unit = study.unit("sim-04")
+    lost = unit.slopes.at("base->base") - unit.control_slopes("debiased", "base->base")[0]
+    assert found.loss["sim-04"].estimate == pytest.approx(lost.mean()), "positive is a loss"
+
+
+def test_every_doubt_counts_questions_where_inputs_share_one(study):
+    twins = open_cache(study.path, datasets=["sim-04"])
+    twins.unit("sim-04").question = np.repeat(np.arange(20), 2)
+    debiased = twins.debiased(n_resamples=50)
+    assert set(debiased.effects["se_type"]) == {"CR2, Bell-McCaffrey df"}
+    counts = {
+        "debiased": debiased.loss["sim-04"].n,
+        "reliability": twins.reliability()["sim-04"].reliability.n,
+        "corrected": twins.corrected_anti_steerable(n_resamples=10)["sim-04"].n,
+        "mass": twins.answer_mass().n[0],
+        "range": twins.multiplier_range().to_frame()["n"].iloc[0],
+        "linearity": twins.linearity()["sim-04"].n_questions,
+        "steerability": twins.steerability()["sim-04"]["mean"].n,
+    }
+    assert counts == dict.fromkeys(counts, 20)
 
 
 def test_answer_mass_flags_the_dataset_that_loses_it(tmp_path, study):

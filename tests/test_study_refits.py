@@ -55,7 +55,9 @@ def test_one_dataset_without_refits_takes_vector_error_from_itself_alone(tmp_pat
     frame = table.to_frame()
     assert set(frame.query("includes_vector_error")["name"]) == {"mean, vector error included"}
     assert not frame.query("name == 'mean'")["includes_vector_error"].any()
+    assert text in table.warnings
     assert "includes_vector_error says so" in " ".join(table.assumptions)
+    assert not any("taken as given" in text for text in table.assumptions)
     said = "over datasets, the vector's own error is in the standard errors of 2 of 3 datasets, not in that of sim-01"
     assert any(said in text for text in table.over_datasets.warnings)
     assert any(said in text for text in table.warnings)
