@@ -15,10 +15,13 @@ from analyses._own import NOT_ASKED
 from analyses._words import together
 from reports.answer import HEADLINE, answer, by_shift, lead, limits, steers
 from steerstats.figures import nice_shift
+from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 
 NOTHING = (
     "On average the vectors are not shown to steer under base → base, so that little can be said of what they lose."
 )
+
+NEEDS_MORE = " A rank correlation over datasets needs more datasets."
 
 GLOSSARY = {
     "the paper": "Tan et al., Analyzing the Generalization and Reliability of Steering Vectors, NeurIPS 2024 (arXiv "
@@ -168,7 +171,9 @@ def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: s
     else:
         what_is = "nats per unit multiplier"
         words = f"are lost {own}{_not_shown(claim)}.{_others(chosen, first, 'The other shifts lose {}')}"
-        words += " A rank correlation over datasets needs more datasets."
+        # Many datasets that keep their order exactly have no interval either.
+        many = first in ranks and ranks[first].n >= MIN_FOR_INTERVAL
+        words += f" The rank correlation is {ranks[first].shown[0]}, without an interval." if many else NEEDS_MORE
     if not steers(claims):
         # Last: what stands first goes on from the number above it.
         words += f" {NOTHING}"

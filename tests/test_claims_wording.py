@@ -115,6 +115,9 @@ def test_the_transfer_card_says_on_the_numbers_line_what_it_is_and_goes_on_from_
     assert (rank["number"], rank["unit"]) == ("0.006", "rank correlation")
     assert rank["words"].startswith("between how datasets steer under base → base and under system (positive)")
     assert "Under the other shifts the correlation is 0.020; its interval includes 0." in rank["words"]
+    tied = card(*(replace(one, ci_low=np.nan, ci_high=np.nan, estimate=1.0, n=9) for one in ranks), *gaps)
+    assert (tied["number"], tied["unit"]) == ("0.006", "nats per unit multiplier")
+    assert "; 1 of these 2 intervals includes 0. The rank correlation is 1.000, without an interval." in tied["words"]
     bare = card(*(replace(one, ci_low=np.nan, ci_high=np.nan) for one in ranks))
     assert (bare["number"], bare["unit"], bare["interval"]) == ("0.006", "rank correlation", "no interval")
     assert "lost" not in bare["words"]

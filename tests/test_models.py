@@ -204,6 +204,14 @@ def test_choices_that_do_not_exist_are_refused():
             pick_device("cuda:0")
 
 
+def test_a_gpu_past_the_last_one_is_refused_before_anything_is_loaded(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert [pick_device(one) for one in ("cuda", "cuda:7", "auto")] == ["cuda", "cuda:7", "cuda"]
+    with pytest.raises(ModelError, match="device 'cuda:8' asked for, but torch sees 8 CUDA devices"):
+        pick_device("cuda:8")
+
+
 def test_quantised_loading_names_the_package_it_needs(saved, monkeypatch):
     def absent(package, extra, purpose):
         raise MissingDependency(f"{purpose} needs {package}")
