@@ -160,6 +160,7 @@ def test_a_mixed_model_over_datasets_finds_the_biases(study):
 
 def test_agreement_of_two_models_is_over_the_datasets_and_shifts_they_share(study, simulated, simulated_other):
     found = study.cross_model(simulated_other.path, **FAST)
+    assert found.method.startswith(f"of {study.model} and "), "no capital is given to a model's id"
     assert found.n == 8
     assert set(found.comparison) == {"base->base", "base->user_neg", "base->user_pos", "sys_pos->user_neg"}
     means = [[d.units[name].mean_slope() for name in found.datasets] for d in (simulated, simulated_other)]

@@ -271,9 +271,9 @@ def cross_model(
     table = cross_model_agreement(
         *grids, chosen, rng=NamedStreams(seed, "cross-model", common), level=level, n_resamples=n_resamples
     )
-    return replace(
-        table, warnings=(*notes, *table.warnings), method=f"{first.model} and {second.model}: {table.method}"
-    )
+    # "of", since what begins a sentence gets a capital, and a model's id has none.
+    method = f"of {first.model} and {second.model}: {table.method}"
+    return replace(table, warnings=(*notes, *table.warnings), method=method)
 
 
 def detectable_gap(
