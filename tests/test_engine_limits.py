@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import transformers
 from tiny_models import random_examples, random_steering, tiny_model
 
 from cache_builder.engine import Engine, Example, Request, flight
@@ -161,6 +162,15 @@ def test_other_errors_of_the_model_are_not_taken_for_lack_of_memory(monkeypatch)
     rng = np.random.default_rng(19)
     with pytest.raises(RuntimeError, match="shapes"):
         engine.run(random_examples(rng, 1), None)
+
+
+def test_positions_that_end_before_a_sequence_does_are_a_named_error():
+    """GPT-J's lie in a table that is no embedding."""
+    shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 8, "n_positions": 16, "vocab_size": 97}
+    engine = Engine(transformers.GPTJForCausalLM(transformers.GPTJConfig(**shape)))
+    examples = random_examples(np.random.default_rng(19), 3, shared=10)
+    with pytest.raises(ModelError, match=r"^GPTJForCausalLM cannot run one sequence of up to \d+ tokens: it raises I"):
+        engine.prove(examples)
 
 
 def test_nothing_stays_hooked_into_the_model():

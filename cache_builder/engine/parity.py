@@ -16,7 +16,7 @@ import torch
 
 from cache_builder.engine.lines import BATCHED, EQUAL, SINGLE, WAYS
 from cache_builder.engine.plan import Wanted, demand_of
-from cache_builder.engine.reference import difference, one_by_one, own_difference
+from cache_builder.engine.reference import difference, one_by_one, own_difference, raised
 from cache_builder.engine.requests import Example, Request, Scores, Steering
 from cache_builder.packing import Row, pack
 from steerstats.errors import ModelError
@@ -140,7 +140,7 @@ def compare_paths(
         apart, activation = np.max(found, axis=0)  # NaN stays NaN, and fails
         reason = _refusal(apart, tolerance, activation, max(tolerance, LOW_PRECISION_FACTOR * noise * _low(engine)))
     except FAILURES as error:
-        reason = _raised(error)
+        reason = raised(error)
     finally:
         engine.forward.always_block = False
     parity = Parity(
@@ -197,7 +197,7 @@ def compare_row(
         apart, activation = difference(engine._run(request, path="trie", rows=[row]), single, codes, chosen)
         reason = _refusal(apart, tolerance, activation, limit)
     except FAILURES as error:
-        reason = _raised(error)
+        reason = raised(error)
     return replace(
         parity,
         path="plain" if reason else "trie",
@@ -275,10 +275,6 @@ def _refusal(apart: float, tolerance: float, activation: float, limit: float) ->
     if not apart <= tolerance:
         return "its logits differ"
     return "" if activation <= limit else f"its activations differ by {activation:.1e} of their norm"
-
-
-def _raised(error: Exception) -> str:
-    return f"it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def _low(engine: Engine) -> bool:

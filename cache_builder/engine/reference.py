@@ -12,6 +12,7 @@ from cache_builder.engine.plan import Wanted, lay_out
 from cache_builder.engine.requests import Example, Request, Scores
 from cache_builder.memory import SMALLER, fits
 from cache_builder.packing import Row
+from steerstats.errors import ModelError, SteerstatsError
 
 if TYPE_CHECKING:
     from cache_builder.engine.runner import Engine
@@ -23,12 +24,23 @@ def one_by_one(engine: Engine, request: Request, codes: np.ndarray) -> Scores:
     Raises
     ------
     ModelError
-        If a sequence does not fit in memory.
+        If a sequence does not fit in memory, or the model cannot run it (positions that end, say).
     """
     longest = max(len(option) for example in request.examples for option in example.options)
     where = f"in the memory of {engine.forward.device} beside the model"
-    with fits(lambda: f"one sequence of up to {longest} tokens does not fit {where}; {SMALLER}"):
-        return _one_by_one(engine, request, codes)
+    try:
+        with fits(lambda: f"one sequence of up to {longest} tokens does not fit {where}; {SMALLER}"):
+            return _one_by_one(engine, request, codes)
+    except SteerstatsError:
+        raise
+    except Exception as error:
+        name = type(engine.forward.model).__name__
+        raise ModelError(f"{name} cannot run one sequence of up to {longest} tokens: {raised(error)}") from error
+
+
+def raised(error: Exception) -> str:
+    """What a model raised, in one line."""
+    return f"it raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def _one_by_one(engine: Engine, request: Request, codes: np.ndarray) -> Scores:
