@@ -141,7 +141,7 @@ def dataset_associations(
     for j, name in enumerate(names):
         rows = used[:, j]
         n = int(rows.sum())
-        if n < 2 or np.ptp(x[rows, j]) == 0 or np.ptp(y[rows]) == 0:
+        if n < 2 or not (varies(x[rows, j]) and varies(y[rows])):
             notes.append((name, f"{n} datasets, or all alike on one side: no correlation"))
             continue
         rho[j] = spearman(x[rows, j], y[rows])

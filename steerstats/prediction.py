@@ -17,7 +17,7 @@ from sklearn.model_selection import LeaveOneGroupOut
 
 from steerstats.associations import check_columns
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
-from steerstats.questions import group_codes
+from steerstats.questions import group_codes, varies
 from steerstats.resampling import quantile_pair, resampled_sums
 from steerstats.resampling.permutation import other_signs
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
@@ -168,8 +168,9 @@ def cross_validated_ridge(
     units, what = int(family.max()) + 1, "datasets" if category is None else "categories"
     if d < 3 or units < 2:
         raise CannotEstimate(f"{d} datasets in {units} groups: cross-validation needs three datasets")
-    if np.ptp(y) == 0:
+    if not varies(y):
         raise CannotEstimate(f"{target!r} does not vary: there is nothing to foretell")
+    x = x * [varies(column) for column in x.T]  # rounding is not scaled to unit variance
     weights = 1 / np.bincount(codes)[codes]
     several = len(frame) > d
     # Where nothing varies inside any dataset what centring leaves is rounding, of which no share can be foretold.

@@ -12,6 +12,7 @@ from scipy import stats
 from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.question_weight import question_df
 from steerstats.resampling import mean_covariance, t_interval
+from steerstats.resampling.ranks import varies
 
 __all__ = ["QuestionMeans", "group_codes", "question_means", "varies", "wilson_interval"]
 
@@ -78,19 +79,6 @@ def question_means(values: np.ndarray, questions: Sequence | None, level: float)
     codes, groups = group_codes(questions, values.shape[1])
     df = np.array([question_df(one, codes, groups, level) for one in values])
     return QuestionMeans(mean, se, *t_interval(mean, se, df, level), n)
-
-
-def varies(values: np.ndarray) -> bool:
-    """Whether numbers differ by more than rounding: to rank or scale what does not is to rank its rounding errors.
-
-    Examples
-    --------
-    >>> from steerstats.questions import varies
-    >>> varies([0.1, 0.3]), varies([0.3, 0.1 + 0.2]), varies([])
-    (True, False, False)
-    """
-    values = np.asarray(values, dtype=float)
-    return bool(values.size and np.ptp(values) > 16 * np.finfo(float).eps * np.abs(values).max())
 
 
 def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float, float]:

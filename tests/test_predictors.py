@@ -286,6 +286,14 @@ def test_rounding_is_neither_ranked_nor_scaled():
     frame = pd.DataFrame({"x": rng.normal(size=40), "dataset": np.repeat([0, 1], 20), "slope": 0.3})
     frame["slope"] += rng.choice([0.0, 5e-17], 40)
     assert np.isnan(within_dataset_associations(frame, ["x"]).rho[0])
+    over = dataset_associations(frame[["slope", "x"]], frame["x"].to_numpy(), rng=rng, n_permutations=19)
+    assert np.isnan(over.rho[0])
+    assert over.rho[1] == pytest.approx(1)
+    assert np.isnan(dataset_associations(frame[["x"]], frame["slope"].to_numpy(), rng=rng, n_permutations=19).rho[0])
+    with pytest.raises(CannotEstimate, match="'slope' does not vary"):
+        cross_validated_ridge(frame.assign(dataset=range(40)), ["x"], rng=rng, n_permutations=19)
+    still = frame.assign(dataset=range(40), x=frame["slope"], slope=frame["x"])
+    assert cross_validated_ridge(still, ["x"], rng=rng, n_permutations=19).coefficients[0] == 0
     with pytest.raises(CannotEstimate, match="do not vary within either answer"):
         d_prime(np.array([[0.1] * 3, [0.3, 0.3, 0.1 + 0.2]]))
     with pytest.raises(CannotEstimate, match="all projections are equal"):

@@ -209,3 +209,12 @@ def test_shapes_that_do_not_fit_are_named():
         max_t_bands(np.ones(3), np.ones(3), np.ones((10, 2)))
     with pytest.raises(InputError, match="one label for each of the 3"):
         bootstrap_correlation(np.ones(3), np.ones(3), cluster=np.ones(2), rng=np.random.default_rng(0))
+
+
+@settings(deadline=None)
+@given(st.floats(-3, 3), st.integers(2, 40), st.integers(0, 2**32 - 1), st.sampled_from(["spearman", "pearson"]))
+def test_numbers_that_are_equal_but_for_rounding_have_no_correlation(value, n, seed, kind):
+    rng = np.random.default_rng(seed)
+    x = value * (1 + rng.integers(-2, 3, n) * np.finfo(float).eps)
+    assert np.isnan(correlation_of(x, np.arange(n), kind=kind))
+    assert np.isnan(correlation_of(np.arange(n), x, kind=kind))

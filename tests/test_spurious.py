@@ -53,6 +53,13 @@ def test_one_level_and_aliased_factors_are_dropped_by_name():
     assert design.aliased == ("is_long",)
 
 
+def test_a_number_that_is_constant_but_for_rounding_is_no_factor():
+    length = np.where(np.arange(40) % 3, 0.3, 0.1 + 0.2)
+    design = code_factors({"length": length, "pos_is_a": np.arange(40) % 2}, 40)
+    assert design.names == ("Intercept", "pos_is_a")
+    assert any("length has one level" in text for text in design.warnings)
+
+
 def test_interaction_with_an_empty_cell_is_dropped_by_name():
     design = code_factors(
         {"pos_is_a": [1, 1, 0, 0, 0], "pos_is_yes": [1, 0, 0, 0, 0]}, 5, interactions=[("pos_is_a", "pos_is_yes")]

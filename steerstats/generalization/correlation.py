@@ -31,9 +31,9 @@ from steerstats.generalization.two_groups import two_groups
 from steerstats.resampling import (
     bonett_wright,
     bootstrap_correlation,
+    correlation_of,
     mean_covariance,
     quantile_pair,
-    spearman,
 )
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL, PERFECT, is_perfect
 from steerstats.results import Estimate, Result
@@ -262,7 +262,7 @@ def correlation_table(
     for one in comparisons:
         name, x, y, errors = one.name, one.x, one.y, one.noise
         extra = one.noise_correlation, bool(one.refitted.all())
-        rho = float(spearman(x, y))
+        rho = correlation_of(x, y)
         corrected = corrected_spearman(x, y, *errors, rng=rng, level=level, n_resamples=n_resamples)
         reliability = corrected.reliability_x, corrected.reliability_y
         enough = n >= MIN_FOR_INTERVAL

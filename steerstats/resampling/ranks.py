@@ -70,7 +70,7 @@ def weighted_midranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def correlation_of(x: np.ndarray, y: np.ndarray, *, kind: str = "spearman") -> float:
-    """Spearman or Pearson correlation of two vectors, NaN where one is constant or not finite.
+    """Spearman or Pearson correlation of two vectors, NaN where one is constant (but for rounding) or not finite.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def correlation_of(x: np.ndarray, y: np.ndarray, *, kind: str = "spearman") -> f
     >>> round(correlation_of(slopes.at("base->base"), slopes.at("base->user_neg"), kind="pearson"), 2)
     0.87
     """
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+    if not (np.isfinite(x).all() and np.isfinite(y).all() and varies(x) and varies(y)):
         return float("nan")
     if kind == "spearman":
         return float(spearman(x, y))
@@ -146,6 +146,19 @@ def bootstrap_correlation(
     return np.concatenate(out)
 
 
+def varies(values: np.ndarray) -> bool:
+    """Whether numbers differ by more than rounding: to rank or scale what does not is to rank its rounding errors.
+
+    Examples
+    --------
+    >>> from steerstats.resampling.ranks import varies
+    >>> varies([0.1, 0.3]), varies([0.3, 0.1 + 0.2]), varies([])
+    (True, False, False)
+    """
+    values = np.asarray(values, dtype=float)
+    return bool(values.size and np.ptp(values) > 16 * np.finfo(float).eps * np.abs(values).max())
+
+
 def bonett_wright(rho: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Analytic interval of a Spearman correlation, tanh(atanh ρ ± z √((1 + ρ²/2) / (n − 3))).
 
@@ -204,8 +217,7 @@ def correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray
 
 
 def _standardised(v: np.ndarray) -> np.ndarray:
-    spread = v.std()
-    return (v - v.mean()) / spread if spread > 0 else np.zeros_like(v)
+    return (v - v.mean()) / v.std() if varies(v) else np.zeros_like(v)
 
 
 def is_perfect(rho: float) -> bool:

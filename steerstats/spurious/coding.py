@@ -15,6 +15,7 @@ import pandas as pd
 
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.mixed.arrays import aliased_columns
+from steerstats.questions import varies
 from steerstats.spurious.rare import NEITHER, fold_lone_levels, without_lone_columns
 
 Factors = Mapping[str, Sequence] | pd.DataFrame
@@ -195,6 +196,6 @@ def _binary_block(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _numeric_block(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
-    if np.isnan(values).all() or np.ptp(values) == 0:
+    if not varies(values):
         return {}
     return {name: values - values.mean()}
