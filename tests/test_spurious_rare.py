@@ -53,6 +53,15 @@ def test_a_level_of_one_question_leaves_and_the_other_factors_stay(yes, terms, w
     assert fit.term("pos_is_a")["estimate"] == pytest.approx(0.5, abs=0.3)
 
 
+def test_where_undefined_inputs_leave_a_lone_level_leaves_its_factor_and_is_no_neither():
+    undefined = yes_of(98, 1)
+    fit = spurious_factors(slopes(), {"pos_is_a": A, "pos_is_yes": undefined}, drop_undefined=True)
+    assert fit.design.names == ("Intercept", "pos_is_a")
+    assert fit.n == 99
+    (said,) = [text for text in fit.warnings if "one question alone" in text]
+    assert "no contrast is left, it is dropped" in said
+
+
 @needs_data
 def test_a_set_of_the_paper_with_one_no_is_not_lost():
     pairs = split_pairs(load_dataset("self-awareness-good-text-model", data_dir=DATA, order="balanced").pairs).test

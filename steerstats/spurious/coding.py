@@ -115,7 +115,7 @@ def code_factors(
         raise CannotEstimate(f"no input has all of {sorted(read)} defined")
     used = level
     if codes is not None:
-        used, kept, said = fold_lone_levels(level, kept, codes, drop_undefined=drop_undefined)
+        used, kept, said = fold_lone_levels(level, kept, codes)
         warnings += said
 
     blocks: dict[str, dict[str, np.ndarray]] = {}

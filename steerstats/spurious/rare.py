@@ -17,7 +17,7 @@ NO_VARIANCE = "which gives no variance (leverage 1)"
 
 
 def fold_lone_levels(
-    level: Mapping[str, np.ndarray], kept: np.ndarray, codes: np.ndarray, *, drop_undefined: bool = False
+    level: Mapping[str, np.ndarray], kept: np.ndarray, codes: np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
     """Take out of binary factors every level that a single question holds.
 
@@ -32,8 +32,6 @@ def fold_lone_levels(
         Inputs in the design.
     codes : int ndarray (n,)
         Question of each input.
-    drop_undefined : bool
-        Inputs that are not defined have been left out.
 
     Returns
     -------
@@ -60,7 +58,7 @@ def fold_lone_levels(
             if not lone and questions[one] and questions[zero]:
                 kept = kept & ~held[NEITHER]
                 what = f"is {NEITHER} in one question alone ({_inputs(inputs[NEITHER])}), {NO_VARIANCE}: left out there"
-            elif not lone or drop_undefined or np.unique(codes[folded & kept]).size < 2 or folded[kept].all():
+            elif not lone or np.unique(codes[folded & kept]).size < 2 or folded[kept].all():
                 level[name] = np.full(values.shape, np.nan)
                 shown = shown or f"{NEITHER} in one question alone ({_inputs(inputs[NEITHER])})"
                 alone = lone or [NEITHER]
