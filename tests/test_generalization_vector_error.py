@@ -160,6 +160,14 @@ def test_disjoint_folds_subtract_the_interaction_once():
     assert found.ci_high - found.estimate == pytest.approx(stats.t.ppf(0.975, df) * found.se, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("folds", "said"),
+    [(2, ("only 2 folds: 95% intervals may cover 90%",)), (4, ("only 4 folds",)), (5, ())],
+)
+def test_few_folds_are_said(folds, said):
+    assert from_disjoint_folds(np.random.default_rng(0).normal(size=(folds, 20))).warnings == said
+
+
 def test_disjoint_folds_never_claim_less_than_one_sample_alone_shows():
     folds = np.random.default_rng(0).normal(size=(4, 20))
     folds -= folds.mean(axis=1, keepdims=True)  # no fold variance left at all

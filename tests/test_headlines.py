@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,10 +78,24 @@ def test_generalization_begins_with_gaps_correlations_ratios_and_the_whole_table
     row = result.correlations.row("base->base vs base->user_neg", "these datasets")
     assert sections[3].iloc[0].tolist()[::4] == ["base->user_neg", f"[{row['ci_low']:.2f}, {row['ci_high']:.2f}]"]
     assert sections[4].loc[0, "median"] == format_number(np.median(result.ratios.estimate[:, 0]))
+    bounded = np.count_nonzero(result.ratios.shape[:, 0] == "bounded")
+    assert 5 < bounded < 10
+    assert sections[4].loc[0, "bounded"] == f"{bounded} of 10"
     assert sections[5].shape == (6, 6)
     assert sections[5].loc[0, "base"] == format_number(result.settings.mean[:, 0, 0].mean())
     bands = result.gaps.band_low[0, :, 0] * result.gaps.band_high[0, :, 0] > 0
     assert [cell.endswith("*") for cell in sections[-1]["base\n->user_neg"]] == bands.tolist()
+
+
+@pytest.mark.parametrize(("band_low", "ci_low", "star"), [(-0.5, 0.5, False), (0.5, -0.5, True)])
+def test_a_star_is_of_the_simultaneous_band_and_not_of_the_interval(shown, band_low, ci_low, star):
+    gaps = shown["generalization"].gaps
+    full = {"estimate": 1.5, "band_low": band_low, "band_high": 3 - band_low, "ci_low": ci_low, "ci_high": 3 - ci_low}
+    for sign in (1, -1):
+        turned = dict(zip(full, full.values() if sign > 0 else [-1.5, band_low - 3, -band_low, ci_low - 3, -ci_low]))
+        drawn = replace(gaps, **{name: np.full_like(gaps.estimate, value) for name, value in turned.items()})
+        _, table = replace(shown["generalization"], gaps=drawn).sections()[-1]
+        assert set(table["base\n->user_neg"].str.endswith("*")) == {star}
 
 
 def test_bias_begins_with_pooled_effects_and_shares_of_variance(shown):
@@ -105,6 +121,8 @@ def test_one_dataset_shows_its_own_gaps(tmp_path):
     title, table = found.sections()[0]
     assert title.startswith("Mean gap of a-name-longer-than")
     assert table["n"].tolist() == ["14"] * 4
+    bounded = next(table for title, table in found.sections() if title.startswith("Relative"))["bounded"]
+    assert bounded.tolist() == ["yes" if shape == "bounded" else "no" for shape in found.ratios.shape[0]]
     texts = found.summary(), study.steerability().summary(), study.spurious_factors(n_resamples=50).summary()
     for text in texts:
         assert "a-name-longer" in text

@@ -252,6 +252,14 @@ def test_floored_intervals_hold_where_standard_errors_differ_much():
 def test_every_row_says_what_its_standard_error_is():
     frame = mean_over_datasets([1.0, 2.0, 0.5], [0.1, 0.2, 0.1]).to_frame().set_index("quantity")
     assert frame["se_type"].str.len().min() > 3
+    found = mean_over_datasets([1.0, 2.0, 0.5], [0.1, 0.2, 0.1])
+    assert frame.loc["tau", ["estimate", "ci_low", "ci_high"]].tolist() == [
+        found.tau,
+        found.tau_ci_low,
+        found.tau_ci_high,
+    ]
+    prediction = [found.prediction_low, found.prediction_high]
+    assert frame.loc["a new dataset", ["ci_low", "ci_high"]].tolist() == prediction
     assert frame.loc["random-effects mean", "se_type"].startswith("Hartung-Knapp")
     assert "at least 1" in frame.loc["random-effects mean, floored", "se_type"]
     assert "confidence distribution" in frame.loc["a new dataset", "se_type"]

@@ -265,13 +265,14 @@ def test_joint_slope_test_is_the_f_test_of_per_input_slopes(frame):
         joint_test(fit, ["lam:b"])
 
 
-def test_wilks_f_is_manovas_and_is_labelled(frame):
-    test = wilks_test(fit_mixed(FORMULA, frame), ["a", "lam:a", "yes", "lam:yes"])
+@pytest.mark.parametrize("factors", [("a", "yes"), ("a",)])
+def test_wilks_f_is_manovas_and_is_labelled(frame, factors):
+    test = wilks_test(fit_mixed(FORMULA, frame), [term for name in factors for term in (name, f"lam:{name}")])
     Y = frame.y.to_numpy().reshape(20, 7)
     table = pd.DataFrame({"b0": Y.mean(axis=1), "b1": Y @ LAM / (LAM @ LAM)}).join(
         frame[["a", "yes"]][::7].reset_index()
     )
-    reference = MANOVA.from_formula("b0 + b1 ~ a + yes", table).mv_test([("both", np.eye(3)[1:])])
+    reference = MANOVA.from_formula("b0 + b1 ~ a + yes", table).mv_test([("both", np.eye(3)[1 : 1 + len(factors)])])
     row = reference.results["both"]["stat"].loc["Wilks' lambda"]
     assert test.statistic == pytest.approx(float(row["F Value"]), rel=1e-6)
     assert (test.df1, test.df2) == (float(row["Num DF"]), pytest.approx(float(row["Den DF"])))

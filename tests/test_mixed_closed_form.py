@@ -198,3 +198,12 @@ def test_results_cannot_be_changed():
         fit.se[0] = 0
     with pytest.raises(ValueError, match="read-only"):
         closed_form(np.random.default_rng(1).normal(size=(4, 7)), Z, np.ones((4, 1))).psi[0, 0] = 1
+
+
+def test_the_log_likelihood_is_that_of_the_normal_law_it_names():
+    rng, lam = np.random.default_rng(9), np.array([-1.0, 0.0, 1.0, 2.0])
+    Z, W = np.column_stack([np.ones(4), lam]), np.column_stack([np.ones(15), np.arange(15) % 2])
+    Y = rng.normal(size=(15, 2)) @ Z.T + 0.3 * rng.normal(size=(15, 4))
+    fit = closed_form(Y, Z, W, reml=False)
+    law = stats.multivariate_normal(np.zeros(4), Z @ fit.psi @ Z.T + fit.sigma2 * np.eye(4))
+    assert fit.log_likelihood == pytest.approx(law.logpdf(Y - W @ fit.coefficients @ Z.T).sum())

@@ -155,6 +155,12 @@ def test_romano_wolf_equals_the_step_down_loop():
     np.testing.assert_allclose(romano_wolf(estimate, se, t), slow_romano_wolf(estimate, se, t), rtol=1e-12)
 
 
+def test_romano_wolf_about_another_null_is_that_of_the_difference_to_it():
+    rng = np.random.default_rng(3)
+    estimate, se, t = rng.normal(0, 1.5, 7), rng.uniform(0.5, 1, 7), rng.standard_t(5, (199, 7))
+    np.testing.assert_allclose(romano_wolf(estimate + 2, se, t, null=2.0), romano_wolf(estimate, se, t))
+
+
 def test_step_down_p_values_lie_between_marginal_and_single_step_ones():
     rng = np.random.default_rng(2)
     estimate, se, t = rng.normal(0, 2, 9), np.ones(9), rng.normal(size=(499, 9))

@@ -131,3 +131,23 @@ def test_an_effect_that_every_question_repeats_is_said_to_have_no_standard_error
     assert (row["estimate"], row["se"]) == (pytest.approx(0.3), 0.0)
     assert fit.term("Intercept")["se"] > 0.1
     assert any("every question shows the same pos_is_a of slope" in text for text in fit.warnings)
+
+
+def test_twins_keep_their_question_where_other_inputs_are_left_out():
+    """Inputs without a value of a numeric factor leave; what remains is what one would have got without them."""
+    rng = np.random.default_rng(8)
+    slopes, unsteered, length = rng.normal(size=(3, 30))
+    letter, questions = np.arange(30) % 2, np.repeat(np.arange(10), 3)
+    length[[0, 7, 8, 20]] = np.nan
+    kept = ~np.isnan(length)
+    whole = spurious_factors(
+        slopes, {"pos_is_a": letter, "length_difference": length}, unsteered=unsteered, questions=questions
+    )
+    rest = spurious_factors(
+        slopes[kept],
+        {"pos_is_a": letter[kept], "length_difference": length[kept]},
+        unsteered=unsteered[kept],
+        questions=questions[kept],
+    )
+    assert (whole.n, whole.n_questions) == (26, 10)
+    pd.testing.assert_frame_equal(whole.robust_frame(), rest.robust_frame())

@@ -11,6 +11,7 @@ from steerstats.cache import UnitData, create_cache, write_unit
 from steerstats.cache.table import example_rows, import_table
 from steerstats.simulate import SimulationTruth, simulate_unit
 from steerstats.study import open_cache
+from steerstats.study.doubt_results import range_rows
 
 
 def test_nulls_stay_apart_and_say_when_they_cannot_resolve(study):
@@ -34,6 +35,23 @@ def test_the_debiased_vector_has_lost_the_bias_and_not_the_effect(study):
     unit = study.unit("sim-04")
     lost = unit.slopes.at("base->base") - unit.control_slopes("debiased", "base->base")[0]
     assert found.loss["sim-04"].estimate == pytest.approx(lost.mean()), "positive is a loss"
+
+
+def test_a_dataset_without_a_debiased_vector_is_left_out_by_name(study):
+    some = open_cache(study.path, datasets=["sim-04", "sim-05"])
+    has = some.unit("sim-05").has
+    some.unit("sim-05").has = lambda shift, kind="main": kind != "debiased" and has(shift, kind)
+    found = some.debiased(n_resamples=50)
+    assert list(found.loss) == ["sim-04"]
+    assert "without a debiased vector, and left out: sim-05" in found.warnings
+
+
+def test_slopes_on_part_of_the_grid_are_held_against_those_on_all_of_it():
+    slopes = np.array([[-1.0, 2.0, 1.0], [0.0, 1.0, 2.0], [3.0, -1.0, 4.0], [2.0, 3.0, -2.0]])
+    frame = range_rows("d", slopes, np.array([0.5, 1.0, 1.5]), np.arange(4), 0.95)
+    expected = [np.corrcoef(slopes[:, k], slopes[:, 2])[0, 1] for k in range(3)]
+    np.testing.assert_allclose(frame["correlation_with_whole"], expected)
+    assert frame["share_other_sign"].tolist() == [0.5, 0.5, 0.0], "a slope of 0 has no other sign"
 
 
 def test_every_doubt_counts_questions_where_inputs_share_one(study):

@@ -135,7 +135,13 @@ def test_a_layer_is_ruled_out_elsewhere_where_its_p_is_below_the_stated_rate():
 
 @pytest.mark.parametrize(
     ("contenders", "words"),
-    [((8, 10), "8, 10"), ((8, 10, 14), "8, 10, 14"), ((10, 12, 14), "10 to 14"), ((), "no other layer")],
+    [
+        ((8, 10), "8, 10"),
+        ((8, 10, 14), "8, 10, 14"),
+        ((10, 12, 14), "10 to 14"),
+        ((8, 10, 14, 16), "any layer could be as good"),
+        ((), "no other layer"),
+    ],
 )
 def test_layers_are_listed_by_stretches(contenders, words):
     choice = choose_layer(
