@@ -217,11 +217,12 @@ def pick_device(device: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        kind = torch.device(device).type
+        asked = torch.device(device)
     except RuntimeError as error:
         raise InputError(f"device {device!r} is not one that torch knows (auto, cpu, cuda, cuda:1, mps)") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device {device!r} asked for, but torch sees no CUDA device")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked.type == "cuda" and (asked.index or 0) >= there:
+        raise ModelError(f"device {device!r} asked for, but torch sees {there or 'no'} CUDA device{'s' * (there > 1)}")
     return device
 
 
