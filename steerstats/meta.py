@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level
+from steerstats.questions import varies
 from steerstats.random_effects import FLOORED_ADVICE, prediction_limits, q_profile, random_effects_mean, reml_tau2
 from steerstats.results import Result
 
@@ -246,7 +247,7 @@ def mean_over_datasets(
     fit = random_effects_mean(y, v, level)
     d = len(y)
     t = stats.t.ppf((1 + level) / 2, d - 1)
-    plain_se = y.std(ddof=1) / np.sqrt(d) if np.ptp(y) else 0.0  # rounding of the mean is no spread
+    plain_se = y.std(ddof=1) / np.sqrt(d) if varies(y) else 0.0  # rounding of the mean is no spread
     new = prediction_limits(y, v, level)
     w = 1 / v
     q = float(w @ (y - w @ y / w.sum()) ** 2)
