@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from steerstats.distribution import summarise_steerability
 from steerstats.meta import mean_over_datasets
 from steerstats.results import format_number
 from steerstats.simulate import SimulationTruth, simulate_cache
@@ -50,6 +51,28 @@ def test_steerability_begins_with_the_mean_over_datasets(shown):
     own = result.vector_error["sim-04"]
     row = next(line for line in text.splitlines() if line.startswith("  sim-04"))
     assert f"{own.estimate:.3f} [{own.ci_low:.3f}, {own.ci_high:.3f}] v" in row
+
+
+def test_datasets_below_0_are_counted_by_their_means_and_inputs_beyond_the_numerical_error(shown):
+    slopes = {"clear": [-1.2, -1.1, -1.0, -0.9], "unclear": [-2.0, -1.0, 1.0, 1.5], "up": [-0.01, 1.0, 2.0, 3.0]}
+    results = {name: summarise_steerability(own, error=0.05) for name, own in slopes.items()}
+    table = replace(shown["steerability"], results=results, vector_error={}).sections()[1][1].set_index("")
+    assert table.loc["datasets whose mean is below 0", "estimate"] == "2"
+    wrong = table.loc["inputs steered the wrong way, median over datasets"]
+    assert (wrong["estimate"], wrong["range"]) == ("50%", "0% to 100%")
+
+
+def test_a_star_beside_an_effect_says_that_its_interval_leaves_0_out(study):
+    names = ("pos_is_a", "pos_is_yes", "length_difference")
+    result = study.spurious_factors(factors=names, n_resamples=20)
+    table = result.sections()[-1][1].set_index("dataset")
+    seen = set()
+    for dataset in study.datasets:
+        for name in names:
+            row = result[dataset].term(name)
+            seen.add(told := bool(row["ci_low"] > 0 or row["ci_high"] < 0))
+            assert table.loc[dataset, name].endswith("*") is told
+    assert seen == {True, False}
 
 
 def test_the_mean_that_is_shown_is_the_one_that_the_warnings_say_to_read():

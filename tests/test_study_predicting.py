@@ -58,11 +58,38 @@ def test_the_headline_stands_beside_what_others_report():
     assert "0.71" in line
 
 
+def test_candidates_are_those_of_the_test_inputs_in_the_prompt_that_is_asked_about(study, monkeypatch):
+    asked, known = {}, predicting.dataset_predictors
+
+    def kept(*args, **options):
+        asked[len(asked)] = options["questions"]
+        return known(*args, **options)
+
+    monkeypatch.setattr(predicting, "dataset_predictors", kept)
+    found = study.predictors("base->user_neg", **FAST)
+    unit, rows = study.unit("sim-03"), found.inputs[found.inputs["dataset"] == "sim-03"]
+    own, e = unit.slopes, study.settings.index("user_neg")
+    cell = {"setting_eval": "user_neg", "vector": unit.vectors["base"]}
+    for column, values in (
+        ("slope", own.at("base->user_neg")),
+        ("unsteered", own.unsteered[e]),
+        ("projection", unit.unit.read("input_projection", **cell)[unit.kept]),
+    ):
+        np.testing.assert_allclose(rows[column], values)
+    slopes = [study.slopes(name).at("base->user_neg").mean() for name in found.datasets["dataset"]]
+    np.testing.assert_allclose(found.datasets["slope"], slopes)
+    np.testing.assert_array_equal(asked[3], unit.unit.read("pair_question"))
+    head = found.headline().set_index("quantity")
+    assert head.loc["held-out R² over inputs", "n"] == 10, "datasets, over which it is held out"
+    np.testing.assert_array_equal(head["p"].to_numpy()[: len(found.over_datasets.p)], found.over_datasets.p_family)
+    assert (found.over_datasets.p < found.over_datasets.p_family).any()
+
+
 def test_undefined_factors_have_a_column_of_their_own_and_are_named(tmp_path):
-    study = study_of(tmp_path, datasets=6, n_inputs=20, yes_defined=0.5)
+    study = study_of(tmp_path, datasets=6, n_inputs=20, yes_defined=0.7)
     found = study.predictors(**FAST)
     undefined = int(found.inputs["pos_is_yes"].isna().sum())
-    assert undefined > 20
+    assert 20 < undefined < 50
     assert "pos_is_yes_defined" in found.ridge_inputs.predictors
     assert found.within_datasets.predictors == tuple(
         name for name in found.ridge_inputs.predictors if not name.endswith("_defined")

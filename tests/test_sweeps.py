@@ -72,6 +72,9 @@ def test_twins_are_one_unit_and_the_seed_decides():
     paired = choose_layer(values, LAYERS, rng=np.random.default_rng(0), questions=questions)
     alone = choose_layer(values, LAYERS, rng=np.random.default_rng(0))
     assert (paired.ci_high - paired.ci_low > 1.2 * (alone.ci_high - alone.ci_low)).all()
+    once = choose_layer({"d": values["d"][:, ::2]}, LAYERS, rng=np.random.default_rng(0))
+    for name in ("ci_low", "ci_high", "behind_low", "behind_high"):
+        np.testing.assert_allclose(getattr(paired, name), getattr(once, name))
     again = choose_layer(values, LAYERS, rng=np.random.default_rng(0), questions=questions)
     assert again.to_frame().equals(paired.to_frame())
 
