@@ -152,6 +152,10 @@ def test_copies_of_a_question_that_count_as_independent_are_named_with_the_cure(
     assert said.startswith("40 of 40 inputs share their question with others (20 of 20 questions)")
     assert f"the formula has {words}: " in said
     assert said.endswith(f"fit {RIGHT}")
+    inputs = frame["input"].drop_duplicates().to_numpy()
+    some = frame[~frame["input"].isin(inputs[1:10:2])]  # the second copies of five questions
+    (said,) = twin_warnings(f"{FIXED} + {random}", some)
+    assert said.startswith("30 of 35 inputs share their question with others (15 of 20 questions)")
 
 
 @pytest.mark.parametrize(
