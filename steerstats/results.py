@@ -66,8 +66,10 @@ class Result(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # In the class itself, or `dataclass` writes a comparison there that arrays and frames make an error of.
+        # In the class itself, or `dataclass` writes others there: a comparison that arrays and frames make an error of,
+        # and a text of every field, which fills a prompt with pages.
         cls.__eq__ = Result.__eq__
+        cls.__repr__ = Result.__repr__
 
     def __eq__(self, other: object) -> bool:
         """Whether all fields are the same, numbers to the bit and NaN equal to NaN."""
@@ -94,6 +96,9 @@ class Result(ABC):
 
     def __str__(self) -> str:
         return self.summary()
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         table = self.to_frame().to_html(index=False, float_format=format_number, max_rows=60, border=0)

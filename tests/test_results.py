@@ -122,6 +122,6 @@ def test_a_name_that_is_not_there_is_answered_with_those_that_are():
 def test_print_shows_the_summary_or_what_a_class_has_of_its_own():
     result, *_ = example()
     assert str(result) == result.summary()
-    assert str(steerstats.Estimate(name="mean", estimate=1.0, ci_low=0.5, ci_high=2.0, n=3, method="given")) == (
-        "mean: 1.000 [0.500, 2.000] (n = 3)"
-    )
+    one = steerstats.Estimate(name="mean", estimate=1.0, ci_low=0.5, ci_high=2.0, n=3, method="given")
+    assert str(one) == "mean: 1.000 [0.500, 2.000] (n = 3)"
+    assert [repr(result), repr(one)] == [str(result), str(one)]  # not every field, which fills a prompt with pages
