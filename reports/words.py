@@ -170,7 +170,8 @@ def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: s
         words += _others(chosen, first, "Under the other shifts the correlation is {}")
     else:
         what_is = "nats per unit multiplier"
-        words = f"are lost {own}{_not_shown(claim)}.{_others(chosen, first, 'The other shifts lose {}')}"
+        gain = ", which is a gain," if claim.ci_high < 0 else ""
+        words = f"are lost{gain} {own}{_not_shown(claim)}.{_others(chosen, first, 'The other shifts lose {}')}"
         # Many datasets that keep their order exactly have no interval either.
         many = first in ranks and ranks[first].n >= MIN_FOR_INTERVAL
         words += f" The rank correlation is {ranks[first].shown[0]}, without an interval." if many else NEEDS_MORE

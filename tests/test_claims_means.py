@@ -78,6 +78,15 @@ def test_a_mean_that_no_dataset_exceeds_names_no_dataset():
     assert "It is largest in which, of two: 20% (" in cards[1]
 
 
+@pytest.mark.parametrize(("sign", "said"), [(1, "are lost under"), (-1, "are lost, which is a gain, under")])
+def test_what_is_gained_under_a_shift_is_not_left_to_a_minus(sign, said):
+    limits = sorted((sign * 0.2, sign * 0.6))
+    gap = Claim(key="gap.base->user_neg", statement="Loss", estimate=sign * 0.4, ci_low=limits[0], ci_high=limits[1],
+                interval="t", n=6, n_of="datasets", unit="nat per unit multiplier")  # fmt: skip
+    card = summary([Finding(script="gap_parts", title="x", claims=(gap,))])["cards"][2]
+    assert card["words"].startswith(f"{said} base → user (negative)")
+
+
 @pytest.mark.parametrize(
     ("largest", "said"), [(0.0, "alike in all datasets, here of"), (0.2, "where it is largest, in")]
 )
