@@ -63,11 +63,11 @@ def signs(means: Iterable[Estimate]) -> dict[str, int]:
     return {"works": above, "below": below, "undecided": len(means) - above - below}
 
 
-def p_words(p: float) -> str:
+def p_words(p: float, kind: str = "") -> str:
     """ "p = 0.03", and never a p of exactly 0 or 1; with too few units to permute there is none."""
     if math.isnan(p):
-        return "no p-value"
-    return "p > 0.99" if p > 0.99 else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+        return f"no {kind}p-value"
+    return kind + ("p > 0.99" if p > 0.99 else "p < 0.001" if p < 0.001 else f"p = {p:.2g}")
 
 
 def in_range(claim: Claim) -> Claim:

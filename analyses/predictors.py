@@ -23,8 +23,7 @@ def main(cache, out):
         name = row["predictor"]
         row |= {"estimate": row["rho"], "n": row["n_datasets"]}
         p = row["p_family"]
-        family = f"family-wise {p_words(p)}" if p == p else "no family-wise p-value"
-        text = f"Rank correlation between mean steerability and {WORDS[name]}; {family}:"
+        text = f"Rank correlation between mean steerability and {WORDS[name]}; {p_words(p, 'family-wise ')}:"
         beside = {}
         if name in REASONS:
             beside = {"published": row["published"], "published_text": f"{row['published']:g}", "source": OTHERS,

@@ -159,7 +159,7 @@ def test_sizes_of_one_dataset_with_twins_do_not_stand_for_all(mixed):
 
 def test_without_a_p_value_no_permutations_are_told_of(mixed, tmp_path):
     found = analyses.run("predictors", mixed / "all", tmp_path)
-    assert all("no p-value" in claim.statement for claim in found.claims)
+    assert all("; no family-wise p-value:" in claim.statement for claim in found.claims)
     said = " ".join(methods({"all": open_cache(mixed / "all")}, [found], 0, {})[0])
     assert "correlated each with mean steerability" in said
     assert "permutations" not in said
