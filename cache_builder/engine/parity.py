@@ -29,7 +29,6 @@ LOW_PRECISION_FACTOR = 3.0
 MOST_ROUNDINGS = 4.0  # of the largest score compared: past that it is no rounding, whatever batches differ by
 EIGHT_BITS = 2.0**-7  # the rounding step of quantised layers, whatever the rest is computed in
 ROW_EXAMPLES = 1024  # from which a whole row is filled: a sequence adds more than a dozen tokens to the longest rows
-FAILURES = Exception  # of a model given what it may not know: a program, and fails as programs do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +138,7 @@ def compare_paths(
             found.append(difference(engine._run(request, path="trie", codes=codes), single, codes))
         apart, activation = np.max(found, axis=0)  # NaN stays NaN, and fails
         reason = _refusal(apart, tolerance, activation, max(tolerance, LOW_PRECISION_FACTOR * noise * _low(engine)))
-    except FAILURES as error:
+    except Exception as error:  # a model given what it may not know is a program, and fails as programs do
         reason = raised(error)
     finally:
         engine.forward.always_block = False
@@ -196,7 +195,7 @@ def compare_row(
     try:
         apart, activation = difference(engine._run(request, path="trie", rows=[row]), single, codes, chosen)
         reason = _refusal(apart, tolerance, activation, limit)
-    except FAILURES as error:
+    except Exception as error:  # a model given what it may not know is a program, and fails as programs do
         reason = raised(error)
     return replace(
         parity,
