@@ -27,10 +27,10 @@ def main(cache, out):
     grids = [study.grid([ID_SHIFT]) for study in (one, other)]
     clean, literal = map(steerability_table, grids)
     pairs = side_by_side(clean, ID_SHIFT, literal, ID_SHIFT)
-    errors = [table.to_frame().dropna(subset=["mean"]).set_index("dataset") for table in (clean, literal)]
+    counts = [table.to_frame().dropna(subset=["mean"]).set_index("dataset")["n"] for table in (clean, literal)]
     names = list(pairs["dataset"])
     variance = np.array([difference_error(*grids, name) for name in names]) ** 2
-    n = np.minimum(errors[0].loc[names, "n"], errors[1].loc[names, "n"]).astype(int)
+    n = np.minimum(counts[0][names], counts[1][names]).astype(int)
     pooled = with_few_units(mean_over_datasets(pairs["y"] - pairs["x"], variance, names=names), dict(n))
     told, row = pooled.quoted, quoted_row(pooled)
     text = f"Steerability on the overlapping split minus that on the clean one, {told.name} over datasets:"

@@ -97,13 +97,14 @@ def _loss(claims: Mapping[str, Claim]) -> str:
     keys = {"the prompt": f"prompt.{first.split('->')[1]}", "transfer": f"transfer.{first}"}
     whose = "the vector" if made == "base" else f"the {made} vector"
     home = "at home" if made == "base" else "the base vector at home"
-    does, less, more = "steer", "less", "more"
+    verb, does, less, more = "steer", "steers", "less", "more"
     mean = claims.get("per_input.mean")
     if mean is not None and mean.estimate < 0:  # nearer to 0 is not "more" steering, and neither is it "less"
-        whose, does, less, more = f"the mean steerability of {whose}", "be", "lower", "higher"
+        whose, verb, does = f"the mean steerability of {whose}", "be", "is"
+        less, more = "lower", "higher"
         home = home.replace("the base", "that of the base")
     if gap.ci_low <= 0 <= gap.ci_high or not np.isfinite([gap.ci_low, gap.ci_high]).all():
-        return f"Under the prompt {used}, {whose} is not shown to {does} {less} than {home}."
+        return f"Under the prompt {used}, {whose} is not shown to {verb} {less} than {home}."
     rose = gap.estimate < 0
     parts = []
     for cause, key in keys.items():
@@ -117,7 +118,7 @@ def _loss(claims: Mapping[str, Claim]) -> str:
     split = f": {' and '.join(parts)}" if len(parts) == 2 else ""
     gap = _turned(gap) if rose else gap
     change = f"{together([gap.estimate])[0]} {more if rose else less} than {home}{_in_brackets(gap)}{split}"
-    return f"Under the prompt {used}, {whose} {'steers' if does == 'steer' else 'is'} {change}."
+    return f"Under the prompt {used}, {whose} {does} {change}."
 
 
 def _turned(loss: Claim) -> Claim:

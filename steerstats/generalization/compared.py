@@ -27,12 +27,7 @@ from steerstats.generalization.slopes import (
     shift_name,
     unit_warnings,
 )
-from steerstats.generalization.vector_error import (
-    refit_draws,
-    refit_variance,
-    satterthwaite,
-    vector_error_words,
-)
+from steerstats.generalization.vector_error import refit_draws, refit_variance, satterthwaite, vector_error_words
 from steerstats.meta import MetaAnalysis
 from steerstats.question_weight import question_df
 from steerstats.questions import group_codes

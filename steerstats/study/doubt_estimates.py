@@ -74,9 +74,9 @@ def _shuffled_doubts(study: Study, table: NullTable) -> list[str]:
         for name, unit in units.items()
         if "pair_question" in unit
     }
-    few = {name: [doubt] if name in sizes and (doubt := shuffled_doubt(sizes[name])) else [] for name in units}
+    few = {name: filter(None, [shuffled_doubt(sizes[name])] if name in sizes else []) for name in units}
     tail = tail_doubt(table, {name: len(own) for name, own in sizes.items()})
-    return [*by_text(few), *([tail] if tail else [])]
+    return [*by_text(few), *filter(None, [tail])]
 
 
 def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: int) -> Debiased:
