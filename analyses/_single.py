@@ -17,8 +17,9 @@ from analyses._words import number, percent
 from steerstats.distribution import mean_slope
 from steerstats.errors import CannotEstimate
 from steerstats.generalization.vector_error import FEW_REFITS
-from steerstats.questions import group_codes, varies, wilson_interval
+from steerstats.questions import group_codes, wilson_interval
 from steerstats.results import Estimate
+from steerstats.rounding import varies
 from steerstats.study import Study
 
 BY_QUESTION = (

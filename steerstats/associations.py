@@ -18,11 +18,11 @@ from scipy import stats
 
 from steerstats.errors import InputError, check_count, check_level, gathered
 from steerstats.grid import require_symmetric
-from steerstats.questions import varies
 from steerstats.resampling import bootstrap_correlation, quantile_pair, spearman
 from steerstats.resampling.permutation import other_orders
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL, PERFECT, is_perfect
 from steerstats.results import Result
+from steerstats.rounding import varies
 from steerstats.spurious.clustered import cr2_bell_mccaffrey
 from steerstats.units import MIN_FOR_P, category_codes, deals, few_units
 

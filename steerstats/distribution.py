@@ -16,6 +16,7 @@ from steerstats.errors import check_level
 from steerstats.question_weight import question_df, weight_warnings
 from steerstats.questions import check_slopes, effective_size, group_codes, mean_se, wilson_interval
 from steerstats.results import VECTOR_AS_GIVEN, Estimate, Estimates
+from steerstats.rounding import ROUNDING
 from steerstats.signs import SignClasses, anti_steerable
 
 __all__ = [
@@ -71,7 +72,7 @@ def mean_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level: 
     se, warnings = mean_se(s, codes, groups), []
     if groups == 1:
         warnings.append("one question: the mean has no interval")
-    elif se <= 16 * np.finfo(float).eps * np.abs(s).max():
+    elif se <= ROUNDING * np.abs(s).max():
         se = 0.0  # equal slopes leave 1e-18 by rounding, in place of 0
         warnings.append("all question means are equal: the interval has no width")
     df = question_df(s, codes, groups, level)
@@ -164,7 +165,7 @@ def slope_spread(slopes: np.ndarray, *, questions: Sequence | None = None, level
     sizes = np.bincount(codes)
     if n == 1:
         warnings.append("one input: the spread is not defined")
-    elif variance <= (16 * np.finfo(float).eps * np.abs(s).max()) ** 2:
+    elif variance <= (ROUNDING * np.abs(s).max()) ** 2:
         variance = 0.0
         warnings.append("all slopes are equal: the spread is 0 and has no interval")
     elif groups < 3:

@@ -19,9 +19,9 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level
-from steerstats.questions import varies
 from steerstats.random_effects import FLOORED_ADVICE, prediction_limits, q_profile, random_effects_mean, reml_tau2
 from steerstats.results import Result
+from steerstats.rounding import varies
 
 __all__ = ["MetaAnalysis", "ToRead", "mean_over_datasets", "reml_tau2"]
 SE_TYPE = "Hartung-Knapp, t(D-1)"

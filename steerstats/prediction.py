@@ -17,11 +17,12 @@ from sklearn.model_selection import LeaveOneGroupOut
 
 from steerstats.associations import check_columns
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
-from steerstats.questions import group_codes, varies
+from steerstats.questions import group_codes
 from steerstats.resampling import quantile_pair, resampled_sums
 from steerstats.resampling.permutation import other_signs
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 from steerstats.results import Result
+from steerstats.rounding import varies
 from steerstats.units import MIN_FOR_P, deal, deals, few_units
 
 ALPHAS = np.logspace(-3, 4, 15)

@@ -12,9 +12,8 @@ from scipy import stats
 from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.question_weight import question_df
 from steerstats.resampling import mean_covariance, t_interval
-from steerstats.resampling.ranks import varies
 
-__all__ = ["QuestionMeans", "group_codes", "question_means", "varies", "wilson_interval"]
+__all__ = ["QuestionMeans", "group_codes", "question_means", "wilson_interval"]
 
 
 class QuestionMeans(NamedTuple):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special, stats
 
+from steerstats.rounding import varies
+
 # Share of the weight in one dataset's hands past which Hartung-Knapp intervals, floored or not, are too short.
 DOMINANT = 0.5
 FLOORED_ADVICE = "read the floored one"
@@ -130,9 +132,7 @@ def random_effects_mean(effects: np.ndarray, variances: np.ndarray, level: float
     tau2 = reml_tau2(y, v)
     w = 1 / (v + tau2)
     mean = float(w @ y / w.sum())
-    away = y - mean
-    away[np.abs(away) <= 4 * np.finfo(float).eps * np.abs(y).max()] = 0  # rounding of the mean is no spread
-    factor = float(w @ away**2 / (d - 1))
+    factor = float(w @ (y - mean) ** 2 / (d - 1)) if varies(y) else 0.0  # rounding of the mean is no spread
     se, floored = (float(np.sqrt(q / w.sum())) for q in (factor, max(1.0, factor)))
     t = float(stats.t.ppf((1 + level) / 2, d - 1))
     return RandomEffectsMean(

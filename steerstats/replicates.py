@@ -18,11 +18,11 @@ from scipy import stats
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
 from steerstats.questions import group_codes, wilson_interval
 from steerstats.results import Estimate, Result
+from steerstats.rounding import ROUNDING
 
 Kind = Literal["refits", "paraphrases"]
 # Share of resamples without reliability past which the corrected share's distribution is not one Wilson's n describes.
 OFTEN = 0.025
-ROUNDING = 16 * np.finfo(float).eps  # of the largest slope: less is neither spread nor noise
 
 
 @dataclass(frozen=True, kw_only=True)

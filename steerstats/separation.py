@@ -19,8 +19,9 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level
-from steerstats.questions import group_codes, varies, wilson_interval
+from steerstats.questions import group_codes, wilson_interval
 from steerstats.results import Estimate, Result
+from steerstats.rounding import varies
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,10 @@ from scipy import stats
 from steerstats.errors import CannotEstimate, InputError, check_level, gathered
 from steerstats.generalization.slopes import without_width
 from steerstats.question_weight import question_df
-from steerstats.questions import group_codes, varies
+from steerstats.questions import group_codes
 from steerstats.resampling import collapse, mean_covariance, resampled_sums
 from steerstats.results import Estimate
+from steerstats.rounding import varies
 
 VECTOR_ERROR_IN = "the interval includes the vector's own sampling error"
 VECTOR_ERROR_OUT = "the interval does not include the vector's own sampling error: it is about this very vector"

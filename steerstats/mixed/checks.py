@@ -8,6 +8,7 @@ import numpy as np
 
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.mixed.arrays import aliased_columns, relative_cholesky
+from steerstats.rounding import ROUNDING
 
 SINGULAR_TOLERANCE = 1e-4  # on the diagonal of the relative Cholesky factor, as in lme4's isSingular
 
@@ -32,7 +33,7 @@ def check_identified(n_groups: int, m: int, p: int, q: int) -> None:
 
 def clean_zero(rss: float, scatter: np.ndarray, scale: float, count: int) -> tuple[float, np.ndarray]:
     """Set sums of squares that are rounding noise of exactly linear data to zero."""
-    noise = count * (16 * np.finfo(float).eps * scale) ** 2
+    noise = count * (ROUNDING * scale) ** 2
     return (0.0 if rss <= noise else rss), (np.zeros_like(scatter) if scatter.trace() <= noise else scatter)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from steerstats.errors import CannotEstimate
+from steerstats.rounding import ROUNDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def fit_crossed(y: np.ndarray, X: np.ndarray, codes: list[np.ndarray]) -> Crosse
     beta = np.linalg.solve(triangle, basis.T @ y)
     error = y - X @ beta
     sums = np.array([float(np.sum(part**2)) for part in _strata(error[:, None], codes, levels)[1:]])
-    sums[sums <= n * (16 * np.finfo(float).eps * np.abs(y).max()) ** 2] = 0.0
+    sums[sums <= n * (ROUNDING * np.abs(y).max()) ** 2] = 0.0
     sizes = np.array([*levels, n - sum(levels) + len(levels)]) - 1
     free = sizes - np.array(ranks[1:])
     if free.min() < 1:

@@ -10,6 +10,7 @@ from scipy import stats
 
 from steerstats.errors import InputError, check_level
 from steerstats.resampling.counts import iter_counts
+from steerstats.rounding import varies
 
 MIN_FOR_INTERVAL = 8
 PERFECT = (
@@ -144,19 +145,6 @@ def bootstrap_correlation(
         sides = scaled if kind == "pearson" else [weighted_midranks(v, counts) for v in (x, y)]
         out.append(correlation(*sides, counts))
     return np.concatenate(out)
-
-
-def varies(values: np.ndarray) -> bool:
-    """Whether numbers differ by more than rounding: to rank or scale what does not is to rank its rounding errors.
-
-    Examples
-    --------
-    >>> from steerstats.resampling.ranks import varies
-    >>> varies([0.1, 0.3]), varies([0.3, 0.1 + 0.2]), varies([])
-    (True, False, False)
-    """
-    values = np.asarray(values, dtype=float)
-    return bool(values.size and np.ptp(values) > 16 * np.finfo(float).eps * np.abs(values).max())
 
 
 def bonett_wright(rho: float, n: int, level: float = 0.95) -> tuple[float, float]:

@@ -15,12 +15,12 @@ import numpy as np
 
 from steerstats.errors import InputError, check_count
 from steerstats.resampling.counts import collapse, iter_counts
+from steerstats.rounding import ROUNDING
 
 # Below this share of the resampled squares a variance is the rounding error of a constant resample, and below
 # the second share of the raw squares the residuals themselves are rounding error.
 CONSTANT_RESAMPLE = 1e-13
 CONSTANT_DATA = 1e-28
-ROUNDING = 16 * np.finfo(float).eps  # of the largest value: unit means that differ by less are equal
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.mixed.arrays import aliased_columns
-from steerstats.questions import varies
+from steerstats.rounding import varies
 from steerstats.spurious.rare import NEITHER, fold_lone_levels, without_lone_columns
 
 Factors = Mapping[str, Sequence] | pd.DataFrame

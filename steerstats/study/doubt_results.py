@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from steerstats.nulls import NullTable
-from steerstats.questions import question_means, varies
+from steerstats.questions import question_means
 from steerstats.results import Estimate, Result
+from steerstats.rounding import varies
 
 
 @dataclass(frozen=True, kw_only=True)
