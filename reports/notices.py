@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from analyses._cache import people_count, with_several_wrong
@@ -100,6 +100,11 @@ def notices_between(studies: Mapping[str, Any]) -> list[str]:
             "scores, too."
         )
     return found
+
+
+def begun(text: str, names: Collection[str]) -> str:
+    """A notice with a capital at its start, unless a cache's or a dataset's name stands there."""
+    return text if text.startswith(tuple(names)) else f"{text[:1].upper()}{text[1:]}"
 
 
 def _scores(study: Any) -> tuple[str, ...]:

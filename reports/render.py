@@ -23,7 +23,7 @@ from reports.collect import RESULTS, Done, default_workers, plan, run_jobs
 from reports.details import dataset_pages
 from reports.embed import theme_variables
 from reports.methods import methods as write_methods
-from reports.notices import notices_between, notices_of
+from reports.notices import begun, notices_between, notices_of
 from reports.provenance import provenance_rows
 from reports.record import PAGE, software_versions, staged, write_claim_tables
 from reports.sections import anchor_prefix, claim_view, sections_of, sections_of_a_sweep
@@ -99,6 +99,7 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
         datasets.append({"label": label if several else "", "pages": pages})
         provenance.append({"label": label if several else "", "rows": provenance_rows(study, seed)})
         notices += notices_of(label if several else "", study, own)
+    names = {*studies, *(name for study in studies.values() for name in study.datasets)}
     methods, references = write_methods(studies, [one.finding for one in done], seed, software_versions())
     between = words.differences([one.finding for one in done])
     text = (
@@ -112,7 +113,7 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
             summary=summary,
             differences=_differences(between) if between else None,
             glossary=operators.glossary(studies.values()),
-            notices=notices,
+            notices=[begun(text, names) for text in notices],
             sections=sections,
             datasets=[group for group in datasets if group["pages"]],
             claim_table=_claim_table(done, several),

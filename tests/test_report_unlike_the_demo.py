@@ -20,7 +20,7 @@ from analyses._claim import Claim
 from analyses._compared import difference_error
 from analyses._counts import CUT, in_range
 from analyses._effects import share_words
-from reports.notices import notices_between
+from reports.notices import begun, notices_between
 from reports.render import render_report
 from reports.reproduce import reproduce
 from reports.words import summary
@@ -132,6 +132,11 @@ def test_two_builds_of_one_spec_are_said_to_be_one_study():
     (said,) = notices_between({"a": study("grid", "1"), "b": study("grid", "2"), "c": study("grid", "1")})
     assert said.startswith("a and c are caches of one and the same spec")
     assert notices_between({"a": study("simulated", "1"), "b": study("simulated", "1")}) == []
+
+
+def test_what_is_to_be_read_first_begins_with_a_capital_or_with_a_name_as_it_is_written():
+    assert begun("this cache is simulated.", ["openness"]) == "This cache is simulated."
+    assert begun("openness and x hold the same.", ["openness"]) == "openness and x hold the same."
 
 
 def test_a_cache_given_twice_is_refused_by_path_and_as_a_copy(run, tmp_path):
