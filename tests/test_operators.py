@@ -80,7 +80,7 @@ def pages(path, out):
 
 def test_a_report_on_ablation_says_first_what_a_slope_is(caches, tmp_path):
     page, records = pages(caches["ablate"], tmp_path / "out")
-    assert page.index("operator ablate: slopes are what taking") < page.index('class="answer"')
+    assert page.index("Operator ablate: slopes are what taking") < page.index('class="answer"')
     answer = page.partition('class="answer">')[2].partition("</p>")[0]
     assert answer.startswith(
         "Taking the vector&#39;s direction out (operator ablate) lowers propensity on average in 2 of 4"
@@ -171,4 +171,4 @@ def test_a_sweep_of_ablations_says_its_rule_in_words_figure_and_record(sweep, tm
     assert RULE_ABLATE in record["method"]
     assert "the lowest is 7" in record["alt"]
     assert "lowest: strongest removal" in page
-    assert "operator ablate: slopes are what taking" in page
+    assert "Operator ablate: slopes are what taking" in page
