@@ -255,7 +255,9 @@ def check_level(level: float, name: str = "level", *, such_as: float = 0.95) -> 
     """
     usable = isinstance(level, Real) and not isinstance(level, bool)
     if not (usable and 0 < level < 1):
-        share = f"{level / 100 if usable and 1 < level < 100 else such_as:g}"
+        # 95 is a percentage, and 2 may be anything: only a rate on the side of such_as is taken for one.
+        percent = usable and 1 < level < 100 and (level < 50) == (such_as < 0.5)
+        share = f"{level / 100 if percent else such_as:g}"
         raise InputError(f"{name} is {level!r}; a share strictly between 0 and 1 is needed, such as {share}")
     return float(level)
 

@@ -27,6 +27,8 @@ def test_a_level_is_a_share(level):
 def test_a_percentage_is_told_the_share():
     with pytest.raises(InputError, match=r"such as 0\.9$"):
         check_level(90)
+    with pytest.raises(InputError, match=r"such as 0\.95$"):
+        check_level(2)
     assert check_level(np.float32(0.5)) == 0.5
 
 
