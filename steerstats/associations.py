@@ -115,7 +115,7 @@ def dataset_associations(
     >>> found.to_frame()[["rho", "ci_low", "ci_high"]].round(2).values.tolist()
     [[0.37, -0.2, 0.85]]
     """
-    level, n_resamples = check_level(level), check_count("n_resamples", n_resamples)
+    level, n_resamples = check_level(level), check_count("n_resamples", n_resamples, at_least=2)
     n_permutations = check_count("n_permutations", n_permutations)
     y = np.asarray(steerability, dtype=float)
     x = predictors.to_numpy(dtype=float)

@@ -153,7 +153,8 @@ def cross_validated_ridge(
     (0.0, 0.4)
     """
     level = check_level(level)
-    n_permutations, n_resamples = check_count("n_permutations", n_permutations), check_count("n_resamples", n_resamples)
+    n_permutations = check_count("n_permutations", n_permutations)
+    n_resamples = check_count("n_resamples", n_resamples, at_least=2)
     columns = [dataset, target, *predictors] + ([category] if category else [])
     check_columns(frame, columns, predictors, multipliers)
     x, y = frame[list(predictors)].to_numpy(dtype=float), frame[target].to_numpy(dtype=float)

@@ -140,6 +140,12 @@ def test_every_function_refuses_a_count_that_is_none(name, call, value):
         call(value)
 
 
+@pytest.mark.parametrize("method", ["generalization", "predictors", "spurious_factors"])
+def test_one_resample_makes_no_interval(method):
+    with pytest.raises(InputError, match=r"^n_resamples is 1; a whole number, 2 or more, is needed$"):
+        getattr(steerstats.open_cache(steerstats.demo_cache()), method)(n_resamples=1)
+
+
 def test_seeds_alphas_and_p_values_are_looked_at():
     for seed in (-1, 0.5):
         with pytest.raises(InputError, match=f"seed is {seed}; a whole number, 0 or more"):

@@ -37,7 +37,7 @@ def test_permuting_whole_categories_holds_its_level_where_datasets_do_not(sizes)
         frame = families(rng, sizes)
         both = [
             dataset_associations(
-                frame[["x"]], frame["slope"], rng=rng, category=category, n_permutations=99, n_resamples=1
+                frame[["x"]], frame["slope"], rng=rng, category=category, n_permutations=99, n_resamples=2
             ).p[0]
             for category in (frame["family"], None)
         ]
@@ -50,7 +50,7 @@ def test_permuting_whole_categories_holds_its_level_where_datasets_do_not(sizes)
 def test_ridge_permutes_whole_categories_too():
     rng = np.random.default_rng(1)
     p = [
-        cross_validated_ridge(families(rng), ["x"], rng=rng, category="family", n_permutations=19, n_resamples=1).p
+        cross_validated_ridge(families(rng), ["x"], rng=rng, category="family", n_permutations=19, n_resamples=2).p
         for _ in range(150)
     ]
     assert (np.array(p) <= 0.05).mean() <= 0.09  # .13 with single datasets
@@ -146,7 +146,7 @@ def test_the_penalty_is_the_one_that_leaving_out_in_turn_chooses(category):
     for name in "abcdefgh":
         frame[name] = rng.normal(size=18)[frame["dataset"]] + 0.1 * rng.normal(size=len(frame))
     names = ["x", *"abcdefgh"]
-    fit = cross_validated_ridge(frame, names, rng=rng, category=category, n_permutations=1, n_resamples=1)
+    fit = cross_validated_ridge(frame, names, rng=rng, category=category, n_permutations=1, n_resamples=2)
     groups, x, y = frame[category or "dataset"].to_numpy(), frame[names].to_numpy(), frame["slope"].to_numpy()
 
     def ridge(alpha, train):
@@ -239,17 +239,17 @@ def test_the_few_arrangements_of_few_datasets_are_looked_at_once_each(datasets, 
     for signs in itertools.product([1, -1], repeat=datasets):
         inner = (slope - slope.mean(axis=1, keepdims=True)) * np.array(signs)[:, None]
         again = frame.assign(slope=(slope.mean(axis=1, keepdims=True) + inner).ravel())
-        turned.append(cross_validated_ridge(again, ["x"], rng=rng, n_permutations=1, n_resamples=1).r2_within)
+        turned.append(cross_validated_ridge(again, ["x"], rng=rng, n_permutations=1, n_resamples=2).r2_within)
     assert one.p_within == np.mean(np.array(turned) >= turned[0] - 1e-9)
 
 
 def test_ridge_over_four_datasets_looks_at_the_24_orders_of_their_outcomes():
     rng = np.random.default_rng(24)
     frame = pd.DataFrame({"x": rng.normal(size=4), "slope": rng.normal(size=4), "dataset": list("abcd")})
-    fit = cross_validated_ridge(frame, ["x"], rng=rng, n_permutations=23, n_resamples=1)
+    fit = cross_validated_ridge(frame, ["x"], rng=rng, n_permutations=23, n_resamples=2)
     every = [
         cross_validated_ridge(
-            frame.assign(slope=frame["slope"].to_numpy()[list(order)]), ["x"], rng=rng, n_permutations=1, n_resamples=1
+            frame.assign(slope=frame["slope"].to_numpy()[list(order)]), ["x"], rng=rng, n_permutations=1, n_resamples=2
         ).r2
         for order in itertools.permutations(range(4))
     ]

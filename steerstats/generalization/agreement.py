@@ -59,7 +59,7 @@ def cross_model_agreement(
     (1.0, 1.0)
     """
     check_level(level)
-    check_count("n_resamples", n_resamples)
+    check_count("n_resamples", n_resamples, at_least=2)
     shifts = parse_shifts(shifts)
     common = tuple(name for name in first.datasets if name in second.slopes)
     if not common:

@@ -158,7 +158,7 @@ def compare_slopes(
     True
     """
     check_level(level)
-    check_count("n_resamples", n_resamples)
+    check_count("n_resamples", n_resamples, at_least=2)
     if len(grids) < 2:
         raise InputError(f"{len(grids)} caches are given; a comparison needs two or more")
     for label, grid in grids.items():

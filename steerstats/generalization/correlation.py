@@ -181,7 +181,7 @@ def id_ood_correlation(
     [0.64, 0.1, 0.88]
     """
     check_level(level)
-    check_count("n_resamples", n_resamples)
+    check_count("n_resamples", n_resamples, at_least=2)
     reference = parse_shift(reference)
     shifts = parse_shifts(shifts, reference=reference)
     measured = measure(grid, [reference, *shifts])

@@ -87,7 +87,7 @@ def gap(
     mean gap: 0.089 [0.079, 0.101] (n = 60)
     """
     check_level(level)
-    check_count("n_resamples", n_resamples)
+    check_count("n_resamples", n_resamples, at_least=2)
     reference, shifted = np.asarray(reference, float), np.asarray(shifted, float)
     if reference.ndim != 1 or reference.shape != shifted.shape:
         raise InputError(f"reference {reference.shape} and shifted {shifted.shape} must be vectors of one length")
@@ -210,7 +210,7 @@ def gap_table(
     {'gap': 0.089, 'prompt': 0.183, 'transfer': -0.094}
     """
     check_level(level)
-    check_count("n_resamples", n_resamples)
+    check_count("n_resamples", n_resamples, at_least=2)
     reference = parse_shift(reference)
     shifts = parse_shifts(shifts, reference=reference)
     own = [(evaluate, evaluate) for _, evaluate in shifts]

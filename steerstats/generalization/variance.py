@@ -126,7 +126,7 @@ def steerability_variance(
     (7, 14)
     """
     check_level(level)
-    check_count("n_resamples", n_resamples)
+    check_count("n_resamples", n_resamples, at_least=2)
     reference = parse_shift(reference)
     shifts = parse_shifts(shifts, reference=reference)
     rows, excluded, warnings = [], [], []

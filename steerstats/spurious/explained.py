@@ -264,7 +264,7 @@ def _divide(
     level: float,
     warnings: tuple[str, ...],
 ) -> VarianceExplained:
-    level, n_resamples = check_level(level), check_count("n_resamples", n_resamples)
+    level, n_resamples = check_level(level), check_count("n_resamples", n_resamples, at_least=2)
     if s.ndim != 1 or s.size < 3 or not np.isfinite(s).all():
         raise InputError(f"slopes have to be at least 3 finite numbers; their shape is {s.shape}")
     codes, groups = group_codes(questions, s.size)

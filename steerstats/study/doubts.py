@@ -18,7 +18,7 @@ def check_asked(*, level: float, seed: int = 0, **counts: int) -> None:
     check_level(level)
     check_count("seed", seed, at_least=0)
     for name, value in counts.items():
-        check_count(name, value)
+        check_count(name, value, at_least=2 if name == "n_resamples" else 1)  # one resample has no spread
 
 
 class StudyDoubts(StudyBase):

@@ -149,7 +149,7 @@ def predictors(
     study: Study, shift: Shift, by_category: bool, seed: int, level: float, n_resamples: int, n_permutations: int
 ) -> Predictors:
     """Candidates of the shift's vector against its slopes."""
-    level, n_resamples = check_level(level), check_count("n_resamples", n_resamples)
+    level, n_resamples = check_level(level), check_count("n_resamples", n_resamples, at_least=2)
     n_permutations = check_count("n_permutations", n_permutations)
     results, left_out = for_each(study.datasets, lambda name: _of_dataset(study, name, shift, level))
     notes = [*said_first(study), *doubts(results, left_out), *_on_several_scales(study, list(results))]
