@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import InputError, check_count, check_level
+from steerstats.errors import InputError, check_count, check_level, first_few
 from steerstats.results import Result
 
 DIFFERS = "differs from the null"
@@ -271,7 +271,7 @@ def tail_doubt(table: NullTable, questions: Mapping[str, int]) -> str:
         return ""
     worst = max(doubted, key=honest.__getitem__)
     return (
-        f"{', '.join(table.datasets[k] for k in doubted)}: p-values are too small this far out "
+        f"{first_few([table.datasets[k] for k in doubted])}: p-values are too small this far out "
         f"({table.p[worst]:.2g} from {questions[table.datasets[worst]]} training questions stands for about "
         f"{honest[worst]:.2g}, and {needed:.2g} was needed): of simulated studies of 40 datasets without information, "
         "with 24 or 40 questions each, 10-11% showed one to differ at 5%"

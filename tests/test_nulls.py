@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from steerstats.errors import InputError
-from steerstats.nulls import null_table, null_vectors_needed
+from steerstats.nulls import null_table, null_vectors_needed, tail_doubt
 
 
 def study(rng, effects: np.ndarray, n_null: int, n: int = 40) -> tuple[dict, dict]:
@@ -138,3 +138,10 @@ def test_null_vectors_that_are_the_vector_up_to_sign_say_nothing_whatever_roundi
         assert "d: every shuffled vector is as strong as the vector itself" in found.warnings[0]
     other = null_table({"d": own}, {"d": signs * own * np.linspace(0.9, 0.99, 39)[:, None]}, kind="shuffled")
     assert (other.p[0], other.warnings) == (1 / 40, ())
+
+
+def test_many_datasets_that_pass_far_out_are_named_by_the_first_few():
+    null = {f"d{k}": np.arange(1.0, 100)[:, None] for k in range(40)}
+    slopes = {name: np.array([100.0 if k < 10 else 50.0]) for k, name in enumerate(null)}
+    text = tail_doubt(null_table(slopes, null, kind="shuffled"), dict.fromkeys(null, 20))
+    assert text.startswith("d0, d1, d2, d3, d4 and 5 more: p-values are too small this far out (0.01 from 20 training")
