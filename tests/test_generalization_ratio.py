@@ -191,6 +191,11 @@ def test_few_questions_and_a_ratio_without_spread_are_said():
     flat = ratio(0.5 * below, below)
     assert flat.estimate == 0.5
     assert any("no width" in text for text in flat.warnings)
+    for share in (0.3, 1 / 3, -0.7, 12.9):  # rounded at each input, which is no spread
+        for below in (np.full(40, 0.7), np.random.default_rng(0).normal(1, 0.1, 40)):
+            found = ratio(share * below, below)
+            assert found.ci_low == found.estimate == found.ci_high
+            assert any("no width" in text for text in found.warnings)
 
 
 def test_one_cell_alone_takes_vector_error():

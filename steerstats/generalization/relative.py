@@ -264,12 +264,15 @@ def _rows(cells: Cells, above, below, rng, method: str, level: float, n_resample
     # Slopes that cancel leave a mean of rounding errors: a ratio to that is a number about nothing.
     zero = np.abs(x) <= ROUNDING * np.abs(cells.slopes[below]).mean(axis=1)
     estimate = np.divide(y, x, out=np.full(x.shape, np.nan), where=~zero)
-    weight = np.stack([np.ones_like(x), -estimate])
-    parts = [np.einsum("ik,ijk,jk->k", weight, c, weight) for c in (from_inputs, from_vectors)]
-    variance = np.maximum(parts[0] + parts[1], 0.0)
     codes, groups = group_codes(cells.question, cells.slopes.shape[1])
     # Of y − ratio · x, whose variance the ratio's is.
     contrasts = cells.slopes[above] - np.nan_to_num(estimate)[:, None] * cells.slopes[below]
+    weight = np.stack([np.ones_like(x), -estimate])
+    parts = [
+        np.where(zero, np.nan, mean_covariance(contrasts, cells.question)[1].diagonal()),
+        np.einsum("ik,ijk,jk->k", weight, from_vectors, weight),
+    ]
+    variance = np.maximum(parts[0] + parts[1], 0.0)
     df = np.array([question_df(one, codes, groups, level) for one in contrasts])
     if included.any():
         spread = parts[0] ** 2 / np.maximum(df, 1) + parts[1] ** 2 / (len(cells.refits) - 1)
@@ -281,14 +284,17 @@ def _rows(cells: Cells, above, below, rng, method: str, level: float, n_resample
     out = {"estimate": estimate, "se": se, "denominator": x, "denominator_z": z, "n": n, "included": included}
     out |= _sets(cells, above, below, rng, method, level, n_resamples, y, x, total, estimate, se, df)
     lost = zero & ((method != "fieller") | ~(total[1, 1] > 0))
-    # A vector relative to itself is 1 by definition, whatever its denominator.
+    # A vector relative to itself is 1 by definition, whatever its denominator. Where every question gives the same
+    # ratio, limits would be the root of a difference of rounding errors apart.
     same = (above == below) & (n > 1) & ~zero
+    flat = (n > 1) & (variance <= (ROUNDING * np.abs(cells.slopes[above]).mean(axis=1)) ** 2)
+    flat &= out["shape"] == "bounded"
     out["shape"] = np.where(lost, "undefined", np.where(same, "bounded", out["shape"]))
     for key in ("ci_low", "ci_high"):
-        out[key] = np.where(lost, np.nan, np.where(same, 1.0, out[key]))
+        out[key] = np.where(lost, np.nan, np.where(same | flat, estimate, out[key]))
     for key in ("excluded_low", "excluded_high"):
         out[key] = np.where(lost | same, np.nan, out[key])
-    out["no_width"] = ~same & (n > 1) & (variance <= (ROUNDING * y) ** 2)
+    out["no_width"] = flat & ~same
     return out
 
 
