@@ -47,8 +47,7 @@ class Parity:
         Largest difference allowed: 1e-4 in float32; in lower precision three times `plain_difference`, but not
         less than one rounding step of the largest logit, and not more than four.
     plain_difference : float
-        The same difference between batched and one-sequence plain passes: the model's own noise, unless it is more
-        than 1e-4 in float32, or four rounding steps in lower precision.
+        The same difference between the plain path, as its sequences run (see `lines`), and one-sequence passes.
     own_difference : float
         Between one-sequence passes without steering and the model called without any hook. In lower precision
         this includes the model's own rounding of its logits.
@@ -59,8 +58,9 @@ class Parity:
     row_tokens : int
         Tokens of the longest row of the build's own that was compared; 0 where the proof had failed before.
     lines : str
-        How sequences of the plain path run: "batched"; where that is more than noise away from single passes in
-        batches of one length ("equal"), or if need be one at a time ("single").
+        How sequences of the plain path run: "batched"; where that is more than noise away from single passes (1e-4
+        in float32, four rounding steps in lower precision), in batches of one length ("equal"), or if need be one at a
+        time ("single").
     dtype, attention, mask, reason : str
         `attention` is the model's implementation; `mask` is how trie rows are masked (blocked, dense, flex);
         `joined` says whether branches are computed only from the layer on that they are steered at;
@@ -100,8 +100,8 @@ class Parity:
         if self.lines == BATCHED:
             return said
         return (
-            f"{said}; sequences run {WAYS[self.lines]}, slower still: batches of several lengths are up to "
-            f"{self.plain_difference:.1e} nats from single passes"
+            f"{said}; sequences run {WAYS[self.lines]}, slower still: in batches of several lengths the model gives "
+            "other numbers"
         )
 
 
@@ -127,7 +127,7 @@ def compare_paths(
     tolerance, most = _tolerances(engine, single, plain_difference)
     if not plain_difference <= most:
         _check_causal(engine, chosen[0], most)
-        engine.forward.lines = _lines(engine, examples, request, codes, most)
+        plain_difference, noise = _without_padding(engine, examples, request, codes, most)
     reason, apart, activation = "", float("nan"), float("nan")
     try:
         # Short rows are masked densely and long ones in blocks: a build meets both, so both are compared.
@@ -256,8 +256,11 @@ def _check_causal(engine: Engine, example: Example, most: float) -> None:
         )
 
 
-def _lines(engine: Engine, examples: Sequence[Example], request: Request, codes: np.ndarray, most: float) -> str:
-    """How sequences have to run whose batches are too far from single passes: "equal" if that holds, else "single".
+def _without_padding(
+    engine: Engine, examples: Sequence[Example], request: Request, codes: np.ndarray, most: float
+) -> tuple[float, float]:
+    """Have the sequences of the plain path run in batches of one length if these hold, else one at a time, which are
+    the passes that all else is measured by; how far they then are from those.
 
     Each of the request's examples is compared together with another one of its lengths, where there is one.
     """
@@ -266,8 +269,11 @@ def _lines(engine: Engine, examples: Sequence[Example], request: Request, codes:
     pairs = [[one for one, shape in zip(examples, shapes) if shape == want][:2] for want in sorted(wanted)]
     request = replace(request, examples=[one for pair in pairs for one in pair])
     engine.forward.lines = EQUAL
-    apart, _ = _plain_difference(engine, request, one_by_one(engine, request, codes), codes)
-    return EQUAL if apart <= most else SINGLE
+    found = _plain_difference(engine, request, one_by_one(engine, request, codes), codes)
+    if found[0] <= most:
+        return found
+    engine.forward.lines = SINGLE
+    return 0.0, 0.0
 
 
 def _refusal(apart: float, tolerance: float, activation: float, limit: float) -> str:
