@@ -110,6 +110,37 @@ def test_a_model_that_minds_company_gets_one_sequence_at_a_time():
     assert engine.run(examples, steering).logits == pytest.approx(expected["logits"], abs=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("path", "padded", "lines"), [("auto", True, "equal"), ("plain", True, "equal"), ("plain", False, "single")]
+)
+def test_a_model_that_raises_on_batches_gets_the_ones_that_it_takes(path, padded, lines, dtype):
+    steering = random_steering(np.random.default_rng(0))
+    examples = sized_examples([9, 9, 12, 12, 15])
+    model = tiny_model("llama").to(dtype)
+    expected = Engine(model, path="trie").run(examples, steering, completions=True, read_layers=(1,))
+
+    def picky(module, args, kwargs):
+        mask = kwargs.get("attention_mask")
+        ragged = mask is not None and mask.ndim == 2 and not mask.all()
+        if ragged if padded else len(kwargs["input_ids"]) > 1:
+            raise ValueError("cu_seqlens and padding\ndo not go together")
+
+    model.model.register_forward_pre_hook(picky, with_kwargs=True)
+    engine = Engine(model, path=path)
+    parity = engine.prove(examples, steering, completions=True)
+    assert parity.lines == lines
+    assert parity.plain_difference <= parity.tolerance
+    if path == "plain":
+        assert str(parity).endswith(
+            "slower still: in batches of several lengths the model gives other numbers, or an error"
+        )
+    scores = engine.run(examples, steering, completions=True, read_layers=(1,))
+    allowed = 1e-4 if dtype == torch.float32 else 0.2
+    assert scores.logits == pytest.approx(expected.logits, abs=allowed)
+    assert scores.activations == pytest.approx(expected.activations, abs=allowed)
+
+
 @pytest.mark.parametrize("path", ["auto", "plain"])
 def test_an_encoder_is_refused(path):
     values = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}

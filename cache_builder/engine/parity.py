@@ -19,7 +19,7 @@ from cache_builder.engine.plan import Wanted, demand_of
 from cache_builder.engine.reference import difference, one_by_one, own_difference, raised
 from cache_builder.engine.requests import Example, Request, Scores, Steering
 from cache_builder.packing import Row, pack
-from steerstats.errors import ModelError
+from steerstats.errors import ModelError, SteerstatsError
 
 if TYPE_CHECKING:
     from cache_builder.engine.runner import Engine
@@ -58,9 +58,9 @@ class Parity:
     row_tokens : int
         Tokens of the longest row of the build's own that was compared; 0 where the proof had failed before.
     lines : str
-        How sequences of the plain path run: "batched"; where that is more than noise away from single passes (1e-4
-        in float32, four rounding steps in lower precision), in batches of one length ("equal"), or if need be one at a
-        time ("single").
+        How sequences of the plain path run: "batched"; where the model does not take such batches, or gives more than
+        noise away from single passes (1e-4 in float32, four rounding steps in lower precision), in batches of one
+        length ("equal"), or if need be one at a time ("single").
     dtype, attention, mask, reason : str
         `attention` is the model's implementation; `mask` is how trie rows are masked (blocked, dense, flex);
         `joined` says whether branches are computed only from the layer on that they are steered at;
@@ -101,7 +101,7 @@ class Parity:
             return said
         return (
             f"{said}; sequences run {WAYS[self.lines]}, slower still: in batches of several lengths the model gives "
-            "other numbers"
+            "other numbers, or an error"
         )
 
 
@@ -222,9 +222,15 @@ def _longest_row(engine: Engine, request: Request) -> tuple[Request, Row]:
 
 
 def _plain_difference(engine: Engine, request: Request, single: Scores, codes: np.ndarray) -> tuple[float, float]:
-    """What `difference` finds between one batch of all sequences and one pass for each."""
+    """What `difference` finds between one batch of all sequences and one pass for each; infinite where the model raises
+    an error of the batch."""
     everything = sum(len(ids) for example in request.examples for ids in example.options) * (len(codes) + 2)
-    return difference(engine._run(request, path="plain", budget=everything, codes=codes), single, codes)
+    try:
+        return difference(engine._run(request, path="plain", budget=everything, codes=codes), single, codes)
+    except SteerstatsError:
+        raise
+    except Exception:  # it runs single sequences: what it does not take is padding, or company
+        return float("inf"), 0.0
 
 
 def _tolerances(engine: Engine, single: Scores, plain_difference: float) -> tuple[float, float]:
