@@ -283,7 +283,7 @@ class _Pool:
             actor = self.remote.remote(*self.arguments)
             try:
                 facts = self.ray.get(actor.ready.remote())
-            except self.ray.exceptions.RayActorError as error:
+            except self.ray.exceptions.RayError as error:
                 last = error
                 self._kill(actor)
                 continue
@@ -320,7 +320,11 @@ class _Pool:
         """Take in the answer to a call; False if there is no such worker any more."""
         try:
             answer = self.ray.get(reference)
-        except self.ray.exceptions.RayActorError:
+        except self.ray.exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, SteerstatsError) else None
+            self._retry(name, str(cause or error), final=cause is not None)
+            return True
+        except self.ray.exceptions.RayError:  # dead, or killed for memory (no `RayActorError`), or its node is gone
             self.seats.remove(seat)
             self._kill(seat.actor)
             lost = [one for one in (*seat.owed, name) if one and not finished_sidecar(root, one)]
@@ -329,10 +333,6 @@ class _Pool:
             self._bury(lost)
             self._seat()
             return False
-        except self.ray.exceptions.RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, SteerstatsError) else None
-            self._retry(name, str(cause or error), final=cause is not None)
-            return True
         if isinstance(answer, dict):
             if answer["problem"]:
                 # What one worker could do another cannot (a smaller GPU, a folder that it does not see).

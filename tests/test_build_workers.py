@@ -16,7 +16,11 @@ from cache_builder.spec import parse_spec
 from steerstats.errors import CacheError, InputError
 
 
-class Dead(Exception):
+class RayError(Exception):
+    """What Ray says of all that goes wrong."""
+
+
+class Dead(RayError):
     """An actor that is no more."""
 
 
@@ -64,7 +68,8 @@ def fake_ray(answers: list[dict], calls: list, asked: list | None = None):
     def get(reference):
         return reference.value
 
-    exceptions = SimpleNamespace(RayActorError=Dead, RayTaskError=type("Failed", (Exception,), {}))
+    failed = type("Failed", (RayError,), {})
+    exceptions = SimpleNamespace(RayError=RayError, RayActorError=Dead, RayTaskError=failed)
     return SimpleNamespace(
         is_initialized=lambda: True,
         cluster_resources=lambda: {"GPU": 8.0},
@@ -196,14 +201,15 @@ def test_each_worker_expects_a_unit_of_its_own_and_every_unit_is_built_once(monk
     assert len(set(expected)) == 3, "no two prepare for the same unit"
 
 
-def test_what_a_dead_worker_computed_and_had_not_written_is_built_again(monkeypatch, tmp_path):
+@pytest.mark.parametrize("death", [Dead, type("OutOfMemoryError", (RayError,), {})])
+def test_what_a_dead_worker_computed_and_had_not_written_is_built_again(monkeypatch, tmp_path, death):
     asked, notices = [], []
     ray = fake_ray([good("a", "b", "c"), good("a", "b", "c")], [], asked)
     plain = ray.get
 
     def get(reference):
         if reference.kind == "build" and len(asked) == 2:  # "a" is being written, "b" computed
-            raise Dead
+            raise death
         return plain(reference)
 
     ray.get = get
