@@ -42,12 +42,16 @@ POLL_S = 0.2
 REACH_S = 10.0
 
 
+BUILT, FOUND, HELD, FAILED, VAIN = "built", "found", "held", "failed", "vain"
+
+
 class Outcome(NamedTuple):
-    """How the writing of a unit ended: `problem` is empty where it went well, `final` where trying again is vain."""
+    """How a unit ended with a worker: "built"; "found" finished by another builder, or "held" by one; "failed", or so
+    that trying again is "vain", with the problem."""
 
     name: str
+    how: str
     problem: str = ""
-    final: bool = False
 
 
 class Worker:
@@ -89,7 +93,7 @@ class Worker:
         }
 
     def build(self, name: str, following: str = "") -> list[Outcome]:
-        """Compute one unit unless it is finished, and begin to write it.
+        """Compute one unit unless it is finished or another builder is at it, and begin to write it.
 
         Parameters
         ----------
@@ -100,20 +104,19 @@ class Worker:
         Returns
         -------
         list of Outcome
-            Of units whose writing has ended since the last call: usually of the one before this one.
+            Of this unit if it is not built here, and of those whose writing has ended since the last call: usually of
+            the one before this one.
         """
-        while not finished_sidecar(self.root, name):
-            lease = claim(self.root, name)
-            if lease is None:
-                time.sleep(POLL_S)
-                continue
-            with lease:
-                if finished_sidecar(self.root, name):  # by its last holder, between the look and the claim
-                    break
+        lease = None if finished_sidecar(self.root, name) else claim(self.root, name)
+        with lease or contextlib.nullcontext():
+            if finished_sidecar(self.root, name):  # also by its last holder, between the look and the claim
+                self._outcomes.append(Outcome(name, FOUND))
+            elif lease is None:
+                time.sleep(POLL_S)  # the driver asks again
+                self._outcomes.append(Outcome(name, HELD))
+            else:
                 plan, after = self._plans[name], self._plans.get(following)
                 build_claimed(self.session, self.root, plan, lease, self._writer, self._written, following=after)
-                return self._collect()
-        self._outcomes.append(Outcome(name))
         return self._collect()
 
     def finish(self) -> list[Outcome]:
@@ -122,9 +125,9 @@ class Worker:
         return self._collect()
 
     def _written(self, name: str, error: Exception | None) -> None:
-        text = " ".join(f"{error}".split()) if error is not None else ""
-        problem = "" if error is None else text or type(error).__name__
-        self._outcomes.append(Outcome(name, problem, isinstance(error, SteerstatsError)))
+        how = BUILT if error is None else VAIN if isinstance(error, SteerstatsError) else FAILED
+        problem = "" if error is None else " ".join(f"{error}".split()) or type(error).__name__
+        self._outcomes.append(Outcome(name, how, problem))
 
     def _collect(self) -> list[Outcome]:
         count = len(self._outcomes)  # the writer may add to them
@@ -251,6 +254,8 @@ class _Pool:
         self.queue: deque[str] = deque()
         self.tries: dict[str, int] = {}
         self.built: list[str] = []
+        self.elsewhere: list[str] = []
+        self.waited = False
         self.seats: list[_Seat] = []
         self.pending: dict[Any, tuple[_Seat, str]] = {}  # by call: who is asked, and for which unit ("" for none)
 
@@ -269,14 +274,15 @@ class _Pool:
             idle = [seat for seat in idle if not self._engage(seat)]
             if not self.pending:
                 raise CacheError("no Ray worker is left")
-            progress(len(found) + len(self.built), len(names), "units")
+            progress(len(found) + len(self.built) + len(self.elsewhere), len(names), "units")
             done, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=1.0)
             for reference in done:
                 seat, name = self.pending.pop(reference)
                 if self._settle(root, seat, name, reference):
                     idle.append(seat)
         progress(len(names), len(names), "done")
-        return BuildReport(root, tuple(self.built), found, (), time.perf_counter() - started, facts["parity"])
+        seconds = time.perf_counter() - started
+        return BuildReport(root, tuple(self.built), found, tuple(self.elsewhere), seconds, facts["parity"])
 
     def _start(self) -> tuple[_Seat, dict[str, Any]]:
         for _ in range(MAX_TRIES):
@@ -343,12 +349,16 @@ class _Pool:
                     raise CacheError(f"no Ray worker is left: {answer['problem']}")
             return not answer["problem"]
         seat.owed += [name] if name else []
-        for ended in answer:
-            seat.owed.remove(ended[0])
-            if ended[1]:
-                self._retry(ended[0], ended[1], final=ended[2])
+        for one, how, problem in answer:
+            seat.owed.remove(one)
+            if how == BUILT:
+                self.built.append(one)
+            elif how == FOUND:
+                self.elsewhere.append(one)
+            elif how == HELD:
+                self._leave(one)
             else:
-                self.built.append(ended[0])
+                self._retry(one, problem, final=how == VAIN)
         return True
 
     def _kill(self, actor: Any) -> None:
@@ -366,6 +376,13 @@ class _Pool:
             self.notice(f"a Ray worker died{again}")
         if self.deaths > MAX_TRIES * self.count:
             raise CacheError(f"{self.deaths} Ray workers died; the last one while building {names or 'nothing yet'}")
+
+    def _leave(self, name: str) -> None:
+        """Leave a unit to the builder that is at it, and look again once there is nothing else."""
+        self.queue.append(name)
+        if not self.waited:
+            self.notice(f"unit {name} is claimed by another builder; it is left to it, and looked at again")
+        self.waited = True
 
     def _retry(self, name: str, problem: str, *, final: bool) -> None:
         """Queue a unit again that failed ("": a call about none), unless that is vain or was tried often enough."""

@@ -16,6 +16,7 @@ from cache_builder.build import run_build
 from cache_builder.distributed import Worker
 from cache_builder.inputs import Inputs
 from cache_builder.interop import save_vector
+from cache_builder.leases import claim
 from cache_builder.spec import parse_spec
 from steerstats.cache import CacheReader
 from steerstats.errors import CacheError
@@ -48,9 +49,9 @@ def test_a_worker_writes_and_encodes_beside_its_engine_and_gets_the_bits_of_a_lo
     assert os.listdir(units) == [f".{first}.lease"], "computed, claimed, and not yet written"
     may_write.set()
     said = worker.build(second, third)
-    assert said[0] == (first, "", False), "the one before is written first"
-    assert [*said, *worker.build(third), *worker.finish()] == [(name, "", False) for name in (first, second, third)]
-    assert worker.build(first) == [(first, "", False)], "finished before"
+    assert said[0] == (first, "built", ""), "the one before is written first"
+    assert [*said, *worker.build(third), *worker.finish()] == [(name, "built", "") for name in (first, second, third)]
+    assert worker.build(first) == [(first, "found", "")], "finished before"
     assert sorted(os.listdir(units)) == sorted(
         f"{name}.{end}" for name in (first, second, third) for end in ("h5", "json")
     )
@@ -75,9 +76,18 @@ def test_an_error_of_a_workers_writer_is_said_of_its_unit_and_leaves_no_lease(mo
 
     monkeypatch.setattr(session, "write_unit", failing)
     said = [*worker.build(first), *worker.build(second), *worker.finish()]
-    assert said == [(first, "the disk is full", True), (second, "KeyError", False)]
+    assert said == [(first, "vain", "the disk is full"), (second, "failed", "KeyError")]
     assert os.listdir(tmp_path / "cache" / "units") == []
-    assert [*worker.build(first), *worker.finish()] == [(first, "", False)]
+    assert [*worker.build(first), *worker.finish()] == [(first, "built", "")]
+
+
+def test_a_worker_leaves_a_unit_to_who_is_at_it_and_goes_on(model, tmp_path):
+    worker = Worker(content(model), str(tmp_path / "cache"))
+    first, second, _ = worker.ready()["units"]
+    with claim(tmp_path / "cache", first):
+        assert worker.build(first) == [(first, "held", "")]
+        assert [*worker.build(second), *worker.finish()] == [(second, "built", "")]
+    assert [*worker.build(first), *worker.finish()] == [(first, "built", "")]
 
 
 def relative(model, tmp_path, monkeypatch):
@@ -102,7 +112,7 @@ def test_a_worker_that_ray_started_elsewhere_finds_what_relative_paths_name(mode
     assert "mine.jsonl" in Worker(spec, str(tmp_path / "cache")).ready()["problem"], "they begin at home"
     worker = Worker(spec, str(tmp_path / "cache"), str(home))
     assert worker.ready()["problem"] == ""
-    assert [*worker.build("mine"), *worker.finish()] == [("mine", "", False)]
+    assert [*worker.build("mine"), *worker.finish()] == [("mine", "built", "")]
     unit = CacheReader(tmp_path / "cache")["mine"]
     assert unit.attrs["spec_hash"] == session.Session(parse_spec(spec)).spec_hash
     assert "other" in unit.coords["vector"].tolist()

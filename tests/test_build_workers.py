@@ -47,7 +47,7 @@ class Actor:
         return Reference("build", ended)
 
     def _ended(self) -> list[tuple]:
-        ended, self.writing = [(name, "", False) for name in self.writing], []
+        ended, self.writing = [(name, "built", "") for name in self.writing], []
         return ended
 
 
@@ -201,6 +201,27 @@ def test_each_worker_expects_a_unit_of_its_own_and_every_unit_is_built_once(monk
     assert len(set(expected)) == 3, "no two prepare for the same unit"
 
 
+def test_a_unit_that_another_builder_is_at_is_asked_for_again_after_the_others_and_not_counted_as_built(
+    monkeypatch, tmp_path
+):
+    asked, notices = [], []
+    plain = Actor._build
+
+    def build(self, name, following):
+        if name != "a":
+            return plain(self, name, following)
+        asked.append((self, name, following))
+        ended, times = self._ended(), [one for _, one, _ in asked].count("a")
+        return Reference("build", [*ended, ("a", "held" if times < 4 else "found", "")])
+
+    monkeypatch.setattr(Actor, "_build", build)
+    monkeypatch.setattr(distributed, "require", lambda *_: fake_ray([good("a", "b", "c")], [], asked))
+    report = run_on_ray(SPEC, tmp_path / "cache", workers=1, notice=notices.append)
+    assert [name for _, name, _ in asked] == ["a", "b", "c", "a", "a", "a"]
+    assert (sorted(report.built), report.elsewhere) == (["b", "c"], ("a",))
+    assert notices == ["unit a is claimed by another builder; it is left to it, and looked at again"]
+
+
 @pytest.mark.parametrize("death", [Dead, type("OutOfMemoryError", (RayError,), {})])
 def test_what_a_dead_worker_computed_and_had_not_written_is_built_again(monkeypatch, tmp_path, death):
     asked, notices = [], []
@@ -260,10 +281,10 @@ def test_a_worker_that_was_only_out_of_reach_is_killed_before_another_takes_its_
     assert [one if one == "kill" else "actor" for one in calls[1:]] == ["actor", "kill", "actor"]
 
 
-@pytest.mark.parametrize(("final", "tries"), [(True, 1), (False, distributed.MAX_TRIES)])
-def test_a_unit_that_cannot_be_written_ends_the_build_with_its_error(monkeypatch, tmp_path, final, tries):
+@pytest.mark.parametrize(("how", "tries"), [("vain", 1), ("failed", distributed.MAX_TRIES)])
+def test_a_unit_that_cannot_be_written_ends_the_build_with_its_error(monkeypatch, tmp_path, how, tries):
     asked, notices = [], []
-    monkeypatch.setattr(Actor, "_ended", lambda self: [("a", "the disk is full", final)] if self.writing else [])
+    monkeypatch.setattr(Actor, "_ended", lambda self: [("a", how, "the disk is full")] if self.writing else [])
     monkeypatch.setattr(distributed, "require", lambda *_: fake_ray([good("a")], [], asked))
     with pytest.raises(CacheError, match="unit a failed: the disk is full"):
         run_on_ray(SPEC, tmp_path / "cache", workers=1, notice=notices.append)
