@@ -7,7 +7,6 @@ can be finished without it.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import platform
@@ -16,6 +15,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,7 +108,7 @@ class Worker:
             the one before this one.
         """
         lease = None if finished_sidecar(self.root, name) else claim(self.root, name)
-        with lease or contextlib.nullcontext():
+        with lease or nullcontext():
             if finished_sidecar(self.root, name):  # also by its last holder, between the look and the claim
                 self._outcomes.append(Outcome(name, FOUND))
             elif lease is None:
@@ -200,7 +200,8 @@ def run_on_ray(
         if share > 1 and not content["run"]["device_map"]:
             content["run"] = {**content["run"], "device_map": "auto"}
         remote = ray.remote(num_gpus=share, num_cpus=1)(Worker)
-        return _Pool(ray, remote, (content, str(root), os.getcwd()), count, notice).run(root, started, progress)
+        with closing(_Pool(ray, remote, (content, str(root), os.getcwd()), count, notice)) as pool:
+            return pool.run(root, started, progress)
     finally:
         if started_here:
             ray.shutdown()
@@ -261,15 +262,14 @@ class _Pool:
 
     def run(self, root: Path, started: float, progress: Progress) -> BuildReport:
         progress(0, None, "starting workers")
-        first, facts = self._start()
+        facts = self._start()
         names = facts["units"]
         found = tuple(name for name in names if finished_sidecar(root, name))
         self.queue.extend(name for name in names if name not in found)
-        self.seats.append(first)
+        idle = list(self.seats)
         # The others start once the first has settled the manifest, and therefore the budget.
         for _ in range(min(self.count - 1, max(len(self.queue) - 1, 0))):
             self._seat()
-        idle = [first]
         while self.queue or any(seat.owed for seat in self.seats) or any(name for _, name in self.pending.values()):
             idle = [seat for seat in idle if not self._engage(seat)]
             if not self.pending:
@@ -284,20 +284,27 @@ class _Pool:
         seconds = time.perf_counter() - started
         return BuildReport(root, tuple(self.built), found, tuple(self.elsewhere), seconds, facts["parity"])
 
-    def _start(self) -> tuple[_Seat, dict[str, Any]]:
+    def close(self) -> None:
+        """Free what the workers hold: a cluster goes on, and they with it while anybody keeps a traceback of here."""
+        for seat in list(self.seats):
+            self._dismiss(seat)
+
+    def _start(self) -> dict[str, Any]:
+        """Start the first worker, and say what it finds."""
         for _ in range(MAX_TRIES):
-            actor = self.remote.remote(*self.arguments)
+            seat = _Seat(self.remote.remote(*self.arguments))
+            self.seats.append(seat)
             try:
-                facts = self.ray.get(actor.ready.remote())
+                facts = self.ray.get(seat.actor.ready.remote())
             except self.ray.exceptions.RayError as error:
                 last = error
-                self._kill(actor)
+                self._dismiss(seat)
                 continue
             if facts["problem"]:
                 raise InputError(facts["problem"])
             for note in facts["notes"]:
                 self.notice(note)
-            return _Seat(actor), facts
+            return facts
         raise CacheError(f"no Ray worker could be started: {last}")
 
     def _seat(self) -> None:
@@ -331,8 +338,7 @@ class _Pool:
             self._retry(name, str(cause or error), final=cause is not None)
             return True
         except self.ray.exceptions.RayError:  # dead, or killed for memory (no `RayActorError`), or its node is gone
-            self.seats.remove(seat)
-            self._kill(seat.actor)
+            self._dismiss(seat)
             lost = [one for one in (*seat.owed, name) if one and not finished_sidecar(root, one)]
             self.built += [one for one in (*seat.owed, name) if one and one not in lost]
             self.queue.extend(lost)
@@ -342,9 +348,8 @@ class _Pool:
         if isinstance(answer, dict):
             if answer["problem"]:
                 # What one worker could do another cannot (a smaller GPU, a folder that it does not see).
-                self.seats.remove(seat)
+                self._dismiss(seat)
                 self._bury([], answer["problem"])
-                self._kill(seat.actor)
                 if not self.seats:
                     raise CacheError(f"no Ray worker is left: {answer['problem']}")
             return not answer["problem"]
@@ -361,10 +366,11 @@ class _Pool:
                 self._retry(one, problem, final=how == VAIN)
         return True
 
-    def _kill(self, actor: Any) -> None:
-        """Free what an actor holds: one that was only out of reach would keep its GPU, and its claim on a unit."""
-        with contextlib.suppress(Exception):  # dead already, or its node is gone
-            self.ray.kill(actor)
+    def _dismiss(self, seat: _Seat) -> None:
+        """Free what a worker holds: one that was only out of reach would keep its GPU, and its claim on a unit."""
+        self.seats.remove(seat)
+        with suppress(Exception):  # dead already, or its node is gone
+            self.ray.kill(seat.actor)
 
     def _bury(self, lost: list[str], problem: str = "") -> None:
         self.deaths += 1

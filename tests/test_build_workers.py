@@ -100,7 +100,25 @@ def test_a_later_worker_that_cannot_take_part_is_said_and_gets_no_work(monkeypat
     report, calls, notices = run(monkeypatch, tmp_path, [good("a", "b", "c"), BAD], workers=2)
     assert sorted(report.built) == ["a", "b", "c"]
     assert notices == ["a Ray worker cannot take part: model 'x' cannot be loaded: CUDA out of memory"]
-    assert calls.count("kill") == 1
+    assert calls.count("kill") == 2, "at once, and the one that worked at the end"
+
+
+@pytest.mark.parametrize("call", ["ready", "build"])
+def test_an_interrupted_driver_leaves_no_worker_on_a_cluster_that_goes_on(monkeypatch, tmp_path, call):
+    calls = []
+    ray = fake_ray([good("a", "b", "c")] * 2, calls)
+    plain = ray.get
+
+    def get(reference):
+        if reference.kind == call:
+            raise KeyboardInterrupt
+        return plain(reference)
+
+    ray.get = get
+    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    with pytest.raises(KeyboardInterrupt):
+        run_on_ray(SPEC, tmp_path / "cache", workers=2)
+    assert calls.count("kill") == sum(isinstance(one, dict) and "model" in one for one in calls) > 0
 
 
 def test_gpus_of_a_worker_decide_how_many_there_are(monkeypatch, tmp_path):
@@ -278,7 +296,7 @@ def test_a_worker_that_was_only_out_of_reach_is_killed_before_another_takes_its_
     ray.get, ray.kill = get, kill
     monkeypatch.setattr(distributed, "require", lambda *_: ray)
     assert run_on_ray(SPEC, tmp_path / "cache", workers=1).built == ("a",)
-    assert [one if one == "kill" else "actor" for one in calls[1:]] == ["actor", "kill", "actor"]
+    assert [one if one == "kill" else "actor" for one in calls[1:]] == ["actor", "kill", "actor", "kill"]
 
 
 @pytest.mark.parametrize(("how", "tries"), [("vain", 1), ("failed", distributed.MAX_TRIES)])
