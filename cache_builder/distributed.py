@@ -250,13 +250,11 @@ class _Pool:
 
     def __init__(self, ray: Any, remote: Any, arguments: tuple, count: int, notice: Notice) -> None:
         self.ray, self.remote, self.arguments = ray, remote, arguments
-        self.count, self.notice = count, notice
-        self.deaths = 0
+        self.count, self.notice, self.deaths = count, notice, 0
         self.queue: deque[str] = deque()
         self.tries: dict[str, int] = {}
-        self.built: list[str] = []
-        self.elsewhere: list[str] = []
-        self.waited = False
+        self.built, self.elsewhere = [], []
+        self.left = False
         self.seats: list[_Seat] = []
         self.pending: dict[Any, tuple[_Seat, str]] = {}  # by call: who is asked, and for which unit ("" for none)
 
@@ -336,23 +334,20 @@ class _Pool:
         except self.ray.exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, SteerstatsError) else None
             self._retry(name, str(cause or error), final=cause is not None)
-            return True
+            if name:  # after an error of CUDA's, say, all that this worker is given would fail
+                self._replace(root, seat, seat.owed, "is replaced")
+            return not name
         except self.ray.exceptions.RayError:  # dead, or killed for memory (no `RayActorError`), or its node is gone
-            self._dismiss(seat)
-            lost = [one for one in (*seat.owed, name) if one and not finished_sidecar(root, one)]
-            self.built += [one for one in (*seat.owed, name) if one and one not in lost]
-            self.queue.extend(lost)
-            self._bury(lost)
-            self._seat()
+            self._replace(root, seat, [*seat.owed, *filter(None, [name])], "died")
             return False
         if isinstance(answer, dict):
-            if answer["problem"]:
+            if problem := answer["problem"]:
                 # What one worker could do another cannot (a smaller GPU, a folder that it does not see).
                 self._dismiss(seat)
-                self._bury([], answer["problem"])
+                self._bury(f"cannot take part: {problem}")
                 if not self.seats:
-                    raise CacheError(f"no Ray worker is left: {answer['problem']}")
-            return not answer["problem"]
+                    raise CacheError(f"no Ray worker is left: {problem}")
+            return not problem
         seat.owed += [name] if name else []
         for one, how, problem in answer:
             seat.owed.remove(one)
@@ -372,23 +367,28 @@ class _Pool:
         with suppress(Exception):  # dead already, or its node is gone
             self.ray.kill(seat.actor)
 
-    def _bury(self, lost: list[str], problem: str = "") -> None:
+    def _replace(self, root: Path, seat: _Seat, had: list[str], how: str) -> None:
+        """Start another worker in place of one that was at these units."""
+        self._dismiss(seat)
+        lost = [one for one in had if not finished_sidecar(root, one)]
+        self.built += [one for one in had if one not in lost]
+        self.queue.extend(lost)
+        again = f" while building {' and '.join(lost)}; what it had not finished is queued again" if lost else ""
+        self._bury(f"{how}{again}")
+        self._seat()
+
+    def _bury(self, how: str) -> None:
         self.deaths += 1
-        names = " and ".join(lost)
-        if problem:
-            self.notice(f"a Ray worker cannot take part: {problem}")
-        else:
-            again = f" while building {names}; what it had not finished is queued again" if lost else ""
-            self.notice(f"a Ray worker died{again}")
+        self.notice(f"a Ray worker {how}")
         if self.deaths > MAX_TRIES * self.count:
-            raise CacheError(f"{self.deaths} Ray workers died; the last one while building {names or 'nothing yet'}")
+            raise CacheError(f"{self.deaths} Ray workers were lost; the last one {how}")
 
     def _leave(self, name: str) -> None:
         """Leave a unit to the builder that is at it, and look again once there is nothing else."""
         self.queue.append(name)
-        if not self.waited:
+        if not self.left:
             self.notice(f"unit {name} is claimed by another builder; it is left to it, and looked at again")
-        self.waited = True
+        self.left = True
 
     def _retry(self, name: str, problem: str, *, final: bool) -> None:
         """Queue a unit again that failed ("": a call about none), unless that is vain or was tried often enough."""

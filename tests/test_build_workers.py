@@ -310,6 +310,31 @@ def test_a_unit_that_cannot_be_written_ends_the_build_with_its_error(monkeypatch
     assert notices == ["unit a failed and is tried again: the disk is full"] * (tries - 1)
 
 
+def test_a_worker_that_fails_at_every_unit_is_replaced_and_does_not_use_up_their_tries(monkeypatch, tmp_path):
+    """After an error of CUDA's nothing else works in that process."""
+    asked, notices = [], []
+    ray = fake_ray([good("a", "b", "c", "d")] * 2, [], asked)
+    plain, sick = ray.get, []
+
+    def get(reference):
+        sick.extend(asked[:1])
+        if reference.kind == "build" and asked[-1][0] is sick[0][0] and len(asked) > 1:
+            failed = ray.exceptions.RayTaskError("CUDA error: device-side assert triggered")
+            failed.cause = None
+            raise failed
+        return plain(reference)
+
+    ray.get = get
+    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    report = run_on_ray(SPEC, tmp_path / "cache", workers=1, notice=notices.append)
+    assert sorted(report.built) == ["a", "b", "c", "d"]
+    assert [name for _, name, _ in asked] == ["a", "b", "c", "d", "b", "a"]
+    assert notices == [
+        "unit b failed and is tried again: CUDA error: device-side assert triggered",
+        "a Ray worker is replaced while building a; what it had not finished is queued again",
+    ]
+
+
 def test_a_failed_call_that_is_about_no_unit_names_none(monkeypatch, tmp_path):
     ray, seen, notices = fake_ray([good("a", "b", "c")] * 2, []), [], []
     plain = ray.get
