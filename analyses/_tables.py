@@ -9,6 +9,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype
 
 from analyses._words import heading, in_words, together
+from steerstats.results import format_number
 
 BOTH = "estimate [95%]"  # heading of an estimate with its limits in one column
 Columns = tuple["str | tuple[str, str, str, str]", ...]  # a column's name, or (heading, estimate, low, high)
@@ -185,7 +186,7 @@ def _cell(value: object) -> str:
     if isinstance(value, (float, np.floating)):
         if np.isinf(value):
             return r"$\infty$" if value > 0 else r"$-\infty$"
-        text = f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.2e}"
+        text = format_number(value)
         return text.replace("-", "$-$", 1) if text.startswith("-") else text
     if isinstance(value, (int, np.integer)):
         return str(value).replace("-", "$-$")

@@ -9,6 +9,7 @@ import numpy as np
 
 from steerstats.figures.theme import nice_setting, nice_shift
 from steerstats.nulls import NAMES
+from steerstats.results import LARGE, decimals
 
 MOST_DIGITS = 4
 _SHIFT = re.compile(r"\b(\w+)\s*->\s*(\w+)\b")
@@ -146,24 +147,26 @@ def heading(name: str) -> str:
 def number(value: float, digits: int = 3) -> str:
     """Three digits after the point and a real minus sign; more where a small number would read 0, then powers of ten.
 
+    Large numbers have fewer, as everywhere: `steerstats.results.decimals`.
+
     Examples
     --------
-    >>> number(-0.26), number(-3.81e-4), number(0), number(-3.98e-5), number(1.2e-19)
-    ('−0.260', '−0.0004', '0.000', '−4.0e−5', '1.2e−19')
+    >>> number(-0.26), number(-3.81e-4), number(0), number(-3.98e-5), number(1.2e-19), number(-80998.83)
+    ('−0.260', '−0.0004', '0.000', '−4.0e−5', '1.2e−19', '−80999')
     """
     value = float(value)
     if np.isnan(value):
         return "not known"
     if np.isinf(value):
         return "∞" if value > 0 else "−∞"
-    if abs(value) >= 1e5:
+    if abs(value) >= LARGE:
         return f"{value:.2e}".replace("-", "−")
     if 0 < abs(value) < 10.0**-MOST_DIGITS / 2:
         mantissa, _, power = f"{value:.1e}".partition("e")
         return f"{mantissa}e{int(power)}".replace("-", "−")
     if 0 < abs(value) < 10.0**-digits / 2:
         digits = MOST_DIGITS
-    return _signed(f"{value:.{digits}f}")
+    return _signed(f"{value:.{decimals(value, digits)}f}")
 
 
 def percent(value: float, digits: int | None = None) -> str:

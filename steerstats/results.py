@@ -22,6 +22,7 @@ import pandas as pd
 
 from steerstats.errors import InputError
 
+LARGE = 1e6  # numbers from here on, and axes, are written with powers of ten
 VECTOR_AS_GIVEN = "the vector is taken as given: its own sampling error is not in these intervals"
 
 
@@ -231,19 +232,34 @@ def _read_only(mapping: dict) -> MappingProxyType:
 copyreg.pickle(MappingProxyType, lambda proxy: (_read_only, (dict(proxy),)))
 
 
-def format_number(value: float) -> str:
-    """Three significant digits after the sign, without exponents in the everyday range.
+def decimals(value: float, digits: int = 3) -> int:
+    """Digits after the point that a number needs: fewer from a hundred on, none of three from a thousand on.
+
+    Examples
+    --------
+    >>> from steerstats.results import decimals
+    >>> [decimals(value) for value in (-0.26, 99.9, 250.0, -80998.83)]
+    [3, 3, 1, 0]
+    """
+    return max(0, digits - 2 * (abs(value) >= 100) - (abs(value) >= 1000))
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """So many digits after the point, fewer where a number is large, and an exponent where these cannot show it.
 
     Examples
     --------
     >>> from steerstats.results import format_number
-    >>> [format_number(value) for value in (0.12345, 2e-6, float("inf"), float("nan"))]
-    ['0.123', '2.00e-06', 'inf', 'NaN']
+    >>> [format_number(value) for value in (0.12345, 2e-6, -80998.83, float("inf"), float("nan"))]
+    ['0.123', '2.00e-06', '-80999', 'inf', 'NaN']
+    >>> format_number(-0.001, 2)
+    '0.00'
     """
     if value is None or np.isnan(value):
         return "NaN"
     if np.isinf(value):
         return "inf" if value > 0 else "-inf"
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.3f}"
-    return f"{value:.2e}"
+    if abs(value) >= LARGE or (digits == 3 and 0 < abs(value) < 1e-3):
+        return f"{value:.2e}"
+    text = f"{value:.{decimals(value, digits)}f}"
+    return text if float(text) else text.lstrip("-")

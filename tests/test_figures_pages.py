@@ -88,6 +88,12 @@ def test_numbers_on_coloured_cells_can_be_read_and_do_not_follow_the_theme():
         assert colour not in {pair[0] for pair in theme.PALETTE.values()}
 
 
+def test_numbers_on_cells_are_never_minus_zero_and_have_few_digits_where_they_are_large():
+    _, ax = figures.canvas(width=4, height=3)
+    parts.matrix(ax, np.array([[-0.001, -80998.83]]), ["a"], ["c", "d"])
+    assert [t.get_text() for t in ax.texts] == ["0.00", "−80999"]
+
+
 # --- files ----------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from steerstats.figures.theme import BLUE, DOT_BLUE, DOT_RED, INK, MUTED, RULE, WASH, light_grid, shorts
+from steerstats.results import format_number
 
 # Blue for above, vermillion for below. Near the palette's colours and not equal to them, so that a dark page, which
 # exchanges those, leaves the cells and the letters on them as they are.
@@ -166,7 +167,7 @@ def matrix(
         # Black or white, whichever reads better on the cell; never the ink of the page, which a dark page exchanges.
         bright = np.array(DIVERGING(scale(value))[:3]) @ (0.2126, 0.7152, 0.0722) > 0.45
         style = {"color": "#101010" if bright else "#ffffff", "fontsize": 7.8, "ha": "center", "va": "center"}
-        ax.text(column + 0.5, row + 0.5, f"{value:.2f}".replace("-", "−"), **style)
+        ax.text(column + 0.5, row + 0.5, format_number(value, 2).replace("-", "−"), **style)
     ax.set_xticks(np.arange(len(columns)) + 0.5, list(columns))
     ax.set_yticks(np.arange(len(rows)) + 0.5, list(rows))
     ax.set_ylim(len(rows), 0)

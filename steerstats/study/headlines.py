@@ -15,7 +15,8 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from steerstats.results import Result, format_number
+from steerstats.results import Result
+from steerstats.results import format_number as number
 
 WIDTH = 80
 UNIT = "nats per unit multiplier"
@@ -95,14 +96,6 @@ def limits(low: float, high: float, digits: int = 3) -> str:
 def with_limits(value: float, low: float, high: float, digits: int = 3) -> str:
     """ "0.063 [0.020, 0.106]"."""
     return f"{number(value, digits)} {limits(low, high, digits)}"
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number with so many decimals; `format_number` where these cannot show it."""
-    if not np.isfinite(value) or abs(value) >= 1e5 or digits == 3:
-        return format_number(value)
-    text = f"{value:.{digits}f}"
-    return text if float(text) else text.lstrip("-")
 
 
 def share(value: float) -> str:
