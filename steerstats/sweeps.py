@@ -137,9 +137,11 @@ class LayerChoice(Headlined):
             "chosen" if layer == self.chosen else with_limits(*row)
             for layer, row in zip(self.layers, np.transpose([self.behind, self.behind_low, self.behind_high]))
         ]
+        # A report's interval is for other datasets such as these, and wider.
+        which = "these datasets" if self.n_datasets > 1 else "this dataset"
         table = {
             "layer": [str(layer) for layer in self.layers],
-            f"mean here [{self.level:.0%}]": [
+            f"mean, {which} [{self.level:.0%}]": [
                 with_limits(*row) for row in np.transpose([self.mean, self.ci_low, self.ci_high])
             ],
             "best in": [share(one) for one in self.share],

@@ -87,7 +87,7 @@ def test_the_summary_says_the_choice_first_and_fits_a_terminal():
     assert lines[2].startswith(f"Layer {choice.chosen}: ")
     assert "not told apart from it here: " in " ".join(lines[2:5])
     table = next(k for k, line in enumerate(lines) if line.split()[:1] == ["layer"])
-    assert "mean here [90%]" in lines[table]
+    assert "mean, these datasets [90%]" in lines[table], "not those that a report's interval is for"
     assert [line.split()[0] for line in lines[table + 1 : table + 5]] == ["8", "10", "12", "14"]
     assert lines[table + 1 + LAYERS.tolist().index(choice.chosen)].endswith("chosen")
     assert "best of several looks better than it is" in " ".join(line.strip() for line in lines)
