@@ -6,6 +6,7 @@ Vectors of a user's own are in `_own_vectors.py`; what is said where there are n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -22,6 +23,7 @@ from steerstats.study import Study
 BESIDE = {"pos_is_a": "A/B", "pos_is_yes": "Yes/No"}
 MOST = 6  # factors beside A/B and Yes/No: the shares of k factors take 2^k regressions
 ABREAST = 3  # panels
+LETTERS = 26  # of an axis label under one of these
 NONE = 'factors of your own ("factors" of a pair)'
 NO_VECTORS = "vectors of your own (`[vectors.files]` of a spec)"
 NOT_ASKED = (
@@ -96,7 +98,9 @@ def panels(frames: Mapping[str, pd.DataFrame], kind: str) -> Figure:
     figure, axes = figures.canvas(down, abreast, squeeze=False, **size)
     alike = len({tuple(frame["dataset"]) for frame in frames.values()}) == 1
     for k, (ax, (term, frame)) in enumerate(zip(axes.flat, frames.items())):
-        label = f"effect of {changed(term, kind)}\n(nat per unit multiplier)"
+        # Names and levels are of any length, and a neighbour's label begins where the panel ends.
+        label = fill(f"effect of {changed(term, kind)}", LETTERS if abreast > 1 else 2 * LETTERS)
+        label += "\n(nat per unit multiplier)"
         figures.effect_rows(frame, ax=ax, xlabel=label, labels=not alike or k % abreast == 0, pooled=MEAN)
     for ax in axes.flat[len(frames) :]:
         ax.remove()

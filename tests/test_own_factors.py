@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from reporting import hostile_cache, reproduction, scratch
 from statsmodels.api import OLS, add_constant
 
 import analyses
+from analyses._own import panels
 from analyses._words import plain_codes
 from reports.words import missed
 from steerstats import open_cache
@@ -197,3 +199,13 @@ def test_a_level_of_one_question_alone_is_not_said_not_to_vary():
     found = analyses.run("own_factors", import_table(table, scratch() / "rare", model="toy"), scratch() / "rare-out")
     assert "rare has a level in one question alone wherever it varies" in found.missing
     assert "varies in no dataset" not in found.missing
+
+
+def test_labels_of_panels_abreast_do_not_run_into_each_other():
+    rows = pd.DataFrame({"dataset": ["one", "two"], "estimate": 0.1, "ci_low": 0.0, "ci_high": 0.2, "n": 40, "p": 0.5})
+    terms = [f"factor_intensity={level} vs usually" for level in ("often", "sometimes", "truly")]
+    figure = panels(dict.fromkeys(terms, rows), "text")
+    figure.draw_without_rendering()
+    boxes = [ax.xaxis.label.get_window_extent() for ax in figure.axes]
+    assert [one.x1 < other.x0 for one, other in pairwise(boxes)] == [True, True]
+    assert boxes[-1].x1 < figure.bbox.x1
