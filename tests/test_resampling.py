@@ -218,6 +218,8 @@ def test_undefined_resamples_widen_the_interval_instead_of_vanishing():
     assert wider_high[0] == pytest.approx(0.99)
     values[:12] = np.nan  # more than a tail
     assert (quantile_pair(values, 0.9)[0][0], quantile_pair(values, 0.9)[1][0]) == (-np.inf, np.inf)
+    few = np.append(np.linspace(0, 1, 10), np.nan)[:, None]  # the quantile lies between it and the next one
+    assert np.ravel(quantile_pair(few, 0.96)).tolist() == [-np.inf, np.inf]
 
 
 def test_collapse_keeps_the_order_of_first_appearance():

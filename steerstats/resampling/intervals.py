@@ -229,8 +229,9 @@ def sorted_quantile(rows: np.ndarray, probability: np.ndarray) -> np.ndarray:
         between = np.where(share < 0.5, below + (above - below) * share, above - (above - below) * (1 - share))
     # inf − inf is NaN: where two neighbours are equal, or the place is exact, nothing is interpolated.
     value = np.where((below == above) | (share == 0), below, between)
-    lower_inf = np.isneginf(below) & (share > 0)
-    value = np.where(lower_inf, -np.inf, value)
+    # What lies between a number and an infinity is infinite, also where inf − inf would make it NaN.
+    value = np.where(np.isposinf(above) & (share > 0), np.inf, value)
+    value = np.where(np.isneginf(below) & (share > 0), -np.inf, value)
     return np.where(np.isnan(probability), np.nan, value)
 
 
