@@ -57,6 +57,11 @@ def test_fieller_with_a_denominator_known_exactly_is_a_scaled_t_interval():
     np.testing.assert_allclose([found.low, found.high], [(3 - margin) / 2, (3 + margin) / 2])
 
 
+def test_a_ratio_of_nothing_but_zeros_is_zero_without_width():
+    found = fieller(0.0, 1.0, 0.0, 0.01, 0.0, 9)
+    assert (found.shape, found.low, found.high) == ("bounded", 0, 0)
+
+
 def test_fieller_flips_and_inverts_with_the_ratio():
     y, x, vy, vx, c = 3.0, 2.0, 0.05, 0.03, 0.01
     one = fieller(y, x, vy, vx, c, 20)

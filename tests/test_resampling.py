@@ -58,6 +58,12 @@ def test_intervals_equal_scipys_on_the_same_resamples(ours, theirs, what):
     np.testing.assert_allclose(np.ravel(interval(found, ours)), known.confidence_interval, rtol=1e-12)
 
 
+def test_the_t_interval_is_that_of_a_t_test():
+    x = np.random.default_rng(0).normal(size=7)
+    found = bootstrap_mean(x, rng=np.random.default_rng(0), n_resamples=10)
+    np.testing.assert_allclose(np.ravel(interval(found, "t", 0.9)), stats.ttest_1samp(x, 0).confidence_interval(0.9))
+
+
 def test_bca_counts_ties_with_the_estimate_half_as_scipy_does():
     x = np.array([-10.0, -3, 0, 1, 2, 5, 6])  # scipy's sums of whole numbers tie exactly, ours up to rounding
     found = bootstrap_mean(x, rng=np.random.default_rng(5), n_resamples=900)
@@ -183,6 +189,20 @@ def test_constant_data_have_an_interval_of_no_width(method):
     found = bootstrap_mean(np.full(6, 0.1), rng=np.random.default_rng(0), n_resamples=100)
     np.testing.assert_allclose(np.ravel(interval(found, method)), [0.1, 0.1], rtol=1e-14)
     assert found.se[0] == 0
+
+
+def test_a_ratio_without_variance_has_no_width_although_resamples_have_no_denominator():
+    x = np.array([2.0, -1.0, -1.0, 3.0])
+    found = bootstrap_ratio(x, x, rng=np.random.default_rng(0), n_resamples=200)
+    assert np.isnan(found.replicates).mean() > 0.05
+    assert np.ravel(interval(found)).tolist() == [1, 1]
+
+
+def test_a_ratio_is_that_of_both_sides_with_the_other_sign():
+    y, x = np.random.default_rng(0).normal([[1], [2]], 1, (2, 30))
+    one, other = (bootstrap_ratio(s * y, s * x, rng=np.random.default_rng(0), n_resamples=100) for s in (1, -1))
+    np.testing.assert_allclose(one.se, other.se)
+    np.testing.assert_allclose(interval(one), interval(other))
 
 
 @settings(deadline=None)

@@ -73,6 +73,13 @@ def test_bonett_wright_gives_the_intervals_of_the_published_correlations(rho, lo
     np.testing.assert_allclose(bonett_wright(rho, 40), [low, high], atol=0.006)
 
 
+def test_a_resample_that_is_constant_but_for_rounding_has_no_correlation():
+    x, y = np.array([0.1, 0.1, 0.1, 0.7, 0.3]), np.array([0.2, 0.5, 0.3, 0.9, 0.4])
+    found = bootstrap_correlation(x, y, kind="pearson", rng=np.random.default_rng(0), n_resamples=2000)
+    index = np.random.default_rng(0).integers(0, 5, (2000, 5))
+    np.testing.assert_array_equal(np.isnan(found), np.ptp(x[index], axis=1) == 0)
+
+
 def test_bonett_wright_has_no_interval_where_the_formula_has_none():
     assert np.isnan(bonett_wright(0.5, 3)).all()
     assert np.isnan(bonett_wright(1.0, 20)).all()
@@ -94,6 +101,15 @@ def test_twins_flip_together():
     assert p[0] == 0.25
 
 
+def test_arrangements_that_differ_by_the_order_of_adding_are_ties():
+    values = np.repeat([0.1, -0.1], [8, 3])  # 5 of 11 tenths
+    exact = 2 * stats.binom.sf(7, 11, 0.5)
+    found = sign_flip_test([values, 1e13 * values[::-1]], rng=np.random.default_rng(0))
+    np.testing.assert_allclose(found, exact)
+    small = 1e-13 * np.arange(1.0, 8)  # a cell beside large ones has a size of its own
+    assert sign_flip_test([small, np.ones(7)], rng=np.random.default_rng(0))[0] == 2 / 2**7
+
+
 def test_group_differences_agree_with_enumeration():
     values, group = np.array([1.0, 2.5, 0.3, 4.0, 5.5, 3.9]), np.array(list("aaabbb"))
     known = stats.permutation_test(
@@ -112,6 +128,10 @@ def test_rank_correlations_of_few_agree_with_enumeration():
     exact = np.mean(np.abs(every) >= abs(stats.spearmanr(x, y)[0]) - 1e-9)
     for asked in (119, 9_999):
         assert spearman_test(x, y, rng=np.random.default_rng(0), n_permutations=asked)[1] == pytest.approx(exact)
+
+
+def test_a_side_without_ranks_has_neither_a_correlation_nor_a_p_value():
+    assert np.isnan(spearman_test(np.ones(5), np.arange(5.0), rng=np.random.default_rng(0))).all()
 
 
 def test_group_differences_need_two_groups():
@@ -208,6 +228,17 @@ def test_a_constant_gap_is_decided_by_its_value():
     p = romano_wolf(found.estimate, found.se, found.t())
     assert p[0] == pytest.approx(0.01)
     assert p[1] == 1.0
+
+
+def test_a_constant_gap_costs_the_others_nothing():
+    rng = np.random.default_rng(0)
+    values = np.stack([rng.normal(0.3, 1, 12), np.full(12, 0.1)])
+    both, alone = (bootstrap_mean(v, rng=np.random.default_rng(0), n_resamples=199) for v in (values, values[0]))
+    bands, own = (max_t_bands(found.estimate, found.se, found.t()) for found in (both, alone))
+    np.testing.assert_allclose(np.take(bands, 0, axis=1), np.ravel(own))
+    np.testing.assert_allclose(np.take(bands, 1, axis=1), 0.1)
+    p, its = (romano_wolf(found.estimate, found.se, found.t())[0] for found in (both, alone))
+    assert p == its < 1
 
 
 def test_shapes_that_do_not_fit_are_named():
