@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError
+from steerstats.questions import wilson_interval
 from steerstats.replicates import corrected_anti_steerable, slope_reliability
 
 
@@ -111,6 +112,22 @@ def test_the_corrected_share_knows_that_the_vector_moves_all_inputs_alike():
     assert hits >= 47, "without the shared shift 39 of 60"
 
 
+def test_the_shift_that_two_refits_share_has_the_spread_of_their_means():
+    slopes = np.linspace(-0.5, 0.5, 2001)
+    shifted = slopes + np.array([[0.1], [-0.1]])  # SD of the two means: 0.1 · √2, of a density of 1 about 0
+    rng = np.random.default_rng(0)
+    share = corrected_anti_steerable(shifted, kind="refits", slopes=slopes, rng=rng, n_resamples=500)
+    np.testing.assert_allclose([share.ci_low, share.ci_high], wilson_interval(0.5, 0.25 / 0.02), atol=0.01)
+
+
+def test_twins_that_steer_opposite_ways_do_not_make_the_share_surer_than_inputs_do():
+    slopes = np.append(np.tile([1.0, -1.0], 20), [1.0, 1.0])
+    z = slopes + 0.01 * np.random.default_rng(0).normal(size=(4, 42))
+    known = {"kind": "refits", "slopes": slopes, "questions": np.repeat(range(21), 2)}
+    share = corrected_anti_steerable(z, **known, rng=np.random.default_rng(0), n_resamples=100)
+    np.testing.assert_allclose([share.ci_low, share.ci_high], wilson_interval(20 / 42, 42))
+
+
 def noisy_slopes(rng, n, noise):
     """Refits of slopes whose noise has the given SD over a spread of 1; 16% of the noise-free ones are below 0."""
     truth = rng.normal(size=n)
@@ -141,6 +158,15 @@ def test_corrected_share_that_often_collapses_has_a_wide_interval_and_says_so():
     assert hits >= 0.9 * tried
     clear = corrected_anti_steerable(**noisy_slopes(rng, 200, 0.3), rng=rng, n_resamples=150)
     assert not any("no spread" in text for text in clear.warnings)
+
+
+def test_no_draw_of_two_refits_is_taken_to_be_without_noise():
+    rng = np.random.default_rng(0)
+    slopes, noise = rng.normal(1, 1, 80), rng.normal(size=(2, 80))
+    noise *= 0.999 * np.sqrt(2) * slopes.std(ddof=1) / (noise[0] - noise[1]).std(ddof=1)  # nearly all of the spread
+    found = corrected_anti_steerable(slopes + noise, kind="refits", slopes=slopes, rng=rng, n_resamples=400)
+    (said,) = [text for text in found.warnings if "no spread beyond their noise" in text]
+    assert 40 < int(said.partition("%")[0]) < 60  # of draws that hold one refit twice, none would
 
 
 def test_corrected_share_of_zero_keeps_an_interval():
@@ -212,7 +238,7 @@ def test_edges_are_named():
     with pytest.raises(CannotEstimate, match="2 questions"):
         slope_reliability(z[:, :2], kind="paraphrases")
     with pytest.raises(CannotEstimate, match="all equal"):
-        slope_reliability(z, kind="refits", slopes=np.ones(9))
+        slope_reliability(z, kind="refits", slopes=np.resize([0.3, 0.1 + 0.2], 9))
     with pytest.raises(InputError, match=r"replicates\[1, 2\] is nan"):
         slope_reliability(np.where((np.arange(3)[:, None] == 1) & (np.arange(9) == 2), np.nan, z), kind="paraphrases")
     noisy = slope_reliability(10 * z, kind="refits", slopes=z[0])
