@@ -60,6 +60,12 @@ def test_normal_means_are_one_group_and_a_few_datasets_are_none():
     assert two_groups(*seen[:2], *np.zeros((3, 40))) is None  # without noise no law is needed
 
 
+@pytest.mark.parametrize(("spread", "seed", "clear"), [(0.03, 2, True), (0.05, 4, False), (0.03, 3, None)])
+def test_two_laws_are_weighed_by_twice_their_gain_in_log_likelihood(spread, seed, clear):
+    found = two_groups(*half_near_zero(np.random.default_rng(seed), spread, 12)[1])  # 32, 20 and 14
+    assert (found and found.clear) is clear
+
+
 def test_groups_are_said_in_the_table_and_reach_the_estimate_that_a_verdict_judges():
     rng = np.random.default_rng(0)
     truth, _ = half_near_zero(rng, 0.01)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from steerstats.errors import InputError
-from steerstats.nulls import null_table, null_vectors_needed, tail_doubt
+from steerstats.nulls import null_table, null_vectors_needed, shown_together, tail_doubt
 
 
 def study(rng, effects: np.ndarray, n_null: int, n: int = 40) -> tuple[dict, dict]:
@@ -28,6 +28,12 @@ def test_the_p_value_counts_vectors_at_least_as_strong():
 def test_vectors_needed_let_the_smallest_p_value_pass(n_datasets, needed):
     assert null_vectors_needed(n_datasets) == needed
     assert 1 / (needed + 1) <= 0.05 / n_datasets < 1 / needed
+
+
+def test_rounding_asks_for_no_vector_more():
+    assert 9 / 0.072 > 125  # by one bit
+    assert null_vectors_needed(9, 0.072) == 124
+    assert shown_together(124, 9, 0.072) == 1
 
 
 @pytest.mark.parametrize(("n_null", "decision"), [(58, "cannot resolve"), (59, "differs from the null")])
