@@ -14,6 +14,7 @@ import analyses
 from steerstats.cache.table import import_table
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.generalization import SlopeGrid, with_vector_error
+from steerstats.meta import mean_over_datasets
 from steerstats.power import GapComponents, fit_components, noncentrality, smallest_detectable_gap
 from steerstats.study import open_cache
 
@@ -63,6 +64,18 @@ def test_the_gap_is_found_as_often_as_promised():
     sd = np.sqrt(0.04 + 0.01 + 0.9 / 60)
     p = stats.ttest_1samp(rng.normal(found.gap[0], sd, (4000, 12)), 0, axis=1).pvalue
     assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize(("tau2", "least", "most"), [(0.0, 0.73, 0.785), (0.04, 0.77, 0.83)])
+def test_the_quoted_mean_finds_the_gap_less_often_where_datasets_do_not_differ(tau2, least, most):
+    """Its interval is floored where estimates agree by chance, as the docstring says."""
+    given = components(between_datasets=tau2, of_vector=np.nan, between_inputs=0.6)
+    gap = smallest_detectable_gap(given, n_inputs=60, n_datasets=10).gap[0]
+    rng, found = np.random.default_rng(0), []
+    for _ in range(1000):
+        effects = rng.normal(gap, np.sqrt(tau2 + 0.01), 10)
+        found.append(mean_over_datasets(effects, 0.01 * rng.chisquare(59, 10) / 59).quoted.ci_low > 0)
+    assert least < np.mean(found) < most
 
 
 @pytest.mark.parametrize("of_vector", [0.05, 0.5])
