@@ -26,6 +26,10 @@ from steerstats.cache.writer import MANIFEST
 
 Progress = Callable[..., None]
 
+FEWEST_TUNED = {"cuda": 40_000, "cpu": 3_000}
+"""Inputs of a build, in all settings: ten times those that measuring runs, to which the best budget and mask are a few
+per cent better than those at hand."""
+
 
 class Session:
     """A spec with its model loaded: what a worker needs to build any of the spec's units.
@@ -129,7 +133,13 @@ class Session:
         self._proved = proved
 
     def tune(self) -> dict[str, dict]:
-        """Measure the token budget, unless the spec has one, and the masks on the first unit; after `prove`."""
+        """Measure the token budget, unless the spec has one, and the masks on the first unit; after `prove`.
+
+        Nothing is measured for a build of few inputs, see `FEWEST_TUNED`.
+        """
+        inputs = len(self.spec.settings) * sum(len(unit.evaluated) for unit in self.units)
+        if inputs < FEWEST_TUNED.get(self.engine.forward.device.type, FEWEST_TUNED["cpu"]):
+            return {"budgets": {}, "masks": {}}
         engine, sample, whole = self.engine, (self._sample, self._sample_steering), self.spec.score in WHOLE
         budgets = {} if self.spec.run.budget else engine.tune(*sample, proved=self._proved, completions=whole)
         # A named attention is what the user wants; only "auto" leaves the choice to measurement.

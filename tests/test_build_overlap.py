@@ -232,6 +232,7 @@ def test_a_budget_that_was_measured_holds_for_the_first_units_training_too(model
         rows.clear()
         return {150: 1.0}
 
+    monkeypatch.setattr(session, "FEWEST_TUNED", {"cpu": 0})
     monkeypatch.setattr(Forward, "run", run)
     monkeypatch.setattr(Engine, "tune", tune)
     run_build(spec, tmp_path / "cache")

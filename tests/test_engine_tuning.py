@@ -10,6 +10,7 @@ import pytest
 from tiny_build import DATASETS, content, tiny_spec, write_model
 from tiny_models import random_examples, random_steering, tiny_model
 
+from cache_builder import session
 from cache_builder.build import run_build
 from cache_builder.engine import Engine, forward, tuning
 from cache_builder.spec import parse_spec
@@ -170,7 +171,23 @@ def test_off_cuda_nothing_is_to_choose_and_a_strange_mask_is_named(case):
         Engine(tiny_model("gemma2")).use_mask("blocked")
 
 
+def test_a_build_of_few_inputs_measures_nothing(tmp_path, monkeypatch):
+    """It took as long as the build itself."""
+    spec = tiny_spec(write_model(tmp_path / "model"), limit=20, run={"threads": 1})
+    made, asked = session.Session(spec), []
+    made.prove()
+    monkeypatch.setattr(Engine, "tune", lambda *_, **__: asked.append("budget") or {64: 2.0})
+    monkeypatch.setattr(Engine, "choose_mask", lambda *_, **__: asked.append("mask") or {})
+    inputs = 3 * sum(len(unit.evaluated) for unit in made.units)
+    for fewest, found in ((inputs + 1, []), (inputs, ["budget", "mask"])):
+        monkeypatch.setattr(session, "FEWEST_TUNED", {"cpu": fewest})
+        assert made.tune() == {"budgets": {"64": 2.0} if found else {}, "masks": {}}
+        assert asked == found
+    made.close()
+
+
 def test_a_resumed_build_keeps_the_mask_of_its_first_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "FEWEST_TUNED", {"cpu": 0})
     model = write_model(tmp_path / "model")
     spec = tiny_spec(model, limit=20)
     plain, masks = Engine.choose_mask, []
