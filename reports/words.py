@@ -28,8 +28,6 @@ GLOSSARY = {
     "2407.12404), whose figures are repeated here and whose values are called published",
     "positive option": "the answer that shows the behaviour; its position or letter is A or B, its token or word Yes "
     "or No",
-    "main vectors": "the vector of each prompt and their mean, as opposed to the control vectors that doubts are "
-    "tested with",
     "in distribution": "base → base: the vector used under the prompt that it was made under",
     "m(0)": "the unsteered propensity: that at multiplier 0",
     "random-effects mean": "a mean over datasets that allows for their truly differing, not only by chance",

@@ -135,6 +135,7 @@ def test_several_vectors_have_a_figure_each_and_no_warning_of_length_where_it_is
     assert not [text for text in finding.warnings if "norm" in text or "layer" in text]
     assert np.allclose(rows["norm"], rows["base_norm"])
     assert "taken as given" in finding.reading
+    assert "main vectors" not in finding.method, "which these are not"
     assert any("own sampling error" in text for text in finding.assumptions)
     assert not finding.absent, "settings that nobody asked for are not missed"
 

@@ -48,7 +48,7 @@ from steerstats.study.results import DatasetSteerability, SpuriousTable, doubts,
 if TYPE_CHECKING:
     from steerstats.study import Study
 
-TEST_ONLY = "test inputs only, main vectors only"
+TEST_ONLY = "test inputs only"
 
 
 def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerability:
