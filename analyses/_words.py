@@ -14,7 +14,10 @@ from steerstats.results import LARGE, decimals
 MOST_DIGITS = 4
 _SHIFT = re.compile(r"\b(\w+)\s*->\s*(\w+)\b")
 _MINUS = re.compile(r"(?<![\w.)\]−-])-(?=\d)")
-_CODE = re.compile(r"\b(?:pos_is_a|pos_is_yes|sys_pos|sys_neg|user_pos|user_neg)\b")
+_CODE = re.compile(
+    r"\b(?:pos_is_a|pos_is_yes|sys_pos|sys_neg|user_pos|user_neg"
+    r"|mean_cosine|d_prime|auc|norm_ratio|unembedding_alignment)\b"
+)
 _NONE_VARIES = re.compile(
     r"none of the factors (pos_is_a, pos_is_yes|pos_is_a|pos_is_yes) varies"
     r"(?:[:;] pos_is_(?:a|yes) has one level or is defined nowhere: dropped)*"
@@ -244,7 +247,7 @@ def plain_reason(text: str) -> str:
 
 
 def plain_codes(text: str) -> str:
-    """`tidy`, with the names of factors and settings in words as well: for warnings, which name them in passing."""
+    """`tidy`, with the names of factors, settings and predictors in words as well: for warnings, which name them."""
     text = _CODE.sub(lambda found: in_words(found[0]), _OWN_CODE.sub(lambda found: in_words(found[0]), tidy(text)))
     return _POOLED.sub(lambda found: f"over datasets, effect of {found[1]} on {_RESPONSE[found[2]]}: ", text)
 

@@ -14,6 +14,8 @@ from steerstats.generalization.answer_mass import COLLAPSED_BELOW
 from steerstats.operators import ABLATE, has_unsteered
 from steerstats.study.notes import flat_curves, grid_doubts, held_twice, one_sided
 
+LONG = 60  # letters of what is not said twice
+
 
 def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list[str]:
     """Sentences about one cache.
@@ -105,6 +107,18 @@ def notices_between(studies: Mapping[str, Any]) -> list[str]:
 def begun(text: str, names: Collection[str]) -> str:
     """A notice with a capital at its start, unless a cache's or a dataset's name stands there."""
     return text if text.startswith(tuple(names)) else f"{text[:1].upper()}{text[1:]}"
+
+
+def warned(texts: Sequence[str], names: Collection[str]) -> list[str]:
+    """Warnings as sentences; what follows the last colon is said once, where several go on alike."""
+    said: set[str] = set()
+    found = []
+    for text in map(plain_codes, texts):
+        head, _, tail = text.rpartition(": ")
+        again = tail in said and len(tail) > LONG and tail.count("(") == tail.count(")")
+        said.add(tail)
+        found.append(f"{begun(f'{head}: see above' if again else text.rstrip('.'), names)}.")
+    return found
 
 
 def _scores(study: Any) -> tuple[str, ...]:

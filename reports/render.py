@@ -16,7 +16,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from analyses._cache import UNNAMED, check_distinct, facts_of, label_caches, study_of
+from analyses._cache import UNNAMED, check_distinct, facts_of, label_caches, study_of, vectors_of_kind
 from analyses._words import listed
 from reports import operators, words
 from reports.collect import RESULTS, Done, default_workers, plan, run_jobs
@@ -87,7 +87,12 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
     studies = {label: study_of(path) for label, path in labels.items()}
     several = len(labels) > 1
     sweep = all(study.kind == "sweep" for study in studies.values())
-    sections = sections_of_a_sweep(done, out) if sweep else sections_of(done, out, several=several)
+    names = {*studies, *(name for study in studies.values() for name in study.datasets)}
+    grids = [study for study in studies.values() if study.kind != "sweep"]
+    names.update(name for study in grids for name in vectors_of_kind(study, "imported"))
+    sections = (
+        sections_of_a_sweep(done, out, names=names) if sweep else sections_of(done, out, several=several, names=names)
+    )
     datasets, summary, provenance, notices = [], [], [], notices_between(studies)
     for k, (label, study) in enumerate(studies.items()):
         own = [one.finding for one in done if one.job.label == label]
@@ -99,7 +104,6 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
         datasets.append({"label": label if several else "", "pages": pages})
         provenance.append({"label": label if several else "", "rows": provenance_rows(study, seed)})
         notices += notices_of(label if several else "", study, own)
-    names = {*studies, *(name for study in studies.values() for name in study.datasets)}
     methods, references = write_methods(studies, [one.finding for one in done], seed, software_versions())
     between = words.differences([one.finding for one in done])
     text = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from markupsafe import Markup, escape
 
 import analyses
 from analyses._claim import Claim, Finding, figure_names, sentence
-from analyses._words import plain_codes, tidy
+from analyses._words import tidy
 from reports.collect import RESULTS, Done
 from reports.embed import inline_svg
+from reports.notices import warned
 from reports.tables import MOST_ROWS, cells
 from reports.words import missed
 
@@ -23,7 +24,7 @@ OPEN_FIGURES = 3  # of one finding; the rest is folded
 LAYER = "layer_sweep"
 
 
-def sections_of(done: Sequence[Done], out: Path, *, several: bool) -> list[dict[str, Any]]:
+def sections_of(done: Sequence[Done], out: Path, *, several: bool, names: Collection[str]) -> list[dict[str, Any]]:
     """The chapters of a report on grids, as the template takes them.
 
     Parameters
@@ -33,17 +34,21 @@ def sections_of(done: Sequence[Done], out: Path, *, several: bool) -> list[dict[
         Where the scripts left their files, in `results`.
     several : bool
         Whether there are several caches, so that each finding has to name its own.
+    names : collection of str
+        Names of caches, datasets and vectors, which keep their letters where a sentence begins with one.
     """
-    return [_section(section, done, out, several) for section in analyses.SECTIONS]
+    return [_section(section, done, out, several, names) for section in analyses.SECTIONS]
 
 
-def sections_of_a_sweep(done: Sequence[Done], out: Path) -> list[dict[str, Any]]:
+def sections_of_a_sweep(done: Sequence[Done], out: Path, *, names: Collection[str]) -> list[dict[str, Any]]:
     """The one chapter that a sweep has, and one that names what a grid at its layer would tell.
 
     Parameters
     ----------
     done : sequence of Done
     out : path
+    names : collection of str
+        As for `sections_of`.
     """
     chosen = [one for one in done if one.job.script == LAYER]
     told = {
@@ -51,7 +56,7 @@ def sections_of_a_sweep(done: Sequence[Done], out: Path) -> list[dict[str, Any]]
         "title": "Which layer?",
         "lead": "One vector for each layer, in the base setting, on validation inputs: where does it move answers "
         "most?",
-        "findings": [finding_view(one, out, False) for one in chosen if not one.finding.missing],
+        "findings": [finding_view(one, out, False, names) for one in chosen if not one.finding.missing],
         "missing": _by_reason(line for one in chosen for line in _missing_view(one, False)),
     }
     rows = []
@@ -76,13 +81,15 @@ def anchor_prefix(label: str, several: bool) -> str:
     return f"{label}-" if several else ""
 
 
-def _section(section: analyses.Section, done: Sequence[Done], out: Path, several: bool) -> dict[str, Any]:
+def _section(
+    section: analyses.Section, done: Sequence[Done], out: Path, several: bool, names: Collection[str]
+) -> dict[str, Any]:
     own = [one for script in section.scripts for one in done if one.job.script == script]
     return {
         "id": section.id,
         "title": section.title,
         "lead": section.lead,
-        "findings": [finding_view(one, out, several) for one in own if not one.finding.missing],
+        "findings": [finding_view(one, out, several, names) for one in own if not one.finding.missing],
         "missing": _by_reason(line for one in own for line in _missing_view(one, several)),
     }
 
@@ -109,7 +116,7 @@ def _missing_view(one: Done, several: bool) -> list[dict[str, str]]:
     return [{"id": anchor, "title": f"{one.finding.title}{cache}", "why": tidy(one.finding.missing)}]
 
 
-def finding_view(one: Done, out: Path, several: bool) -> dict[str, Any]:
+def finding_view(one: Done, out: Path, several: bool, names: Collection[str] = ()) -> dict[str, Any]:
     finding, folder = one.finding, out / RESULTS / one.job.label
     anchor = f"{anchor_prefix(one.job.label, several)}{finding.script}"
     table = pd.read_parquet(folder / f"{finding.script}.parquet")
@@ -128,7 +135,7 @@ def finding_view(one: Done, out: Path, several: bool) -> dict[str, Any]:
         # Figures of this page have no numbers: a number is always the paper's.
         "paper": f"the paper's {finding.paper}" if finding.paper.startswith("figure") else finding.paper,
         "cache": one.job.label if several else "",
-        "warnings": [plain_codes(text) for text in finding.warnings],
+        "warnings": warned(finding.warnings, names),
         "claims": claims,
         "figures": _figures(finding, folder, anchor),
         "caption": _caption(finding),

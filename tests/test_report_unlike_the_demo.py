@@ -20,7 +20,7 @@ from analyses._claim import Claim
 from analyses._compared import difference_error
 from analyses._counts import CUT, in_range
 from analyses._effects import share_words
-from reports.notices import begun, notices_between
+from reports.notices import begun, notices_between, warned
 from reports.render import render_report
 from reports.reproduce import reproduce
 from reports.words import summary
@@ -137,6 +137,20 @@ def test_two_builds_of_one_spec_are_said_to_be_one_study():
 def test_what_is_to_be_read_first_begins_with_a_capital_or_with_a_name_as_it_is_written():
     assert begun("this cache is simulated.", ["openness"]) == "This cache is simulated."
     assert begun("openness and x hold the same.", ["openness"]) == "openness and x hold the same."
+
+
+def test_warnings_are_sentences_and_say_a_long_reason_once():
+    why = "standard errors are uncertain, and tau takes them as known (with 1 in one 19%); read the unweighted mean"
+    texts = [f"over datasets: factor_topic={one} vs art of slope: few df: {why}" for one in ("law", "tax")]
+    texts += ["openness: dropped", "mean_cosine, auc: no interval is given", "a spec can say. Or not."]
+    effect = "Over datasets, effect of topic: {} rather than art on steerability: few df: {}."
+    assert warned(texts, ["openness"]) == [
+        effect.format("law", why),
+        effect.format("tax", "see above"),
+        "openness: dropped.",
+        "Cosine agreement, held-out AUC: no interval is given.",
+        "A spec can say. Or not.",
+    ]
 
 
 def test_a_cache_given_twice_is_refused_by_path_and_as_a_copy(run, tmp_path):

@@ -65,7 +65,7 @@ def test_a_findings_figures_have_its_description_and_those_after_the_third_are_f
 
 def test_a_finding_names_its_cache_its_file_and_its_warnings(written):
     assert (written["cache"], written["file"]) == ("mine", "results/mine/x.csv")
-    assert written["warnings"] == ["few datasets"]
+    assert written["warnings"] == ["Few datasets."]
 
 
 def test_the_table_of_claims_has_each_number_in_its_column():
