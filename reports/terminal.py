@@ -74,7 +74,8 @@ def _row(claim: Claim) -> tuple[Text, Text, Text]:
         words.append(f"  {value}", style="dim")
         value = "—"
     unit = UNITS.get(claim.shown_unit, claim.shown_unit)
-    number = Text(value, style="bold")
+    # Each kind in a line of its own: in one they would leave the words too few letters a line.
+    number = Text(value.replace(", ", "\n") if claim.counts else value, style="bold")
     for part in filter(None, [limits, unit]):
         number.append(f" {part}", style="not bold")
     of = claim.n_of.split(" ")[0]

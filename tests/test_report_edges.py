@@ -250,6 +250,7 @@ def test_the_claims_fit_a_terminal_of_80_columns():
     text = "\n".join(lines)
     assert "How well does it transfer?" in text
     assert "nat/λ" in text
+    assert "their vector differs from random" in text, "in a column that is wide enough for it"
     assert text.count("Layer sweep") == 1
 
 
