@@ -191,16 +191,20 @@ def limits(claim: Claim) -> str:
     """ "95% interval 0.780 to 0.950", or why there is none."""
     if not np.isfinite(claim.ci_low) and not np.isfinite(claim.ci_high):
         return "no interval"
+    return f"{claim.level:.0%} interval {_ends(claim)}"
+
+
+def _ends(claim: Claim) -> str:
+    """ "0.780 to 0.950"; where all questions are alike, both limits would read as the number does."""
     _, low, high = together([claim.estimate, claim.ci_low, claim.ci_high], claim.unit)
-    return f"{claim.level:.0%} interval {low} to {high}"
+    return f"{low} to {high}" if low != high else "too narrow to show"
 
 
 def _in_brackets(claim: Claim, more: str = "") -> str:
     """ " (8% to 21%)", the limits of a 95% interval in a sentence that has named one; "" where there are none."""
     parts = [more] if more else []
     if np.isfinite([claim.ci_low, claim.ci_high]).all():
-        _, low, high = together([claim.estimate, claim.ci_low, claim.ci_high], claim.unit)
-        parts.insert(0, f"{low} to {high}")
+        parts.insert(0, _ends(claim))
     return f" ({', '.join(parts)})" if parts else ""
 
 

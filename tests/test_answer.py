@@ -1,7 +1,7 @@
 """What the summary says of a shift: losses, gains, and vectors that steer the wrong way."""
 
 from analyses._claim import Claim
-from reports.answer import _loss
+from reports.answer import _in_brackets, _loss, limits
 
 
 def test_a_loss_is_told_with_what_the_prompt_and_what_transfer_cost():
@@ -53,3 +53,11 @@ def test_a_gain_is_told_with_parts_of_its_own_sign_and_of_a_vector_that_steers_t
         "the mean steerability of the vector is 0.200 lower than at home (0.150 to 0.250)."
     )
     assert told(-1.0, ("gap.base->user_neg", 0.01)).endswith("of the vector is not shown to be lower than at home.")
+
+
+def test_limits_that_read_alike_are_said_to_be_too_narrow():
+    claim = Claim(
+        key="k", statement="", estimate=0.277, ci_low=0.277, ci_high=0.277, interval="t", n=9, n_of="datasets"
+    )
+    assert limits(claim) == "95% interval too narrow to show"
+    assert _in_brackets(claim) == " (too narrow to show)"
