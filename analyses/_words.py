@@ -248,7 +248,8 @@ def plain_reason(text: str) -> str:
 
 def plain_codes(text: str) -> str:
     """`tidy`, with the names of factors, settings and predictors in words as well: for warnings, which name them."""
-    text = _CODE.sub(lambda found: in_words(found[0]), _OWN_CODE.sub(lambda found: in_words(found[0]), tidy(text)))
+    text = tidy(plain_reason(text))
+    text = _CODE.sub(lambda found: in_words(found[0]), _OWN_CODE.sub(lambda found: in_words(found[0]), text))
     return _POOLED.sub(lambda found: f"over datasets, effect of {found[1]} on {_RESPONSE[found[2]]}: ", text)
 
 

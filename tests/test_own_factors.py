@@ -115,6 +115,7 @@ def test_the_report_tells_what_own_factors_do():
     assert "load (one unit more)" in load.statement
     assert load.ci_low < 0 < load.ci_high
     assert claims["own.factor_load.share"].estimate < 0.05 < claims["own.factor_seen.share"].estimate
+    assert "below 0 it is less than chance would give" in finding().reading, "as that of load may be"
     assert finding().pages == ("Load", "Seen", "Topic")
     for name in ("own_factors", "own_factors-2", "own_factors-3"):
         assert (claims_folder() / f"{name}.svg").is_file()
@@ -186,6 +187,10 @@ def test_warnings_call_own_factors_what_claims_call_them():
     )
     assert plain_codes("factor_two.things, factor_len is estimated in one") == "two.things, len is estimated in one"
     assert plain_codes("add columns factor_NAME to the table") == "add columns factor_NAME to the table"
+    none = "none of the factors pos_is_a varies: pos_is_a has one level or is defined nowhere: dropped"
+    assert plain_codes(f"tax is left out: {none}") == (
+        "tax is left out: whether the positive option is A or B does not vary"
+    )
 
 
 def test_a_level_of_one_question_alone_is_not_said_not_to_vary():
