@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 
 import matplotlib as mpl
 import numpy as np
@@ -120,6 +121,14 @@ def test_style_leaves_the_users_matplotlib_as_it_was():
             assert mpl.rcParams["lines.marker"] == "None", "nor does what ours does not mention come through"
         assert mpl.rcParams["axes.facecolor"] == "red"
     assert dict(mpl.rcParams) == before
+
+
+def test_letters_that_the_font_lacks_are_text_of_an_svg_without_a_warning_for_each(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawing, _ = figures.save(draw("诚实"), tmp_path / "a")
+        figures.svg_text(draw("诚实"))
+    assert ">诚实<" in drawing.read_text("utf-8")
 
 
 def test_a_dataset_name_is_text_whatever_is_in_it():

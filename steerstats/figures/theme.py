@@ -8,6 +8,7 @@ both. Nothing is told by colour alone: series also have markers, and both sides 
 from __future__ import annotations
 
 import io
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -112,9 +113,17 @@ def style() -> Iterator[None]:
     >>> ax.spines["top"].get_visible()
     False
     """
-    with mpl.rc_context():
+    with mpl.rc_context(), _any_letter():
         mpl.rcdefaults()
         mpl.rcParams.update(RC)
+        yield
+
+
+@contextmanager
+def _any_letter() -> Iterator[None]:
+    """No warning for each letter that the font lacks: an SVG has it as text, and a PDF's box is seen by itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         yield
 
 
@@ -163,7 +172,7 @@ def save(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
     """
     stem = Path(stem)
     targets = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".pdf")
-    with mpl.rc_context({key: RC[key] for key in SAVING}):
+    with mpl.rc_context({key: RC[key] for key in SAVING}), _any_letter():
         targets[0].write_text(svg_text(figure), encoding="utf-8", newline="\n")
         figure.set_layout_engine("none")  # the layout stands; finding it a second time costs as much as drawing
         buffer = io.BytesIO()
@@ -183,7 +192,7 @@ def svg_text(figure: Figure) -> str:
     True
     """
     buffer = io.StringIO()
-    with mpl.rc_context({key: RC[key] for key in SAVING}):
+    with mpl.rc_context({key: RC[key] for key in SAVING}), _any_letter():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "steerstats"})
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
