@@ -13,8 +13,8 @@ def cache_of(tmp_path, **parameters):
     return simulate_cache(tmp_path / "cache", truth, seed=2)
 
 
-def written(tmp_path, units, kind="grid"):
-    manifest = {"kind": kind, "spec_hash": "ab", "units": list(units), "model": "m", "spec": {}}
+def written(tmp_path, units, kind="grid", spec=()):
+    manifest = {"kind": kind, "spec_hash": "ab", "units": list(units), "model": "m", "spec": dict(spec)}
     root = create_cache(tmp_path / "made", manifest)
     for name, data in units.items():
         write_unit(root, name, UnitData(data.arrays, {**data.attrs, "spec_hash": "ab"}))

@@ -10,6 +10,7 @@ from study_caches import FAST, cache_of, written
 import steerstats
 from steerstats.cache import UnitData
 from steerstats.errors import CacheError, CannotEstimate
+from steerstats.generalization import with_vector_error
 from steerstats.simulate import SimulationTruth, simulate_unit
 from steerstats.study import open_cache
 
@@ -61,6 +62,27 @@ def test_one_dataset_without_refits_takes_vector_error_from_itself_alone(tmp_pat
     said = "over datasets, the vector's own error is in the standard errors of 2 of 3 datasets, not in that of sim-01"
     assert any(said in text for text in table.over_datasets.warnings)
     assert any(said in text for text in table.warnings)
+
+
+@pytest.mark.parametrize(("questions", "said"), [(8, 1), (20, 0)])
+def test_few_training_questions_behind_refits_are_said(tmp_path, questions, said):
+    truth = SimulationTruth(datasets=2, n_inputs=12, n_pairs=questions, n_resampled=4, settings=("base", "user_neg"))
+    units = {name: simulate_unit(truth, name)[0] for name in truth.datasets}
+    study = open_cache(written(tmp_path, units, spec={"seed": 0}))  # as a builder writes it
+    for found in (study.steerability(), study.generalization(["base->user_neg"], **FAST)):
+        texts = [text for text in found.warnings if "training questions behind the vectors of sim-00 (8), sim" in text]
+        assert len(texts) == said
+
+
+def test_with_eight_training_questions_refits_show_too_little_of_the_vectors_error():
+    rng, held = np.random.default_rng(0), []
+    for _ in range(600):
+        differences = rng.normal(0, 3, (8, 16))
+        refits = rng.multinomial(8, np.full(8, 1 / 8), size=20) @ differences / 8
+        effect = rng.normal(0.5, 0.3, (100, 16))
+        found = with_vector_error(effect @ differences.mean(axis=0), refits @ effect.T)
+        held.append(found.ci_low <= 0 <= found.ci_high)
+    assert 0.87 < np.mean(held) < 0.93  # as the docstring and the warning say
 
 
 def test_refits_are_matched_by_their_replicate(tmp_path):

@@ -107,7 +107,9 @@ def with_vector_error(
 
     Var = σ̂²_vector + σ̂²_inputs / n, t with Satterthwaite's degrees of freedom. σ̂²_vector is the variance of the
     refits' means; the little that vector and inputs share (σ²_input×vector / n) is in both terms, so the interval
-    errs on the wide side by it.
+    errs on the wide side by it. Resamples of n training questions have (n − 1) / n of the vector's variance and know it
+    on n − 1 degrees of freedom at best, which is not in the interval: where vectors err more than inputs, 95% intervals
+    covered .82, .90, .92, .94 and .94 with 4, 8, 12, 20 and 40 questions.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ from steerstats.spurious import (
 )
 from steerstats.study.factors import FACTORS, OWN, usual_levels
 from steerstats.study.generalization import Generalization
-from steerstats.study.notes import flat_curves, no_parity, said_first
+from steerstats.study.notes import few_trained, flat_curves, no_parity, said_first
 from steerstats.study.results import DatasetSteerability, SpuriousTable, doubts, for_each, pooled
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
             *said_first(study),
             *flat_curves(study, [shift]),
             *no_parity(study),
+            *few_trained(study, errors),
             *cells_without(np.array([[name in errors] for name in order]), order, [shift_name(shift)]),
             *doubts(found, {}),
             *doubts(errors, {}),
@@ -216,7 +217,8 @@ def generalization(
         unpooled = overall.absences()
     except CannotEstimate as error:
         overall, unpooled = None, (str(error),) if len(grid.datasets) > 1 else ()
-    notes = [*said_first(study), *flat_curves(study, dict.fromkeys((ID_SHIFT, *shifts))), *unpooled]
+    notes = [*said_first(study), *flat_curves(study, dict.fromkeys((ID_SHIFT, *shifts)))]
+    notes += [*few_trained(study, grid.refits or ()), *unpooled]
     absent = [shift for shift in PAPER_SHIFTS if not grid.has(shift)]
     if absent:
         notes.append(f"not in this cache for every dataset, and left out: {', '.join(map(shift_name, absent))}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from steerstats.errors import by_text, first_few
 from steerstats.generalization.slopes import Shift
+from steerstats.nulls import FEWEST_QUESTIONS
 from steerstats.operators import operator_caveats
 from steerstats.steerability import grid_warnings
 
@@ -70,6 +71,19 @@ def one_sided(study: Study) -> list[str]:
 def grid_doubts(study: Study) -> list[str]:
     """What the multipliers make doubtful, said once over datasets."""
     return by_text({name: grid_warnings(study.unit(name).multipliers) for name in study.datasets})
+
+
+def few_trained(study: Study, datasets: Collection[str]) -> list[str]:
+    """Where vectors come from so few questions that resamples of these cannot tell how far another draw would lie."""
+    # Refits of other caches than a builder's need not be of resamples.
+    units = [study.unit(name) for name in datasets if study.unit(name).training_draw is not None]
+    counts = {unit.name: len(np.unique(unit.unit.read("pair_question"))) for unit in units}
+    few = [f"{name} ({count})" for name, count in counts.items() if count < FEWEST_QUESTIONS]
+    if not few:
+        return []
+    text = f"fewer than {FEWEST_QUESTIONS} training questions behind the vectors of {first_few(few)}: refits show too "
+    text += "little of the vector's own error (95% intervals covered 82%, 90%, 92% and 94% with 4, 8, 12 and 20 in "
+    return [text + "simulation, where it was most of the error)"]
 
 
 def flat_curves(study: Study, shifts: Collection[Shift]) -> list[str]:
