@@ -32,7 +32,7 @@ def main(cache, out):
                 notes.append(f"{name} {why_not(study, factor)}")
                 continue
             mean = mean_over_datasets(part["share"], f"share of {factor}", "share", bounds=(-np.inf, np.inf))
-            text = f"Share of the variance of steerability that {name} explains{beside}"
+            text = f"Share of the variance of steerability, adjusted for chance, that {name} explains{beside}"
             most = dict(part.rename(columns={"share": "estimate"}).loc[part["share"].idxmax()])
             keys = f"own.{factor}.share", f"own.{factor}.most"
             claims += share_claims(keys, text, mean, most, "percentile, by question", "inputs")
