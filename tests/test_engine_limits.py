@@ -164,6 +164,30 @@ def test_other_errors_of_the_model_are_not_taken_for_lack_of_memory(monkeypatch)
         engine.run(random_examples(rng, 1), None)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale", "size", "words"),
+    [
+        (
+            torch.float16,
+            1e6,
+            1.0,
+            'without steering: float16 ends at 65504; load it with dtype = "bfloat16" or "float32"',
+        ),
+        (torch.float16, 1.0, 1e6, "under the largest multipliers: float16 ends at 65504"),
+        (torch.float32, 1.0, 3e38, "under the largest multipliers: take smaller ones"),
+        (torch.float32, np.nan, 1.0, r"without steering: are its weights damaged\?"),
+    ],
+)
+def test_logits_that_are_not_finite_are_an_error_of_the_proof(dtype, scale, size, words):
+    """They fell back to sequences one at a time, and were found when the first unit was written."""
+    rng = np.random.default_rng(19)
+    model = tiny_model("llama")
+    model.model.layers[0].register_forward_hook(lambda module, args, output: output * scale)
+    steering = random_steering(rng, multipliers=(-size, 0.0, size))
+    with pytest.raises(ModelError, match=f"^LlamaForCausalLM gives logits that are not finite, {words}"):
+        Engine(model.to(dtype)).prove(random_examples(rng, 3), steering)
+
+
 def test_positions_that_end_before_a_sequence_does_are_a_named_error():
     """GPT-J's lie in a table that is no embedding."""
     shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 8, "n_positions": 16, "vocab_size": 97}

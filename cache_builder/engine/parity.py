@@ -122,6 +122,7 @@ def compare_paths(
     codes = _extreme_codes(steering)
     request = Request(chosen, steering, completions, _layers(engine))
     single = one_by_one(engine, request, codes)
+    _check_finite(engine, single)
     engine.forward.lines = BATCHED
     plain_difference, noise = _plain_difference(engine, request, single, codes)
     tolerance, most = _tolerances(engine, single, plain_difference)
@@ -247,6 +248,19 @@ def _tolerances(engine: Engine, single: Scores, plain_difference: float) -> tupl
 
 def _largest(values: np.ndarray | None) -> float:
     return 0.0 if values is None else float(np.max(np.abs(values), where=np.isfinite(values), initial=0.0))
+
+
+def _check_finite(engine: Engine, single: Scores) -> None:
+    """Refuse logits that no path could make numbers of, before a unit is computed for nothing."""
+    finite = np.isfinite(single.logits).all(axis=(0, 2)) & np.isfinite(single.logsumexp).all(axis=0)
+    if finite.all():
+        return
+    how, remedy = "without steering", "are its weights damaged?"
+    if finite[0]:
+        how, remedy = "under the largest multipliers", "take smaller ones"
+    if engine.forward.dtype == torch.float16:
+        remedy = 'float16 ends at 65504; load it with dtype = "bfloat16" or "float32"'
+    raise ModelError(f"{type(engine.forward.model).__name__} gives logits that are not finite, {how}: {remedy}")
 
 
 def _check_causal(engine: Engine, example: Example, most: float) -> None:
