@@ -45,7 +45,7 @@ class Parity:
         on a whole row; NaN where the trie path raised an error.
     tolerance : float
         Largest difference allowed: 1e-4 in float32; in lower precision three times `plain_difference`, but not
-        less than one rounding step of the largest logit, and not more than four.
+        less than one rounding step of the largest logit or log-sum-exp, and not more than four.
     plain_difference : float
         The same difference between the plain path, as its sequences run (see `lines`), and one-sequence passes.
     own_difference : float
@@ -238,7 +238,7 @@ def _tolerances(engine: Engine, single: Scores, plain_difference: float) -> tupl
     """Largest difference allowed to the trie path, and to batches of the plain path."""
     if not _low(engine):
         return TOLERANCE_FLOAT32, TOLERANCE_FLOAT32
-    largest = _largest(single.logits)
+    largest = max(_largest(single.logits), _largest(single.logsumexp))
     step = torch.finfo(engine.forward.dtype).eps
     quantised = getattr(engine.forward.model.config, "quantization_config", None) is not None
     compared = (single.logits, single.logsumexp, single.completion_logit, single.completion_logprob)
