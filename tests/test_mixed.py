@@ -325,6 +325,17 @@ def test_adding_one_random_effect_is_tested_against_the_boundary_mixture():
     assert test.terms == ("(lam | input)",)
 
 
+def test_a_variance_that_is_estimated_as_nothing_has_a_boundary_p_of_1_whatever_rounding_does():
+    none = 0
+    for seed in range(8):
+        frame = make_frame(np.random.default_rng(seed), sd_slope=0.0)
+        test = compare(*(fit_mixed(f"y ~ lam + ({e} input)", frame) for e in ("1 |", "1 + lam ||")))
+        half = stats.chi2.sf(test.statistic, 1) / 2
+        assert test.p_boundary == pytest.approx(1 if test.statistic < 1e-6 else half)
+        none += test.statistic < 1e-6
+    assert 2 <= none <= 6
+
+
 def test_two_random_effects_at_once_are_said_to_have_a_conservative_p():
     frame = make_frame(np.random.default_rng(6), sd_slope=0.16).assign(square=lambda f: f["lam"] ** 2)
     fixed = "y ~ lam * a + square"
