@@ -58,7 +58,7 @@ def aliased_columns(X: np.ndarray) -> list[int]:
         for _ in range(2):  # twice is enough for orthogonality to rounding
             column = column - basis @ (basis.T @ column)
         left = np.linalg.norm(column)
-        if left <= ALIAS_TOLERANCE or basis.shape[1] == len(X):
+        if left <= ALIAS_TOLERANCE:
             dropped.append(j)
         else:
             basis = np.column_stack([basis, column / left])

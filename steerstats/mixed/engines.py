@@ -219,8 +219,6 @@ def with_crossed(design: Design, reml: bool) -> tuple[Solution | None, str]:
         return None, "crossed factors are fitted by REML only"
     if any(names != ("Intercept",) for names in design.z_names):
         return None, "crossed factors with random slopes"
-    if len({term.label for term in design.terms}) < len(design.terms):
-        return None, "a grouping factor appears twice"
     fit = fit_crossed(design.y, design.X, list(design.codes))
     if fit is None:
         return None, "crossed factors are not balanced, or a fixed effect lies across them"

@@ -84,7 +84,7 @@ def two_stage(formula: str, frame: pd.DataFrame, by: str = "dataset", *, level: 
     fits, failed = {}, []
     for name, part in frame.groupby(by, sort=False, observed=True):
         try:
-            fits[str(name)] = fit_mixed(formula, part, level=level)
+            fits[str(name)] = fit_mixed(formula, part)
         except CannotEstimate as error:
             failed.append(f"{by} {name!r} is left out: {error}")
     if len(fits) < 2:
