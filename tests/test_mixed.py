@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,36 +115,6 @@ def test_engine_is_the_cheapest_exact_one_and_says_why(frame):
     with pytest.raises(InputError, match="'lme4' is none of auto, closed_form"):
         fit_mixed(FORMULA, frame, engine="lme4")
     assert "Engine: closed_form" in whole.summary()
-
-
-def test_unbalanced_crossed_factors_are_refused_with_the_reason(frame):
-    frame = frame.assign(template=np.tile(list("abcdefg"), 20))
-    assert fit_mixed("y ~ 1 + (1 | input) + (1 | template)", frame).engine == "crossed"
-    with pytest.raises(InputError, match=r"not nested.*not balanced"):
-        fit_mixed("y ~ 1 + (1 | input) + (1 | template)", frame.drop(index=5))
-    # Every input and every template has three observations, and yet the factors are not crossed.
-    block = frame[(np.arange(140) % 7 - np.arange(140) // 7) % 7 < 3].iloc[:21]
-    with pytest.raises(InputError, match="not balanced"):
-        fit_mixed("y ~ 1 + (1 | input) + (1 | template)", block)
-    with pytest.raises(InputError, match="REML only"):
-        fit_mixed("y ~ 1 + (1 | input) + (1 | template)", frame, reml=False)
-
-
-def test_balanced_crossed_inference_is_that_of_the_mean_squares(frame):
-    frame = frame.assign(template=np.tile(list("abcdefg"), 20))
-    frame = frame.assign(y=frame.y + frame.template.map(dict(zip("abcdefg", [0, 2, -1, 0.5, -2, 1, 0.7]))))
-    fit = fit_mixed("y ~ a + (1 | input) + (1 | template)", frame)
-    Y = frame.y.to_numpy().reshape(20, 7)
-    a = frame.a.to_numpy()[::7]
-    means = Y.mean(axis=1)
-    within = sum(np.sum((means[a == k] - means[a == k].mean()) ** 2) for k in (0, 1))
-    table = fit.to_frame().set_index("term")
-    assert table.loc["a", "se"] == pytest.approx(np.sqrt(within / 18 * (1 / 10 + 1 / 10)))
-    assert table.loc["a", "df"] == pytest.approx(18)
-    # In the interior the mean squares are the REML estimates, so both covariances are one.
-    assert not fit.singular
-    np.testing.assert_allclose(fit.covariance, fit.covariance_model, rtol=1e-9)
-    assert 6 < table.loc["Intercept", "df"] < 24
 
 
 def test_fixed_curvature_without_a_random_one_stays_closed_and_mixes_degrees_of_freedom(frame):
@@ -281,6 +253,12 @@ def test_wilks_f_is_manovas_and_is_labelled(frame, factors):
         wilks_test(fit_mixed(FORMULA, frame), ["lam:a"])
 
 
+def test_wilks_f_needs_as_many_degrees_of_freedom_as_there_are_columns(frame):
+    few = fit_mixed("y ~ lam * a + (1 + lam | input)", frame[frame["input"].isin(["d0", "d1", "d2"])])
+    with pytest.raises(CannotEstimate, match="1 degrees of freedom between groups for 2 columns"):
+        wilks_test(few, ["a", "lam:a"])
+
+
 def test_an_intercept_effect_alone_moves_wilks_f_but_not_the_slope_test():
     """The reason for the label: an effect on the intercept is no effect on steerability."""
     rng = np.random.default_rng(8)
@@ -309,6 +287,18 @@ def test_likelihood_ratios_refuse_what_reml_cannot_compare(frame):
         compare(a, fit_mixed(small, frame.assign(y=frame.y + 1e-9), reml=False))
     with pytest.raises(IncomparableFits, match="not nested"):
         compare(a, fit_mixed("y ~ lam + I(lam ** 2) + (1 + lam | input)", frame, reml=False))
+    with pytest.raises(IncomparableFits, match="not nested"):
+        compare(a, a)
+    slopes, heights = (fit_mixed(f"y ~ {x} | input)", frame, reml=False) for x in ("lam + (0 + lam", "lam * a + (1"))
+    with pytest.raises(IncomparableFits, match="not nested"):
+        compare(slopes, heights)
+    both = compare(fit_mixed("y ~ lam + (1 | input)", frame, reml=False), b)  # two fixed effects and one random one
+    assert np.isnan(both.p_boundary)
+    assert "variances lie on the boundary under the hypothesis: p is conservative" in both.warnings
+    short = dataclasses.replace(a, criterion=b.criterion + 1)  # an optimiser that stopped
+    test = compare(b, short)
+    assert (test.statistic, test.p) == (0, 1)
+    assert any(text.startswith("the smaller model fits better by 1") for text in test.warnings)
     centred = frame.assign(a=frame.a - 0.5)  # same names, another basis: the REML criterion moves with it
     with pytest.raises(IncomparableFits, match="different fixed effects"):
         compare(fit_mixed(small, frame), fit_mixed("y ~ lam * a + (1 | input)", centred))

@@ -10,6 +10,8 @@ from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.mixed import closed_form, hc2_bell_mccaffrey
+from steerstats.mixed.arrays import aliased_columns
+from steerstats.mixed.complete import fit_complete
 
 LAM = np.array([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5])
 Z = np.column_stack([np.ones(7), LAM])
@@ -98,6 +100,8 @@ def test_slope_inference_is_least_squares_on_the_per_input_slopes():
     assert row.ci_high == pytest.approx(beta[1] + stats.t.ppf(0.975, 13) * se, rel=1e-9)
     assert row.df == 13
     # The constrained model's standard error is another one here, and is kept beside it.
+    constrained = (fit.psi[1, 1] + fit.sigma2 / (LAM @ LAM)) * np.linalg.inv(W.T @ W)[1, 1]
+    assert fit.se_model[1, 1] == pytest.approx(np.sqrt(constrained))
     assert abs(fit.se_model[1, 1] / row.se - 1) > 0.01
 
 
@@ -136,6 +140,7 @@ def test_few_inputs_are_fitted_or_refused_by_name():
     assert (two.df, two.rank <= 1, two.singular) == (1, True, True)
     assert "1 degrees of freedom between inputs for 2 random effects" in " ".join(two.warnings)
     assert np.isfinite(two.criterion)
+    assert not any("degrees of freedom" in text for text in closed_form(Y[:3], Z, ones[:3]).warnings)  # 2 for 2
     with pytest.raises(CannotEstimate, match="2 groups leave no degree"):
         closed_form(Y[:2], Z, np.eye(2))
     with pytest.raises(CannotEstimate, match="2 observations per group cannot tell 2 random effects"):
@@ -207,3 +212,22 @@ def test_the_log_likelihood_is_that_of_the_normal_law_it_names():
     fit = closed_form(Y, Z, W, reml=False)
     law = stats.multivariate_normal(np.zeros(4), Z @ fit.psi @ Z.T + fit.sigma2 * np.eye(4))
     assert fit.log_likelihood == pytest.approx(law.logpdf(Y - W @ fit.coefficients @ Z.T).sum())
+
+
+def test_fixed_effects_that_take_all_that_is_within_groups_leave_no_exact_fit():
+    three = np.column_stack([np.ones(3), [-1.0, 0, 1]])
+    across = np.einsum("ij,k->ijk", np.eye(4), [1.0, -2, 1]).reshape(4, 4, 3).transpose(0, 2, 1)  # one for each group
+    X = np.concatenate([np.broadcast_to(three, (4, 3, 2)), across], axis=2)
+    Y = np.random.default_rng(0).normal(size=(4, 3))
+    assert fit_complete(Y, three, X) is None
+    assert fit_complete(Y, three, X[..., :5]) is not None
+
+
+def test_a_wide_matrix_has_no_more_columns_than_rows():
+    assert aliased_columns(np.random.default_rng(0).normal(size=(3, 5))) == [3, 4]
+
+
+def test_without_a_residual_inputs_that_are_all_one_line_are_singular_and_others_are_not():
+    lines = np.random.default_rng(0).normal(size=(5, 2)) @ Z.T
+    assert not closed_form(lines, Z, np.ones((5, 1))).singular
+    assert closed_form(lines[[0] * 5], Z, np.ones((5, 1))).singular

@@ -54,6 +54,7 @@ def test_an_input_with_one_cell_left_is_left_out_and_counted():
     fit = fit_mixed(FORMULA, cut)
     np.testing.assert_allclose(fit.estimate, fit_mixed(FORMULA, frame[frame.input > 0]).estimate, rtol=1e-9)
     assert any(text.startswith("1 groups with fewer distinct") for text in fit.warnings)
+    assert fit.closed.n_obs == fit.n_obs == 78
 
 
 def test_what_a_line_cannot_carry_is_still_an_error():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.meta import mean_over_datasets
-from steerstats.mixed import fit_mixed, joint_test, two_stage
+from steerstats.mixed import compare, engines, fit_mixed, joint_test, two_stage
 from steerstats.mixed.search import descend
 from steerstats.mixed.sufficient import Level, Moments, fit_levels
 
@@ -107,6 +109,17 @@ def test_terms_of_few_datasets_have_the_datasets_degrees_of_freedom_and_say_what
     assert joint_test(loose, ["lam", "lam:a"]).df2 == 5, "the fewer of the two"
 
 
+def test_each_effect_has_the_levels_that_it_runs_along_less_all_effects_there():
+    data = nested_data(np.random.default_rng(7))
+    sized = data.assign(size=data.dataset.map({f"d{k}": k**2 for k in range(6)}))
+    fit = fit_mixed("y ~ lam + size + (1 + lam | dataset) + (1 + lam | dataset:input)", sized)
+    assert dict(zip(fit.terms, fit.df)) == {"Intercept": 4, "lam": 5, "size": 4}
+    ragged = data[(data.dataset == "d0") | (data.dataset == "d1")].drop(index=[9, 20])
+    ragged = ragged[(ragged["input"] != "d0i0") | (ragged.lam == 0)]  # one input says nothing of slopes
+    fit = fit_mixed("y ~ lam + I(lam ** 2) + (1 + lam | input)", ragged)
+    assert dict(zip(fit.terms, fit.df)) == {"Intercept": 17, "lam": 17, "I(lam ** 2)": len(ragged) - 2 * 18 - 1}
+
+
 def test_two_stage_pools_each_term_over_the_datasets_that_have_it():
     rng = np.random.default_rng(10)
     data = nested_data(rng)
@@ -126,6 +139,26 @@ def test_two_stage_pools_each_term_over_the_datasets_that_have_it():
     assert any("1 of 6 datasets do not estimate it" in text for text in pooled.warnings)
     with pytest.raises(CannotEstimate, match="1 of 1 datasets can be fitted"):
         two_stage(formula, data[data.dataset == "d1"])
+
+
+def test_the_order_of_random_terms_and_an_optimiser_that_stops_short(monkeypatch):
+    data = nested_data(np.random.default_rng(11))
+    terms = "(1 + lam | dataset)", "(1 + lam | dataset:input)"
+    one, other = (fit_mixed(f"y ~ lam + {' + '.join(part)}", data, reml=False) for part in (terms, terms[::-1]))
+    assert other.criterion == pytest.approx(one.criterion, abs=1e-6)
+    np.testing.assert_allclose(other.se, one.se, rtol=1e-4)
+    np.testing.assert_allclose(other.variance.psi[0], one.variance.psi[1], rtol=1e-3)
+    bias = compare(one, fit_mixed(f"y ~ lam * a + {' + '.join(terms)}", data, reml=False))
+    assert any(text.startswith("6 levels of 'dataset'") for text in bias.warnings), "the fewer, not 54 inputs"
+    monkeypatch.setattr(engines, "fit_levels", lambda *a, **k: dataclasses.replace(fit_levels(*a, **k), kkt=-1.0))
+    said = fit_mixed(f"y ~ lam + {' + '.join(terms)}", data).warnings
+    assert "the optimiser stopped short of the optimum (KKT -1.0e+00 per group)" in said
+
+
+def test_a_lower_level_narrows_what_two_stages_pool():
+    data = nested_data(np.random.default_rng(12))
+    wide, narrow = (two_stage("y ~ lam + (1 + lam | input)", data, level=level).to_frame() for level in (0.95, 0.5))
+    assert (narrow["ci_high"] - narrow["ci_low"] < wide["ci_high"] - wide["ci_low"]).all()
 
 
 def test_two_stage_names_the_dataset_that_holds_most_of_a_terms_weight():
