@@ -298,6 +298,29 @@ def test_a_level_that_is_no_share_is_refused_everywhere(level):
         variance_explained(slopes, factors, rng=rng, n_resamples=0)
 
 
+def test_a_lower_level_narrows_every_interval_and_moves_no_estimate():
+    slopes, factors = biased(np.random.default_rng(17))
+    lam = np.array([-1.0, 0, 1])
+    curves = {"propensity": slopes[:, None] * lam + 0.1 * np.random.default_rng(18).normal(size=(60, 3))}
+    seed = np.random.default_rng
+
+    def frames(level: float) -> list[pd.DataFrame]:
+        fits = [spurious_factors(slopes, factors, **curves, multipliers=lam, level=level)]
+        fits += [spurious_factors(slopes, factors, questions=np.arange(60) // 2, level=level)]
+        fits += [factor_cells(slopes, factors, level=level)]
+        others = {str(k): spurious_factors(*biased(seed(k))) for k in range(4)}
+        fits += [pool_spurious_factors(others, terms=["pos_is_a"], level=level)]
+        kinds = (variance_explained, published_variance_split)
+        return [one.to_frame() for one in [*fits, *(kind(slopes, factors, rng=seed(0), level=level) for kind in kinds)]]
+
+    for wide, narrow in zip(frames(0.95), frames(0.5)):
+        for high in (name for name in wide if name.endswith("_high")):
+            width, less = (frame[high] - frame[high.removesuffix("high") + "low"] for frame in (wide, narrow))
+            assert (less < width).sum() == width.notna().sum() > 0, high
+        for name in {"estimate", "mean", "share"} & set(wide):
+            np.testing.assert_array_equal(wide[name], narrow[name])
+
+
 def test_pooling_refuses_what_cannot_be_pooled():
     rng = np.random.default_rng(13)
     one = spurious_factors(*biased(rng))
@@ -322,6 +345,7 @@ def test_cells_agree_with_groupby_and_the_published_binary_merges_neither_into_n
     row = cells.query("pos_is_a == 'A' and pos_is_yes == 'neither'").iloc[0]
     assert row["mean"] == pytest.approx(slopes[inside].mean())
     assert row["median"] == pytest.approx(np.median(slopes[inside]))
+    assert row["sd"] == pytest.approx(slopes[inside].std(ddof=1))
     low, high = stats.t.interval(0.95, inside.sum() - 1, slopes[inside].mean(), stats.sem(slopes[inside]))
     assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high))
     assert row["anti_high"] == pytest.approx(anti_steerable(slopes[inside])["negative"].ci_high)

@@ -128,6 +128,14 @@ def test_a_numeric_factor_that_varies_in_one_question_goes_alone():
         spurious_factors(slopes(), {"length_difference": length})
 
 
+def test_an_input_that_is_left_out_moves_no_other_to_another_question():
+    length = np.zeros(N)
+    length[[0, 100, 101]] = np.nan, 9, 5  # the two of one question alone
+    fit = spurious_factors(slopes(), {"length_difference": length, "pos_is_a": A}, questions=np.arange(N) // 2)
+    assert fit.design.names == ("Intercept", "pos_is_a")
+    assert any(text.startswith("length_difference: one question alone") for text in fit.warnings)
+
+
 def rare_fits(rng, rare: int, datasets: int = 10, n: int = 60, ordinary: int = 0) -> dict:
     """Effects of A, truly 0, in datasets with `rare` of n inputs A, and `ordinary` datasets with half."""
     counts = [rare] * datasets + [n // 2] * ordinary
