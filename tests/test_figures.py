@@ -154,10 +154,11 @@ def test_an_axis_holds_points_whose_limits_are_infinite_missing_or_beside_them(a
 
 
 def test_agreement_marks_equality_on_one_scale(ax):
-    frame = pd.DataFrame({"x": [0.0, 1.0], "y": [0.5, 2.0]})
+    frame = pd.DataFrame({"x": [0.0, 1.0], "y": [-0.5, 2.0]})
     figures.agreement(frame, ax=ax, xlabel="x", ylabel="y", remark="Spearman 0.5")
     assert ax.get_xlim() == ax.get_ylim()
     low, high = ax.get_xlim()
+    assert low < -0.5 < 2 < high
     assert any(list(line.get_xdata()) == [low, high] and list(line.get_ydata()) == [low, high] for line in ax.lines)
     assert ax.get_title(loc="left") == "Spearman 0.5"
 
@@ -288,6 +289,8 @@ def test_a_share_is_in_per_cent_and_never_below_zero(ax):
     ax.figure.canvas.draw()
     assert all(label.get_text().endswith("%") for label in ax.get_yticklabels())
     assert [tick for tick in ax.get_yticks() if ax.get_ylim()[0] <= tick < 0] == []
+    figures.range_sensitivity(frame.assign(value=[0.4, 0.0]), ax=ax, value="value", ylabel="x", share=True)
+    assert ax.get_ylim()[1] > 0.4
 
 
 def test_rounding_errors_make_no_axis(ax):
@@ -312,6 +315,17 @@ def test_an_axis_of_ratios_near_1_has_more_than_one_number(ax, low, high):
     seen = [t.get_text() for t, at in zip(ax.get_xticklabels(), ax.get_xticks()) if left <= at <= right]
     assert "1" in seen
     assert len(seen) >= 3
+
+
+def test_an_axis_of_ratios_far_from_1_holds_it_and_one_with_a_ratio_of_0_is_linear(ax):
+    frame = pd.DataFrame({"dataset": ["a", "b"], "shift": "base->base", "estimate": [3.0, 20.0]})
+    figures.spread_rows(frame.assign(ci_low=2.0, ci_high=30.0), ax=ax, xlabel="x", ratios=True)
+    left, right = ax.get_xlim()
+    assert left < 1 < 30 < right
+    assert {2.0, 5.0, 10.0} <= set(ax.get_xticks())  # over few decades more than powers of ten
+    _, other = figures.canvas()
+    figures.spread_rows(frame.assign(estimate=0.0, ci_low=0.0, ci_high=1.0), ax=other, xlabel="x", ratios=True)
+    assert (ax.get_xscale(), other.get_xscale()) == ("log", "linear")
 
 
 def test_both_axes_of_an_agreement_have_the_same_ticks(ax):

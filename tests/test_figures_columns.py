@@ -72,6 +72,7 @@ def test_a_row_that_lacks_a_series_leaves_the_others_in_their_rows(ax, name):
     places = [place for place, *_ in bars(ax)]
     assert [round(place) for place in places] == [0, 1, 2, 1, 2]
     assert len(set(places)) == 5, "beside each other, not on each other"
+    assert [places[1] + places[3], places[2] + places[4]] == pytest.approx([2, 4]), "on either side of their row"
 
 
 def test_one_number_under_two_vectors_has_the_limits_of_each_and_a_line_between(ax):
@@ -97,6 +98,7 @@ def test_two_intervals_of_one_estimate_are_thick_inside_and_thin_outside(ax):
 def test_the_band_for_all_at_once_is_a_hair_line_behind_each_interval(ax):
     figures.paired_rows(ROWS.assign(band_low=[-1.0, -2.0, -3.0], band_high=[1.0, 2.0, 3.0]), ax=ax, xlabel="x")
     assert segments(ax) == [[((-k - 1.0, k), (k + 1.0, k)) for k in range(3)]]
+    assert ax.get_xlim()[0] < -3 < 3 < ax.get_xlim()[1]
 
 
 def test_hair_lines_of_an_agreement_are_each_axis_own_limits(ax):
@@ -109,6 +111,11 @@ def test_hair_lines_of_an_agreement_are_each_axis_own_limits(ax):
     ]
     (points,) = [one for one in ax.collections if isinstance(one, mpl.collections.PathCollection)]
     assert points.get_offsets().tolist() == [[0.1, 0.3], [0.5, 0.9]]
+
+
+def test_a_share_whose_limit_lies_far_out_is_drawn_to_its_limit(ax):
+    figures.anti_share(ROWS.assign(ci_high=[0.2, 0.4, 0.95]), ax=ax)
+    assert ax.get_xlim()[1] > 0.95
 
 
 # --- nulls ----------------------------------------------------------------------------------------
@@ -127,6 +134,10 @@ def test_the_range_of_each_kind_of_null_vectors_is_drawn_both_ways_from_zero(ax)
         "label-shuffled vectors": [(-0.3, 0.3, 0), (-0.4, 0.4, 1)],
     }
     assert marks(ax, "the dataset's vector") == [(0.5, 0.0), (-0.7, 1.0)]
+    _, other = figures.canvas()
+    figures.against_null(frame.iloc[[2, 1, 0]], ax=other)  # "a" has random ones alone
+    lacking = {box.get_label(): [round(bar.get_y()) for bar in box if bar.get_width() > 0] for box in other.containers}
+    assert lacking == {"random directions": [0, 1], "label-shuffled vectors": [0]}
 
 
 def test_the_vectors_share_stands_before_the_range_of_null_shares(ax):
