@@ -9,7 +9,7 @@ from steerstats.operators import has_unsteered
 
 TITLE = "Probability left on the two answers"
 PAPER = ""
-HOW = "t interval over questions"
+HOW = "t interval over questions, logit scale"
 
 
 def main(cache, out):
@@ -48,7 +48,7 @@ def main(cache, out):
         f"{rest.estimate:.0%} {'at multiplier 0' if acts else 'unsteered'} on average and {least.estimate:.0%} at its "
         f"lowest; {len(flagged)} flagged.",
         method="probability of each answer, exp(its logit − log-sum-exp), summed over "
-        f"{'both' if answers == 'two answers' else 'them'}; mean over inputs, t interval over questions",
+        f"{'both' if answers == 'two answers' else 'them'}; mean over inputs, {HOW}",
         facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)

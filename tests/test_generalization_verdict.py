@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from steerstats.errors import InputError
 from steerstats.generalization import SlopeGrid, answer_mass, id_ood_correlation, propensity_shift, verdict
@@ -74,7 +74,25 @@ def test_mass_is_recovered_and_its_collapse_flagged():
     assert len(found.warnings) == 1
     assert "d: the answers hold less than 0.5 of the probability at multiplier 1.5" in found.warnings[0]
     known = stats.ttest_1samp(mass[1], 0).confidence_interval()
-    np.testing.assert_allclose([found.ci_low[0, 1], found.ci_high[0, 1]], [known.low, min(known.high, 1)])
+    half = (known.high - 0.8) / (0.8 * 0.2)
+    np.testing.assert_allclose(
+        [found.ci_low[0, 1], found.ci_high[0, 1]], special.expit(special.logit(0.8) + np.array([-half, half]))
+    )
+
+
+def test_a_mean_mass_near_one_is_not_said_to_be_higher_than_it_is():
+    rng = np.random.default_rng(0)
+    mass, truth = special.expit(rng.normal(4, 2, (2000, 60))), special.expit(rng.normal(4, 2, 400_000)).mean()
+    found = answer_mass(
+        {"d": np.log(mass / 2)[:, None].repeat(2, axis=1)}, {"d": np.zeros(mass.shape)}, np.arange(2000)
+    )
+    assert ((found.ci_low[0] <= truth) & (truth <= found.ci_high[0])).mean() > 0.915  # plain t .90
+    assert (found.ci_high < 1).all()
+
+
+def test_masses_that_are_all_one_have_an_interval_without_width():
+    found = answer_mass({"d": np.log(np.full((1, 2, 5), 0.5 + 1e-6))}, {"d": np.zeros((1, 5))}, [0])
+    assert found.ci_low[0, 0] == found.ci_high[0, 0] == 1
 
 
 def test_an_input_without_logits_is_left_out_at_every_multiplier():

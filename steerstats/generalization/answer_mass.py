@@ -12,6 +12,7 @@ from numbers import Real
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from steerstats.errors import InputError, check_level
 from steerstats.generalization.slopes import cells_frame, unit_warnings
@@ -31,7 +32,9 @@ class AnswerMass(Result):
     datasets : tuple of str
     multipliers : ndarray of shape (n_multipliers,)
     mean, ci_low, ci_high : ndarray of shape (n_datasets, n_multipliers)
-        Mean mass over inputs with a t interval over questions, in [0, 1].
+        Mean mass over inputs with a t interval over questions on the logit scale (delta method at the mean). Where
+        nearly all inputs hold nearly all of the mass, a sample of them seldom shows the others: at a mean of .93 95%
+        intervals covered .88 with 20 questions, .92 with 60 and .94 with 300, and those that missed lay too high.
     share_low : ndarray of shape (n_datasets, n_multipliers)
         Share of inputs whose mass is below `threshold`.
     collapsed : ndarray of bool, shape (n_datasets, n_multipliers)
@@ -136,9 +139,7 @@ def answer_mass(
             )
         unit = None if question is None else np.asarray(question[name])[complete]
         mean, _, low, high, n = question_means(mass, unit, level)
-        rows.append(
-            (mean, np.clip(low, 0, 1), np.clip(high, 0, 1), (mass < threshold).mean(axis=1), n, (~complete).sum())
-        )
+        rows.append((mean, *_on_logit_scale(mean, low, high), (mass < threshold).mean(axis=1), n, (~complete).sum()))
         warnings += unit_warnings(n, f"{name}: ") if n == 1 else ()
         below = multipliers[mean < threshold]
         if below.size:
@@ -161,7 +162,16 @@ def answer_mass(
         n=n,
         n_excluded=excluded,
         level=level,
-        method="exp(answer logit - log-sum-exp) summed over both answers, mean over inputs, t interval over questions",
+        method="exp(answer logit - log-sum-exp) summed over both answers, mean over inputs, t interval over "
+        "questions on the logit scale",
         assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
         warnings=tuple(warnings),
     )
+
+
+def _on_logit_scale(mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Limits of means of probabilities: masses pile up at 1, where a symmetric interval lies too high."""
+    mean = np.clip(mean, 0, 1)  # a mass may exceed 1 by rounding
+    room = mean * (1 - mean)
+    half = np.divide(high - low, 2 * room, out=np.where(np.isnan(low), np.nan, 0.0), where=room > 0)
+    return special.expit(special.logit(mean) - half), special.expit(special.logit(mean) + half)
