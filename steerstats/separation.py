@@ -144,7 +144,9 @@ def d_prime(
     Returns
     -------
     Estimate
-        Interval: linearised over questions, t(G − 1); held-out vectors are taken as given.
+        Interval: linearised over questions, t(G − 1); held-out vectors are taken as given. With 12 to 100 questions
+        95% ones covered .93-.95 for normal and two-group projections, .79-.92 for t ones on 3 degrees of freedom, whose
+        spread few of them show; those of `auc` .90-.96 and .87-.96.
 
     Examples
     --------
@@ -177,7 +179,11 @@ def d_prime(
         n=groups,
         level=level,
         method=f"d′ of {_kind(crossfitted)} projections, linearised over questions",
-        assumptions=("projections are on vectors fitted without the pair", _given(crossfitted)),
+        assumptions=(
+            "projections are on vectors fitted without the pair",
+            _given(crossfitted),
+            "projections have a finite fourth moment",
+        ),
     )
 
 

@@ -91,6 +91,15 @@ def test_separation_intervals_cover(truth):
     assert all(0.915 <= np.mean(h) <= 0.98 for h in hits.values())
 
 
+def test_heavy_tails_make_the_interval_of_d_prime_too_short_and_it_says_what_it_takes():
+    rng, held = np.random.default_rng(0), []
+    for _ in range(400):
+        found = d_prime(rng.standard_t(3, (2, 40)) / np.sqrt(3) + np.array([[2.0], [0.0]]))
+        held.append(found.ci_low <= 2 <= found.ci_high)
+    assert 0.75 < np.mean(held) < 0.9
+    assert "projections have a finite fourth moment" in found.assumptions
+
+
 @given(seed=st.integers(0, 40), scale=st.sampled_from([0.1, 30.0]), shift=st.floats(-9, 9))
 @settings(max_examples=20, deadline=None)
 def test_separation_ignores_units_and_offsets_and_turns_with_the_labels(seed, scale, shift):
