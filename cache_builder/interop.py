@@ -60,7 +60,7 @@ def load_vector(path: str | Path) -> tuple[dict[int, np.ndarray], dict[str, obje
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(str(path), framework="numpy") as file:
+        with safe_open(str(path), framework="pt") as file:  # numpy has no bfloat16
             metadata, names = file.metadata() or {}, sorted(file.keys())
             layers = {name: int(found[1]) for name in names if (found := re.fullmatch(LAYER, name))}
             if not names or len(layers) != len(names):
@@ -68,13 +68,13 @@ def load_vector(path: str | Path) -> tuple[dict[int, np.ndarray], dict[str, obje
                     f"{path}: tensors {names[:3]} are not a {FORMAT}; name them layer.N, N being the decoder block "
                     "whose output is steered"
                 )
-            vector = {layer: file.get_tensor(name) for name, layer in layers.items()}
+            vector = {layer: file.get_tensor(name).float().numpy().copy() for name, layer in layers.items()}
         facts = json.loads(metadata.get("facts", "{}"))
     except InputError:
         raise
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from error
-    except (TypeError, ValueError) as error:  # a type that numpy does not have, facts that are no JSON
+    except (TypeError, ValueError) as error:  # facts that are no JSON
         raise InputError(f"{path}: not a readable {FORMAT} ({error})") from error
     return _checked(vector, str(path)), facts
 

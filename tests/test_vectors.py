@@ -338,17 +338,19 @@ def test_a_layer_that_is_no_number_is_named(tmp_path, name):
         load_vector(tmp_path / "v")
 
 
-def test_a_model_of_a_type_that_numpy_does_not_have_is_told_from_a_vector_and_a_vector_of_it_is_named(tmp_path):
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "float8_e4m3fn"])
+def test_a_vector_is_read_in_any_type_and_a_model_is_told_from_it(tmp_path, dtype):
     torch = pytest.importorskip("torch", reason="needs torch")
     from safetensors.torch import save_file
 
-    tensors = {"layer.3": torch.ones(3, dtype=torch.bfloat16)}
+    tensors = {"layer.3": torch.tensor([1.5, -2.0, 0.25]).to(getattr(torch, dtype))}
     save_file({"model.norm.weight": tensors["layer.3"]}, str(tmp_path / "model"))
     with pytest.raises(InputError, match=r"model: tensors \['model\.norm\.weight'\] are not a"):
         load_vector(tmp_path / "model")
-    save_file(tensors, str(tmp_path / "v"), metadata={"format": "steerstats.vector"})
-    with pytest.raises(InputError, match=r"v: not a readable steerstats\.vector \(.*bfloat16"):
-        load_vector(tmp_path / "v")
+    save_file(tensors, str(tmp_path / "v"), metadata={"format": "pt"})
+    found = load_vector(tmp_path / "v")[0][3]
+    assert found.dtype == np.float32
+    assert found.tolist() == [1.5, -2.0, 0.25]
     save_file({"layer.3": torch.ones(3)}, str(tmp_path / "w"), metadata={"format": "steerstats.vector", "facts": "{"})
     with pytest.raises(InputError, match=r"w: not a readable steerstats\.vector"):
         load_vector(tmp_path / "w")
