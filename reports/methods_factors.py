@@ -53,17 +53,16 @@ def with_own(studies: Mapping[str, Any], factor: str) -> Holders:
 
 
 def where(holders: Holders, studies: Mapping[str, Any]) -> str:
-    """ "" for all datasets of all caches; ' (in 3 of 14 datasets)'; ' (in "a" and in 3 of 14 datasets of "b")'."""
+    """ "" where all datasets of all caches have it; else ' (in "a" and in 3 of 14 datasets of "b" and "c")'."""
     counted = {label: study for label, study in studies.items() if study.kind != "sweep"}
     if all(len(holders.get(label, ())) == len(study.datasets) for label, study in counted.items()):
         return ""
-    parts = []
+    parts: dict[str, list[str]] = {}
     for label, names in holders.items():
         n = len(studies[label].datasets)
-        part = f"{len(names)} of {n} datasets" if len(names) < n else ""
-        cache = f'"{label}"' if len(studies) > 1 else ""
-        parts.append(" of ".join(filter(None, [part, cache])))
-    return f" (in {' and in '.join(parts)})"
+        alike = parts.setdefault(f"{len(names)} of {n} datasets" if len(names) < n else "", [])
+        alike += [f'"{label}"'] if len(studies) > 1 else []
+    return f" (in {' and in '.join(' of '.join(filter(None, [part, listed(of)])) for part, of in parts.items())})"
 
 
 def debiased(studies: Mapping[str, Any]) -> Holders:

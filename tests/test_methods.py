@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import fields, replace
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from analyses import SCRIPTS
 from analyses._claim import Claim, Finding
 from reports.collect import plan, run_jobs
 from reports.methods import methods
+from reports.methods_factors import where
 from reports.references import REFERENCES, Cited, short
 from steerstats.cache.table import example_rows, import_table
 
@@ -205,6 +207,15 @@ def test_two_caches_are_told_apart_and_what_one_has_is_said_of_it():
     assert second.endswith('Everything else was as for "hostile".')
     assert 'In the cache "hostile" each dataset\'s base vector was ranked' in text
     assert "Caches are compared by the mean difference of slopes" in text
+
+
+def test_caches_that_lack_a_factor_alike_are_counted_together():
+    five = SimpleNamespace(kind="import", datasets=tuple("abcde"))
+    studies = dict.fromkeys(("m0", "m1", "m2", "m3"), five)
+    holders = {"m0": list("abcd"), "m1": list("abcde"), "m2": list("abcd"), "m3": list("abc")}
+    assert (
+        where(holders, studies) == ' (in 4 of 5 datasets of "m0" and "m2" and in "m1" and in 3 of 5 datasets of "m3")'
+    )
 
 
 def test_caches_without_a_shift_in_common_still_say_what_compared_them():
