@@ -147,10 +147,10 @@ def heading(name: str) -> str:
     return HEADS.get(str(name)) or str(name).replace("_", " ")
 
 
-def number(value: float, digits: int = 3) -> str:
+def number(value: float, digits: int = 3, beside: float = 0.0) -> str:
     """Three digits after the point and a real minus sign; more where a small number would read 0, then powers of ten.
 
-    Large numbers have fewer, as everywhere: `steerstats.results.decimals`.
+    Large numbers, and those `beside` a large one, have fewer, as everywhere: `steerstats.results.decimals`.
 
     Examples
     --------
@@ -169,7 +169,7 @@ def number(value: float, digits: int = 3) -> str:
         return f"{mantissa}e{int(power)}".replace("-", "−")
     if 0 < abs(value) < 10.0**-digits / 2:
         digits = MOST_DIGITS
-    return _signed(f"{value:.{decimals(value, digits)}f}")
+    return _signed(f"{value:.{decimals(max(abs(value), beside), digits)}f}")
 
 
 def percent(value: float, digits: int | None = None) -> str:
@@ -196,15 +196,18 @@ def together(values: Sequence[float], unit: str = "1") -> list[str]:
     ['99.3%', '99.1%', '99.4%']
     >>> together([0.17, 0.04, 0.31], "share"), together([0.03, 0.009, 0.11], "share")
     (['17%', '4%', '31%'], ['3.0%', '0.9%', '11.0%'])
+    >>> together([3053.2, -24.361, 5664.1])
+    ['3053', '−24', '5664']
     """
     values = [float(value) for value in values]
     known = {value for value in values if np.isfinite(value)}
     if unit != "share":
+        largest = max(map(abs, known), default=0.0)
         for digits in range(3, MOST_DIGITS + 1):
-            shown = [number(value, digits) for value in values]
-            if len({number(value, digits) for value in known}) == len(known):
+            shown = [number(value, digits, largest) for value in values]
+            if len({number(value, digits, largest) for value in known}) == len(known):
                 return shown
-        return [number(value) for value in values]
+        return [number(value, 3, largest) for value in values]
     shown = [percent(value) for value in values]
     if any("." in one for one in shown):  # one precision for all three
         shown = [percent(value, 1) for value in values]
