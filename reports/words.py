@@ -192,6 +192,8 @@ def _others(claims: Mapping[str, Claim], first: str, words: str) -> str:
         return ""
     values = [claim.estimate for claim in rest]
     low, high = together([min(values), max(values)])
+    if len(rest) == 1:
+        words = words.replace("shifts lose", "shift loses").replace("shifts", "shift")
     text = words.format(low if low == high else f"{low} to {high}")
     doubtful, n = sum(claim.ci_low <= 0 <= claim.ci_high for claim in rest), len(rest)
     if doubtful:

@@ -108,13 +108,13 @@ def test_the_transfer_card_says_on_the_numbers_line_what_it_is_and_goes_on_from_
         "0. The other shifts lose 0.020 to 0.035; 1 of these 2 intervals includes 0. A rank correlation over datasets "
         f"needs more datasets. {NOTHING}"
     )
-    assert "lose 0.020; its interval includes 0." in card(*gaps[:2])["words"]
-    assert "lose 0.035. A rank" in card(gaps[0], gaps[2])["words"]
+    assert "The other shift loses 0.020; its interval includes 0." in card(*gaps[:2])["words"]
+    assert "The other shift loses 0.035. A rank" in card(gaps[0], gaps[2])["words"]
     ranks = [replace(one, key=one.key.replace("gap.", "id_ood.")) for one in gaps[:2]]
     rank = card(*ranks, *gaps)
     assert (rank["number"], rank["unit"]) == ("0.006", "rank correlation")
     assert rank["words"].startswith("between how datasets steer under base → base and under system (positive)")
-    assert "Under the other shifts the correlation is 0.020; its interval includes 0." in rank["words"]
+    assert "Under the other shift the correlation is 0.020; its interval includes 0." in rank["words"]
     tied = card(*(replace(one, ci_low=np.nan, ci_high=np.nan, estimate=1.0, n=9) for one in ranks), *gaps)
     assert (tied["number"], tied["unit"]) == ("0.006", "nats per unit multiplier")
     assert "; 1 of these 2 intervals includes 0. The rank correlation is 1.000, without an interval." in tied["words"]
@@ -278,7 +278,7 @@ def test_a_table_without_a_model_asks_of_steering_and_not_of_a_model_called_not_
     page = render_report([cache_path], tmp_path / "out", jobs=1).read_text("utf-8")
     assert "<title>Does steering work?</title>" in page
     assert "Scores were imported from a table, which does not name the model." in page
-    elsewhere = page.replace("how exactly the propensities were computed is not recorded", "")
+    elsewhere = page.replace("ow exactly the propensities were computed is not recorded", "")
     assert elsewhere.count("not recorded") == elsewhere.count("<dt>model</dt><dd>not recorded</dd>") == 1
     assert "<code>steerstats sweep</code>" in page
 
