@@ -184,5 +184,5 @@ def claim_view(claim: Claim) -> dict[str, str]:
         "fine_print": tidy("; ".join(filter(None, [counted, why]))),
         "published": published,
         "verdict": claim.verdict,
-        "reason": claim.reason,
+        "reason": tidy(claim.reason),
     }

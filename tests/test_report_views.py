@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,7 @@ def test_a_claim_is_shown_with_interval_unit_n_and_the_published_value():
     assert view["fine_print"] == "n = 14 datasets; t interval"
     assert view["published"] == "Published: 0.40 (Table 2);"
     assert (view["verdict"], view["reason"]) == ("agrees", "the interval holds it")
+    assert sections.claim_view(replace(CLAIM, reason="multipliers are -1, 0"))["reason"] == "multipliers are −1, 0"
 
 
 @pytest.fixture
