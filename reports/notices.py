@@ -14,60 +14,63 @@ from steerstats.generalization.answer_mass import COLLAPSED_BELOW
 from steerstats.operators import ABLATE, has_unsteered
 from steerstats.study.notes import flat_curves, grid_doubts, held_twice, one_sided
 
-LONG = 60  # letters of what is not said twice
+LONG = 100  # letters of what is not said twice
 
 
-def notices_of(label: str, study: Any, findings: Sequence[Finding] = ()) -> list[str]:
+def notices_of(study: Any, findings: Sequence[Finding] = ()) -> list[str]:
     """Sentences about one cache.
 
     Parameters
     ----------
-    label : str
-        Its name in this run; "" where it is the only one.
     study : Study
     findings : sequence of Finding
         Of this cache.
     """
-    before = f"{label}: " if label else ""
-    found = [f"{before}{text}" for text in operators.notices(study)]
+    found = operators.notices(study)
     if study.kind == "simulated":
-        found.append(f"{before}this cache is simulated: its numbers say nothing about a language model.")
+        found.append("this cache is simulated: its numbers say nothing about a language model.")
     if study.missing:
         n = len(study.missing)
         found.append(
-            f"{before}{people_count(n, 'planned dataset')} {'is' if n == 1 else 'are'} not finished and not in these "
-            "numbers."
+            f"{people_count(n, 'planned dataset')} {'is' if n == 1 else 'are'} not finished and not in these numbers."
         )
     claims = words.claims_by_key(findings)
     correlated = any(key.startswith(("id_ood.", "predictors.")) and claims[key].n for key in claims)
     if 1 < len(study.datasets) < 8 and correlated:
-        found.append(
-            f"{before}{len(study.datasets)} datasets are too few for an interval of a correlation over datasets."
-        )
+        found.append(f"{len(study.datasets)} datasets are too few for an interval of a correlation over datasets.")
     flat = [] if study.kind == "sweep" else flat_curves(study, [ID_SHIFT])
     doubts = [*held_twice(study), *one_sided(study), *grid_doubts(study), *flat]
-    found += [f"{before}{plain_codes(text)}." for text in doubts]
+    found += [f"{plain_codes(text)}." for text in doubts]
     zero = "even unsteered" if all(map(has_unsteered, study.operators)) else "even at multiplier 0"
     mass = claims.get("mass.unsteered")
     if mass is not None and mass.estimate < COLLAPSED_BELOW:
         answers = "answers" if with_several_wrong(study) else "two answers"
         found.append(
-            f"{before}the {answers} hold {mass.shown[0]} of the probability {zero}: the model would answer with "
+            f"the {answers} hold {mass.shown[0]} of the probability {zero}: the model would answer with "
             "something else, and slopes do not describe what it does."
         )
     elif mass is not None and (lost := mass.facts["lost"]):
         found.append(
-            f"{before}in {listed(lost)} the answers hold less than half of the probability {zero}: the model would "
+            f"in {listed(lost)} the answers hold less than half of the probability {zero}: the model would "
             "answer with something else, and slopes there do not describe what it does."
         )
     explained = claims.get("explained.mean")
     if explained is not None and (untold := explained.facts["untold"]):
         where = "here" if explained.facts["untold_everywhere"] else f"in {', '.join(untold)}"
         found.append(
-            f"{before}letter (A or B) and word (Yes or No) of the answer cannot be told apart {where}: what is said "
+            f"letter (A or B) and word (Yes or No) of the answer cannot be told apart {where}: what is said "
             "of one may be the other's."
         )
     return found
+
+
+def by_cache(notices: Mapping[str, Sequence[str]]) -> list[str]:
+    """What `notices_of` says of several caches, each sentence once with the names of those that it is about."""
+    about: dict[str, list[str]] = {}
+    for label, texts in notices.items():
+        for text in texts:
+            about.setdefault(text, []).append(label)
+    return [f"{listed(labels)}: {text}" for text, labels in about.items()]
 
 
 def notices_between(studies: Mapping[str, Any]) -> list[str]:

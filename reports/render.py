@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from reports.collect import RESULTS, Done, default_workers, plan, run_jobs
 from reports.details import dataset_pages
 from reports.embed import theme_variables
 from reports.methods import methods as write_methods
-from reports.notices import begun, notices_between, notices_of
+from reports.notices import begun, by_cache, notices_between, notices_of
 from reports.provenance import provenance_rows
 from reports.record import PAGE, software_versions, staged, write_claim_tables
 from reports.sections import anchor_prefix, claim_view, sections_of, sections_of_a_sweep
@@ -93,7 +94,7 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
     sections = (
         sections_of_a_sweep(done, out, names=names) if sweep else sections_of(done, out, several=several, names=names)
     )
-    datasets, summary, provenance, notices = [], [], [], notices_between(studies)
+    datasets, summary, provenance, notices = [], [], [], {}
     for k, (label, study) in enumerate(studies.items()):
         own = [one.finding for one in done if one.job.label == label]
         summary.append(
@@ -103,7 +104,8 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
         pages = dataset_pages(study, out / RESULTS / label, f"c{k + 1}-" if several else "", brief=k > 0)
         datasets.append({"label": label if several else "", "pages": pages})
         provenance.append({"label": label if several else "", "rows": provenance_rows(study, seed)})
-        notices += notices_of(label if several else "", study, own)
+        notices[label] = notices_of(study, own)
+    notices = [*notices_between(studies), *(by_cache(notices) if several else chain(*notices.values()))]
     methods, references = write_methods(studies, [one.finding for one in done], seed, software_versions())
     between = words.differences([one.finding for one in done])
     text = (

@@ -16,7 +16,7 @@ from cache_builder.build import run_build
 from cache_builder.spec import parse_spec
 from reports.methods import methods
 from reports.methods_data import cache_paragraphs
-from reports.notices import notices_of
+from reports.notices import by_cache, notices_of
 from reports.references import Cited
 from steerstats import figures, open_cache
 
@@ -125,7 +125,7 @@ def test_a_dataset_whose_answers_the_model_would_not_give_is_named_first(found, 
     mass = found["answer_mass"]
     first = replace(mass.claims[0], estimate=mean, ci_low=mean - 0.1, ci_high=mean + 0.1, facts={"lost": lost})
     told = replace(mass, claims=(first,))
-    said = [one for one in notices_of("", open_cache(mixed / "all"), [told]) if "would answer" in one]
+    said = [one for one in notices_of(open_cache(mixed / "all"), [told]) if "would answer" in one]
     assert len(said) == bool(words)
     assert all(words in one and "of the probability even unsteered: " in one for one in said)
 
@@ -179,7 +179,7 @@ def test_curves_of_a_direction_that_is_taken_out_are_read_the_other_way(mixed, t
 def test_what_is_not_finished_is_counted_in_words_that_agree(mixed, monkeypatch, missing, said):
     study = open_cache(mixed / "one")
     monkeypatch.setattr(type(study), "missing", tuple("ab"[:missing]))
-    assert f"{said} finished and not in these numbers." in notices_of("", study)
+    assert f"{said} finished and not in these numbers." in notices_of(study)
 
 
 def test_few_datasets_are_a_notice_only_where_something_is_correlated_over_them(mixed):
@@ -193,15 +193,11 @@ def test_few_datasets_are_a_notice_only_where_something_is_correlated_over_them(
         "n": 3,
         "n_of": "datasets",
     }
-    for label, key, told in (
-        ("", "per_input.mean", False),
-        ("", "id_ood.base->user_neg", True),
-        ("", "predictors.d_prime", True),
-        ("a", "per_input.mean", False),
-    ):
+    for key, told in (("per_input.mean", False), ("id_ood.base->user_neg", True), ("predictors.d_prime", True)):
         found = Finding(script="x", title="x", claims=(Claim(key=key, **shared),))
-        said = [text for text in notices_of(label, study, [found]) if "interval of a correlation" in text]
-        assert bool(said) == told, (label, key)
+        said = [text for text in notices_of(study, [found]) if "interval of a correlation" in text]
+        assert bool(said) == told, key
+    assert by_cache({"a": said, "b": ["other"], "c": said}) == [f"a and c: {said[0]}", "b: other"]
 
 
 def test_the_key_lists_kinds_of_options_that_some_dataset_has(mixed, tmp_path, monkeypatch):

@@ -204,7 +204,7 @@ def test_a_behaviour_that_is_always_one_letter_is_said_to_be_the_letter_as_much(
         f"in kindness the answer that shows the behaviour is {letter} for every input: steering towards the behaviour "
     )
     said += f"cannot be told from steering towards {letter}"
-    assert (said in study.steerability().warnings) == (said + "." in notices_of("", study)) == (side is not None)
+    assert (said in study.steerability().warnings) == (said + "." in notices_of(study)) == (side is not None)
     assert not any("for every input" in text for text in study.steerability().warnings if side is None)
 
 
