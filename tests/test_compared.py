@@ -263,6 +263,20 @@ def test_a_dataset_that_did_not_change_stays_in_the_mean():
     assert any(text.startswith("a and b, base->base, all datasets: every question") for text in equal.warnings)
 
 
+def test_what_is_said_of_a_pair_is_of_its_own_datasets_and_questions():
+    """B is A without d2; C has five questions of each dataset."""
+    rng = np.random.default_rng(4)
+    first = {f"d{k}": rng.normal(1, 0.3, (1, 30)) for k in range(3)}
+    few = {name: values[:, :5] + rng.normal(0.5, 0.3, (1, 5)) for name, values in first.items()}
+    slopes = {"a": first, "b": {name: first[name] for name in ("d0", "d1")}, "c": few}
+    grids = {key: grid(own, evaluate=("base",)) for key, own in slopes.items()}
+    inputs = {key: {name: list(range(values.shape[1])) for name, values in own.items()} for key, own in slopes.items()}
+    found = compare_slopes(grids, inputs, [BASE], rng=rng, n_resamples=50)
+    assert any(text.startswith("a and b, base->base, all datasets: every question") for text in found.warnings)
+    (said,) = [text for text in found.warnings if text.startswith("a and c, base->base: 3 of 3 datasets have fewer")]
+    assert "the fewest: 5" in said
+
+
 def test_a_dataset_without_a_standard_error_is_named_as_left_out():
     rng = np.random.default_rng(1)
     sizes = {"x": 20, "y": 20, "lonely": 1}
