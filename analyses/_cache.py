@@ -225,7 +225,7 @@ def facts_of(study: Study) -> dict[str, Any]:
 
 
 def mean_over_datasets(
-    values: Sequence[float], name: str, unit: str = "1", level: float = 0.95, bounds: tuple[float, float] | None = None
+    values: Sequence[float], name: str, unit: str = "1", bounds: tuple[float, float] | None = None
 ) -> Estimate:
     """Plain mean over datasets, every dataset counting alike, with a t interval from their spread.
 
@@ -234,7 +234,6 @@ def mean_over_datasets(
     values : sequence of float
         One a dataset; those that are not finite are left out.
     name, unit : str
-    level : float
     bounds : (float, float), optional
         Range of the quantity, `(0, 1)` by default where the unit is "share"; `(0, inf)` is a positive one. The
         interval is then made on the scale of log((x − low)/(high − x)) (for a correlation, Fisher's z), or of
@@ -251,7 +250,7 @@ def mean_over_datasets(
     finite = values[np.isfinite(values)]
     if not finite.size:
         raise CannotEstimate(f"{name} is not defined in any of {values.size} datasets: it takes two inputs of one")
-    found = mean_slope(finite, level=level)
+    found = mean_slope(finite)
     shared = {"name": name, "unit": unit, "assumptions": ("datasets are independent",)}
     mean, n = found.estimate, found.n
     low, high = bounds or ((0.0, 1.0) if unit == "share" else (-np.inf, np.inf))
