@@ -10,14 +10,17 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from analyses._claim import Claim
+import steerstats
+from analyses._cache import facts_of, mean_curves, side_by_side, two_studies
+from analyses._claim import OF_TWO, Claim, Finding
 from analyses._compared import difference_claims, error_words
 from analyses._counts import in_range, signs
 from analyses._shifts import unsteered_means
 from analyses._single import by_chance, correlation_in, how_bent, part_whole, share_in
 from analyses._tables import estimate_and_limits
 from steerstats.distribution import mean_slope
-from steerstats.generalization import SlopeGrid
+from steerstats.errors import InputError
+from steerstats.generalization import SlopeGrid, steerability_table
 from steerstats.generalization.compared import compare_slopes
 from steerstats.results import Estimate
 
@@ -139,6 +142,67 @@ def test_how_much_curves_bend_is_told_of_the_dataset_that_bends_most():
 @pytest.mark.parametrize(("chance", "said"), [(0.009, False), (0.011, True)])
 def test_what_chance_alone_bends_is_said_from_a_tenth_on(chance, said):
     assert bool(by_chance(pd.DataFrame({"chance_share": [chance], "nonlinear_share": [0.1]}))) is said
+
+
+@pytest.mark.parametrize(("layers", "layer"), [([[13], [13]], 13), ([[13], [14]], None), ([[], []], 7)])
+def test_datasets_steered_at_several_layers_have_none_to_hold_against_a_published_one(layers, layer, monkeypatch):
+    monkeypatch.setattr("analyses._cache.protocol_of", lambda study: {})
+    units = {name: SimpleNamespace(steered_layers=own) for name, own in zip("ab", layers)}
+    study = SimpleNamespace(model="m", datasets=list(units), unit=units.get, spec={"layer": 7})
+    assert facts_of(study)["layer"] == layer
+
+
+def test_one_dataset_has_no_mean_over_datasets_and_two_have_no_correlation():
+    one = Claim.bare("k", "Share, mean over datasets:", 0.2, 1, "datasets", "one dataset")
+    assert (one.statement, one.n_of) == ("Share:", "dataset")
+    shared = {"estimate": 1.0, "ci_low": 0.5, "ci_high": 1.0, "interval": "percentile"}
+    two = Claim(key="k", statement="Spearman correlation over datasets:", n=2, n_of="datasets", **shared)
+    assert np.isnan([two.estimate, two.ci_low, two.ci_high]).all()
+    assert two.interval == OF_TWO
+
+
+@pytest.mark.parametrize(("n", "n_of", "few"), [(7, "datasets", True), (8, "datasets", False), (7, "questions", False)])
+def test_a_missing_interval_blames_datasets_only_where_they_are_counted_and_few(n, n_of, few):
+    claim = Claim.bare("k", "Correlation:", 0.5, n, n_of, "percentile over datasets")
+    assert (claim.interval == "too few datasets for an interval") is few
+
+
+def test_a_claim_reads_as_it_was_written_with_limits_that_are_open_or_missing():
+    shared = {"estimate": 1.0, "ci_low": -np.inf, "ci_high": 1.5, "interval": "Fieller"}
+    claims = Claim(key="a", statement="Ratio:", n=9, n_of="inputs", **shared), Claim.bare("b", "Count:", 2, 9, "x", "y")
+    half, none = Finding(script="s", title="t", claims=claims).record()["claims"]
+    assert (half["ci_low"], half["ci_high"], none["ci_low"]) == ("-inf", 1.5, None)
+    assert Claim.read(half) == claims[0]
+    assert Claim.read(half).shown == ("1.000", "[−∞, 1.500]")
+    assert np.isnan([Claim.read(none).ci_low, Claim.read(none).ci_high]).all()
+    assert Claim.read(none).shown == ("2.000", "")
+
+
+def test_two_are_compared_and_no_third_is_passed_over():
+    study = steerstats.open_cache(steerstats.demo_cache())
+    with pytest.raises(InputError, match="3 caches are given, and two are compared here"):
+        two_studies([study] * 3, "a second model")
+
+
+def test_a_mean_curve_has_limits_by_question_and_the_middle_of_its_inputs():
+    curves = np.random.default_rng(4).normal(size=(12, 3))
+    question = np.repeat([f"q{k}" for k in range(4)], 3)
+    unit = SimpleNamespace(propensity=[curves], place=lambda cell: 0, question=question, multipliers=[-1.0, 0.0, 1.0])
+    rows = mean_curves(SimpleNamespace(datasets=("d",), unit=lambda name: unit))
+    means = curves.reshape(4, 3, 3).mean(axis=1)
+    low, high = stats.t.interval(0.95, 3, means.mean(axis=0), stats.sem(means))
+    np.testing.assert_allclose(rows[["estimate", "ci_low", "ci_high"]], np.stack([means.mean(axis=0), low, high]).T)
+    np.testing.assert_allclose(rows[["low", "high"]].T, np.quantile(curves, [0.1, 0.9], axis=0))
+    assert list(rows["n"]) == [4] * 3
+
+
+def test_a_dot_is_of_the_vector_trained_in_the_first_setting_and_evaluated_in_the_second():
+    slopes = {name: np.random.default_rng(k).normal(size=(2, 2, 9)) for k, name in enumerate("ba")}
+    table = steerability_table(SlopeGrid(train=("base", "sys"), evaluate=("base", "sys"), slopes=slopes))
+    pairs = side_by_side(table, ("base", "base"), table, ("base", "sys")).set_index("dataset")
+    for name, own in slopes.items():
+        assert pairs.loc[name, ["x", "y"]].tolist() == pytest.approx([own[0, 0].mean(), own[0, 1].mean()])
+        assert pairs.loc[name, "y_high"] == pytest.approx(mean_slope(own[0, 1]).ci_high)
 
 
 def test_unsteered_means_count_questions_and_inputs_without_a_value():

@@ -57,6 +57,7 @@ def test_two_caches_of_one_model_have_no_agreement_between_models(tmp_path):
         (("m", {"revision": "a"}), ("m", {"revision": "b"}), False),
         (("m", {"weights": "a", "revision": None}), ("copy/of/m", {"weights": "a", "revision": None}), True),
         (("m", {"weights": "a"}), ("m", {"weights": "b"}), False),
+        (("m", {"weights": "a", "revision": "1"}), ("m", {"weights": "a", "revision": "2"}), True),
         (("m", {"weights": None}), ("m", {"weights": "b"}), True),
         ((UNNAMED, None), (UNNAMED, None), False),
     ],

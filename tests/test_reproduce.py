@@ -177,6 +177,7 @@ def test_pages_and_reproductions_take_the_same_number_of_processes(tmp_path, mon
 def test_caches_get_distinct_names_and_only_comparisons_get_two(tmp_path):
     labels = label_caches([tmp_path / "a" / "cache", tmp_path / "b" / "cache", tmp_path / "c d.x"])
     assert list(labels) == ["cache", "cache-2", "c-d.x"]
+    assert list(label_caches([tmp_path / x / "cache" for x in "abc"])) == ["cache", "cache-2", "cache-3"]
     jobs = plan(labels)
     pairs = {(job.script, job.label) for job in jobs if len(job.caches) == 2}
     assert pairs == {
