@@ -16,7 +16,7 @@ from analyses._counts import CUT
 from analyses._words import number, percent
 from steerstats.distribution import mean_slope
 from steerstats.errors import CannotEstimate
-from steerstats.generalization.vector_error import FEW_REFITS
+from steerstats.meta import FEW_REFITS
 from steerstats.questions import group_codes, wilson_interval
 from steerstats.results import Estimate
 from steerstats.rounding import varies

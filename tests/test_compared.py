@@ -70,6 +70,26 @@ def test_a_cell_that_one_side_lacks_is_nan_and_outside_the_family():
     assert len(found.to_frame()) == 2 * 2 + 2 + 2
 
 
+def test_differences_that_rest_on_few_refits_of_either_cache_are_averaged_unweighted():
+    rng = np.random.default_rng(5)
+    names, n = ("x", "y", "z"), 30
+    slopes = {label: {name: rng.normal(size=(1, n)) for name in names} for label in "ab"}
+
+    def read(*refits):
+        grids = {
+            label: grid(own, {name: rng.normal(size=(k, 1, n)) for name in own}, evaluate=("base",))
+            for (label, own), k in zip(slopes.items(), refits)
+        }
+        inputs = {label: {name: [f"{name}{i}" for i in range(n)] for name in names} for label in grids}
+        found = compare_slopes(grids, inputs, [BASE], rng=np.random.default_rng(0), n_resamples=50)
+        return found.over_datasets[("a", "b"), "base->base"]
+
+    assert read(10, 10).to_read != "unweighted"
+    few = read(10, 4)
+    assert few.why_to_read == "standard errors of some rest on few refits"
+    assert "3 of 3 datasets have fewer than 10 refits (x, y, z; the fewest: 4)" in few.warnings[-1]
+
+
 def test_the_vectors_variances_add_and_only_where_both_have_refits():
     rng = np.random.default_rng(3)
     n, k = 30, 15

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.meta import mean_over_datasets, reml_tau2
+from steerstats.meta import mean_over_datasets, reml_tau2, with_few_units
 
 REFERENCE = pd.read_csv(Path(__file__).parent / "reference" / "meta.csv")
 
@@ -113,14 +113,29 @@ def test_hartung_knapp_covers_where_the_normal_interval_does_not():
 
 
 def test_standard_errors_of_few_refits_are_less_known_than_the_mean_takes_them():
-    rng, weighted, unweighted, rejected = np.random.default_rng(0), [], [], []
-    for _ in range(400):
-        found = mean_over_datasets(rng.normal(size=20), rng.chisquare(2, 20) / 2)  # three refits, no difference
-        weighted.append(found.ci_low <= 0 <= found.ci_high)
-        unweighted.append(found.unweighted_ci_low <= 0 <= found.unweighted_ci_high)
-        rejected.append(found.q_p < 0.05)
-    assert np.mean(rejected) > 0.5
-    assert np.mean(weighted) < 0.93 < np.mean(unweighted)
+    rng, rejected = np.random.default_rng(0), {}
+    for refits in (3, 5, 10):
+        variances = 0.1 + 0.9 * rng.chisquare(refits - 1, (400, 20)) / (refits - 1)
+        fits = [mean_over_datasets(rng.normal(size=20), row) for row in variances]  # datasets do not differ
+        rejected[refits] = np.mean([fit.q_p < 0.05 for fit in fits])
+        if refits == 3:
+            assert np.mean([fit.ci_low <= 0 <= fit.ci_high for fit in fits]) < 0.93
+            assert np.mean([fit.unweighted_ci_low <= 0 <= fit.unweighted_ci_high for fit in fits]) > 0.93
+    (said,) = with_few_units(mean_over_datasets([0.1, 0.2, 0.3, 0.4, 0.5], [0.01] * 5), {"a": 60}, {"a": 3}).warnings
+    for refits, rate in {3: 0.63, 5: 0.36, 10: 0.17}.items():
+        assert f"{rate:.0%}" in said
+        assert rejected[refits] == pytest.approx(rate, abs=0.06)
+
+
+def test_what_standard_errors_rest_on_is_named():
+    fit = mean_over_datasets([0.1, 0.2, 0.3, 0.4, 0.5], [0.01] * 5)
+    assert with_few_units(fit, {"a": 60, "b": 60}, {"a": 10}) is fit
+    both = with_few_units(fit, {"a": 60, "b": 5}, {"a": 9})
+    assert both.quoted.interval.endswith("since standard errors of some rest on few questions or refits")
+    assert [text[:41] for text in both.warnings] == [
+        "1 of 2 datasets have fewer than 20 questi",
+        "1 of 2 datasets have fewer than 10 refits",
+    ]
 
 
 def test_the_prediction_interval_covers_a_new_dataset():

@@ -74,6 +74,21 @@ def test_few_training_questions_behind_refits_are_said(tmp_path, questions, said
         assert len(texts) == said
 
 
+@pytest.mark.parametrize("refits", [4, 10])
+def test_means_over_datasets_are_read_unweighted_where_standard_errors_rest_on_few_refits(tmp_path, refits):
+    shift = "base->user_neg"
+    truth = SimulationTruth(datasets=4, n_inputs=30, n_resampled=refits, vector_sd=0.3, settings=("base", "user_neg"))
+    units = {name: simulate_unit(truth, name)[0] for name in truth.datasets}
+    study = open_cache(written(tmp_path / "one", units))
+    told = study.steerability(shift)
+    gap = study.generalization([shift], **FAST).overall.of("gap", shift)
+    said = "4 of 4 datasets have fewer than 10 refits"
+    for fit in (told.over_datasets, gap):
+        assert (fit.to_read == "unweighted") == (refits < 10)
+        assert any(said in text for text in fit.warnings) == (refits < 10)
+    assert any(said in text for text in told.warnings) == (refits < 10)
+
+
 def test_with_eight_training_questions_refits_show_too_little_of_the_vectors_error():
     rng, held = np.random.default_rng(0), []
     for _ in range(600):

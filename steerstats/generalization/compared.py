@@ -172,7 +172,7 @@ def compare_slopes(
     shape = (len(pairs), len(datasets), len(wanted))
     out = {name: np.full(shape, np.nan) for name in LIMITS}
     t = np.full((*shape, n_resamples), np.nan, dtype=np.float32)
-    included, n, n_inputs = np.zeros(shape, dtype=bool), np.zeros(shape[:2], int), np.zeros(shape[:2], int)
+    n_refits, n, n_inputs = np.zeros(shape, int), np.zeros(shape[:2], int), np.zeros(shape[:2], int)
     paired = np.zeros(shape[:2], dtype=bool)
     for d, (name, child) in enumerate(zip(datasets, rng.spawn(len(datasets)))):
         matched = {}
@@ -183,15 +183,16 @@ def compare_slopes(
                 n[p, d], n_inputs[p, d] = len(set(found.question)), len(found.question)
                 paired[p, d] = len(found.vectors) == 1
         if matched:
-            _one_dataset(matched, d, out, t, included, child, level, n_resamples)
+            _one_dataset(matched, d, out, t, n_refits, child, level, n_resamples)
     if not np.isfinite(out["estimate"]).any():
         raise CannotEstimate("the caches share no input of any dataset in any shift")
     kept = np.isfinite(out["estimate"]).any(axis=(0, 1))
-    out, t, included = {k: v[..., kept] for k, v in out.items()}, t[:, :, kept], included[..., kept]
+    out, t, n_refits = {k: v[..., kept] for k, v in out.items()}, t[:, :, kept], n_refits[..., kept]
+    included = n_refits > 0
     names = tuple(shift_name(shift) for shift, has in zip(wanted, kept) if has)
     family = out["estimate"].ravel(), out["se"].ravel(), t.reshape(-1, n_resamples).T
     bands = [limit.reshape(included.shape) for limit in max_t_bands(*family, level)]
-    over, over_bands, notes = means_of_pairs(pairs, datasets, names, out, n, level)
+    over, over_bands, notes = means_of_pairs(pairs, datasets, names, out, n, n_refits, level)
     notes = (*_few_questions(pairs, datasets, n), *notes)
     some = np.isfinite(out["estimate"])
     how = "Satterthwaite t where both caches have refits, else studentised bootstrap"
@@ -225,7 +226,7 @@ def _one_dataset(
     d: int,
     out: dict[str, np.ndarray],
     t: np.ndarray,
-    included: np.ndarray,
+    n_refits: np.ndarray,
     rng: np.random.Generator,
     level: float,
     n_resamples: int,
@@ -245,7 +246,7 @@ def _one_dataset(
             with np.errstate(divide="ignore", invalid="ignore"):
                 studentised = deviation / np.sqrt(replicates.se_replicates[:, k] ** 2 + variance)
             deviations[:, k] = np.where(deviation == 0, 0.0, studentised)
-            included[p, d, one.cells[k]] = True
+            n_refits[p, d, one.cells[k]] = min(len(part.means) for part in one.vectors)
         if questions < 2:
             values[1:] = [np.full(len(one.cells), np.nan)] * 3
         for key, value in zip(LIMITS, values):

@@ -139,6 +139,8 @@ class GapTable(Result):
     includes_vector_error : ndarray of bool, same shape as `estimate`
         Where the standard error, interval, band and p-value hold the vector's own sampling error: where both
         slopes of a difference have refits.
+    n_refits : ndarray of int, same shape
+        Refitted vectors behind these; 0 elsewhere.
     """
 
     components: tuple[str, ...]
@@ -155,6 +157,7 @@ class GapTable(Result):
     n_excluded: np.ndarray
     level: float
     includes_vector_error: np.ndarray
+    n_refits: np.ndarray
 
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset, shift and component."""
@@ -220,7 +223,7 @@ def gap_table(
     cell_names = np.concatenate(list(labels.values()))
     shape = (len(components), len(grid.datasets), len(shifts))
     out = {name: np.full(shape, np.nan) for name in ("estimate", "se", "ci_low", "ci_high")}
-    t, included = np.zeros((*shape, n_resamples), dtype=np.float32), np.zeros(shape, dtype=bool)
+    t, n_refits = np.zeros((*shape, n_resamples), dtype=np.float32), np.zeros(shape, dtype=int)
     n, n_excluded, warnings = [], [], []
     for d, (name, child) in enumerate(zip(grid.datasets, rng.spawn(len(grid.datasets)))):
         cells = grid.cells(name, wanted)
@@ -239,7 +242,7 @@ def gap_table(
             for key, value in zip(out, values):
                 value[again] = [getattr(e, key) for e in found]
             _add_vectors(deviations, again, replicates, refits[:, again].mean(axis=2), child)
-            included[:, d] = again.reshape(shape[::2])
+            n_refits[:, d] = len(refits) * again.reshape(shape[::2])
             warnings += refit_doubts(found, cell_names[again], name)
         t[:, d] = deviations.T.reshape(*shape[::2], n_resamples)
         for key, value in zip(out, values):
@@ -258,6 +261,7 @@ def gap_table(
         warnings.append("infinite limits: too many resamples of those cells have no variance")
     if np.isinf(bands).any():
         warnings.append("the simultaneous bands are infinite: too many resamples of some cell have no variance")
+    included = n_refits > 0
     for component, where in zip(components, included):
         warnings += cells_without(where, grid.datasets, labels[component])
         if included.any() and not where.any():
@@ -277,6 +281,7 @@ def gap_table(
         n_excluded=np.array(n_excluded),
         level=level,
         includes_vector_error=included,
+        n_refits=n_refits,
         method=f"{shift_name(reference)} minus shift, mean over inputs paired by input; {how} intervals; single-step "
         f"max-|t| bands and Romano–Wolf p-values; {n_resamples} resamples of questions, independent between datasets",
         numbers={"n_resamples": n_resamples},

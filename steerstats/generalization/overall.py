@@ -103,7 +103,8 @@ def overall_gap(table: GapTable, *, category: Mapping[str, str] | None = None, l
                 # The prompt's part of a shift to the reference's own prompt is 0 by definition; others have a mean.
                 refused.append(f"{component} {shift}: {NO_MEAN}: {error}")
                 continue
-            told = with_few_units(found, units)
+            refits = dict(zip(table.datasets, map(int, table.n_refits[i, :, j])))
+            told = with_few_units(found, units, {name: count for name, count in refits.items() if count})
             keys.append((component, shift))
             analyses.append(told)
             warnings += [f"{component} {shift}: {text}" for text in told.warnings if text in found.warnings]
@@ -127,6 +128,7 @@ def means_of_pairs(
     shifts: tuple[str, ...],
     out: dict[str, np.ndarray],
     n: np.ndarray,
+    n_refits: np.ndarray,
     level: float,
 ) -> tuple[dict, dict, tuple[str, ...]]:
     """Mean over datasets of every pair and shift, simultaneous limits of the one to read, and the doubts.
@@ -139,6 +141,8 @@ def means_of_pairs(
         "estimate" and "se" of shape (n_pairs, n_datasets, n_shifts).
     n : ndarray of int, shape (n_pairs, n_datasets)
         Questions.
+    n_refits : ndarray of int, shape (n_pairs, n_datasets, n_shifts)
+        Refitted vectors behind the standard errors that hold their error; 0 elsewhere.
     level : float
     """
     over, bands, notes, given = {}, {}, [], {}
@@ -161,7 +165,8 @@ def means_of_pairs(
             given[p, s] = effect[there], variance[there], [n for n, has in zip(datasets, there) if has], place
     for (p, s), (effect, variance, names, place) in given.items():
         units = {name: int(count) for name, count in zip(datasets, n[p]) if name in names}
-        fit = with_few_units(mean_over_datasets(effect, variance, names=names, level=level), units)
+        refits = {name: int(count) for name, count in zip(datasets, n_refits[p, :, s]) if name in names and count}
+        fit = with_few_units(mean_over_datasets(effect, variance, names=names, level=level), units, refits)
         wide = mean_over_datasets(effect, variance, names=names, level=1 - (1 - level) / len(given))
         band = wide.reading(fit.to_read)
         over[pairs[p], shifts[s]], bands[pairs[p], shifts[s]] = fit, (band.ci_low, band.ci_high)

@@ -14,6 +14,7 @@ from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level, gathered
 from steerstats.generalization.slopes import without_width
+from steerstats.meta import FEW_REFITS
 from steerstats.question_weight import question_df
 from steerstats.questions import group_codes
 from steerstats.resampling import collapse, mean_covariance, resampled_sums
@@ -26,7 +27,6 @@ VECTOR_ERROR_MIXED = (
     "intervals include the vector's own sampling error where the column includes_vector_error says so, and are "
     "elsewhere about this very vector"
 )
-FEW_REFITS = 10  # below, they tell a vector's error roughly
 SINGLE = "a single question has no variance: no interval"
 FLAT = "every question and every vector gives the same value: the interval has no width"
 

@@ -53,15 +53,17 @@ TEST_ONLY = "test inputs only"
 
 def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerability:
     """Per-dataset summaries, highest median first."""
-    found, errors = {}, {}
+    found, errors, refits = {}, {}, {}
     for name in study.datasets:
         unit = study.unit(name)
         slopes, questions = unit.slopes.at(shift), unit.question
         found[name] = summarise_steerability(slopes, error=unit.slope_error, questions=questions, level=level)
         if unit.has_refits(shift):
+            again = unit.control_slopes("resampled", shift)
+            refits[name] = len(again)
             errors[name] = with_vector_error(
                 slopes,
-                unit.control_slopes("resampled", shift),
+                again,
                 question=questions,
                 level=level,
                 name="mean, vector error included",
@@ -77,7 +79,7 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
     )
     if summary is not None:
         summary = _with_vectors_said(summary, order, errors)
-        summary = with_few_units(summary, {name: mean[name].n for name in study.datasets})
+        summary = with_few_units(summary, {name: mean[name].n for name in study.datasets}, refits)
     first = next(iter(found.values()))
     # What each estimate assumes by itself is no longer true of the table where some hold the vectors' error.
     said = [text for text in first.assumptions if text != VECTOR_AS_GIVEN]
