@@ -35,7 +35,7 @@ def gap_claims(study: Study, gaps: GapTable) -> list[Claim]:
 
     What a prompt costs even a vector made for it is the same for every shift to that prompt, and told once.
     """
-    overall = overall_gap(gaps, category=study.category) if len(study.datasets) > 1 else None
+    overall = overall_gap(gaps) if len(study.datasets) > 1 else None
     rows, told = gaps.to_frame(), {}
     for part, words in LOST.items():
         for shift in gaps.shifts if part in gaps.components else ():

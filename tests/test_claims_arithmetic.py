@@ -15,9 +15,10 @@ from analyses._cache import facts_of, mean_curves, side_by_side, two_studies
 from analyses._claim import OF_TWO, Claim, Finding
 from analyses._compared import difference_claims, error_words
 from analyses._counts import in_range, signs
-from analyses._shifts import unsteered_means
-from analyses._single import by_chance, correlation_in, how_bent, part_whole, share_in
+from analyses._shifts import draw_unsteered, unsteered_means
+from analyses._single import by_chance, correlation_in, how_bent, inputs_claim, part_whole, share_in
 from analyses._tables import estimate_and_limits
+from steerstats import figures
 from steerstats.distribution import mean_slope
 from steerstats.errors import InputError
 from steerstats.generalization import SlopeGrid, steerability_table
@@ -203,6 +204,26 @@ def test_a_dot_is_of_the_vector_trained_in_the_first_setting_and_evaluated_in_th
     for name, own in slopes.items():
         assert pairs.loc[name, ["x", "y"]].tolist() == pytest.approx([own[0, 0].mean(), own[0, 1].mean()])
         assert pairs.loc[name, "y_high"] == pytest.approx(mean_slope(own[0, 1]).ci_high)
+
+
+def test_a_mean_over_the_inputs_of_one_dataset_is_by_question_and_stays_in_its_range():
+    values = np.array([0.99, 0.97, 0.98, 0.96, 0.2, np.nan])
+    question = np.array(["a", "a", "b", "b", "c", "c"])
+    study = SimpleNamespace(unit=lambda name: SimpleNamespace(question=question))
+    claim, _ = inputs_claim(study, "k", "R²", {"d": values}, (0.0, 1.0))
+    assert claim.statement == "R² (1 of 6 inputs, for which it is not defined, left out), mean over inputs, in d:"
+    assert (claim.n, claim.n_of) == (3, "questions")
+    expected = mean_slope(values[:5], questions=question[:5])
+    assert expected.ci_low < 0 < 1 < expected.ci_high
+    assert (claim.estimate, claim.ci_low, claim.ci_high) == (pytest.approx(values[:5].mean()), 0, 1)
+
+
+def test_the_row_of_unsteered_propensity_is_the_mean_over_datasets():
+    frame = pd.DataFrame({"setting": ["base", "base", "sys_pos"], "estimate": [1.0, 2.0, -0.25]})
+    with figures.style():
+        _, ax = figures.canvas()
+        draw_unsteered(frame, ["sys_pos", "base"], ax=ax)
+    assert [text.get_text() for text in ax.texts] == ["−0.25", "1.50"]
 
 
 def test_unsteered_means_count_questions_and_inputs_without_a_value():

@@ -14,10 +14,11 @@ from reporting import TRUTH, scratch, write_cache
 
 import analyses
 from analyses._claim import Claim, Finding
+from analyses._shifts import gap_claims
 from analyses._single import by_chance, cell_claims, correlation_in, error_claims, inputs_claim
 from analyses._words import plain_reason
 from reports import answer
-from steerstats import open_cache
+from steerstats import demo_cache, open_cache
 from steerstats.cache.table import import_table
 from steerstats.errors import CannotEstimate
 from steerstats.spurious import spurious_factors, variance_explained
@@ -60,6 +61,27 @@ def test_a_claim_on_one_dataset_names_it(script):
     assert all("lone" in claim.statement for claim in claims_of(script).values())
 
 
+def test_each_loss_of_one_dataset_is_that_of_its_own_shift():
+    study = open_cache(demo_cache(), datasets=["likes-rain"])
+    gaps = study.generalization(n_resamples=20).gaps
+    rows = gaps.to_frame().set_index(["component", "shift"])["estimate"]
+    found = {claim.key: claim.estimate for claim in gap_claims(study, gaps)}
+    for part, shift in rows.index:
+        assert found[f"{part}.{shift.split('->')[1] if part == 'prompt' else shift}"] == rows[part, shift]
+    assert rows["gap"].nunique() == 4
+
+
+def test_slopes_on_the_narrowest_range_are_held_against_those_on_the_whole_grid():
+    unit = open_cache(lone()).unit("lone")
+    curves = unit.propensity[unit.place(("base", "base"))]
+    near = np.abs(unit.multipliers) == np.abs(unit.multipliers[unit.multipliers != 0]).min()
+    near |= unit.multipliers == 0
+    part, whole = (np.polyfit(unit.multipliers[kept], curves[:, kept].T, 1)[0] for kept in (near, near | True))
+    found = claims_of("multiplier_range")
+    assert found["range.correlation"].estimate == pytest.approx(np.corrcoef(part, whole)[0, 1], rel=1e-6)
+    assert found["range.sign"].estimate == pytest.approx(np.mean(part * whole < 0))
+
+
 def test_nothing_is_said_of_each_of_one():
     found = analyses.run("propensity_curves", lone(), scratch())
     assert found.counted == "20 questions in the one dataset."
@@ -95,6 +117,7 @@ def test_a_reliability_below_0_is_shown_as_the_0_that_it_is_used_as():
 def test_a_factor_that_few_refits_tell_says_so():
     assert "only 5 refits tell that error" in errors([0.4])[0].statement
     assert "refits tell" not in errors([0.4], refits=10)[0].statement
+    assert "only 5 refits tell that error" in errors([0.4, 0.5], refits=[12, 5])[0].statement
     assert any("only 3 refitted" in text for text in analyses.run("vector_sampling_error", lone(), scratch()).warnings)
 
 
