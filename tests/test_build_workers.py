@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from cache_builder import distributed
-from cache_builder.distributed import Worker, run_on_ray
+from cache_builder.distributed import run_on_ray
 from cache_builder.spec import parse_spec
+from cache_builder.worker import Worker
 from steerstats.errors import CacheError, InputError
 
 
