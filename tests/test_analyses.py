@@ -20,9 +20,10 @@ from analyses import _published as published
 from analyses._cache import study_of
 from analyses._claim import Claim, Finding, publish
 from analyses._tables import escape, to_latex
-from steerstats import demo_cache, open_cache
+from steerstats import demo_cache, figures, open_cache
 from steerstats.cache.table import _exact
 from steerstats.errors import Absent, CacheError
+from steerstats.generalization import steerability_table
 from steerstats.results import Estimate
 
 FOLDER = Path(analyses.__file__).parent
@@ -238,6 +239,34 @@ def plain_truth() -> tuple[str, ...]:
     return tuple(TRUTH.datasets[:2])
 
 
+def test_scatters_have_the_first_model_or_the_base_prompt_across_and_the_other_up(tmp_path, monkeypatch):
+    drawn, caches = [], (hostile_cache(), plain_cache())
+    monkeypatch.setattr(figures, "agreement", lambda pairs, **_: drawn.append(pairs.set_index("dataset")))
+    monkeypatch.setattr("analyses.cross_model.same_model", lambda *_: False)
+    one, other = (
+        steerability_table(study_of(cache).grid()).to_frame().set_index(["train", "evaluate", "dataset"])["mean"]
+        for cache in caches
+    )
+    analyses.run("cross_model", list(caches), tmp_path)
+    for name in plain_truth():
+        expected = one["base", "base", name], other["base", "base", name]
+        assert drawn[0].loc[name, ["x", "y"]].tolist() == pytest.approx(expected)
+    drawn.clear()
+    analyses.run("id_vs_ood", caches[0], tmp_path)
+    for name in plain_truth():
+        expected = one["base", "base", name], one["base", "user_neg", name]
+        assert drawn[0].loc[name, ["x", "y"]].tolist() == pytest.approx(expected)
+
+
+def test_the_table_of_settings_is_the_mean_over_datasets(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "transfer_table", lambda values, train, evaluate, **_: drawn.append(values))
+    analyses.run("gap_parts", hostile_cache(), tmp_path)
+    means = steerability_table(study_of(hostile_cache()).grid())
+    np.testing.assert_allclose(drawn[0], means.mean.mean(axis=0))
+    assert np.ptp(means.mean, axis=0).min() > 0.1
+
+
 def test_the_smallest_detectable_gap_carries_the_limits_of_the_spread_between_datasets(tmp_path):
     (claim,) = results("power")["claims"]
     (row,) = study_of(hostile_cache()).power(shift="base->user_neg").to_frame().to_dict("records")
@@ -270,7 +299,13 @@ STATED = replace(published.ID_OOD[published.LLAMA], shift="base->user_neg")  # a
 
 @pytest.mark.parametrize(
     ("low", "high", "found"),
-    [(0.87, 0.93, "consistent"), (0.5, 0.95, "cannot say"), (0.2, 0.5, "inconsistent"), (np.nan, np.nan, "cannot say")],
+    [
+        (0.87, 0.93, "consistent"),
+        (0.83, 0.93, "cannot say"),
+        (0.5, 0.95, "cannot say"),
+        (0.2, 0.5, "inconsistent"),
+        (np.nan, np.nan, "cannot say"),
+    ],
 )
 def test_verdicts_need_the_interval_inside_a_margin(low, high, found):
     ours = Estimate(name="x", estimate=0.9, ci_low=low, ci_high=high, n=40, method="m")

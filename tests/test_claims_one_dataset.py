@@ -83,6 +83,23 @@ def test_slopes_on_a_narrow_range_are_held_against_those_on_the_whole_grid(tmp_p
     assert found["range.sign"].estimate > 0
 
 
+def test_the_fall_of_a_squared_effect_is_what_it_was_less_what_it_is():
+    effects = open_cache(lone()).debiased().effects.query("term == 'pos_is_a'").set_index("vector")
+    square = effects["estimate"] ** 2 - effects["se"] ** 2
+    found = claims_of("debiased_vectors")["debiased.pos_is_a"].estimate
+    assert found == pytest.approx(square["own"] - square["debiased"])
+
+
+def test_answers_that_steering_alone_costs_are_not_said_to_be_lost_without_it(tmp_path, monkeypatch):
+    study = open_cache(demo_cache(), datasets=["likes-rain"])
+    result = study.answer_mass()
+    only_last = replace(result, collapsed=np.arange(len(result.multipliers))[None] == len(result.multipliers) - 1)
+    monkeypatch.setattr("analyses.answer_mass.ask", lambda *_: only_last)
+    finding = analyses.run("answer_mass", study, tmp_path)
+    assert "are flagged (likes-rain)" in finding.reading
+    assert finding.claims[0].facts["lost"] == []
+
+
 def test_nothing_is_said_of_each_of_one():
     found = analyses.run("propensity_curves", lone(), scratch())
     assert found.counted == "20 questions in the one dataset."

@@ -6,12 +6,17 @@ import json
 import re
 from html import escape
 from importlib import import_module
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from reporting import plain_cache
+from scipy import stats
 from tiny_sweep import write_sweep
 
 import analyses
+from analyses._sweeps import extreme, layer_rows
+from steerstats import open_cache
 from steerstats.cache import CacheReader
 from steerstats.errors import InputError
 from steerstats.sweeps import choose_sweep_layer
@@ -39,6 +44,15 @@ def test_the_report_shows_the_choice_and_names_what_a_sweep_lacks(sweep, tmp_pat
     assert "Layer 7 is the best of 3" in page
     assert "a sweep over layers" in records["power"]["missing"]
     assert "4000 resamples of questions within these datasets, limits by t(" in records["layer_sweep"]["method"]
+
+
+def test_rows_without_a_dataset_are_the_plain_mean_over_datasets(sweep):
+    frame = layer_rows(open_cache(sweep), [3, 7, 9])
+    own, over = frame[frame["dataset"].notna()], frame[frame["dataset"].isna()].set_index("layer")
+    sem, margin = own.groupby("layer")["estimate"].sem(), stats.t.ppf(0.975, 2)
+    np.testing.assert_allclose(over["estimate"], own.groupby("layer")["estimate"].mean(), rtol=1e-12)
+    np.testing.assert_allclose(over["ci_high"] - over["estimate"], margin * sem, rtol=1e-9)
+    assert [extreme(SimpleNamespace(operator=name)) for name in ("ablate", "add")] == ["lowest", "highest"]
 
 
 def test_a_sweep_of_one_dataset_speaks_of_its_questions_and_not_of_datasets(tmp_path):
