@@ -47,8 +47,7 @@ def main(cache, out):
         result, script="own_factors", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Each dot is how much more an input steers with that level of the factor, or with one unit more of it, "
         f"{fixed}. Inputs differ in more than what was recorded: an effect is a difference between kinds of inputs, "
-        "and need not be caused by the factor. A share is of all the variance, to which a sure effect can add little; "
-        "below 0 it is less than chance would give.",
+        "and need not be caused by the factor. A sure effect can have a small share of all the variance.",
         bars=BARS, counted=f"{n}, {between(rows['n'], 'inputs')} each.", seed=current_seed(), facts=facts_of(study),
         alt=f"Effects of {' and '.join(map(in_words, own))} on steerability in {n}.",
         warnings=(*plain_singular(result.warnings), *notes), pages=tuple(drawn) * (len(drawn) > 1),
