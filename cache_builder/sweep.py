@@ -40,7 +40,7 @@ def sweep_spec(spec: BuildSpec, layers: str, notice: Callable[[str], None] = lam
             raise SpecError(f"layers: {layers!r} is neither all nor numbers with commas between") from None
     content = spec.model_dump(mode="json")
     own: dict[str, Any] = {"settings": ["base"], "shifts": "all"}
-    left = [key for key, value in own.items() if content[key] != value]
+    left = [key for key, value in own.items() if content[key] != value and key in spec.model_fields_set]
     left += ["controls"] if spec.controls.any else []
     left += ["vectors.files"] if spec.vectors.files else []
     if left:

@@ -260,6 +260,8 @@ def test_a_sweep_says_what_it_leaves_out_and_trusts_whom_the_spec_trusts(model, 
     assert len(said) == 1
     assert "in the base setting, without controls: settings, shifts, controls of the spec are left out" in said[0]
     assert sweep_spec(tiny_spec(model, settings=["base"], controls={}), "0,1", pytest.fail).sweep == (0, 1)
+    unsaid = {key: value for key, value in content(model, controls={}).items() if key != "settings"}
+    assert sweep_spec(parse_spec(unsaid), "0,1", pytest.fail).settings == ("base",), "nobody asked for five"
 
 
 @pytest.mark.parametrize("score", ["logit_diff", "logprob_sum", "logit_sum"])
