@@ -140,7 +140,7 @@ def test_without_eval_on_eval_the_gap_stands_alone_and_says_so():
     )
     found = gap_table(grid, ["base->user_neg"], rng=np.random.default_rng(0), n_resamples=50)
     assert found.components == ("gap",)
-    assert any("without their decomposition" in text for text in found.warnings)
+    assert any("without their two parts" in text for text in found.warnings)
 
 
 def test_gaps_without_spread_and_few_questions_are_said():

@@ -256,7 +256,7 @@ def gap_table(
             warnings.append(f"{name}, {', '.join(alike)}: {NO_WIDTH}")
     bands, p = _families(out["estimate"], out["se"], t, level)
     if len(components) == 1:
-        warnings.append("eval->eval was not evaluated everywhere: gaps are shown without their decomposition")
+        warnings.append("not every prompt was asked with a vector of its own: losses are shown without their two parts")
     if np.isinf(out["ci_low"]).any() or np.isinf(out["ci_high"]).any():
         warnings.append("infinite limits: too many resamples of those cells have no variance")
     if np.isinf(bands).any():
