@@ -17,6 +17,7 @@ OUTCOMES = {"works": "above 0", "below": "below 0", "undecided": "undecided"}
 DECISIONS = {DIFFERS: "differ", NOT_SHOWN: "not shown to differ", CANNOT_RESOLVE: "cannot be resolved"}
 SINGULAR = "singular in lme4's sense"
 POOLED = "over datasets: "  # how warnings about a mean over datasets begin
+NO_MEAN = "fewer than two datasets have a standard error above 0"
 CUT, ROUNDING = "limits cut at 0 and 100%, between which a share lies", 1e-12
 IMPOSSIBLE = "no interval: it would lie below 0, where no share can"
 WRONG = "Share of inputs that steer the wrong way"
@@ -48,8 +49,10 @@ def quoted_row(fit: MetaAnalysis) -> dict[str, float]:
 def mean_claim(result: DatasetSteerability, key: str = "per_input.mean", under: str = "base → base") -> Claim:
     """Mean steerability over datasets, the row that its warnings say to read; or in the one dataset that there is."""
     text, over = f"Mean steerability under {under},", result.over_datasets
+    if over is None and len(result.results) > 1:
+        return Claim.absent(key, f"{text} mean over datasets:", NO_MEAN)
     if over is None:
-        ((name, one),) = list(result.results.items())[:1]
+        ((name, one),) = result.results.items()
         mean = result.vector_error.get(name, one["mean"])
         return Claim.of(key, f"{text} in {name}:", mean, "questions")
     shared = {"unit": over.unit, "interval": over.quoted.interval}

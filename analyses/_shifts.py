@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from analyses._cache import absent_shifts, by_dataset
 from analyses._claim import Claim
-from analyses._counts import quoted_row
+from analyses._counts import NO_MEAN, quoted_row
 from steerstats import figures
 from steerstats.distribution import mean_slope
 from steerstats.generalization import GapTable, overall_gap, parse_shift, shift_name
@@ -18,7 +18,6 @@ from steerstats.study import Study
 
 UNIT = "nat per unit multiplier"
 UNSTEERED = "m(0)"
-NO_MEAN = "fewer than two datasets have a standard error above 0"
 PAIRED = "of the mean over questions, paired by input"
 ERROR = {True: "; the vectors' own error is in it", False: "; for these very vectors"}
 

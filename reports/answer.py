@@ -57,7 +57,7 @@ def _on_average(claims: Mapping[str, Claim]) -> str:
         text = f"{who} is not shown to move answers either way in the one dataset"
     text = f"On average {text}{error}"
     mean = claims.get("per_input.mean")
-    if mean is None:
+    if mean is None or np.isnan(mean.estimate):
         return f"{text}."
     text += f" (mean steerability {mean.shown[0]} nats per unit multiplier, {limits(mean)})."
     if mean.ci_high < 0 and signs.n > 1:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
+import analyses
 from analyses._cache import mean_over_datasets
 from analyses._claim import Claim, Finding
 from analyses._counts import share_claims
 from reports.words import summary
+from steerstats.cache.table import import_table
 
 
 @pytest.mark.parametrize(
@@ -96,3 +99,20 @@ def test_a_share_that_all_datasets_have_is_not_said_to_be_picked(largest, said):
     claim = share_claims(("a", "b"), "Share", mean, most, "Wilson interval")[1]
     assert claim.statement.startswith(f"Share, {said} kindness")
     assert ("does not allow for the choice" in claim.interval) == (largest > 0)
+
+
+def test_one_of_two_datasets_is_no_mean_over_them_where_the_other_has_no_error(tmp_path):
+    base = {"setting_train": "base", "setting_eval": "base"}
+    rng, rows = np.random.default_rng(0), []
+    for dataset in ("steady", "moved"):
+        for k in range(12):
+            slope = 0.6 if dataset == "steady" else rng.normal()
+            one = base | {"dataset": dataset, "input": f"q{k}"}
+            rows += [one | {"multiplier": m, "propensity": slope * m} for m in (-1, 0, 1)]
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    cache = import_table(tmp_path / "t.csv", tmp_path / "cache", model="m")
+    finding = analyses.run("per_input_steerability", cache, tmp_path / "out")
+    mean = next(claim for claim in finding.claims if claim.key == "per_input.mean")
+    assert mean.statement == "Mean steerability under base → base, mean over datasets:"
+    assert mean.shown == ("cannot be estimated here", "")
+    assert "mean steerability" not in summary([finding])["answer"]
