@@ -335,6 +335,13 @@ def test_both_axes_of_an_agreement_have_the_same_ticks(ax):
     assert ax.get_xticks().tolist() == ax.get_yticks().tolist()
 
 
+def test_scores_in_units_far_apart_have_a_scale_for_each_axis(ax):
+    frame = pd.DataFrame({"x": [0.2, 0.5, 1.5], "y": [800.0, 2000.0, 5000.0]})
+    figures.agreement(frame, ax=ax, xlabel="one", ylabel="other")
+    assert ax.get_xlim()[1] < 2
+    assert ax.get_aspect() == "auto"
+
+
 def test_layers_are_whole_numbers(ax):
     layers = {"layer": [0, 1, 2, 3], "estimate": [0.0, 0.1, 0.2, 0.1]}
     figures.layer_profile(pd.DataFrame(layers | {"ci_low": [0.0] * 4, "ci_high": [0.3] * 4}), ax=ax, chosen=2)

@@ -22,6 +22,7 @@ from steerstats.figures.theme import (
     zero_line,
 )
 
+FAR = 100  # times as far as the other axis
 PART_COLOURS = {"gap": INK, "prompt": PURPLE, "transfer": GREEN}
 PART_MARKERS = {"gap": "o", "prompt": "s", "transfer": "D"}
 PART_NAMES = {"gap": "loss, in all", "prompt": "what the prompt does to any vector", "transfer": "what transfer costs"}
@@ -57,7 +58,9 @@ def agreement(frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabel: str, remark
     cloud(ax, frame["x"], frame["y"], **limits)
     ax.axhline(0, color=MUTED, linewidth=0.6, zorder=1)
     ax.axvline(0, color=MUTED, linewidth=0.6, zorder=1)
-    diagonal(ax)
+    reach = np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())
+    if max(reach) < FAR * min(reach):  # of scores in other units, one scale would lay all dots on one line
+        diagonal(ax)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_locator(MaxNLocator(5))  # one scale, one set of ticks
     ax.set_xlabel(xlabel)
