@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
+import analyses
 import steerstats
 from analyses._cache import facts_of, mean_curves, side_by_side, two_studies
 from analyses._claim import OF_TWO, Claim, Finding
@@ -224,6 +226,19 @@ def test_the_row_of_unsteered_propensity_is_the_mean_over_datasets():
         _, ax = figures.canvas()
         draw_unsteered(frame, ["sys_pos", "base"], ax=ax)
     assert [text.get_text() for text in ax.texts] == ["−0.25", "1.50"]
+
+
+def test_datasets_that_differ_by_their_option_are_counted_by_the_false_discovery_rate_of_slopes(tmp_path, monkeypatch):
+    study = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain", "plans-ahead", "travels-far"])
+    result = study.spurious_factors(n_resamples=20)
+    rows = result.over_datasets.datasets.assign(p=0.01, p_fdr=0.001)
+    slopes = rows["response"] == "slope"
+    rows.loc[slopes, "p_fdr"] = rows[slopes].groupby("term").cumcount().map([0.04, 0.06, 0.07].__getitem__)
+    told = replace(result, over_datasets=replace(result.over_datasets, datasets=rows))
+    monkeypatch.setattr("analyses.positive_option.ask", lambda *_: told)
+    claims = analyses.run("positive_option", study, tmp_path).claims
+    assert {claim.key for claim in claims} == {"option.pos_is_a", "option.pos_is_yes"}
+    assert all(claim.counts == {"differ": 1, "not shown to differ": 2} for claim in claims)
 
 
 def test_unsteered_means_count_questions_and_inputs_without_a_value():

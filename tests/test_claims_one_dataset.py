@@ -83,6 +83,12 @@ def test_slopes_on_a_narrow_range_are_held_against_those_on_the_whole_grid(tmp_p
     assert found["range.sign"].estimate > 0
 
 
+def test_multipliers_of_one_size_have_no_narrower_range():
+    truth = replace(TRUTH, datasets=("lone",), mean_steerability=0.7, multipliers=(-1.0, 0.0, 1.0))
+    found = analyses.run("multiplier_range", write_cache(scratch() / "one-size", truth), scratch() / "narrow")
+    assert "multipliers of more than one size" in found.missing
+
+
 def test_the_fall_of_a_squared_effect_is_what_it_was_less_what_it_is():
     effects = open_cache(lone()).debiased().effects.query("term == 'pos_is_a'").set_index("vector")
     square = effects["estimate"] ** 2 - effects["se"] ** 2
