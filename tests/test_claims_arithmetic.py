@@ -241,6 +241,21 @@ def test_datasets_that_differ_by_their_option_are_counted_by_the_false_discovery
     assert all(claim.counts == {"differ": 1, "not shown to differ": 2} for claim in claims)
 
 
+def test_what_is_drawn_beside_a_claim_is_what_the_figure_says_it_is(tmp_path, monkeypatch):
+    study, drawn = steerstats.open_cache(steerstats.demo_cache()), {}
+    for name in ("detectable_gap", "propensity_and_relative", "foretelling"):
+        monkeypatch.setattr(figures, name, lambda frame, name=name, **more: drawn.setdefault(name, (frame, more)))
+    for script in ("power", "propensity_difference"):
+        analyses.run(script, study, tmp_path)
+    gaps = study.generalization(n_resamples=20).gaps.to_frame().query("component == 'gap'")
+    shift = gaps["shift"].iloc[0]
+    assert drawn["detectable_gap"][1]["observed"] == abs(gaps[gaps["shift"] == shift]["estimate"].mean())
+    published, ours = drawn["propensity_and_relative"][0], drawn["foretelling"][0]
+    assert published["own"].min() > 0.25 > ours["own"].min(), "the threshold is the published figure's alone"
+    assert published["self_pair"].any()
+    assert not ours["self_pair"].any()
+
+
 def test_unsteered_means_count_questions_and_inputs_without_a_value():
     values = np.random.default_rng(3).normal(size=12)
     values[3] = np.nan

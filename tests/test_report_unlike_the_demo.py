@@ -86,6 +86,18 @@ def test_leakage_is_told_of_one_model_by_its_weights_and_never_of_two(other, sam
     assert len(finding.claims) == same
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_leakage_is_the_overlapping_split_less_the_clean_one_in_whichever_order_they_are_given(
+    order, tmp_path, monkeypatch
+):
+    paths = [tmp_path / "content", tmp_path / "tan2024-literal"]
+    for path, mean in zip(paths, (0.5, 0.9)):
+        simulate_cache(path, SimulationTruth(datasets=3, n_inputs=12, n_pairs=4, mean_steerability=[mean] * 3))
+    monkeypatch.setattr("analyses.split_leakage.facts_of", lambda study: {"split": study.path.name})
+    (claim,) = analyses.run("split_leakage", paths[::order], tmp_path / "out").claims
+    assert claim.estimate == pytest.approx(0.4, abs=0.01)
+
+
 def split(slopes, rows):
     questions = np.array([f"q{row}" for row in rows], dtype=object)
     cell = {"d": slopes[rows][None, None]}
