@@ -241,6 +241,26 @@ def test_datasets_that_differ_by_their_option_are_counted_by_the_false_discovery
     assert all(claim.counts == {"differ": 1, "not shown to differ": 2} for claim in claims)
 
 
+def test_means_and_extremes_of_claims_are_those_of_the_estimators_tables(tmp_path):
+    study = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain", "travels-far", "plans-ahead"])
+    scripts = ("variance_explained", "vector_cosines", "vector_sampling_error")
+    told = {claim.key: claim for script in scripts for claim in analyses.run(script, study, tmp_path).claims}
+    shares = study.spurious_factors(n_resamples=20).explained_frame()
+    shares = shares[(shares["split"] == "shapley_adjusted_r2") & (shares["component"] == "explained")]
+    shares = shares.set_index("dataset")["share"]
+    assert told["explained.mean"].estimate == pytest.approx(shares.mean())
+    assert (told["explained.most"].facts["dataset"], told["explained.most"].estimate) == (shares.idxmax(), shares.max())
+    cosines = study.vector_cosines()
+    pairs = cosines.to_frame().query("vector_a != 'mean' and vector_b != 'mean'").groupby("dataset")["cosine"].mean()
+    assert told["cosines.settings"].estimate == pytest.approx(pairs.mean())
+    assert told["cosines.refits"].estimate == pytest.approx(np.nanmean(cosines.stability[..., 1], axis=1).mean())
+    result, wider = study.steerability(), []
+    for name, error in result.vector_error.items():
+        mean = result[name]["mean"]
+        wider.append((error.ci_high - error.ci_low) / (mean.ci_high - mean.ci_low))
+    assert told["vector_error.wider"].estimate == pytest.approx(np.mean(wider))
+
+
 def test_what_is_drawn_beside_a_claim_is_what_the_figure_says_it_is(tmp_path, monkeypatch):
     study, drawn = steerstats.open_cache(steerstats.demo_cache()), {}
     for name in ("detectable_gap", "propensity_and_relative", "foretelling"):
