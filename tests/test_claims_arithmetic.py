@@ -19,7 +19,8 @@ from analyses._compared import difference_claims, error_words
 from analyses._counts import in_range, signs
 from analyses._shifts import draw_unsteered, unsteered_means
 from analyses._single import by_chance, correlation_in, how_bent, inputs_claim, part_whole, share_in
-from analyses._tables import estimate_and_limits
+from analyses._tables import BOTH, estimate_and_limits, for_paper, to_latex
+from analyses._words import number, percent, together
 from steerstats import figures
 from steerstats.distribution import mean_slope
 from steerstats.errors import InputError
@@ -288,6 +289,29 @@ def test_unsteered_means_count_questions_and_inputs_without_a_value():
     expected = mean_slope(values[known], questions=grid.question["d"][known])
     assert (row["n"], row["n_excluded"]) == (4, 1)
     assert (row["ci_low"], row["ci_high"]) == (expected.ci_low, expected.ci_high)
+
+
+def test_nothing_is_never_less_than_nothing():
+    assert (number(-0.0), percent(-0.0), number(-1e-9)) == ("0.000", "0%", "−1.0e−9")
+    assert together([0.01, -0.0, 0.02], "share") == ["1%", "0%", "2%"]
+
+
+def test_a_papers_table_has_slopes_alone_shares_in_per_cent_and_no_column_that_is_not_there():
+    limits = {"ci_low": 0.1, "ci_high": 0.3, "n": 9, "df": 7.0, "p": 0.04}
+    rows = [(model, response, term) for model in ("per-input", "mixed") for response in ("slope", "unsteered")
+            for term in ("pos_is_a", "Intercept")]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["model", "response", "term"]).assign(estimate=0.2, dataset="d", **limits)
+    shown = for_paper(frame, "spurious_effects")
+    assert shown[BOTH].tolist() == ["0.200 [0.100, 0.300]"]
+    explained = frame[:1].assign(split="s", component="c", share=0.2)
+    assert for_paper(explained, "variance_explained")["share [95%]"].tolist() == ["20% [10%, 30%]"]
+    assert BOTH not in for_paper(frame.drop(columns="ci_low"), "spurious_effects")
+
+
+def test_cells_in_latex_are_words_for_flags_powers_for_small_numbers_and_dashes_for_none():
+    frame = pd.DataFrame({"x": [0.00012, 0.0, np.nan, np.inf], "flag": [True, False, True, False]})
+    body = [line for line in to_latex(frame, caption="c", label="l").splitlines() if line.count("&") == 1][2:]
+    assert body == [r"1.20e-04 & yes \\", r"0.000 & no \\", r"-- & yes \\", r"$\infty$ & no \\"]
 
 
 def test_a_table_shows_an_interval_that_is_open_on_one_side():
