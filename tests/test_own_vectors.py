@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pytest
 from reporting import TRUTH, hostile_cache, reproduction, scratch
 
 import analyses
+from analyses._own_vectors import claims_of, length_notes, own_cells, rows_of
 from reports.methods_data import cache_paragraphs
 from reports.references import Cited
 from reports.reproduce import reproduce
@@ -21,6 +23,7 @@ from steerstats import open_cache
 from steerstats.cache import UnitData, create_cache, write_unit
 from steerstats.cache.schema import BY_NAME, GRID, PLANNED_SUMMARIES
 from steerstats.cache.table import example_rows, import_table
+from steerstats.generalization import gap
 from steerstats.simulate import simulate_unit
 from steerstats.steerability import anti_steerable
 
@@ -125,6 +128,28 @@ def test_known_means_shares_and_differences_are_recovered(vector, setting):
     )
     if setting == "base":
         assert claim(finding, f"{vector}.base.anti").estimate == pytest.approx(rows["anti_steerable"].mean())
+
+
+def test_differences_are_resampled_by_question_and_the_largest_share_is_that_of_its_dataset(monkeypatch):
+    study, asked = open_cache(several()), []
+    monkeypatch.setattr(
+        "analyses._own_vectors.gap", lambda *sides, question, **more: asked.append(question) or gap(*sides, **more)
+    )
+    cells, _ = own_cells(study)
+    questions = [study.unit(name).question for cell in cells for name in cell.own.results]
+    for own, expected in zip(asked, questions, strict=True):
+        np.testing.assert_array_equal(own, expected)
+    shares = rows_of(cells[0]).set_index("dataset")["anti_steerable"]
+    (worst,) = [one for one in claims_of(cells[0]) if one.key.endswith(".worst")]
+    assert (worst.facts["dataset"], worst.estimate) == (shares.idxmax(), shares.max())
+    assert shares.nunique() > 1
+
+
+def test_a_shorter_vector_is_noted_and_none_where_directions_are_taken_out():
+    rows = pd.DataFrame({"vector": ["mine"], "norm": [0.5], "base_norm": [1.0], "layer": ["3"], "base_layer": ["3"]})
+    added, taken = (length_notes(rows, SimpleNamespace(operators={name})) for name in ("add", "ablate"))
+    assert "mine has the norm 0.500, the base vector 1.000" in added[0]
+    assert not taken
 
 
 def test_several_vectors_have_a_figure_each_and_no_warning_of_length_where_it_is_the_same():
