@@ -154,9 +154,9 @@ def test_mixed_model_repeats_the_slope_estimates_and_lme4_scaled_errors():
     rng = np.random.default_rng(4)
     slopes, factors = biased(rng)
     y = slopes[:, None] * GRID + rng.normal(size=(60, 1)) + 0.3 * rng.normal(size=(60, 7))
-    s = fit_steerability(y, GRID).slope
+    s, factors = fit_steerability(y, GRID).slope, {**factors, "length": np.where(np.arange(60) == 3, np.nan, slopes**2)}
     fit = spurious_factors(s, factors, propensity=y, multipliers=GRID)
-    frame = fit.to_frame()
+    y, s, frame = np.delete(y, 3, axis=0), np.delete(s, 3), fit.to_frame()  # without the input that has no length
     robust = frame.query("model == 'per-input' and response == 'slope'")
     mixed = frame.query("model == 'mixed' and response == 'slope'")
     assert mixed["term"].tolist() == robust["term"].tolist()
@@ -250,6 +250,12 @@ def test_pooled_yes_uses_datasets_where_it_is_defined():
     counts = pooled.to_frame().set_index("term")["n_datasets"]
     assert counts.to_dict() == {"pos_is_a": 4, "pos_is_yes": 3}
     assert any("pos_is_yes of slope: defined in 3 of 4 datasets" in text for text in pooled.warnings)
+
+
+def test_leaving_out_leaves_out_whole_categories():
+    fits = {name: spurious_factors(*biased(np.random.default_rng(k))) for k, name in enumerate("abcd")}
+    pooled = pool_spurious_factors(fits, terms=["pos_is_a"], category=dict(zip("abcd", "xxyz")))
+    assert list(pooled.pooled["slope", "pos_is_a"].left_out) == ["x", "y", "z"]
 
 
 def test_datasets_that_agree_by_chance_keep_a_p_value():

@@ -196,6 +196,30 @@ def test_published_split_depends_on_its_order_and_ours_does_not():
     assert "neither Yes nor No and count as No" in first.warnings[0]
 
 
+def test_the_published_split_counts_neither_as_no():
+    rng = np.random.default_rng(20)
+    slopes, a, yes = rng.normal(size=30), np.arange(30) % 2, rng.integers(-1, 2, 30)
+    one, other = (
+        published_variance_split(slopes, {"pos_is_a": a, "pos_is_yes": word}, rng=np.random.default_rng(0))
+        for word in (yes, np.where(yes == 1, 1, 0))
+    )
+    np.testing.assert_array_equal(one.share, other.share)
+    assert one.warnings == (f"{(yes == -1).sum()} inputs are neither Yes nor No and count as No",)
+
+
+def test_with_one_question_alone_shares_are_those_of_inputs():
+    rng = np.random.default_rng(21)
+    slopes, factors = rng.normal(size=30), {"pos_is_a": np.arange(30) % 2, "pos_is_yes": rng.integers(0, 2, 30)}
+    plain, one = (
+        variance_explained(slopes, factors, questions=questions, rng=np.random.default_rng(0), n_resamples=20)
+        for questions in (None, ["q"] * 30)
+    )
+    np.testing.assert_allclose(one.share, plain.share)
+    alike = "what inputs of a question share is the same part of their variance in every question"
+    assert alike in one.assumptions
+    assert alike not in plain.assumptions
+
+
 def test_published_split_stands_when_yes_never_occurs():
     slopes, factors = data(9)
     factors["pos_is_yes"] = np.full(70, -1)

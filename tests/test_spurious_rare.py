@@ -95,6 +95,15 @@ def test_a_lone_neither_leaves_its_inputs_out_and_changes_no_other_estimate():
         assert fit.term(name)["estimate"] == pytest.approx(value, rel=1e-9)
 
 
+def test_inputs_that_leave_may_leave_another_factor_with_a_level_of_one_question():
+    yes, own = np.ones(N), (np.arange(N) // 3 % 2 == 0).astype(object)
+    yes[[0, 1]], own[0] = 0, None  # without input 0, which alone has no level of its own factor, one No is left
+    fit = spurious_factors(slopes(), {"pos_is_yes": yes, "factor_own": own, "pos_is_a": A})
+    assert fit.design.names == ("Intercept", "factor_own", "pos_is_a")
+    assert fit.n == N - 1
+    assert any("pos_is_yes is No in one question alone (1 input)" in text for text in fit.warnings)
+
+
 def test_twins_of_one_question_are_one_and_two_questions_are_enough():
     questions = np.arange(N) // 2
     alone = spurious_factors(slopes(), {"pos_is_a": A, "pos_is_yes": yes_of(98, 2)}, questions=questions)
