@@ -132,6 +132,33 @@ def test_old_caches_have_none_of_this_and_stay_readable(tmp_path):
     assert not [name for name in inputs_frame(unit) if name.startswith("factor_")]
 
 
+def test_a_content_hash_sees_along_which_axis_numbers_lie():
+    unit = make_unit()
+    turned = {**unit.arrays, "propensity": unit.arrays["propensity"].reshape(-1, 1)}
+    assert content_hash(UnitData(turned, unit.attrs)) != content_hash(unit)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda root: root.attrs.modify("spec_hash", "ef"), "the file belongs to another cache"),
+        (lambda root: root["input"].__setitem__(1, root["input"][0]), "input"),
+    ],
+)
+def test_a_unit_of_another_cache_and_one_whose_labels_repeat_are_not_read(change, said, tmp_path):
+    cache = make_cache(tmp_path / "cache", ("openness",))
+    (file,) = (cache / "units").glob("*.h5")
+    with h5py.File(file, "r+") as root:
+        change(root)
+    with pytest.raises(CacheError, match=said):
+        CacheReader(cache)["openness"].load()
+
+
+def test_a_scale_cannot_stay_behind(tmp_path):
+    with pytest.raises(InputError, match="leave_out names 'layer', which a unit needs"):
+        pack(make_cache(tmp_path / "cache", ("openness",)), tmp_path / "packed.h5", leave_out=["layer"])
+
+
 def test_a_content_hash_tells_where_one_label_ends_and_the_next_begins():
     one, other = make_unit(), make_unit()
     one.arrays["input_text"][:2], other.arrays["input_text"][:2] = ["ab", "c"], ["a", "bc"]
