@@ -35,6 +35,15 @@ def test_a_truth_comes_from_a_file_and_options_go_over_it(run, tmp_path):
     assert run("verify", tmp_path / "c")[0] == 0
 
 
+def test_a_directory_that_holds_something_is_refused_and_left_alone(run, tmp_path):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "notes.txt").write_text("mine")
+    code, _, told_of = run("simulate", "-o", tmp_path / "c", "--datasets", 1, *SMALL)
+    assert code == 2
+    assert "is not empty; choose another directory for the simulated cache" in " ".join(told_of.split())
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["notes.txt"]
+
+
 def test_the_old_options_are_still_there_and_go_over_a_file(run, tmp_path):
     (tmp_path / "truth.toml").write_text("datasets = 7\nn_inputs = 9\n")
     assert run("simulate", "-o", tmp_path / "c", "--truth", tmp_path / "truth.toml", "--datasets", 1, *SMALL)[0] == 0
