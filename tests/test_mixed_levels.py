@@ -117,7 +117,20 @@ def test_each_effect_has_the_levels_that_it_runs_along_less_all_effects_there():
     ragged = data[(data.dataset == "d0") | (data.dataset == "d1")].drop(index=[9, 20])
     ragged = ragged[(ragged["input"] != "d0i0") | (ragged.lam == 0)]  # one input says nothing of slopes
     fit = fit_mixed("y ~ lam + I(lam ** 2) + (1 + lam | input)", ragged)
-    assert dict(zip(fit.terms, fit.df)) == {"Intercept": 17, "lam": 17, "I(lam ** 2)": len(ragged) - 2 * 18 - 1}
+    assert dict(zip(fit.terms, fit.df)) == {"Intercept": 17, "lam": 16, "I(lam ** 2)": len(ragged) - 2 * 18 - 1}
+
+
+@pytest.mark.parametrize(
+    ("formula", "elsewhere"), [("(1 + a | g)", 0.5), ("(1 + a | g)", 0.0), ("(1 + a || g)", 0.5), ("(0 + a | g)", 0.0)]
+)
+def test_groups_in_which_an_effect_does_not_vary_give_it_no_degrees_of_freedom(formula, elsewhere):
+    group = np.repeat(np.arange(14), 6)
+    a = np.where(group < 3, np.tile([-0.5, 0.5], 42), elsewhere)
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=14)[group] + rng.normal(size=14)[group] * a + rng.normal(0, 0.3, 84)
+    fit = fit_mixed(f"y ~ a + {formula}", pd.DataFrame({"g": group, "a": a, "y": y}))
+    assert fit.df[1] == 2, f"3 groups tell how a's effect differs: {fit.df}"
+    assert fit.df[0] == (69 if "0 +" in formula else 13), "the intercept still has all groups"
 
 
 def test_two_stage_pools_each_term_over_the_datasets_that_have_it():

@@ -11,7 +11,8 @@ def containing(design: Design) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
     """Per fixed effect: the random effect it runs along, its containment df, and what to warn about.
 
     A fixed effect is contained in random effect z of a factor when it is z times a constant of each group; its df
-    are the factor's levels less the fixed effects contained there. The outermost factor that contains it counts.
+    are the factor's levels that `_informing` counts, less the fixed effects contained there. The outermost factor that
+    contains it counts.
     """
     outward = sorted(range(len(design.terms)), key=lambda k: design.levels[k])
     found: list[tuple[int, int] | None] = []
@@ -30,7 +31,8 @@ def containing(design: Design) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
         found.append(place)
     n_random = max(count * Z.shape[1] for count, Z in zip(design.levels, design.Z))
     rest = max(len(design.y) - n_random - sum(place is None for place in found), 1)
-    df = np.array([rest if p is None else max(design.levels[p[0]] - found.count(p), 1) for p in found], dtype=float)
+    known = {p: _informing(design, *p) - found.count(p) for p in set(found) - {None}}
+    df = np.array([rest if p is None else max(known[p], 1) for p in found], dtype=float)
     columns = tuple("" if p is None else design.z_names[p[0]][p[1]] for p in found)
     warnings = []
     if len({term.label for term in design.terms}) > 1 and outward:
@@ -49,3 +51,21 @@ def containing(design: Design) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
                 "hold with few"
             )
     return columns, df, warnings
+
+
+def _informing(design: Design, k: int, c: int) -> int:
+    """Groups in which random effect c of term k is not a combination of those before it over the same groups.
+
+    The others say nothing of it: with 3 of 14 in which it varies, counting all of them rejected 18-31% at 5%.
+    """
+    codes, count, label = design.codes[k], design.levels[k], design.terms[k].label
+    before = [z for j in range(k) if design.terms[j].label == label for z in design.Z[j].T]
+    basis: list[np.ndarray] = []
+    for z in [*before, *design.Z[k].T[: c + 1]]:
+        rest, least = z, 1e-18 * np.bincount(codes, z * z, minlength=count).max()
+        for b in basis:
+            power = np.bincount(codes, b * b, minlength=count)
+            rest = rest - (np.bincount(codes, rest * b, minlength=count) / np.where(power > 0, power, 1))[codes] * b
+        informs = np.bincount(codes, rest * rest, minlength=count) > least
+        basis.append(np.where(informs[codes], rest, 0.0))
+    return int(informs.sum())
