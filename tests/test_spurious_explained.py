@@ -220,6 +220,23 @@ def test_with_one_question_alone_shares_are_those_of_inputs():
     assert alike not in plain.assumptions
 
 
+def test_published_split_says_that_chance_is_in_its_shares_and_ours_that_it_is_not():
+    rng, missed = np.random.default_rng(0), []
+    for _ in range(20):  # no factor has an effect
+        slopes = rng.normal(size=20)
+        factors = {name: rng.random(20) < 0.5 for name in ("pos_is_a", "pos_is_yes")}
+        theirs, ours = (
+            split(slopes, factors, rng=rng, n_resamples=100) for split in (published_variance_split, variance_explained)
+        )
+        missed.append([found.ci_low[0] > 0 for found in (theirs, ours)])
+    share_missed = np.mean(missed, axis=0)
+    assert share_missed[0] == 1
+    assert share_missed[1] < 0.2
+    assert any("never hold 0" in text for text in theirs.assumptions)
+    assert not any("94-98%" in text for text in theirs.assumptions), "a coverage that these intervals do not have"
+    assert any("94-98%" in text for text in ours.assumptions)
+
+
 def test_published_split_stands_when_yes_never_occurs():
     slopes, factors = data(9)
     factors["pos_is_yes"] = np.full(70, -1)
