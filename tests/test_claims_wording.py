@@ -338,3 +338,12 @@ def test_the_table_between_caches_says_of_which_datasets_it_is(where):
     assert "over" not in [column["name"] for column in told["columns"]]
     both = _differences([row, row | {"over": "in rain"}])
     assert "over" in [column["name"] for column in both["columns"]]
+
+
+def test_what_refits_of_pure_noise_agree_to_stands_beside_the_cosine_with_refits(tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = rng.normal(size=(100, 2000))
+    again = rng.multinomial(100, np.full(100, 0.01), size=20) / 100 @ pairs
+    noise = again @ pairs.mean(axis=0) / np.linalg.norm(again, axis=1) / np.linalg.norm(pairs.mean(axis=0))
+    claims = {claim.key: claim for claim in analyses.run("vector_cosines", hostile_cache(), tmp_path).claims}
+    assert f"pure noise would show about {np.median(noise):.2f}" in claims["cosines.refits"].statement
