@@ -24,7 +24,7 @@ from cache_builder.templates import TEMPLATES
 from steerstats.cache import SETTINGS
 from steerstats.errors import ModelError, SpecError
 
-_SYSTEM, _USER = "qsystemq7", "quserq7"
+_SYSTEM, _USER, _REPLY = "qsystemq7", "quserq7", "qreplyq7"
 _DATE_CALL = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 _DATE_TEST = re.compile(r"\{#.*?#\}|\bstrftime_now\s+is\s+(not\s+)?defined\b", re.DOTALL)  # and comments
 _MARKUP = re.compile(r"\[/?[A-Z_]+\]|<</?[A-Z]+>>|<\|.*?\|>|</?[a-z_]+>|[{}#*:|<>\[\]]")
@@ -164,10 +164,19 @@ class Renderer:
         if own_bos and not frame.startswith(str(tokenizer.bos_token)):
             notes.append("the tokenizer would add a BOS token, but the chat template writes none: there is none")
         thoughts = list(_THOUGHT.finditer(frame.rpartition(_USER)[2]))
+        # one of our own ends where the answer begins, and knows no replies
+        begun = self._begun_reply(frame) if template is None else ""
         if thoughts and not thoughts[-1][1]:
             notes.append(
                 f"prompts end in an open {thoughts[-1][0]} block, so that answers are scored as thoughts and not as "
                 "the reply; prompt.template_args may close it (often enable_thinking = false), or name prompt.template"
+            )
+        elif begun.strip(" "):
+            notes.append(
+                f"prompts end before {begun!r}, with which the chat template begins a reply, so that answers are "
+                "scored where the model would write that; prompt.template_args may put it into the prompt"
+                f"{' (often enable_thinking = false)' * bool(_THOUGHT.search(begun))}, or a chat template of your own "
+                "in a copy of the model"
             )
         self.notes = tuple(notes)
         self.template_sha256 = hashlib.sha256(source.encode()).hexdigest()
@@ -223,13 +232,13 @@ class Renderer:
             "notes": list(self.notes),
         }
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
+    def _render(self, messages: list[dict[str, str]], ask: bool = True) -> str:
         try:
             return self.tokenizer.apply_chat_template(
                 messages,
                 chat_template=self._template,
                 tokenize=False,
-                add_generation_prompt=True,
+                add_generation_prompt=ask,
                 **self._extra,
             )
         except Exception as error:  # a template is a program, and fails as programs do
@@ -245,10 +254,18 @@ class Renderer:
             return False
         return _SYSTEM in rendered and _USER in rendered
 
-    def _frame(self) -> str:
+    def _frame(self, *reply: dict[str, str]) -> str:
         given = self.system_text is not None and not self.folds_system
         messages = [{"role": "system", "content": _SYSTEM}] if given else []
-        return self._render([*messages, {"role": "user", "content": _USER}])
+        return self._render([*messages, {"role": "user", "content": _USER}, *reply], ask=not reply)
+
+    def _begun_reply(self, frame: str) -> str:
+        """What stands between prompt and reply where a reply is given: an empty thought, a channel, a line break."""
+        try:
+            before, found, _ = self._frame({"role": "assistant", "content": _REPLY}).partition(_REPLY)
+        except ModelError:
+            return ""
+        return before.removeprefix(frame) if found and before.startswith(frame) else ""
 
     def _find_injected(self, frame: str) -> str:
         for marker in (_SYSTEM, _USER, *sorted(map(str, self.tokenizer.get_added_vocab()), key=len, reverse=True)):

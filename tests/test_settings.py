@@ -160,6 +160,26 @@ def test_a_prompt_that_ends_in_an_open_thinking_block_is_noted(tag):
         assert [f"end in an open {tag} block" in note for note in notes] == [True] * is_open
 
 
+@pytest.mark.parametrize("begun", ["<think>\n\n</think>\n\n", "<|channel|>final<|message|>", "\n"])
+def test_a_prompt_that_ends_before_what_the_template_begins_replies_with_is_noted(begun):
+    template = (
+        "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}BEGUN{% endif %}{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% if closed %}BEGUN{% endif %}{% endif %}"
+    )
+    tokenizer = byte_level(template.replace("BEGUN", f"{{{{ {begun!r} }}}}"))
+    (note,) = Renderer(tokenizer).notes
+    assert note.startswith(f"prompts end before {begun!r}, with which the chat template begins a reply")
+    assert Renderer(tokenizer, template_args={"closed": True}).notes == ()
+
+
+def test_replies_that_begin_after_a_space_or_are_refused_leave_nothing_to_note():
+    spaced = WITH_SYSTEM.replace("<assistant>\n", "<assistant>").replace("\n{{ m.content | trim }}", " {{ m.content }}")
+    refusing = "{% if messages[-1].role == 'assistant' %}{{ raise_exception('no') }}{% endif %}" + WITH_SYSTEM
+    assert Renderer(byte_level(spaced)).render("base", "Q?").endswith("<assistant>")
+    assert [Renderer(byte_level(template)).notes for template in (spaced, refusing)] == [(), ()]
+    assert Renderer(byte_level(None), template="llama-2").notes == ()
+
+
 def test_a_tokenizer_without_template_needs_one_named_in_the_spec():
     with pytest.raises(SpecError, match=r"prompt\.template: .* name one of plain, llama-2, chatml"):
         Renderer(byte_level(None))
