@@ -28,7 +28,7 @@ _SYSTEM, _USER, _REPLY = "qsystemq7", "quserq7", "qreplyq7"
 _DATE_CALL = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 _DATE_TEST = re.compile(r"\{#.*?#\}|\bstrftime_now\s+is\s+(not\s+)?defined\b", re.DOTALL)  # and comments
 _MARKUP = re.compile(r"\[/?[A-Z_]+\]|<</?[A-Z]+>>|<\|.*?\|>|</?[a-z_]+>|[{}#*:|<>\[\]]")
-_THOUGHT = re.compile(r"[<\[]\|?(/?)(?:\w+:)?(?:think|thinking|thoughts?|reasoning)\|?[>\]]", re.IGNORECASE)
+_THOUGHT = re.compile(r"[<\[]\|?(/|END_|)(?:START_|\w+:)?(?:think|thinking|thoughts?|reasoning)\|?[>\]]", re.IGNORECASE)
 _ROLES = {"system", "user", "assistant", "model", "human", "ai", "bot"}
 
 

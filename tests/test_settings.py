@@ -148,9 +148,12 @@ def test_template_arguments_reach_the_template():
     assert Renderer(tokenizer, template_args={"think": False}).render("base", "Q").endswith("<nothing>")
 
 
-@pytest.mark.parametrize("tag", ["<think>", "<thought>", "[THINK]", "<seed:think>", "<|thinking|>"])
+@pytest.mark.parametrize(
+    "tag", ["<think>", "<thought>", "[THINK]", "<seed:think>", "<|thinking|>", "<|START_THINKING|>"]
+)
 def test_a_prompt_that_ends_in_an_open_thinking_block_is_noted(tag):
     end = tag.replace("|", "|/", 1) if "|" in tag else f"{tag[0]}/{tag[1:]}"
+    end = end.replace("/START", "END")
     for template, is_open in (
         (f"{WITH_SYSTEM}{tag}\n", True),
         (f"{WITH_SYSTEM}{tag}\n\n{end}\n\n", False),
