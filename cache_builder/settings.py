@@ -161,7 +161,7 @@ class Renderer:
         self.injected = self._find_injected(frame)
         if self.injected:
             notes.append(f"the chat template adds text of its own: {self.injected!r}")
-        if own_bos and not frame.startswith(str(tokenizer.bos_token)):
+        if own_bos and not frame.lstrip().startswith(str(tokenizer.bos_token)):
             notes.append("the tokenizer would add a BOS token, but the chat template writes none: there is none")
         thoughts = list(_THOUGHT.finditer(frame.rpartition(_USER)[2]))
         # one of our own ends where the answer begins, and knows no replies

@@ -215,6 +215,8 @@ def test_named_templates_begin_with_the_bos_that_the_tokenizer_would_add():
     assert Renderer(tokenizer, template="plain").render("base", "Q").startswith(f"<s>{SYSTEM}")
     tokenizer.chat_template = WITH_SYSTEM.replace("{{ bos_token }}", "")
     assert any("writes none" in note for note in Renderer(tokenizer).notes)
+    tokenizer.chat_template = "    " + WITH_SYSTEM  # a template that indents its BOS writes one
+    assert Renderer(tokenizer).notes == ()
 
 
 @pytest.mark.parametrize(
