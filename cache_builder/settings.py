@@ -335,12 +335,15 @@ def _find_template(tokenizer: Any, name: str | None) -> str:
         if name not in TEMPLATES:
             raise SpecError(f"prompt.template: {name!r} is not known; there are {', '.join(TEMPLATES)}")
         return TEMPLATES[name]
-    try:
-        return tokenizer.get_chat_template()
-    except ValueError as error:
-        raise SpecError(
-            f"prompt.template: this tokenizer has no chat template; name one of {', '.join(TEMPLATES)}"
-        ) from error
+    given = getattr(tokenizer, "chat_template", None)
+    if isinstance(given, dict):  # several under names, of which the one for plain chat is called so
+        what = f"of its chat templates ({', '.join(sorted(given))}) none is called default"
+        given = given.get("default")
+    else:
+        what = "this tokenizer has no chat template"
+    if not given:
+        raise SpecError(f"prompt.template: {what}; name one of {', '.join(TEMPLATES)}")
+    return given
 
 
 def _adds_bos(tokenizer: Any) -> bool:

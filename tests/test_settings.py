@@ -184,10 +184,20 @@ def test_replies_that_begin_after_a_space_or_are_refused_leave_nothing_to_note()
 
 
 def test_a_tokenizer_without_template_needs_one_named_in_the_spec():
-    with pytest.raises(SpecError, match=r"prompt\.template: .* name one of plain, llama-2, chatml"):
-        Renderer(byte_level(None))
+    for none in (None, ""):
+        with pytest.raises(
+            SpecError, match=r"prompt\.template: .* no chat template; name one of plain, llama-2, chatml"
+        ):
+            Renderer(byte_level(none))
     with pytest.raises(SpecError, match=r"prompt\.template: 'alpaca' is not known; there are plain"):
         Renderer(byte_level(), template="alpaca")
+
+
+def test_of_templates_under_names_the_default_is_taken_and_its_absence_said():
+    named = {"default": WITH_SYSTEM, "tool_use": "{{ tools }}"}
+    assert Renderer(byte_level(named)).template_sha256 == Renderer(byte_level()).template_sha256
+    with pytest.raises(SpecError, match=r"of its chat templates \(rag, tool_use\) none is called default; name one of"):
+        Renderer(byte_level({"tool_use": WITH_SYSTEM, "rag": WITH_SYSTEM}))
 
 
 @pytest.mark.parametrize(
