@@ -152,7 +152,11 @@ class Renderer:
         if template is not None:
             self._extra.setdefault("add_bos", own_bos)
         self.folds_system = not self._takes_system_role()
-        notes = []
+        notes = [
+            f"the chat template has no {name!r}: prompt.template_args.{name} changes nothing"
+            for name in self.template_args
+            if not re.search(rf"\b{re.escape(name)}\b", source)
+        ]
         if self.folds_system:
             notes.append("the chat template has no system role: system text is put before the user text")
         if self.dated:

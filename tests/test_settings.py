@@ -148,6 +148,13 @@ def test_template_arguments_reach_the_template():
     assert Renderer(tokenizer, template_args={"think": False}).render("base", "Q").endswith("<nothing>")
 
 
+def test_a_template_argument_that_the_template_does_not_know_is_noted():
+    tokenizer = byte_level(WITH_SYSTEM + "{% if not think %}<nothing>{% endif %}")
+    assert Renderer(tokenizer, template_args={"think": True}).notes == ()
+    (note,) = Renderer(tokenizer, template_args={"think": True, "thin": False}).notes
+    assert note == "the chat template has no 'thin': prompt.template_args.thin changes nothing"
+
+
 @pytest.mark.parametrize(
     "tag", ["<think>", "<thought>", "[THINK]", "<seed:think>", "<|thinking|>", "<|START_THINKING|>"]
 )
