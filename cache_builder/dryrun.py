@@ -16,7 +16,7 @@ from cache_builder.engine.stages import node_blocks, plan_stages
 from cache_builder.extractors import extractor_facts
 from cache_builder.grid import WHOLE
 from cache_builder.inputs import EVALUATED, TRAINING, Inputs, provable
-from cache_builder.models import quiet_libraries, resolve, why_not
+from cache_builder.models import load_tokenizer, quiet_libraries, resolve, why_not
 from cache_builder.packing import Row
 from cache_builder.plan import UnitPlan, defines_letter_or_word, pair_arrays, plan_units, planned_grid
 from cache_builder.session import unit_descriptions
@@ -211,14 +211,14 @@ def _open(spec: BuildSpec, probe: bool) -> _Opened:
         loaded = load(spec)
         engine = Engine(loaded.model, budget=spec.run.budget, flex=loaded.attention == "flex_attention")
         return _Opened(loaded.tokenizer, loaded.model, engine.hidden, engine.n_layers, engine, loaded.device)
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     quiet_libraries()
     try:
         common = {"revision": spec.model.revision, "trust_remote_code": spec.model.trust_remote_code}
         place = resolve(spec.model.id)
         config = AutoConfig.from_pretrained(place, **common).get_text_config()
-        tokenizer = AutoTokenizer.from_pretrained(place, **common)
+        tokenizer = load_tokenizer(place, **common)
         return _Opened(tokenizer, None, config.hidden_size, config.num_hidden_layers, None, "")
     except (OSError, ValueError) as error:
         raise ModelError(f"model {spec.model.id!r} cannot be read: {why_not(error, place)}") from error

@@ -132,7 +132,7 @@ def load_model(
         config = transformers.AutoConfig.from_pretrained(place, **common)
         if getattr(config, "is_encoder_decoder", False):  # of some, transformers would load half without a word
             raise ModelError(f"it is an encoder-decoder ({config.model_type}), and not a causal language model")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **common)
+        tokenizer = load_tokenizer(place, **common)
         model = _load_with_attention(place, config, attention, {**common, **options})
     except Exception as error:  # damaged files raise bare Exceptions of the Rust libraries
         if out_of_memory(error):
@@ -263,6 +263,15 @@ def hash_config(place: str, *, revision: str | None = None, code: bool = False) 
     config = _numbers(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     files = {path.name: _file_hash(path) for path in folder.glob("*.py")} if code else {}
     return hash_text(json.dumps([config, files] if files else config, sort_keys=True))
+
+
+def load_tokenizer(place: str, **options: Any) -> Any:
+    """The tokenizer of a model's files in the hub's own format.
+
+    Where mistral-common is installed, as vLLM has it, transformers would read Mistral's format instead: a tokenizer
+    that has no chat template, and another one than on a machine without that package.
+    """
+    return transformers.AutoTokenizer.from_pretrained(place, mistral_format=False, **options)
 
 
 def hash_tokenizer(tokenizer: Any) -> str:

@@ -15,6 +15,7 @@ from tiny_models import SPECIFICATIONS, tiny_model
 from tiny_tokenizers import words
 
 from cache_builder import models, session
+from cache_builder.dryrun import dry_run
 from cache_builder.models import hash_config, hash_text, load_model, pick_device, pick_dtype
 from cache_builder.spec import parse_spec
 from steerstats.errors import InputError, MissingDependency, ModelError
@@ -84,6 +85,16 @@ def test_how_special_tokens_in_a_text_are_read_is_part_of_the_tokenizer(saved, t
     one, other = (load_model(str(folder), device="cpu") for folder in (saved, tmp_path))
     assert one.tokenizer("<s>")["input_ids"] != other.tokenizer("<s>")["input_ids"]
     assert one.tokenizer_hash != other.tokenizer_hash
+
+
+def test_a_tokenizer_is_never_of_the_format_that_another_package_reads(saved, monkeypatch):
+    plain, asked = transformers.AutoTokenizer.from_pretrained, []
+    reading = lambda place, **options: asked.append(options["mistral_format"]) or plain(place, **options)  # noqa: E731
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", reading)
+    load_model(str(saved), device="cpu")
+    spec = {"model": {"id": "bundled:demo/model"}, "datasets": ["bundled:demo/likes-rain"], "layers": [1], "limit": 10}
+    dry_run(parse_spec({**spec, "settings": ["base"]}), probe=False)
+    assert asked == [False, False]
 
 
 def test_the_weights_hash_follows_the_weights(saved, tmp_path):
