@@ -160,7 +160,7 @@ class Renderer:
         if self.folds_system:
             notes.append("the chat template has no system role: system text is put before the user text")
         if self.dated:
-            notes.append(f"the chat template writes the date, pinned to {date}")
+            notes.append(f"the chat template asks for the date, pinned to {date}")
         frame = self._frame()
         self.injected = self._find_injected(frame)
         if self.injected:

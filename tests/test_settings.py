@@ -122,7 +122,8 @@ def test_injected_system_text_is_recorded_where_it_appears():
 def test_a_date_in_the_template_is_pinned():
     renderer = Renderer(byte_level(DATED), date="2023-02-01")
     assert renderer.render("base", "Q?").startswith("Today is 01 February 2023\n<s>")
-    assert any("pinned to 2023-02-01" in note for note in renderer.notes)
+    # asks, and does not write: some templates write it into a system text of their own alone
+    assert "the chat template asks for the date, pinned to 2023-02-01" in renderer.notes
     assert str(datetime.date.today().year) not in renderer.render("base", "Q?")
     with pytest.raises(SpecError, match=r"prompt\.date: '2024-13-01' is not a date"):
         pin_date("", "2024-13-01")
