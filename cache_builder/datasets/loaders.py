@@ -162,7 +162,7 @@ def _json_lines(text: str, file: str) -> Iterator[tuple[int, dict, str]]:
             continue
         place = f"{file}, line {number}"
         try:
-            record = json.loads(line)
+            record = _parse(line, place)
         except json.JSONDecodeError as error:
             raise InputError(f"{place}: is not JSON ({error.msg} at column {error.colno})") from error
         yield row, _object(record, place), place
@@ -171,7 +171,7 @@ def _json_lines(text: str, file: str) -> Iterator[tuple[int, dict, str]]:
 
 def _json_list(text: str, file: str) -> Iterator[tuple[int, dict, str]]:
     try:
-        records = json.loads(text)
+        records = _parse(text, file)
     except json.JSONDecodeError as error:
         raise InputError(f"{file}, line {error.lineno}: is not JSON ({error.msg})") from error
     if not isinstance(records, list):
@@ -179,6 +179,24 @@ def _json_list(text: str, file: str) -> Iterator[tuple[int, dict, str]]:
     for row, record in enumerate(records):
         place = f"{file}, record {row + 1}"
         yield row, _object(record, place), place
+
+
+def _parse(text: str, place: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_unrepeated)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise InputError(f"{place}: cannot be read ({error})") from error
+
+
+def _unrepeated(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose fields are there once: of repeated ones, JSON's reader would take the last without a word."""
+    record = dict(fields)
+    if len(record) < len(fields):
+        names = [name for name, _ in fields]
+        raise ValueError(f"field {_short(next(name for name in names if names.count(name) > 1))} is there twice")
+    return record
 
 
 def _object(record: Any, place: str) -> dict:
