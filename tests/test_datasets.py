@@ -195,6 +195,12 @@ def test_questions_that_name_choices_elsewhere_are_refused_and_counted(text):
         assert make_pairs(items, order) == ([], 1)
 
 
+def test_line_ends_of_another_system_stay_where_they_are_in_a_swap():
+    block = find_choices("Sure?\r\n(A) Yes\r\n(B) No\r\n")
+    assert (block.option_a, block.option_b) == ("Yes", "No")
+    assert block.swapped() == "Sure?\r\n(A) No\r\n(B) Yes\r\n"
+
+
 def test_the_last_block_of_a_question_is_its_choices():
     block = find_choices("Ex?\n (A) u\n (B) v\nNow?\n (A): 1 \n\n (B): 2\t\n")
     assert (block.option_a, block.option_b) == ("1", "2")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 _FIRST = re.compile(r"(?:^|\n)[ \t]*(\(A\))")
-_BLOCK = re.compile(r"(?s)\(A\):?[ \t]*(?P<a>.*?)[ \t]*\n\s*\(B\):?[ \t]*(?P<b>.*?)\s*")
+_BLOCK = re.compile(r"(?s)\(A\):?[ \t]*(?P<a>.*?)[ \t\r]*\n\s*\(B\):?[ \t]*(?P<b>.*?)\s*")
 _MARKER = re.compile(
     r"\([A-Da-d]\)"  # another choice in brackets, or a reference to one
     r"|(?m:^[ \t]*[A-D][).:]\s)"  # a choice written as "A)" or "A."
