@@ -262,6 +262,17 @@ def test_a_or_b_is_a_factor_where_the_other_answer_is_the_other_letter(tmp_path,
     assert (pair.positive, pair.negative, pair.pos_is_a) == (positive, negative, at_a)
 
 
+def test_letters_without_choices_that_can_be_swapped_are_asked_in_one_order_and_counted(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(own(prompt="Sure?\nA. Yes\nB. No", positive="A", negative="B") + own())
+    for order in ("balanced", "counterbalance"):
+        dataset = load_dataset("mine", path=path, order=order)
+        assert [pair.pos_is_a for pair in dataset.pairs] == [True, None]
+        (note,) = dataset.notes
+        assert note.startswith("1 records answer A or B and do not end in choices written (A) and (B)")
+    assert load_dataset("mine", path=path).notes == ()
+
+
 def test_several_wrong_answers_are_asked_as_they_stand_and_never_swapped(tmp_path):
     path = tmp_path / "mine.jsonl"
     letters = own(prompt="Which?\n(A) x\n(B) y\n(C) z", positive="(A)", negative=["(B)", "(C)"])

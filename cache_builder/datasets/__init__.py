@@ -146,6 +146,12 @@ def load_dataset(
             f"{refused} records name choices outside their final block, or more than two, and were left out "
             f"({order} order)"
         )
+    fixed = sum(pair.pos_is_a is not None and items[pair.row].layout == "free" for pair in pairs)
+    if fixed and order != "tan2024":
+        notes.append(
+            f"{fixed} records answer A or B and do not end in choices written (A) and (B): they are asked as they "
+            f"stand, in one order only ({order} order)"
+        )
     blank = sum(not (item.option_positive.strip() and item.option_negative.strip()) for item in items)
     if blank:
         notes.append(f"{blank} records have an empty option")
