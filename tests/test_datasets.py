@@ -201,6 +201,16 @@ def test_line_ends_of_another_system_stay_where_they_are_in_a_swap():
     assert block.swapped() == "Sure?\r\n(A) No\r\n(B) Yes\r\n"
 
 
+def test_a_question_that_names_a_choice_is_refused_also_where_the_choices_are_written_for_it(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    named = own(prompt="Say option B to stop me.", choices=True)
+    path.write_bytes(named + own(positive="Paris (A)", choices=True) + own(choices=True) + own(prompt="Say option B."))
+    dataset = load_dataset("mine", path=path, order="counterbalance")
+    assert [pair.row for pair in dataset.pairs] == [2, 2, 3]
+    assert dataset.refused == 2
+    assert len(load_dataset("mine", path=path).pairs) == 4
+
+
 def test_the_last_block_of_a_question_is_its_choices():
     block = find_choices("Ex?\n (A) u\n (B) v\nNow?\n (A): 1 \n\n (B): 2\t\n")
     assert (block.option_a, block.option_b) == ("1", "2")

@@ -50,14 +50,18 @@ class ChoiceBlock:
         A question that embeds worked examples with choices of their own, or says "option B", would contradict
         itself after a swap.
         """
-        parts = (self.stem, self.option_a, self.option_b)
-        return not any(_MARKER.search(part) for part in parts) and "\n" not in self.option_b
+        return not names_choices(self.stem, self.option_a, self.option_b) and "\n" not in self.option_b
 
     def swapped(self) -> str:
         """The question with its two options exchanged."""
         text = self.text
         between = text[self.a[1] : self.b[0]]
         return text[: self.a[0]] + self.option_b + between + self.option_a + text[self.b[1] :]
+
+
+def names_choices(*parts: str) -> bool:
+    """Whether a question without its block, or an option, names a choice: "(A)", "option B", a line "C. ..."."""
+    return any(_MARKER.search(part) for part in parts)
 
 
 def find_choices(text: str) -> ChoiceBlock | None:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
-from cache_builder.datasets.choices import ChoiceBlock, find_choices
+from cache_builder.datasets.choices import ChoiceBlock, find_choices, names_choices
 from cache_builder.datasets.loaders import SourceItem
 from cache_builder.datasets.pairs import ContrastPair, is_a, is_yes
 from steerstats.errors import InputError
@@ -73,7 +73,9 @@ def content_key(question: str, seed: int) -> str:
 def _can_be_swapped(item: SourceItem) -> bool:
     if item.others:
         return find_choices(item.stem) is None
-    return item.block is None or item.block.swappable
+    if item.block is not None:
+        return item.block.swappable
+    return item.layout == "free" or not names_choices(item.stem, item.option_positive, item.option_negative)
 
 
 def _as_published(item: SourceItem) -> bool:
