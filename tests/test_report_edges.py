@@ -171,7 +171,7 @@ def test_three_caches_are_compared_in_all_pairs_with_both_vectors_errors(three, 
     assert (frame["band_low"] <= frame["ci_low"]).all()
     assert finding.pages == ("two minus one", "three minus one", "three minus two")
     assert {path.name for path in tmp_path.glob("*.svg")} == {"comparison.svg", "comparison-2.svg", "comparison-3.svg"}
-    assert "Steerability in three minus that in one, base → base, random-effects mean over datasets:" in {
+    assert "Steerability in three minus that in one, base → base, unweighted mean over datasets:" in {
         claim.statement for claim in finding.claims
     }
     rows = differences([finding])
