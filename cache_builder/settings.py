@@ -20,6 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from cache_builder.datasets.loaders import unrepeated
 from cache_builder.templates import TEMPLATES
 from steerstats.cache import SETTINGS
 from steerstats.errors import ModelError, SpecError
@@ -62,10 +63,10 @@ def load_descriptions(path: str | Path | None = None) -> dict[str, Description]:
             text = resources.files("cache_builder").joinpath(*inner).read_text("utf-8")
         else:
             text = Path(place).expanduser().read_text("utf-8-sig")
-        table = json.loads(text)
+        table = json.loads(text, object_pairs_hook=unrepeated)
     except OSError as error:
         raise SpecError(f"prompt.descriptions: {place} cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"prompt.descriptions: {place} is not JSON ({error})") from error
     if isinstance(table, dict) and isinstance(table.get("prompts"), dict):
         table = table["prompts"]
@@ -331,6 +332,8 @@ def _description(name: str, entry: Any, place: str) -> Description:
         value = entry.get(key)
         if not isinstance(value, str) or not value.strip():
             raise SpecError(f"{where}: field '{key}' {'must be text' if key in entry else 'is missing'}")
+        if re.search("[\ud800-\udfff]", value):  # half a surrogate pair, which JSON can spell and no tokenizer reads
+            raise SpecError(f"{where}: field '{key}' holds half a character, which is no text ({value!r})")
     return Description(entry["positive"], entry["negative"])
 
 

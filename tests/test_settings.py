@@ -53,6 +53,12 @@ def test_a_bare_table_is_read_and_a_malformed_one_named(tmp_path):
     path.write_text("[1")
     with pytest.raises(SpecError, match="is not JSON"):
         load_descriptions(path)
+    path.write_text('{"mine": {"positive": "P.", "negative": "N."}, "mine": {"positive": "O.", "negative": "M."}}')
+    with pytest.raises(SpecError, match=r'prompt\.descriptions: .*d\.json is not JSON \(field "mine" is there twice\)'):
+        load_descriptions(path)
+    path.write_text("[" * 100000)
+    with pytest.raises(SpecError, match=r"is not JSON \(maximum recursion depth"):
+        load_descriptions(path)
     path.write_text("[]")
     with pytest.raises(SpecError, match="must map dataset names"):
         load_descriptions(path)
@@ -65,6 +71,7 @@ def test_a_bare_table_is_read_and_a_malformed_one_named(tmp_path):
     [
         ({"positive": "P."}, r"mine: field 'negative' is missing$"),
         ({"positive": "P.", "negative": 3}, r"mine: field 'negative' must be text$"),
+        ({"positive": "P.", "negative": "N\ud83d"}, r"mine: field 'negative' holds half a character, which is no text"),
         ("P.", r"mine: must hold the fields 'positive' and 'negative', not 'P\.'$"),
     ],
 )

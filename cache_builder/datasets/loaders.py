@@ -183,14 +183,14 @@ def _json_list(text: str, file: str) -> Iterator[tuple[int, dict, str]]:
 
 def _parse(text: str, place: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unrepeated)
+        return json.loads(text, object_pairs_hook=unrepeated)
     except json.JSONDecodeError:
         raise
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
         raise InputError(f"{place}: cannot be read ({error})") from error
 
 
-def _unrepeated(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+def unrepeated(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose fields are there once: of repeated ones, JSON's reader would take the last without a word."""
     record = dict(fields)
     if len(record) < len(fields):
