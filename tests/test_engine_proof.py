@@ -1,0 +1,127 @@
+"""The proof sees any one wrong number of the trie path: in whichever example, vector, multiplier or array it stands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_engine_lines import sized_examples
+from tiny_models import random_steering, tiny_model
+
+from cache_builder.engine import Engine
+
+LONGEST = 1  # of sizes below: neither the first example, nor the middle, nor the last
+SIZES = (9, 16, 11, 12, 10, 9, 12)
+BASE, FIRST_SMALLEST, FIRST_LARGEST, LAST_SMALLEST, LAST_LARGEST = 0, (0, 0), (0, 3), (1, 0), (1, 3)
+
+
+@pytest.fixture
+def case():
+    return sized_examples(SIZES), random_steering(np.random.default_rng(0))
+
+
+def spoil(monkeypatch, change, *, path="trie", row=None):
+    """Have runs on a path give other numbers: `change` gets copies of the arrays and the examples, whose order they
+    have; `row` says whether only in the proof's full row, or only outside it."""
+    plain = Engine._run
+
+    def run(engine, request, **how):
+        scores = plain(engine, request, **how)
+        if how.get("path") != path or row not in (None, how.get("rows") is not None):
+            return scores
+        names = ("logits", "logsumexp", "completion_logit", "completion_logprob", "activations")
+        arrays = {name: None if getattr(scores, name) is None else getattr(scores, name).copy() for name in names}
+        change(arrays, request.examples)
+        return replace(scores, **arrays)
+
+    monkeypatch.setattr(Engine, "_run", run)
+
+
+@pytest.mark.parametrize("name", ["logits", "logsumexp", "completion_logit", "completion_logprob"])
+@pytest.mark.parametrize("wrong", [1e-3, np.nan])
+@pytest.mark.parametrize("row", [False, True])
+def test_one_number_of_any_kind_fails_the_proof(monkeypatch, case, name, wrong, row):
+    def change(arrays, examples):
+        arrays[name][(0, -1) + (0,) * (arrays[name].ndim - 2)] += wrong
+
+    spoil(monkeypatch, change, row=row)
+    engine = Engine(tiny_model("llama"))
+    found = engine.prove(*case, completions=True)
+    assert (found.passed, found.reason.removeprefix(f"in a row of {found.row_tokens} tokens ")) == (
+        False,
+        "its logits differ",
+    )
+    assert engine.path == "plain"
+    assert np.isnan(found.difference) if np.isnan(wrong) else found.difference > 9e-4
+
+
+@pytest.mark.parametrize("wrong", [1e-3, np.nan])
+def test_one_activation_fails_the_proof(monkeypatch, case, wrong):
+    def change(arrays, examples):
+        arrays["activations"][0, 0, 0] *= 1 + wrong
+
+    spoil(monkeypatch, change)
+    found = Engine(tiny_model("llama")).prove(*case)
+    assert not found.passed
+    assert "its activations differ by" in found.reason
+
+
+@pytest.mark.parametrize("code", [BASE, FIRST_SMALLEST, FIRST_LARGEST, LAST_SMALLEST, LAST_LARGEST])
+@pytest.mark.parametrize("example", [0, LONGEST, len(SIZES) - 1])
+def test_the_extremes_of_the_first_and_last_vector_are_compared_in_ends_and_longest(monkeypatch, case, example, code):
+    examples, steering = case
+    column = steering.codes[code] if code else 0
+
+    def change(arrays, there):
+        for i, one in enumerate(there):
+            if one is examples[example]:
+                arrays["logits"][i, column] += 1e-3
+
+    spoil(monkeypatch, change, row=False)
+    assert not Engine(tiny_model("llama")).prove(examples, steering).passed
+
+
+def test_the_largest_difference_is_kept_when_the_full_row_is_nearer(monkeypatch, case):
+    def change(arrays, examples):
+        arrays["logits"] += 5e-5
+
+    spoil(monkeypatch, change, row=False)
+    found = Engine(tiny_model("llama")).prove(*case)
+    assert found.passed
+    assert found.difference == pytest.approx(5e-5, rel=0.2)
+    assert found.row_tokens > 0
+
+
+def test_sequences_are_batched_again_where_a_later_proof_finds_nothing_against_it(case):
+    engine = Engine(tiny_model("llama"))
+    engine.forward.lines = "single"
+    assert engine.prove(*case).lines == "batched"
+
+
+def test_a_proof_that_ends_in_an_error_leaves_short_rows_to_the_mask_that_suits_them(monkeypatch, case):
+    plain = Engine._run
+
+    def run(engine, request, **how):
+        if how.get("path") == "trie" and engine.forward.always_block:
+            raise ValueError("no blocks")
+        return plain(engine, request, **how)
+
+    monkeypatch.setattr(Engine, "_run", run)
+    engine = Engine(tiny_model("llama"))
+    assert engine.mask == "blocked"
+    assert engine.prove(*case).passed, "dense"
+    assert engine.mask == "dense"
+    assert not engine.forward.always_block
+
+
+def test_a_model_that_minds_others_of_its_own_length_gets_one_sequence_at_a_time(monkeypatch):
+    """Unsteered, each of the examples that are compared is alone of its length among them."""
+    examples = sized_examples([9, 12, 9, 12])
+
+    def change(arrays, there):
+        if len(there) > 1:
+            arrays["logits"] += 0.01
+
+    spoil(monkeypatch, change, path="plain")
+    assert Engine(tiny_model("llama"), path="plain").prove(examples, n=2).lines == "single"
