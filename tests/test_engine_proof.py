@@ -22,8 +22,8 @@ def case():
 
 
 def spoil(monkeypatch, change, *, path="trie", row=None):
-    """Have runs on a path give other numbers: `change` gets copies of the arrays and the examples, whose order they
-    have; `row` says whether only in the proof's full row, or only outside it."""
+    """Have runs on a path give other numbers: `change` gets copies of the arrays, the examples, whose order they
+    have, and how sequences run; `row` says whether only in the proof's full row, or only outside it."""
     plain = Engine._run
 
     def run(engine, request, **how):
@@ -32,7 +32,7 @@ def spoil(monkeypatch, change, *, path="trie", row=None):
             return scores
         names = ("logits", "logsumexp", "completion_logit", "completion_logprob", "activations")
         arrays = {name: None if getattr(scores, name) is None else getattr(scores, name).copy() for name in names}
-        change(arrays, request.examples)
+        change(arrays, request.examples, engine.forward.lines)
         return replace(scores, **arrays)
 
     monkeypatch.setattr(Engine, "_run", run)
@@ -42,7 +42,7 @@ def spoil(monkeypatch, change, *, path="trie", row=None):
 @pytest.mark.parametrize("wrong", [1e-3, np.nan])
 @pytest.mark.parametrize("row", [False, True])
 def test_one_number_of_any_kind_fails_the_proof(monkeypatch, case, name, wrong, row):
-    def change(arrays, examples):
+    def change(arrays, examples, lines):
         arrays[name][(0, -1) + (0,) * (arrays[name].ndim - 2)] += wrong
 
     spoil(monkeypatch, change, row=row)
@@ -58,7 +58,7 @@ def test_one_number_of_any_kind_fails_the_proof(monkeypatch, case, name, wrong, 
 
 @pytest.mark.parametrize("wrong", [1e-3, np.nan])
 def test_one_activation_fails_the_proof(monkeypatch, case, wrong):
-    def change(arrays, examples):
+    def change(arrays, examples, lines):
         arrays["activations"][0, 0, 0] *= 1 + wrong
 
     spoil(monkeypatch, change)
@@ -73,7 +73,7 @@ def test_the_extremes_of_the_first_and_last_vector_are_compared_in_ends_and_long
     examples, steering = case
     column = steering.codes[code] if code else 0
 
-    def change(arrays, there):
+    def change(arrays, there, lines):
         for i, one in enumerate(there):
             if one is examples[example]:
                 arrays["logits"][i, column] += 1e-3
@@ -83,7 +83,7 @@ def test_the_extremes_of_the_first_and_last_vector_are_compared_in_ends_and_long
 
 
 def test_the_largest_difference_is_kept_when_the_full_row_is_nearer(monkeypatch, case):
-    def change(arrays, examples):
+    def change(arrays, examples, lines):
         arrays["logits"] += 5e-5
 
     spoil(monkeypatch, change, row=False)
@@ -115,13 +115,15 @@ def test_a_proof_that_ends_in_an_error_leaves_short_rows_to_the_mask_that_suits_
     assert not engine.forward.always_block
 
 
-def test_a_model_that_minds_others_of_its_own_length_gets_one_sequence_at_a_time(monkeypatch):
+@pytest.mark.parametrize("wrong", [0.01, np.nan])
+def test_a_model_that_minds_others_of_its_own_length_gets_one_sequence_at_a_time(monkeypatch, wrong):
     """Unsteered, each of the examples that are compared is alone of its length among them."""
     examples = sized_examples([9, 12, 9, 12])
 
-    def change(arrays, there):
-        if len(there) > 1:
-            arrays["logits"] += 0.01
+    def change(arrays, there, lines):
+        lengths = [len(one.options[0]) for one in there]
+        if len(set(lengths)) < len(lengths) if lines == "equal" else len(lengths) > 1:
+            arrays["logits"] += wrong
 
     spoil(monkeypatch, change, path="plain")
     assert Engine(tiny_model("llama"), path="plain").prove(examples, n=2).lines == "single"
