@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cache_builder.inputs import MUCH_UNKNOWN
@@ -11,15 +11,14 @@ from steerstats.errors import by_text
 
 if TYPE_CHECKING:
     from cache_builder.session import Session
+    from cache_builder.settings import Renderer
 
 
 def announcements(session: Session) -> list[str]:
     """The plain path, a folded system role, what is odd about datasets, and tokens that the model does not know."""
     parity = session.engine.parity
     said = [str(parity)] if parity is not None and parity.path == "plain" else []
-    said += session.builder.renderer.notes
-    debiased = session.spec.controls.debiased
-    said += by_text({unit.name: list(_of_unit(unit, debiased)) for unit in session.units}, always=True)
+    said += of_prompts_and_data(session.builder.renderer, session.units, session.spec.controls.debiased)
     unknown = session.builder.survey.unknown if session.builder.survey else {}
     if unknown:
         worst, more = max(unknown, key=unknown.get), len(unknown) - 1
@@ -29,6 +28,11 @@ def announcements(session: Session) -> list[str]:
             "model, what differs in unknown words is the same"
         )
     return said
+
+
+def of_prompts_and_data(renderer: Renderer, units: Sequence[UnitPlan], debiased: bool) -> list[str]:
+    """What is known without the model's weights: oddities of its chat template, and of the datasets."""
+    return [*renderer.notes, *by_text({unit.name: list(_of_unit(unit, debiased)) for unit in units}, always=True)]
 
 
 def _of_unit(unit: UnitPlan, debiased: bool) -> Iterator[str]:

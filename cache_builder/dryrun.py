@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cache_builder.announcements import of_prompts_and_data
 from cache_builder.blocks import answer_bytes, example_blocks
 from cache_builder.engine import Engine, Example, Steering
 from cache_builder.engine.plan import Wanted, demand_of, lay_out
@@ -45,13 +46,15 @@ class UnitCost:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """The cost of a build; `tokens_per_second` is None without a probe, and `path` then what most models take."""
+    """The cost of a build, and what it would say of prompts and datasets; `tokens_per_second` is None without a probe,
+    and `path` then what most models take."""
 
     units: tuple[UnitCost, ...]
     vectors: int
     tokens_per_second: float | None
     device: str
     path: str = "trie"
+    notes: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -155,7 +158,8 @@ def dry_run(spec: BuildSpec, *, probe: bool = True, progress: Callable[..., None
         tokens = round(training), round(steering)
         costs.append(UnitCost(unit.name, len(unit.training), len(unit.evaluated), *tokens, size))
     progress(len(units), len(units), "counted")
-    return DryRun(tuple(costs), n_vectors, speed, opened.device, opened.path)
+    notes = of_prompts_and_data(renderer, units, spec.controls.debiased)
+    return DryRun(tuple(costs), n_vectors, speed, opened.device, opened.path, tuple(notes))
 
 
 class _Opened(NamedTuple):

@@ -85,6 +85,22 @@ def test_a_dry_run_notes_too_few_controls(run, tmp_path, model):
     assert "note: controls.random = 3 cannot show any of 3 datasets to differ from the null" in errors
 
 
+def test_a_dry_run_says_of_prompts_and_datasets_what_the_build_says(run, tmp_path, model):
+    lines = [{"prompt": f"Is it {k % 9}?", "positive": "sun", "negative": "rain"} for k in range(12)]
+    spec = own_lines(tmp_path, model, lines, controls={"debiased": True})
+    odd = "-s", "prompt.template_args.think=false"
+    dry = " ".join(run("build", spec, "--dry-run", "--no-probe", *odd)[2].split())
+    code, _, errors = run("build", spec, "-o", tmp_path / "c", *odd)
+    assert code == 0, errors
+    for said in (
+        "prompt.template_args.think changes nothing",
+        "3 of 12 records repeat another one",
+        "no debiased vector is made",
+    ):
+        assert said in dry
+        assert said in " ".join(errors.split())
+
+
 def test_a_sweep_names_a_layer(run, tmp_path, model):
     spec = write_spec(tmp_path, model, limit=40, split_percent=[40, 30, 30])
     code, out, errors = run("sweep", spec, "-o", tmp_path / "s", "--layers", "0,2", "-s", "order='tan2024'")

@@ -64,10 +64,12 @@ def build(
         from cache_builder.dryrun import dry_run as estimate
 
         with progress_bar() as progress:
-            table = estimate(spec, probe=probe, progress=_steps(progress, "measuring"))
-        out.print(table.render())
+            found = estimate(spec, probe=probe, progress=_steps(progress, "measuring"))
+        out.print(found.render())
+        for text in found.notes:
+            notice(text)
         for kind in ("random", "shuffled"):
-            if said := _few_nulls(kind, getattr(spec.controls, kind), len(table.units)):
+            if said := _few_nulls(kind, getattr(spec.controls, kind), len(found.units)):
                 notice(said)
         return
     ray = {"address": address, "workers": workers, "gpus_per_worker": gpus_per_worker}
