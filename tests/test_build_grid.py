@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import slow_steering
+import torch
 from tiny_build import content, tiny_spec, write_model
 
 from cache_builder.build import Session, run_build
@@ -84,6 +85,32 @@ def test_every_cell_of_a_cache_is_what_the_spec_says(model, tmp_path, scope, ope
         questions, first = unit.read("input_question"), unit.read("input_pos_is_a")
         for question in np.unique(questions):
             assert sorted(first[questions == question].tolist()) == [0, 1], "both orders of every question"
+
+
+def test_summaries_of_inputs_are_of_where_the_answer_is_predicted_and_of_the_two_answers(model, tmp_path):
+    spec = tiny_spec(model, datasets=["bundled:demo/likes-rain"], limit=12, layers=[1], controls={})
+    run_build(spec, tmp_path / "cache")
+    session = Session(spec)
+    plan, network = session.units[0], session.loaded.model
+    unit = CacheReader(tmp_path / "cache")[plan.name]
+    units = unit.read("direction")[:, 0].astype(np.float64)
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    planned = unit.read("planned").astype(bool)
+
+    def after_block_1(ids):
+        with torch.no_grad():
+            return network(torch.tensor(ids[None]), output_hidden_states=True).hidden_states[2][0].double().numpy()
+
+    for row, setting in enumerate(spec.settings):
+        examples = session.builder.inputs.examples(plan, EVALUATED, setting)
+        stored = [unit.read(name)[row] for name in ("input_projection", "input_difference_cosine")]
+        for i, example in enumerate(examples):
+            positive, negative = map(after_block_1, example.options)
+            difference = positive[example.branch] - negative[example.branch]
+            expected = units @ positive[example.branch - 1], units @ difference / np.linalg.norm(difference)
+            for found, values in zip(stored, expected):
+                np.testing.assert_allclose(found[planned[row], i], values[planned[row]], atol=1e-4)
+    session.close()
 
 
 @pytest.mark.parametrize("layer", [1, 2])
