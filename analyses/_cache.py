@@ -23,7 +23,7 @@ from steerstats.errors import CannotEstimate, InputError
 from steerstats.figures.theme import nice_shift
 from steerstats.generalization import PAPER_SHIFTS, SteerabilityTable, shift_name
 from steerstats.protocol import protocol_of
-from steerstats.questions import question_means
+from steerstats.questions import logit_limits, question_means
 from steerstats.results import Estimate
 from steerstats.study import Study
 
@@ -270,10 +270,7 @@ def mean_over_datasets(
         limits = low + (mean - low) / factor, low + (mean - low) * factor
     else:
         scale = "Fisher z" if (low, high) == (-1.0, 1.0) else "logit"
-        # Derivative of the logit; z is half a logit, and the half cancels on the way back.
-        place = np.log((mean - low) / (high - mean))
-        step = margin * (high - low) / ((mean - low) * (high - mean))
-        limits = tuple(low + (high - low) / (1 + np.exp(-(place + sign * step))) for sign in (-1, 1))
+        limits = logit_limits(mean, margin, (low, high))
     method = f"t({n - 1}) interval over datasets counted alike, on the {scale} scale (delta method)"
     return replace(found, ci_low=float(limits[0]), ci_high=float(limits[1]), method=method, **shared)
 

@@ -13,7 +13,7 @@ from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.question_weight import question_df
 from steerstats.resampling import mean_covariance, t_interval
 
-__all__ = ["QuestionMeans", "group_codes", "question_means", "wilson_interval"]
+__all__ = ["QuestionMeans", "group_codes", "logit_limits", "question_means", "wilson_interval"]
 
 
 class QuestionMeans(NamedTuple):
@@ -98,6 +98,29 @@ def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float,
     low = 0.0 if share == 0 else max(0.0, centre - half)
     high = 1.0 if share == 1 else min(1.0, centre + half)
     return float(low), float(high)
+
+
+def logit_limits(
+    mean: np.ndarray, margin: np.ndarray, bounds: tuple[float, float] = (0.0, 1.0)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Limits inside `bounds` of means with symmetric ones, by the delta method at the mean; a mean on a bound has none.
+
+    Between -1 and 1 this is Fisher's z: z is half a logit, and the half cancels on the way back.
+
+    Examples
+    --------
+    >>> from steerstats.questions import logit_limits
+    >>> [round(float(limit), 3) for limit in logit_limits(0.95, 0.06)]
+    [0.843, 0.985]
+    """
+    low, high = bounds
+    mean, margin = np.asarray(mean, float), np.asarray(margin, float)
+    room = (mean - low) * (high - mean)
+    step = np.divide(margin * (high - low), room, out=np.where(np.isnan(margin), np.nan, 0.0), where=room > 0)
+    with np.errstate(divide="ignore", over="ignore"):
+        place = np.log((mean - low) / (high - mean))
+        below, above = (low + (high - low) / (1 + np.exp(-(place + sign * step))) for sign in (-1, 1))
+    return below, above
 
 
 def check_slopes(slopes: np.ndarray, questions: Sequence | None) -> tuple[np.ndarray, np.ndarray, int]:

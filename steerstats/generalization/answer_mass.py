@@ -12,12 +12,11 @@ from numbers import Real
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from steerstats.errors import InputError, check_level
 from steerstats.generalization.slopes import cells_frame, unit_warnings
 from steerstats.generalization.vector_error import VECTOR_ERROR_OUT
-from steerstats.questions import question_means
+from steerstats.questions import logit_limits, question_means
 from steerstats.results import Result
 
 COLLAPSED_BELOW = 0.5
@@ -139,7 +138,8 @@ def answer_mass(
             )
         unit = None if question is None else np.asarray(question[name])[complete]
         mean, _, low, high, n = question_means(mass, unit, level)
-        rows.append((mean, *_on_logit_scale(mean, low, high), (mass < threshold).mean(axis=1), n, (~complete).sum()))
+        limits = logit_limits(np.clip(mean, 0, 1), (high - low) / 2)  # a mass may exceed 1 by rounding
+        rows.append((mean, *limits, (mass < threshold).mean(axis=1), n, (~complete).sum()))
         warnings += unit_warnings(n, f"{name}: ") if n == 1 else ()
         below = multipliers[mean < threshold]
         if below.size:
@@ -167,11 +167,3 @@ def answer_mass(
         assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
         warnings=tuple(warnings),
     )
-
-
-def _on_logit_scale(mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Limits of means of probabilities: masses pile up at 1, where a symmetric interval lies too high."""
-    mean = np.clip(mean, 0, 1)  # a mass may exceed 1 by rounding
-    room = mean * (1 - mean)
-    half = np.divide(high - low, 2 * room, out=np.where(np.isnan(low), np.nan, 0.0), where=room > 0)
-    return special.expit(special.logit(mean) - half), special.expit(special.logit(mean) + half)
