@@ -165,11 +165,13 @@ def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: s
         if first in gaps:
             lost = f"{limits(gaps[first])}{_not_shown(gaps[first])}"
             words += f" {gaps[first].shown[0]} nats per unit multiplier are lost ({lost})."
-        words += _others(chosen, first, "Under the other shifts the correlation is {}")
+        is_ = "the correlation is {}"
+        words += _others(chosen, first, f"Under the other shift {is_}", f"Under the other shifts {is_}")
     else:
         what_is = "nats per unit multiplier"
         gain = ", which is a gain," if claim.ci_high < 0 else ""
-        words = f"are lost{gain} {own}{_not_shown(claim)}.{_others(chosen, first, 'The other shifts lose {}')}"
+        words = f"are lost{gain} {own}{_not_shown(claim)}."
+        words += _others(chosen, first, "The other shift loses {}", "The other shifts lose {}")
         # Many datasets that keep their order exactly have no interval either.
         many = first in ranks and ranks[first].n >= MIN_FOR_INTERVAL
         words += f" The rank correlation is {ranks[first].shown[0]}, without an interval." if many else NEEDS_MORE
@@ -185,16 +187,14 @@ def _not_shown(claim: Claim) -> str:
     return ", not shown to differ from 0" if claim.ci_low <= 0 <= claim.ci_high else ""
 
 
-def _others(claims: Mapping[str, Claim], first: str, words: str) -> str:
-    """The range of the others, and how many of their intervals include 0."""
+def _others(claims: Mapping[str, Claim], first: str, one: str, many: str) -> str:
+    """The range of the others, in words for one or for many, and how many of their intervals include 0."""
     rest = [claim for shift, claim in claims.items() if shift != first]
     if not rest:
         return ""
     values = [claim.estimate for claim in rest]
     low, high = together([min(values), max(values)])
-    if len(rest) == 1:
-        words = words.replace("shifts lose", "shift loses").replace("shifts", "shift")
-    text = words.format(low if low == high else f"{low} to {high}")
+    text = (one if len(rest) == 1 else many).format(low if low == high else f"{low} to {high}")
     doubtful, n = sum(claim.ci_low <= 0 <= claim.ci_high for claim in rest), len(rest)
     if doubtful:
         verb = "includes" if doubtful == 1 else "include"

@@ -52,6 +52,13 @@ class Actor:
         return ended
 
 
+def failed_call(ray, text: str) -> Exception:
+    """What Ray raises where a worker's call raised an error that is none of ours."""
+    error = ray.exceptions.RayTaskError(text)
+    error.cause = None
+    return error
+
+
 def fake_ray(answers: list[dict], calls: list, asked: list | None = None):
     """A Ray whose n-th actor is ready with the n-th answer; every call is done at once."""
     made, asked = iter(answers), [] if asked is None else asked
@@ -320,9 +327,7 @@ def test_a_worker_that_fails_at_every_unit_is_replaced_and_does_not_use_up_their
     def get(reference):
         sick.extend(asked[:1])
         if reference.kind == "build" and asked[-1][0] is sick[0][0] and len(asked) > 1:
-            failed = ray.exceptions.RayTaskError("CUDA error: device-side assert triggered")
-            failed.cause = None
-            raise failed
+            raise failed_call(ray, "CUDA error: device-side assert triggered")
         return plain(reference)
 
     ray.get = get
@@ -343,9 +348,7 @@ def test_a_failed_call_that_is_about_no_unit_names_none(monkeypatch, tmp_path):
     def get(reference):
         seen.append(reference.kind)
         if seen.count("ready") == 2 and reference.kind == "ready":
-            failed = ray.exceptions.RayTaskError("no notes\nto tell")
-            failed.cause = None
-            raise failed
+            raise failed_call(ray, "no notes\nto tell")
         return plain(reference)
 
     ray.get = get

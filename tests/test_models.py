@@ -89,7 +89,11 @@ def test_how_special_tokens_in_a_text_are_read_is_part_of_the_tokenizer(saved, t
 
 def test_a_tokenizer_is_never_of_the_format_that_another_package_reads(saved, monkeypatch):
     plain, asked = transformers.AutoTokenizer.from_pretrained, []
-    reading = lambda place, **options: asked.append(options["mistral_format"]) or plain(place, **options)  # noqa: E731
+
+    def reading(place, **options):
+        asked.append(options["mistral_format"])
+        return plain(place, **options)
+
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", reading)
     load_model(str(saved), device="cpu")
     spec = {"model": {"id": "bundled:demo/model"}, "datasets": ["bundled:demo/likes-rain"], "layers": [1], "limit": 10}
