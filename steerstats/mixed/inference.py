@@ -13,7 +13,7 @@ from steerstats.errors import CannotEstimate, InputError
 from steerstats.mixed.result import MixedFit
 from steerstats.results import Result
 
-ROUNDING = 1e-6  # of a criterion: an optimiser's answer and a closed form's differ by less
+SAME_FIT = 1e-6  # of a criterion: an optimiser's answer and a closed form's differ by less
 FEW_GROUPS = 50  # below, chi-square p-values of fixed effects are visibly too small
 
 
@@ -242,7 +242,7 @@ def compare(a: MixedFit, b: MixedFit) -> HypothesisTest:
     n_effects = sum(map(len, big.variance.columns)) - sum(map(len, small.variance.columns))
     if n_effects == 1 and not added:
         upper = stats.chi2.sf(statistic, n_variance)
-        lower = stats.chi2.sf(statistic, n_variance - 1) if n_variance > 1 else float(statistic <= ROUNDING)
+        lower = stats.chi2.sf(statistic, n_variance - 1) if n_variance > 1 else float(statistic <= SAME_FIT)
         p_boundary = float((upper + lower) / 2)
     elif n_effects:
         warnings.append("variances lie on the boundary under the hypothesis: p is conservative")
@@ -252,7 +252,7 @@ def compare(a: MixedFit, b: MixedFit) -> HypothesisTest:
             f"{count} levels of {name!r}: with fewer than {FEW_GROUPS} the chi-square p-value of fixed effects is too "
             "small (measured for 5%: 8-12% at 12, 7-8% at 25); read `joint_test` on the bigger model"
         )
-    if small.criterion < big.criterion - ROUNDING:
+    if small.criterion < big.criterion - SAME_FIT:
         warnings.append(f"the smaller model fits better by {big.criterion - small.criterion:.2g}: an optimiser stopped")
     return HypothesisTest(
         method=f"likelihood-ratio test, {'REML' if a.reml else 'ML'}",
