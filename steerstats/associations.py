@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import InputError, check_count, check_level, gathered
+from steerstats.errors import InputError, check_count, check_level, check_resamples, gathered
 from steerstats.grid import require_symmetric
 from steerstats.resampling import bootstrap_correlation, quantile_pair, spearman
 from steerstats.resampling.permutation import other_orders
@@ -115,7 +115,7 @@ def dataset_associations(
     >>> found.to_frame()[["rho", "ci_low", "ci_high"]].round(2).values.tolist()
     [[0.37, -0.2, 0.85]]
     """
-    level, n_resamples = check_level(level), check_count("n_resamples", n_resamples, at_least=2)
+    level, n_resamples = check_level(level), check_resamples(n_resamples)
     n_permutations = check_count("n_permutations", n_permutations)
     y = np.asarray(steerability, dtype=float)
     x = predictors.to_numpy(dtype=float)

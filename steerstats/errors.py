@@ -294,3 +294,15 @@ def check_count(name: str, value: int, *, at_least: int = 1) -> int:
     if count is None or isinstance(value, bool) or count < at_least:
         raise InputError(f"{name} is {value!r}; a whole number, {at_least} or more, is needed")
     return count
+
+
+def check_resamples(n_resamples: int) -> int:
+    """The number of resamples that an interval is made of: one has no spread.
+
+    Examples
+    --------
+    >>> from steerstats.errors import check_resamples
+    >>> check_resamples(2000)
+    2000
+    """
+    return check_count("n_resamples", n_resamples, at_least=2)

@@ -321,7 +321,7 @@ def with_few_units(
     units : mapping of str to int
         Independent questions behind each dataset's standard error.
     refits : mapping of str to int, optional
-        Refitted vectors behind it, of datasets whose standard error holds the vector's own error.
+        Refitted vectors behind it; 0 of datasets whose standard error does not hold the vector's own error.
 
     Examples
     --------
@@ -336,7 +336,7 @@ def with_few_units(
     vectors = "63% of the time at 3 refits, 36% at 5 and 17% at 10, where nine tenths of each variance are the vector's"
     found = {
         "questions": _few(units, FEW_UNITS, "questions", len(units), questions),
-        "refits": _few(refits or {}, FEW_REFITS, "refits", len(units), vectors),
+        "refits": _few({name: k for name, k in (refits or {}).items() if k}, FEW_REFITS, "refits", len(units), vectors),
     }
     found = {what: text for what, text in found.items() if text}
     if not found:

@@ -16,7 +16,7 @@ import pandas as pd
 from sklearn.model_selection import LeaveOneGroupOut
 
 from steerstats.associations import check_columns
-from steerstats.errors import CannotEstimate, InputError, check_count, check_level
+from steerstats.errors import CannotEstimate, InputError, check_count, check_level, check_resamples
 from steerstats.questions import group_codes
 from steerstats.resampling import quantile_pair, resampled_sums
 from steerstats.resampling.permutation import other_signs
@@ -154,7 +154,7 @@ def cross_validated_ridge(
     """
     level = check_level(level)
     n_permutations = check_count("n_permutations", n_permutations)
-    n_resamples = check_count("n_resamples", n_resamples, at_least=2)
+    n_resamples = check_resamples(n_resamples)
     columns = [dataset, target, *predictors] + ([category] if category else [])
     check_columns(frame, columns, predictors, multipliers)
     x, y = frame[list(predictors)].to_numpy(dtype=float), frame[target].to_numpy(dtype=float)

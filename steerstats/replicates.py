@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError, check_count, check_level
+from steerstats.errors import CannotEstimate, InputError, check_level, check_resamples
 from steerstats.questions import group_codes, wilson_interval
 from steerstats.results import Estimate, Result
 from steerstats.rounding import ROUNDING
@@ -192,7 +192,7 @@ def corrected_anti_steerable(
     >>> round(float((own < 0).mean()), 3)  # as measured
     0.4
     """
-    n_resamples = check_count("n_resamples", n_resamples, at_least=2)
+    n_resamples = check_resamples(n_resamples)
     fitted = slope_reliability(replicates, kind=kind, slopes=slopes, questions=questions, level=level)
     z, s = _check(replicates, slopes, kind)
     if fitted.reliability.estimate <= 0:

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.stats import norm as normal
 from scipy.stats import t as student
 
-from steerstats.errors import CacheError, CannotEstimate, InputError, check_count, check_level
+from steerstats.errors import CacheError, CannotEstimate, InputError, check_level, check_resamples
 from steerstats.operators import ABLATE, ADD
 from steerstats.resampling import collapse, resampled_sums
 from steerstats.seeds import NamedStreams
@@ -195,7 +195,7 @@ def choose_layer(
     >>> steerstats.choose_layer(slopes, np.array([8, 12, 16]), rng=rng).chosen
     12
     """
-    level, n_resamples = check_level(level), check_count("n_resamples", n_resamples, at_least=2)
+    level, n_resamples = check_level(level), check_resamples(n_resamples)
     layers = np.asarray(layers)
     if layers.ndim != 1 or not len(layers):
         raise InputError(f"layers have shape {layers.shape}; they should be (n_layers,), one at least")

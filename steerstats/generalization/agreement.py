@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from steerstats.errors import InputError, check_count, check_level
+from steerstats.errors import InputError, check_level, check_resamples
 from steerstats.generalization.correlation import Comparison, CorrelationTable, correlation_table, measure
 from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS, Cells, Shift, SlopeGrid, parse_shifts, shift_name
 from steerstats.resampling import collapse
@@ -59,7 +59,7 @@ def cross_model_agreement(
     (1.0, 1.0)
     """
     check_level(level)
-    check_count("n_resamples", n_resamples, at_least=2)
+    check_resamples(n_resamples)
     shifts = parse_shifts(shifts)
     common = tuple(name for name in first.datasets if name in second.slopes)
     if not common:

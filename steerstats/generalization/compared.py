@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import CannotEstimate, InputError, check_count, check_level
+from steerstats.errors import CannotEstimate, InputError, check_level, check_resamples
 from steerstats.generalization.matched import Matched, Pair, match
 from steerstats.generalization.overall import means_of_pairs
 from steerstats.generalization.slopes import (
@@ -158,7 +158,7 @@ def compare_slopes(
     True
     """
     check_level(level)
-    check_count("n_resamples", n_resamples, at_least=2)
+    check_resamples(n_resamples)
     if len(grids) < 2:
         raise InputError(f"{len(grids)} caches are given; a comparison needs two or more")
     for label, grid in grids.items():

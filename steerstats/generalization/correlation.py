@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import InputError, check_count, check_level
+from steerstats.errors import InputError, check_level, check_resamples
 from steerstats.generalization.disattenuation import Corrected, corrected_spearman
 from steerstats.generalization.fixed_datasets import draw_correlations
 from steerstats.generalization.slopes import (
@@ -181,7 +181,7 @@ def id_ood_correlation(
     [0.64, 0.1, 0.88]
     """
     check_level(level)
-    check_count("n_resamples", n_resamples, at_least=2)
+    check_resamples(n_resamples)
     reference = parse_shift(reference)
     shifts = parse_shifts(shifts, reference=reference)
     measured = measure(grid, [reference, *shifts])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steerstats.errors import InputError, check_count, check_level
+from steerstats.errors import InputError, check_level, check_resamples
 from steerstats.generalization.margins import near_normal
 from steerstats.resampling import iter_counts, quantile_pair
 from steerstats.resampling.ranks import correlation, weighted_midranks
@@ -90,7 +90,7 @@ def corrected_spearman(
     (-0.37, 0.92)
     """
     check_level(level)
-    check_count("n_resamples", n_resamples, at_least=2)
+    check_resamples(n_resamples)
     shapes = [np.shape(v) for v in (x, y, var_x, var_y, covariance)]
     if len(shapes[0]) != 1 or len(set(shapes)) > 1:
         raise InputError(f"x, y, var_x, var_y and covariance have shapes {shapes}; vectors of one length are needed")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import InputError, check_count, check_level
+from steerstats.errors import InputError, check_level, check_resamples
 from steerstats.generalization.slopes import (
     ID_SHIFT,
     NO_WIDTH,
@@ -87,7 +87,7 @@ def gap(
     mean gap: 0.089 [0.079, 0.101] (n = 60)
     """
     check_level(level)
-    check_count("n_resamples", n_resamples, at_least=2)
+    check_resamples(n_resamples)
     reference, shifted = np.asarray(reference, float), np.asarray(shifted, float)
     if reference.ndim != 1 or reference.shape != shifted.shape:
         raise InputError(f"reference {reference.shape} and shifted {shifted.shape} must be vectors of one length")
@@ -136,11 +136,8 @@ class GapTable(Result):
     n, n_excluded : ndarray of shape (n_datasets,)
         Questions behind each dataset's numbers, and inputs left out as incomplete.
     level : float
-    includes_vector_error : ndarray of bool, same shape as `estimate`
-        Where the standard error, interval, band and p-value hold the vector's own sampling error: where both
-        slopes of a difference have refits.
-    n_refits : ndarray of int, same shape
-        Refitted vectors behind these; 0 elsewhere.
+    n_refits : ndarray of int, same shape as `estimate`
+        Refitted vectors behind the standard error, where both slopes of a difference have them; 0 elsewhere.
     """
 
     components: tuple[str, ...]
@@ -156,8 +153,12 @@ class GapTable(Result):
     n: np.ndarray
     n_excluded: np.ndarray
     level: float
-    includes_vector_error: np.ndarray
     n_refits: np.ndarray
+
+    @property
+    def includes_vector_error(self) -> np.ndarray:
+        """Where the standard error, interval, band and p-value hold the vector's own sampling error (bool)."""
+        return self.n_refits > 0
 
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset, shift and component."""
@@ -213,7 +214,7 @@ def gap_table(
     {'gap': 0.089, 'prompt': 0.183, 'transfer': -0.094}
     """
     check_level(level)
-    check_count("n_resamples", n_resamples, at_least=2)
+    check_resamples(n_resamples)
     reference = parse_shift(reference)
     shifts = parse_shifts(shifts, reference=reference)
     own = [(evaluate, evaluate) for _, evaluate in shifts]
@@ -280,7 +281,6 @@ def gap_table(
         n=np.array(n),
         n_excluded=np.array(n_excluded),
         level=level,
-        includes_vector_error=included,
         n_refits=n_refits,
         method=f"{shift_name(reference)} minus shift, mean over inputs paired by input; {how} intervals; single-step "
         f"max-|t| bands and Romano–Wolf p-values; {n_resamples} resamples of questions, independent between datasets",

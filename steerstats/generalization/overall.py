@@ -103,8 +103,7 @@ def overall_gap(table: GapTable, *, category: Mapping[str, str] | None = None, l
                 # The prompt's part of a shift to the reference's own prompt is 0 by definition; others have a mean.
                 refused.append(f"{component} {shift}: {NO_MEAN}: {error}")
                 continue
-            refits = dict(zip(table.datasets, map(int, table.n_refits[i, :, j])))
-            told = with_few_units(found, units, {name: count for name, count in refits.items() if count})
+            told = with_few_units(found, units, dict(zip(table.datasets, map(int, table.n_refits[i, :, j]))))
             keys.append((component, shift))
             analyses.append(told)
             warnings += [f"{component} {shift}: {text}" for text in told.warnings if text in found.warnings]
@@ -164,8 +163,10 @@ def means_of_pairs(
                 notes.append(f"{place}: all datasets weigh alike in the mean over datasets")
             given[p, s] = effect[there], variance[there], [n for n, has in zip(datasets, there) if has], place
     for (p, s), (effect, variance, names, place) in given.items():
-        units = {name: int(count) for name, count in zip(datasets, n[p]) if name in names}
-        refits = {name: int(count) for name, count in zip(datasets, n_refits[p, :, s]) if name in names and count}
+        units, refits = (
+            {name: int(count) for name, count in zip(datasets, counts) if name in names}
+            for counts in (n[p], n_refits[p, :, s])
+        )
         fit = with_few_units(mean_over_datasets(effect, variance, names=names, level=level), units, refits)
         wide = mean_over_datasets(effect, variance, names=names, level=1 - (1 - level) / len(given))
         band = wide.reading(fit.to_read)

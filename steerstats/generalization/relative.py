@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import InputError, check_count, check_level
+from steerstats.errors import InputError, check_level, check_resamples
 from steerstats.generalization.slopes import (
     NO_WIDTH,
     PAPER_SHIFTS,
@@ -145,7 +145,7 @@ def ratio(
     relative steerability: -0.713 [-1.150, -0.307] (n = 60) bounded
     """
     check_level(level)
-    check_count("n_resamples", n_resamples, at_least=2)
+    check_resamples(n_resamples)
     numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
     if numerator.ndim != 1 or numerator.shape != denominator.shape:
         raise InputError(
@@ -215,7 +215,7 @@ def relative_steerability(
     (14, 14)
     """
     check_level(level)
-    check_count("n_resamples", n_resamples, at_least=2)
+    check_resamples(n_resamples)
     shifts = parse_shifts(shifts)
     cells = list(dict.fromkeys([*shifts, *((b, b) for _, b in shifts)]))
     above = np.array([cells.index(shift) for shift in shifts])

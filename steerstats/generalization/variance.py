@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import check_count, check_level
+from steerstats.errors import check_level, check_resamples
 from steerstats.generalization.slopes import (
     ID_SHIFT,
     PAPER_SHIFTS,
@@ -126,7 +126,7 @@ def steerability_variance(
     (7, 14)
     """
     check_level(level)
-    check_count("n_resamples", n_resamples, at_least=2)
+    check_resamples(n_resamples)
     reference = parse_shift(reference)
     shifts = parse_shifts(shifts, reference=reference)
     rows, excluded, warnings = [], [], []

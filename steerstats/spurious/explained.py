@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.distribution import group_codes
-from steerstats.errors import CannotEstimate, InputError, check_count, check_level
+from steerstats.errors import CannotEstimate, InputError, check_level, check_resamples
 from steerstats.resampling import quantile_pair, resampled_sums
 from steerstats.results import Result
 from steerstats.spurious.coding import Factors, code_factors
@@ -271,7 +271,7 @@ def _divide(
     doubt: str,
     warnings: tuple[str, ...],
 ) -> VarianceExplained:
-    level, n_resamples = check_level(level), check_count("n_resamples", n_resamples, at_least=2)
+    level, n_resamples = check_level(level), check_resamples(n_resamples)
     if s.ndim != 1 or s.size < 3 or not np.isfinite(s).all():
         raise InputError(f"slopes have to be at least 3 finite numbers; their shape is {s.shape}")
     codes, groups = group_codes(questions, s.size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steerstats.errors import check_count, check_level
+from steerstats.errors import check_count, check_level, check_resamples
 from steerstats.generalization import ID_SHIFT, AnswerMass, shift_name
 from steerstats.generalization.slopes import Shift
 from steerstats.study import doubt_estimates as checks
@@ -18,7 +18,7 @@ def check_asked(*, level: float, seed: int = 0, **counts: int) -> None:
     check_level(level)
     check_count("seed", seed, at_least=0)
     for name, value in counts.items():
-        check_count(name, value, at_least=2 if name == "n_resamples" else 1)  # one resample has no spread
+        check_resamples(value) if name == "n_resamples" else check_count(name, value)
 
 
 class StudyDoubts(StudyBase):
