@@ -123,6 +123,8 @@ class Renderer:
         Passed to the template (`enable_thinking`, ...).
     date : str
         ISO date that templates see as today.
+    prefill : str
+        What every reply begins with before its answer.
 
     Raises
     ------
@@ -140,11 +142,13 @@ class Renderer:
         template: str | None = None,
         template_args: Mapping[str, Any] | None = None,
         date: str = "2024-07-01",
+        prefill: str = "",
     ) -> None:
         self.tokenizer = tokenizer
         self.system_text = system_text or None
         self.template_name = template or "tokenizer"
         self.template_args = dict(template_args or {})
+        self.prefill = prefill
         own_bos = _adds_bos(tokenizer)
         source = _find_template(tokenizer, template)
         self._template = pin_date(source, date)
@@ -168,20 +172,20 @@ class Renderer:
             notes.append(f"the chat template adds text of its own: {self.injected!r}")
         if own_bos and not frame.lstrip().startswith(str(tokenizer.bos_token)):
             notes.append("the tokenizer would add a BOS token, but the chat template writes none: there is none")
-        thoughts = list(_THOUGHT.finditer(frame.rpartition(_USER)[2]))
+        if prefill:
+            notes.append(f"every reply begins with {prefill!r} (prompt.prefill), and its answer comes after that")
+        thoughts = list(_THOUGHT.finditer(frame.rpartition(_USER)[2] + prefill))
         # one of our own ends where the answer begins, and knows no replies
         begun = self._begun_reply(frame) if template is None else ""
         if thoughts and not thoughts[-1][1]:
             notes.append(
                 f"prompts end in an open {thoughts[-1][0]} block, so that answers are scored as thoughts and not as "
-                "the reply; prompt.template_args may close it (often enable_thinking = false), or name prompt.template"
+                "the reply; prompt.template_args may close it (often enable_thinking = false), or prompt.prefill"
             )
-        elif begun.strip(" "):
+        elif begun.strip(" ") and not prefill.startswith(begun):
             notes.append(
                 f"prompts end before {begun!r}, with which the chat template begins a reply, so that answers are "
-                "scored where the model would write that; prompt.template_args may put it into the prompt"
-                f"{' (often enable_thinking = false)' * bool(_THOUGHT.search(begun))}, or a chat template of your own "
-                "in a copy of the model"
+                f"scored where the model would write that; set prompt.prefill = {json.dumps(begun)}"
             )
         self.notes = tuple(notes)
         self.template_sha256 = hashlib.sha256(source.encode()).hexdigest()
@@ -189,7 +193,7 @@ class Renderer:
     @classmethod
     def of_prompt(cls, tokenizer: Any, prompt: Any) -> Renderer:
         """The renderer that a spec's `prompt` table asks for."""
-        names = ("system_text", "template", "template_args", "date")
+        names = ("system_text", "template", "template_args", "date", "prefill")
         return cls(tokenizer, **{name: getattr(prompt, name) for name in names})
 
     def render(self, setting: str, text: str, description: Description | None = None) -> str:
@@ -222,7 +226,7 @@ class Renderer:
         for part in filter(None, (system, user)):
             if part.strip() not in rendered:
                 raise ModelError(f"the chat template ({self.template_name}) changes or drops the text {part[:60]!r}")
-        return rendered
+        return rendered + self.prefill
 
     def identity(self) -> dict[str, Any]:
         """What decides the rendered text beside the spec's own fields; for the spec's hash."""

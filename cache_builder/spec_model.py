@@ -172,6 +172,8 @@ class BuildSpec(Frozen):
         # files and local models are identified by their content, which `facts` holds, not by where they lie
         del content["prompt"]["descriptions"]
         # what came later leaves the identity of specs that do not use it as it was
+        if not content["prompt"]["prefill"]:
+            del content["prompt"]["prefill"]
         files, rescale = sorted(content["vectors"].pop("files")), content["vectors"].pop("files_rescale")
         if files:
             content["vectors"] |= {"files": files, "files_rescale": rescale}

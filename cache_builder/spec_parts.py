@@ -55,13 +55,18 @@ class ModelSpec(Frozen):
 
 
 class PromptSpec(Frozen):
-    """How a question becomes a prompt: `settings.Renderer` reads this."""
+    """How a question becomes a prompt: `settings.Renderer` reads this.
+
+    `prefill` is how every reply begins before its answer ("My choice is", an empty thought): part of the prompt for
+    `scope` and `vectors.read`, and followed by the space of `leading_space`.
+    """
 
     system_text: str | None = "You are a helpful, honest and concise assistant."
     descriptions: str | None = None
     template: str | None = None
     template_args: dict[str, str | bool | int | float] = {}
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$"), BeforeValidator(_iso)] = "2024-07-01"
+    prefill: str = ""
     leading_space: bool = True
 
 

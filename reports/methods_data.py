@@ -149,12 +149,15 @@ def _order(study: Any, cite: Cited) -> str:
 
 def _settings(study: Any, cite: Cited) -> str:
     names = [nice_setting(name) for name in study.settings]
+    prefill = " ".join(str((study.spec.get("prompt") or {}).get("prefill") or "").split())
+    begun = f' Every reply began with "{prefill}", and its answer came after that.' if prefill else ""
     if len(names) == 1:
-        return f"Questions were asked in one prompt setting, {names[0]}."
+        return f"Questions were asked in one prompt setting, {names[0]}.{begun}"
     rest = [name for name in names if name != "base"]
     text = f"Questions were asked in {len(names)} prompt settings: "
     text += "base, without a description of the behaviour, and " if "base" in names else ""
-    return f"{text}{listed(rest)}, where the system or user message describes it (positive) or its opposite (negative)."
+    text += f"{listed(rest)}, where the system or user message describes it (positive) or its opposite (negative)."
+    return text + begun
 
 
 def _vectors(study: Any, cite: Cited) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_build import content, write_model
+from transformers import AutoTokenizer
 
 import analyses
 import steerstats
@@ -124,6 +125,19 @@ def test_the_last_prompt_token_contrasts_the_two_descriptions(model, tmp_path):
         np.testing.assert_allclose(got, expected, atol=1e-4)
     assert unit.attrs["read"] == "last_prompt"
     assert np.abs(unit.read("pair_difference_cosine")).max() <= 1 + 1e-6
+
+
+def test_a_prefill_is_what_a_template_that_writes_it_would_be(model, tmp_path):
+    begun = "Well, I choose"
+    templated = shutil.copytree(model, tmp_path / "templated")
+    tokenizer = AutoTokenizer.from_pretrained(templated)
+    tokenizer.chat_template += f"{{% if add_generation_prompt %}}{{{{ {begun!r} }}}}{{% endif %}}"
+    tokenizer.save_pretrained(templated)
+    asked, _ = built(demo(model, prompt=content(model)["prompt"] | {"prefill": begun}), tmp_path / "asked")
+    plain, _ = built(demo(templated), tmp_path / "plain")
+    for name in ("propensity", "direction", "activation"):
+        np.testing.assert_array_equal(asked.read(name), plain.read(name))
+    assert "begins with 'Well, I choose'" in asked.attrs["notes"]
 
 
 def test_a_base_only_build_at_the_last_prompt_token_still_needs_descriptions(model, tmp_path):

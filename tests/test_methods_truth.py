@@ -15,7 +15,9 @@ from test_own_vectors import write
 import steerstats
 from analyses._claim import Claim, Finding
 from reports.methods import methods
+from reports.methods_data import cache_paragraphs
 from reports.methods_factors import projected_out, with_own
+from reports.references import Cited
 from steerstats.cache import UnitData, create_cache, write_unit
 from steerstats.cache.table import example_rows, import_table
 from steerstats.simulate import simulate_unit
@@ -58,6 +60,15 @@ LETTERS = {
     "own letters": ("balanced", [A_MIXED], ("A in 40% of the test inputs. Questions",)),
     "no letters": ("tan2024", [np.full(20, -1)], ()),
 }
+
+
+def test_how_every_reply_began_is_said_where_the_build_began_it(monkeypatch):
+    study = steerstats.open_cache(steerstats.demo_cache())
+    begun = "Every reply began with "
+    assert begun not in cache_paragraphs({"demo": study}, Cited())[0]
+    monkeypatch.setattr(type(study), "spec", {"prompt": {"prefill": "<think>\n\n</think>\n\n"}})
+    said = cache_paragraphs({"demo": study}, Cited())[0]
+    assert f'opposite (negative). {begun}"<think> </think>", and its answer came after that.' in said
 
 
 def lettered(columns, *, spec=None, planned=(), **changes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import tomllib
 
 import pytest
 from paper_data import PERSONA_PROMPTS, needs_data
@@ -176,6 +177,7 @@ def test_a_prompt_that_ends_in_an_open_thinking_block_is_noted(tag):
     ):
         notes = [note for note in Renderer(byte_level(template)).notes if "prompt.template_args" in note]
         assert [f"end in an open {tag} block" in note for note in notes] == [True] * is_open
+        assert not any("open" in note for note in Renderer(byte_level(template), prefill=end).notes)
 
 
 @pytest.mark.parametrize("begun", ["<think>\n\n</think>\n\n", "<|channel|>final<|message|>", "\n"])
@@ -188,6 +190,19 @@ def test_a_prompt_that_ends_before_what_the_template_begins_replies_with_is_note
     (note,) = Renderer(tokenizer).notes
     assert note.startswith(f"prompts end before {begun!r}, with which the chat template begins a reply")
     assert Renderer(tokenizer, template_args={"closed": True}).notes == ()
+    remedy = tomllib.loads(note.rpartition("set prompt.")[2])["prefill"]
+    for prefill, n_notes in ((remedy, 1), (f"{remedy}I say", 1), ("I say", 2)):
+        assert len(Renderer(tokenizer, prefill=prefill).notes) == n_notes
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_prefill_ends_every_prompt_and_is_noted(setting):
+    renderer = Renderer(byte_level(), prefill="<think>\n</think> I choose")
+    assert (
+        renderer.render(setting, "Q?", SAID)
+        == f"{Renderer(byte_level()).render(setting, 'Q?', SAID)}{renderer.prefill}"
+    )
+    assert any("every reply begins with '<think>\\n</think> I choose'" in note for note in renderer.notes)
 
 
 def test_replies_that_begin_after_a_space_or_are_refused_leave_nothing_to_note():

@@ -168,6 +168,7 @@ CHANGES = [
     "model.load_in_8bit=true", "model.load_in_4bit=true", "model.trust_remote_code=true",
     'datasets=["openness"]', 'settings=["base"]', "prompt.system_text=Hi", "prompt.template=plain",
     "prompt.template_args.enable_thinking=false", "prompt.date=2024-07-02", "prompt.leading_space=false",
+    "prompt.prefill=I choose",
     "order=balanced", "split=tan2024-literal", "split_percent=[50, 0, 50]", "seed=1", "limit=10",
     "layers=[12]", "sweep=[1, 2]", "activation_layers=[3]", "activation_dtype=float32",
     "vectors.method=pca", "vectors.read=last_token", "vectors.mean=false", "vectors.rescale=none",
