@@ -23,7 +23,7 @@ def main(cache, out):
         + "; ".join(f"{label} is {study.model}" for label, study in studies.items()) + ".",
         bars=f"thick: 95% intervals of the mean paired difference, {error_words(frame)}; hair lines: bands that hold "
         "for all pairs, datasets and shifts at once.",
-        counted=f"{' and '.join(map(str, held))} inputs that both of a pair hold, in {n}.",
+        counted=f"{' and '.join(map('{:,}'.format, held))} inputs that both of a pair hold, in {n}.",
         alt=f"Paired differences in mean steerability between {len(studies)} caches in {n} and {len(result.shifts)} "
         f"shifts; they run from {frame['estimate'].min():.3f} to {frame['estimate'].max():.3f}.",
         seed=current_seed(), facts={label: facts_of(study) for label, study in studies.items()},

@@ -47,7 +47,7 @@ def main(cache, out):
         "much bending differs between inputs; 0 is straight. Where inputs bend alike that unit is small, and a bend of "
         f"several SDs can be a small part of the curve{how_bent(study, frame)}",
         bars="95% intervals of the effect size, by inverting the non-central F of Hotelling's T².",
-        counted=f"{len(inputs)} inputs in {len(order)} datasets.",
+        counted=f"{len(inputs):,} inputs in {len(order)} datasets.",
         alt=f"Scatter of slope against RMSE for {len(inputs)} inputs, and the departure from linearity of "
         f"{len(order)} mean curves. The mean R² of an input's line is {number(r2.estimate)}.",
         facts=facts_of(study),

@@ -47,7 +47,7 @@ def main(cache, out):
         "looks like steering of a behaviour is a pull to a letter or a word. Right: how many inputs are of each kind, "
         "in the order of the key; full colours are A, muted ones B. Kinds that lack inputs lack marks.",
         bars="95% t intervals of the mean over the questions of that kind.",
-        counted=f"{frame['n'].sum()} inputs in {len(names)} datasets.",
+        counted=f"{frame['n'].sum():,} inputs in {len(names)} datasets.",
         alt=f"Mean steerability by kind of positive option in {len(names)} datasets, with counts per kind.",
         method=f"means by cell; {result.over_datasets.method if result.over_datasets else result.method}",
         assumptions=result.assumptions, warnings=of_shown(result.warnings), facts=facts_of(study),
