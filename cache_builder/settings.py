@@ -187,6 +187,11 @@ class Renderer:
                 f"prompts end before {begun!r}, with which the chat template begins a reply, so that answers are "
                 f"scored where the model would write that; set prompt.prefill = {json.dumps(begun)}"
             )
+        elif not thoughts and self._could_close_thoughts(source):
+            notes.append(
+                "the chat template lets the model think before its reply, so that answers are scored where thoughts "
+                "may begin; prompt.template_args.enable_thinking = false ends prompts in an empty thought"
+            )
         self.notes = tuple(notes)
         self.template_sha256 = hashlib.sha256(source.encode()).hexdigest()
 
@@ -241,14 +246,14 @@ class Renderer:
             "notes": list(self.notes),
         }
 
-    def _render(self, messages: list[dict[str, str]], ask: bool = True) -> str:
+    def _render(self, messages: list[dict[str, str]], ask: bool = True, **more: Any) -> str:
         try:
             return self.tokenizer.apply_chat_template(
                 messages,
                 chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=ask,
-                **self._extra,
+                **(self._extra | more),
             )
         except Exception as error:  # a template is a program, and fails as programs do
             what = " ".join(f"{error}".split()) or type(error).__name__
@@ -263,10 +268,10 @@ class Renderer:
             return False
         return _SYSTEM in rendered and _USER in rendered
 
-    def _frame(self, *reply: dict[str, str]) -> str:
+    def _frame(self, *reply: dict[str, str], **more: Any) -> str:
         given = self.system_text is not None and not self.folds_system
         messages = [{"role": "system", "content": _SYSTEM}] if given else []
-        return self._render([*messages, {"role": "user", "content": _USER}, *reply], ask=not reply)
+        return self._render([*messages, {"role": "user", "content": _USER}, *reply], ask=not reply, **more)
 
     def _begun_reply(self, frame: str) -> str:
         """What stands between prompt and reply where a reply is given: an empty thought, a channel, a line break."""
@@ -275,6 +280,12 @@ class Renderer:
         except ModelError:
             return ""
         return before.removeprefix(frame) if found and before.startswith(frame) else ""
+
+    def _could_close_thoughts(self, source: str) -> bool:
+        """Whether prompts would end in a thought, an empty one, if the switch of Qwen3 and its kin were off."""
+        if "enable_thinking" not in source or "enable_thinking" in self._extra:
+            return False
+        return bool(_THOUGHT.search(self._frame(enable_thinking=False).rpartition(_USER)[2]))
 
     def _find_injected(self, frame: str) -> str:
         for marker in (_SYSTEM, _USER, *sorted(map(str, self.tokenizer.get_added_vocab()), key=len, reverse=True)):

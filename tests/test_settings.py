@@ -205,6 +205,16 @@ def test_a_prefill_ends_every_prompt_and_is_noted(setting):
     assert any("every reply begins with '<think>\\n</think> I choose'" in note for note in renderer.notes)
 
 
+def test_a_template_that_could_end_prompts_in_an_empty_thought_and_does_not_is_noted():
+    end = "{% if add_generation_prompt and not enable_thinking | default(true) %}<think></think>{% endif %}"
+    tokenizer = byte_level(WITH_SYSTEM + end)
+    (note,) = Renderer(tokenizer).notes
+    assert "enable_thinking = false ends prompts in an empty thought" in note
+    for chosen in (True, False):
+        assert Renderer(tokenizer, template_args={"enable_thinking": chosen}).notes == ()
+    assert not any("thoughts" in note for note in Renderer(tokenizer, prefill="<think></think>").notes)
+
+
 def test_replies_that_begin_after_a_space_or_are_refused_leave_nothing_to_note():
     spaced = WITH_SYSTEM.replace("<assistant>\n", "<assistant>").replace("\n{{ m.content | trim }}", " {{ m.content }}")
     refusing = "{% if messages[-1].role == 'assistant' %}{{ raise_exception('no') }}{% endif %}" + WITH_SYSTEM
