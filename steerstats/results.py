@@ -245,13 +245,13 @@ def decimals(value: float, digits: int = 3) -> int:
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """So many digits after the point, fewer where a number is large, and an exponent where these cannot show it.
+    """So many digits after the point, fewer where a number is large, one more, then an exponent, where it is small.
 
     Examples
     --------
     >>> from steerstats.results import format_number
-    >>> [format_number(value) for value in (0.12345, 2e-6, -80998.83, float("inf"), float("nan"))]
-    ['0.123', '2.00e-06', '-80999', 'inf', 'NaN']
+    >>> [format_number(value) for value in (0.12345, -3.3e-4, 2e-6, -80998.83, float("inf"), float("nan"))]
+    ['0.123', '-0.0003', '2.00e-06', '-80999', 'inf', 'NaN']
     >>> format_number(-0.001, 2)
     '0.00'
     """
@@ -259,7 +259,9 @@ def format_number(value: float, digits: int = 3) -> str:
         return "NaN"
     if np.isinf(value):
         return "inf" if value > 0 else "-inf"
-    if abs(value) >= LARGE or (digits == 3 and 0 < abs(value) < 1e-3):
+    if digits == 3 and 0 < abs(value) < 1e-3:
+        digits = 4
+    if abs(value) >= LARGE or (digits == 4 and 0 < abs(value) < 5e-5):
         return f"{value:.2e}"
     text = f"{value:.{decimals(value, digits)}f}"
     return text if float(text) else text.lstrip("-")

@@ -309,9 +309,9 @@ def test_a_papers_table_has_slopes_alone_shares_in_per_cent_and_no_column_that_i
 
 
 def test_cells_in_latex_are_words_for_flags_powers_for_small_numbers_and_dashes_for_none():
-    frame = pd.DataFrame({"x": [0.00012, 0.0, np.nan, np.inf], "flag": [True, False, True, False]})
+    frame = pd.DataFrame({"x": [0.000012, 0.0, np.nan, np.inf], "flag": [True, False, True, False]})
     body = [line for line in to_latex(frame, caption="c", label="l").splitlines() if line.count("&") == 1][2:]
-    assert body == [r"1.20e-04 & yes \\", r"0.000 & no \\", r"-- & yes \\", r"$\infty$ & no \\"]
+    assert body == [r"1.20e-05 & yes \\", r"0.000 & no \\", r"-- & yes \\", r"$\infty$ & no \\"]
 
 
 def test_a_table_shows_an_interval_that_is_open_on_one_side():
