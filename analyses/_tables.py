@@ -9,7 +9,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype
 
 from analyses._words import heading, in_words, together
-from steerstats.results import format_number
+from steerstats.text import format_number
 
 BOTH = "estimate [95%]"  # heading of an estimate with its limits in one column
 Columns = tuple["str | tuple[str, str, str, str]", ...]  # a column's name, or (heading, estimate, low, high)

@@ -9,7 +9,7 @@ import numpy as np
 
 from steerstats.figures.theme import nice_setting, nice_shift
 from steerstats.nulls import NAMES
-from steerstats.results import LARGE, decimals
+from steerstats.text import LARGE, decimals
 
 MOST_DIGITS = 4
 _SHIFT = re.compile(r"\b(\w+)\s*->\s*(\w+)\b")

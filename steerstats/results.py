@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import InputError
+from steerstats.text import MOST_ROWS, compact, format_number, limits, table_lines, wrapped
 
-LARGE = 1e6  # numbers from here on, and axes, are written with powers of ten
 VECTOR_AS_GIVEN = "the vector is taken as given: its own sampling error is not in these intervals"
 
 
@@ -88,12 +88,7 @@ class Result(ABC):
 
     def summary(self) -> str:
         """The table, the method, the assumptions and the warnings, as text for a terminal."""
-        frame = self.to_frame()
-        shown = frame if len(frame) <= 60 else pd.concat([frame.head(30), frame.tail(30)])
-        lines = [type(self).__name__, "", shown.to_string(index=False, float_format=format_number)]
-        if len(shown) < len(frame):
-            lines.append(f"({len(frame)} rows; the middle is left out here, to_frame() has all)")
-        return "\n".join([*lines, "", *(f"{label}: {text}" for label, text in self._notes())])
+        return "\n".join([type(self).__name__, "", *table_lines(self._shown()), "", *wrapped(self._notes())])
 
     def __str__(self) -> str:
         return self.summary()
@@ -102,9 +97,15 @@ class Result(ABC):
         return str(self)
 
     def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, float_format=format_number, max_rows=60, border=0)
-        items = "".join(f"<li><b>{label}:</b> {html.escape(text)}</li>" for label, text in self._notes())
-        return f"<div class='steerstats'><h4>{type(self).__name__}</h4>{table}<ul>{items}</ul></div>"
+        table, common = compact(self._shown())
+        body = table.to_html(index=False, max_rows=MOST_ROWS, border=0)
+        notes = [("In every row", common)] * bool(common) + self._notes()
+        items = "".join(f"<li><b>{label}:</b> {html.escape(text)}</li>" for label, text in notes)
+        return f"<div class='steerstats'><h4>{type(self).__name__}</h4>{body}<ul>{items}</ul></div>"
+
+    def _shown(self) -> pd.DataFrame:
+        """What stands on a terminal or in a notebook."""
+        return self.to_frame()
 
     def _notes(self) -> list[tuple[str, str]]:
         """What stands under every table: the method, what it assumes, and what is doubtful."""
@@ -161,8 +162,7 @@ class Estimate(Result):
         return pd.DataFrame({name: [getattr(self, name)] for name in names})
 
     def __str__(self) -> str:
-        limits = f"[{format_number(self.ci_low)}, {format_number(self.ci_high)}]"
-        return f"{self.name}: {format_number(self.estimate)} {limits} (n = {self.n})"
+        return f"{self.name}: {format_number(self.estimate)} {limits(self.ci_low, self.ci_high)} (n = {self.n})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,38 +230,3 @@ def _read_only(mapping: dict) -> MappingProxyType:
 
 # Python itself cannot pickle a read-only view of a mapping, nor copy one deeply (`dataclasses.asdict`).
 copyreg.pickle(MappingProxyType, lambda proxy: (_read_only, (dict(proxy),)))
-
-
-def decimals(value: float, digits: int = 3) -> int:
-    """Digits after the point that a number needs: fewer from a hundred on, none of three from a thousand on.
-
-    Examples
-    --------
-    >>> from steerstats.results import decimals
-    >>> [decimals(value) for value in (-0.26, 99.9, 250.0, -80998.83)]
-    [3, 3, 1, 0]
-    """
-    return max(0, digits - 2 * (abs(value) >= 100) - (abs(value) >= 1000))
-
-
-def format_number(value: float, digits: int = 3) -> str:
-    """So many digits after the point, fewer where a number is large, one more, then an exponent, where it is small.
-
-    Examples
-    --------
-    >>> from steerstats.results import format_number
-    >>> [format_number(value) for value in (0.12345, -3.3e-4, 2e-6, -80998.83, float("inf"), float("nan"))]
-    ['0.123', '-0.0003', '2.00e-06', '-80999', 'inf', 'NaN']
-    >>> format_number(-0.001, 2)
-    '0.00'
-    """
-    if value is None or np.isnan(value):
-        return "NaN"
-    if np.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    if digits == 3 and 0 < abs(value) < 1e-3:
-        digits = 4
-    if abs(value) >= LARGE or (digits == 4 and 0 < abs(value) < 5e-5):
-        return f"{value:.2e}"
-    text = f"{value:.{decimals(value, digits)}f}"
-    return text if float(text) else text.lstrip("-")

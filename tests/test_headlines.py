@@ -10,10 +10,10 @@ import pytest
 
 from steerstats.distribution import summarise_steerability
 from steerstats.meta import mean_over_datasets
-from steerstats.results import format_number
 from steerstats.simulate import SimulationTruth, simulate_cache
 from steerstats.study import open_cache
-from steerstats.study.headlines import middle, number, over_datasets, text_table, with_limits
+from steerstats.study.headlines import middle, number, over_datasets, with_limits
+from steerstats.text import format_number, text_table
 
 
 @pytest.fixture(scope="module")

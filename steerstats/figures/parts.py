@@ -16,7 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from steerstats.figures.theme import BLUE, DOT_BLUE, DOT_RED, INK, MUTED, RULE, WASH, light_grid, shorts
-from steerstats.results import format_number
+from steerstats.text import format_number
 
 # Blue for above, vermillion for below. Near the palette's colours and not equal to them, so that a dark page, which
 # exchanges those, leaves the cells and the letters on them as they are.

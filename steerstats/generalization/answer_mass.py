@@ -62,6 +62,12 @@ class AnswerMass(Result):
         frame.insert(frame.columns.get_loc("level"), "threshold", self.threshold)
         return frame
 
+    def _shown(self) -> pd.DataFrame:
+        """One row per dataset, at the multiplier where its mass is lowest."""
+        frame = self.to_frame()
+        lowest = frame.loc[frame.groupby("dataset", sort=False)["mean"].idxmin()]
+        return lowest.rename(columns={"multiplier": "lowest_at"})
+
 
 def answer_mass(
     answer_logit: Mapping[str, np.ndarray],

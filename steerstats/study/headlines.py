@@ -16,13 +16,12 @@ import numpy as np
 import pandas as pd
 
 from steerstats.results import Result
-from steerstats.results import format_number as number
+from steerstats.text import WIDTH, limits, text_table, wrapped
+from steerstats.text import format_number as number
 
-WIDTH = 80
 UNIT = "nats per unit multiplier"
 OVER = "random effects, Hartung–Knapp t; u: unweighted, f: floored, as warned; tau: SD between datasets"
 MARKS = {"plain": "", "unweighted": " u", "floored": " f"}
-SHORTEST_NAME = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +39,7 @@ class Headlined(Result):
         lines = [type(self).__name__, "", self.tables(), "", "More, as tables of their own:"]
         for name, what in self._parts().items():
             lines += textwrap.wrap(f".{name}  {what}", WIDTH, initial_indent="  ", subsequent_indent="      ")
-        lines.append("")
-        for label, text in self._notes():
-            lines += textwrap.wrap(f"{label}: {text}", WIDTH, subsequent_indent="  ")
-        return "\n".join(lines)
+        return "\n".join([*lines, "", *wrapped(self._notes())])
 
     def tables(self) -> str:
         """The headline numbers and one row for each dataset, in 80 columns."""
@@ -63,34 +59,6 @@ class Headlined(Result):
 
     def _parts(self) -> dict[str, str]:
         return {name: what for name, what in self.PARTS.items() if getattr(self, name.rstrip("()")) is not None}
-
-
-def text_table(table: pd.DataFrame) -> list[str]:
-    """Lines of a table of text: first column to the left, the others to the right; a header may have two lines.
-
-    Where the table would be wider than a terminal, the name of a dataset has a line of its own above its numbers.
-    """
-    heads = [name.split("\n") for name in table.columns]
-    deepest = max(map(len, heads))
-    columns = [[""] * (deepest - len(head)) + head + list(table[name]) for head, name in zip(heads, table.columns)]
-    widths = [max(map(len, column)) for column in columns]
-    if table.columns[0] == "dataset":
-        widths[0] = min(widths[0], max(SHORTEST_NAME, WIDTH - sum(widths[1:]) - 2 * len(widths)))
-    lines = []
-    for row in zip(*columns):
-        if len(row[0]) > widths[0]:
-            lines.append(f"  {row[0]}")
-            row = ("", *row[1:])
-        cells = [cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths))]
-        lines.append("  " + "  ".join(cells).rstrip())
-    return lines
-
-
-def limits(low: float, high: float, digits: int = 3) -> str:
-    """ "[0.020, 0.106]"; a dash where there is no interval."""
-    if np.isnan(low) and np.isnan(high):
-        return "—"
-    return f"[{number(low, digits)}, {number(high, digits)}]"
 
 
 def with_limits(value: float, low: float, high: float, digits: int = 3) -> str:
