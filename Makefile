@@ -32,7 +32,7 @@ bench-gpu:
 	$(PYTHON) -m benchmarks.bench_gpu
 	$(PYTHON) -m benchmarks --table
 
-# Regenerates the committed reference values; needs R with lme4.
+# Regenerates the committed reference values; needs R with lme4 and clubSandwich.
 reference:
 	cd tests/reference && for script in *.R; do Rscript --vanilla $$script; done
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,8 @@ from steerstats.errors import CannotEstimate
 from steerstats.mixed import hc2_bell_mccaffrey
 from steerstats.spurious import cr2_bell_mccaffrey, spurious_factors
 from steerstats.study.results import doubts
+
+REFERENCE = Path(__file__).parent / "reference"
 
 
 def test_cr2_with_one_input_per_question_is_hc2():
@@ -53,6 +56,17 @@ def test_cr2_agrees_with_its_definition_in_full_matrices():
         P = np.column_stack([v[:, j] for v in vectors])
         eigenvalues = np.linalg.eigvalsh(P.T @ P)
         assert fit.df[j] == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum(), rel=1e-8)
+
+
+@pytest.mark.parametrize("case", ["alone", "twins", "uneven"])
+def test_cr2_agrees_with_clubsandwich(case):
+    both = [pd.read_csv(REFERENCE / f"clustered_{name}.csv") for name in ("inputs", "fits")]
+    inputs, fits = (frame[frame["case"] == case] for frame in both)
+    X = np.column_stack([np.ones(len(inputs)), inputs[["a", "yes", "length"]]])
+    y, names = inputs[["slope"]].to_numpy(), list(fits["term"])
+    ours = cr2_bell_mccaffrey(X, y, inputs["question"], names, responses=["slope"])
+    for column in ("estimate", "se", "df", "p", "ci_low", "ci_high"):
+        np.testing.assert_allclose(ours.to_frame()[column], fits[column], rtol=1e-9, err_msg=column)
 
 
 def test_twins_cover_both_crossed_and_between_question_effects_and_hc2_does_not():
