@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cache_builder.datasets import load_dataset
 from cache_builder.encoding import encode_pairs
-from cache_builder.inputs import example_of
+from cache_builder.example_store import example_of
 from cache_builder.settings import Description, load_descriptions
 
 SYSTEM = "You are a helpful, honest and concise assistant."

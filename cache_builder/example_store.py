@@ -16,13 +16,30 @@ from pathlib import Path
 import numpy as np
 
 from cache_builder import blocks
-from cache_builder.engine import Example
+from cache_builder.encoding import EncodedPair
+from cache_builder.engine import Example, read_spans
 from cache_builder.trie import prefix_order
 
 TOKEN_BYTES = 32 << 20
 """Host memory of the token ids of one setting; beyond that they lie in a file without a name."""
 
 _HEAD = 4  # numbers before an example's own: options, reads, prompt, branch
+
+
+def example_of(pair: EncodedPair, read: str = "answer") -> Example:
+    """The example of an encoded pair with all its options.
+
+    Parameters
+    ----------
+    pair : EncodedPair
+    read : str
+        "answer": at the token that holds each option's first differing character; else one of the engine's `READS`
+        ("last_prompt" counts as "answer" here, see `inputs.Inputs.contrasts`).
+    """
+    reads = tuple((option, at, at + 1) for option, at in enumerate(pair.reads))
+    if read not in ("answer", "last_prompt"):
+        reads = read_spans(read, [len(ids) for ids in pair.options], pair.answer_start, pair.first_diff)
+    return Example(pair.options, prompt=pair.answer_start, branch=pair.first_diff, reads=reads)
 
 
 class ExampleStore(Sequence[Example]):

@@ -19,8 +19,8 @@ import torch
 
 from cache_builder.datasets import ContrastPair
 from cache_builder.encoding import EncodedPair, encode_pairs
-from cache_builder.engine import Example, Steering, read_spans
-from cache_builder.example_store import ExampleStore
+from cache_builder.engine import Example, Steering
+from cache_builder.example_store import ExampleStore, example_of
 from cache_builder.grid import WHOLE
 from cache_builder.plan import UnitPlan
 from cache_builder.settings import Description, Renderer
@@ -262,22 +262,6 @@ class Inputs:
         if any(table.num_embeddings < longest for table in tables):
             raise ModelError(f"{what}; choose a model with more positions, or shorter prompts")
         self.length_notes[plan.name] = f"{plan.name}, {setting}: {what}: results past that length may be poor"
-
-
-def example_of(pair: EncodedPair, read: str = "answer") -> Example:
-    """The example of an encoded pair with all its options.
-
-    Parameters
-    ----------
-    pair : EncodedPair
-    read : str
-        "answer": at the token that holds each option's first differing character; else one of the engine's `READS`
-        ("last_prompt" counts as "answer" here, see `Inputs.contrasts`).
-    """
-    reads = tuple((option, at, at + 1) for option, at in enumerate(pair.reads))
-    if read not in ("answer", "last_prompt"):
-        reads = read_spans(read, [len(ids) for ids in pair.options], pair.answer_start, pair.first_diff)
-    return Example(pair.options, prompt=pair.answer_start, branch=pair.first_diff, reads=reads)
 
 
 def contrast_settings(setting: str) -> tuple[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -80,6 +82,13 @@ def test_the_gpus_benchmark_runs_without_a_gpu_on_a_tiny_model(tmp_path, monkeyp
     assert np.isfinite([record["hours_for_the_papers_grid"], *gains]).all()
     record["peak_memory_gib"] = 0.0  # known on a GPU alone
     assert len(rows("gpu", record)) == 12
+
+
+def test_the_gpus_benchmark_needs_nothing_that_reads_specs():
+    """A machine with a GPU that is there for an hour has torch and transformers, and often no way to install more."""
+    program = "import sys; sys.modules['pydantic'] = None; import benchmarks.bench_gpu"
+    done = subprocess.run([sys.executable, "-c", program], cwd=table.HERE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_last_block_counts_what_it_computes_everywhere():
