@@ -236,9 +236,15 @@ def test_quantised_loading_names_the_package_it_needs(saved, monkeypatch):
         load_model(str(saved), load_in_8bit=True)
 
 
-def test_the_extra_that_is_named_for_quantised_loading_brings_its_package(saved, monkeypatch):
+def test_the_extra_that_is_named_for_quantised_loading_brings_its_package_in_a_version_that_transformers_takes(
+    saved, monkeypatch
+):
     import tomllib
     from pathlib import Path
+
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+    from transformers.utils.import_utils import BITSANDBYTES_MIN_VERSION
 
     asked = []
     monkeypatch.setattr(
@@ -248,7 +254,9 @@ def test_the_extra_that_is_named_for_quantised_loading_brings_its_package(saved,
         load_model(str(saved), load_in_4bit=True)
     extras = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
     package, extra, _ = asked[0]
-    assert any(line.startswith(package) for line in extras["optional-dependencies"][extra])
+    [needed] = [Requirement(line) for line in extras["optional-dependencies"][extra] if line.startswith(package)]
+    [least] = needed.specifier
+    assert (least.operator, Version(least.version)) >= (">=", Version(BITSANDBYTES_MIN_VERSION))
 
 
 @pytest.mark.parametrize(
