@@ -88,6 +88,8 @@ class _Indexing(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch.Tensor.__getitem__:
             return _getitem(*args)
+        if func is torch.tensor and isinstance(args[0], float):  # transformers 5.17 makes one on the device
+            return torch.full((), *args, **(kwargs or {}))
         if func is torch.Tensor.contiguous:
             return aten.clone(args[0], memory_format=torch.contiguous_format)
         return func(*args, **(kwargs or {}))
