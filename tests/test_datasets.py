@@ -160,6 +160,19 @@ def test_question_hash_ignores_order_case_punctuation_and_the_choices_header():
     assert one != question_hash("Do you disagree?", ("Yes, I do.", "No"))
     assert one != question_hash("Do you agree?", ("Yes", "No"))
     assert question_hash("+", ("a", "b")) != question_hash("-", ("a", "b"))
+    assert question_hash("\uff24o you agree?", ("a", "b")) == question_hash("Do you agree?", ("a", "b"))
+    assert question_hash("a", ("b", "c")) != question_hash("b", ("a", "c"))
+
+
+def test_a_question_is_the_same_in_either_order_of_its_choices_and_no_exact_copy(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    turned = own(prompt="Sure?\n(A) No\n(B) Yes", positive="(A)", negative="(B)")
+    path.write_bytes(own(prompt="Sure?\n(A) Yes\n(B) No", positive="(B)", negative="(A)") + 2 * turned)
+    dataset = load_dataset("mine", path=path)
+    assert len({pair.question for pair in dataset.pairs}) == 1
+    assert (dataset.duplicates_exact, dataset.duplicates) == (1, 2)
+    path.write_bytes(own(choices=True) + own(choices=True, negative="Oslo"))
+    assert load_dataset("mine", path=path).duplicates_exact == 0
 
 
 # option texts end where their line ends, and may hold anything but another choice
@@ -233,7 +246,7 @@ def own(**fields) -> bytes:
 
 def test_own_records_are_taken_as_they_are_or_asked_as_choices(tmp_path):
     path = tmp_path / "mine.jsonl"
-    path.write_bytes(own(factors={"topic": "cities", "year": 3}) + own(choices=True))
+    path.write_bytes(own(factors={"topic": "cities", "year": 3, "size": None}) + own(choices=True))
     free, choices = load_dataset("mine", path=path, order="balanced").pairs
     assert (free.text, free.positive, free.negative) == ("Capital of France?", "Paris", "Rome")
     assert (free.pos_is_a, free.pos_is_yes, free.len_positive) == (None, None, 5)
@@ -267,9 +280,10 @@ def test_letters_are_answered_as_the_file_writes_them_in_every_order(tmp_path, o
 )
 def test_a_or_b_is_a_factor_where_the_other_answer_is_the_other_letter(tmp_path, positive, negative, at_a):
     path = tmp_path / "mine.jsonl"
-    path.write_bytes(own(positive=positive, negative=negative))
-    (pair,) = load_dataset("mine", path=path).pairs
-    assert (pair.positive, pair.negative, pair.pos_is_a) == (positive, negative, at_a)
+    answers = {"positive": positive, "negative": negative}
+    path.write_bytes(own(**answers) + own(prompt="Sure?\n(A) Yes\n(B) No" if negative != "(a)" else "Sure?", **answers))
+    for pair in load_dataset("mine", path=path).pairs:
+        assert (pair.positive, pair.negative, pair.pos_is_a) == (positive, negative, at_a)
 
 
 def test_letters_without_choices_that_can_be_swapped_are_asked_in_one_order_and_counted(tmp_path):
@@ -293,6 +307,9 @@ def test_several_wrong_answers_are_asked_as_they_stand_and_never_swapped(tmp_pat
     assert listed.text.endswith("(C) z")
     assert listed.pos_is_a is None, "A or B is a factor of two positions"
     assert listed.place == "mine.jsonl, line 2"
+    path.write_bytes(own(negative=["Rome", "Oslo"]) + own(negative=["Rome", "Bern"]))
+    assert len({pair.question for pair in load_dataset("mine", path=path).pairs}) == 2
+    path.write_bytes(own(negative=["Rome", "Oslo "]) + letters)
     turned = load_dataset("mine", path=path, order="counterbalance")
     assert [pair.completions for pair in turned.pairs] == [free.completions]
     assert turned.refused == 1
@@ -313,7 +330,9 @@ HEADER = "Question,Best Answer,Incorrect Answers\n"
         ("x.jsonl", MWE.replace(" No", " Yes"), ["line 1", "'answer_not_matching_behavior'", "Yes"]),
         ("x.jsonl", MWE.replace("Q?", " "), ["line 1", "'question' is empty"]),
         ("x.jsonl", MWE.replace(" Yes", "(A)").replace(" No", "(B)"), ["line 1", "'question'", "(A) ... (B)"]),
+        ("x.jsonl", own(prompt="(A) x\n(B) y", positive="A", negative="(a)").decode(), ["line 1: both answers are A"]),
         ("x.jsonl", MWE.replace("Q?", "Q\\ud83d"), ["line 1", "'question'", "U+D83D"]),
+        ("x.jsonl", MWE.replace("Q?", "Q\\ude00"), ["line 1", "'question'", "U+DE00"]),
         ("x.jsonl", MWE[:-1] + ', "question": "R?"}', ["x.jsonl, line 1", 'field "question" is there twice']),
         ("x.json", "[" + MWE[:-1] + ', "question": "R?"}]', ["x.json: ", 'field "question" is there twice']),
         ("x.jsonl", MWE + "\n" + "[" * 100000, ["x.jsonl, line 2", "recursion"]),

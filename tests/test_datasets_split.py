@@ -63,6 +63,16 @@ def test_a_split_depends_on_content_and_not_on_the_order_of_the_file(questions, 
     assert not {p.question for p in split.train} & {p.question for p in split.test}
 
 
+@needs_data
+def test_half_of_the_answers_of_each_part_are_a_where_they_are_balanced():
+    for seed in (0, 1):
+        split = split_pairs(load_dataset("openness", data_dir=DATA, order="balanced", seed=seed).pairs, seed=seed)
+        for part in (split.train, split.validation, split.test):
+            for yes in (True, False):
+                at_a = [p.pos_is_a for p in part if p.pos_is_yes is yes]
+                assert abs(2 * sum(at_a) - len(at_a)) <= 1
+
+
 def test_another_seed_gives_another_split():
     pairs = [pair(row, str(row)) for row in range(100)]
     assert {p.id for p in split_pairs(pairs).test} != {p.id for p in split_pairs(pairs, seed=1).test}
@@ -73,12 +83,26 @@ def test_limit_counts_source_records_and_keeps_twins_together():
     split = split_pairs(pairs, limit=10)
     assert (len(split.train), len(split.validation), len(split.test)) == (8, 2, 10)
     assert {p.id for p in split.test} <= {p.id for p in split_pairs(pairs, limit=11).test + split.train}
-    assert len(split_pairs(pairs, "tan2024-literal", limit=60).train) == 60
+    copies = [pair(row, str(row // 3)) for row in range(99)]
+    limited = split_pairs(copies, percent=(50, 0, 50), limit=10)
+    assert len(limited.train + limited.test) == 9, "three questions of three records"
+    shuffled = list(range(100))
+    random.Random(0).shuffle(shuffled)
+    literal = split_pairs(pairs, "tan2024-literal", limit=60)
+    assert [p.row for p in literal.train[::2]] == shuffled[:30]
+    assert [p.row for p in literal.test[::2]] == shuffled[50:60]
+
+
+def test_the_overlap_counts_every_test_record_whose_question_is_trained_on():
+    split = split_pairs([pair(row, "one" if row < 99 else "other") for row in range(100)], "tan2024-literal")
+    assert split.overlap == sum(p.question in {q.question for q in split.train} for p in split.test) >= 49
 
 
 def test_what_cannot_be_split_is_an_error():
     with pytest.raises(InputError, match="train part of 2 pairs is empty; at least 3 different questions are needed"):
         split_pairs([pair(0, "a"), pair(1, "b")])
+    with pytest.raises(InputError, match="train part of 2 pairs is empty; at least 3"):
+        split_pairs([pair(0, "a"), pair(1, "b")], limit=5)
     with pytest.raises(InputError, match="train part of 40 pairs is empty; raise limit = 1: at least 3"):
         split_pairs([pair(k, str(k)) for k in range(40)], limit=1)
     with pytest.raises(InputError, match="test part of 50 pairs is empty; at least 51 different questions"):
@@ -87,5 +111,7 @@ def test_what_cannot_be_split_is_an_error():
         split_pairs([pair(k, str(k)) for k in range(50)], percent=(0, 50, 50))
     with pytest.raises(InputError, match="add up to 100"):
         split_pairs([pair(0, "a")], percent=(40, 10, 40))
+    with pytest.raises(InputError, match=r"\(40, -10, 70\) must be three shares that add up to 100"):
+        split_pairs([pair(k, str(k)) for k in range(50)], percent=(40, -10, 70))
     with pytest.raises(InputError, match="split 'half' is not known"):
         split_pairs([pair(0, "a")], "half")
