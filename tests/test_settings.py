@@ -48,6 +48,8 @@ def test_a_bare_table_is_read_and_a_malformed_one_named(tmp_path):
     path = tmp_path / "d.json"
     path.write_text('{"mine": {"positive": "P.", "negative": "N."}}')
     assert load_descriptions(path) == {"mine": Description("P.", "N.")}
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_descriptions(path) == {"mine": Description("P.", "N.")}, "with a byte order mark, too"
     path.write_text('{"mine": {"positive": "P."}}')
     with pytest.raises(SpecError, match=r"prompt\.descriptions: .*d\.json, mine: field 'negative' is missing"):
         load_descriptions(path)
@@ -125,6 +127,9 @@ def test_injected_system_text_is_recorded_where_it_appears():
     assert bare.injected == "You are Tiny, made by Nobody."
     assert "You are Tiny" in bare.render("base", "Q?")
     assert "You are Tiny" not in bare.render("sys_pos", "Q?", SAID)
+    roles = INJECTING.replace("<system>", "system").replace("<{{ m.role }}>", "{{ m.role }}")
+    named = Renderer(byte_level(roles.replace("<assistant>", "assistant")), system_text="")
+    assert named.injected == "You are Tiny, made by Nobody.", "names of roles around it are no text"
 
 
 def test_a_date_in_the_template_is_pinned():
@@ -263,6 +268,8 @@ def test_named_templates_begin_with_the_bos_that_the_tokenizer_would_add():
     tokenizer = words(None)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
     assert Renderer(tokenizer, template="plain").render("base", "Q").startswith(f"<s>{SYSTEM}")
+    without = Renderer(tokenizer, template="plain", template_args={"add_bos": False})
+    assert without.render("base", "Q").startswith(SYSTEM), "unless the spec says otherwise"
     tokenizer.chat_template = WITH_SYSTEM.replace("{{ bos_token }}", "")
     assert any("writes none" in note for note in Renderer(tokenizer).notes)
     tokenizer.chat_template = "    " + WITH_SYSTEM  # a template that indents its BOS writes one
@@ -290,6 +297,9 @@ def test_a_template_that_changes_the_question_is_refused():
     upper = WITH_SYSTEM.replace("| trim", "| upper")
     with pytest.raises(ModelError, match="changes or drops the text 'you are good"):
         Renderer(byte_level(upper), system_text=None).render("sys_pos", "q?", Description("you are good.", "x"))
+    cutting = Renderer(byte_level(WITH_SYSTEM.replace("| trim", "| truncate(12)")), system_text=None)
+    with pytest.raises(ModelError, match="changes or drops the text 'Is this a long"):
+        cutting.render("base", "Is this a long question?")
     with pytest.raises(ModelError, match="cannot render"):
         Renderer(byte_level("{{ raise_exception('never') }}"))
 

@@ -418,6 +418,7 @@ def test_gguf_control_vectors_are_read_back_by_the_gguf_package(tmp_path):
         f"direction.{layer}": values.tolist() for layer, values in vector.items()
     }
     assert reader.fields["controlvector.model_hint"].contents() == "llama"
+    assert reader.fields["controlvector.layer_count"].contents() == 2, "as many as it has, whichever they are"
     assert reader.fields["general.architecture"].contents() == "controlvector"
     with pytest.raises(InputError, match="layer 0"):
         save_gguf(tmp_path / "w.gguf", {0: np.ones(8)}, "llama")
