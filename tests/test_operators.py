@@ -140,13 +140,15 @@ def test_ablation_chooses_the_layer_whose_removal_lowers_propensity_most():
     assert choice.method.startswith(RULE_ABLATE)
     assert "best is lowest" in " ".join(choice.summary().split())
     # Signs of all slopes and of the rule together change nothing else.
-    mirror = choose_layer({"d": -slopes["d"]}, LAYERS, rng=np.random.default_rng(1))
-    for name in ("share", "behind", "behind_low", "behind_high"):
+    slopes |= {name: slopes["d"] + downwards(np.random.default_rng(k), [0, 0, 0])["d"] for k, name in enumerate("ef")}
+    choice = choose_layer(slopes, LAYERS, rng=np.random.default_rng(1), operator="ablate")
+    mirror = choose_layer({name: -own for name, own in slopes.items()}, LAYERS, rng=np.random.default_rng(1))
+    for name in ("share", "behind", "behind_low", "behind_high", "p_best"):
         np.testing.assert_allclose(getattr(choice, name), getattr(mirror, name), atol=1e-12)
 
 
 def test_a_sweep_in_which_no_removal_lowers_propensity_says_so():
-    slopes = downwards(np.random.default_rng(2), [2.0, 1.0, 3.0])
+    slopes = downwards(np.random.default_rng(2), [2.0, 0.5, 3.0])
     choice = choose_layer(slopes, LAYERS, rng=np.random.default_rng(1), operator="ablate")
     assert choice.chosen == 2
     assert any("at no layer does taking the direction out lower" in text for text in choice.warnings)

@@ -14,7 +14,7 @@ import analyses
 from steerstats.cache.table import import_table
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.generalization import SlopeGrid, with_vector_error
-from steerstats.meta import mean_over_datasets
+from steerstats.meta import mean_over_datasets, reml_tau2
 from steerstats.power import GapComponents, fit_components, noncentrality, smallest_detectable_gap
 from steerstats.study import open_cache
 
@@ -132,11 +132,11 @@ def test_a_study_is_as_large_as_its_questions_and_not_as_its_inputs(tmp_path):
 def test_the_vectors_error_is_as_well_known_as_by_the_fewest_refits():
     slopes = {f"d{k}": np.random.default_rng(k).normal(size=(1, 2, 9)) for k in range(2)}
     refits = {
-        name: one + np.random.default_rng(9).normal(size=(6 - 2 * k, 1, 2, 1))
+        name: one + np.random.default_rng(9).normal(size=(6 - 4 * k, 1, 2, 1))
         for k, (name, one) in enumerate(slopes.items())
     }
     grid = SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes, refits=refits)
-    assert fit_components(grid, "base->user_neg", n_pairs=40).n_refits == 4
+    assert fit_components(grid, "base->user_neg", n_pairs=40).n_refits == 2
 
 
 @pytest.mark.parametrize(("datasets", "where"), [(1, "a gap is a lower bound"), (3, "counted as difference between")])
@@ -145,6 +145,8 @@ def test_without_refits_it_is_said_where_the_vectors_error_went(datasets, where)
     found = fit_components(SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes), "base->user_neg")
     (said,) = [text for text in found.warnings if text.startswith("no refitted vectors: the vector's own error is")]
     assert where in said
+    few = [text for text in found.warnings if "datasets have fewer than 20 questions (the fewest: 9)" in text]
+    assert len(few) == (datasets > 1), "of one there is no variance between datasets"
 
 
 def test_two_questions_are_enough_for_a_dataset_to_count():
@@ -200,12 +202,14 @@ def test_pairs_are_missing_where_the_vectors_error_is():
     bare = smallest_detectable_gap(components(of_vector=float("nan"), n_pairs=None), n_inputs=50, n_datasets=10)
     assert np.isnan(bare.n_pairs).all()
     assert not any("1 / pairs" in text for text in bare.assumptions)
+    alone = smallest_detectable_gap(components(of_vector=float("nan"), n_pairs=None), n_inputs=50)
+    assert alone.df.tolist() == [49]
     assert smallest_detectable_gap(components(), n_inputs=50, n_datasets=10).n_pairs.tolist() == [200]
 
 
 def test_datasets_and_cells_without_refits_take_the_mean_of_the_others():
     rng, (train, evaluate) = np.random.default_rng(4), (("base",), ("base", "user_neg"))
-    slopes = {name: rng.normal(size=(1, 2, 30)) for name in "abc"}
+    slopes = {name: rng.normal([[[k], [-k]]], 1, (1, 2, 30)) for k, name in enumerate("abc")}
     question = {name: np.arange(30).astype(str) for name in slopes}
     refits = {name: slopes[name] + rng.normal(size=(6, 1, 2, 1)) for name in "ab"}
     refits["b"][:, :, 1] = np.nan
@@ -214,6 +218,9 @@ def test_datasets_and_cells_without_refits_take_the_mean_of_the_others():
     found = fit_components(SlopeGrid(**rest, refits=refits), "base->user_neg", n_pairs=40)
     apart = (refits["a"][:, 0, 0] - refits["a"][:, 0, 1]).mean(axis=1)
     assert found.of_vector == pytest.approx(apart.var(ddof=1))
+    gaps = [slopes[name][0, 0] - slopes[name][0, 1] for name in "abc"]
+    errors = np.var(gaps, axis=1, ddof=1) / 30 + found.of_vector
+    assert found.between_datasets == pytest.approx(reml_tau2(np.mean(gaps, axis=1), errors))
     assert found.n_refits == 6
     assert any("known in 1 of 3 datasets" in text for text in found.warnings)
     none = fit_components(SlopeGrid(**rest, refits={"b": refits["b"]}), "base->user_neg", n_pairs=40)
@@ -245,6 +252,9 @@ def test_a_range_that_is_narrow_or_has_nothing_to_do_with_datasets_is_no_warning
     assert np.isnan([near.gap_low[0], near.gap_high[0]]).all()
     assert near.gap_low[1] < near.gap[1] < near.gap_high[1]
     assert not any("runs from" in text for text in near.warnings)
+    low = smallest_detectable_gap(components(between_low=0.01, between_high=0.045), n_inputs=50, n_datasets=9)
+    told = f"95% interval 0.1 to 0.21: over it the gap of {low.gap[0]:.2g} (50 inputs, 9 datasets) runs from"
+    assert any(told in text for text in low.warnings), "tau, not its square"
     assert {"gap_low", "gap_high"} <= set(near.to_frame())
     unknown = smallest_detectable_gap(components(), n_inputs=50, n_datasets=9)
     assert np.isnan(unknown.gap_high).all()

@@ -75,6 +75,10 @@ def test_twins_are_one_unit_and_the_seed_decides():
     once = choose_layer({"d": values["d"][:, ::2]}, LAYERS, rng=np.random.default_rng(0))
     for name in ("ci_low", "ci_high", "behind_low", "behind_high"):
         np.testing.assert_allclose(getattr(paired, name), getattr(once, name))
+    some, asked = {"d": values["d"][:, :40]}, {"d": questions["d"][:40].copy()}
+    asked["d"][:4] = "q0"  # one question of four inputs, which count four times
+    found = choose_layer(some, LAYERS, rng=np.random.default_rng(0), questions=asked)
+    np.testing.assert_allclose(found.mean, some["d"].mean(axis=1))
     again = choose_layer(values, LAYERS, rng=np.random.default_rng(0), questions=questions)
     assert again.to_frame().equals(paired.to_frame())
 
@@ -160,6 +164,7 @@ def test_one_dataset_says_nothing_of_others():
     assert np.isnan(choice.p_best).all()
     assert choice.contenders == ()
     assert choice.doubts() == ""
+    assert choice.sections()[0][1].columns[1] == "mean, this dataset [95%]"
 
 
 def test_layers_that_are_the_same_are_never_ruled_out_and_a_constant_lead_is_beyond_doubt():
@@ -167,7 +172,9 @@ def test_layers_that_are_the_same_are_never_ruled_out_and_a_constant_lead_is_bey
     slopes = {f"d{k}": np.array([row, row, row - 1.0]) for k, row in enumerate(base)}
     choice = choose_layer(slopes, np.arange(3), rng=stream())
     assert choice.p_best.tolist() == [1, 1, 0]
-    assert choice.contenders == (1,)
+    assert choice.contenders == choice.rivals == (1,)
+    two = choose_layer({name: rows[:2] for name, rows in slopes.items()}, np.arange(2), rng=stream())
+    assert two.p_best.tolist() == [1, 0.5], "that the chosen one is the best is no hypothesis"
 
 
 def test_bad_input_is_named():
@@ -190,11 +197,23 @@ def test_a_sweep_that_holds_test_inputs_too_is_judged_on_validation_inputs_alone
         write_unit(root, unit.name, UnitData({**data.arrays, "input_split": split}, data.attrs))
     found = choose_sweep_layer(root)
     assert (found.n_inputs, found.chosen) == (40, 7)
+    assert (choose_sweep_layer(root, seed=1).ci_low != found.ci_low).all()
+
+
+def test_inputs_of_one_question_are_one_unit_of_a_sweep(tmp_path):
+    root = write_sweep(tmp_path / "sweep", ["a"], [0.2, 0.9, 0.4], [-1.0, 0.0, 1.0])
+    alone = choose_sweep_layer(root)
+    for unit in list(CacheReader(root)):
+        data = unit.load()
+        question = np.array([f"q{k // 10}" for k in range(30)], dtype=object)
+        write_unit(root, unit.name, UnitData({**data.arrays, "input_question": question}, data.attrs))
+    assert any("datasets of 3 questions" in text for text in choose_sweep_layer(root).warnings)
+    assert not any("questions" in text for text in alone.warnings)
 
 
 def test_the_interval_of_a_layer_is_that_of_its_mean_over_datasets_of_these_questions():
     rng = np.random.default_rng(9)
-    slopes = {"a": rng.normal(size=(2, 6)), "b": rng.normal(size=(2, 5))}
+    slopes = {"a": rng.normal(size=(2, 6)) * [[3], [1]], "b": rng.normal(size=(2, 5)) * [[1], [3]]}
     choice = choose_layer(slopes, [8, 10], rng=stream(), n_resamples=40_000)
     parts = np.array([values.var(axis=1, ddof=1) / values.shape[1] for values in slopes.values()]) / 4
     df = (parts.sum(axis=0) ** 2 / (parts**2 / np.array([[5], [4]])).sum(axis=0)).min()
@@ -214,6 +233,7 @@ def test_few_questions_widen_intervals_and_are_said():
     assert covered / 150 > 0.9  # .72 by percentiles
     assert excluded / 150 < 0.15  # .42 without
     assert any("3 questions" in one for one in choice.warnings)
+    assert choose_layer({"d": rng.normal([[9], [0], [0]], 1, (3, 10))}, np.arange(3), rng=rng).warnings == ()
 
 
 @pytest.mark.parametrize("operator", ["add", "ablate"])
