@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from steerstats.errors import InputError
-from steerstats.prediction import ALPHAS
+from steerstats.prediction import ALPHAS, _rearranged
 from steerstats.predictors import cross_validated_ridge, dataset_associations, within_dataset_associations
 from steerstats.units import deal
 
@@ -96,6 +96,22 @@ def test_dealing_moves_whole_units():
     assert uneven == {(0, 3), (1, 3), (2, 3), (3, 0), (3, 1), (3, 2)}, "a unit of one is repeated in a place of three"
 
 
+def test_ridges_null_deals_means_of_unequal_datasets_and_turns_signs_by_whole_categories():
+    rng, sizes = np.random.default_rng(11), np.array([2, 5, 3, 9, 4, 7])
+    codes, family = np.repeat(np.arange(6), sizes), np.array([0, 0, 1, 1, 2, 2])
+    y = 3 * codes + rng.normal(size=codes.size)
+    own = np.bincount(codes, y) / sizes
+    columns, n_null = _rearranged(y, codes, family, True, 20, rng)
+    np.testing.assert_array_equal(columns[:, 0], y)
+    for k, column in enumerate(columns.T[1:]):
+        means = np.bincount(codes, column) / sizes
+        np.testing.assert_allclose(np.sort(means) if k < n_null else means, own)
+        signs = (column - means[codes]) / (y - own[codes])
+        by_category = signs[np.searchsorted(codes, [0, 2, 4])]
+        np.testing.assert_allclose(signs, by_category[family[codes]])
+        np.testing.assert_allclose(np.abs(by_category), 1)
+
+
 def test_three_categories_have_no_p_value_and_say_why():
     rng = np.random.default_rng(6)
     frame = families(rng, (5, 5, 5))
@@ -152,6 +168,7 @@ def test_the_penalty_is_the_one_that_leaving_out_in_turn_chooses(category):
     def ridge(alpha, train):
         return make_pipeline(StandardScaler(), Ridge(20 * alpha)).fit(x[train], y[train])  # rows weigh a twentieth
 
+    coefficients = []
     for k, (train, test) in enumerate(LeaveOneGroupOut().split(x, groups=groups)):
         folds = list(LeaveOneGroupOut().split(train, groups=groups[train]))
         loss = [
@@ -159,7 +176,10 @@ def test_the_penalty_is_the_one_that_leaving_out_in_turn_chooses(category):
             for alpha in ALPHAS
         ]
         assert fit.alphas[k] == ALPHAS[int(np.argmin(loss))]
-        np.testing.assert_allclose(fit.prediction[test], ridge(fit.alphas[k], train).predict(x[test]), rtol=1e-6)
+        found = ridge(fit.alphas[k], train)
+        np.testing.assert_allclose(fit.prediction[test], found.predict(x[test]), rtol=1e-6)
+        coefficients.append(found[-1].coef_)  # of standardised predictors
+    np.testing.assert_allclose(fit.coefficients, np.mean(coefficients, axis=0), rtol=1e-6)
     assert np.median(fit.alphas) > 1  # leaving single inputs out chooses .001: a copy of each stays in training
 
 
