@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import product
 
 import h5py
 import numpy as np
@@ -224,3 +225,23 @@ def test_two_caches_without_a_dataset_in_common_are_told_what_each_has(tmp_path)
         import_table(tmp_path / f"{name}.csv", tmp_path / name, model=name)
     with pytest.raises(InputError, match=r"share no dataset: the first has kindness, the second warmth$"):
         open_cache(tmp_path / "one").cross_model(open_cache(tmp_path / "two"))
+
+
+def test_what_a_dataset_of_one_cache_alone_lacks_costs_two_caches_no_shift(tmp_path):
+    rng, both = np.random.default_rng(0), ["base->base", "base->user_neg"]
+    names = ["dataset", "input", "setting_train", "setting_eval", "multiplier", "propensity"]
+    for model, there in (("one", {"d0": both, "d1": both, "d2": both, "alone": both[:1]}), ("two", {})):
+        rows = [
+            (name, f"i{i}", *shift.split("->"), multiplier, rng.normal() * multiplier)
+            for name, shifts in (there or dict.fromkeys(["d2", "d1", "d0"], both)).items()
+            for i, shift, multiplier in product(range(4), shifts, (-1.0, 0.0, 1.0))
+        ]
+        pd.DataFrame(rows, columns=names).to_csv(tmp_path / f"{model}.csv", index=False)
+        import_table(tmp_path / f"{model}.csv", tmp_path / model, model=model)
+    one, two = (open_cache(tmp_path / model) for model in ("one", "two"))
+    for first, second in ((one, two), (two, one)):
+        found = first.cross_model(second, n_resamples=50)
+        assert set(found.comparison) == set(both)
+        assert set(found.datasets) == {"d0", "d1", "d2"}
+        assert "only in one, and left out: alone" in found.warnings
+        assert set(first.cross_model(second, both[1:], n_resamples=50).comparison) == {"base->user_neg"}

@@ -250,14 +250,15 @@ def cross_model(
         one, two = (those_there(study.datasets, "") for study in (first, second))
         raise InputError(f"{first.path} and {second.path} share no dataset: the first has {one}, the second {two}")
     notes = list(dict.fromkeys([*said_first(first), *said_first(second)]))
+    shared = [_among(study, common) for study in (first, second)]
     if shifts is not None:
-        chosen = list(first.shifts(shifts))
+        chosen = list(shared[0].shifts(shifts))
         for shift in chosen:
-            second.require(shift)
+            shared[1].require(shift)
     else:
         every = [ID_SHIFT, *PAPER_SHIFTS]
-        both = [(study.unit(name), study) for study in (first, second) for name in common]
-        chosen = [shift for shift in every if all(unit.has(shift) for unit, _ in both)]
+        units = [study.unit(name) for study in shared for name in common]
+        chosen = [shift for shift in every if all(unit.has(shift) for unit in units)]
         if not chosen:
             raise CacheError(f"{first.path} and {second.path} share none of {', '.join(map(shift_name, every))}")
         if len(chosen) < len(every):
@@ -271,13 +272,20 @@ def cross_model(
         if alone:
             notes.append(f"only in {label}, and left out: {', '.join(alone)}")
     notes += differences(named)
-    grids = [study.grid(chosen, refits=True) for study in (first, second)]
+    grids = [study.grid(chosen, refits=True) for study in shared]
     table = cross_model_agreement(
         *grids, chosen, rng=NamedStreams(seed, "cross-model", common), level=level, n_resamples=n_resamples
     )
     # "of", since what begins a sentence gets a capital, and a model's id has none.
     method = f"of {first.model} and {second.model}: {table.method}"
     return replace(table, warnings=(*notes, *table.warnings), method=method)
+
+
+def _among(study: Study, datasets: Sequence[str]) -> Study:
+    """A study of some of its datasets: what another one lacks is not asked for."""
+    if set(datasets) == set(study.datasets):
+        return study
+    return type(study)(study.reader, datasets=datasets, layer=study.layer)
 
 
 def detectable_gap(
