@@ -101,7 +101,7 @@ def test_ridges_null_deals_means_of_unequal_datasets_and_turns_signs_by_whole_ca
     codes, family = np.repeat(np.arange(6), sizes), np.array([0, 0, 1, 1, 2, 2])
     y = 3 * codes + rng.normal(size=codes.size)
     own = np.bincount(codes, y) / sizes
-    columns, n_null = _rearranged(y, codes, family, True, 20, rng)
+    columns, n_null = _rearranged(y, codes, family, True, 50, rng)
     np.testing.assert_array_equal(columns[:, 0], y)
     for k, column in enumerate(columns.T[1:]):
         means = np.bincount(codes, column) / sizes
