@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from test_own_vectors import write
 
 import steerstats
 from analyses._claim import Claim, Finding
-from reports.methods import methods
+from reports.methods import _random_effects, methods
 from reports.methods_data import cache_paragraphs
 from reports.methods_factors import projected_out, with_own
 from reports.references import Cited
@@ -204,3 +205,19 @@ def test_the_vectors_error_is_in_intervals_over_datasets_and_in_no_other():
     assert "too short where a few datasets are unlike the rest" in told
     assert "All intervals are about these very vectors: the vectors' own sampling error is not in them." in alone
     assert "unlike the rest" not in alone
+
+
+@pytest.mark.parametrize(
+    ("ran", "told"),
+    [
+        ("", "by REML (Viechtbauer, 2005), with Hartung–Knapp intervals (Hartung & Knapp, 2001)."),
+        ("Q-profile", "; the standard deviation between datasets has its Q-profile interval (Viechtbauer, 2007)."),
+        ("prediction interval", "; prediction intervals for a new dataset are those of Nagashima et al. (2019)."),
+        ("t(4), floored", "widened to the model's own error (Röver et al., 2015)."),
+        ("mean over datasets, unweighted", "the unweighted mean is given in their place (Ibragimov & Müller, 2010)."),
+    ],
+)
+def test_of_random_effects_what_ran_is_said_with_its_source_and_nothing_else(ran, told):
+    text = _random_effects(SimpleNamespace(says=lambda words: words in ran), Cited())
+    assert text.endswith(told)
+    assert text.count(";") == (ran != "")

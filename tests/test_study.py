@@ -153,6 +153,8 @@ def test_a_mixed_model_over_datasets_finds_the_biases(study):
     unit = study.unit("sim-03")
     assert row["y"] == unit.propensity[4, 0, 7, 5]
     assert (row["input"], row["question"]) == (unit.inputs[7], unit.question[7])
+    assert row["prompt_tokens"] == unit.factors(["prompt_tokens"], "user_neg")["prompt_tokens"][7]
+    assert row["prompt_tokens"] != unit.factors(["prompt_tokens"], "base")["prompt_tokens"][7]
     fit = study.fit_mixed("y ~ lam * (pos_is_a + pos_is_yes) + (1 + lam | dataset:input)").to_frame().set_index("term")
     for term, truth in (("lam:pos_is_a", 0.8), ("lam:pos_is_yes", -0.3), ("pos_is_a", 1.0)):
         assert abs(fit.loc[term, "estimate"] - truth) < 4 * fit.loc[term, "se"]
