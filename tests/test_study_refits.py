@@ -119,6 +119,20 @@ def test_refits_are_matched_by_their_replicate(tmp_path):
         study.grid(refits=True)
 
 
+def test_refits_of_two_caches_are_of_one_draw_where_seed_dataset_and_pairs_in_order_are_the_same(tmp_path):
+    data, _ = simulate_unit(SimulationTruth(datasets=1, n_inputs=6, n_pairs=6, n_resampled=2), "sim-00")
+    turned = UnitData({**data.arrays, "pair_question": data.arrays["pair_question"][::-1]}, data.attrs)
+    made = [("a", data, 0), ("a", data, 0), ("b", data, 0), ("a", turned, 0), ("a", data, 1), ("a", data, None)]
+    drawn = []
+    for k, (name, unit, seed) in enumerate(made):
+        spec = {} if seed is None else {"seed": seed}
+        grid = open_cache(written(tmp_path / f"{k}", {name: unit}, spec=spec)).grid(["base->base"], refits=True)
+        drawn.append(None if grid.refit_draw is None else set(grid.refit_draw[name]))
+    assert drawn[0] == drawn[1]
+    assert len(set().union(*drawn[:-1])) == 4 * 2, "none of another's"
+    assert drawn[-1] is None, "nothing says what they are resamples of"
+
+
 def test_reliability_takes_its_noise_from_refits(study):
     found = study.reliability()
     noise = np.mean([found[name].sd_noise for name in found.datasets])
