@@ -19,7 +19,7 @@ import pandas as pd
 from analyses._claim import NotInCache
 from steerstats import open_cache
 from steerstats.distribution import mean_slope
-from steerstats.errors import CannotEstimate, InputError
+from steerstats.errors import CannotEstimate, InputError, how_many
 from steerstats.figures.theme import nice_shift
 from steerstats.generalization import PAPER_SHIFTS, SteerabilityTable, shift_name
 from steerstats.protocol import protocol_of
@@ -323,9 +323,14 @@ def named(shifts: Iterable[tuple[str, str]]) -> list[str]:
     return [shift_name(shift) for shift in shifts]
 
 
-def people_count(count: int, what: str) -> str:
-    """ "1 dataset", "3 datasets"."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def datasets_of(count: int, sizes: Iterable[int] | None = None, what: str = "questions") -> str:
+    """ "14 datasets", or with the sizes of each "14 datasets, 48 to 60 questions each"."""
+    return how_many(count, "dataset") + ("" if sizes is None else f", {between(sizes, what)} each")
+
+
+def each_of(count: int) -> str:
+    """ "each of 14 datasets", or "the one dataset"."""
+    return f"each of {count} datasets" if count > 1 else "the one dataset"
 
 
 def lacking(study: Study, what: str, columns: str = "") -> NotInCache:

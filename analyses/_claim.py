@@ -239,10 +239,7 @@ class Finding:
     pages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("reading", "bars", "counted", "alt"):
-            object.__setattr__(self, name, _singular(getattr(self, name)))
         object.__setattr__(self, "method", _of_all(self.method))
-        object.__setattr__(self, "warnings", tuple(map(_singular, self.warnings)))
 
     @classmethod
     def of(cls, result: Any, **more: Any) -> Finding:
@@ -337,17 +334,12 @@ def command_line(main: Callable[..., Finding], description: str | None) -> None:
     print(f"\n{Path(arguments.out) / finding.script}.svg, .pdf, .csv, .parquet, .tex, .json")
 
 
-def _singular(text: str) -> str:
-    return re.sub(r"\b1 datasets\b", "1 dataset", re.sub(r"\bin each of 1 datasets?\b", "in the one dataset", text))
-
-
 def _of_all(text: str) -> str:
     """A method's words as they hold for every dataset: estimators name the size of the one that they saw."""
     text = re.sub(r"(\bover|\bof|,) \d+ (inputs|questions)\b", r"\1 each dataset's \2", text)
     # With twins the size that counts is a dataset's own as well.
     text = re.sub(r"ranks for \d+ effective inputs in \d+ questions", "ranks by the design effect", text)
-    text = re.sub(r"(each dataset's inputs) in \d+ questions", r"\1 in their questions", text)
-    return _singular(text)
+    return re.sub(r"(each dataset's inputs) in \d+ questions", r"\1 in their questions", text)
 
 
 def _plain(value: Any) -> Any:

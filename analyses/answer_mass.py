@@ -1,6 +1,6 @@
 """Do the answers keep their probability? Where steering breaks the format, the slope describes nothing."""
 
-from analyses._cache import ask, between, facts_of, mean_over_datasets, need_array, study_of, with_several_wrong
+from analyses._cache import ask, datasets_of, facts_of, mean_over_datasets, need_array, study_of, with_several_wrong
 from analyses._claim import Finding, command_line, publish
 from analyses._counts import in_range
 from analyses._single import mean_or_own
@@ -43,7 +43,7 @@ def main(cache, out):
         f"Datasets whose line falls below {result.threshold:.0%} are flagged"
         + (f" ({', '.join(flagged)})." if flagged else "; there are none."),
         bars="none are drawn; the table has 95% t intervals over questions.",
-        counted=f"{len(result.datasets)} datasets, {between(result.n, 'questions')} each.",
+        counted=f"{datasets_of(len(result.datasets), result.n)}.",
         alt=f"Probability on the {answers} against the multiplier, {len(result.datasets)} lines. It is "
         f"{rest.estimate:.0%} {'at multiplier 0' if acts else 'unsteered'} on average and {least.estimate:.0%} at its "
         f"lowest; {len(flagged)} flagged.",

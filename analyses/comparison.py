@@ -1,6 +1,6 @@
 """Several caches side by side: what differs in the steerability of every dataset, paired by input, in every shift."""
 
-from analyses._cache import current_seed, facts_of, people_count, several_studies
+from analyses._cache import current_seed, datasets_of, facts_of, several_studies
 from analyses._claim import Finding, command_line, publish
 from analyses._compared import compared, difference_claims, error_words, forests, labelled
 
@@ -14,7 +14,7 @@ def main(cache, out):
     studies = labelled(cache)
     result = compared(studies)
     frame, (drawn, pages) = result.to_frame(), forests(result)
-    n, matched = people_count(len(result.datasets), "dataset"), result.n_inputs.sum(axis=1)
+    n, matched = datasets_of(len(result.datasets)), result.n_inputs.sum(axis=1)
     held = dict.fromkeys(matched[matched > 0].tolist())  # a pair may share no dataset
     found = Finding.of(
         result, script="comparison", title=TITLE, paper=PAPER, claims=tuple(difference_claims(result)), pages=pages,

@@ -1,7 +1,7 @@
 """Figure 6: is steerability a property of the dataset or of the model? Agreement over datasets between two models."""
 
 from analyses import _published as published
-from analyses._cache import ask, current_seed, facts_of, same_model, side_by_side, two_studies
+from analyses._cache import ask, current_seed, datasets_of, facts_of, same_model, side_by_side, two_studies
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish, short
 from analyses._compared import axis_names
 from steerstats import figures
@@ -47,7 +47,7 @@ def main(cache, out):
         reading="Each dot is a dataset, with its mean steerability in one model across and in the other up, nats per "
         "unit multiplier λ. A rising cloud says that what steers in one steers in the other.",
         bars="hair lines are 95% t intervals of each mean, over questions; the vectors' own error is not in them.",
-        counted=f"{result.n} datasets that both caches have.",
+        counted=f"{datasets_of(result.n)} that both caches have.",
         alt=f"{len(names)} scatters of {x} against {y}. "
         + " ".join(f"{claim.statement} {claim.shown[0]}." for claim in claims),
         seed=current_seed(), facts={"first": facts_of(one), "second": facts_of(other)},

@@ -1,6 +1,6 @@
 """Does it help to project the A/B and Yes/No directions out of the vector?"""
 
-from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, need_controls, order_by_median, study_of
+from analyses._cache import ask, by_median, datasets_of, facts_of, mean_over_datasets, need_controls, study_of
 from analyses._claim import Finding, command_line, publish
 from analyses._shifts import PAIRED
 from analyses._single import SQUARED, SQUARES, doubted, mean_or_own
@@ -16,14 +16,14 @@ def main(cache, out):
     """Steerability lost by debiasing, and what it does to the effects of A/B and Yes/No."""
     study = study_of(cache)
     need_controls(study, "debiased", of=any)  # a dataset without A/B and Yes/No has nothing to project out
-    result, order = ask(study, "debiased"), order_by_median(study)
-    loss, effects = by_dataset(result.to_frame(), order), result.effects
+    result = ask(study, "debiased")
+    loss, effects = by_median(result.to_frame(), study), result.effects
     lost = mean_over_datasets(loss["estimate"], "steerability lost", "nat per unit multiplier")
     claims = [mean_or_own("debiased.loss", "Steerability lost by debiasing", lost, loss, PAIRED)]
     wide = effects.pivot(index=["dataset", "term"], columns="vector", values=["estimate", "se", "ci_low", "ci_high"])
     sides = {"own": "before", "debiased": "after"}
     wide.columns = [f"{sides[v]}{'' if q == 'estimate' else '_' + q.removeprefix('ci_')}" for q, v in wide.columns]
-    wide = by_dataset(wide.reset_index(), order)
+    wide = by_median(wide.reset_index(), study)
     terms = [term for term in NAMES if (wide["term"] == term).any()]
     for term in terms:
         rows = wide[wide["term"] == term]
@@ -48,9 +48,9 @@ def main(cache, out):
         "word. Then the spurious effects under the vector as trained and under the debiased one: marks that move to "
         f"zero are bias that went. {SQUARES}",
         bars="95% intervals: paired by input for the loss, robust for the effects.",
-        counted=f"{n} datasets.", facts=facts_of(study),
-        alt=f"Loss of steerability by debiasing in {n} datasets ({number(lost.estimate)} nats per unit multiplier on "
-        "average), and spurious effects before and after.",
+        counted=f"{datasets_of(n)}.", facts=facts_of(study),
+        alt=f"Loss of steerability by debiasing in {datasets_of(n)} ({number(lost.estimate)} nats per unit "
+        "multiplier on average), and spurious effects before and after.",
     )  # fmt: skip
     return publish(out, found, figure, loss)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyses._cache import absences, ask, between, current_seed, facts_of, need_shifts, order_by_median, study_of
+from analyses._cache import absences, ask, current_seed, datasets_of, facts_of, need_shifts, order_by_median, study_of
 from analyses._claim import Finding, command_line, publish
 from analyses._shifts import draw_unsteered, gap_claims, gap_rows, own_warnings, unsteered_means
 from steerstats import figures
@@ -45,9 +45,9 @@ def main(cache, out):
         + (", and below it where the unsteered model stands in each prompt, m(0), in nats." if known else "."),
         bars="95% intervals of the mean over questions, paired by input; those of the loss in all "
         f"{error} the vector's own error. The table has simultaneous bands and adjusted p-values for all shifts.",
-        counted=f"{len(order)} datasets, {between(result.gaps.n, 'questions')} each.",
-        alt=f"Loss of steerability, {' and '.join(list(PART_NAMES.values())[1:])} in {len(order)} datasets under {n} "
-        "shifts, and a table of mean steerability by training and evaluation setting"
+        counted=f"{datasets_of(len(order), result.gaps.n)}.",
+        alt=f"Loss of steerability, {' and '.join(list(PART_NAMES.values())[1:])} in {datasets_of(len(order))} "
+        f"under {n} shifts, and a table of mean steerability by training and evaluation setting"
         + (" with the unsteered propensity." if known else "."),
         seed=current_seed(), facts=facts_of(study), warnings=own_warnings(result),
     )  # fmt: skip

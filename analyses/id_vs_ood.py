@@ -1,7 +1,7 @@
 """Figure 5: steerability in distribution against steerability under each shift of the prompt."""
 
 from analyses import _published as published
-from analyses._cache import absences, ask, between, current_seed, facts_of, need_shifts, side_by_side, study_of
+from analyses._cache import absences, ask, current_seed, datasets_of, facts_of, need_shifts, side_by_side, study_of
 from analyses._claim import Claim, Finding, command_line, publish, short
 from analyses._shifts import absent_claims
 from steerstats import figures
@@ -42,8 +42,8 @@ def main(cache, out):
         "of the vector and prompt named on the axis; nats per unit multiplier λ. On the broken line nothing is lost; "
         "below it the shift costs.",
         bars="hair lines are 95% t intervals of each mean, over questions; the vector's own error is not in them.",
-        counted=f"{result.n} datasets, {between(means.n, 'questions')} each.",
-        alt=f"Scatter of steerability in distribution against {len(shifts)} shifts, {result.n} datasets. "
+        counted=f"{datasets_of(result.n, means.n)}.",
+        alt=f"Scatter of steerability in distribution against {len(shifts)} shifts, {datasets_of(result.n)}. "
         + " ".join(f"{claim.statement} {claim.shown[0]}." for claim in claims),
         seed=current_seed(), facts=facts_of(study),
     )  # fmt: skip

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from analyses._cache import current_seed, facts_of, people_count, study_of
+from analyses._cache import current_seed, facts_of, study_of
 from analyses._claim import Finding, NotInCache, command_line, publish
 from analyses._sweeps import DOWN, extreme, layer_claim, layer_rows
 from analyses._words import number
 from steerstats import figures, open_cache
+from steerstats.errors import how_many
 from steerstats.sweeps import choose_sweep_layer
 
 TITLE = "Layer sweep"
@@ -41,7 +42,7 @@ def main(cache, out):
         + warning * (not choice.alone)
         + (DOWN if extreme(choice) == "lowest" else ""),
         bars="band: 95% t interval of the mean over datasets." if several else "band: 95% t interval over questions.",
-        counted=f"{people_count(len(study.datasets), 'dataset')}, {people_count(len(layers), 'layer')}, "
+        counted=f"{how_many(len(study.datasets), 'dataset')}, {how_many(len(layers), 'layer')}, "
         "validation inputs.",
         alt=f"Mean steerability by layer; the {'only one' if choice.alone else extreme(choice)} is {layer} with "
         f"{number(best['estimate'])} nats per unit λ.",

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, order_by_median, study_of
+from analyses._cache import ask, by_dataset, datasets_of, facts_of, mean_over_datasets, order_by_median, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._single import by_chance, how_bent, inputs_claim, mean_or_own
 from analyses._words import number
@@ -47,7 +47,7 @@ def main(cache, out):
         "much bending differs between inputs; 0 is straight. Where inputs bend alike that unit is small, and a bend of "
         f"several SDs can be a small part of the curve{how_bent(study, frame)}",
         bars="95% intervals of the effect size, by inverting the non-central F of Hotelling's T².",
-        counted=f"{len(inputs):,} inputs in {len(order)} datasets.",
+        counted=f"{len(inputs):,} inputs in {datasets_of(len(order))}.",
         alt=f"Scatter of slope against RMSE for {len(inputs)} inputs, and the departure from linearity of "
         f"{len(order)} mean curves. The mean R² of an input's line is {number(r2.estimate)}.",
         facts=facts_of(study),

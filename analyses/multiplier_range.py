@@ -1,6 +1,6 @@
 """Does steerability depend on how far the vector is pushed? The slope again, on narrower ranges of the multiplier."""
 
-from analyses._cache import ask, between, facts_of, study_of
+from analyses._cache import ask, datasets_of, facts_of, study_of
 from analyses._claim import Finding, NotInCache, command_line, publish
 from analyses._single import part_whole, range_claims
 from steerstats import figures
@@ -39,9 +39,9 @@ def main(cache, out):
         f"Slopes on a part and on the whole share their data: those of noise alone would correlate by {floor:.2f}.",
         bars="left: bands are 95% t intervals over questions." if n <= 5 else "none are drawn; the table has 95% t "
         "intervals over questions.",
-        counted=f"{n} datasets, {between(frame['n'], 'questions')} each.",
-        alt=f"Mean steerability and share of sign changes against the width of the multiplier range, {n} datasets. On "
-        f"the narrowest range {other:.0%} of inputs have the other sign on average.",
+        counted=f"{datasets_of(n, frame['n'])}.",
+        alt=f"Mean steerability and share of sign changes against the width of the multiplier range, "
+        f"{datasets_of(n)}. On the narrowest range {other:.0%} of inputs have the other sign on average.",
         facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)

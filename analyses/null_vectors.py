@@ -1,6 +1,6 @@
 """Would a vector that knows nothing do the same? Random directions and label-shuffled vectors of the same norm."""
 
-from analyses._cache import ask, by_dataset, facts_of, need_controls, order_by_median, study_of
+from analyses._cache import ask, by_dataset, datasets_of, facts_of, need_controls, order_by_median, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import DECISIONS
 from steerstats import figures
@@ -42,7 +42,7 @@ def main(cache, out):
         "can show nearly any share, so one half is not the mark to beat.",
         bars="left: 95% of null vectors have a mean within the bar (a quantile, no interval). Right: the middle 95% "
         f"over {NAMES[shown]}.",
-        counted=f"{len(rows)} datasets; "
+        counted=f"{datasets_of(len(rows))}; "
         + "; ".join(f"{table.n_null.min()} {NAMES[kind]}" for kind, table in tables.items()) + ".",
         alt=f"Mean steerability of {len(rows)} vectors beside the range of {' and '.join(NAMES[k] for k in tables)}.",
         facts=facts_of(study),

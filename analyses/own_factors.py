@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyses._cache import ask, between, by_median, current_seed, facts_of, lacking, mean_over_datasets, study_of
+from analyses._cache import ask, by_median, current_seed, datasets_of, facts_of, lacking, mean_over_datasets, study_of
 from analyses._claim import Finding, command_line, publish
 from analyses._counts import share_claims
 from analyses._effects import BARS, plain_singular, said_of
@@ -42,14 +42,14 @@ def main(cache, out):
             drawn[f"{name[:1].upper()}{name[1:]}"] = panels(frames, kind)
     if not drawn:
         raise lacking(study, f"factors of your own that can be judged ({'; '.join(notes)})")
-    n = f"{rows['dataset'].nunique()} datasets"
+    n = rows["dataset"].nunique()
     found = Finding.of(
         result, script="own_factors", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Each dot is how much more an input steers with that level of the factor, or with one unit more of it, "
         f"{fixed}. Inputs differ in more than what was recorded: an effect is a difference between kinds of inputs, "
         "and need not be caused by the factor. A sure effect can have a small share of all the variance.",
-        bars=BARS, counted=f"{n}, {between(rows['n'], 'inputs')} each.", seed=current_seed(), facts=facts_of(study),
-        alt=f"Effects of {' and '.join(map(in_words, own))} on steerability in {n}.",
+        bars=BARS, counted=f"{datasets_of(n, rows['n'], 'inputs')}.", seed=current_seed(), facts=facts_of(study),
+        alt=f"Effects of {' and '.join(map(in_words, own))} on steerability in {datasets_of(n)}.",
         warnings=(*plain_singular(result.warnings), *notes), pages=tuple(drawn) * (len(drawn) > 1),
     )  # fmt: skip
     return publish(out, found, list(drawn.values()), rows)

@@ -1,6 +1,6 @@
 """Vectors of one's own: what each does to the inputs, and whether it steers more than the base vector fitted here."""
 
-from analyses._cache import between, current_seed, facts_of, people_count, study_of
+from analyses._cache import current_seed, datasets_of, facts_of, study_of
 from analyses._claim import Finding, command_line, publish, short
 from analyses._own_vectors import (
     RESAMPLES,
@@ -40,9 +40,9 @@ def main(cache, out):
         bars="95% t intervals of means and Wilson intervals of shares, by question. Those of differences (in the table "
         "and above) are paired by input: two bars that overlap can still differ.",
         assumptions=assumptions,
-        counted=f"{people_count(len(study.datasets), 'dataset')}, {between(rows['n'], 'questions')} each.",
+        counted=f"{datasets_of(len(study.datasets), rows['n'])}.",
         alt=f"Mean steerability under {listed(vectors)} and under the base vector in "
-        f"{people_count(len(study.datasets), 'dataset')}; under {cells[0].shift}, {short(claims[0])}.",
+        f"{datasets_of(len(study.datasets))}; under {cells[0].shift}, {short(claims[0])}.",
         seed=current_seed(), facts=facts_of(study), absent=tuple(absent), pages=tuple(vectors) * (len(vectors) > 1),
         numbers={"n_resamples": RESAMPLES},
         warnings=(*length_notes(rows, study), *cell_warnings(cells)),

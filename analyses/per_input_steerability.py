@@ -3,7 +3,7 @@
 import numpy as np
 
 from analyses import _published as published
-from analyses._cache import ask, by_dataset, facts_of, mean_over_datasets, people_count, study_of
+from analyses._cache import ask, by_dataset, datasets_of, facts_of, mean_over_datasets, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import FALLS, WRONG, mean_claim, own_warnings, share_claims, sign_claims
 from analyses._single import SKEWED
@@ -41,14 +41,14 @@ def main(cache, out):
         figures.per_input(slopes, {name: result[name]["median"].estimate for name in order}, ax=left)
         figures.anti_share(anti, ax=right)
     found = Finding.of(
-        result, script="per_input_steerability", title=TITLE, paper=PAPER, claims=tuple(claims), facts=facts_of(study),
+        result, script="per_input_steerability", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Each dot is one input: how much one unit of multiplier moves its answer. Dots left of zero "
         + ("fall as the direction is taken out" if ablated else "steer the wrong way")
         + ". Datasets are ordered by their median, the upright stroke; dots are spread within a row only to keep "
         "them apart. Right: the share left of zero by more than numerical error; the broken line is one half.",
         bars="95% Wilson intervals of the share, by question.", warnings=own_warnings(result),
-        counted=f"{sum(map(len, slopes.values())):,} test inputs in {people_count(n, 'dataset')}.",
-        alt=f"Steerability of every input in {people_count(n, 'dataset')}, ordered by median. Medians run from "
+        counted=f"{sum(map(len, slopes.values())):,} test inputs in {datasets_of(n)}.", facts=facts_of(study),
+        alt=f"Steerability of every input in {datasets_of(n)}, ordered by median. Medians run from "
         f"{number(result[order[-1]]['median'].estimate)} to {number(result[order[0]]['median'].estimate)} nats per λ. "
         f"Anti-steerable shares run from {anti['estimate'].min():.0%} to {anti['estimate'].max():.0%}.",
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Figures 3 and 16: steerability by what the positive option is, A or B, Yes or No, and how many inputs each has."""
 
-from analyses._cache import ask, by_median, facts_of, study_of
+from analyses._cache import ask, by_median, datasets_of, facts_of, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import of_shown
 from analyses._single import cell_claims
@@ -47,8 +47,8 @@ def main(cache, out):
         "looks like steering of a behaviour is a pull to a letter or a word. Right: how many inputs are of each kind, "
         "in the order of the key; full colours are A, muted ones B. Kinds that lack inputs lack marks.",
         bars="95% t intervals of the mean over the questions of that kind.",
-        counted=f"{frame['n'].sum():,} inputs in {len(names)} datasets.",
-        alt=f"Mean steerability by kind of positive option in {len(names)} datasets, with counts per kind.",
+        counted=f"{frame['n'].sum():,} inputs in {datasets_of(len(names))}.",
+        alt=f"Mean steerability by kind of positive option in {datasets_of(len(names))}, with counts per kind.",
         method=f"means by cell; {result.over_datasets.method if result.over_datasets else result.method}",
         assumptions=result.assumptions, warnings=of_shown(result.warnings), facts=facts_of(study),
     )  # fmt: skip

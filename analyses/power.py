@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from analyses._cache import ask, facts_of, named, need_shifts, questions_each, study_of
+from analyses._cache import ask, datasets_of, facts_of, named, need_shifts, questions_each, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._words import number
 from steerstats import figures
@@ -47,7 +47,7 @@ def main(cache, out):
         "find. Where it levels off, more questions do not help: differences between datasets, or the vector's own "
         "error, set the floor. The broken line is the gap seen here; one is significant from about 0.7 of its line on.",
         bars=bars,
-        counted=f"components fitted on {n} datasets with {questions_each(study, inputs)}.",
+        counted=f"components fitted on {datasets_of(n)} with {questions_each(study, inputs)}.",
         alt=f"Smallest detectable gap under {words} against questions per dataset; {number(here.gap[0])} nats per unit "
         f"multiplier at the size of this study, where the gap seen is {number(seen)}.",
         facts=facts_of(study),

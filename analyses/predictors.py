@@ -1,6 +1,6 @@
 """Could steerability have been foretold from the training activations? Cosine agreement, d′ and their relatives."""
 
-from analyses._cache import ask, current_seed, facts_of, need_array, study_of
+from analyses._cache import ask, current_seed, datasets_of, facts_of, need_array, study_of
 from analyses._candidates import DRAWN, OTHERS, REASONS, WORDS
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import p_words
@@ -47,8 +47,8 @@ def main(cache, out):
         "pairs of pure noise show about 1/√n.",
         bars="95% percentile intervals, resampling datasets." if drawn else "none are drawn: with so few datasets a "
         "correlation has no interval.",
-        counted=f"{len(points)} datasets.",
-        alt=f"Candidates against mean steerability in {len(points)} datasets. "
+        counted=f"{datasets_of(len(points))}.",
+        alt=f"Candidates against mean steerability in {datasets_of(len(points))}. "
         + " ".join(f"{in_words(row.predictor)}: {number(row.rho)}." for row in frame.itertuples()),
         seed=current_seed(), facts=facts_of(study),
     )  # fmt: skip

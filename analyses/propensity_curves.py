@@ -2,7 +2,7 @@
 
 import math
 
-from analyses._cache import between, by_dataset, facts_of, mean_curves, order_by_median, study_of
+from analyses._cache import between, by_dataset, datasets_of, each_of, facts_of, mean_curves, order_by_median, study_of
 from analyses._claim import Finding, command_line, publish
 from analyses._single import inputs_claim
 from analyses._words import number
@@ -43,9 +43,9 @@ def main(cache, out):
         "of its own.",
         bars="upright bars are 95% t intervals of the mean over questions; the grey band holds the middle 80% of "
         "inputs and is no interval.",
-        counted=f"{between(n, 'questions')} in each of {len(order)} datasets.",
-        alt=f"Mean propensity against the multiplier in {len(order)} datasets, one panel each. Curves are monotone by "
-        f"Kendall's τ of {number(monotone.estimate)} on average.",
+        counted=f"{between(n, 'questions')} in {each_of(len(order))}.",
+        alt=f"Mean propensity against the multiplier in {datasets_of(len(order))}, one panel each. Curves are "
+        f"monotone by Kendall's τ of {number(monotone.estimate)} on average.",
         method="mean over inputs at each multiplier, t interval over questions; Kendall's tau-a within each input",
         assumptions=("questions are independent",), facts=facts_of(study),
     )  # fmt: skip

@@ -1,10 +1,11 @@
 """Figure 7: does a vector transfer worse between prompts that move the unsteered model further?"""
 
 from analyses import _published as published
-from analyses._cache import ask, facts_of, lacking, need_shifts, people_count, study_of
+from analyses._cache import ask, datasets_of, facts_of, lacking, need_shifts, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._words import number
 from steerstats import figures
+from steerstats.errors import how_many
 
 TITLE = "Difference in propensity against relative steerability"
 PAPER = "figure 7"
@@ -23,12 +24,11 @@ def main(cache, out):
     result = ask(study, "propensity_shift")
     if result.self_pair.all():
         raise lacking(study, "a vector made in one setting and used in another that has a vector of its own")
-    frame = result.to_frame()
-    rank, claims = frame[frame["kind"] == "spearman"].set_index("definition"), []
+    rank, claims = (frame := result.to_frame()).query("kind == 'spearman'").set_index("definition"), []
     for name in SHOWN:
         row, key = rank.loc[name], f"figure7.{name.replace(' ', '_')}"
-        pairs, how = people_count(int(row["n_points"]), "pair"), "jackknife, whole datasets left out in turn"
-        claims.append(Claim.row(key, WORDS[name], row, f"datasets ({pairs})", interval=how))
+        of, how = f"datasets ({how_many(int(row['n_points']), 'pair')})", "jackknife, whole datasets left out in turn"
+        claims.append(Claim.row(key, WORDS[name], row, of, interval=how))
     theirs = published.published_for(published.PROPENSITY, study.model)
     claims[0] = claims[0].against(theirs, facts_of(study), shift=published.ALL_PAIRS, limits=published.NO_LIMITS)
     points = result.points().rename(columns={"propensity_difference": "x", "ratio": "y"})
@@ -47,8 +47,8 @@ def main(cache, out):
         "the two. Up, left: the part of a vector's effect at home that is left after the move; self-pairs are 0 and 1 "
         "by construction, a falling trend of their own. Right: the loss itself, which no small denominator inflates.",
         bars="none are drawn; the intervals above, where there are any, leave whole datasets out in turn.",
-        counted=f"{len(points)} pairs of prompts in {people_count(result.n, 'dataset')}; {len(kept)} in "
-        f"{people_count(kept['dataset'].nunique(), 'dataset')} pass the published threshold.",
+        counted=f"{len(points)} pairs of prompts in {datasets_of(result.n)}; {len(kept)} in "
+        f"{datasets_of(kept['dataset'].nunique())} pass the published threshold.",
         alt=f"Two scatters of {len(points)} pairs. " + " ".join(f"{c.statement} {c.shown[0]}." for c in claims),
         facts=facts_of(study),
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """What A/B and Yes/No do to steerability: per-input regression in each dataset, and the mean over datasets."""
 
-from analyses._cache import ask, between, by_median, facts_of, study_of
+from analyses._cache import ask, by_median, datasets_of, facts_of, study_of
 from analyses._claim import Finding, NotInCache, command_line, publish
 from analyses._effects import BARS, MEAN, one_for_both, plain_singular, said_of
 from steerstats import figures
@@ -36,8 +36,8 @@ def main(cache, out):
         reading="Each dot is how much more an input steers when the positive option has that letter or word, the other "
         "factor held fixed. Away from zero, the vector moves letters or words as well as behaviour.",
         bars=BARS,
-        counted=f"{n} datasets, {between(rows['n'], 'inputs')} each.",
-        alt=f"Effects of {' and '.join(NAMES[term] for term in terms)} on steerability in {n} datasets.",
+        counted=f"{datasets_of(n, rows['n'], 'inputs')}.",
+        alt=f"Effects of {' and '.join(NAMES[term] for term in terms)} on steerability in {datasets_of(n)}.",
         warnings=plain_singular(result.warnings), facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, whole)

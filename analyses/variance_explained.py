@@ -1,6 +1,6 @@
 """Figure 4: how much of the variance of steerability goes with A/B and Yes/No, order-free and as published."""
 
-from analyses._cache import ask, between, by_median, current_seed, facts_of, mean_over_datasets, study_of
+from analyses._cache import ask, by_median, current_seed, datasets_of, facts_of, mean_over_datasets, study_of
 from analyses._claim import Finding, command_line, publish
 from analyses._counts import of_shown, share_claims
 from analyses._effects import myopic_variance, share_words
@@ -44,8 +44,9 @@ def main(cache, out):
         bars="points: 95% percentile intervals of the total, bootstrapping questions, which lie too high where "
         "questions are few or slopes skewed (84–87% of them held the truth for 15 questions of twins and for 30 inputs "
         "with lognormal slopes); the stacked bars carry none.",
-        counted=f"{n} datasets, {between(ours['n'], 'inputs')} each.",
-        alt=f"{share} in {n} datasets: {percent(mean.estimate)} on average, at most {percent(most['share'])}.",
+        counted=f"{datasets_of(n, ours['n'], 'inputs')}.",
+        alt=f"{share} in {datasets_of(n)}: {percent(mean.estimate)} on average, at most "
+        f"{percent(most['share'])}.",
         method=f"Shapley (LMG) shares of adjusted R²{'; beside it the published sequential split of R²' * both}; "
         f"percentile intervals, {result.numbers['n_resamples']} resamples of questions",
         seed=current_seed(), facts=facts_of(study), warnings=of_shown(result.warnings),

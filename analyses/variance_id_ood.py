@@ -1,15 +1,6 @@
 """Is steering less even under a shift? Variance of steerability between inputs, in distribution and out of it."""
 
-from analyses._cache import (
-    absences,
-    between,
-    by_dataset,
-    current_seed,
-    facts_of,
-    need_shifts,
-    order_by_median,
-    study_of,
-)
+from analyses._cache import absences, by_median, current_seed, datasets_of, facts_of, need_shifts, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._words import number
 from steerstats import figures
@@ -23,19 +14,17 @@ PAPER = "variance in and out of distribution"
 def main(cache, out):
     """Ratio of the variances per dataset and shift, and their rank correlation over datasets."""
     study = study_of(cache)
-    shifts, order = need_shifts(study), order_by_median(study)
-    grid = study.grid()
+    shifts, grid = need_shifts(study), study.grid()
     rng = NamedStreams(current_seed(), "variance", grid.datasets)
     result = steerability_variance(grid, shifts, rng=rng)
-    frame = by_dataset(result.to_frame(), order)
-    claims = []
+    frame, n, claims = by_median(result.to_frame(), study), len(grid.datasets), []
     for row in result.correlations().to_dict("records"):
         words = figures.nice_shift(*parse_shift(row["shift"]))
         row |= {"estimate": row["rho"], "ci_low": row["rho_ci_low"], "ci_high": row["rho_ci_high"]}
         text = f"Spearman correlation over datasets of the variance at base → base with that under {words}:"
         claims.append(Claim.row(f"variance.{row['shift']}", text, row, "datasets", interval="percentile over datasets"))
     with figures.style():
-        figure, ax = figures.canvas(width=7.4, height=1.4 + 0.36 * len(order))
+        figure, ax = figures.canvas(width=7.4, height=1.4 + 0.36 * n)
         figures.spread_rows(
             frame.assign(estimate=frame["ratio"]), ax=ax, ratios=True,
             xlabel="variance under the shift ÷ variance at base → base, logarithmic",
@@ -47,9 +36,9 @@ def main(cache, out):
         "vector was made; right of 1, steering became less even.",
         bars="95% jackknife intervals of the logarithm of the ratio, over questions; too short where few inputs hold "
         "most of the variance (about 90% of them would hold the truth for lognormal slopes).",
-        counted=f"{len(order)} datasets, {between(result.n, 'questions')} each.",
+        counted=f"{datasets_of(n, result.n)}.",
         alt=f"Ratio of the variance of steerability under {len(shifts)} shifts to that in distribution, "
-        f"{len(order)} datasets; ratios from {number(frame['ratio'].min())} to {number(frame['ratio'].max())}.",
+        f"{datasets_of(n)}; ratios from {number(frame['ratio'].min())} to {number(frame['ratio'].max())}.",
         seed=current_seed(), facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)

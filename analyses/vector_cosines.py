@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyses._cache import ask, facts_of, mean_over_datasets, need_array, study_of, vectors_of_kind
+from analyses._cache import ask, each_of, facts_of, mean_over_datasets, need_array, study_of, vectors_of_kind
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
 from analyses._words import listed
 from steerstats import figures
@@ -46,7 +46,7 @@ def main(cache, out):
         "together: a high cosine, even above that of a vector with its refits, is no proof that the directions behind "
         "them are alike.",
         bars="none: cosines describe these very vectors. The table has the quantiles over refits.",
-        counted=f"{len(result.vectors)} vectors in each of {len(result.datasets)} datasets.",
+        counted=f"{len(result.vectors)} vectors in {each_of(len(result.datasets))}.",
         alt=f"Table of cosines between the vectors of {', '.join(result.vectors)}; {claims[0].shown[0]} on average "
         "between two settings.",
         facts=facts_of(study),

@@ -1,6 +1,6 @@
 """The vector is itself an estimate: what its sampling error adds to the intervals, and to the spread of the inputs."""
 
-from analyses._cache import ask, facts_of, need_controls, study_of
+from analyses._cache import ask, datasets_of, facts_of, need_controls, study_of
 from analyses._claim import Finding, command_line, publish
 from analyses._counts import own_warnings
 from analyses._single import error_claims
@@ -29,17 +29,18 @@ def main(cache, out):
         figures.two_intervals(frame, ax=ax, xlabel="mean steerability (nat per unit multiplier)",
                               names=("inputs only", "inputs and vector"))  # fmt: skip
         figures.key_outside(figure, ax, columns=2)
-    refits = int(reliable["n_replicates"].min())
+    n, refits = datasets_of(len(frame)), int(reliable["n_replicates"].min())
     found = Finding(
         script="vector_sampling_error", title=TITLE, paper=PAPER, claims=claims,
         reading="The thick bar is the interval of mean steerability if this very vector is all that matters; the thin "
         "one is what holds for another vector made from as many training pairs. Where they differ much, more test "
         "inputs will not help.",
         bars="95% t intervals over questions; thin bars add the variance of the mean over refits (Satterthwaite).",
-        counted=f"{len(frame)} datasets, {refits} refits on bootstrap resamples of the training pairs each.",
-        alt=f"Mean steerability of {len(frame)} datasets with two intervals each; with the vector's error they are "
+        counted=f"{n}, {refits} refits on bootstrap resamples of the training pairs each.",
+        alt=f"Mean steerability of {n} with two intervals each; with the vector's error they are "
         f"{claims[0].estimate:.1f} times as wide on average.",
-        method=f"{next(iter(result.vector_error.values())).method}; reliability: {ask(study, 'reliability').method}",
+        method=f"mean over inputs; variance of {refits} refitted vectors plus variance over each dataset's questions; "
+        f"Satterthwaite t; reliability: {ask(study, 'reliability').method}",
         assumptions=ask(study, "reliability").assumptions,
         # What the means' own warnings say of the refits holds for the factor too.
         warnings=(*own_warnings(result), *ask(study, "reliability").warnings),

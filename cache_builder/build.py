@@ -25,6 +25,7 @@ from cache_builder.sweep import sweep_spec
 from steerstats.cache import UnitData, create_cache, finished_sidecar
 from steerstats.cache.sidecar import UNITS
 from steerstats.cache.writer import refuse_other_spec
+from steerstats.errors import how_many
 from steerstats.interrupts import deferred
 
 __all__ = [
@@ -60,7 +61,7 @@ class BuildReport:
 
     def summary(self) -> str:
         """One line for the terminal."""
-        parts = [f"{len(self.built)} unit{'s' * (len(self.built) != 1)} built in {self.seconds:.0f} s"]
+        parts = [f"{how_many(len(self.built), 'unit')} built in {self.seconds:.0f} s"]
         if self.found:
             parts.append(f"{len(self.found)} were finished before")
         if self.elsewhere:

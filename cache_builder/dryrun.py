@@ -26,7 +26,7 @@ from cache_builder.spec import BuildSpec
 from cache_builder.vector_files import imported_vectors, load_vector_files
 from cache_builder.vectors import fit_vectors
 from steerstats.cache import BY_NAME
-from steerstats.errors import ModelError
+from steerstats.errors import ModelError, how_many
 
 PROBE_EXAMPLES = 32
 
@@ -75,7 +75,7 @@ class DryRun:
         """A rich table."""
         from rich.table import Table
 
-        units = f"{len(self.units)} unit{'s' * (len(self.units) != 1)}, {self.vectors} vectors each"
+        units = f"{how_many(len(self.units), 'unit')}, {self.vectors} vectors each"
         title = f"{units}; forward tokens for training and for steering"
         table = Table(title=title, show_footer=True)
         table.add_column("unit", footer="total", overflow="fold")

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 from scipy import stats
 
-from analyses._cache import people_count
 from analyses._claim import Claim
 from analyses._counts import DECISIONS, OUTCOMES
 from analyses._words import listed, together
+from steerstats.errors import how_many
 from steerstats.figures import nice_setting
 from steerstats.nulls import CANNOT_RESOLVE
 
@@ -45,9 +45,9 @@ def _on_average(claims: Mapping[str, Claim]) -> str:
     if signs.n > 1 and not up and not down:
         # "in 0 of 3" would say that it does not, where all is open
         text = f"{who} {'are' if who.endswith('s') else 'is'} not shown to move answers either way in any of "
-        text += f"{people_count(signs.n, 'dataset')}{among}"
+        text += f"{how_many(signs.n, 'dataset')}{among}"
     elif signs.n > 1 or among:
-        where = f"the intended way in {up} of {people_count(signs.n, 'dataset')}{among}{_by_chance(up, signs.n - down)}"
+        where = f"the intended way in {up} of {how_many(signs.n, 'dataset')}{among}{_by_chance(up, signs.n - down)}"
         wrong = f" and the wrong way in {down}{_by_chance(down, signs.n - up)}" if down else ""
         text = f"{moves} {where}{wrong}"
     elif up or down:

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from analyses._cache import mean_curves, order_by_median, people_count
+from analyses._cache import mean_curves, order_by_median
 from analyses._effects import ONE
 from analyses._words import number, percent, together
 from reports.embed import inline_svg
 from reports.operators import ends
 from reports.tables import cells
 from steerstats import figures
-from steerstats.errors import SteerstatsError
+from steerstats.errors import SteerstatsError, how_many
 from steerstats.operators import ABLATE
 from steerstats.study import Study
 
@@ -107,7 +107,7 @@ def _caption(n: int) -> str:
     shown = (
         "bars: 95% t intervals over questions; grey: the middle 80% of inputs" if n > 1 else "one input, no interval"
     )
-    return f"Mean propensity (nat) at each multiplier; {shown}. n = {people_count(n, 'input')}."
+    return f"Mean propensity (nat) at each multiplier; {shown}. n = {how_many(n, 'input')}."
 
 
 def _numbers(name: str, tables: dict[str, pd.DataFrame], explained: pd.DataFrame) -> list[tuple[str, ...]]:

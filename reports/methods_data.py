@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from analyses._cache import UNNAMED, between, people_count, with_several_wrong
+from analyses._cache import UNNAMED, between, with_several_wrong
 from analyses._words import listed
 from reports.methods_order import MOST_NAMES, named, order_of
 from reports.operators import acts
 from reports.references import Cited
+from steerstats.errors import how_many
 from steerstats.figures import nice_setting
 from steerstats.frames import MAIN_KINDS
 
@@ -95,18 +96,16 @@ def _data(study: Any, cite: Cited) -> str:
     inputs, questions = ([len(unit.inputs) for unit in units], [len(set(unit.question)) for unit in units])
     kind = inputs_of(study)
     names = f" ({', '.join(study.datasets)})" if len(units) <= MOST_NAMES else ""
-    text = (
-        f"The data were {people_count(len(units), 'dataset')}{names} with {people_count(sum(inputs), f'{kind} input')}"
-    )
+    text = f"The data were {how_many(len(units), 'dataset')}{names} with {how_many(sum(inputs), f'{kind} input')}"
     if len(units) > 1:
         text += f", {between(inputs, 'inputs')} in each"
     if questions != inputs:
-        text += f", which came from {people_count(sum(questions), 'question')}"
+        text += f", which came from {how_many(sum(questions), 'question')}"
     text = f"{text}."
     if study.missing:
         # Not a fault of the data: the build goes on where it was stopped, and numbers may then change.
         planned = len(study.reader.planned_units)
-        text += f" The build was not finished: {people_count(planned, 'dataset')} were planned, and "
+        text += f" The build was not finished: {how_many(planned, 'dataset')} were planned, and "
         text += f"{len(study.missing)} of them {'is' if len(study.missing) == 1 else 'are'} not there yet."
     return text
 

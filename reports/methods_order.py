@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses._cache import people_count
 from analyses._words import listed
+from steerstats.errors import how_many
 
 OPTION = "the option that shows the behaviour"
 MOST_NAMES = 8  # datasets that are named; more are counted
@@ -40,7 +40,7 @@ def named(names: Sequence[str], among: Collection[str]) -> str:
     """ "a and b", or "12 of 14 datasets" where names would be too many."""
     if len(names) <= MOST_NAMES:
         return listed(list(names))
-    return people_count(len(names), "dataset") if len(names) == len(among) else f"{len(names)} of {len(among)} datasets"
+    return how_many(len(names), "dataset") if len(names) == len(among) else f"{len(names)} of {len(among)} datasets"
 
 
 def order_of(study: Any, kind: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from analyses._cache import people_count, with_several_wrong
+from analyses._cache import with_several_wrong
 from analyses._claim import Finding
 from analyses._words import listed, plain_codes
 from reports import operators, words
+from steerstats.errors import how_many
 from steerstats.generalization import ID_SHIFT
 from steerstats.generalization.answer_mass import COLLAPSED_BELOW
 from steerstats.operators import ABLATE, has_unsteered
@@ -32,7 +33,7 @@ def notices_of(study: Any, findings: Sequence[Finding] = ()) -> list[str]:
     if study.missing:
         n = len(study.missing)
         found.append(
-            f"{people_count(n, 'planned dataset')} {'is' if n == 1 else 'are'} not finished and not in these numbers."
+            f"{how_many(n, 'planned dataset')} {'is' if n == 1 else 'are'} not finished and not in these numbers."
         )
     claims = words.claims_by_key(findings)
     correlated = any(key.startswith(("id_ood.", "predictors.")) and claims[key].n for key in claims)

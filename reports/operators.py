@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from analyses._cache import people_count
 from analyses._claim import Finding
 from analyses._counts import OUTCOMES
 from reports import words
 from reports.answer import lead
+from steerstats.errors import how_many
 from steerstats.frames import LOG_ODDS
 from steerstats.operators import ABLATE, operator_caveats
 
@@ -89,7 +89,7 @@ def summary(study: Any, findings: Sequence[Finding], prefix: str = "") -> dict[s
 
 def _answer(signs: Any, share: Any) -> str:
     up, down = signs.counts[OUTCOMES["works"]], signs.counts[OUTCOMES["below"]]
-    does = f"lowers propensity on average in {down} of {people_count(signs.n, 'dataset')} and raises it in {up}"
+    does = f"lowers propensity on average in {down} of {how_many(signs.n, 'dataset')} and raises it in {up}"
     if signs.n == 1:
         does = f"{'raises' if up else 'lowers'} propensity on average in the one dataset"
         does = does if up or down else "is not shown to change propensity on average in the one dataset"

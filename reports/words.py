@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from analyses._cache import people_count
 from analyses._claim import Claim, Finding
 from analyses._counts import CUT
 from analyses._effects import LETTER, UNTOLD, WORD
 from analyses._own import NOT_ASKED
 from analyses._words import together
 from reports.answer import HEADLINE, answer, by_shift, lead, limits, steers
+from steerstats.errors import how_many
 from steerstats.figures import nice_shift
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 
@@ -127,7 +127,7 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
         words += " The interval is cut at 0 and 100%, between which a share lies."
     if "option.pos_is_a" in claims:
         differ = claims["option.pos_is_a"]
-        where = f"{differ.counts['differ']} of {people_count(differ.n, 'dataset')}"
+        where = f"{differ.counts['differ']} of {how_many(differ.n, 'dataset')}"
         words += f" Steerability differs between A and B in {where} (FDR 0.05)."
     link = f"{prefix}variance_explained"
     return _card(question, shown, limits(mean), words, link, "Variance explained")

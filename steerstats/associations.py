@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import InputError, check_count, check_level, check_resamples, gathered
+from steerstats.errors import InputError, check_count, check_level, check_resamples, gathered, how_many
 from steerstats.grid import require_symmetric
 from steerstats.resampling import bootstrap_correlation, quantile_pair, spearman
 from steerstats.resampling.permutation import other_orders
@@ -142,7 +142,7 @@ def dataset_associations(
         rows = used[:, j]
         n = int(rows.sum())
         if n < 2 or not (varies(x[rows, j]) and varies(y[rows])):
-            notes.append((name, f"{n} datasets, or all alike on one side: no correlation"))
+            notes.append((name, f"{how_many(n, 'dataset')}, or all alike on one side: no correlation"))
             continue
         rho[j] = spearman(x[rows, j], y[rows])
         units = np.unique(cluster[rows]).size
@@ -250,7 +250,7 @@ def within_dataset_associations(
         rhos = np.array(rhos)
         counts[j] = d = rhos.size
         if d < len(blocks):
-            notes.append((name, f"varies with the slope in {d} of {len(blocks)} datasets"))
+            notes.append((name, f"varies with the slope in {d} of {how_many(len(blocks), 'dataset')}"))
         if d == 0:
             continue
         mean[j], units = rhos.mean(), len(set(families))

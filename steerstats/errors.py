@@ -186,6 +186,17 @@ def those_there(names: Iterable[object], wanted: object, most: int = 12) -> str:
     return ", ".join(shown) + (f", ... ({len(every)} in all)" if len(every) > len(shown) else "")
 
 
+def how_many(count: int, what: str) -> str:
+    """A count with its noun, in one or in many.
+
+    Examples
+    --------
+    >>> how_many(1, "dataset"), how_many(3, "dataset")
+    ('1 dataset', '3 datasets')
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def first_few(names: Sequence[str], most: int = 5) -> str:
     """Names for a sentence, and how many more there are.
 

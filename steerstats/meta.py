@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError, check_level
+from steerstats.errors import CannotEstimate, InputError, check_level, how_many
 from steerstats.random_effects import FLOORED_ADVICE, prediction_limits, q_profile, random_effects_mean, reml_tau2
 from steerstats.results import Result
 from steerstats.rounding import varies
@@ -245,7 +245,7 @@ def mean_over_datasets(
         )
     y, v = effects[use], variances[use]
     if len(y) < 2:
-        raise CannotEstimate(f"{len(y)} usable dataset{'s' * (len(y) != 1)}; a mean over datasets needs at least two")
+        raise CannotEstimate(f"{how_many(len(y), 'usable dataset')}; a mean over datasets needs at least two")
     groups = np.asarray(names if category is None else category)[use]
     fit = random_effects_mean(y, v, level)
     d = len(y)

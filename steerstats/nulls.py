@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import InputError, check_count, check_level, first_few
+from steerstats.errors import InputError, check_count, check_level, first_few, how_many
 from steerstats.results import Result
 
 DIFFERS = "differs from the null"
@@ -167,7 +167,7 @@ def null_table(
         raise InputError("slopes is empty; at least one dataset is needed")
     rows = [_one(name, slopes[name], null, alpha) for name in slopes]
     columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    needed = null_vectors_needed(len(rows), alpha)
+    needed, every = null_vectors_needed(len(rows), alpha), how_many(len(rows), "dataset")
     p_fdr = stats.false_discovery_control(columns["p"])
     # Sums of ranks meet alpha exactly (19 vectors, all p = 1/20): rounding must not decide.
     passed = p_fdr <= alpha * (1 + ROUNDING)
@@ -182,13 +182,13 @@ def null_table(
         )
     if open_.any():
         warnings.append(
-            f"{open_.sum()} of {len(rows)} datasets cannot be resolved: {columns['n_null'][open_].min()} {NAMES[kind]} "
-            f"are too few for a false discovery rate of {alpha:g} over {len(rows)} datasets; {needed} are needed"
+            f"{open_.sum()} of {every} cannot be resolved: {columns['n_null'][open_].min()} {NAMES[kind]} "
+            f"are too few for a false discovery rate of {alpha:g} over {every}; {needed} are needed"
         )
     elif columns["n_null"].min() < needed:
         warnings.append(
             f"{columns['n_null'].min()} {NAMES[kind]} could not show one dataset alone to differ at a false discovery "
-            f"rate of {alpha:g} over {len(rows)} datasets, only several together; {needed} are needed for one"
+            f"rate of {alpha:g} over {every}, only several together; {needed} are needed for one"
         )
     return NullTable(
         kind=kind,

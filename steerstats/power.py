@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
 
-from steerstats.errors import CannotEstimate, InputError, check_count, check_level
+from steerstats.errors import CannotEstimate, InputError, check_count, check_level, how_many
 from steerstats.generalization.slopes import ID_SHIFT, Shift, SlopeGrid, parse_shift, shift_name
 from steerstats.generalization.vector_error import refit_variance
 from steerstats.meta import FEW_UNITS, reml_tau2
@@ -193,7 +193,7 @@ def fit_components(
             f"the vector's variance is known in {measured.sum()} of {len(means)} datasets; the others get its mean"
         )
     if len(means) < 5:
-        warnings.append(f"only {len(means)} datasets: the variance between datasets is poorly known")
+        warnings.append(f"only {how_many(len(means), 'dataset')}: the variance between datasets is poorly known")
     if (few := sum(count < FEW_UNITS for count in units)) and many:
         warnings.append(
             f"{few} of {len(units)} datasets have fewer than {FEW_UNITS} questions (the fewest: {min(units)}), and the "
@@ -321,7 +321,7 @@ def smallest_detectable_gap(
         ends = " to ".join(f"{np.sqrt(limit):.2g}" for limit in (components.between_low, components.between_high))
         warnings.append(
             f"the spread between datasets is an estimate from {components.n} of them, {TAU_LEVEL:.0%} interval {ends}: "
-            f"over it the gap of {gap[k]:.2g} ({inputs[k]} inputs, {datasets[k]} datasets) runs from "
+            f"over it the gap of {gap[k]:.2g} ({inputs[k]} inputs, {how_many(datasets[k], 'dataset')}) runs from "
             f"{low[k]:.2g} to {high[k]:.2g}"
         )
     return PowerTable(

@@ -81,6 +81,7 @@ def few_units(n: int, what: str) -> str:
     >>> few_units(5, "categories")
     '5 categories: fewer than 8'
     """
+    what = {"datasets": "dataset", "categories": "category"}[what] if n == 1 else what
     return f"{n} {what}: fewer than {MIN_FOR_INTERVAL}"
 
 

@@ -13,7 +13,8 @@ import pytest
 from reporting import TRUTH, scratch, write_cache
 
 import analyses
-from analyses._claim import Claim, Finding
+from analyses._cache import each_of
+from analyses._claim import Claim
 from analyses._shifts import gap_claims
 from analyses._single import by_chance, cell_claims, correlation_in, error_claims, inputs_claim
 from analyses._words import plain_reason
@@ -109,7 +110,7 @@ def test_answers_that_steering_alone_costs_are_not_said_to_be_lost_without_it(tm
 def test_nothing_is_said_of_each_of_one():
     found = analyses.run("propensity_curves", lone(), scratch())
     assert found.counted == "20 questions in the one dataset."
-    assert Finding(script="x", title="x", counted="6 vectors in each of 14 datasets.").counted.endswith("14 datasets.")
+    assert each_of(14) == "each of 14 datasets"
 
 
 def test_a_correlation_that_one_dataset_cannot_have_has_no_family_wise_p_value_either():

@@ -12,7 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from steerstats.cli.console import directory, notice, out, say
-from steerstats.errors import InputError, first_few
+from steerstats.errors import InputError, first_few, how_many
 
 CachePath = Annotated[Path, typer.Argument(help="A cache: a directory, or a packed .h5 file.", show_default=False)]
 
@@ -169,7 +169,7 @@ def import_(
     inputs = sum(len(unit.coords["input"]) for unit in units)
     grids = {tuple(unit.coords["multiplier"].tolist()) for unit in units}
     grid = ", ".join(f"{value:g}" for value in next(iter(grids))) if len(grids) == 1 else "others in each dataset"
-    read = f"{len(units)} dataset{'s' * (len(units) > 1)}, {inputs:,} input{'s' * (inputs > 1)}, multipliers {grid}"
+    read = f"{how_many(len(units), 'dataset')}, {inputs:,} input{'s' * (inputs > 1)}, multipliers {grid}"
     say(f"{root}: {read}; now `steerstats report {root} -o DIR`")
 
 

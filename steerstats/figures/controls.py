@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from steerstats.errors import how_many
 from steerstats.figures.parts import cloud, curve, dataset_axis, key, note, nothing
 from steerstats.figures.theme import (
     AMBER,
@@ -239,10 +240,9 @@ def detectable_gap(
     ['10 datasets', '40 datasets', 'gap seen here']
     """
     for k, (count, rows) in enumerate(frame.groupby("n_datasets", sort=True)):
-        label = f"{count} dataset{'s' if count > 1 else ''}"
         limits = (rows["gap_low"], rows["gap_high"]) if count == banded else ()
         color, marker = SERIES[k % len(SERIES)], MARKERS[k % 9]
-        curve(ax, rows["n_inputs"], rows["gap"], *limits, color=color, marker=marker, label=label)
+        curve(ax, rows["n_inputs"], rows["gap"], *limits, color=color, marker=marker, label=how_many(count, "dataset"))
     if observed is not None:
         ax.axhline(observed, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="gap seen here")
     if current is not None:

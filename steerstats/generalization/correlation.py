@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import InputError, check_level, check_resamples
+from steerstats.errors import InputError, check_level, check_resamples, how_many
 from steerstats.generalization.disattenuation import Corrected, corrected_spearman
 from steerstats.generalization.fixed_datasets import draw_correlations
 from steerstats.generalization.slopes import (
@@ -256,7 +256,7 @@ def correlation_table(
     rows, warnings = [], []
     if n < MIN_FOR_INTERVAL:
         warnings.append(
-            f"{n} dataset{'s' * (n > 1)}: fewer than {MIN_FOR_INTERVAL} say little about a correlation, no interval is "
+            f"{how_many(n, 'dataset')}: fewer than {MIN_FOR_INTERVAL} say little about a correlation, no interval is "
             "given"
         )
     for one in comparisons:
@@ -321,10 +321,10 @@ def correlation_table(
         n_excluded=n_excluded,
         datasets=tuple(datasets),
         level=level,
-        method=f"Spearman correlation of mean steerability over {n} datasets; {n_resamples} resamples of datasets "
-        "(population; target: the correlation of observed means), or as many draws of these datasets' "
-        "true means given the observed ones (bivariate normal between datasets, covariance from resampled datasets, "
-        "or from its posterior where a resample's is singular)",
+        method=f"Spearman correlation of mean steerability over {how_many(n, 'dataset')}; {n_resamples} resamples of "
+        "datasets (population; target: the correlation of observed means), or as many draws of these datasets' true "
+        "means given the observed ones (bivariate normal between datasets, covariance from resampled datasets, or from "
+        "its posterior where a resample's is singular)",
         numbers={"n_resamples": n_resamples},
         assumptions=(
             "for a population of datasets: datasets are independent draws from it (those of one category are not)",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import check_level, check_resamples
+from steerstats.errors import check_level, check_resamples, how_many
 from steerstats.generalization.slopes import (
     ID_SHIFT,
     PAPER_SHIFTS,
@@ -148,8 +148,8 @@ def steerability_variance(
             limits[:2, k] = np.clip(np.ravel(quantile_pair(draws[:, None], level)), -1, 1)
             limits[2:, k] = bonett_wright(rho[k], len(own), level)
     else:
-        count = f"{len(own)} dataset{'s' * (len(own) > 1)}"
-        warnings.append(f"{count}: no interval for the correlation (eight with known variances are needed)")
+        had = how_many(len(own), "dataset")
+        warnings.append(f"{had}: no interval for the correlation (eight with known variances are needed)")
     return VarianceTable(
         datasets=grid.datasets,
         shifts=tuple(map(shift_name, shifts)),

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from steerstats.errors import how_many
+
 NEITHER = "neither"
 LEVEL_NAMES = {"pos_is_a": ("B", "A"), "pos_is_yes": ("No", "Yes")}
 LEVERAGE = 1e-10  # as in HC2 and CR2: what is left of a question's residual, below which it counts as none
@@ -53,18 +55,17 @@ def fold_lone_levels(
                 continue
             lone = [label for label in (one, zero) if questions[label] == 1]
             folded = np.logical_or.reduce([held[NEITHER], *(held[label] for label in lone)])
-            shown = " and ".join(f"{label} in one question alone ({_inputs(inputs[label])})" for label in lone)
+            single = {label: f"{label} in one question alone ({how_many(inputs[label], 'input')})" for label in held}
+            shown = " and ".join(single[label] for label in lone) or single[NEITHER]
             changed = True
             if not lone and questions[one] and questions[zero]:
                 kept = kept & ~held[NEITHER]
-                what = f"is {NEITHER} in one question alone ({_inputs(inputs[NEITHER])}), {NO_VARIANCE}: left out there"
+                what = f"is {shown}, {NO_VARIANCE}: left out there"
             elif not lone or np.unique(codes[folded & kept]).size < 2 or folded[kept].all():
                 level[name] = np.full(values.shape, np.nan)
-                shown = shown or f"{NEITHER} in one question alone ({_inputs(inputs[NEITHER])})"
                 alone = lone or [NEITHER]
-                rest = [
-                    f"{label} in {_inputs(inputs[label])}" for label in held if inputs[label] and label not in alone
-                ]
+                others = [label for label in held if inputs[label] and label not in alone]
+                rest = [f"{label} in {how_many(inputs[label], 'input')}" for label in others]
                 what = f"is {'; '.join([shown + ', ' + NO_VARIANCE, *rest])}: no contrast is left, it is dropped"
             else:
                 level[name] = np.where(folded, np.nan, values)
@@ -131,7 +132,3 @@ def _determined(columns: np.ndarray, codes: np.ndarray) -> list[int] | None:
             null = directions[sizes <= 1e-7 * sizes[0]]
             return np.flatnonzero((np.abs(null) > 1e-6).any(axis=0)).tolist()
     return None
-
-
-def _inputs(count: int) -> str:
-    return f"{count} input{'' if count == 1 else 's'}"

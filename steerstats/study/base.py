@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.cache import SETTINGS, CacheReader
-from steerstats.errors import Absent, CacheError, check_count, first_few
+from steerstats.errors import Absent, CacheError, check_count, first_few, how_many
 from steerstats.generalization import PAPER_SHIFTS, SlopeGrid, parse_shift, shift_name
 from steerstats.generalization.slopes import Shift, parse_shifts
 from steerstats.operators import has_unsteered
@@ -73,7 +73,7 @@ class StudyBase:
         self._units = {name: StudyUnit(reader[name], split=split, layer=layer, seed=seed) for name in wanted}
 
     def __repr__(self) -> str:
-        datasets = f"{len(self.datasets)} dataset{'s' * (len(self.datasets) != 1)}"
+        datasets = how_many(len(self.datasets), "dataset")
         return f"<Study of {self.model}: {datasets}, settings {', '.join(self.settings)}>"
 
     @property

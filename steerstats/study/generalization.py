@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
+from steerstats.errors import how_many
 from steerstats.generalization import (
     CorrelationTable,
     GapTable,
@@ -88,7 +89,7 @@ class Generalization(Headlined):
             warnings.simplefilter("ignore", RuntimeWarning)  # a cell that no dataset has is NaN
             means = np.nanmean(table.mean, axis=0)
         cells = [[name, *map(number, row)] for name, row in zip(table.train, means)]
-        title = f"Mean steerability of each vector (row) in each prompt (column), {d} datasets unweighted"
+        title = f"Mean steerability of each vector (row) in each prompt (column), {how_many(d, 'dataset')} unweighted"
         out.append((title, pd.DataFrame(cells, columns=["vector", *table.evaluate])))
         return [*out, self._by_dataset()]
 
@@ -99,8 +100,8 @@ class Generalization(Headlined):
             corrected = with_limits(free["estimate"], free["ci_low"], free["ci_high"], 2)
             limited = [limits(row["ci_low"], row["ci_high"], 2) for row in (population, fixed)]
             rows.append([name.split(" vs ")[-1], number(population["estimate"], 2), limited[0], corrected, limited[1]])
-        title = f"Spearman correlation with base->base over {c.n} datasets, {c.level:.0%} intervals (percentile over "
-        title += "datasets; noise taken out, percentile; draws of the true means of these datasets)"
+        title = f"Spearman correlation with base->base over {how_many(c.n, 'dataset')}, {c.level:.0%} intervals "
+        title += "(percentile over datasets; noise taken out, percentile; draws of the true means of these datasets)"
         return title, pd.DataFrame(rows, columns=["shift", "rho", "population", "without noise", "these datasets"])
 
     def _ratios(self) -> list[tuple[str, pd.DataFrame]]:

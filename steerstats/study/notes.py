@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from steerstats.errors import by_text, first_few
+from steerstats.errors import by_text, first_few, how_many
 from steerstats.generalization.slopes import Shift
 from steerstats.nulls import FEWEST_QUESTIONS
 from steerstats.operators import operator_caveats
@@ -26,8 +26,8 @@ def said_first(study: Study) -> tuple[str, ...]:
     notes = list(operator_caveats(study.operators))
     if study.missing:
         count = len(study.missing)
-        planned = "planned dataset is" if count == 1 else "planned datasets are"
-        notes.append(f"{count} {planned} not finished: {first_few(study.missing)}")
+        are = "is" if count == 1 else "are"
+        notes.append(f"{how_many(count, 'planned dataset')} {are} not finished: {first_few(study.missing)}")
     return (*notes, *held_twice(study), *grid_doubts(study), *one_sided(study))
 
 
