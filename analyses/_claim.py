@@ -238,9 +238,6 @@ class Finding:
     absent: tuple[str, ...] = ()
     pages: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "method", _of_all(self.method))
-
     @classmethod
     def of(cls, result: Any, **more: Any) -> Finding:
         """A finding with method, its numbers, assumptions and warnings of the result that it rests on."""
@@ -332,14 +329,6 @@ def command_line(main: Callable[..., Finding], description: str | None) -> None:
     for claim in finding.claims:
         print(f"- {describe(claim)}")
     print(f"\n{Path(arguments.out) / finding.script}.svg, .pdf, .csv, .parquet, .tex, .json")
-
-
-def _of_all(text: str) -> str:
-    """A method's words as they hold for every dataset: estimators name the size of the one that they saw."""
-    text = re.sub(r"(\bover|\bof|,) \d+ (inputs|questions)\b", r"\1 each dataset's \2", text)
-    # With twins the size that counts is a dataset's own as well.
-    text = re.sub(r"ranks for \d+ effective inputs in \d+ questions", "ranks by the design effect", text)
-    return re.sub(r"(each dataset's inputs) in \d+ questions", r"\1 in their questions", text)
 
 
 def _plain(value: Any) -> Any:

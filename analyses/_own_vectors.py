@@ -123,9 +123,10 @@ def method_of(cell: Cell) -> str:
     """How means, shares and differences were made: the summaries have medians and spreads too, which are not shown."""
     parts = cell.own.method.replace(f", {cell.own.shift}", "").split("; ")
     parts = [part for part in parts if not part.startswith(("median", "SD"))]
-    paired = [f"differences: own minus base vector in the same setting, paired by input, {one.method}"
-              for one in list(cell.difference.values())[:1]]  # fmt: skip
-    return "; ".join([*parts, *paired])
+    if cell.difference:
+        parts.append("differences: own minus base vector in the same setting, paired by input, mean over inputs, "
+                     f"studentised interval, {RESAMPLES} resamples of each dataset's questions")  # fmt: skip
+    return "; ".join(parts)
 
 
 def rows_of(cell: Cell) -> pd.DataFrame:

@@ -230,3 +230,14 @@ def summarise_steerability(
             *dict.fromkeys(text for part in (*parts, signs) for text in part.warnings),
         ),
     )
+
+
+def method_of_summaries(twins: bool) -> str:
+    """How the summaries of several datasets are made: the methods of each name its own sizes."""
+    ranks, size = (", ranks by the design effect", " in their questions, effective size by the design effect")
+    return (
+        "mean over each dataset's inputs, t interval over each dataset's questions; median of each dataset's inputs, "
+        f"order-statistic interval (binomial ranks{ranks * twins}); SD over each dataset's inputs (ddof = 1), "
+        "jackknife of the log variance over each dataset's questions; Wilson interval, each dataset's inputs"
+        f"{size * twins}"
+    )

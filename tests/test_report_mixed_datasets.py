@@ -151,7 +151,7 @@ def test_sizes_of_one_dataset_with_twins_do_not_stand_for_all(mixed):
     own = "; ".join(parts[name].method for name in ("median", "anti_steerable"))
     assert re.search(r"\d+ effective inputs in \d+ questions", own)
     assert re.search(r"\d+ inputs in \d+ questions", own)
-    method = Finding(script="x", title="x", method=own).method
+    method = open_cache(mixed / "all").steerability().method
     assert "ranks by the design effect" in method
     assert "each dataset's inputs in their questions" in method
     assert not re.search(r"\d+ (effective )?(inputs|questions)", method)

@@ -109,7 +109,8 @@ def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: i
         loss=loss,
         effects=effects,
         shift=shift_name(shift),
-        method=f"own minus debiased vector, paired by input; {next(iter(loss.values())).method}; {TEST_ONLY}",
+        method=f"own minus debiased vector, paired by input; mean over inputs, studentised interval, {n_resamples} "
+        f"resamples of each dataset's questions; {TEST_ONLY}",
         numbers={"n_resamples": n_resamples},
         assumptions=next(iter(loss.values())).assumptions,
         warnings=(*notes, *by_text(untold), *doubts(loss, {})),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import hmean as harmonic_mean
 
-from steerstats.distribution import summarise_steerability
+from steerstats.distribution import method_of_summaries, summarise_steerability
 from steerstats.errors import CacheError, CannotEstimate, InputError, those_there
 from steerstats.generalization import (
     ID_SHIFT,
@@ -53,10 +53,11 @@ TEST_ONLY = "test inputs only"
 
 def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerability:
     """Per-dataset summaries, highest median first."""
-    found, errors, refits = {}, {}, {}
+    found, errors, refits, twins = {}, {}, {}, False
     for name in study.datasets:
         unit = study.unit(name)
         slopes, questions = unit.slopes.at(shift), unit.question
+        twins |= len(set(questions)) < len(slopes)
         found[name] = summarise_steerability(slopes, error=unit.slope_error, questions=questions, level=level)
         if unit.has_refits(shift):
             again = unit.control_slopes("resampled", shift)
@@ -91,7 +92,7 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
         over_datasets=summary,
         operator=ABLATE if ABLATE in study.operators else study.operators[0],
         method=f"least-squares slopes of propensity on the multiplier, {shift_name(shift)}; {TEST_ONLY}; "
-        + first.method,
+        + method_of_summaries(twins),
         assumptions=tuple(said),
         warnings=(
             *said_first(study),
