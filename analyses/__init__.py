@@ -107,7 +107,6 @@ def run(script: str, cache: Any, out: str | Path, seed: int = 0) -> Finding:
     """
     from analyses._cache import study_of, using_seed
     from analyses._claim import Finding, NotInCache, publish
-    from analyses._words import plain_reason
     from steerstats.errors import Absent, CannotEstimate, InputError
 
     module = import_module(f"analyses.{script}")
@@ -122,7 +121,7 @@ def run(script: str, cache: Any, out: str | Path, seed: int = 0) -> Finding:
     except Absent as error:
         absent, reason = True, error.reason
     absent, reason = _of_a_table(cache, absent, reason)
-    reason = reason if absent else f"cannot be estimated here: {plain_reason(reason)}"
+    reason = reason if absent else f"cannot be estimated here: {reason}"
     return publish(out, Finding(script=script, title=module.TITLE, paper=module.PAPER, missing=reason))
 
 

@@ -18,15 +18,6 @@ _CODE = re.compile(
     r"\b(?:pos_is_a|pos_is_yes|sys_pos|sys_neg|user_pos|user_neg"
     r"|mean_cosine|d_prime|auc|norm_ratio|unembedding_alignment)\b"
 )
-_NONE_VARIES = re.compile(
-    r"none of the factors (pos_is_a, pos_is_yes|pos_is_a|pos_is_yes) varies"
-    r"(?:[:;] pos_is_(?:a|yes) has one level or is defined nowhere: dropped)*"
-)
-_NEITHER = {
-    "pos_is_a, pos_is_yes": "neither whether the positive option is A or B nor whether it is Yes or No varies",
-    "pos_is_a": "whether the positive option is A or B does not vary",
-    "pos_is_yes": "whether the positive option is Yes or No does not vary",
-}
 _OWN = re.compile(r"factor_([^=]+)(?:=(.+) vs (.+))?")  # a factor of the user's own, or two levels of one
 _OWN_CODE = re.compile(r"\bfactor_[\w.-]+?(?:=.+? vs .+?)?(?= of (?:slope|unsteered)\b| (?:is|has|and|\()|[,;:]|$)")
 _POOLED = re.compile(r"^over datasets: (.+?) of (slope|unsteered): ")
@@ -238,21 +229,9 @@ def tidy(text: str) -> str:
     return _MINUS.sub("−", _ARROW.sub(" → ", text))
 
 
-def plain_reason(text: str) -> str:
-    """Why a claim cannot be made, without the names that factors have in code.
-
-    Examples
-    --------
-    >>> plain_reason("none of the factors pos_is_a varies: pos_is_a has one level or is defined nowhere: dropped")
-    'whether the positive option is A or B does not vary'
-    """
-    return _NONE_VARIES.sub(lambda found: _NEITHER[found[1]], text)
-
-
 def plain_codes(text: str) -> str:
     """`tidy`, with the names of factors, settings and predictors in words as well: for warnings, which name them."""
-    text = tidy(plain_reason(text))
-    text = _CODE.sub(lambda found: in_words(found[0]), _OWN_CODE.sub(lambda found: in_words(found[0]), text))
+    text = _CODE.sub(lambda found: in_words(found[0]), _OWN_CODE.sub(lambda found: in_words(found[0]), tidy(text)))
     return _POOLED.sub(lambda found: f"over datasets, effect of {found[1]} on {_RESPONSE[found[2]]}: ", text)
 
 

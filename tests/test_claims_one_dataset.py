@@ -17,7 +17,6 @@ from analyses._cache import each_of
 from analyses._claim import Claim
 from analyses._shifts import gap_claims
 from analyses._single import by_chance, cell_claims, correlation_in, error_claims, inputs_claim
-from analyses._words import plain_reason
 from reports import answer
 from steerstats import demo_cache, open_cache
 from steerstats.cache.table import import_table
@@ -159,8 +158,7 @@ def test_that_no_factor_varies_is_said_without_their_names_in_code():
         ):
             with pytest.raises(CannotEstimate) as error:
                 estimator(slopes, factors, **more)
-            assert "[" not in str(error.value)
-            assert plain_reason(f"d: {error.value}") == f"d: {told}"
+            assert str(error.value) == told
 
 
 def test_a_constant_curve_costs_its_own_r2_and_not_the_other_inputs():

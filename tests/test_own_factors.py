@@ -188,10 +188,6 @@ def test_warnings_call_own_factors_what_claims_call_them():
     )
     assert plain_codes("factor_two.things, factor_len is estimated in one") == "two.things, len is estimated in one"
     assert plain_codes("add columns factor_NAME to the table") == "add columns factor_NAME to the table"
-    none = "none of the factors pos_is_a varies: pos_is_a has one level or is defined nowhere: dropped"
-    assert plain_codes(f"tax is left out: {none}") == (
-        "tax is left out: whether the positive option is A or B does not vary"
-    )
 
 
 def test_a_level_of_one_question_alone_is_not_said_not_to_vary():

@@ -258,7 +258,7 @@ def test_edges_are_named():
     a = np.arange(10) % 2
     with pytest.raises(CannotEstimate, match="all equal"):
         variance_explained(np.full(10, 0.3), {"pos_is_a": a}, rng=rng)
-    with pytest.raises(CannotEstimate, match="none of the factors"):
+    with pytest.raises(CannotEstimate, match="A or B does not vary"):
         variance_explained(np.arange(10.0), {"pos_is_a": np.ones(10)}, rng=rng)
     with pytest.raises(CannotEstimate, match="3 inputs for 3 columns"):
         variance_explained(np.arange(3.0), {"pos_is_a": [1, 0, 0], "pos_is_yes": [1, 1, 0]}, rng=rng)

@@ -7,7 +7,7 @@ that is neither Yes nor No) form a level of their own: they inform the other ter
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,12 @@ from steerstats.rounding import varies
 from steerstats.spurious.rare import NEITHER, fold_lone_levels, without_lone_columns
 
 Factors = Mapping[str, Sequence] | pd.DataFrame
+ONE_LEVEL = "has one level or is defined nowhere: dropped"
+NOT_VARYING = {
+    ("pos_is_a", "pos_is_yes"): "neither whether the positive option is A or B nor whether it is Yes or No varies",
+    ("pos_is_a",): "whether the positive option is A or B does not vary",
+    ("pos_is_yes",): "whether the positive option is Yes or No does not vary",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +128,7 @@ def code_factors(
     for name, (values, binary) in read.items():
         block = _binary_block(name, used[name][kept]) if binary else _numeric_block(name, values[kept])
         if not block and (not binary or used[name] is values):
-            warnings.append(f"{name} has one level or is defined nowhere: dropped")
+            warnings.append(f"{name} {ONE_LEVEL}")
         blocks[name] = block
     for a, b in interactions:
         blocks[f"{a}:{b}"] = {
@@ -151,6 +157,21 @@ def code_factors(
         aliased=tuple(names[j] for j in aliased),
         warnings=tuple(warnings),
     )
+
+
+def none_varies(factors: Iterable[str], warnings: Iterable[str]) -> CannotEstimate:
+    """The error where a design has no factor left, with the reasons; of A/B and Yes/No in words.
+
+    Examples
+    --------
+    >>> from steerstats.spurious.coding import ONE_LEVEL, none_varies
+    >>> str(none_varies(["pos_is_a"], [f"pos_is_a {ONE_LEVEL}"]))
+    'whether the positive option is A or B does not vary'
+    """
+    none = f"none of the factors {', '.join(factors)} varies"
+    told = NOT_VARYING.get(tuple(factors))
+    reasons = "; ".join(text for text in warnings if told is None or not text.endswith(ONE_LEVEL))
+    return CannotEstimate(": ".join(filter(None, [told or none, reasons])))
 
 
 def check_name(name: str) -> None:

@@ -14,7 +14,7 @@ from steerstats.grid import check_grid
 from steerstats.mixed import ClosedForm, RobustFit, closed_form, hc2_bell_mccaffrey
 from steerstats.results import Result
 from steerstats.spurious.clustered import cr2_bell_mccaffrey
-from steerstats.spurious.coding import FactorDesign, Factors, code_factors
+from steerstats.spurious.coding import FactorDesign, Factors, code_factors, none_varies
 
 NO_VECTOR_ERROR = (
     "the steering vector is taken as given: its own sampling error is not in these standard errors, which speak of new "
@@ -153,7 +153,7 @@ def spurious_factors(
     codes, _ = group_codes(questions, s.size)
     design = code_factors(factors, s.size, interactions=pairs, drop_undefined=drop_undefined, codes=codes)
     if len(design.names) == 1:
-        raise CannotEstimate(f"none of the factors {', '.join(factors)} varies: {'; '.join(design.warnings)}")
+        raise none_varies(factors, design.warnings)
     responses = {"slope": s}
     if unsteered is not None:
         responses["unsteered"] = np.asarray(unsteered, dtype=float)

@@ -18,7 +18,7 @@ from steerstats.distribution import group_codes
 from steerstats.errors import CannotEstimate, InputError, check_level, check_resamples
 from steerstats.resampling import quantile_pair, resampled_sums
 from steerstats.results import Result
-from steerstats.spurious.coding import Factors, code_factors
+from steerstats.spurious.coding import Factors, code_factors, none_varies
 from steerstats.spurious.moments import Moments, question_sums
 
 MAX_FACTORS = 8
@@ -133,7 +133,7 @@ def variance_explained(
     main = list(dict.fromkeys(_one_factor(name) for name in design.factors if ":" not in name))
     crossed = [name for name in design.factors if ":" in name]
     if not main:
-        raise CannotEstimate(f"none of the factors {', '.join(factors)} varies: {'; '.join(design.warnings)}")
+        raise none_varies(factors, design.warnings)
     if len(main) > MAX_FACTORS:
         raise InputError(f"{len(main)} factors need {2 ** len(main)} regressions; at most {MAX_FACTORS} are divided")
     columns = {
