@@ -89,16 +89,7 @@ class Claim:
 
     def __post_init__(self) -> None:
         if self.n == 1 and self.n_of.startswith("datasets"):
-            # One dataset has no mean over datasets, and a frozen claim is set once, here.
-            statement = self.statement
-            for words in (" over pairs and datasets", " over inputs and datasets"):
-                statement = statement.replace(words, words.removesuffix(" and datasets"))
-            object.__setattr__(self, "statement", statement.replace(", mean over datasets", ""))
             object.__setattr__(self, "n_of", self.n_of.replace("datasets", "dataset", 1))
-        if self.n == 2 and self.n_of == "datasets" and "correlation" in self.statement:
-            nan = float("nan")
-            for name, value in (("estimate", nan), ("ci_low", nan), ("ci_high", nan), ("interval", OF_TWO)):
-                object.__setattr__(self, name, value)
         named = self.interval.startswith(("percentile", "jackknife", "Hartung"))
         if np.isnan(self.ci_low) and np.isnan(self.ci_high) and named:
             # With more there is another reason, such as a perfect ranking; and none where questions are counted.
@@ -112,6 +103,22 @@ class Claim:
         """A claim from an `Estimate`, with its method as the interval's name."""
         shared = {name: getattr(estimate, name) for name in ("estimate", "ci_low", "ci_high", "n", "unit", "level")}
         return cls(key=key, statement=statement, n_of=n_of, **{"interval": estimate.method, **shared, **more})
+
+    @classmethod
+    def over_datasets(cls, key: str, text: str, mean: Estimate, *, over: str = "", end: str = "", **more: Any) -> Claim:
+        """A claim on a mean over datasets, or `over` "inputs" of each and datasets; where one has it, it is its own.
+
+        `text` is without its end, `end` what the statement says last.
+        """
+        means = " and ".join(filter(None, [over, "datasets" * (mean.n != 1)]))
+        return cls.of(key, f"{text}{means and f', mean over {means}'}{end}:", mean, "datasets", **more)
+
+    @classmethod
+    def ranking(cls, key: str, text: str, row: Any, interval: str, **more: Any) -> Claim:
+        """A claim on a rank correlation over datasets, which two of them do not have."""
+        claim = cls.row(key, text, row, "datasets", interval=interval, **more)
+        nothing = dict.fromkeys(("estimate", "ci_low", "ci_high"), float("nan"))
+        return replace(claim, **nothing, interval=OF_TWO) if claim.n == 2 else claim
 
     @classmethod
     def row(cls, key: str, statement: str, row: Any, n_of: str, **more: Any) -> Claim:

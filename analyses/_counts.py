@@ -127,7 +127,7 @@ def share_claims(
     else:  # nothing was picked
         text_most = f"{text}, alike in all datasets, here of {most['dataset']}:"
     return [
-        in_range(Claim.of(keys[0], f"{text}, mean over datasets:", mean, "datasets", facts=facts)),
+        in_range(Claim.over_datasets(keys[0], text, mean, facts=facts)),
         in_range(Claim.row(keys[1], text_most, most, interval=how, facts=where, **shared)),
     ]
 

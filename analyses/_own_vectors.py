@@ -116,7 +116,7 @@ def claims_of(cell: Cell) -> list[Claim]:
         return [*claims, Claim.of(key, f"{text}, in {names[0]}:", cell.difference[names[0]], "questions")]
     values = [cell.difference[name].estimate for name in names]
     mean = mean_over_datasets(values, "difference", "nat per unit multiplier")
-    return [*claims, Claim.of(key, f"{text}, mean over datasets:", mean, "datasets")]
+    return [*claims, Claim.over_datasets(key, text, mean)]
 
 
 def method_of(cell: Cell) -> str:

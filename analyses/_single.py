@@ -61,7 +61,7 @@ def inputs_claim(
     if len(values) > 1:
         means = [one[known[name]].mean() if known[name].any() else np.nan for name, one in values.items()]
         found = mean_over_datasets(means, key, bounds=bounds)
-        return Claim.of(key, f"{text}, mean over inputs and datasets:", found, "datasets"), found
+        return Claim.over_datasets(key, text, found, over="inputs"), found
     ((name, own),) = values.items()
     inside = known[name]
     found = replace(mean_slope(own[inside], questions=study.unit(name).question[inside]), unit="1")
@@ -105,7 +105,7 @@ def mean_or_own(
         Further fields of the claim.
     """
     if len(rows) != 1:
-        return Claim.of(key, f"{text}, mean over datasets{end}:", found, "datasets", **more)
+        return Claim.over_datasets(key, text, found, end=end, **more)
     row = {"ci_low": np.nan, "ci_high": np.nan} | dict(rows.iloc[0])
     text = f"{text}, in {row['dataset']}{end}:"
     return Claim.row(key, text, row, "questions", unit=found.unit, interval=how, **more)
@@ -234,10 +234,9 @@ def range_claims(study: Study, inner: pd.DataFrame, narrow: float) -> tuple[tupl
         ), other["estimate"]
     same = mean_over_datasets(inner["correlation_with_whole"], "correlation", bounds=(-1.0, 1.0))
     other = mean_over_datasets(inner["share_other_sign"], "share with the other sign", "share")
-    where = ", mean over datasets:"
     return (
-        Claim.of("range.correlation", texts[0] + where, same, "datasets"),
-        Claim.of("range.sign", texts[1] + where, other, "datasets"),
+        Claim.over_datasets("range.correlation", texts[0], same),
+        Claim.over_datasets("range.sign", texts[1], other),
     ), other.estimate
 
 

@@ -29,7 +29,7 @@ def main(cache, out):
             fixed, shift = result.row(name, FIXED), parse_shift(name)
             words = figures.nice_shift(*shift)
             text = f"Spearman correlation over datasets between the two models, {words}:"
-            claim = Claim.row(f"cross_model.{name}", text, row, "datasets", interval=f"{row['interval']}, population")
+            claim = Claim.ranking(f"cross_model.{name}", text, row, f"{row['interval']}, population")
             value = {"base->base": published.CROSS_ID, "sys_pos->user_neg": published.CROSS_OOD}.get(name)
             if value is not None:
                 limits = fixed["ci_low"], fixed["ci_high"]

@@ -27,7 +27,7 @@ def main(cache, out):
             row = result.row(f"base->base vs {name}", POPULATION, "percentile over datasets")
             fixed = result.row(f"base->base vs {name}", FIXED)
             text = f"Spearman correlation over datasets between base → base and {words}:"
-            claim = Claim.row(f"id_ood.{name}", text, row, "datasets", interval=f"{row['interval']}, for a population")
+            claim = Claim.ranking(f"id_ood.{name}", text, row, f"{row['interval']}, for a population")
             claims.append(claim.against(ours, facts_of(study), shift=name, limits=(fixed["ci_low"], fixed["ci_high"])))
             pairs = side_by_side(means, ("base", "base"), means, shift)
             figures.agreement(

@@ -28,8 +28,8 @@ def main(cache, out):
         if name in REASONS:
             beside = {"published": row["published"], "published_text": f"{row['published']:g}", "source": OTHERS,
                       "verdict": "not comparable", "reason": REASONS[name]}  # fmt: skip
-        claims.append(Claim.row(f"predictors.{name}", text, row, "datasets", interval="percentile over datasets",
-                                facts={"judged": bool(p == p)}, **beside))  # fmt: skip
+        beside["facts"] = {"judged": bool(p == p)}
+        claims.append(Claim.ranking(f"predictors.{name}", text, row, "percentile over datasets", **beside))
     points = result.datasets.rename(columns={"slope": "y"})
     shown = [name for name in DRAWN if name in points]
     label = "mean steerability\n(nat per unit multiplier)"

@@ -22,7 +22,7 @@ def main(cache, out):
         words = figures.nice_shift(*parse_shift(row["shift"]))
         row |= {"estimate": row["rho"], "ci_low": row["rho_ci_low"], "ci_high": row["rho_ci_high"]}
         text = f"Spearman correlation over datasets of the variance at base → base with that under {words}:"
-        claims.append(Claim.row(f"variance.{row['shift']}", text, row, "datasets", interval="percentile over datasets"))
+        claims.append(Claim.ranking(f"variance.{row['shift']}", text, row, "percentile over datasets"))
     with figures.style():
         figure, ax = figures.canvas(width=7.4, height=1.4 + 0.36 * n)
         figures.spread_rows(

@@ -25,15 +25,12 @@ def main(cache, out):
     across = frame[frame[["vector_a", "vector_b"]].isin(trained).all(axis=1)]
     own = across.groupby("dataset", sort=False)["cosine"].mean()
     each = mean_over_datasets(own, "cosine between settings", bounds=(-1.0, 1.0))
-    told = "over pairs and datasets" if len(own) > 1 else f"over pairs, in {own.index[0]}"
-    claims = [
-        Claim.of("cosines.settings", f"Cosine between the vectors of two settings, mean {told}:", each, "datasets")
-    ]
+    text, end = "Cosine between the vectors of two settings", "" if len(own) > 1 else f", in {own.index[0]}"
+    claims = [Claim.over_datasets("cosines.settings", text, each, over="pairs", end=end)]
     if np.isfinite(result.stability).any():
         own = mean_over_datasets(np.nanmean(result.stability[..., 1], axis=1), "with refits", bounds=(-1.0, 1.0))
-        told = "mean over datasets" if len(result.datasets) > 1 else f"in {result.datasets[0]}"
-        text = f"Cosine of a vector with its own refits on resampled pairs (median; {NOISE}), {told}:"
-        claims.append(Claim.of("cosines.refits", text, own, "datasets"))
+        text = f"Cosine of a vector with its own refits on resampled pairs (median; {NOISE})"
+        claims.append(Claim.over_datasets("cosines.refits", text, own, end=end))
     rest = listed([name for name in result.vectors if name not in trained])
     with figures.style():
         figure, ax = figures.canvas(width=5.6, height=3.6)

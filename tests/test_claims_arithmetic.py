@@ -13,7 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 import analyses
 import steerstats
-from analyses._cache import facts_of, mean_curves, side_by_side, two_studies
+from analyses._cache import facts_of, mean_curves, mean_over_datasets, side_by_side, two_studies
 from analyses._claim import OF_TWO, Claim, Finding
 from analyses._compared import difference_claims, error_words
 from analyses._counts import in_range, signs
@@ -157,12 +157,20 @@ def test_datasets_steered_at_several_layers_have_none_to_hold_against_a_publishe
 
 
 def test_one_dataset_has_no_mean_over_datasets_and_two_have_no_correlation():
-    one = Claim.bare("k", "Share, mean over datasets:", 0.2, 1, "datasets", "one dataset")
-    assert (one.statement, one.n_of) == ("Share:", "dataset")
-    shared = {"estimate": 1.0, "ci_low": 0.5, "ci_high": 1.0, "interval": "percentile"}
-    two = Claim(key="k", statement="Spearman correlation over datasets:", n=2, n_of="datasets", **shared)
+    for n, over, statement in (
+        (1, "", "Share:"),
+        (2, "", "Share, mean over datasets:"),
+        (1, "inputs", "Share, mean over inputs:"),
+        (2, "inputs", "Share, mean over inputs and datasets:"),
+    ):
+        mean = Claim.over_datasets("k", "Share", mean_over_datasets([0.2] * n, "share"), over=over)
+        assert (mean.statement, mean.n_of) == (statement, "dataset" if n == 1 else "datasets")
+    two, three = (
+        Claim.ranking("k", "R:", {"estimate": 1.0, "ci_low": 0.5, "ci_high": 1.0, "n": n}, "percentile") for n in (2, 3)
+    )
     assert np.isnan([two.estimate, two.ci_low, two.ci_high]).all()
     assert two.interval == OF_TWO
+    assert (three.estimate, three.ci_low, three.interval) == (1.0, 0.5, "percentile")
 
 
 @pytest.mark.parametrize(("n", "n_of", "few"), [(7, "datasets", True), (8, "datasets", False), (7, "questions", False)])
