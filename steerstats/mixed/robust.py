@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from steerstats.mixed.arrays import aliased_columns, as_finite, t_statistic
 from steerstats.results import Result
 
 FEW_DF = 7
+LINEAR = "the mean is linear in the columns of the design"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +152,7 @@ def hc2_bell_mccaffrey(
         )
     if n < p:
         raise CannotEstimate(f"{n} observations cannot determine {p} coefficients")
-    aliased = [terms[j] for j in aliased_columns(X)]
-    if aliased:
-        raise CannotEstimate(f"columns {aliased} are determined by the columns before them: leave them out")
+    refuse_aliased(X, terms)
 
     Q, R = np.linalg.qr(X)
     leverage = np.einsum("ij,ij->i", Q, Q)
@@ -163,48 +163,61 @@ def hc2_bell_mccaffrey(
             f"leverage is 1 at row {shown} of {n}: HC2 has no residual there; a factor level needs two inputs"
         )
     estimate = np.linalg.solve(R, Q.T @ Y)
-    residual = Y - X @ estimate
-    # Least squares leaves rounding noise where the fit is exact; a variance of noise would look like evidence.
-    scale = np.abs(Y).max(axis=0)
-    exact = np.abs(residual).max(axis=0) <= 1e-13 * np.maximum(scale, np.finfo(float).tiny)
-    residual = np.where(exact, 0.0, residual)
+    residual, scale, exact = residuals(X, Y, estimate)
 
     influence = np.linalg.solve(R, Q.T).T  # (n, p): row i holds (X'X)^-1 x_i
     weighted = influence / np.sqrt(1 - leverage)[:, None]
     covariance = np.einsum("ia,ib,ik->abk", weighted, weighted, residual**2, optimize=True)
     variance = np.einsum("ia,ik->ak", weighted**2, residual**2)
     df = _bell_mccaffrey_df(weighted**2, Q, leverage)
+    return robust_fit(
+        estimate, np.sqrt(variance), df, covariance, scale, exact, flat=flat,
+        method="ordinary least squares, HC2 standard errors, Bell-McCaffrey degrees of freedom",
+        assumptions=("rows are independent", LINEAR),
+        terms=terms, responses=labels, leverage=leverage, n=n, level=level,
+    )  # fmt: skip
 
-    se = np.sqrt(variance)
+
+def refuse_aliased(X: np.ndarray, names: Sequence[str]) -> None:
+    """Raise CannotEstimate where columns are determined by those before them."""
+    aliased = [names[j] for j in aliased_columns(X)]
+    if aliased:
+        raise CannotEstimate(f"columns {aliased} are determined by the columns before them: leave them out")
+
+
+def residuals(X: np.ndarray, Y: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Residuals, the size of each response, and which of them the design fits exactly.
+
+    Least squares leaves rounding noise where the fit is exact; a variance of noise would look like evidence.
+    """
+    residual, scale = Y - X @ estimate, np.abs(Y).max(axis=0)
+    exact = np.abs(residual).max(axis=0) <= 1e-13 * np.maximum(scale, np.finfo(float).tiny)
+    return np.where(exact, 0.0, residual), scale, exact
+
+
+def robust_fit(
+    estimate: np.ndarray,
+    se: np.ndarray,
+    df: np.ndarray,
+    covariance: np.ndarray,
+    scale: np.ndarray,
+    exact: np.ndarray,
+    *,
+    flat: bool = False,
+    warnings: Sequence[str] = (),
+    **fields: Any,
+) -> RobustFit:
+    """Tests and intervals from robust errors, whichever they are; `scale` and `exact` as `residuals` gives them."""
+    terms, level = fields["terms"], fields["level"]
     t, p_value = t_statistic(estimate, se, df[:, None], scale)
     half = stats.t.ppf((1 + level) / 2, df)[:, None] * se
-    warnings = []
-    if exact.any():
-        bad = [label for label, flag in zip(labels, exact) if flag]
-        warnings.append(f"the design fits {', '.join(bad)} exactly: standard errors are zero, tests say nothing")
-    warnings += few_df_warnings(terms, df)
-
-    def shaped(values: np.ndarray) -> np.ndarray:
-        return values[..., 0] if flat else values
-
-    return RobustFit(
-        method="ordinary least squares, HC2 standard errors, Bell-McCaffrey degrees of freedom",
-        assumptions=("rows are independent", "the mean is linear in the columns of the design"),
-        warnings=tuple(warnings),
-        terms=terms,
-        responses=labels,
-        estimate=shaped(estimate),
-        se=shaped(se),
-        df=df,
-        t=shaped(t),
-        p=shaped(p_value),
-        ci_low=shaped(estimate - half),
-        ci_high=shaped(estimate + half),
-        leverage=leverage,
-        covariance=shaped(covariance),
-        n=n,
-        level=level,
-    )
+    fitted = ", ".join(label for label, flag in zip(fields["responses"], exact) if flag)
+    said = [f"the design fits {fitted} exactly: standard errors are zero, tests say nothing"] if fitted else []
+    arrays = {"estimate": estimate, "se": se, "t": t, "p": p_value, "covariance": covariance}
+    arrays |= {"ci_low": estimate - half, "ci_high": estimate + half}
+    if flat:
+        arrays = {name: values[..., 0] for name, values in arrays.items()}
+    return RobustFit(df=df, warnings=(*said, *warnings, *few_df_warnings(terms, df)), **arrays, **fields)
 
 
 def few_df_warnings(terms: Sequence[str], df: np.ndarray) -> list[str]:

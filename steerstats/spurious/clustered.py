@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from steerstats.distribution import group_codes
 from steerstats.errors import CannotEstimate, check_level
 from steerstats.mixed import RobustFit
-from steerstats.mixed.arrays import aliased_columns, as_finite, t_statistic
-from steerstats.mixed.robust import few_df_warnings
+from steerstats.mixed.arrays import as_finite
+from steerstats.mixed.robust import LINEAR, refuse_aliased, residuals, robust_fit
 
 
 def cr2_bell_mccaffrey(
@@ -68,17 +67,12 @@ def cr2_bell_mccaffrey(
     X, Y = as_finite(X, "X"), as_finite(Y, "Y")
     n, p = X.shape
     codes, groups = group_codes(clusters, n)
-    aliased = [names[j] for j in aliased_columns(X)]
-    if aliased:
-        raise CannotEstimate(f"columns {aliased} are determined by the columns before them: leave them out")
+    refuse_aliased(X, names)
     q, r = np.linalg.qr(X)
     inverse = np.linalg.solve(r, np.eye(p))
     influence = q @ inverse.T  # rows (X'X)^-1 x_i
     estimate = inverse @ (q.T @ Y)
-    residual = Y - X @ estimate
-    scale = np.abs(Y).max(axis=0)
-    exact = np.abs(residual).max(axis=0) <= 1e-13 * np.maximum(scale, np.finfo(float).tiny)
-    residual = np.where(exact, 0.0, residual)
+    residual, scale, exact = residuals(X, Y, estimate)
 
     scores = np.empty((groups, p, Y.shape[1]))
     lengths = np.empty((groups, p))  # v_g'v_g
@@ -106,33 +100,15 @@ def cr2_bell_mccaffrey(
     # Where every question shows the same effect its scores cancel, to rounding, although inputs differ.
     alike = (se <= 1e-13 * scale) & ~exact
     se = np.where(alike, 0.0, se)
-    statistic, p_value = t_statistic(estimate, se, df[:, None], scale)
-    half = stats.t.ppf((1 + level) / 2, df)[:, None] * se
     warnings = []
-    if exact.any():
-        fitted = [label for label, flag in zip(responses, exact) if flag]
-        warnings.append(f"the design fits {', '.join(fitted)} exactly: standard errors are zero, tests say nothing")
     for label, flat in zip(responses, alike.T):
         if flat.any():
             which = ", ".join(name for name, one in zip(names, flat) if one)
             warnings.append(f"every question shows the same {which} of {label}: no standard error, tests say nothing")
-    warnings += few_df_warnings(names, df)
-    return RobustFit(
+    return robust_fit(
+        estimate, se, df, covariance, scale, exact, warnings=warnings,
         method="ordinary least squares, CR2 standard errors by question, Bell-McCaffrey degrees of freedom",
-        assumptions=("questions are independent", "the mean is linear in the columns of the design"),
-        warnings=tuple(warnings),
-        terms=tuple(names),
-        responses=tuple(responses),
-        estimate=estimate,
-        se=se,
-        df=df,
-        t=statistic,
-        p=p_value,
-        ci_low=estimate - half,
-        ci_high=estimate + half,
-        leverage=(q**2).sum(axis=1),
-        covariance=covariance,
-        n=n,
-        level=level,
+        assumptions=("questions are independent", LINEAR),
+        terms=tuple(names), responses=tuple(responses), leverage=(q**2).sum(axis=1), n=n, level=level,
         se_type="CR2, Bell-McCaffrey df",
-    )
+    )  # fmt: skip
