@@ -1,6 +1,6 @@
 """The vector is itself an estimate: what its sampling error adds to the intervals, and to the spread of the inputs."""
 
-from analyses._cache import ask, datasets_of, facts_of, need_controls, study_of
+from analyses._cache import ask, datasets_of, facts_of, lacking, need_controls, study_of
 from analyses._claim import Finding, command_line, publish
 from analyses._counts import own_warnings
 from analyses._single import error_claims
@@ -14,6 +14,8 @@ def main(cache, out):
     """Intervals of mean steerability without and with the vector's error, and the reliability of slopes."""
     study = study_of(cache)
     need_controls(study, "resampled")
+    if not study.has_refits(["base->base"]):
+        raise lacking(study, "two resampled vectors, the fewest that tell it")
     result = ask(study, "steerability")
     table = result.to_frame().set_index(["name", "dataset"])
     inner, outer = table.loc["mean"], table.loc["mean, vector error included"]

@@ -133,6 +133,12 @@ def test_a_cache_is_told_what_it_lacks(script, reason, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [f"{script}.json"]
 
 
+def test_one_refit_tells_no_sampling_error(tmp_path):
+    once = write_cache(tmp_path / "once", replace(TRUTH, datasets=["one"], mean_steerability=1.0, n_resampled=1))
+    finding = analyses.run("vector_sampling_error", once, tmp_path / "out")
+    assert finding.missing == "not in this cache: built without two resampled vectors, the fewest that tell it"
+
+
 def test_a_setting_that_is_not_there_is_named(tmp_path):
     base = {"settings": ("base",), "prompt_loss": {}, "prompt_intercept": {}, "n_resampled": 0}
     lone = write_cache(tmp_path / "lone", replace(TRUTH, datasets=["one"], mean_steerability=1.0, **base))
