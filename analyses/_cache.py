@@ -220,7 +220,7 @@ def with_several_wrong(study: Study) -> list[str]:
 def facts_of(study: Study) -> dict[str, Any]:
     """What decides whether a number can be held against a published one; None where the cache does not say."""
     steered = {layer for name in study.datasets for layer in study.unit(name).steered_layers}
-    layer = steered.pop() if len(steered) == 1 else None if steered else study.spec.get("layer")
+    layer = sorted(steered) if len(steered) > 1 else steered.pop() if steered else study.spec.get("layer")
     return {"model": study.model, **protocol_of(study), "layer": layer, "datasets": sorted(study.datasets)}
 
 

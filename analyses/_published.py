@@ -170,7 +170,8 @@ def _differences(published: Published, facts: tuple[Mapping[str, Any], ...], shi
             found.setdefault("model", f"model is {fact['model']}, there {model}")
         if fact["layer"] != LAYERS[model]:
             layer = "not recorded" if fact["layer"] is None else fact["layer"]
-            found.setdefault("layer", f"layer is {layer}, there {LAYERS[model]}")
+            here = f"layers are {', '.join(map(str, layer))}" if isinstance(layer, list) else f"layer is {layer}"
+            found.setdefault("layer", f"{here}, there {LAYERS[model]}")
         unknown = [NAMES[key] for key in PROTOCOL if fact[key] is None]
         if unknown:
             found.setdefault("not recorded", f"not recorded here: {', '.join(unknown)}")

@@ -18,7 +18,8 @@ def main(cache, out):
     """Mean steerability of every dataset at every layer, and the mean over datasets."""
     study = study_of(cache)
     if study.kind != "sweep":
-        raise NotInCache("one layer only; `steerstats sweep` builds a cache that has them all")
+        held = "layers steered together" if isinstance(facts_of(study)["layer"], list) else "one layer"
+        raise NotInCache(f"{held} only; `steerstats sweep` builds a cache that has them all")
     unit = study.unit(study.datasets[0]).unit
     layers = np.unique(unit.read("vector_layer"))
     frame = layer_rows(study, layers.tolist())

@@ -199,7 +199,7 @@ def _facts(studies: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     facts.append(("settings", str(len(study.settings))))
     if layer := _layer(study):
-        facts.append(("layer", layer))
+        facts.append(("layers" if "," in layer else "layer", layer))
     return [*facts, ("build", study.reader.spec_hash[:12])]
 
 

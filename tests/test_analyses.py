@@ -326,6 +326,7 @@ def test_verdicts_need_the_interval_inside_a_margin(low, high, found):
         ({"model": "me/Llama-2-7b-chat-tuned"}, "model is me/Llama-2-7b-chat-tuned, there Llama-2-7b-chat"),
         ({"layer": 14}, "layer is 14, there 13"),
         ({"layer": None}, "layer is not recorded, there 13"),
+        ({"layer": [13, 14]}, "layers are 13, 14, there 13"),
         ({"split": "content"}, "split is content, there tan2024-literal"),
         ({"scope": None}, "not recorded here: scope"),
         ({"scope": None, "read": None}, "not recorded here: scope, token that vectors are read at"),

@@ -148,8 +148,8 @@ def test_what_chance_alone_bends_is_said_from_a_tenth_on(chance, said):
     assert bool(by_chance(pd.DataFrame({"chance_share": [chance], "nonlinear_share": [0.1]}))) is said
 
 
-@pytest.mark.parametrize(("layers", "layer"), [([[13], [13]], 13), ([[13], [14]], None), ([[], []], 7)])
-def test_datasets_steered_at_several_layers_have_none_to_hold_against_a_published_one(layers, layer, monkeypatch):
+@pytest.mark.parametrize(("layers", "layer"), [([[13], [13]], 13), ([[13, 14], [13, 14]], [13, 14]), ([[], []], 7)])
+def test_layers_that_are_steered_are_named_whether_one_or_several(layers, layer, monkeypatch):
     monkeypatch.setattr("analyses._cache.protocol_of", lambda study: {})
     units = {name: SimpleNamespace(steered_layers=own) for name, own in zip("ab", layers)}
     study = SimpleNamespace(model="m", datasets=list(units), unit=units.get, spec={"layer": 7})

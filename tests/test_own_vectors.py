@@ -14,6 +14,7 @@ import pytest
 from reporting import TRUTH, hostile_cache, reproduction, scratch
 
 import analyses
+from analyses._cache import facts_of
 from analyses._own_vectors import claims_of, length_notes, own_cells, rows_of
 from reports.methods_data import cache_paragraphs
 from reports.references import Cited
@@ -230,3 +231,9 @@ def test_the_report_of_a_cache_that_has_one_holds_its_numbers(tmp_path):
 def test_methods_name_the_block_that_a_vector_of_ones_own_steers(tmp_path, layer, words):
     study = open_cache(write(tmp_path / "cache", ["a"], ["mine"], layer=layer))
     assert f"the output of decoder block 13 {words}" in cache_paragraphs({"a": study}, Cited())[0]
+
+
+def test_a_vector_of_ones_own_at_another_layer_leaves_the_study_its_layer(tmp_path):
+    study = open_cache(write(tmp_path / "other", ("one",), ("mine",), layer=7))
+    assert study.unit("one").steered_layers == (13,)
+    assert facts_of(study)["layer"] == 13

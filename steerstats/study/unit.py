@@ -123,10 +123,16 @@ class StudyUnit:
 
     @cached_property
     def steered_layers(self) -> tuple[int, ...]:
-        """Decoder blocks, counted from 0, whose output the main vectors change; empty where they are not recorded."""
+        """Decoder blocks, counted from 0, whose output the main vectors change; empty where they are not recorded.
+
+        Vectors brought from elsewhere count only where there are no others: each may steer a layer of its own.
+        """
         if "vector_layer" not in self.unit:
             return ()
-        return tuple(np.unique(self.unit.read("vector_layer", vector=list(self.vectors.values()))).tolist())
+        brought = set(self._vector_table["label"][self._vector_table["kind"] == "imported"])
+        main = list(self.vectors.values())
+        own = [label for label in main if label not in brought] or main
+        return tuple(np.unique(self.unit.read("vector_layer", vector=own)).tolist())
 
     @cached_property
     def vectors(self) -> Mapping[str, str]:
