@@ -339,6 +339,7 @@ HEADER = "Question,Best Answer,Incorrect Answers\n"
         ("x.jsonl", MWE.replace('"Q?"', "9" * 5000), ["x.jsonl, line 1", "5000 digits"]),
         ("x.jsonl", own(factors=[1]).decode(), ["line 1", "'factors'"]),
         ("x.jsonl", own(chioces=True).decode(), ["line 1", "'chioces' is not known"]),
+        ("x.jsonl", own().decode().replace("prompt", "promt"), ["line 1", "'promt' is not known; a record has prompt"]),
         ("x.jsonl", own(choices="yes").decode(), ["line 1", "'choices'", '"yes"']),
         ("x.jsonl", own(negative=[]).decode(), ["line 1", "'negative' is an empty list"]),
         ("x.jsonl", own(negative=["Rome", 7]).decode(), ["line 1", "'negative[1]' must be text, not int (7)"]),

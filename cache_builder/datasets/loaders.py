@@ -120,7 +120,7 @@ def read_items(data: bytes, file: str, form: Format | None = None) -> list[Sourc
     else:
         items = []
         for row, record, place in _json_lines(text, file):
-            mine = form == "pairs" or (form is None and "prompt" in record)
+            mine = form == "pairs" or (form is None and not {"prompt", "positive", "negative"}.isdisjoint(record))
             items.append(replace((_own if mine else _mwe)(row, record, place), place=place))
     if not items:
         raise InputError(f"{file}: holds no records")
