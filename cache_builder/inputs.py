@@ -94,7 +94,18 @@ class Inputs:
         self._lock = threading.Lock()
 
     def encode(self, plan: UnitPlan, pairs: Sequence[ContrastPair], setting: str) -> list[EncodedPair]:
-        """Pairs of a dataset as token ids, in one setting."""
+        """Pairs of a dataset as token ids, in one setting; where that fails, the error names the pair."""
+        try:
+            return self._encode(plan, pairs, setting)
+        except SteerstatsError:
+            for pair in pairs:  # again one by one, to know which
+                try:
+                    self._encode(plan, [pair], setting)
+                except SteerstatsError as error:
+                    raise _placed(error, plan, setting, pair) from error
+            raise
+
+    def _encode(self, plan: UnitPlan, pairs: Sequence[ContrastPair], setting: str) -> list[EncodedPair]:
         with self._lock:  # a tokenizer of the Rust library is not to be used from two threads
             description = self.descriptions.get(plan.name)
             prompts = [self.renderer.render(setting, pair.text, description) for pair in pairs]
@@ -224,24 +235,14 @@ class Inputs:
         steering: Steering,
         n_layers: int,
     ) -> list[EncodedPair]:
-        """Encoded pairs; where that fails, the error names the pair."""
-
-        def look(some: Sequence[ContrastPair]) -> list[EncodedPair]:
-            encoded = self.encode(plan, some, setting)
-            for one in encoded if part == EVALUATED else ():
+        """Encoded pairs that the steering acts on; where it cannot, the error names the pair."""
+        encoded = self.encode(plan, pairs, setting)
+        for pair, one in zip(pairs, encoded) if part == EVALUATED else ():
+            try:
                 steering.check_acts(example_of(one), n_layers, whole=self.spec.score in WHOLE)
-            return encoded
-
-        try:
-            return look(pairs)
-        except SteerstatsError:
-            for pair in pairs:  # again one by one, to know which
-                try:
-                    look([pair])
-                except SteerstatsError as error:
-                    place = f"{plan.name}, {setting}, {pair.place or pair.id}"
-                    raise type(error)(f"{place}: {' '.join(str(error).split())}") from error
-            raise
+            except SteerstatsError as error:
+                raise _placed(error, plan, setting, pair) from error
+        return encoded
 
     def _known(self, encoded: Sequence[EncodedPair]) -> Counter:
         """How many tokens of prompts with their first answers the tokenizer knows, and how many not."""
@@ -262,6 +263,11 @@ class Inputs:
         if any(table.num_embeddings < longest for table in tables):
             raise ModelError(f"{what}; choose a model with more positions, or shorter prompts")
         self.length_notes[plan.name] = f"{plan.name}, {setting}: {what}: results past that length may be poor"
+
+
+def _placed(error: SteerstatsError, plan: UnitPlan, setting: str, pair: ContrastPair) -> SteerstatsError:
+    """The same error with the place of the pair before it, in one line."""
+    return type(error)(f"{plan.name}, {setting}, {pair.place or pair.id}: {' '.join(str(error).split())}")
 
 
 def contrast_settings(setting: str) -> tuple[str, str]:

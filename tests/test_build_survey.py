@@ -66,6 +66,9 @@ def test_completions_that_do_not_part_are_named_by_dataset_setting_and_line_befo
     with pytest.raises(InputError, match=r"^mine, base, mine\.jsonl, line 8: completions ' Yes' and ' Yes all'"):
         run_build(spec, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+    for probe in (True, False):
+        with pytest.raises(InputError, match=r"^mine, base, mine\.jsonl, line 8: completions ' Yes' and ' Yes all'"):
+            dry_run(spec, probe=probe)
 
 
 def test_prompts_that_are_too_long_are_named_with_their_line(tmp_path):
