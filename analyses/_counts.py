@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ OUTCOMES = {"works": "above 0", "below": "below 0", "undecided": "undecided"}
 DECISIONS = {DIFFERS: "differ", NOT_SHOWN: "not shown to differ", CANNOT_RESOLVE: "cannot be resolved"}
 SINGULAR = "singular in lme4's sense"
 POOLED = "over datasets: "  # how warnings about a mean over datasets begin
+UNSTEERED = re.compile(rf"{POOLED}.* of unsteered: ")
 NO_MEAN = "fewer than two datasets have a standard error above 0"
 CUT, ROUNDING = "limits cut at 0 and 100%, between which a share lies", 1e-12
 IMPOSSIBLE = "no interval: it would lie below 0, where no share can"
@@ -135,6 +137,11 @@ def share_claims(
 def of_shown(warnings: Iterable[str]) -> tuple[str, ...]:
     """Warnings without those of the mixed model and of means over datasets, for scripts that show neither."""
     return tuple(text for text in warnings if SINGULAR not in text and not text.startswith(POOLED))
+
+
+def of_slopes(warnings: Iterable[str]) -> tuple[str, ...]:
+    """Warnings without those of the mixed model and of unsteered propensities, for scripts that show neither."""
+    return tuple(text for text in warnings if SINGULAR not in text and not UNSTEERED.match(text))
 
 
 def own_warnings(result: DatasetSteerability) -> tuple[str, ...]:

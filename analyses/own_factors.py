@@ -4,8 +4,8 @@ import numpy as np
 
 from analyses._cache import ask, by_median, current_seed, datasets_of, facts_of, lacking, mean_over_datasets, study_of
 from analyses._claim import Finding, command_line, publish
-from analyses._counts import share_claims
-from analyses._effects import BARS, plain_singular, said_of
+from analyses._counts import of_slopes, share_claims
+from analyses._effects import BARS, said_of
 from analyses._own import BESIDE, changed, held_fixed, of_factor, panels, usable, why_not
 from analyses._words import in_words
 from steerstats import figures
@@ -20,7 +20,7 @@ def main(cache, out):
     own, notes = usable(study)
     result = ask(study, "spurious_factors", factors=(*BESIDE, *own))
     rows, shares = by_median(result.to_frame(), study), by_median(result.explained_frame(), study)
-    beside, fixed = held_fixed(rows["term"])
+    (_, fixed), fitted = held_fixed(rows["term"]), rows
     effects = rows["term"].map(of_factor).isin(own) & ~rows["term"].str.contains("[", regex=False)
     rows = rows[effects & (rows["model"] == "per-input") & (rows["response"] == "slope")]
     claims, drawn = [], {}
@@ -31,6 +31,7 @@ def main(cache, out):
             if not terms or part.empty:
                 notes.append(f"{name} {why_not(study, factor)}")
                 continue
+            beside, _ = held_fixed(fitted["term"][fitted["dataset"].isin(part["dataset"])])
             mean = mean_over_datasets(part["share"], f"share of {factor}", "share", bounds=(-np.inf, np.inf))
             text = f"Share of the variance of steerability, adjusted for chance, that {name} explains{beside}"
             most = dict(part.rename(columns={"share": "estimate"}).loc[part["share"].idxmax()])
@@ -50,7 +51,7 @@ def main(cache, out):
         "and need not be caused by the factor. A sure effect can have a small share of all the variance.",
         bars=BARS, counted=f"{datasets_of(n, rows['n'], 'inputs')}.", seed=current_seed(), facts=facts_of(study),
         alt=f"Effects of {' and '.join(map(in_words, own))} on steerability in {datasets_of(n)}.",
-        warnings=(*plain_singular(result.warnings), *notes), pages=tuple(drawn) * (len(drawn) > 1),
+        warnings=(*of_slopes(result.warnings), *notes), pages=tuple(drawn) * (len(drawn) > 1),
     )  # fmt: skip
     return publish(out, found, list(drawn.values()), rows)
 

@@ -211,3 +211,24 @@ def test_labels_of_panels_abreast_do_not_run_into_each_other():
     boxes = [ax.xaxis.label.get_window_extent() for ax in figure.axes]
     assert [one.x1 < other.x0 for one, other in pairwise(boxes)] == [True, True]
     assert boxes[-1].x1 < figure.bbox.x1
+
+
+def test_a_share_stands_beside_what_its_own_datasets_know_and_warnings_are_of_what_is_shown(tmp_path):
+    k, m = (part.ravel() for part in np.meshgrid(np.arange(24), [-1, 0, 1], indexing="ij"))
+    shared = pd.DataFrame({"input": k, "setting_train": "base", "setting_eval": "base", "multiplier": m})
+    slopes = 1 + k * 7 % 5 + k % 2
+    kinds = {"a": (k % 2 == 1, "factor_tone"), "b": (k % 2 == 1, "factor_tone"), "c": (None, "factor_mood")}
+    rows = [
+        shared.assign(
+            dataset=name, propensity=m * slopes + k * 5 % 7, pos_is_a=letter, **{own: np.where(k % 3, "x", "y")}
+        )
+        for name, (letter, own) in kinds.items()
+    ]
+    pd.concat(rows).to_csv(tmp_path / "two.csv", index=False)
+    cache = import_table(tmp_path / "two.csv", tmp_path / "two", model="m")
+    found = analyses.run("own_factors", cache, tmp_path / "out")
+    share = {claim.key: claim.statement for claim in found.claims}
+    assert share["own.factor_tone.share"].endswith("that tone explains, beside A/B, mean over datasets:")
+    assert share["own.factor_mood.share"].endswith("that mood explains, in c:")
+    assert any("on steerability" in plain_codes(text) for text in found.warnings)
+    assert not any("unsteered" in text for text in found.warnings), "no effect on it is shown"
