@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, check_level, gathered
+from steerstats.errors import CannotEstimate, check_level, first_few, gathered
 from steerstats.meta import MetaAnalysis, mean_over_datasets
 from steerstats.results import Result
 from steerstats.spurious.effects import NO_VECTOR_ERROR, UNITS, SpuriousFactors
 
+ALONE = "estimated in one dataset only, not pooled"
 FEW_DF = 20  # of a dataset's effect; chosen by the simulation that `few_df_warning` quotes
 
 
@@ -137,7 +138,7 @@ def pool_spurious_factors(
         if tested.size:
             table.loc[tested, "p_fdr"] = stats.false_discovery_control(table.loc[tested, "p"])
         if len(rows) < 2:
-            notes.append((response, term, "estimated in one dataset only, not pooled"))
+            notes.append((response, term, ALONE))
             continue
         own = None if category is None else [category[name] for name in rows["dataset"]]
         try:
@@ -157,11 +158,10 @@ def pool_spurious_factors(
         notes += [(response, term, text) for text in fit.warnings]
         if len(rows) < len(datasets):
             notes.append((response, term, f"defined in {len(rows)} of {len(datasets)} datasets"))
-    warnings = _by_text(notes)
     if not pooled:
-        raise CannotEstimate(
-            f"no term of {', '.join(wanted) or 'any factor'} is estimated in two datasets: {'; '.join(warnings)}"
-        )
+        none = f"no term of {first_few(wanted) or 'any factor'} is estimated in two datasets"
+        raise CannotEstimate("; ".join([none, *_by_text([note for note in notes if note[2] != ALONE])]))
+    warnings = _by_text(notes)
     first = ["dataset", "response", "term"]
     return PooledSpuriousFactors(
         pooled=pooled,
