@@ -142,7 +142,10 @@ def lead(claims: Mapping[str, Claim]) -> str:
         signs = claims["per_input.signs_refits"]
         few = claims["vector_error.wider"].facts.get("few_refits") if "vector_error.wider" in claims else None
         counted = f"counted, which only {few} refits tell roughly," if few else "counted,"
-        parts.append(f"With the vector's own sampling error {counted} it lies {_sides(signs)}.")
+        lies = f"it lies {_sides(signs)}"
+        if signs.counts == claims["per_input.signs"].counts:
+            lies = "the counts are the same" if signs.n > 1 else "it lies there too"
+        parts.append(f"With the vector's own sampling error {counted} {lies}.")
     kinds = (("shuffled", "label-shuffled vectors"), ("random", "random directions"))
     nulls = [(claims[f"null.{kind}"], name) for kind, name in kinds if f"null.{kind}" in claims]
     if len(nulls) == 2 and _too_few(nulls[0][0]) and _too_few(nulls[0][0]) == _too_few(nulls[1][0]):

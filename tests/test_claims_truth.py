@@ -188,6 +188,10 @@ def test_all_of_two_datasets_are_both():
     pair = told(SHARE, signs("per_input.signs", 2, 0, 0), signs("per_input.signs_refits", 0, 0, 2))["lead"]
     assert "over inputs lies above 0 in both datasets. With" in pair
     assert pair.endswith("counted, it lies on both sides of 0 in both.")
+    alike = told(SHARE, signs("per_input.signs", 1, 0, 1), signs("per_input.signs_refits", 1, 0, 1))["lead"]
+    assert alike.endswith("in 1 of 2 datasets. With the vector's own sampling error counted, the counts are the same.")
+    lone = told(SHARE, signs("per_input.signs", 0, 0, 1), signs("per_input.signs_refits", 0, 0, 1))["lead"]
+    assert lone.endswith("With the vector's own sampling error counted, it lies there too.")
     apart = told(SHARE, signs("per_input.signs", 1, 0, 1))["lead"]
     assert apart.endswith("lies above 0 in 1 and on both sides of 0 in 1 of 2 datasets.")
 
