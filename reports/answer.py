@@ -84,7 +84,12 @@ def _bias(claims: Mapping[str, Claim]) -> str:
     factors = "answer letter or word" if mean.facts["untold_everywhere"] else "answer letter and word"
     if len(known := mean.facts["known"]) == 1:
         factors = f"the answer's {known[0]}"
-    return f"{share} of the variance between inputs {goes} with {factors}{_in_brackets(mean)}."
+    text = f"{share} of the variance between inputs {goes} with {factors}{_in_brackets(mean)}."
+    told, every = mean.n if mean.n_of == "datasets" else 1, claims["per_input.signs"].n
+    if told == every:
+        return text
+    few = f"one dataset of {every} that tells" if told == 1 else f"{told} of {every} datasets that tell"
+    return f"In the {few}, {text[:1].lower()}{text[1:]}"
 
 
 def _loss(claims: Mapping[str, Claim]) -> str:

@@ -121,6 +121,21 @@ def test_of_letter_and_word_it_is_said_what_the_share_allows(estimate, goes, unt
     assert f"{goes} between inputs {verb} with answer letter {'or' if untold else 'and'} word" in answer
 
 
+@pytest.mark.parametrize(
+    ("n", "of", "begin"),
+    [
+        (14, "datasets", "30% of the variance"),
+        (2, "datasets", "In the 2 of 14 datasets that tell, 30% of the variance"),
+        (45, "inputs", "In the one dataset of 14 that tells, 30% of the variance"),
+    ],
+)
+def test_a_share_of_the_datasets_that_have_letters_or_words_is_not_said_of_all(n, of, begin):
+    facts = {"untold_everywhere": False, "known": ("letter", "word"), "dataset": "d"}
+    share = replace(interval("explained.mean", 0.3, 0.2, 0.4, unit="share", facts=facts), n=n, n_of=of)
+    answer = told(SHARE, signs("per_input.signs", 13, 0, 1), share)["answer"]
+    assert f"{begin} between inputs goes with answer letter and word (20% to 40%)." in answer
+
+
 def test_of_several_losses_the_one_that_the_paper_prints_is_told():
     shifts = {"base->user_neg": 0.2, "sys_pos->user_neg": 0.4, "base->sys_neg": 0.6}
     losses = [interval(f"gap.{shift}", loss, loss - 0.1, loss + 0.1) for shift, loss in shifts.items()]
