@@ -43,14 +43,13 @@ def main(cache, out):
             drawn[f"{name[:1].upper()}{name[1:]}"] = panels(frames, kind)
     if not drawn:
         raise lacking(study, f"factors of your own that can be judged ({'; '.join(notes)})")
-    n = rows["dataset"].nunique()
     found = Finding.of(
-        result, script="own_factors", title=TITLE, paper=PAPER, claims=tuple(claims),
+        result, script="own_factors", title=TITLE, paper=PAPER, claims=tuple(claims), facts=facts_of(study),
         reading="Each dot is how much more an input steers with that level of the factor, or with one unit more of it, "
         f"{fixed}. Inputs differ in more than what was recorded: an effect is a difference between kinds of inputs, "
         "and need not be caused by the factor. A sure effect can have a small share of all the variance.",
-        bars=BARS, counted=f"{datasets_of(n, rows['n'], 'inputs')}.", seed=current_seed(), facts=facts_of(study),
-        alt=f"Effects of {' and '.join(map(in_words, own))} on steerability in {datasets_of(n)}.",
+        bars=BARS, counted=f"{datasets_of(len(set(rows['dataset'])), rows['n'], 'inputs')}.", seed=current_seed(),
+        alt=f"Effects of {' and '.join(map(in_words, own))} on steerability, by dataset.",
         warnings=(*of_slopes(result.warnings), *notes), pages=tuple(drawn) * (len(drawn) > 1),
     )  # fmt: skip
     return publish(out, found, list(drawn.values()), rows)
