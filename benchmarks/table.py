@@ -106,7 +106,8 @@ def gpu_notes(r: dict | None) -> str:
     """What the benchmarks' page says beside the GPU's rows."""
     if r is None:
         return UNMEASURED
-    speeds = ", ".join(f"{k} {v:.0f}" for k, v in r["examples_per_second_by_mask"].items())
+    masks = r["examples_per_second_by_mask"].items()  # a speed, or why a mask was out of the question
+    speeds = ", ".join(f"{mask} {found if isinstance(found, str) else f'{found:.0f}'}" for mask, found in masks)
     return _wrapped(
         f"On one {r['device']} (torch {r['torch']}, transformers {r['transformers']}) the paper's grid costs "
         f"{r['grid_over_unsteered_pass']:.2f} times ONE unsteered pass over the same prompts, extrapolated from a "
