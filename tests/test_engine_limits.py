@@ -194,7 +194,9 @@ def test_positions_that_end_before_a_sequence_does_are_a_named_error():
     shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 8, "n_positions": 16, "vocab_size": 97}
     engine = Engine(transformers.GPTJForCausalLM(transformers.GPTJConfig(**shape)))
     examples = random_examples(np.random.default_rng(19), 3, shared=10)
-    with pytest.raises(ModelError, match=r"^GPTJForCausalLM cannot run one sequence of up to \d+ tokens: it raises I"):
+    # Which error it is, is a matter of transformers' version.
+    found = r"^GPTJForCausalLM cannot run one sequence of up to \d+ tokens: it raises \w+: index 16 is out of bounds"
+    with pytest.raises(ModelError, match=found):
         engine.prove(examples)
 
 
