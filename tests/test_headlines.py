@@ -106,6 +106,8 @@ def test_generalization_begins_with_gaps_correlations_ratios_and_the_whole_table
     assert sections[4].loc[0, "bounded"] == f"{bounded} of 10"
     assert sections[5].shape == (6, 6)
     assert sections[5].loc[0, "base"] == format_number(result.settings.mean[:, 0, 0].mean())
+    gaps = [cell.rstrip("* ") for cell in sections[-1]["sys_pos\n->user_neg"]]
+    assert gaps == [format_number(gap) for gap in result.gaps.estimate[0, :, 2]]
     bands = result.gaps.band_low[0, :, 0] * result.gaps.band_high[0, :, 0] > 0
     assert [cell.endswith("*") for cell in sections[-1]["base\n->user_neg"]] == bands.tolist()
 
@@ -144,6 +146,8 @@ def test_one_dataset_shows_its_own_gaps(tmp_path):
     title, table = found.sections()[0]
     assert title.startswith("Mean gap of a-name-longer-than")
     assert table["n"].tolist() == ["14"] * 4
+    own = zip(*(limit[0, 0] for limit in (found.gaps.estimate, found.gaps.ci_low, found.gaps.ci_high)))
+    assert table["gap [95%]"].tolist() == [with_limits(*row) for row in own]
     bounded = next(table for title, table in found.sections() if title.startswith("Relative"))["bounded"]
     assert bounded.tolist() == ["yes" if shape == "bounded" else "no" for shape in found.ratios.shape[0]]
     texts = found.summary(), study.steerability().summary(), study.spurious_factors(n_resamples=50).summary()

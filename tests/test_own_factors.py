@@ -58,6 +58,9 @@ def test_a_level_is_measured_against_the_same_other_one_in_every_dataset():
     result = study().spurious_factors(factors=["factor_topic"], n_resamples=50)
     terms = set(result.to_frame()["term"]) - {"Intercept"}
     assert terms == {"factor_topic=law vs art", "factor_topic=tax vs art"}
+    unit = study().unit("one").unit
+    kept = np.flatnonzero(unit.read("input_factor_topic") == "law")
+    assert factors.usual_levels([(unit, kept)], ["factor_topic"]) == {"factor_topic": "law"}, "of the inputs that count"
     fit = result.over_datasets.pooled["slope", "factor_topic=law vs art"]
     assert fit.n == 3
     assert fit.ci_low < LAW < fit.ci_high

@@ -73,6 +73,8 @@ def test_gaps_and_their_parts_are_those_of_the_draw(study, simulated):
         "gap": [True], "prompt": [False], "transfer": [False]
     }  # fmt: skip
     pooled = found.overall.to_frame().query("quantity == 'random-effects mean' and component == 'gap'")
+    left_out = found.overall.analyses[0].left_out
+    assert set(left_out) == set(study.category.values()), "whole categories in turn"
     neg = pooled.set_index("shift").loc["base->user_neg"]
     assert neg["ci_low"] < 0.45 < neg["ci_high"], "prompt loss 0.3 and cost of transfer 0.15"
 

@@ -19,6 +19,8 @@ from steerstats.errors import CacheError, CannotEstimate, InputError
 from steerstats.simulate import SimulationTruth, simulate_cache, simulate_unit
 from steerstats.study import open_cache
 
+GRID = ("propensity", "answer_logit", "logsumexp", "input_projection", "input_difference_cosine")
+
 
 def test_a_packed_cache_gives_the_same_study(study, packed):
     other = open_cache(packed)
@@ -73,7 +75,7 @@ def test_unplanned_cells_are_not_there(tmp_path):
     arrays = dict(data.arrays)
     arrays["planned"] = arrays["planned"].copy()
     arrays["planned"][4, :2] = 0
-    for name in ("propensity", "answer_logit", "logsumexp", "input_projection", "input_difference_cosine"):
+    for name in GRID:
         arrays[name] = arrays[name].copy()
         arrays[name][4, :2] = np.nan
     study = open_cache(written(tmp_path, {"sim-00": UnitData(arrays, data.attrs)}))
@@ -82,6 +84,27 @@ def test_unplanned_cells_are_not_there(tmp_path):
     assert ("sys_pos", "user_neg") not in study.shifts()
     assert study.slopes("sim-00").to_frame().shape[0] == 28 * 5
     np.testing.assert_allclose(study.slopes("sim-00").unsteered, unit.intercept, atol=1e-5)
+
+
+def test_a_vector_that_was_not_evaluated_at_home_costs_the_ratios_alone(tmp_path):
+    truth = SimulationTruth(datasets=2, n_inputs=6, n_pairs=6)
+    units = {name: simulate_unit(truth, name)[0] for name in truth.datasets}
+    arrays = {name: array.copy() for name, array in units["sim-01"].arrays.items()}
+    for name in ("planned", *GRID):
+        arrays[name][4, truth.settings.index("user_neg")] = 0 if name == "planned" else np.nan
+    units["sim-01"] = UnitData(arrays, units["sim-01"].attrs)
+    found = open_cache(written(tmp_path, units)).generalization(**FAST)
+    assert found.ratios is None
+    assert np.isfinite(found.gaps.estimate[0]).all()
+
+
+def test_constant_curves_are_counted_under_the_shift_that_is_asked_about(tmp_path):
+    data, _ = simulate_unit(SimulationTruth(datasets=1, n_inputs=6, n_pairs=6), "sim-00")
+    curves = data.arrays["propensity"].copy()
+    curves[4, 0] = 1.0
+    study = open_cache(written(tmp_path, {"sim-00": UnitData({**data.arrays, "propensity": curves}, data.attrs)}))
+    assert any("6 of 6 curves are constant" in text for text in study.steerability("base->user_neg").warnings)
+    assert not any("constant" in text for text in study.steerability().warnings)
 
 
 def test_a_sweep_wants_a_layer_and_reads_validation_inputs(tmp_path):

@@ -14,7 +14,7 @@ from steerstats.study import open_cache
 from steerstats.study.doubt_results import range_rows
 
 
-def test_nulls_stay_apart_and_say_when_they_cannot_resolve(study):
+def test_nulls_stay_apart_and_say_when_they_cannot_resolve(study, tmp_path):
     found = study.nulls()
     assert (found.random.kind, found.shuffled.kind) == ("random", "shuffled")
     assert set(found.random.decision) == {"cannot resolve"}
@@ -22,6 +22,9 @@ def test_nulls_stay_apart_and_say_when_they_cannot_resolve(study):
     for table in (found.random, found.shuffled):
         own = study.unit("sim-03").control_slopes(table.kind, "base->base").mean(axis=1)
         assert table.null_abs_quantile[3] == pytest.approx(np.quantile(np.abs(own), 0.95))
+    few = open_cache(cache_of(tmp_path, n_pairs=12, n_shuffled=6).path).nulls()
+    assert any("with 12 training questions, p-values of label-shuffled" in text for text in few.warnings)
+    assert not any("training questions" in text for text in found.warnings)
     strong = open_cache(study.path, datasets=["sim-09"]).nulls(alpha=0.2)
     assert strong.random.decision == ("differs from the null",)
 
@@ -104,7 +107,8 @@ def test_linearity_and_ranges_tell_straight_from_bent(tmp_path, study):
     assert any("exactly linear, to within rounding" in text for text in straight.warnings)
     slight = open_cache(cache_of(tmp_path / "slight", curvature=1e-3, curvature_sd=1e-4, wiggle_sd=1e-4).path)
     assert (slight.linearity().to_frame()["distance"] > 1).all()
-    found = study.multiplier_range().to_frame()
+    narrow, found = study.multiplier_range(level=0.5).to_frame(), study.multiplier_range().to_frame()
+    assert (narrow["ci_high"] < found["ci_high"]).all()
     whole = found[found["range"] == 1.5].set_index("dataset")
     np.testing.assert_allclose(whole["mean"], [study.slopes(n).at("base->base").mean() for n in study.datasets])
     np.testing.assert_allclose(whole["correlation_with_whole"], 1.0)

@@ -62,7 +62,7 @@ def test_candidates_are_those_of_the_test_inputs_in_the_prompt_that_is_asked_abo
     asked, known = {}, predicting.dataset_predictors
 
     def kept(*args, **options):
-        asked[len(asked)] = options["questions"]
+        asked[len(asked)] = args[0], options["questions"]
         return known(*args, **options)
 
     monkeypatch.setattr(predicting, "dataset_predictors", kept)
@@ -78,7 +78,12 @@ def test_candidates_are_those_of_the_test_inputs_in_the_prompt_that_is_asked_abo
         np.testing.assert_allclose(rows[column], values)
     slopes = [study.slopes(name).at("base->user_neg").mean() for name in found.datasets["dataset"]]
     np.testing.assert_allclose(found.datasets["slope"], slopes)
-    np.testing.assert_array_equal(asked[3], unit.unit.read("pair_question"))
+    np.testing.assert_array_equal(asked[3][1], unit.unit.read("pair_question"))
+    norms = unit.unit.read("vector_raw_norm", vector=unit.vectors["base"]), unit.unit.read("activation_norm")[0]
+    assert found.datasets["norm_ratio"][3] == pytest.approx(norms[0] / norms[1])
+    study.predictors("sys_pos->user_neg", **FAST)
+    held_out = unit.unit.read("crossfit_projection", setting_train="sys_pos")
+    np.testing.assert_allclose(asked[len(study.datasets) + 3][0], held_out)
     head = found.headline().set_index("quantity")
     assert head.loc["held-out R² over inputs", "n"] == 10, "datasets, over which it is held out"
     np.testing.assert_array_equal(head["p"].to_numpy()[: len(found.over_datasets.p)], found.over_datasets.p_family)
@@ -96,6 +101,10 @@ def test_undefined_factors_have_a_column_of_their_own_and_are_named(tmp_path):
     )
     told = [text for text in found.warnings if text.startswith(f"pos_is_yes is not defined for {undefined} of 120")]
     assert len(told) == 1
+    filled, _ = predicting._defined(found.inputs, ["pos_is_yes"], [])
+    holes = found.inputs["pos_is_yes"].isna()
+    assert set(filled["pos_is_yes"][holes]) == {found.inputs["pos_is_yes"].mean()}
+    assert filled["pos_is_yes_defined"].tolist() == (~holes).tolist()
     whole = study_of(tmp_path / "whole", datasets=6, n_inputs=20, yes_defined=1.0).predictors(**FAST)
     assert not any(name.endswith("_defined") for name in whole.ridge_inputs.predictors)
 
@@ -121,6 +130,17 @@ def test_projections_of_folds_that_lie_on_scales_of_their_own_are_warned_of(tmp_
     units["sim-1"] = UnitData(units["sim-1"].arrays, old)
     warnings = open_written(tmp_path / "old", units).predictors(**FAST).warnings
     assert any(text.startswith("held-out projections of sim-1 count from 0") for text in warnings)
+
+
+def test_one_dataset_whose_grid_is_not_symmetric_costs_all_the_unsteered_candidate(tmp_path):
+    truth = SimulationTruth(n_pairs=10, datasets=["sim-0", "sim-1", "sim-2"], n_inputs=12)
+    units = {f"sim-{k}": simulate_unit(truth, f"sim-{k}", seed=1)[0] for k in range(3)}
+    assert "unsteered" in open_written(tmp_path / "even", units).predictors(**FAST).within_datasets.predictors
+    grid = np.maximum(units["sim-2"].arrays["multiplier"], 0) + units["sim-2"].arrays["multiplier"]
+    units["sim-2"] = UnitData({**units["sim-2"].arrays, "multiplier": grid}, units["sim-2"].attrs)
+    found = open_written(tmp_path / "odd", units).predictors(**FAST)
+    assert "unsteered" not in found.within_datasets.predictors
+    assert any("m(0) is refused as a predictor of slopes" in text for text in found.warnings)
 
 
 def open_written(path, units):

@@ -43,7 +43,7 @@ def without_refits(tmp_path, dataset: str, shift: tuple[str, str]):
 
 def test_one_dataset_without_refits_takes_vector_error_from_itself_alone(tmp_path):
     study = without_refits(tmp_path, "sim-01", ("base", "user_neg"))
-    assert not study.has_refits(["base->user_neg"])
+    assert not study.has_refits(["base->base", "base->user_neg"])
     found = study.generalization(["base->user_neg"], **FAST)
     assert found.gaps.includes_vector_error[0, :, 0].tolist() == [True, False, True]
     assert found.settings.includes_vector_error[:, 0, 0].all()
@@ -130,6 +130,8 @@ def test_refits_of_two_caches_are_of_one_draw_where_seed_dataset_and_pairs_in_or
         drawn.append(None if grid.refit_draw is None else set(grid.refit_draw[name]))
     assert drawn[0] == drawn[1]
     assert len(set().union(*drawn[:-1])) == 4 * 2, "none of another's"
+    simulated = open_cache(written(tmp_path / "simulated", {"a": data}, "simulated", {"seed": 0}))
+    assert simulated.grid(["base->base"], refits=True).refit_draw is None, "nobody else's pairs"
     assert drawn[-1] is None, "nothing says what they are resamples of"
 
 
