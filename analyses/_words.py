@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -192,23 +193,15 @@ def together(values: Sequence[float], unit: str = "1") -> list[str]:
     """
     values = [float(value) for value in values]
     known = {value for value in values if np.isfinite(value)}
-    if unit != "share":
+    if unit == "share":
+        least = int(any("." in percent(value) for value in values))  # one precision for all three
+        ways = [partial(percent, digits=digits) for digits in range(least, 3)]
+    else:
         largest = max(map(abs, known), default=0.0)
-        for digits in range(3, MOST_DIGITS + 1):
-            shown = [number(value, digits, largest) for value in values]
-            if len({number(value, digits, largest) for value in known}) == len(known):
-                return shown
-        return [number(value, 3, largest) for value in values]
-    shown = [percent(value) for value in values]
-    if any("." in one for one in shown):  # one precision for all three
-        shown = [percent(value, 1) for value in values]
-    for digits in (1, 2):
-        if len(set(shown)) == len(set(values)) or len(known) < 2:
-            return shown
-        more = [percent(value, digits) for value in values]
-        if len({percent(value, digits) for value in known}) == len(known):
-            return more
-    return shown  # alike to the last digit worth showing
+        ways = [partial(number, digits=digits, beside=largest) for digits in range(3, MOST_DIGITS + 1)]
+    # Where numbers read alike to the last digit worth showing, more digits would not help.
+    telling = (way for way in ways if len(set(map(way, known))) == len(known))
+    return list(map(next(telling, ways[0]), values))
 
 
 def tidy(text: str) -> str:
