@@ -15,6 +15,7 @@ from steerstats.errors import how_many
 from steerstats.figures import nice_setting
 from steerstats.nulls import CANNOT_RESOLVE
 
+VERY = ("these very vectors", "move", "are"), ("this very vector", "moves", "is")  # whether there is but one
 BY_CHANCE = 0.1  # how often a count may come about without any effect before the sentence says so
 HEADLINE = "sys_pos->user_neg"  # the one shift that the published code prints
 
@@ -32,29 +33,27 @@ def answer(claims: Mapping[str, Claim]) -> str:
 def _on_average(claims: Mapping[str, Claim]) -> str:
     """In how many datasets the mean is shown to be what it should, and which error that counts; then the mean."""
     signs = claims["per_input.signs"]
-    who, among, error = "steering", "", ""
+    (who, moves, are), among, error = ("steering", "moves", "is"), "", ""
     if refits := claims.get("per_input.signs_refits"):
         among = " that have refits" if refits.n < signs.n else ""
         # The lead counts the same intervals without that error, and may come to another number.
         signs, error = refits, ", with the vector's own error counted"
     else:
         # Without refits the intervals hold nothing of the vector's own error: another draw of pairs may do otherwise.
-        who = "this very vector" if signs.n == 1 else "these very vectors"
+        who, moves, are = VERY[signs.n == 1]
     up, down = (signs.counts[OUTCOMES[side]] for side in ("works", "below"))
-    moves = f"{who} {'move' if who.endswith('s') else 'moves'} answers"
     if signs.n > 1 and not up and not down:
         # "in 0 of 3" would say that it does not, where all is open
-        text = f"{who} {'are' if who.endswith('s') else 'is'} not shown to move answers either way in any of "
-        text += f"{how_many(signs.n, 'dataset')}{among}"
+        text = f"{who} {are} not shown to move answers either way in any of {how_many(signs.n, 'dataset')}{among}"
     elif signs.n > 1 or among:
         where = f"the intended way in {up} of {how_many(signs.n, 'dataset')}{among}{_by_chance(up, signs.n - down)}"
         wrong = f" and the wrong way in {down}{_by_chance(down, signs.n - up)}" if down else ""
-        text = f"{moves} {where}{wrong}"
+        text = f"{who} {moves} answers {where}{wrong}"
     elif up or down:
-        text = f"{moves} the {'intended' if up else 'wrong'} way in the one dataset"
+        text = f"{who} {moves} answers the {'intended' if up else 'wrong'} way in the one dataset"
         text += "" if up else ", which is anti-steerable on average"
     else:
-        text = f"{who} is not shown to move answers either way in the one dataset"
+        text = f"{who} {are} not shown to move answers either way in the one dataset"
     text = f"On average {text}{error}"
     mean = claims.get("per_input.mean")
     if mean is None or np.isnan(mean.estimate):
@@ -136,9 +135,8 @@ def lead(claims: Mapping[str, Claim]) -> str:
     parts = []
     if "per_input.signs" in claims:
         signs = claims["per_input.signs"]
-        which = "this very vector" if signs.n == 1 else "these very vectors"
         of = f"{_sides(signs)} in the one dataset" if signs.n == 1 else f"{_sides(signs)} datasets"
-        text = f"For {which} the 95% interval of mean steerability over inputs lies {of}"
+        text = f"For {VERY[signs.n == 1][0]} the 95% interval of mean steerability over inputs lies {of}"
         # Without the share of anti-steerable inputs below 0 is not the wrong way (operator ablate).
         if signs.n == 1 and signs.counts[OUTCOMES["below"]] and "per_input.anti_share" in claims:
             text += ": it moves answers the wrong way"

@@ -76,15 +76,15 @@ def glossary(studies: Iterable[Any]) -> list[tuple[str, str]]:
 
 def summary(study: Any, findings: Sequence[Finding], prefix: str = "") -> dict[str, Any]:
     """`words.summary`, in the words of its operator."""
-    found = words.summary(findings, prefix)
     claims = words.claims_by_key(findings)
     if ABLATE not in study.operators or "sweep.best" in claims:
-        return found
+        return words.summary(findings, prefix)
+    found = words.summary(findings, prefix, "have a lower propensity the more of the direction is taken out")
     signs = claims.get("per_input.signs_refits", claims.get("per_input.signs"))
     share = claims.get("per_input.anti_share")
     if signs is None or share is None:
         return found | {"answer": ""}
-    return found | {"answer": _answer(signs, share), "lead": _lead(claims), "cards": _cards(found["cards"])}
+    return found | {"answer": _answer(signs, share), "lead": _lead(claims)}
 
 
 def _answer(signs: Any, share: Any) -> str:
@@ -103,9 +103,3 @@ def _lead(claims: Mapping[str, Any]) -> str:
     """The lead counts intervals above and below 0, which stay what they are; only its last words judge them."""
     text = lead({key: claim for key, claim in claims.items() if key != "per_input.anti_share"})
     return f"Slopes are what taking the direction out does: below 0 it lowers propensity. {text}"
-
-
-def _cards(cards: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """The first card says "steered the wrong way"."""
-    wrong, right = "are steered the wrong way", "have a lower propensity the more of the direction is taken out"
-    return [{**card, "words": card["words"].replace(wrong, right)} if "words" in card else dict(card) for card in cards]

@@ -55,7 +55,7 @@ def claims_by_key(findings: Sequence[Finding]) -> dict[str, Claim]:
     return {claim.key: claim for finding in findings for claim in finding.claims}
 
 
-def summary(findings: Sequence[Finding], prefix: str = "") -> dict[str, Any]:
+def summary(findings: Sequence[Finding], prefix: str = "", wrong: str = "are steered the wrong way") -> dict[str, Any]:
     """Answer, lead and the three cards of one cache: how variable, how spurious, how well it transfers.
 
     Parameters
@@ -64,13 +64,15 @@ def summary(findings: Sequence[Finding], prefix: str = "") -> dict[str, Any]:
         Of one cache.
     prefix : str
         Of the anchors the cards link to.
+    wrong : str
+        What the inputs whose slope is below 0 do.
     """
     claims = claims_by_key(findings)
     if "sweep.best" in claims:
         return _sweep(claims["sweep.best"])
     missing = {finding.script: finding.missing for finding in findings if finding.missing}
     cards = [
-        _variability(claims, missing, prefix),
+        _variability(claims, missing, prefix, wrong),
         _spuriousness(claims, missing, prefix),
         _transfer(claims, missing, prefix),
     ]
@@ -97,12 +99,12 @@ def _card(question: str, number_: str, interval: str, words: str, link: str, lin
     }
 
 
-def _variability(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: str) -> dict[str, str]:
+def _variability(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: str, wrong: str) -> dict[str, str]:
     question = "How variable is it?"
     if "per_input.anti_share" not in claims:
         return {"question": question, "missing": missing.get("per_input_steerability", "not computed")}
     share = claims["per_input.anti_share"]
-    words = f"of inputs are steered the wrong way{_where(claims, share, 'per_input.worst')}"
+    words = f"of inputs {wrong}{_where(claims, share, 'per_input.worst')}"
     link = f"{prefix}per_input_steerability"
     return _card(question, share.shown[0], limits(share), words, link, "Steerability of every input")
 
