@@ -305,7 +305,8 @@ def smallest_detectable_gap(
         ends = [needed * np.sqrt((of_inputs + of_vector + tau2) / d) for tau2 in limits]
         rows.append((n, pair, d, needed * se, se, df, *ends))
     inputs, pairs, datasets, gap, se, df, low, high = (np.array(column) for column in zip(*rows))
-    assumptions = ["components of the next study equal those fitted", "the vector's variance falls as 1 / pairs"]
+    assumptions = ["components of the next study equal those fitted"]
+    assumptions += ["the vector's variance falls as 1 / pairs"] * bool(known)
     warnings = list(components.warnings)
     if min(sizes[2]) == 1:
         assumptions.append("one dataset: the gap is that of this dataset, the variance between datasets is left out")
@@ -339,7 +340,7 @@ def smallest_detectable_gap(
         about=tuple("a mean over datasets" if d > 1 else "this dataset" for d in datasets),
         method=f"two-sided t test at {alpha:g} with power {power:g}, noncentral t, from fitted variance components",
         numbers={"alpha": alpha, "power": power},
-        assumptions=tuple(assumptions if known else [text for text in assumptions if "1 / pairs" not in text]),
+        assumptions=tuple(assumptions),
         warnings=tuple(warnings),
     )
 
