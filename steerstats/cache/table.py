@@ -192,6 +192,32 @@ def _unit(frame: pd.DataFrame, where: str) -> dict[str, np.ndarray]:
         raise InputError(
             f"{where}: multiplier is 0 in every row; a slope needs two multipliers or more, such as 0 and 1"
         )
+    grid = _grid(frame, axes, where)
+    by_input = frame.drop_duplicates("input").set_index("input", drop=False).loc[list(axes["input"])]
+    by_vector = frame.drop_duplicates("vector").set_index("vector").loc[list(axes["vector"])]
+    arrays: dict[str, np.ndarray] = axes | {
+        "propensity": grid,
+        "planned": np.isfinite(grid).any(axis=(2, 3)).astype(np.uint8),
+        "input_question": _column(by_input, "question", axes["input"]),
+        "vector_setting": by_vector["setting_train"].to_numpy(object),
+        "vector_kind": np.where(by_vector["setting_train"] == "mean", "mean", "trained").astype(object),
+        "vector_replicate": np.full(len(by_vector), -1, dtype=np.int32),
+    }
+    if "text" in by_input:
+        arrays["input_text"] = by_input["text"].fillna("").astype(str).to_numpy(object)
+    for name, dtype in (dict.fromkeys(FLAGS, np.int8) | dict.fromkeys(LENGTHS, np.int32)).items():
+        if name in by_input:
+            arrays[f"input_{name}"] = by_input[name].to_numpy(dtype)
+    for name in filter(_is_factor, frame.columns):
+        arrays[f"input_{name}"] = _factor(by_input[name])
+    if "layer" in by_vector:
+        arrays["slot"] = np.zeros(1, dtype=np.int32)
+        arrays["vector_layer"] = by_vector["layer"].to_numpy(np.int32)[:, None]
+    return arrays
+
+
+def _grid(frame: pd.DataFrame, axes: dict[str, np.ndarray], where: str) -> np.ndarray:
+    """Propensities on the axes, each measured once, and a cell of setting and vector whole or not at all."""
     codes = [pd.Categorical(frame[name], categories=values).codes for name, values in axes.items()]
     shape = tuple(len(values) for values in axes.values())
     flat = np.ravel_multi_index(codes, shape)
@@ -205,38 +231,13 @@ def _unit(frame: pd.DataFrame, where: str) -> dict[str, np.ndarray]:
     grid = np.full(shape, np.nan, dtype=np.float32)
     grid.ravel()[flat] = frame["propensity"].to_numpy(np.float32)
     measured = np.isfinite(grid)
-    planned = measured.any(axis=(2, 3))
-    for e, v in zip(*np.nonzero(planned & ~measured.all(axis=(2, 3)))):
+    for e, v in zip(*np.nonzero(measured.any(axis=(2, 3)) & ~measured.all(axis=(2, 3)))):
         m, i = np.argwhere(~measured[e, v])[0]
         raise InputError(
             f"{where}: setting_eval={axes['setting_eval'][e]}, vector={axes['vector'][v]} has no value at "
             f"multiplier={axes['multiplier'][m]:g}, input={axes['input'][i]}; measure every input at every multiplier"
         )
-    by_input = frame.drop_duplicates("input").set_index("input", drop=False).loc[list(axes["input"])]
-    by_vector = frame.drop_duplicates("vector").set_index("vector").loc[list(axes["vector"])]
-    arrays: dict[str, np.ndarray] = dict(axes)
-    arrays |= {
-        "propensity": grid,
-        "planned": planned.astype(np.uint8),
-        "input_question": _column(by_input, "question", axes["input"]),
-        "vector_setting": by_vector["setting_train"].to_numpy(object),
-        "vector_kind": np.where(by_vector["setting_train"] == "mean", "mean", "trained").astype(object),
-        "vector_replicate": np.full(shape[1], -1, dtype=np.int32),
-    }
-    if "text" in by_input:
-        arrays["input_text"] = by_input["text"].fillna("").astype(str).to_numpy(object)
-    for name in FLAGS:
-        if name in by_input:
-            arrays[f"input_{name}"] = by_input[name].to_numpy(np.int8)
-    for name in LENGTHS:
-        if name in by_input:
-            arrays[f"input_{name}"] = by_input[name].to_numpy(np.int32)
-    for name in filter(_is_factor, frame.columns):
-        arrays[f"input_{name}"] = _factor(by_input[name])
-    if "layer" in by_vector:
-        arrays["slot"] = np.zeros(1, dtype=np.int32)
-        arrays["vector_layer"] = by_vector["layer"].to_numpy(np.int32)[:, None]
-    return arrays
+    return grid
 
 
 def _whole_columns(frame: pd.DataFrame, where: str) -> pd.DataFrame:
