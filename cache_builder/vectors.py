@@ -152,32 +152,30 @@ def fit_vectors(
         raise InputError(f"{folds} disjoint folds need as many questions; there are {len(groups)}")
 
     everything, again = np.arange(n_pairs), fit.behind(wanted)
-    jobs = [_Job(everything, settings)]
+    jobs = {("trained", -1): _Job(everything, settings)}
     for k in range(resampled):
         chosen = named_rng(seed, name, "resampled", str(k)).integers(len(groups), size=len(groups))
-        jobs.append(_Job(np.concatenate([groups[g] for g in chosen]), again, what="resampled "))
-    if folds:
-        parts = np.array_split(named_rng(seed, name, "folds").permutation(len(groups)), folds)
-        jobs += [_Job(np.concatenate([groups[g] for g in part]), again, what="fold ") for part in parts]
+        jobs["resampled", k] = _Job(np.concatenate([groups[g] for g in chosen]), again, what="resampled ")
+    parts = np.array_split(named_rng(seed, name, "folds").permutation(len(groups)), folds) if folds else ()
+    for k, part in enumerate(parts):
+        jobs["fold", k] = _Job(np.concatenate([groups[g] for g in part]), again, what="fold ")
     for k in range(shuffled):
         flip = half_flips(groups, n_pairs, named_rng(seed, name, "shuffled", str(k)))
-        jobs.append(_Job(everything, again, flip, "label-shuffled "))
-    fitted = iter(fit.all(jobs))
+        jobs["shuffled", k] = _Job(everything, again, flip, "label-shuffled ")
+    fitted = dict(zip(jobs, fit.all(list(jobs.values()))))
 
     table = _Table(layers, method)
-    main, raw = next(fitted)
+    main, raw = fitted.pop(("trained", -1))
     for setting in fit.names:
         kind = "mean" if setting == "mean" else "trained"
         table.add(main[setting], raw[setting], kind, setting, -1)
-    for k in range(resampled):
-        table.add_refit(next(fitted), wanted, "resampled", k)
-    for k in range(folds):
-        table.add_refit(next(fitted), wanted, "fold", k)
+    turned = [fitted.pop(("shuffled", k))[1] for k in range(shuffled)]
+    for (kind, k), refit in fitted.items():
+        table.add_refit(refit, wanted, kind, k)
     for k in range(random):
         draw = named_rng(seed, name, "random", str(k)).normal(size=main[fit.names[0]].shape)
         for setting in wanted:
             table.add(to_norm(draw, slot_norms(main[setting])), draw, "random", setting, k, "random")
-    turned = [next(fitted)[1] for _ in range(shuffled)]
     for setting in again:
         check_shuffled(setting, method, main[setting], [vectors[setting] for vectors in turned])
     for k, vectors in enumerate(turned):
