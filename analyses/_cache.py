@@ -224,7 +224,7 @@ def facts_of(study: Study) -> dict[str, Any]:
     return {"model": study.model, **protocol_of(study), "layer": layer, "datasets": sorted(study.datasets)}
 
 
-def mean_over_datasets(
+def plain_mean(
     values: Sequence[float], name: str, unit: str = "1", bounds: tuple[float, float] | None = None
 ) -> Estimate:
     """Plain mean over datasets, every dataset counting alike, with a t interval from their spread.

@@ -19,11 +19,11 @@ from steerstats.generalization import ID_SHIFT, PAPER_SHIFTS, SlopeGrid, parse_s
 from steerstats.generalization.compared import ComparedSlopes, compare_slopes, shared_datasets
 from steerstats.protocol import differences
 from steerstats.questions import group_codes, mean_se
+from steerstats.results import SLOPE_UNIT
 from steerstats.seeds import NamedStreams
 from steerstats.study import Study
 
 PER_PAGE = 45  # datasets that one page has room for
-UNIT = "nat per unit multiplier"
 _NAMES: ContextVar[tuple[str, ...]] = ContextVar("steerstats_cache_names", default=())
 
 
@@ -108,7 +108,7 @@ def difference_claims(result: ComparedSlopes) -> list[Claim]:
             facts = {"first": first, "second": second, "shift": shift, "over": where, "at_once": f"[{low}, {high}]"}
             how = f"{row['interval']}; for all pairs and shifts at once: {facts['at_once']}"
             of = "questions" if one else "datasets"
-            claims.append(Claim.row(f"{key}.{row['shift']}", text, row, of, unit=UNIT, interval=how, facts=facts))
+            claims.append(Claim.row(f"{key}.{row['shift']}", text, row, of, unit=SLOPE_UNIT, interval=how, facts=facts))
         changed = int(((rows["band_low"] > 0) | (rows["band_high"] < 0)).sum())
         if len(rows):
             text = (

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses._cache import ask, by_dataset, current_seed, lacking, mean_over_datasets, vectors_of_kind
+from analyses._cache import ask, by_dataset, current_seed, lacking, plain_mean, vectors_of_kind
 from analyses._claim import Claim, NotInCache
 from analyses._counts import FALLS, WRONG, mean_claim, share_claims
 from analyses._own import NO_VECTORS
@@ -19,7 +19,7 @@ from steerstats.errors import gathered
 from steerstats.figures.variability import SLOPE
 from steerstats.generalization import gap
 from steerstats.operators import ABLATE
-from steerstats.results import Estimate
+from steerstats.results import SLOPE_UNIT, Estimate
 from steerstats.seeds import generator
 from steerstats.study import Study
 from steerstats.study.results import DatasetSteerability, doubts
@@ -103,7 +103,7 @@ def claims_of(cell: Cell) -> list[Claim]:
     if cell.setting == BASE:
         anti = rows_of(cell)[["dataset", "anti_steerable", "anti_low", "anti_high", "n"]]
         anti.columns = ["dataset", "estimate", "ci_low", "ci_high", "n"]
-        share = mean_over_datasets(anti["estimate"], "share of anti-steerable inputs", "share")
+        share = plain_mean(anti["estimate"], "share of anti-steerable inputs", "share")
         worst = dict(anti.loc[anti["estimate"].idxmax()])
         how = cell.own[worst["dataset"]]["anti_steerable"].method
         text = f"{FALLS if cell.own.operator == ABLATE else WRONG} under {cell.shift}"
@@ -115,7 +115,7 @@ def claims_of(cell: Cell) -> list[Claim]:
     if len(names) == 1:
         return [*claims, Claim.of(key, f"{text}, in {names[0]}:", cell.difference[names[0]], "questions")]
     values = [cell.difference[name].estimate for name in names]
-    mean = mean_over_datasets(values, "difference", "nat per unit multiplier")
+    mean = plain_mean(values, "difference", SLOPE_UNIT)
     return [*claims, Claim.over_datasets(key, text, mean)]
 
 

@@ -14,9 +14,9 @@ from analyses._counts import NO_MEAN, quoted_row
 from steerstats import figures
 from steerstats.distribution import mean_slope
 from steerstats.generalization import GapTable, overall_gap, parse_shift, shift_name
+from steerstats.results import SLOPE_UNIT
 from steerstats.study import Study
 
-UNIT = "nat per unit multiplier"
 UNSTEERED = "m(0)"
 PAIRED = "of the mean over questions, paired by input"
 ERROR = {True: "; the vectors' own error is in it", False: "; for these very vectors"}
@@ -53,11 +53,11 @@ def gap_claims(study: Study, gaps: GapTable) -> list[Claim]:
             else:
                 row = quoted_row(fit)
                 text, of, how = f"{text}{fit.quoted.name} over datasets:", "datasets", fit.quoted.interval
-            told.setdefault(key, Claim.row(key, text, row, of, unit=UNIT, interval=how, facts=facts))
+            told.setdefault(key, Claim.row(key, text, row, of, unit=SLOPE_UNIT, interval=how, facts=facts))
     return [*told.values(), *absent_claims(study, "gap", "Steerability lost under")]
 
 
-def own_warnings(result: Any) -> tuple[str, ...]:
+def gap_warnings(result: Any) -> tuple[str, ...]:
     """Warnings on gaps and means alone: those on ratios, correlations and variances stand where these are shown.
 
     Parameters

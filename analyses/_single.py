@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analyses._cache import mean_over_datasets
+from analyses._cache import plain_mean
 from analyses._claim import Claim
 from analyses._counts import CUT
 from analyses._words import number, percent
@@ -18,7 +18,7 @@ from steerstats.distribution import mean_slope
 from steerstats.errors import CannotEstimate
 from steerstats.meta import FEW_REFITS
 from steerstats.questions import group_codes, wilson_interval
-from steerstats.results import Estimate
+from steerstats.results import SLOPE_UNIT, Estimate
 from steerstats.rounding import varies
 from steerstats.study import Study
 
@@ -60,7 +60,7 @@ def inputs_claim(
         text = f"{text} ({total - defined} of {total} inputs, for which it is not defined, left out)"
     if len(values) > 1:
         means = [one[known[name]].mean() if known[name].any() else np.nan for name, one in values.items()]
-        found = mean_over_datasets(means, key, bounds=bounds)
+        found = plain_mean(means, key, bounds=bounds)
         return Claim.over_datasets(key, text, found, over="inputs"), found
     ((name, own),) = values.items()
     inside = known[name]
@@ -124,7 +124,7 @@ def error_claims(frame: pd.DataFrame, reliable: pd.DataFrame) -> tuple[Claim, Cl
     reliable : DataFrame
         Rows of `Study.reliability`, one a dataset.
     """
-    wider = mean_over_datasets(frame["times_wider"], "times wider", bounds=(0.0, np.inf))
+    wider = plain_mean(frame["times_wider"], "times wider", bounds=(0.0, np.inf))
     own = frame[["dataset", "n"]].assign(estimate=frame["times_wider"])
     refits = int(reliable["n_replicates"].min())
     few = f" (a rough figure: only {refits} refits tell that error)" if refits < FEW_REFITS else ""
@@ -133,7 +133,7 @@ def error_claims(frame: pd.DataFrame, reliable: pd.DataFrame) -> tuple[Claim, Cl
     where = "" if n == 1 else f" in {below} of {n} datasets"
     zero = f" (below 0{where}, used as 0)" if below else ""
     cut = reliable.assign(**{name: reliable[name].clip(0.0, 1.0) for name in ("estimate", "ci_low", "ci_high")})
-    share = mean_over_datasets(cut["estimate"], "reliability", "share")
+    share = plain_mean(cut["estimate"], "reliability", "share")
     spread = f"Share of the spread of slopes that is a difference between inputs and not between refits{zero}"
     how = f"jackknife by question and replicate, and the vector's own draw{f'; {CUT}' if below else ''}"
     return (
@@ -202,7 +202,7 @@ def cell_claims(frame: pd.DataFrame) -> list[Claim]:
         found = {key: row[name] for key, name in names.items()}
         how = "t interval over questions" if found["ci_low"] == found["ci_low"] else "one question: no interval"
         key = f"option.{row['cell'].replace(', ', '_')}"
-        claims.append(Claim.row(key, text, found, "questions", unit="nat per unit multiplier", interval=how))
+        claims.append(Claim.row(key, text, found, "questions", unit=SLOPE_UNIT, interval=how))
     return claims
 
 
@@ -232,8 +232,8 @@ def range_claims(study: Study, inner: pd.DataFrame, narrow: float) -> tuple[tupl
             Claim.row("range.correlation", texts[0] + where, same, "questions", interval=how),
             Claim.row("range.sign", texts[1] + where, other, "questions", unit="share", interval="Wilson"),
         ), other["estimate"]
-    same = mean_over_datasets(inner["correlation_with_whole"], "correlation", bounds=(-1.0, 1.0))
-    other = mean_over_datasets(inner["share_other_sign"], "share with the other sign", "share")
+    same = plain_mean(inner["correlation_with_whole"], "correlation", bounds=(-1.0, 1.0))
+    other = plain_mean(inner["share_other_sign"], "share with the other sign", "share")
     return (
         Claim.over_datasets("range.correlation", texts[0], same),
         Claim.over_datasets("range.sign", texts[1], other),

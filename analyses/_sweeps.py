@@ -10,6 +10,7 @@ import pandas as pd
 from analyses._claim import Claim
 from steerstats import open_cache
 from steerstats.operators import ABLATE
+from steerstats.results import SLOPE_UNIT
 from steerstats.study import Study
 from steerstats.sweeps import LayerChoice
 
@@ -52,4 +53,4 @@ def layer_claim(choice: LayerChoice, best: Mapping[str, Any]) -> Claim:
     how = "t(D − 1) over datasets, for others such as these" if several else "t over questions"
     how += "" if choice.alone else f"; the choice of the {extreme(choice)} is not in it"
     counted = "datasets" if several else "questions"
-    return Claim.row("sweep.best", text, best, counted, unit="nat per unit multiplier", interval=how)
+    return Claim.row("sweep.best", text, best, counted, unit=SLOPE_UNIT, interval=how)

@@ -1,6 +1,6 @@
 """Do the answers keep their probability? Where steering breaks the format, the slope describes nothing."""
 
-from analyses._cache import ask, datasets_of, facts_of, mean_over_datasets, need_array, study_of, with_several_wrong
+from analyses._cache import ask, datasets_of, facts_of, need_array, plain_mean, study_of, with_several_wrong
 from analyses._claim import Finding, command_line, publish
 from analyses._counts import in_range
 from analyses._single import mean_or_own
@@ -21,8 +21,8 @@ def main(cache, out):
     frame = result.to_frame().rename(columns={"mean": "estimate"})
     flagged = [name for name, bad in zip(result.datasets, result.collapsed) if bad.any()]
     lowest, unsteered = frame.loc[frame.groupby("dataset", sort=False)["estimate"].idxmin()], frame["multiplier"] == 0
-    least = mean_over_datasets(lowest["estimate"], "lowest mass", "share")
-    rest = mean_over_datasets(frame[unsteered]["estimate"], "mass unsteered", "share")
+    least = plain_mean(lowest["estimate"], "lowest mass", "share")
+    rest = plain_mean(frame[unsteered]["estimate"], "mass unsteered", "share")
     acts = not all(map(has_unsteered, study.operators))
     where = "at multiplier 0 (the ablated model)" if acts else "without steering"
     texts = (

@@ -1,6 +1,6 @@
 """Does it help to project the A/B and Yes/No directions out of the vector?"""
 
-from analyses._cache import ask, by_median, datasets_of, facts_of, mean_over_datasets, need_controls, study_of
+from analyses._cache import ask, by_median, datasets_of, facts_of, need_controls, plain_mean, study_of
 from analyses._claim import Finding, command_line, publish
 from analyses._shifts import PAIRED
 from analyses._single import SQUARED, SQUARES, doubted, mean_or_own
@@ -18,7 +18,7 @@ def main(cache, out):
     need_controls(study, "debiased", of=any)  # a dataset without A/B and Yes/No has nothing to project out
     result = ask(study, "debiased")
     loss, effects = by_median(result.to_frame(), study), result.effects
-    lost = mean_over_datasets(loss["estimate"], "steerability lost", "nat per unit multiplier")
+    lost = plain_mean(loss["estimate"], "steerability lost", "nat per unit multiplier")
     claims = [mean_or_own("debiased.loss", "Steerability lost by debiasing", lost, loss, PAIRED)]
     wide = effects.pivot(index=["dataset", "term"], columns="vector", values=["estimate", "se", "ci_low", "ci_high"])
     sides = {"own": "before", "debiased": "after"}
@@ -29,7 +29,7 @@ def main(cache, out):
         rows = wide[wide["term"] == term]
         # An estimate's size holds its noise, and debiased vectors have less of it: squares, their noise taken out.
         was, now = (rows[side] ** 2 - rows[f"{side}_se"] ** 2 for side in sides.values())
-        change = doubted(mean_over_datasets(was - now, "change", "(nat per unit multiplier)²"), SQUARED)
+        change = doubted(plain_mean(was - now, "change", "(nat per unit multiplier)²"), SQUARED)
         text = f"Fall of the squared effect of {NAMES[term]}, noise taken out"
         own = rows.assign(estimate=was - now, n=rows["dataset"].map(loss.set_index("dataset")["n"]))
         claims.append(mean_or_own(f"debiased.{term}", text, change, own, end=" (below 0: it grew)"))

@@ -4,7 +4,7 @@ import numpy as np
 
 from analyses._cache import absences, ask, current_seed, datasets_of, facts_of, need_shifts, order_by_median, study_of
 from analyses._claim import Finding, command_line, publish
-from analyses._shifts import draw_unsteered, gap_claims, gap_rows, own_warnings, unsteered_means
+from analyses._shifts import draw_unsteered, gap_claims, gap_rows, gap_warnings, unsteered_means
 from steerstats import figures
 from steerstats.figures.transfer import PART_NAMES
 from steerstats.generalization import parse_shift, steerability_table
@@ -49,7 +49,7 @@ def main(cache, out):
         alt=f"Loss of steerability, {' and '.join(list(PART_NAMES.values())[1:])} in {datasets_of(len(order))} "
         f"under {n} shifts, and a table of mean steerability by training and evaluation setting"
         + (" with the unsteered propensity." if known else "."),
-        seed=current_seed(), facts=facts_of(study), warnings=own_warnings(result),
+        seed=current_seed(), facts=facts_of(study), warnings=gap_warnings(result),
     )  # fmt: skip
     return publish(out, found, [parts, tables], gap_rows(frame, order, unsteered))
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analyses._cache import ask, by_dataset, datasets_of, facts_of, mean_over_datasets, order_by_median, study_of
+from analyses._cache import ask, by_dataset, datasets_of, facts_of, order_by_median, plain_mean, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._single import by_chance, how_bent, inputs_claim, mean_or_own
 from analyses._words import number
@@ -26,7 +26,7 @@ def main(cache, out):
     inputs = pd.concat(parts, ignore_index=True)
     values = {name: part["r_squared"].to_numpy() for name, part in zip(order, parts)}
     line, r2 = inputs_claim(study, "linearity.r2", "R² of an input's own line", values, (0.0, 1.0))
-    bent = mean_over_datasets(frame["nonlinear_share"], "non-linear share of the mean curve", "share")
+    bent = plain_mean(frame["nonlinear_share"], "non-linear share of the mean curve", "share")
     own = frame.assign(estimate=frame["nonlinear_share"], n=frame["n_questions"])  # n counts inputs, twins apart
     text = f"Share of the mean curve's variation that is not linear{by_chance(frame)}"
     claims = [line, mean_or_own("linearity.share", text, bent, own)]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyses._cache import ask, by_median, current_seed, datasets_of, facts_of, lacking, mean_over_datasets, study_of
+from analyses._cache import ask, by_median, current_seed, datasets_of, facts_of, lacking, plain_mean, study_of
 from analyses._claim import Finding, command_line, publish
 from analyses._counts import of_slopes, share_claims
 from analyses._effects import BARS, said_of
@@ -32,7 +32,7 @@ def main(cache, out):
                 notes.append(f"{name} {why_not(study, factor)}")
                 continue
             beside, _ = held_fixed(fitted["term"][fitted["dataset"].isin(part["dataset"])])
-            mean = mean_over_datasets(part["share"], f"share of {factor}", "share", bounds=(-np.inf, np.inf))
+            mean = plain_mean(part["share"], f"share of {factor}", "share", bounds=(-np.inf, np.inf))
             text = f"Share of the variance of steerability, adjusted for chance, that {name} explains{beside}"
             most = dict(part.rename(columns={"share": "estimate"}).loc[part["share"].idxmax()])
             keys = f"own.{factor}.share", f"own.{factor}.most"

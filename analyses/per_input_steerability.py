@@ -3,7 +3,7 @@
 import numpy as np
 
 from analyses import _published as published
-from analyses._cache import ask, by_dataset, datasets_of, facts_of, mean_over_datasets, study_of
+from analyses._cache import ask, by_dataset, datasets_of, facts_of, plain_mean, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import FALLS, WRONG, mean_claim, own_warnings, share_claims, sign_claims
 from analyses._single import SKEWED
@@ -22,9 +22,9 @@ def main(cache, out):
     table, order, n = result.to_frame(), list(result.results), len(result.results)
     anti = by_dataset(table[table["name"] == "anti_steerable"], order)
     slopes = {name: study.slopes(name).at("base->base") for name in order}
-    share = mean_over_datasets(anti["estimate"], "share of anti-steerable inputs", "share")
+    share = plain_mean(anti["estimate"], "share of anti-steerable inputs", "share")
     sds = [result[name]["sd"].estimate for name in order]
-    spread = mean_over_datasets(sds, "SD over inputs", "nat per unit multiplier", bounds=(0.0, np.inf))
+    spread = plain_mean(sds, "SD over inputs", "nat per unit multiplier", bounds=(0.0, np.inf))
     worst = anti.loc[anti["estimate"].idxmax()]
     wrong = FALLS if (ablated := ABLATE in study.operators) else WRONG
     claims = share_claims(("per_input.anti_share", "per_input.worst"), wrong, share, worst, worst["method"])

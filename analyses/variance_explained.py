@@ -1,6 +1,6 @@
 """Figure 4: how much of the variance of steerability goes with A/B and Yes/No, order-free and as published."""
 
-from analyses._cache import ask, by_median, current_seed, datasets_of, facts_of, mean_over_datasets, study_of
+from analyses._cache import ask, by_median, current_seed, datasets_of, facts_of, plain_mean, study_of
 from analyses._claim import Finding, command_line, publish
 from analyses._counts import of_shown, share_claims
 from analyses._effects import myopic_variance, share_words
@@ -21,7 +21,7 @@ def main(cache, out):
     total = ours[ours["component"] == "explained"]
     # Adjusted shares may be below 0, which no logit takes; the claim's limits are then cut at what a share can be.
     bounds = None if total["share"].between(0, 1, "neither").all() else (float("-inf"), float("inf"))
-    mean = mean_over_datasets(total["share"], "share explained", "share", bounds=bounds)
+    mean = plain_mean(total["share"], "share explained", "share", bounds=bounds)
     n, most = total["dataset"].nunique(), dict(total.loc[total["share"].idxmax()])
     (share, known), most["estimate"] = share_words(result.results, {*ours["component"]}), most["share"]
     claims = share_claims(("explained.mean", "explained.most"), share, mean, most,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyses._cache import ask, each_of, facts_of, mean_over_datasets, need_array, study_of, vectors_of_kind
+from analyses._cache import ask, each_of, facts_of, need_array, plain_mean, study_of, vectors_of_kind
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
 from analyses._words import listed
 from steerstats import figures
@@ -24,11 +24,11 @@ def main(cache, out):
     frame = result.to_frame()
     across = frame[frame[["vector_a", "vector_b"]].isin(trained).all(axis=1)]
     own = across.groupby("dataset", sort=False)["cosine"].mean()
-    each = mean_over_datasets(own, "cosine between settings", bounds=(-1.0, 1.0))
+    each = plain_mean(own, "cosine between settings", bounds=(-1.0, 1.0))
     text, end = "Cosine between the vectors of two settings", "" if len(own) > 1 else f", in {own.index[0]}"
     claims = [Claim.over_datasets("cosines.settings", text, each, over="pairs", end=end)]
     if np.isfinite(result.stability).any():
-        own = mean_over_datasets(np.nanmean(result.stability[..., 1], axis=1), "with refits", bounds=(-1.0, 1.0))
+        own = plain_mean(np.nanmean(result.stability[..., 1], axis=1), "with refits", bounds=(-1.0, 1.0))
         text = f"Cosine of a vector with its own refits on resampled pairs (median; {NOISE})"
         claims.append(Claim.over_datasets("cosines.refits", text, own, end=end))
     rest = listed([name for name in result.vectors if name not in trained])

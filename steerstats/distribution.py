@@ -15,7 +15,7 @@ from scipy import stats
 from steerstats.errors import check_level
 from steerstats.question_weight import question_df, weight_warnings
 from steerstats.questions import check_slopes, effective_size, group_codes, mean_se, wilson_interval
-from steerstats.results import VECTOR_AS_GIVEN, Estimate, Estimates
+from steerstats.results import SLOPE_UNIT, VECTOR_AS_GIVEN, Estimate, Estimates
 from steerstats.rounding import ROUNDING
 from steerstats.signs import SignClasses, anti_steerable
 
@@ -31,8 +31,6 @@ __all__ = [
     "summarise_steerability",
     "wilson_interval",
 ]
-
-SLOPE_UNIT = "nat per unit multiplier"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level, how_many
 from steerstats.random_effects import FLOORED_ADVICE, prediction_limits, q_profile, random_effects_mean, reml_tau2
-from steerstats.results import Result
+from steerstats.results import SLOPE_UNIT, Result
 from steerstats.rounding import varies
 
 __all__ = ["MetaAnalysis", "ToRead", "mean_over_datasets", "reml_tau2"]
@@ -126,7 +126,7 @@ class MetaAnalysis(Result):
     left_out_ci_high: np.ndarray
     left_out_n: np.ndarray
     level: float
-    unit: str = "nat per unit multiplier"
+    unit: str = SLOPE_UNIT
     to_read: str = "plain"
     why_to_read: str = ""
 

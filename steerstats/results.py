@@ -23,6 +23,7 @@ import pandas as pd
 from steerstats.errors import InputError
 from steerstats.text import MOST_ROWS, compact, format_number, limits, table_lines, wrapped
 
+SLOPE_UNIT = "nat per unit multiplier"
 VECTOR_AS_GIVEN = "the vector is taken as given: its own sampling error is not in these intervals"
 
 

@@ -13,7 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 import analyses
 import steerstats
-from analyses._cache import facts_of, mean_curves, mean_over_datasets, side_by_side, two_studies
+from analyses._cache import facts_of, mean_curves, plain_mean, side_by_side, two_studies
 from analyses._claim import OF_TWO, Claim, Finding
 from analyses._compared import difference_claims, error_words
 from analyses._counts import in_range, signs
@@ -163,7 +163,7 @@ def test_one_dataset_has_no_mean_over_datasets_and_two_have_no_correlation():
         (1, "inputs", "Share, mean over inputs:"),
         (2, "inputs", "Share, mean over inputs and datasets:"),
     ):
-        mean = Claim.over_datasets("k", "Share", mean_over_datasets([0.2] * n, "share"), over=over)
+        mean = Claim.over_datasets("k", "Share", plain_mean([0.2] * n, "share"), over=over)
         assert (mean.statement, mean.n_of) == (statement, "dataset" if n == 1 else "datasets")
     two, three = (
         Claim.ranking("k", "R:", {"estimate": 1.0, "ci_low": 0.5, "ci_high": 1.0, "n": n}, "percentile") for n in (2, 3)

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import analyses
-from analyses._cache import mean_over_datasets
+from analyses._cache import plain_mean
 from analyses._claim import Claim, Finding
 from analyses._counts import share_claims
 from reports.words import summary
@@ -28,7 +28,7 @@ from steerstats.cache.table import import_table
 )
 def test_the_interval_of_a_bounded_mean_stays_in_its_range(values, unit, bounds):
     low, high = bounds or (0.0, 1.0)
-    found = mean_over_datasets(values, "x", unit, bounds=bounds)
+    found = plain_mean(values, "x", unit, bounds=bounds)
     assert low < found.ci_low < found.estimate < found.ci_high < high
     assert found.estimate == pytest.approx(np.mean(values))
     assert "scale (delta method)" in found.method
@@ -38,10 +38,10 @@ def test_the_interval_of_a_bounded_mean_stays_in_its_range(values, unit, bounds)
 
 def test_far_from_its_bounds_the_interval_is_the_plain_one():
     values = np.random.default_rng(0).normal(0.5, 0.004, 40)
-    found = mean_over_datasets(values, "x", "share")
+    found = plain_mean(values, "x", "share")
     plain = stats.t.interval(0.95, 39, values.mean(), stats.sem(values))
     assert (found.ci_low, found.ci_high) == pytest.approx(plain, abs=1e-5)
-    z = mean_over_datasets(values, "x", bounds=(-1.0, 1.0))
+    z = plain_mean(values, "x", bounds=(-1.0, 1.0))
     half = stats.t.ppf(0.975, 39) * stats.sem(values) / (1 - values.mean() ** 2)
     assert z.ci_high == pytest.approx(np.tanh(np.arctanh(values.mean()) + half), rel=1e-10)
 
@@ -56,7 +56,7 @@ def test_far_from_its_bounds_the_interval_is_the_plain_one():
     ],
 )
 def test_where_there_is_no_interval_the_method_says_why(values, unit, reason):
-    found = mean_over_datasets(values, "x", unit)
+    found = plain_mean(values, "x", unit)
     assert np.isnan(found.ci_low)
     assert np.isnan(found.ci_high)
     assert reason in found.method
@@ -94,7 +94,7 @@ def test_what_is_gained_under_a_shift_is_not_left_to_a_minus(sign, said):
     ("largest", "said"), [(0.0, "alike in all datasets, here of"), (0.2, "where it is largest, in")]
 )
 def test_a_share_that_all_datasets_have_is_not_said_to_be_picked(largest, said):
-    mean = mean_over_datasets([0.0, largest], "share", "share")
+    mean = plain_mean([0.0, largest], "share", "share")
     most = {"dataset": "kindness", "estimate": largest, "ci_low": 0.0, "ci_high": 0.4, "n": 20}
     claim = share_claims(("a", "b"), "Share", mean, most, "Wilson interval")[1]
     assert claim.statement.startswith(f"Share, {said} kindness")

@@ -18,7 +18,7 @@ from steerstats.meta import FEW_REFITS
 from steerstats.question_weight import question_df
 from steerstats.questions import group_codes
 from steerstats.resampling import collapse, mean_covariance, resampled_sums
-from steerstats.results import Estimate
+from steerstats.results import SLOPE_UNIT, Estimate
 from steerstats.rounding import varies
 
 VECTOR_ERROR_IN = "the interval includes the vector's own sampling error"
@@ -290,7 +290,7 @@ def _estimate(
         ci_low=low,
         ci_high=high,
         n=n,
-        unit="nat per unit multiplier",
+        unit=SLOPE_UNIT,
         level=level,
         method=method,
         assumptions=(VECTOR_ERROR_IN, *assumptions),

@@ -8,16 +8,12 @@ import numpy as np
 
 from steerstats.cache import NOT_DEFINED
 from steerstats.errors import InputError
+from steerstats.generalization.slopes import ID_SHIFT
+from steerstats.generalization.slopes import PAPER_SHIFTS as AWAY
 from steerstats.seeds import generator
 from steerstats.simulate.truth import SimulationTruth
 
-PAPER_SHIFTS = (
-    ("base", "base"),
-    ("base", "user_neg"),
-    ("base", "user_pos"),
-    ("sys_pos", "user_neg"),
-    ("sys_neg", "user_pos"),
-)  # training setting, evaluation setting; the first is in distribution
+PAPER_SHIFTS = (ID_SHIFT, *AWAY)  # training setting, evaluation setting; the first is in distribution
 MEAN = "mean"
 
 

@@ -12,7 +12,7 @@ from steerstats.distribution import group_codes
 from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.grid import check_grid
 from steerstats.mixed import ClosedForm, RobustFit, closed_form, hc2_bell_mccaffrey
-from steerstats.results import Result
+from steerstats.results import SLOPE_UNIT, Result
 from steerstats.spurious.clustered import cr2_bell_mccaffrey
 from steerstats.spurious.coding import FactorDesign, Factors, code_factors, none_varies
 
@@ -20,7 +20,7 @@ NO_VECTOR_ERROR = (
     "the steering vector is taken as given: its own sampling error is not in these standard errors, which speak of new "
     "inputs under this very vector"
 )
-UNITS = {"slope": "nat per unit multiplier", "unsteered": "nat", "intercept": "nat"}
+UNITS = {"slope": SLOPE_UNIT, "unsteered": "nat", "intercept": "nat"}
 
 
 @dataclass(frozen=True, kw_only=True)

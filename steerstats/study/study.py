@@ -24,7 +24,7 @@ from steerstats.study.unit import names_once
 
 __all__ = ["Study", "demo_cache", "open_cache"]
 
-FACTORS = ("pos_is_a", "pos_is_yes")
+DEFAULT_FACTORS = ("pos_is_a", "pos_is_yes")
 
 
 def open_cache(path: str | Path, *, datasets: Sequence[str] | str | None = None, layer: int | None = None) -> Study:
@@ -88,7 +88,7 @@ class Study(StudyDoubts):
         self,
         shift: Shift | str = ID,
         *,
-        factors: Sequence[str] = FACTORS,
+        factors: Sequence[str] = DEFAULT_FACTORS,
         interactions: bool = False,
         seed: int = 0,
         level: float = 0.95,
