@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import InputError, check_level, check_resamples
+from steerstats.errors import check_level, check_resamples
 from steerstats.generalization.slopes import (
     ID_SHIFT,
     NO_WIDTH,
     PAPER_SHIFTS,
+    Cells,
     Shift,
     SlopeGrid,
     cells_frame,
@@ -38,7 +39,7 @@ from steerstats.generalization.vector_error import (
 )
 from steerstats.resampling import Replicates, SumRatio, collapse, interval, resample
 from steerstats.resampling.simultaneous import max_t_bands, romano_wolf
-from steerstats.results import Estimate, Result
+from steerstats.results import SLOPE_UNIT, Estimate, Result
 
 COMPONENTS = ("gap", "prompt", "transfer")
 
@@ -88,17 +89,10 @@ def gap(
     """
     check_level(level)
     check_resamples(n_resamples)
-    reference, shifted = np.asarray(reference, float), np.asarray(shifted, float)
-    if reference.ndim != 1 or reference.shape != shifted.shape:
-        raise InputError(f"reference {reference.shape} and shifted {shifted.shape} must be vectors of one length")
-    complete = np.isfinite(reference) & np.isfinite(shifted)
-    if not complete.any():
-        raise InputError("no input has a finite slope on both sides of the gap")
-    unit = None if question is None else np.asarray(question)[complete]
-    sums, sizes = collapse((reference - shifted)[complete], unit)
+    cells = Cells.paired({"reference": reference, "shifted": shifted}, question, "on both sides of the gap")
+    sums, sizes = collapse(cells.slopes[0] - cells.slopes[1], cells.question)
     replicates = resample([SumRatio(sums, sizes)], rng=rng, n_resamples=n_resamples)[0]
     low, high = interval(replicates, method, level)
-    left_out = int((~complete).sum())
     return Estimate(
         name="mean gap",
         estimate=float(replicates.estimate[0]),
@@ -106,13 +100,13 @@ def gap(
         ci_low=float(low[0]),
         ci_high=float(high[0]),
         n=replicates.n_units,
-        unit="nat per unit multiplier",
+        unit=SLOPE_UNIT,
         level=level,
         method=f"mean over inputs, {method} interval, {n_resamples} resamples of {replicates.n_units} questions",
         numbers={"n_resamples": n_resamples},
         assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
-        warnings=unit_warnings(replicates.n_units, "", unit)
-        + ((f"{left_out} inputs without a slope on both sides are left out",) if left_out else ())
+        warnings=unit_warnings(replicates.n_units, "", cells.question)
+        + cells.left_out()
         + (("too many resamples have no variance: a limit is infinite",) if np.isinf([low[0], high[0]]).any() else ())
         + ((NO_WIDTH,) if replicates.se[0] == 0 else ()),
     )

@@ -146,28 +146,9 @@ def ratio(
     """
     check_level(level)
     check_resamples(n_resamples)
-    numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
-    if numerator.ndim != 1 or numerator.shape != denominator.shape:
-        raise InputError(
-            f"numerator {numerator.shape} and denominator {denominator.shape} must be vectors of one length"
-        )
-    both = np.stack([numerator, denominator])
-    complete = np.isfinite(both).all(axis=0)
-    if not complete.any():
-        raise InputError("no input has a finite slope both above and below the line")
-    cells = Cells(
-        slopes=both[:, complete],
-        question=None if question is None else np.asarray(question)[complete],
-        n_inputs=int(complete.sum()),
-        n_excluded=int((~complete).sum()),
-        complete=complete,
-        refits=None,
-        refitted=np.zeros(2, dtype=bool),
-    )
+    sides = {"numerator": numerator, "denominator": denominator}
+    cells = Cells.paired(sides, question, "both above and below the line")
     row = _rows(cells, np.array([0]), np.array([1]), rng, method, level, n_resamples)
-    notes = [*unit_warnings(row["n"], "", cells.question), *_row_warnings("", row, 0)]
-    if cells.n_excluded:
-        notes.append(f"{cells.n_excluded} inputs without a slope on both sides are left out")
     return RatioEstimate(
         name="relative steerability",
         **{k: float(row[k][0]) for k in ("estimate", "se", "ci_low", "ci_high", "excluded_low", "excluded_high")},
@@ -176,7 +157,7 @@ def ratio(
         level=level,
         method=f"ratio of means over {row['n']} questions, {method} interval",
         assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
-        warnings=tuple(notes),
+        warnings=(*unit_warnings(row["n"], "", cells.question), *_row_warnings("", row, 0), *cells.left_out()),
     )
 
 

@@ -223,6 +223,31 @@ class Cells:
     refitted: np.ndarray
     draw: tuple[str, ...] | None = None
 
+    @classmethod
+    def paired(cls, sides: Mapping[str, np.ndarray], question: np.ndarray | None, where: str) -> Cells:
+        """Two vectors of slopes on the same inputs, by the names of arguments; `where` an input has to have both."""
+        values = [np.asarray(side, float) for side in sides.values()]
+        if values[0].ndim != 1 or values[0].shape != values[1].shape:
+            named = " and ".join(f"{name} {one.shape}" for name, one in zip(sides, values))
+            raise InputError(f"{named} must be vectors of one length")
+        slopes = np.stack(values)
+        complete = np.isfinite(slopes).all(axis=0)
+        if not complete.any():
+            raise InputError(f"no input has a finite slope {where}")
+        return cls(
+            slopes=slopes[:, complete],
+            question=None if question is None else np.asarray(question)[complete],
+            n_inputs=int(complete.sum()),
+            n_excluded=int((~complete).sum()),
+            complete=complete,
+            refits=None,
+            refitted=np.zeros(2, dtype=bool),
+        )
+
+    def left_out(self) -> tuple[str, ...]:
+        """What to warn of where inputs were not complete."""
+        return (f"{self.n_excluded} inputs without a slope on both sides are left out",) if self.n_excluded else ()
+
     def vector_covariance(self) -> np.ndarray:
         """Covariance (n_shifts, n_shifts) of the cells' means over another draw of vectors; 0 where not refitted."""
         out = np.zeros((len(self.slopes),) * 2)
