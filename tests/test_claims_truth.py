@@ -360,9 +360,8 @@ def test_debiasing_that_removes_nothing_is_seldom_said_to_remove_something(monke
     names = [f"d{k}" for k in range(14)]
     real = debiased_vectors.ask(debiased_vectors.study_of(hostile_cache()), "debiased")
     one, found = next(iter(real.loss.values())), []
-    monkeypatch.setattr(debiased_vectors, "order_by_median", lambda _: names)
     monkeypatch.setattr(debiased_vectors, "figures", None)
-    monkeypatch.setattr(debiased_vectors, "by_dataset", lambda frame, _: frame)
+    monkeypatch.setattr(debiased_vectors, "by_median", lambda frame, _: frame)
 
     seen = {}
 
@@ -370,8 +369,8 @@ def test_debiasing_that_removes_nothing_is_seldom_said_to_remove_something(monke
         seen[name] = mean_of(values, name, *rest, **more)
         return seen[name]
 
-    mean_of = debiased_vectors.mean_over_datasets
-    monkeypatch.setattr(debiased_vectors, "mean_over_datasets", recorded)
+    mean_of = debiased_vectors.plain_mean
+    monkeypatch.setattr(debiased_vectors, "plain_mean", recorded)
     for seed in range(100):
         rng = np.random.default_rng(seed)
         rows = [
