@@ -89,7 +89,10 @@ def summary(study: Any, findings: Sequence[Finding], prefix: str = "") -> dict[s
 
 def _answer(signs: Any, share: Any) -> str:
     up, down = signs.counts[OUTCOMES["works"]], signs.counts[OUTCOMES["below"]]
-    does = f"lowers propensity on average in {down} of {how_many(signs.n, 'dataset')} and raises it in {up}"
+    n = how_many(signs.n, "dataset")
+    does = f"lowers propensity on average in {down} of {n} and raises it in {up}"
+    if not up and not down:  # "in 0 of 3" would say that it does not, where all is open
+        does = f"is not shown to change propensity on average in any of {n}"
     if signs.n == 1:
         does = f"{'raises' if up else 'lowers'} propensity on average in the one dataset"
         does = does if up or down else "is not shown to change propensity on average in the one dataset"

@@ -151,6 +151,7 @@ def test_of_several_losses_the_one_that_the_paper_prints_is_told():
         ((0, 1, 0), "lowers propensity on average in the one dataset."),
         ((1, 0, 0), "raises propensity on average in the one dataset."),
         ((0, 0, 1), "is not shown to change propensity on average in the one dataset."),
+        ((0, 0, 3), "is not shown to change propensity on average in any of 3 datasets."),
         ((1, 2, 0), "lowers propensity on average in 2 of 3 datasets and raises it in 1."),
     ],
 )
