@@ -186,6 +186,14 @@ def test_variance_shares_stack_to_their_sum_and_show_negative_ones_left_of_zero(
     assert np.allclose(edges, [(0.0, 0.4), (-0.1, 0.0), (0.4, 1.1)])
 
 
+def test_what_is_unexplained_is_last_where_datasets_know_of_different_factors_and_nothing_has_no_edge(ax):
+    rows = [("a", "pos_is_a", 0.4), ("a", "unexplained", 0.6), ("b", "pos_is_yes", 0.9), ("b", "unexplained", 0.1)]
+    figures.variance_shares(pd.DataFrame(rows, columns=["dataset", "component", "share"]), ax=ax)
+    assert ax.get_legend_handles_labels()[1] == ["A or B", "Yes or No", "unexplained"]
+    assert [bar.get_linewidth() for bar in ax.patches if bar.get_width() == 0] == [0, 0]
+    assert {bar.get_linewidth() for bar in ax.patches if bar.get_width()} == {0.5}
+
+
 def test_a_kind_of_option_without_inputs_has_no_mark_and_six_kinds_are_told_apart(ax):
     cells = [f"{letter}, {word}" for letter in "AB" for word in ("Yes", "No", "neither")]
     frame = pd.DataFrame({"dataset": "a", "cell": cells, "mean": np.arange(6.0), "ci_low": -1.0, "ci_high": 1.0})

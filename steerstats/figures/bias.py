@@ -102,7 +102,8 @@ def variance_shares(frame: pd.DataFrame, *, ax: Axes, labels: bool = True, title
     Parameters
     ----------
     frame : DataFrame
-        Columns dataset, component, share. Components are stacked in order; negative shares go to the left of 0.
+        Columns dataset, component, share. Components are stacked in order, what is unexplained last; negative shares
+        go to the left of 0.
 
     Examples
     --------
@@ -117,7 +118,8 @@ def variance_shares(frame: pd.DataFrame, *, ax: Axes, labels: bool = True, title
     """
     names = list(dict.fromkeys(frame["dataset"]))
     parts, others = [], cycle(OTHER_COLOURS)
-    for component in dict.fromkeys(frame["component"]):
+    # Datasets need not know the same factors: one that only a later dataset knows comes after the first one's rest.
+    for component in sorted(dict.fromkeys(frame["component"]), key="unexplained".__eq__):
         rows = frame[frame["component"] == component].set_index("dataset")["share"].reindex(names)
         colour = COMPONENT_COLOURS.get(component) or next(others)
         parts.append((COMPONENT_NAMES.get(component, component), colour, rows.fillna(0).to_numpy()))

@@ -192,7 +192,8 @@ def shares(
     for label, color, values in parts:
         values = np.asarray(values, float)
         start = np.where(values >= 0, ahead, behind)
-        style = {"facecolor": color, "edgecolor": RULE if color == WASH else color, "linewidth": 0.5}
+        style = {"facecolor": color, "edgecolor": RULE if color == WASH else color}
+        style["linewidth"] = np.where(values == 0, 0, 0.5)  # a part that is not there has no edge either
         if label in hatched:
             style["alpha"] = 0.42
         ax.barh(place, values, left=start, height=height, label=label, **style)
