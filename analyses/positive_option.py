@@ -36,6 +36,7 @@ def main(cache, out):
     names = list(dict.fromkeys(frame["dataset"]))
     if len(names) == 1:
         claims += cell_claims(frame)
+    letters = "; full colours are A, muted ones B" if frame["cell"].str.startswith("B").any() else ""
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=1.3 + 0.34 * len(names), width_ratios=[3, 1.2])
         figures.by_option(frame, ax=left)
@@ -45,7 +46,7 @@ def main(cache, out):
         script="positive_option", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Left: mean steerability of the inputs of each kind. If marks of one dataset lie apart, part of what "
         "looks like steering of a behaviour is a pull to a letter or a word. Right: how many inputs are of each kind, "
-        "in the order of the key; full colours are A, muted ones B. Kinds that lack inputs lack marks.",
+        f"in the order of the key{letters}. Kinds that lack inputs lack marks.",
         bars="95% t intervals of the mean over the questions of that kind.",
         counted=f"{frame['n'].sum():,} inputs in {datasets_of(len(names))}.",
         alt=f"Mean steerability by kind of positive option in {datasets_of(len(names))}, with counts per kind.",

@@ -207,11 +207,19 @@ def test_a_kind_of_option_without_inputs_has_no_mark_and_six_kinds_are_told_apar
     assert len(looks) == 6
 
 
-def test_answers_that_are_neither_letter_have_a_colour_of_their_own(ax):
-    cells = ["A, Yes", "A, No", "B, Yes", "B, No", "neither, neither"]
-    figures.by_option(pd.DataFrame({"dataset": "a", "cell": cells, "mean": 1.0, "ci_low": 0.0, "ci_high": 2.0}), ax=ax)
-    colours = {text: handle.get_color() for handle, text in zip(*ax.get_legend_handles_labels())}
-    assert colours["neither, neither"] not in {colours[name] for name in cells[:4]}
+def test_answers_that_are_neither_letter_have_colours_of_their_own():
+    lettered = [f"{letter}, {word}" for letter in "AB" for word in ("Yes", "No", "neither")]
+    for others in (["neither, neither"], ["neither, Yes", "neither, No", "neither, neither"]):
+        cells = [*lettered, *others]
+        rows = pd.DataFrame({"dataset": "a", "cell": cells, "mean": 1.0, "ci_low": 0.0, "ci_high": 2.0, "n": 1})
+        with figures.style():
+            marks, bars = (figures.canvas()[1] for _ in range(2))
+            figures.by_option(rows, ax=marks)
+            figures.option_counts(rows, ax=bars)
+        colours = {text: handle.get_color() for handle, text in zip(*marks.get_legend_handles_labels())}
+        assert len({colours[name] for name in others} - {colours[name] for name in lettered}) == len(others)
+        filled = {one.get_label(): mpl.colors.to_hex(one[0].get_facecolor()) for one in bars.containers}
+        assert {name: filled[name] for name in others} == {name: colours[name] for name in others}
 
 
 def test_a_colour_means_the_same_in_neighbouring_figures():

@@ -228,11 +228,14 @@ def before_and_after(
 
 
 def _cell_style(cell: str, k: int) -> tuple[str, str, bool]:
-    """Colour tells the word, Yes or No (never blue, which is A or B beside it); a filled mark is A, an open one B."""
+    """Colour tells the word, Yes or No (never blue, which is A or B beside it); a filled mark is A, an open one B.
+
+    Answers of neither letter have colours of their own, blue those of neither word.
+    """
     letter, _, word = cell.partition(", ")
     words = {"Yes": (AMBER, "o"), "No": (PURPLE, "s"), "neither": (MUTED, "D")}
     if letter in ("A", "B") and word in words:
         return *words[word], letter == "A"
-    if word:  # answers that are neither letter
-        return (GREEN, INK)[k % 2], ("^", "v", "P")[k % 3], True
+    if word:
+        return *{"Yes": (GREEN, "^"), "No": (INK, "v")}.get(word, (BLUE, "P")), True
     return SERIES[k % len(SERIES)], MARKERS[k % len(MARKERS)], True
