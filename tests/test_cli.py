@@ -189,6 +189,18 @@ def test_a_place_where_no_directory_can_be_made_is_named(run, tmp_path, monkeypa
     assert f"{tmp_path / 'deep'}: no directory can be made there (No such file or directory)" in errors
 
 
+def test_commands_that_are_said_to_come_next_can_be_pasted_whatever_the_folder_is_called(run, tmp_path):
+    table, cache = tmp_path / "my scores.csv", tmp_path / "my cache"
+    pd.DataFrame(list(example_rows())).to_csv(table, index=False)
+    said = run("import", table, "-o", cache)[1]
+    said += run("reproduce", cache, "-o", tmp_path / "my claims", "-j", "1")[1]
+    said += run("report", table, "-o", tmp_path / "new")[2]
+    said = said.replace("\n", "")
+    assert f"steerstats report '{cache}' -o DIR" in said
+    assert f"steerstats verify '{tmp_path / 'my claims'}'" in said
+    assert f"steerstats import '{table}' -o DIR" in said
+
+
 def mistakes(tmp_path):
     make_cache(tmp_path / "good")
     make_cache(tmp_path / "old")

@@ -6,6 +6,7 @@ held against what is stored, and the HDF5 path in every error.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -249,10 +250,11 @@ def _read_pack(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Path, str, d
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
+        name = shlex.quote(str(path))
         if path.suffix == ".toml":
-            raise CacheError(f"{path} is a spec and no cache; `steerstats build {path} -o DIR` makes one") from error
+            raise CacheError(f"{path} is a spec and no cache; `steerstats build {name} -o DIR` makes one") from error
         if path.suffix in (".csv", ".parquet"):
-            raise CacheError(f"{path} is a table and no cache; `steerstats import {path} -o DIR` makes one") from error
+            raise CacheError(f"{path} is a table and no cache; `steerstats import {name} -o DIR` makes one") from error
         raise CacheError(f"{path} is no cache: it cannot be opened as HDF5: {error}") from error
     with file:
         if _plain(file.attrs.get("type")) != PACK_TYPE:

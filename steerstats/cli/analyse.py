@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,7 +96,7 @@ def reproduce(
     out.print(claims_table(record), soft_wrap=False)
     _name_unfinished(caches)
     say(f"report: {Path(target) / 'report.html'}")
-    say(f"check it later with: steerstats verify {target}")
+    say(f"check it later with: steerstats verify {shlex.quote(str(target))}")
 
 
 def _name_unfinished(caches: Sequence[Path]) -> None:
@@ -152,7 +153,7 @@ def simulate(
     chosen = SimulationTruth(**{"datasets": 12, "n_inputs": 200, **told, **asked})
     directory(target, "the simulated cache", empty=True)
     simulate_cache(target, chosen, seed=seed)
-    say(f"simulated cache: {target}; now `steerstats report {target} -o DIR`")
+    say(f"simulated cache: {target}; now `steerstats report {shlex.quote(str(target))} -o DIR`")
 
 
 def _calibration(table: Any) -> Any:

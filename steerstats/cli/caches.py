@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -170,7 +171,7 @@ def import_(
     grids = {tuple(unit.coords["multiplier"].tolist()) for unit in units}
     grid = ", ".join(f"{value:g}" for value in next(iter(grids))) if len(grids) == 1 else "others in each dataset"
     read = f"{how_many(len(units), 'dataset')}, {inputs:,} input{'s' * (inputs > 1)}, multipliers {grid}"
-    say(f"{root}: {read}; now `steerstats report {root} -o DIR`")
+    say(f"{root}: {read}; now `steerstats report {shlex.quote(str(root))} -o DIR`")
 
 
 def unfinished(where: object, missing: Sequence[str]) -> str:
