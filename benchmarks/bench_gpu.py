@@ -20,6 +20,7 @@ import argparse
 import json
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -67,8 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     begin = perf_counter()
     samples, sizes = stratified(options.datasets, options.inputs, options.settings)
     prepared = (perf_counter() - begin) / sum(map(len, samples.values()))
-    record = measure(model, samples, sizes, options)
-    record |= {
+    record = {
         "host_seconds_per_input_to_render_and_encode": prepared,
         "targets": {"model_flop_utilisation": 0.45, "hours_for_the_papers_grid": 0.25},
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
@@ -78,7 +78,11 @@ def main(arguments: list[str] | None = None) -> int:
         "python": platform.python_version(),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    partial = options.out.with_suffix(".partial.json")
+    for part in measure(model, samples, sizes, options):  # minutes of a rare device: what fails late loses no more
+        record |= part
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.replace(options.out)
     for key, value in record.items():
         if not isinstance(value, (list, dict)):
             print(f"{key:44s} {value:.4g}" if isinstance(value, float) else f"{key:44s} {value}")
@@ -123,8 +127,8 @@ def stratified(n_datasets: int, n_inputs: int, n_settings: int):
     return examples, sizes
 
 
-def measure(model, samples, sizes, options) -> dict[str, object]:
-    """All figures of one model."""
+def measure(model, samples, sizes, options) -> Iterator[dict[str, object]]:
+    """All figures of one model: the grid's, then part by part what is measured beside it."""
     engine = Engine(model)
     rng = np.random.default_rng(0)
     layer = min(LAYER, engine.n_layers - 1)
@@ -151,7 +155,7 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
     token = min(plain[batch]) / sum(example.branch for example in yardstick)
     best = min(rounds, key=lambda one: one.seconds)
     work = flops(model, best.computed, best.inputs * steering.n_codes)
-    return {
+    yield {
         "path": engine.path,
         "mask": engine.mask,
         "examples_per_second_by_mask": masks,
@@ -172,14 +176,14 @@ def measure(model, samples, sizes, options) -> dict[str, object]:
         "spread_between_rounds": max(one.seconds for one in rounds) / best.seconds - 1,
         "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan"),
         "joined_branches": engine.join,
-        "speedup_by_norms_in_two_kernels": one_alone(engine, "norms", first, steering),
-        "speedup_by_rope_in_place": one_alone(engine, "ropes", first, steering),
-        "speedup_by_no_pause_between_settings": pauses(
-            engine, list(samples.values())[: len(SETTINGS)], steering, layer
-        ),
-        # Last: it leaves the model in float32.
-        **bfloat16_error(model, engine, [one for examples in samples.values() for one in examples[:2]][:64], steering),
     }
+    yield {"speedup_by_norms_in_two_kernels": one_alone(engine, "norms", first, steering)}
+    yield {"speedup_by_rope_in_place": one_alone(engine, "ropes", first, steering)}
+    unit = list(samples.values())[: len(SETTINGS)]
+    yield {"speedup_by_no_pause_between_settings": pauses(engine, unit, steering, layer)}
+    # Last: it leaves the model in float32.
+    some = [one for examples in samples.values() for one in examples[:2]][:64]
+    yield bfloat16_error(model, engine, some, steering)
 
 
 @dataclass(frozen=True)

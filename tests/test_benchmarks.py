@@ -84,6 +84,19 @@ def test_the_gpus_benchmark_runs_without_a_gpu_on_a_tiny_model(tmp_path, monkeyp
     assert len(rows("gpu", record)) == 12
 
 
+@needs_data
+def test_what_fails_late_in_the_gpus_benchmark_loses_nothing_measured_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_gpu, "TOKENIZER", 600)
+    monkeypatch.setattr(bench_gpu, "pauses", lambda *_: 1 / 0)
+    asked = ["--tiny", "--inputs", "2", "--datasets", "1", "--rounds", "1", "--out", str(tmp_path / "gpu.json")]
+    with pytest.raises(ZeroDivisionError):
+        bench_gpu.main(asked)
+    record = json.loads((tmp_path / "gpu.partial.json").read_text("utf-8"))
+    assert {"shape", "model_flop_utilisation", "speedup_by_rope_in_place"} <= set(record)
+    assert "bfloat16_largest_difference" not in record
+    assert not (tmp_path / "gpu.json").exists()
+
+
 def test_the_gpus_benchmark_needs_nothing_that_reads_specs():
     """A machine with a GPU that is there for an hour has torch and transformers, and often no way to install more."""
     program = "import sys; sys.modules['pydantic'] = None; import benchmarks.bench_gpu"
