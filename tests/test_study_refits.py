@@ -25,15 +25,15 @@ def test_refits_sit_in_their_cell_of_the_grid(study):
     assert np.isfinite(grid.slopes["sim-04"]).sum() == 2 * 40
 
 
-def without_refits(tmp_path, dataset: str, shift: tuple[str, str]):
-    """A copy of a cache with refits in which one dataset was not refitted under one shift."""
+def without_refits(tmp_path, dataset: str, shift: tuple[str, str], lost: int | None = None):
+    """A copy of a cache with refits in which one dataset was not refitted under one shift, or not so many times."""
     truth = SimulationTruth(
         datasets=3, n_inputs=12, n_pairs=12, n_resampled=4, vector_sd=0.3, settings=("base", "user_neg")
     )
     units = {name: simulate_unit(truth, name)[0] for name in truth.datasets}
     arrays = {name: array.copy() for name, array in units[dataset].arrays.items()}
     e = list(truth.settings).index(shift[1])
-    gone = (arrays["vector_kind"] == "resampled") & (arrays["vector_setting"] == shift[0])
+    gone = np.flatnonzero((arrays["vector_kind"] == "resampled") & (arrays["vector_setting"] == shift[0]))[:lost]
     arrays["planned"][e, gone] = 0
     for name in ("propensity", "answer_logit", "logsumexp", "input_projection", "input_difference_cosine"):
         arrays[name][e, gone] = np.nan
@@ -62,6 +62,14 @@ def test_one_dataset_without_refits_takes_vector_error_from_itself_alone(tmp_pat
     said = "over datasets, the vector's own error is in the standard errors of 2 of 3 datasets, not in that of sim-01"
     assert any(said in text for text in table.over_datasets.warnings)
     assert any(said in text for text in table.warnings)
+
+
+def test_refits_of_which_one_was_not_evaluated_count_as_none(tmp_path):
+    study = without_refits(tmp_path, "sim-01", ("base", "user_neg"), lost=1)
+    assert not study.has_refits(["base->user_neg"])
+    assert study.has_refits(["base->base"])
+    with pytest.raises(CacheError, match="resampled vectors of base evaluated in user_neg"):
+        study.unit("sim-01").control_slopes("resampled", "base->user_neg")
 
 
 @pytest.mark.parametrize(("questions", "said"), [(8, 1), (20, 0)])
