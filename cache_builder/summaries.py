@@ -73,7 +73,7 @@ def question_folds(questions: np.ndarray, n_folds: int, seed: int) -> np.ndarray
     unique, index = np.unique(np.asarray(questions, dtype=str), return_inverse=True)
     keys = [hashlib.sha256(f"{seed}/{question}".encode()).digest() for question in unique]
     rank = np.argsort(np.argsort(np.array(keys, dtype="S32")))
-    return (rank % min(n_folds, len(unique)))[index]
+    return (rank % n_folds)[index]
 
 
 def difference_cosine(difference: np.ndarray, direction: np.ndarray) -> np.ndarray:

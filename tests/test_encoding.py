@@ -138,6 +138,9 @@ def test_several_wrong_completions_share_one_branch():
     with pytest.raises(InputError, match=r"' No' and ' Not' have no token in which they differ: they begin alike"):
         encode_pair(tokenizer, PROMPT, "Yes", "No", others=["Not"])
     assert not encode_pair(tokenizer, PROMPT, "Yes", "No", others=["Not"], whole=True).parts_at_once
+    third = encode_pair(tokenizer, PROMPT, "(A)", "(B)", leading_space=False, others=["No"], whole=True)
+    assert third.first_diff == third.answer_start, "where the third parts from both"
+    assert third.reads == (third.first_diff,) * 3
 
 
 def test_a_prompt_without_a_token_of_its_own_is_an_error():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cache_builder.summaries import crossfit_projection, difference_cosine, question_folds
+from cache_builder import summaries
+from cache_builder.summaries import crossfit_projection, difference_cosine, mean_norm, question_folds
 
 
 def dprime(projection: np.ndarray) -> float:
@@ -63,6 +64,12 @@ def test_folds_keep_questions_together_and_balance():
 
 def test_one_question_has_no_held_out_projection():
     assert not crossfit_projection(np.ones((2, 3, 4)), np.array(["q"] * 3), 5, 0).any()
+
+
+def test_the_mean_norm_is_over_all_answers_of_all_pairs(monkeypatch):
+    activation = np.random.default_rng(3).normal(size=(3, 20, 5)).astype(np.float16)
+    monkeypatch.setattr(summaries, "parts_of", lambda n_pairs, _: [slice(0, 7), slice(7, n_pairs)])
+    assert mean_norm(activation) == pytest.approx(np.linalg.norm(activation.astype(float), axis=-1).mean())
 
 
 def test_cosine_ignores_length_and_defines_zero():
