@@ -110,6 +110,18 @@ def test_several_wrong_answers_count_in_the_answer_mass_and_in_the_check_of_scor
     assert all(check.ok for check in verify(tmp_path))
 
 
+@pytest.mark.parametrize("k", [2, 9, 10, 19, 20, 100])
+def test_a_question_has_any_number_of_wrong_answers(tmp_path, k):
+    unit = save(tmp_path, dict(make_unit().arrays) | {f"input_negative_{k}": text(["(C)"] * 6)})["openness"]
+    assert unit.read(f"input_negative_{k}").tolist() == ["(C)"] * 6
+
+
+@pytest.mark.parametrize("k", ["0", "1", "02", "2b"])
+def test_further_wrong_answers_are_counted_from_the_second(tmp_path, k):
+    with pytest.raises(CacheError, match="is not part of the schema"):
+        save(tmp_path, dict(make_unit().arrays) | {f"input_negative_{k}": text(["(C)"] * 6)})
+
+
 def test_a_table_brings_factors_of_its_own(tmp_path):
     frame = pd.DataFrame(list(example_rows()))
     frame["factor_topic"] = np.where(frame["input"] == "q1", None, "law")

@@ -159,7 +159,7 @@ FACTOR_TYPES = ("float64", "int8", STRING)
 _FAMILIES = (
     (re.compile(r"input_factor_\w[\w.-]*"), ("input",), FACTOR_TYPES, "a nuisance factor of the user's own"),
     (re.compile(r"pair_factor_\w[\w.-]*"), ("pair",), FACTOR_TYPES, "as for inputs"),
-    (re.compile(r"input_negative_[2-9]\d*"), ("input",), (STRING,), "a further wrong completion"),
+    (re.compile(r"input_negative_([2-9]|[1-9]\d+)"), ("input",), (STRING,), "a further wrong completion"),
 )
 
 
