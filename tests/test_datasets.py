@@ -396,7 +396,7 @@ def test_unknown_names_and_missing_files_say_what_would_be_right(tmp_path):
         load_dataset("opennes")
     with pytest.raises(InputError, match=r"nothing\.jsonl: cannot be read"):
         load_dataset("mine", path=tmp_path / "nothing.jsonl")
-    with pytest.raises(InputError, match=r"'openness': .*openness\.jsonl does not exist"):
-        load_dataset("openness", data_dir=tmp_path)
+    with pytest.raises(InputError, match=r"'truthfulqa': .*TruthfulQA\.csv does not exist"):
+        load_dataset("truthfulqa", data_dir=tmp_path)
     with pytest.raises(InputError, match="order 'random' is not known"):
         make_pairs([], "random")

@@ -110,8 +110,23 @@ def test_a_directory_serves_either_layout_and_names_another_edition(server, tmp_
     assert "differs from the pinned edition" in note
 
 
+def test_what_a_directory_lacks_is_fetched(server, tmp_path, monkeypatch):
+    """A directory for TruthfulQA's CSV, which nothing fetches, need not hold the other thirty-nine."""
+    url, requests = server
+    monkeypatch.setenv("STEERSTATS_DATA_CACHE", str(tmp_path / "kept"))
+    (tmp_path / "TruthfulQA.csv").write_bytes(b"rows")
+    source = dataclasses.replace(find_source("openness"), sha256=SHA, url=f"{url}/x.jsonl")
+    assert read_source(find_source("truthfulqa"), tmp_path) == (b"rows", "")
+    assert read_source(source, tmp_path) == (BODY, "")
+    assert requests == ["/x.jsonl"]
+    with pytest.raises(InputError, match=r"'openness': .*openness\.jsonl does not exist, and .*cannot be fetched"):
+        read_source(dataclasses.replace(source, sha256="0" * 64, url=f"{url}/missing.jsonl"), tmp_path)
+    with pytest.raises(InputError, match=r"'truthfulqa': .*TruthfulQA\.csv does not exist, and it is read from a"):
+        read_source(find_source("truthfulqa"), tmp_path / "kept")
+
+
 def test_truthfulqa_is_read_from_a_file_only():
-    with pytest.raises(InputError, match="'truthfulqa' is read from a local file only"):
+    with pytest.raises(InputError, match="'truthfulqa': it is read from a local file only"):
         read_source(find_source("truthfulqa"))
 
 

@@ -111,7 +111,7 @@ def load_dataset(
     seed : int
         For `balanced`.
     data_dir : path, optional
-        Directory of the public sources; fetched by URL without it.
+        Directory of public sources; what it lacks is fetched by URL.
 
     Returns
     -------

@@ -24,8 +24,8 @@ def read_source(source: Source, data_dir: str | Path | None = None) -> tuple[byt
     ----------
     source : Source
     data_dir : path, optional
-        A directory that holds the files under the paths of the catalogue, or flat under their own names.
-        Without it the file is taken from the cache folder, and fetched if it is not there.
+        A directory that holds files under the paths of the catalogue, or flat under their own names. A file that it
+        lacks is taken from the cache folder, and fetched if it is not there.
 
     Returns
     -------
@@ -39,14 +39,19 @@ def read_source(source: Source, data_dir: str | Path | None = None) -> tuple[byt
     InputError
         If there is no such file, it cannot be fetched, or what was fetched is not what was pinned.
     """
-    if data_dir is not None:
-        return _from_directory(source, Path(data_dir))
+    found = None if data_dir is None else _from_directory(source, Path(data_dir))
+    if found is not None:
+        return found
+    lacking = "" if data_dir is None else f"{Path(data_dir) / source.file} does not exist, and "
     if source.url is None or source.sha256 is None:
         raise InputError(
-            f"dataset {source.name!r} is read from a local file only (no official hash is known): put "
+            f"dataset {source.name!r}: {lacking}it is read from a local file only (no official hash is known): put "
             f"{source.file} below a directory and give it as data_dir or --data-dir"
         )
-    return fetch(source.url, source.sha256), ""
+    try:
+        return fetch(source.url, source.sha256), ""
+    except InputError as error:
+        raise InputError(f"dataset {source.name!r}: {lacking}{error}") from error
 
 
 def fetch(url: str, sha256: str, folder: str | Path | None = None) -> bytes:
@@ -95,18 +100,17 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("steerstats")) / "sources"
 
 
-def _from_directory(source: Source, directory: Path) -> tuple[bytes, str]:
+def _from_directory(source: Source, directory: Path) -> tuple[bytes, str] | None:
     if not directory.is_dir():
         raise InputError(f"data_dir {directory} is not a directory")
-    places = [directory / source.file, directory / Path(source.file).name]
-    for path in places:
+    for path in (directory / source.file, directory / Path(source.file).name):
         if path.is_file():
             data = path.read_bytes()
             digest = _digest(data)
             if source.sha256 is not None and digest != source.sha256:
                 return data, f"{source.file} differs from the pinned edition (SHA-256 {digest[:16]}...)"
             return data, ""
-    raise InputError(f"dataset {source.name!r}: {places[0]} does not exist")
+    return None
 
 
 def _download(url: str) -> bytes:

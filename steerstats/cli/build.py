@@ -25,7 +25,7 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Ray: number of workers
 GpusPerWorker = Annotated[
     float | None, typer.Option(min=0, help="Ray: GPUs of each worker; default 1, or 0 on a cluster without any.")
 ]
-DataDir = Annotated[Path | None, typer.Option(help="Read the public data from here instead of fetching it.")]
+DataDir = Annotated[Path | None, typer.Option(help="Public data that lie here are read, and not fetched.")]
 
 
 def register(app: typer.Typer) -> None:
