@@ -72,7 +72,9 @@ def _gaps(ran: Ran, cite: Cited) -> list[str]:
         "What a shift costs is the mean over inputs, paired by input, of steerability under base → base minus that "
         "under the shift"
     )
+    families = ""
     if ran.keys("gap_parts", "prompt."):
+        families = " (of the loss, and of each part by itself)"
         text += (
             "; it is the sum of what the prompt costs a vector made in that prompt itself, and of what it costs to "
             "use the vector of another prompt there instead (transfer)"
@@ -83,7 +85,7 @@ def _gaps(ran: Ran, cite: Cited) -> list[str]:
     how += [f"studentised bootstrap intervals{cite('efron')}"] if plain else []
     resamples = ran.number("n_resamples", "gap_parts")
     at_once = (
-        f"Losses have {' or '.join(how)}; bands and p-values for all datasets, shifts and parts at once are "
+        f"Losses have {' or '.join(how)}; bands and p-values for all datasets and shifts at once{families} are "
         f"from single-step max-|t|{cite('westfall')} and from Romano and Wolf's stepwise procedure{cite('romano')}, "
         f"on {resamples} resamples of questions."
     )

@@ -17,10 +17,12 @@ import steerstats
 from analyses._claim import Claim, Finding
 from reports.methods import _random_effects, methods
 from reports.methods_data import cache_paragraphs
+from reports.methods_doubts import _gaps
 from reports.methods_factors import projected_out, with_own
 from reports.references import Cited
 from steerstats.cache import UnitData, create_cache, write_unit
 from steerstats.cache.table import example_rows, import_table
+from steerstats.generalization import gap_table
 from steerstats.simulate import simulate_unit
 
 
@@ -205,6 +207,22 @@ def test_the_vectors_error_is_in_intervals_over_datasets_and_in_no_other():
     assert "too short where a few datasets are unlike the rest" in told
     assert "All intervals are about these very vectors: the vectors' own sampling error is not in them." in alone
     assert "unlike the rest" not in alone
+
+
+def test_bands_of_losses_are_said_to_hold_for_the_families_that_they_hold_for():
+    """A part has bands of its own: they are the same without the other parts."""
+    study = steerstats.open_cache(steerstats.demo_cache(), datasets=["likes-rain", "plans-ahead"])
+    grid, shift = study.grid(), [("base", "user_neg")]
+    with_parts, without = (
+        gap_table(one, shift, rng=np.random.default_rng(0), n_resamples=300)
+        for one in (grid, study.grid([("base", "base"), *shift]))
+    )
+    assert (len(with_parts.components), len(without.components)) == (3, 1)
+    np.testing.assert_array_equal(with_parts.band_low[0], without.band_low[0])
+    at_once = "bands and p-values for all datasets and shifts at once"
+    assert f"{at_once} (of the loss, and of each part by itself) are from single-step" in said_of(hostile_cache())[0]
+    alone = SimpleNamespace(keys=lambda *_: [], says=lambda *_: False, number=lambda *_: "9")
+    assert f"{at_once} are from single-step" in _gaps(alone, Cited())[1]
 
 
 @pytest.mark.parametrize(
