@@ -239,3 +239,7 @@ def test_of_random_effects_what_ran_is_said_with_its_source_and_nothing_else(ran
     text = _random_effects(SimpleNamespace(says=lambda words: words in ran), Cited())
     assert text.endswith(told)
     assert text.count(";") == (ran != "")
+
+
+def test_datasets_that_are_counted_by_p_values_are_said_to_be_by_whose_false_discovery_rate():
+    assert "for a false discovery rate of 0.05 (Benjamini & Hochberg, 1995); intervals of single" in demo()[0]
