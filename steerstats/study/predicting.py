@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -186,21 +186,11 @@ def predictors(
     options["category"] = column
     whole = [name for name in candidates if rows[name].notna().all()]
     notes += _not_everywhere([name for name in candidates if name not in whole], "ridge over datasets")
-    ridge_datasets = _if_possible(
-        notes,
-        "ridge over datasets",
-        lambda: cross_validated_ridge(rows, whole, rng=generator(seed, "ridge over datasets"), **options),
-    )
+    ridge_datasets = _ridge(notes, "ridge over datasets", rows, whole, seed, **options)
     filled, columns = _defined(inputs, per_input, notes)
     ridge_inputs = None
     if per_input:
-        ridge_inputs = _if_possible(
-            notes,
-            "ridge over inputs",
-            lambda: cross_validated_ridge(
-                filled, columns, rng=generator(seed, "ridge over inputs"), multipliers=multipliers, **options
-            ),
-        )
+        ridge_inputs = _ridge(notes, "ridge over inputs", filled, columns, seed, multipliers=multipliers, **options)
     parts = [part for part in (over, within, ridge_datasets, ridge_inputs) if part is not None]
     return Predictors(
         results=results,
@@ -306,9 +296,12 @@ def _defined(inputs: pd.DataFrame, names: list[str], notes: list[str]) -> tuple[
     return filled, columns
 
 
-def _if_possible(notes: list[str], what: str, estimate):
+def _ridge(
+    notes: list[str], what: str, frame: pd.DataFrame, candidates: list[str], seed: int, **options: Any
+) -> CrossValidated | None:
+    """One regression, or None and a note that says why there is none; `what` names it and its draws."""
     try:
-        return estimate()
+        return cross_validated_ridge(frame, candidates, rng=generator(seed, what), **options)
     except CannotEstimate as error:
         notes.append(f"{what}: {error}")
         return None
