@@ -96,14 +96,12 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
     )
     datasets, summary, provenance, notices = [], [], [], {}
     for k, (label, study) in enumerate(studies.items()):
-        own = [one.finding for one in done if one.job.label == label]
-        summary.append(
-            {"label": label if several else "", **operators.summary(study, own, anchor_prefix(label, several))}
-        )
+        own, named = [one.finding for one in done if one.job.label == label], {"label": label if several else ""}
+        summary.append(named | operators.summary(study, own, anchor_prefix(label, several)))
         # Several caches would make several books: the first one's datasets are shown whole, the others' in brief.
         pages = dataset_pages(study, out / RESULTS / label, f"c{k + 1}-" if several else "", brief=k > 0)
-        datasets.append({"label": label if several else "", "pages": pages})
-        provenance.append({"label": label if several else "", "rows": provenance_rows(study, seed)})
+        datasets.append(named | {"pages": pages})
+        provenance.append(named | {"rows": provenance_rows(study, seed)})
         notices[label] = notices_of(study, own)
     notices = [*notices_between(studies), *(by_cache(notices) if several else chain(*notices.values()))]
     methods, references = write_methods(studies, [one.finding for one in done], seed, software_versions())
