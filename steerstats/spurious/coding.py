@@ -112,9 +112,7 @@ def code_factors(
     level = {name: values for name, (values, binary) in read.items() if binary}
     for name, (values, binary) in read.items():
         missing = np.isnan(values)
-        if missing.all():
-            continue
-        if (not binary or drop_undefined) and missing.any():
+        if (not binary or drop_undefined) and missing.any() and not missing.all():
             kept &= ~missing
             warnings.append(f"{name} is missing for {int(missing.sum())} of {n} inputs: they are left out")
     if not kept.any():
@@ -134,12 +132,8 @@ def code_factors(
         blocks[f"{a}:{b}"] = {
             f"{left}:{right}": x * y for left, x in blocks[a].items() for right, y in blocks[b].items()
         }
-    names, owner, columns = ["Intercept"], [""], [np.ones(int(kept.sum()))]
-    for factor, block in blocks.items():
-        for name, column in block.items():
-            names.append(name)
-            owner.append(factor)
-            columns.append(column)
+    each = [(name, factor, column) for factor, block in blocks.items() for name, column in block.items()]
+    names, owner, columns = zip(("Intercept", "", np.ones(int(kept.sum()))), *each)
     stacked = np.column_stack(columns)
     aliased = aliased_columns(stacked)
     warnings += [f"{names[j]} is determined by the columns before it: dropped" for j in aliased]
@@ -168,10 +162,10 @@ def none_varies(factors: Iterable[str], warnings: Iterable[str]) -> CannotEstima
     >>> str(none_varies(["pos_is_a"], [f"pos_is_a {ONE_LEVEL}"]))
     'whether the positive option is A or B does not vary'
     """
-    none = f"none of the factors {', '.join(factors)} varies"
     told = NOT_VARYING.get(tuple(factors))
     reasons = "; ".join(text for text in warnings if told is None or not text.endswith(ONE_LEVEL))
-    return CannotEstimate(": ".join(filter(None, [told or none, reasons])))
+    none = told or f"none of the factors {', '.join(factors)} varies"
+    return CannotEstimate(": ".join(filter(None, [none, reasons])))
 
 
 def check_name(name: str) -> None:
