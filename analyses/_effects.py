@@ -12,9 +12,10 @@ from scipy import stats
 from analyses import _published as published
 from analyses._cache import ask, facts_of
 from analyses._claim import Claim
-from analyses._counts import SINGULAR, p_words, quoted_row
+from analyses._counts import p_words, quoted_row
 from analyses._single import SKEWED
 from steerstats.meta import MetaAnalysis
+from steerstats.mixed.checks import SINGULAR
 from steerstats.study import Study
 from steerstats.study.results import SpuriousTable
 

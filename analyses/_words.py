@@ -10,6 +10,7 @@ import numpy as np
 
 from steerstats.figures.theme import nice_setting, nice_shift
 from steerstats.nulls import NAMES
+from steerstats.study.estimates import POOLED
 from steerstats.text import LARGE, decimals
 
 MOST_DIGITS = 4
@@ -21,7 +22,7 @@ _CODE = re.compile(
 )
 _OWN = re.compile(r"factor_([^=]+)(?:=(.+) vs (.+))?")  # a factor of the user's own, or two levels of one
 _OWN_CODE = re.compile(r"\bfactor_[\w.-]+?(?:=.+? vs .+?)?(?= of (?:slope|unsteered)\b| (?:is|has|and|\()|[,;:]|$)")
-_POOLED = re.compile(r"^over datasets: (.+?) of (slope|unsteered): ")
+_POOLED = re.compile(rf"^{POOLED}(.+?) of (slope|unsteered): ")
 _RESPONSE = {"slope": "steerability", "unsteered": "the unsteered propensity"}
 _SETTING = {name: nice_setting(name) for name in ("sys_pos", "sys_neg", "user_pos", "user_neg")}
 _ARROW = re.compile(r"\s*(?:->|→)\s*")

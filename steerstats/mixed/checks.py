@@ -10,6 +10,7 @@ from steerstats.errors import CannotEstimate, InputError
 from steerstats.mixed.arrays import aliased_columns, relative_cholesky
 from steerstats.rounding import ROUNDING
 
+SINGULAR = "singular in lme4's sense"  # how every warning of a fit on the boundary begins
 SINGULAR_TOLERANCE = 1e-4  # on the diagonal of the relative Cholesky factor, as in lme4's isSingular
 
 
@@ -55,8 +56,8 @@ def fit_warnings(sigma2: float, scatter: np.ndarray, df: int, q: int, singular: 
         warnings.append("the curves are exactly linear in the design: sigma^2 = 0 and the likelihood is unbounded")
     elif singular:
         warnings.append(
-            "singular in lme4's sense: Psi is on the boundary given the lack of fit sigma^2; this does not say that "
-            "inputs do not differ (see the variance of the per-input slopes)"
+            f"{SINGULAR}: Psi is on the boundary given the lack of fit sigma^2; this does not say that inputs do not "
+            "differ (see the variance of the per-input slopes)"
         )
     if df < q:
         warnings.append(f"{df} degrees of freedom between inputs for {q} random effects: Psi has rank {df} at most")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.mixed.checks import SINGULAR_TOLERANCE, fit_warnings, is_singular
+from steerstats.mixed.checks import SINGULAR, SINGULAR_TOLERANCE, fit_warnings, is_singular
 from steerstats.mixed.closed_form import ClosedForm, closed_form, fit_factored
 from steerstats.mixed.complete import fit_complete
 from steerstats.mixed.containment import containing
@@ -24,8 +24,7 @@ CONSERVATIVE_NOTE = (
     "so a large p-value says little"
 )
 SINGULAR_NOTE = (
-    "singular in lme4's sense: a covariance is on the boundary given the residual; this does not say that groups "
-    "do not differ"
+    f"{SINGULAR}: a covariance is on the boundary given the residual; this does not say that groups do not differ"
 )
 
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from steerstats.study import Study
 
 TEST_ONLY = "test inputs only"
+POOLED = "over datasets: "  # how warnings about a mean effect over datasets begin
 
 
 def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerability:
@@ -178,7 +179,7 @@ def spurious(
     notes = [*said_first(study), *flat_curves(study, [shift]), *doubts(results, left_out)]
     try:
         over = pool_spurious_factors(results, category=study.category, level=level)
-        notes += [f"over datasets: {text}" for text in over.warnings]
+        notes += [f"{POOLED}{text}" for text in over.warnings]
     except CannotEstimate as error:
         over = None
         if len(study.datasets) > 1:  # of one dataset nobody expects a mean
