@@ -120,17 +120,5 @@ def run(script: str, cache: Any, out: str | Path, seed: int = 0) -> Finding:
         absent, reason = isinstance(error, NotInCache), str(error)
     except Absent as error:
         absent, reason = True, error.reason
-    absent, reason = _of_a_table(cache, absent, reason)
     reason = reason if absent else f"cannot be estimated here: {reason}"
     return publish(out, Finding(script=script, title=module.TITLE, paper=module.PAPER, missing=reason))
-
-
-def _of_a_table(cache: Any, absent: bool, reason: str) -> tuple[bool, str]:
-    """Whether something is absent, and the words for it: said of the table, where the cache is an imported one."""
-    from analyses._cache import studies_of
-
-    if all(study.kind != "import" for study in studies_of(cache)):
-        return absent, reason
-    if "the cache records none of " in reason:
-        return True, f"not in this cache: add columns {reason.rpartition('none of ')[2]} to the table"
-    return absent, reason.replace("built without ", "the table has no rows for ")

@@ -26,6 +26,7 @@ from steerstats.protocol import protocol_of
 from steerstats.questions import logit_limits, question_means
 from steerstats.results import Estimate
 from steerstats.study import Study
+from steerstats.study.results import SpuriousTable
 
 Cache = Study | str | Path
 UNNAMED = "not recorded"  # the model of a table that does not name it
@@ -149,6 +150,14 @@ def ask(study: Study, question: str, **options: Any) -> Any:
         # Studies are kept beside the answer, so that an id cannot pass to another one.
         _ANSWERS[key] = ((study, *options.values()), method(**options))
     return _ANSWERS[key][1]
+
+
+def letter_and_word(study: Study) -> SpuriousTable:
+    """What A/B and Yes/No do to slopes, or what a table that knows neither has to add."""
+    names = ("pos_is_a", "pos_is_yes")
+    if study.kind == "import" and not any(study.unit(name).factors(names) for name in study.datasets):
+        raise lacking(study, "", ", ".join(names))
+    return ask(study, "spurious_factors")
 
 
 def need_shifts(study: Study) -> tuple[tuple[str, str], ...]:

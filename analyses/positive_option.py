@@ -1,6 +1,6 @@
 """Figures 3 and 16: steerability by what the positive option is, A or B, Yes or No, and how many inputs each has."""
 
-from analyses._cache import ask, by_median, datasets_of, facts_of, study_of
+from analyses._cache import by_median, datasets_of, facts_of, letter_and_word, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import of_shown
 from analyses._single import cell_claims
@@ -17,7 +17,7 @@ WORDS = {
 def main(cache, out):
     """Mean steerability and counts in every cell of A/B and Yes/No."""
     study = study_of(cache)
-    result = ask(study, "spurious_factors")
+    result = letter_and_word(study)
     frame = by_median(result.cells_frame(), study)
     levels = [name for name in ("pos_is_a", "pos_is_yes") if name in frame]
     frame = frame[frame.groupby(levels, dropna=False)["n"].transform("sum") > 0]  # the key lists kinds that are there

@@ -1,7 +1,7 @@
 """What A/B and Yes/No do to steerability: per-input regression in each dataset, and the mean over datasets."""
 
-from analyses._cache import ask, by_median, datasets_of, facts_of, study_of
-from analyses._claim import Finding, NotInCache, command_line, publish
+from analyses._cache import by_median, datasets_of, facts_of, lacking, letter_and_word, study_of
+from analyses._claim import Finding, command_line, publish
 from analyses._effects import BARS, MEAN, one_for_both, plain_singular, said_of
 from steerstats import figures
 
@@ -13,12 +13,12 @@ NAMES = {"pos_is_a": "A rather than B", "pos_is_yes": "Yes rather than No"}
 def main(cache, out):
     """Robust per-input regression in every dataset, two-stage mean over datasets."""
     study = study_of(cache)
-    result = ask(study, "spurious_factors")
+    result = letter_and_word(study)
     whole = by_median(result.to_frame(), study)
     rows = whole[(whole["model"] == "per-input") & (whole["response"] == "slope") & whole["term"].isin(NAMES)]
     terms = [term for term in NAMES if (rows["term"] == term).any()]
     if not terms:
-        raise NotInCache("built without the A/B and Yes/No of the positive option")
+        raise lacking(study, "the A/B and Yes/No of the positive option")
     claims, frames = [], {}
     for term in terms:
         frames[term], said = said_of(result, rows, term, one_for_both(NAMES[term], result.results))

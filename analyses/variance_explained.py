@@ -1,6 +1,6 @@
 """Figure 4: how much of the variance of steerability goes with A/B and Yes/No, order-free and as published."""
 
-from analyses._cache import ask, by_median, current_seed, datasets_of, facts_of, plain_mean, study_of
+from analyses._cache import by_median, current_seed, datasets_of, facts_of, letter_and_word, plain_mean, study_of
 from analyses._claim import Finding, command_line, publish
 from analyses._counts import of_shown, share_claims
 from analyses._effects import myopic_variance, share_words
@@ -15,7 +15,7 @@ PUBLISHED = " Right: the split of the paper, which gives A/B all that the two sh
 
 def main(cache, out):
     """Shapley shares of adjusted R² beside the sequential split of the paper."""
-    result = ask(study := study_of(cache), "spurious_factors")
+    result = letter_and_word(study := study_of(cache))
     frame = by_median(result.explained_frame(), study)
     ours, theirs = (frame[frame["split"] == name] for name in ("shapley_adjusted_r2", "published_sequential"))
     total = ours[ours["component"] == "explained"]

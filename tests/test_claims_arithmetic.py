@@ -244,7 +244,7 @@ def test_datasets_that_differ_by_their_option_are_counted_by_the_false_discovery
     slopes = rows["response"] == "slope"
     rows.loc[slopes, "p_fdr"] = rows[slopes].groupby("term").cumcount().map([0.04, 0.06, 0.07].__getitem__)
     told = replace(result, over_datasets=replace(result.over_datasets, datasets=rows))
-    monkeypatch.setattr("analyses.positive_option.ask", lambda *_: told)
+    monkeypatch.setattr("analyses.positive_option.letter_and_word", lambda _: told)
     claims = analyses.run("positive_option", study, tmp_path).claims
     assert {claim.key for claim in claims} == {"option.pos_is_a", "option.pos_is_yes"}
     assert all(claim.counts == {"differ": 1, "not shown to differ": 2} for claim in claims)

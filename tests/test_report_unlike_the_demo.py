@@ -215,7 +215,7 @@ def test_limits_of_a_share_are_cut_at_what_a_share_can_be_and_say_so(given, limi
 def test_the_share_that_heads_the_report_has_possible_limits(shares, how, monkeypatch, tmp_path):
     from analyses import variance_explained
 
-    real = variance_explained.ask
+    real = variance_explained.letter_and_word
 
     class Shares:
         def __init__(self, result):
@@ -230,9 +230,7 @@ def test_the_share_that_heads_the_report_has_possible_limits(shares, how, monkey
             frame.loc[own, ["share", "ci_low", "ci_high"]] = np.array([shares, shares, shares]).T
             return frame
 
-    monkeypatch.setattr(
-        variance_explained, "ask", lambda s, q, **o: Shares(real(s, q)) if q == "spurious_factors" else real(s, q, **o)
-    )
+    monkeypatch.setattr(variance_explained, "letter_and_word", lambda study: Shares(real(study)))
     mean, most = variance_explained.main(hostile_cache(), tmp_path).claims[:2]
     assert mean.estimate == pytest.approx(np.mean(shares))
     assert 0 <= mean.ci_low < mean.estimate < mean.ci_high <= 1

@@ -204,9 +204,9 @@ class StudyBase:
         name = shift_name((train, evaluation))
         for known, asked, what in ((self.settings, evaluation, "settings"), (self.vectors, train, "vectors")):
             if asked not in known:
+                without = "the table has no rows for" if self.kind == "import" else "built without"
                 raise Absent(
-                    f"{self.path}: {name} is not in this cache: built without {asked}; it has the {what} "
-                    f"{', '.join(known)}"
+                    f"{self.path}: {name} is not in this cache: {without} {asked}; it has the {what} {', '.join(known)}"
                 )
         for dataset, unit in self._units.items():
             if not unit.has((train, evaluation)):
