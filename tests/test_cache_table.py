@@ -110,6 +110,14 @@ BAD = {
         lambda f: pd.concat([f, f.assign(setting_train="mean", setting_eval="user_pos")]).assign(vector="mine"),
         r"setting_train of vector 'mine' is 'base' in line 2 and 'mean' in line 14; give each its own vector label",
     ),
+    "two vectors of a setting": (
+        lambda f: pd.concat([f.assign(vector="caa"), f.assign(vector="pca")]),
+        r"vectors 'caa' and 'pca' are both of setting_train=base; give each a table, and so a cache, of its own",
+    ),
+    "two vectors of a layer": (
+        lambda f: pd.concat([f.assign(vector=name, layer=layer) for name, layer in (("a", 3), ("b", 4), ("c", 4))]),
+        r"vectors 'b' and 'c' are both of setting_train=base, layer=4; give each a table",
+    ),
     "vector of two layers": (
         lambda f: pd.concat([f.assign(layer=3), f.assign(layer=4, setting_eval="user_pos")]).assign(vector="mine"),
         r"layer of vector 'mine' is 3 in line 2 and 4 in line 14",

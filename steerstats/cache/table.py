@@ -182,6 +182,7 @@ def _unit(frame: pd.DataFrame, where: str) -> dict[str, np.ndarray]:
     frame["vector"] = _vector_labels(frame)
     for name in ("setting_train", "layer"):
         _agree(frame, "vector", name, where, "give each its own vector label")
+    _one_vector_each(frame, where)
     for name in ("question", *FLAGS, *LENGTHS, *filter(_is_factor, frame.columns)):
         _agree(frame, "input", name, where, "every row of an input has the same")
     axes = {name: _labels(frame[name]) for name in ("setting_eval", "vector", "multiplier", "input")}
@@ -280,6 +281,18 @@ def _agree(frame: pd.DataFrame, owner: str, name: str, where: str, remedy: str) 
             f"{_shown(_word(name, column.iloc[k]))} in {frame.index.name} {frame.index[k]}" for k in (begin, bad[0])
         ]
         raise InputError(f"{where}: {name} of {owner} {label!r} is {' and '.join(said)}; {remedy}")
+
+
+def _one_vector_each(frame: pd.DataFrame, where: str) -> None:
+    """Refuse two vectors of one training setting (and layer): an analysis would not know which is meant."""
+    keys = [name for name in ("setting_train", "layer") if name in frame]
+    for place, rows in frame.groupby(keys, sort=False):
+        if len(labels := rows["vector"].unique()) > 1:
+            of = ", ".join(f"{name}={value}" for name, value in zip(keys, place))
+            raise InputError(
+                f"{where}: vectors {labels[0]!r} and {labels[1]!r} are both of {of}; give each a table, and so a "
+                "cache, of its own: `steerstats report` sets caches side by side"
+            )
 
 
 def _vector_labels(frame: pd.DataFrame) -> pd.Series:

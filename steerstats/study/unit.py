@@ -146,13 +146,11 @@ class StudyUnit:
             setting = twice.iloc[0]
             labels = ", ".join(main["label"][main["setting"] == setting][:6])
             layers = np.unique(self.unit.read("vector_layer")) if "vector_layer" in self.unit else []
-            hint = "label"
+            hint = "an analysis takes one"
             if len(layers) > 1:
-                hint = f"layer, one of {', '.join(map(str, layers))}, as in open_cache(path, layer={layers[0]})"
-                hint += "; `steerstats report` takes them all"
-            raise CacheError(
-                f"{self.unit.where}: setting {setting!r} has several vectors ({labels}); choose one by {hint}"
-            )
+                hint = f"choose one by layer, one of {', '.join(map(str, layers))}, as in open_cache(path, "
+                hint += f"layer={layers[0]}); `steerstats report` takes them all"
+            raise CacheError(f"{self.unit.where}: setting {setting!r} has several vectors ({labels}); {hint}")
         return dict(zip(main["setting"], main["label"]))
 
     @cached_property
