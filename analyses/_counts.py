@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -139,9 +139,11 @@ def of_shown(warnings: Iterable[str]) -> tuple[str, ...]:
     return tuple(text for text in warnings if SINGULAR not in text and not text.startswith(POOLED))
 
 
-def of_slopes(warnings: Iterable[str]) -> tuple[str, ...]:
-    """Warnings without those of the mixed model and of unsteered propensities, for scripts that show neither."""
-    return tuple(text for text in warnings if SINGULAR not in text and not UNSTEERED.match(text))
+def of_slopes(result: Any, notes: Sequence[str]) -> dict[str, Any]:
+    """Method and warnings without the mixed model and unsteered propensities, for scripts that show neither."""
+    method = "; ".join(part for part in result.method.split("; ") if not part.startswith("linear mixed model"))
+    about = (text for text in result.warnings if SINGULAR not in text and not UNSTEERED.match(text))
+    return {"method": method, "warnings": (*about, *notes)}
 
 
 def own_warnings(result: DatasetSteerability) -> tuple[str, ...]:

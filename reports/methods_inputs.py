@@ -118,7 +118,7 @@ def _regression(ran: Ran, studies: Mapping[str, Any], known: Mapping[str, Holder
 
 
 def _mixed(ran: Ran, cite: Cited) -> str:
-    if not ran.says("linear mixed model", *EFFECTS):
+    if not ran.says("linear mixed model", "spurious_effects"):
         return ""
     return (
         "A linear mixed model of propensity (random intercept and slope for every input), fitted by REML"

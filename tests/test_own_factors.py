@@ -16,6 +16,7 @@ from statsmodels.api import OLS, add_constant
 import analyses
 from analyses._own import panels
 from analyses._words import plain_codes
+from reports.methods import methods
 from reports.words import missed
 from steerstats import open_cache
 from steerstats.cache.table import example_rows, import_table
@@ -123,6 +124,14 @@ def test_the_report_tells_what_own_factors_do():
     for name in ("own_factors", "own_factors-2", "own_factors-3"):
         assert (claims_folder() / f"{name}.svg").is_file()
     assert json.loads((claims_folder() / "own_factors.json").read_text())["missing"] == ""
+
+
+def test_no_mixed_model_is_told_of_where_none_is_shown():
+    assert "linear mixed model" in study().spurious_factors(factors=["factor_seen"], n_resamples=50).method
+    said = " ".join(methods({"toy": study()}, [finding()], 0, {})[0])
+    assert "HC2 standard errors" in finding().method
+    assert "HC2 standard errors" in said
+    assert "mixed model" not in f"{finding().method} {finding().warnings} {said}".lower()
 
 
 def test_what_cannot_be_judged_is_named_and_the_rest_is():
