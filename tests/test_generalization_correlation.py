@@ -110,6 +110,13 @@ def test_fewer_than_eight_datasets_give_the_number_and_a_warning():
     assert np.isfinite(eight.ci_low).all()
 
 
+@pytest.mark.parametrize(("n", "said"), [(7, False), (8, True)])
+def test_clipped_resamples_are_told_of_where_an_interval_is_made_of_them(n, said):
+    grid = make_grid(true_means(0.98, n))
+    found = id_ood_correlation(grid, ["base->user_neg"], rng=np.random.default_rng(0), n_resamples=200)
+    assert any("of resamples are clipped" in text for text in found.warnings) is said
+
+
 def test_alike_datasets_have_no_correlation():
     slopes = {f"d{k}": np.stack([np.full(5, 1.0), np.full(5, float(k))])[None] for k in range(9)}
     grid = SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes)

@@ -300,7 +300,9 @@ def correlation_table(
             limits = nothing
         rows.append((name, NOISE_FREE, "percentile, disattenuated", corrected.estimate, *limits, *reliability, *extra))
         rows.append((name, FIXED, "draws of the true means", rho, *fixed, *reliability, *extra))
-        warnings += [f"{name}: {text}" for text in (*_noisy(one, corrected, rho), *corrected.warnings)]
+        # What clips resamples is no matter where no interval is made of them.
+        said = [text for text in corrected.warnings if enough or "of resamples" not in text]
+        warnings += [f"{name}: {text}" for text in (*_noisy(one, corrected, rho), *said)]
         if one.refitted.any() and not one.refitted.all():
             without = ", ".join(dataset for dataset, has in zip(datasets, one.refitted) if not has)
             warnings.append(f"{name}: measurement noise is that of inputs only in {without}, without refits")
