@@ -183,20 +183,21 @@ def test_one_refit_or_fold_cannot_show_a_variance():
 
 
 def test_tables_pass_on_what_is_doubtful_in_refits():
-    """Two refits, far off the full-data vector: both tables say so, once for a dataset and once for each cell."""
+    """Two refits, far off the full-data vector: both tables say so, once for the datasets that share it."""
     rng = np.random.default_rng(0)
-    slopes = {name: rng.normal(1, 0.3, (1, 2, 40)) for name in ("few", "many")}
+    slopes = {name: rng.normal(1, 0.3, (1, 2, 40)) for name in ("few", "poor", "many")}
     refits = {
         "few": slopes["few"] + rng.normal(0.8, 0.01, (2, 1, 2, 1)),
+        "poor": slopes["poor"] + rng.normal(0.8, 0.01, (2, 1, 2, 1)),
         "many": slopes["many"] + np.zeros((10, 1, 2, 1)),
     }
     refits["many"][:, :, 1] += rng.normal(0.8, 0.01, (10, 1, 1))
     grid = SlopeGrid(train=("base",), evaluate=("base", "a"), slopes=slopes, refits=refits)
     gaps = gap_table(grid, ["base->a"], rng=rng, n_resamples=50).warnings
-    assert "few, base->a: only 2 refitted vectors" in gaps
+    assert "few, poor, base->a: only 2 refitted vectors" in gaps
     assert any(text.startswith("many, base->a") and "bootstrap bias" in text for text in gaps)
     table = steerability_table(grid).warnings
-    assert "few: only 2 refitted vectors" in table
+    assert "few, poor: only 2 refitted vectors" in table
     assert [text for text in table if "bootstrap bias" in text and text.startswith("many, base->a: ")]
     assert not any(text.startswith("many, base->base") for text in table)
 

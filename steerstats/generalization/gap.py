@@ -219,7 +219,7 @@ def gap_table(
     shape = (len(components), len(grid.datasets), len(shifts))
     out = {name: np.full(shape, np.nan) for name in ("estimate", "se", "ci_low", "ci_high")}
     t, n_refits = np.zeros((*shape, n_resamples), dtype=np.float32), np.zeros(shape, dtype=int)
-    n, n_excluded, warnings = [], [], []
+    n, n_excluded, warnings, doubted = [], [], [], {}
     for d, (name, child) in enumerate(zip(grid.datasets, rng.spawn(len(grid.datasets)))):
         cells = grid.cells(name, wanted)
         parts = _parts(cells.slopes, len(shifts), len(components))
@@ -238,7 +238,7 @@ def gap_table(
                 value[again] = [getattr(e, key) for e in found]
             _add_vectors(deviations, again, replicates, refits[:, again].mean(axis=2), child)
             n_refits[:, d] = len(refits) * again.reshape(shape[::2])
-            warnings += refit_doubts(found, cell_names[again], name)
+            doubted[name] = found, cell_names[again]
         t[:, d] = deviations.T.reshape(*shape[::2], n_resamples)
         for key, value in zip(out, values):
             out[key][:, d] = np.reshape(value, shape[::2])
@@ -249,6 +249,7 @@ def gap_table(
         alike = [shift_name(shift) for shift, here in zip(shifts, flat) if here]
         if alike:
             warnings.append(f"{name}, {', '.join(alike)}: {NO_WIDTH}")
+    warnings += refit_doubts(doubted)
     bands, p = _families(out["estimate"], out["se"], t, level)
     if len(components) == 1:
         warnings.append("not every prompt was asked with a vector of its own: losses are shown without their two parts")

@@ -97,7 +97,7 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
     included = np.zeros(shape, dtype=bool)
     out = {name: np.full(shape, np.nan) for name in ("estimate", "se", "ci_low", "ci_high")}
     resting = np.full((3, shape[0], shape[2]), np.nan)
-    n, n_excluded, warnings = [], [], []
+    n, n_excluded, warnings, doubted = [], [], [], {}
     for d, name in enumerate(grid.datasets):
         present = [(a, b) for a in grid.train for b in grid.evaluate if grid.has((a, b), name)]
         if not present:
@@ -119,14 +119,15 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
             resting[:, d] = _resting(np.asarray(grid.unsteered[name], float)[:, cells.complete], cells.question, level)
         n.append(units)
         n_excluded.append(cells.n_excluded)
-        warnings += (*unit_warnings(units, f"{name}: "), *refit_doubts(found, labels[again], name))
+        doubted[name] = found, labels[again]
+        warnings += unit_warnings(units, f"{name}: ")
         flat = labels[without_width(values[0], values[1])]
         if flat.size:
             warnings.append(f"{name}, {', '.join(flat)}: {NO_WIDTH}")
     present = np.isfinite(out["estimate"])
     named = [shift_name((a, b)) for a in grid.train for b in grid.evaluate]
     own, there = (cells.reshape(shape[0], -1) for cells in (included, present))
-    warnings += cells_without(own, grid.datasets, named, present=there)
+    warnings += [*refit_doubts(doubted), *cells_without(own, grid.datasets, named, present=there)]
     return SteerabilityTable(
         datasets=grid.datasets,
         train=grid.train,

@@ -7,12 +7,12 @@ average.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError, check_level, gathered
+from steerstats.errors import CannotEstimate, InputError, check_level, first_few, gathered
 from steerstats.generalization.slopes import without_width
 from steerstats.meta import FEW_REFITS
 from steerstats.question_weight import question_df
@@ -74,25 +74,23 @@ def cells_without(
     return tuple(lines)
 
 
-def refit_doubts(found: Sequence[Estimate], cells: Sequence[str], place: str) -> tuple[str, ...]:
-    """What `with_vector_error` doubts of a dataset's cells, each doubt once with the cells that share it.
+def refit_doubts(found: Mapping[str, tuple[Sequence[Estimate], Sequence[str]]]) -> list[str]:
+    """What `with_vector_error` doubts of the cells of datasets, each doubt once with those that share it.
 
     Single questions and intervals without width are left to the table, which has them in cells without refits too.
 
     Parameters
     ----------
-    found : sequence of Estimate
-    cells : sequence of str
-        Name of each one's cell.
-    place : str
-        The dataset.
+    found : mapping of dataset to (sequence of Estimate, sequence of str)
+        The estimates, and the name of each one's cell.
     """
-    said = ((cell, text) for estimate, cell in zip(found, cells) for text in estimate.warnings)
-    return tuple(
-        f"{place}: {text}" if len(which) == len(cells) > 1 else f"{place}, {', '.join(which)}: {text}"
-        for text, which in gathered(said).items()
-        if text not in (SINGLE, FLAT)
-    )
+    doubts = []
+    for dataset, (estimates, cells) in found.items():
+        said = ((cell, text) for estimate, cell in zip(estimates, cells) for text in estimate.warnings)
+        for text, which in gathered(said).items():
+            where = "" if len(which) == len(cells) > 1 else f", {', '.join(which)}"
+            doubts += [(dataset, f"{where}: {text}")] * (text not in (SINGLE, FLAT))
+    return [f"{first_few(datasets)}{text}" for text, datasets in gathered(doubts).items()]
 
 
 def with_vector_error(
