@@ -225,7 +225,8 @@ def test_labels_of_panels_abreast_do_not_run_into_each_other():
     assert boxes[-1].x1 < figure.bbox.x1
 
 
-def test_a_share_stands_beside_what_its_own_datasets_know_and_warnings_are_of_what_is_shown(tmp_path):
+def unlike(tmp_path):
+    """A cache whose datasets do not know of the same factors."""
     k, m = (part.ravel() for part in np.meshgrid(np.arange(24), [-1, 0, 1], indexing="ij"))
     shared = pd.DataFrame({"input": k, "setting_train": "base", "setting_eval": "base", "multiplier": m})
     slopes = 1 + k * 7 % 5 + k % 2
@@ -237,10 +238,20 @@ def test_a_share_stands_beside_what_its_own_datasets_know_and_warnings_are_of_wh
         for name, (letter, own) in kinds.items()
     ]
     pd.concat(rows).to_csv(tmp_path / "two.csv", index=False)
-    cache = import_table(tmp_path / "two.csv", tmp_path / "two", model="m")
-    found = analyses.run("own_factors", cache, tmp_path / "out")
+    return import_table(tmp_path / "two.csv", tmp_path / "two", model="m")
+
+
+def test_a_share_stands_beside_what_its_own_datasets_know_and_warnings_are_of_what_is_shown(tmp_path):
+    found = analyses.run("own_factors", unlike(tmp_path), tmp_path / "out")
     share = {claim.key: claim.statement for claim in found.claims}
     assert share["own.factor_tone.share"].endswith("that tone explains, beside A/B, mean over datasets:")
     assert share["own.factor_mood.share"].endswith("that mood explains, in c:")
     assert any("on steerability" in plain_codes(text) for text in found.warnings)
     assert not any("unsteered" in text for text in found.warnings), "no effect on it is shown"
+
+
+def test_a_summary_names_what_all_factors_explain_after_each_of_them(tmp_path):
+    study = open_cache(unlike(tmp_path))
+    result = study.spurious_factors(factors=["pos_is_a", "factor_tone", "factor_mood"], n_resamples=50)
+    (shares,) = (table for title, table in result.sections() if title.startswith("Variance of steerability"))
+    assert shares["component"].tolist() == ["pos_is_a", "factor_tone", "factor_mood", "explained", "unexplained"]

@@ -179,7 +179,8 @@ class SpuriousTable(Headlined, PerDataset):
                     what = "steerability" if response == "slope" else "unsteered propensity"
                     table = over_datasets(pooled, "term", pooled[0][1].level)
                     out.append((f"Mean effect on {what} over datasets, {unit} ({OVER})", table))
-        components = dict.fromkeys(name for one in self.explained.values() for name in one.components)
+        known = dict.fromkeys(name for one in self.explained.values() for name in one.components)
+        components = sorted(known, key=("explained", "unexplained").__contains__)  # datasets may know other factors
         rows = []
         for component in components:
             having = [one for one in self.explained.values() if component in one.components]
