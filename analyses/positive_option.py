@@ -8,10 +8,7 @@ from steerstats import figures
 
 TITLE = "Steerability by position and token of the positive option"
 PAPER = "figures 3 and 16"
-WORDS = {
-    "pos_is_a": "the positive option is A rather than B",
-    "pos_is_yes": "the positive option is Yes rather than No",
-}
+WORDS = {"pos_is_a": "A rather than B", "pos_is_yes": "Yes rather than No"}
 
 
 def main(cache, out):
@@ -28,7 +25,7 @@ def main(cache, out):
         for term in WORDS:
             rows = pooled[(pooled["response"] == "slope") & (pooled["term"] == term) & pooled["p_fdr"].notna()]
             if len(rows):
-                text = f"Datasets by whether steerability differs when {WORDS[term]} (FDR 0.05):"
+                text = f"Datasets by whether steerability differs when the positive option is {WORDS[term]} (FDR 0.05):"
                 differ = int((rows["p_fdr"] <= 0.05).sum())
                 kinds = {"differ": differ, "not shown to differ": len(rows) - differ}
                 why = "a count of decisions, Benjamini–Hochberg over datasets"
