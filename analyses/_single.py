@@ -25,7 +25,7 @@ from steerstats.study import Study
 BY_QUESTION = (
     "by question: jackknife on Fisher's z scale, short for skewed slopes (73% to 91% of 95% intervals held the truth)"
 )
-SKEWED = "too short for skewed slopes (of 95% intervals 72% to 86% held the truth for lognormal ones, 10 to 500 inputs)"
+SKEWED = "too short for skewed slopes (of 95% intervals 70% to 89% held the truth for lognormal ones, 10 to 500 inputs)"
 SQUARED = "squares are skewed, which makes it too short (see how to read the figure)"
 SQUARES = (
     "Intervals of the fall of squares are too short: with 5 to 8 datasets whose biases differ, 79–87% held the truth "

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from rich.progress import Progress
 
+from analyses._single import SKEWED
+from analyses.variance_explained import TOO_HIGH
 from steerstats.errors import InputError
 from steerstats.simulate.calibrate import CELLS, COLUMNS, TABLE, calibration_table
 
@@ -130,6 +134,16 @@ def test_the_monte_carlo_error_is_that_of_a_share(table):
     shares = shares[shares["quantity"] != "gap, each cell, coverage"]
     expected = np.sqrt(shares["measured"] * (1 - shares["measured"]) / shares["n_simulations"])
     np.testing.assert_allclose(shares["mc_se"], expected, atol=2e-4)
+
+
+def test_what_pages_say_of_skewed_slopes_is_what_was_measured(table):
+    explained = [rows_of(table, "variance explained, coverage", f"n = {n},", "percentile") for n in (60, 300)]
+    spread = rows_of(table, "SD of steerability, coverage", "lognormal", "jackknife of the log variance")["measured"]
+    said = [int(number) / 100 for number in re.findall(r"(\d+)(?:–|%)", TOO_HIGH)]
+    skewed = [rows[rows["setting"].str.contains("lognormal")]["measured"] for rows in explained]
+    np.testing.assert_allclose(said, [end for one in skewed for end in (one.min(), one.max())], atol=0.005)
+    low, high = (int(number) / 100 for number in re.findall(r"(\d+)% (?:to|held)", SKEWED))
+    assert low <= spread.min() < spread.max() <= high
 
 
 def test_a_rerun_of_a_cell_gives_the_committed_rows(table):
