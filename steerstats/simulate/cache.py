@@ -87,7 +87,7 @@ def simulate_cache(
     model : str
         Name of the pretended model.
     categories : mapping, optional
-        Dataset to family, for the manifest.
+        Dataset to family, for the manifest. Default: four families in turn.
     unfinished : sequence of str
         Datasets that the manifest names and that are not written, as after an interrupted build.
 
@@ -98,7 +98,7 @@ def simulate_cache(
     Raises
     ------
     CacheError
-        If the directory holds another cache.
+        If the directory holds another cache, or `unfinished` names no dataset of it.
 
     Examples
     --------

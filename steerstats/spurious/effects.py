@@ -103,6 +103,9 @@ def spurious_factors(
 ) -> SpuriousFactors:
     """Regress per-input steerability on nuisance factors.
 
+    A level that one question alone holds has no robust variance. It costs that level, not the other factors: it
+    counts as "neither" or goes with its factor, and a warning names it with its count.
+
     Parameters
     ----------
     slopes : array (n,)
@@ -120,9 +123,6 @@ def spurious_factors(
     questions : sequence (n,), optional
         Question of each input. Twins then get CR2 standard errors; the mixed model is left out, since it would
         take them for independent inputs.
-
-    A level that one question alone holds has no robust variance. It costs that level, not the other factors: it
-    counts as "neither" or goes with its factor, and a warning names it with its count.
 
     Returns
     -------

@@ -106,8 +106,10 @@ class Study(StudyDoubts):
             factor does not vary goes without it, and says so.
         interactions : bool
             Add pos_is_a × pos_is_yes.
-        seed, level, n_resamples
+        seed, n_resamples
             Of the bootstrap behind variance shares.
+        level : float
+            Of all intervals.
 
         Examples
         --------
@@ -226,7 +228,7 @@ class Study(StudyDoubts):
         by_category : bool
             Resample and hold out whole families of datasets instead of datasets.
         seed, level, n_resamples, n_permutations
-            Of intervals and permutation p-values; ridge regressions use at most 200 permutations.
+            Of intervals and permutation p-values; ridge regressions use at most 2,000 resamples and 200 permutations.
 
         Examples
         --------
