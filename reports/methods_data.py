@@ -18,7 +18,7 @@ from steerstats.frames import MAIN_KINDS
 
 MADE = {
     "mean_difference": "the mean difference of activations between {}",
-    "pca": "the first principal component of the differences of activations between {}",
+    "pca": "the first principal component (about zero, not centred) of the differences of activations between {}",
     "logistic": "the weights of a logistic regression that separates activations of {}",
 }
 COMPLETIONS = "the two completions of each training pair"

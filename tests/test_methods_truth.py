@@ -41,6 +41,7 @@ def test_norms_are_said_of_the_vectors_that_were_given_them(monkeypatch):
     monkeypatch.setattr(type(swept), "spec", {"vectors": {"method": "pca", "rescale": "base"}})
     paragraph = methods({"s": swept}, [], 0, {})[0][0]
     assert "a vector was made in the setting base" in paragraph
+    assert "the first principal component (about zero, not centred) of the differences" in paragraph, "as `pca` is"
     assert "norm" not in paragraph, "the base vector has its own norm anyway"
 
 
