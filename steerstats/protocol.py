@@ -16,6 +16,9 @@ NAMES = {
     "score": "score",
     "operator": "operator",
     "order": "order of the options",
+    "system_text": "system text",
+    "prefill": "beginning of replies",
+    "leading_space": "space before an answer",
     "method": "vectors' method",
     "read": "token that vectors are read at",
     "rescale": "vectors' length",
@@ -23,6 +26,7 @@ NAMES = {
     "layer": "steered layer",
 }
 OF_A_UNIT = ("score", "operator", "multipliers", "layer")
+LONGEST = 60  # of a text in a warning
 
 
 def protocol_of(study: Study, dataset: str | None = None) -> dict[str, str | None]:
@@ -47,6 +51,7 @@ def protocol_of(study: Study, dataset: str | None = None) -> dict[str, str | Non
     own = {key: list(dict.fromkeys(unit[key] for unit in units)) for key in OF_A_UNIT}
     found = {
         **{key: spec.get(key) for key in ("split", "scope", "order")},
+        **_of_prompt(spec.get("prompt")),
         **{key: vectors.get(key) for key in ("method", "read", "rescale")},
         **{key: None if None in values else " or ".join(values) for key, values in own.items()},
     }
@@ -86,10 +91,24 @@ def differences(studies: Mapping[str, Study]) -> tuple[str, ...]:
     found = []
     for (key, told), names in sorted(groups.items(), key=lambda item: asked.index(item[0][0])):
         where = "" if len(names) == len(shared) else f" of {first_few(names)}"
-        found.append(f"{NAMES[key]}{where} ({'; '.join(f'{label}: {value}' for label, value in told)})")
+        found.append(f"{NAMES[key]}{where} ({'; '.join(f'{label}: {_short(value)}' for label, value in told)})")
     if not found:
         return ()
     return (f"the caches were made differently, which is part of every difference between them: {', '.join(found)}",)
+
+
+def _of_prompt(prompt: Mapping | None) -> dict[str, str | None]:
+    if not prompt:
+        return dict.fromkeys(("system_text", "prefill", "leading_space"))
+    return {
+        "system_text": prompt.get("system_text") or "none",
+        "prefill": repr(prompt["prefill"]) if prompt.get("prefill") else "none",  # line breaks of it count
+        "leading_space": "yes" if prompt.get("leading_space", True) else "no",
+    }
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= LONGEST else f"{value[: LONGEST - 3]}..."
 
 
 def _of_unit(study: Study, name: str) -> dict[str, str | None]:

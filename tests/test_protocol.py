@@ -27,7 +27,8 @@ class Unit:
 def a_study(multipliers=(-1.0, 0.0, 1.0), score="logit_diff", operator="add", vectors=None, model="m", layer=3, **spec):
     grids = multipliers if isinstance(multipliers, dict) else {"one": multipliers}
     units = {name: Unit(grid, layer, score=score, operator=operator) for name, grid in grids.items()}
-    values = {"scope": "last_prompt", "split": "content", "order": "tan2024", **spec}
+    prompt = {"system_text": "Be kind.", "leading_space": True}  # of a build before there was a prefill
+    values = {"scope": "last_prompt", "split": "content", "order": "tan2024", "prompt": prompt, **spec}
     made = {"method": "pca", "read": "answer", "rescale": "base", **(vectors or {})}
     return SimpleNamespace(
         spec=values | {"vectors": made}, datasets=tuple(units), operators=(operator,), unit=units.get, model=model
@@ -44,6 +45,13 @@ def test_caches_that_were_made_alike_are_not_remarked_on():
         ({"scope": "first_answer"}, "scope (a: last_prompt; b: first_answer)"),
         ({"split": "tan2024-literal"}, "split (a: content; b: tan2024-literal)"),
         ({"order": "balanced"}, "order of the options (a: tan2024; b: balanced)"),
+        ({"prompt": {"system_text": "Be kind.", "prefill": "So\n"}}, "beginning of replies (a: none; b: 'So\\n')"),
+        ({"prompt": {"system_text": None}}, "system text (a: Be kind.; b: none)"),
+        ({"prompt": {"system_text": "So " * 30}}, f"system text (a: Be kind.; b: {'So ' * 19}...)"),
+        (
+            {"prompt": {"system_text": "Be kind.", "prefill": "", "leading_space": False}},
+            "space before an answer (a: yes; b: no)",
+        ),
         ({"score": "logprob_sum"}, "score (a: logit_diff; b: logprob_sum)"),
         ({"operator": "ablate"}, "operator (a: add; b: ablate)"),
         ({"vectors": {"method": "logistic"}}, "vectors' method (a: pca; b: logistic)"),
