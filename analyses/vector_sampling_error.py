@@ -38,7 +38,7 @@ def main(cache, out):
         "one is what holds for another vector made from as many training pairs. Where they differ much, more test "
         "inputs will not help.",
         bars="95% t intervals over questions; thin bars add the variance of the mean over refits (Satterthwaite).",
-        counted=f"{n}, {refits} refits on bootstrap resamples of the training pairs each.",
+        counted=f"{n}, {refits} refits on bootstrap resamples of the training questions each.",
         alt=f"Mean steerability of {n} with two intervals each; with the vector's error they are "
         f"{claims[0].estimate:.1f} times as wide on average.",
         method=f"mean over inputs; variance of {refits} refitted vectors plus variance over each dataset's questions; "

@@ -148,8 +148,9 @@ def _order(study: Any, cite: Cited) -> str:
 
 def _settings(study: Any, cite: Cited) -> str:
     names = [nice_setting(name) for name in study.settings]
-    prefill = " ".join(str((study.spec.get("prompt") or {}).get("prefill") or "").split())
-    begun = f' Every reply began with "{prefill}", and its answer came after that.' if prefill else ""
+    prefill = str((study.spec.get("prompt") or {}).get("prefill") or "")
+    words = f'"{" ".join(prefill.split())}"' if prefill.strip() else "white space"
+    begun = f" Every reply began with {words}, and its answer came after that." if prefill else ""
     if len(names) == 1:
         return f"Questions were asked in one prompt setting, {names[0]}.{begun}"
     rest = [name for name in names if name != "base"]

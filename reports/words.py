@@ -44,7 +44,7 @@ GLOSSARY = {
     "label-shuffled vectors": "made from the same training pairs with the two answers exchanged in a random half of "
     "them",
     "random directions": "vectors of the same length that know nothing of the data",
-    "refits": "the same vector made again from resampled training pairs; they tell its own sampling error",
+    "refits": "the same vector made again from resampled training questions; they tell its own sampling error",
     "FDR": "false discovery rate: the expected share of false ones among the datasets that are said to differ",
     "question": "the unit of resampling; the same question with its options exchanged counts once",
 }

@@ -73,6 +73,8 @@ def test_how_every_reply_began_is_said_where_the_build_began_it(monkeypatch):
     monkeypatch.setattr(type(study), "spec", {"prompt": {"prefill": "<think>\n\n</think>\n\n"}})
     said = cache_paragraphs({"demo": study}, Cited())[0]
     assert f'opposite (negative). {begun}"<think> </think>", and its answer came after that.' in said
+    monkeypatch.setattr(type(study), "spec", {"prompt": {"prefill": "\n"}})
+    assert f"{begun}white space, and" in cache_paragraphs({"demo": study}, Cited())[0]
 
 
 def lettered(columns, *, spec=None, planned=(), **changes):
