@@ -38,8 +38,8 @@ def main(cache, out):
     found = Finding.of(
         result, script="null_vectors", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Left: the dot is the dataset's own vector; a dot inside a bar lies where 95% of such vectors lie. "
-        "Right: the share of anti-steerable inputs, beside the shares that null vectors show; a single random vector "
-        "can show nearly any share, so one half is not the mark to beat.",
+        "Right: the share of anti-steerable inputs, here all with a slope below 0, beside the shares that null vectors "
+        "show; a single random vector can show nearly any share, so one half is not the mark to beat.",
         bars="left: 95% of null vectors have a mean within the bar (a quantile, no interval). Right: the middle 95% "
         f"over {NAMES[shown]}.",
         counted=f"{datasets_of(len(rows))}; "
