@@ -7,6 +7,7 @@ import pytest
 
 from cache_builder import extractors, vectors
 from cache_builder.draws import check_shuffled, named_rng
+from cache_builder.vector_files import imported_vectors
 from cache_builder.vectors import fit_vectors
 from steerstats.errors import InputError
 
@@ -27,6 +28,18 @@ def test_the_norm_is_that_of_the_base_vector_wherever_it_stands_among_the_settin
     found = fit_vectors(activations, ("user_neg", "sys_pos", "base"), (0,))
     base = np.linalg.norm((activations[2, 0, 0] - activations[2, 0, 1]).mean(axis=0))
     np.testing.assert_allclose(found.norm, base, rtol=1e-6)
+
+
+def test_a_vector_made_elsewhere_lies_in_the_order_of_its_layers_and_tells_the_norm_that_it_had():
+    file = {10: np.array([3.0, 0, 0, 4.0]), 2: np.array([0, 12.0, 0, 0])}
+    found = imported_vectors({"mine": file}, np.array([1.0, 2.0]), 4, 12, 2)
+    assert found.layers.tolist() == [[2, 10]]
+    np.testing.assert_allclose(found.direction, [[[0, 1, 0, 0], [1.2, 0, 0, 1.6]]], rtol=1e-6)
+    assert found.raw_norm.tolist() == [13]
+    with pytest.raises(InputError, match=r"vectors\.files\.mine: is zero at layer 10"):
+        imported_vectors({"mine": file | {10: np.zeros(4)}}, None, 4, 12, 2)
+    with pytest.raises(InputError, match="layer 10 is not in this model; it has 0-9"):
+        imported_vectors({"mine": file}, None, 4, 10, 2)
 
 
 def test_what_is_left_without_letters_is_held_against_rounding_at_the_vectors_own_scale():
