@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny_build import content, tiny_spec, write_model
+from tiny_build import DATASETS, content, tiny_spec, write_model
 
 from cache_builder import extractors
 from cache_builder import session as sessions
@@ -260,3 +260,12 @@ def test_a_token_that_is_unknown_and_the_end_of_text_at_once_tells_nothing(model
         record["prompt"] = record["prompt"].replace("admire", "quincunx")
     run_build(own(model, tmp_path, made), tmp_path / "c", notice=said.append)
     assert not any("does not know" in text for text in said)
+
+
+def test_descriptions_that_read_alike_are_refused_where_they_are_contrasted(model, tmp_path):
+    (tmp_path / "d.json").write_text(json.dumps({name: {"positive": "Yes.", "negative": "Yes."} for name in DATASETS}))
+    vectors = {"read": "last_prompt", "settings": ["base", "user_neg"]}
+    spec = tiny_spec(model, prompt={"descriptions": str(tmp_path / "d.json")}, vectors=vectors, controls={})
+    with pytest.raises(InputError, match=r"likes-rain, settings sys_pos and sys_neg: prompts .* are the same"):
+        run_build(spec, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
