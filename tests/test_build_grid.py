@@ -14,6 +14,7 @@ from cache_builder.build import Session, run_build
 from cache_builder.engine import Engine, Steering
 from cache_builder.inputs import EVALUATED
 from cache_builder.spec import parse_spec
+from cache_builder.summaries import crossfit_projection
 from cache_builder.sweep import sweep_spec
 from steerstats.cache import CacheReader
 from steerstats.errors import ModelError, SpecError
@@ -110,6 +111,30 @@ def test_summaries_of_inputs_are_of_where_the_answer_is_predicted_and_of_the_two
             expected = units @ positive[example.branch - 1], units @ difference / np.linalg.norm(difference)
             for found, values in zip(stored, expected):
                 np.testing.assert_allclose(found[planned[row], i], values[planned[row]], atol=1e-4)
+    session.close()
+
+
+def test_training_summaries_are_of_the_first_steered_layer_and_cosines_with_the_letters_of_the_last(model, tmp_path):
+    asked = {"limit": 12, "layers": [0, 2], "controls": {}, "activation_dtype": "float32", "seed": 1}
+    spec = tiny_spec(model, datasets=["bundled:demo/likes-rain"], **asked)
+    run_build(spec, tmp_path / "cache")
+    unit = CacheReader(tmp_path / "cache")["likes-rain"]
+    assert unit.read("pair_pos_is_a")[0] == 0, "A minus B, and not the first pair's positive answer minus the other"
+    settings = unit.coords["setting_train"].tolist()
+    activation, direction = unit.read("activation", layer=0), unit.read("direction", vector=settings)
+    np.testing.assert_allclose(unit.read("activation_norm"), np.linalg.norm(activation, axis=-1).mean((1, 2)), 1e-5)
+    for row, values in enumerate(activation):
+        apart, vector = values[0] - values[1], direction[row, 0]
+        cosine = apart @ vector / np.linalg.norm(apart, axis=1) / np.linalg.norm(vector)
+        np.testing.assert_allclose(unit.read("pair_difference_cosine")[row], cosine, atol=1e-5)
+        held_out = crossfit_projection(values, unit.read("pair_question"), spec.controls.crossfit_folds, spec.seed)
+        np.testing.assert_allclose(unit.read("crossfit_projection")[row], held_out, atol=1e-5)
+    session = Session(spec)
+    head = session.loaded.model.get_output_embeddings().weight.detach().numpy()
+    letters = np.subtract(*head[session.loaded.tokenizer.convert_tokens_to_ids(["A", "B"])])
+    last = unit.read("direction")[:, -1]
+    cosine = last @ letters / np.linalg.norm(last, axis=1) / np.linalg.norm(letters)
+    np.testing.assert_allclose(unit.read("vector_unembedding_cosine"), cosine, atol=1e-5)
     session.close()
 
 
