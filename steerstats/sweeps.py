@@ -293,12 +293,12 @@ def _could_be_best(means: np.ndarray, best: int, sign: int) -> np.ndarray:
 
 
 def _runs(layers: np.ndarray, some: tuple[int, ...]) -> str:
-    """Layers as "8, 12 to 15": three or more that are neighbours in the sweep are one stretch."""
+    """Layers as "layers 8, 12 to 15": three or more that are neighbours in the sweep are one stretch."""
     places = np.flatnonzero(np.isin(layers, some))
     words = []
     for one in np.split(layers[places], np.flatnonzero(np.diff(places) > 1) + 1):
         words += [f"{one[0]} to {one[-1]}"] if len(one) > 2 else [str(layer) for layer in one]
-    return ", ".join(words)
+    return f"layer{'s' * (len(some) > 1)} {', '.join(words)}"
 
 
 def _freedom(draws: list[np.ndarray], freedom: list[int]) -> float:

@@ -89,7 +89,7 @@ def test_the_summary_says_the_choice_first_and_fits_a_terminal():
     lines = choice.summary().splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[2].startswith(f"Layer {choice.chosen}: ")
-    assert "not told apart from it here: " in " ".join(lines[2:5])
+    assert "not told apart from it here: layer" in " ".join(lines[2:5])
     table = next(k for k, line in enumerate(lines) if line.split()[:1] == ["layer"])
     assert "mean, these datasets [90%]" in lines[table], "not those that a report's interval is for"
     assert [line.split()[0] for line in lines[table + 1 : table + 5]] == ["8", "10", "12", "14"]
@@ -123,7 +123,7 @@ def test_a_layer_is_ruled_out_elsewhere_by_a_paired_t_over_datasets():
     oracle = [3 * stats.ttest_rel(over[:, 1], over[:, k], alternative="greater").pvalue for k in (0, 2, 3)]
     assert choice.p_best == pytest.approx(np.minimum([oracle[0], 1, oracle[1], oracle[2]], 1), rel=1e-9)
     assert choice.contenders == (12,)
-    assert "such as these, at 95%, as good could be: 12" in choice.sections()[0][0]
+    assert "such as these, at 95%, as good could be: layer 12" in choice.sections()[0][0]
 
 
 def test_a_layer_is_ruled_out_elsewhere_where_its_p_is_below_the_stated_rate():
