@@ -19,6 +19,7 @@ from steerstats.study.results import DatasetSteerability
 OUTCOMES = {"works": "above 0", "below": "below 0", "undecided": "undecided"}
 DECISIONS = {DIFFERS: "differ", NOT_SHOWN: "not shown to differ", CANNOT_RESOLVE: "cannot be resolved"}
 UNSTEERED = re.compile(rf"{POOLED}.* of unsteered: ")
+BELOW = "a share lies below its own interval: resamples of few questions explain more by chance"
 NO_MEAN = "fewer than two datasets have a standard error above 0"
 CUT, ROUNDING = "limits cut at 0 and 100%, between which a share lies", 1e-12
 IMPOSSIBLE = "no interval: it would lie below 0, where no share can"
@@ -139,11 +140,12 @@ def of_shown(warnings: Iterable[str]) -> tuple[str, ...]:
     return tuple(text for text in warnings if SINGULAR not in text and not text.startswith(POOLED))
 
 
-def of_slopes(result: Any, notes: Sequence[str]) -> dict[str, Any]:
+def of_slopes(result: Any, notes: Sequence[str], claims: Sequence[Claim]) -> dict[str, Any]:
     """Method and warnings without the mixed model and unsteered propensities, for scripts that show neither."""
     method = "; ".join(part for part in result.method.split("; ") if not part.startswith("linear mixed model"))
-    about = (text for text in result.warnings if SINGULAR not in text and not UNSTEERED.match(text))
-    return {"method": method, "warnings": (*about, *notes)}
+    about = [text for text in result.warnings if SINGULAR not in text and not UNSTEERED.match(text)]
+    below = any(claim.unit == "share" and claim.estimate < claim.ci_low for claim in claims)
+    return {"method": method, "warnings": (*about, *notes, *[BELOW] * below)}
 
 
 def own_warnings(result: DatasetSteerability) -> tuple[str, ...]:

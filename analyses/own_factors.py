@@ -50,7 +50,7 @@ def main(cache, out):
         "and need not be caused by the factor. A sure effect can have a small share of all the variance.",
         bars=BARS, counted=f"{datasets_of(len(set(rows['dataset'])), rows['n'], 'inputs')}.", seed=current_seed(),
         alt=f"Effects of {' and '.join(map(in_words, own))} on steerability, by dataset.",
-        **of_slopes(result, notes), pages=tuple(drawn) * (len(drawn) > 1),
+        **of_slopes(result, notes, claims), pages=tuple(drawn) * (len(drawn) > 1),
     )  # fmt: skip
     return publish(out, found, list(drawn.values()), rows)
 

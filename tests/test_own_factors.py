@@ -225,6 +225,17 @@ def test_labels_of_panels_abreast_do_not_run_into_each_other():
     assert boxes[-1].x1 < figure.bbox.x1
 
 
+def test_a_share_below_its_own_interval_is_explained(tmp_path):
+    k, m = (part.ravel() for part in np.meshgrid(np.arange(24), [-1, 0, 1], indexing="ij"))
+    rows = pd.DataFrame({"dataset": "a", "input": k, "setting_train": "base", "setting_eval": "base", "multiplier": m})
+    rows.assign(propensity=m * (1 + k // 2 % 5), factor_tone=k % 2 == 1).to_csv(tmp_path / "even.csv", index=False)
+    found = analyses.run("own_factors", import_table(tmp_path / "even.csv", tmp_path / "even", model="m"), tmp_path)
+    share = next(claim for claim in found.claims if claim.key == "own.factor_tone.share")
+    assert share.estimate < share.ci_low
+    assert any("a share lies below its own interval" in text for text in found.warnings)
+    assert not any("below its own interval" in text for text in finding().warnings)
+
+
 def unlike(tmp_path):
     """A cache whose datasets do not know of the same factors."""
     k, m = (part.ravel() for part in np.meshgrid(np.arange(24), [-1, 0, 1], indexing="ij"))
