@@ -143,7 +143,8 @@ def of_shown(warnings: Iterable[str]) -> tuple[str, ...]:
 def of_slopes(result: Any, notes: Sequence[str], claims: Sequence[Claim]) -> dict[str, Any]:
     """Method and warnings without the mixed model and unsteered propensities, for scripts that show neither."""
     method = "; ".join(part for part in result.method.split("; ") if not part.startswith("linear mixed model"))
-    about = [text for text in result.warnings if SINGULAR not in text and not UNSTEERED.match(text)]
+    mixed = (SINGULAR, "no mixed model")
+    about = [text for text in result.warnings if not any(one in text for one in mixed) and not UNSTEERED.match(text)]
     below = any(claim.unit == "share" and claim.estimate < claim.ci_low for claim in claims)
     return {"method": method, "warnings": (*about, *notes, *[BELOW] * below)}
 

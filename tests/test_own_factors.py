@@ -14,6 +14,7 @@ from reporting import hostile_cache, reproduction, scratch
 from statsmodels.api import OLS, add_constant
 
 import analyses
+from analyses._counts import of_slopes
 from analyses._own import panels
 from analyses._words import plain_codes
 from reports.methods import methods
@@ -132,6 +133,11 @@ def test_no_mixed_model_is_told_of_where_none_is_shown():
     assert "HC2 standard errors" in finding().method
     assert "HC2 standard errors" in said
     assert "mixed model" not in f"{finding().method} {finding().warnings} {said}".lower()
+
+
+def test_of_a_mixed_model_that_twins_forbid_nothing_is_said_either():
+    said = ("all datasets: inputs share questions: no mixed model, which would take twins for independent inputs", "x")
+    assert of_slopes(said) == ("x",)
 
 
 def test_what_cannot_be_judged_is_named_and_the_rest_is():
