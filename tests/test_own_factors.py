@@ -6,6 +6,7 @@ import json
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -137,7 +138,8 @@ def test_no_mixed_model_is_told_of_where_none_is_shown():
 
 def test_of_a_mixed_model_that_twins_forbid_nothing_is_said_either():
     said = ("all datasets: inputs share questions: no mixed model, which would take twins for independent inputs", "x")
-    assert of_slopes(said) == ("x",)
+    result = SimpleNamespace(method="a; linear mixed model, REML; b", warnings=said)
+    assert of_slopes(result, ["note"], ()) == {"method": "a; b", "warnings": ("x", "note")}
 
 
 def test_what_cannot_be_judged_is_named_and_the_rest_is():
