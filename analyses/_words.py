@@ -10,7 +10,6 @@ import numpy as np
 
 from steerstats.figures.theme import nice_setting, nice_shift
 from steerstats.nulls import NAMES
-from steerstats.study.estimates import POOLED
 from steerstats.text import LARGE, decimals
 
 MOST_DIGITS = 4
@@ -21,9 +20,7 @@ _CODE = re.compile(
     r"|mean_cosine|d_prime|auc|norm_ratio|unembedding_alignment)\b"
 )
 _OWN = re.compile(r"factor_([^=]+)(?:=(.+) vs (.+))?")  # a factor of the user's own, or two levels of one
-_OWN_CODE = re.compile(r"\bfactor_[\w.-]+?(?:=.+? vs .+?)?(?= of (?:slope|unsteered)\b| (?:is|has|and|\()|[,;:]|$)")
-_POOLED = re.compile(rf"^{POOLED}(.+?) of (slope|unsteered): ")
-_RESPONSE = {"slope": "steerability", "unsteered": "the unsteered propensity"}
+_OWN_CODE = re.compile(r"\bfactor_[\w.-]+?(?:=.+? vs .+?)?(?= on (?:steer|the un)| (?:is|has|and|\()|[,;:]|$)")
 _SETTING = {name: nice_setting(name) for name in ("sys_pos", "sys_neg", "user_pos", "user_neg")}
 _ARROW = re.compile(r"\s*(?:->|→)\s*")
 _RANGE = re.compile(r"(?<![\w.-])(\d+)-(\d+)(?=%| (?:questions|inputs|datasets)\b)")
@@ -225,8 +222,7 @@ def tidy(text: str) -> str:
 
 def plain_codes(text: str) -> str:
     """`tidy`, with the names of factors, settings and predictors in words as well: for warnings, which name them."""
-    text = _CODE.sub(lambda found: in_words(found[0]), _OWN_CODE.sub(lambda found: in_words(found[0]), tidy(text)))
-    return _POOLED.sub(lambda found: f"over datasets, effect of {found[1]} on {_RESPONSE[found[2]]}: ", text)
+    return _CODE.sub(lambda found: in_words(found[0]), _OWN_CODE.sub(lambda found: in_words(found[0]), tidy(text)))
 
 
 def _signed(text: str) -> str:

@@ -269,7 +269,7 @@ def test_a_section_warns_of_what_it_shows_and_of_nothing_else(record):
     warned = {finding["script"]: " ".join(finding["warnings"]) for finding in record["findings"]}
     assert "prediction interval" not in warned["per_input_steerability"]
     for script in ("positive_option", "variance_explained"):
-        assert "over datasets: " not in warned[script]
+        assert "over datasets, effect of " not in warned[script]
 
 
 def test_a_table_without_a_model_asks_of_steering_and_not_of_a_model_called_not_recorded(tmp_path):

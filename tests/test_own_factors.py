@@ -200,11 +200,12 @@ def test_own_factors_stand_beside_what_the_table_knows_of_letter_and_word(tmp_pa
 
 
 def test_warnings_call_own_factors_what_claims_call_them():
-    assert plain_codes("over datasets: factor_season=early winter vs late summer of slope: only 2 datasets") == (
-        "over datasets, effect of season: early winter rather than late summer on steerability: only 2 datasets"
-    )
-    assert plain_codes("over datasets: pos_is_a, pos_is_yes of unsteered: few") == (
-        "over datasets, effect of A rather than B, Yes rather than No on the unsteered propensity: few"
+    for response in ("steerability", "the unsteered propensity"):
+        assert plain_codes(f"effect of factor_season=early winter vs late summer on {response}: only 2 datasets") == (
+            f"effect of season: early winter rather than late summer on {response}: only 2 datasets"
+        )
+    assert plain_codes("effect of pos_is_a, pos_is_yes on steerability: few") == (
+        "effect of A rather than B, Yes rather than No on steerability: few"
     )
     assert plain_codes("factor_two.things, factor_len is estimated in one") == "two.things, len is estimated in one"
     assert plain_codes("add columns factor_NAME to the table") == "add columns factor_NAME to the table"

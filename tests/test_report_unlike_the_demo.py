@@ -154,7 +154,9 @@ def test_what_is_to_be_read_first_begins_with_a_capital_or_with_a_name_as_it_is_
 
 def test_warnings_are_sentences_and_say_a_long_reason_once():
     why = "standard errors are uncertain, and tau takes them as known (with 1 in one 19%); read the unweighted mean"
-    texts = [f"over datasets: factor_topic={one} vs art of slope: few df: {why}" for one in ("law", "tax")]
+    texts = [
+        f"over datasets, effect of factor_topic={one} vs art on steerability: few df: {why}" for one in ("law", "tax")
+    ]
     texts += ["openness: dropped", "mean_cosine, auc: no interval is given", "a spec can say. Or not."]
     effect = "Over datasets, effect of topic: {} rather than art on steerability: few df: {}."
     assert warned(texts, ["openness"]) == [

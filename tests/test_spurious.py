@@ -249,7 +249,7 @@ def test_pooled_yes_uses_datasets_where_it_is_defined():
     pooled = pool_spurious_factors(fits)
     counts = pooled.to_frame().set_index("term")["n_datasets"]
     assert counts.to_dict() == {"pos_is_a": 4, "pos_is_yes": 3}
-    assert any("pos_is_yes of slope: defined in 3 of 4 datasets" in text for text in pooled.warnings)
+    assert any("effect of pos_is_yes on steerability: defined in 3 of 4 datasets" in text for text in pooled.warnings)
 
 
 def test_leaving_out_leaves_out_whole_categories():

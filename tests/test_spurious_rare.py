@@ -167,7 +167,7 @@ def test_rare_levels_are_named_when_pooled_and_the_unweighted_mean_is_to_be_read
     if warned:
         (text,) = said
         assert text.startswith(
-            f"pos_is_a of slope: {warned} of {warned + ordinary} datasets have fewer than 20 degrees"
+            f"effect of pos_is_a on steerability: {warned} of {warned + ordinary} datasets have fewer than 20 degrees"
         )
         assert f"(the fewest: {least:.1f}, in d0)" in text
         assert fit.to_read == row["to_read"] == "unweighted"

@@ -15,6 +15,7 @@ from steerstats.results import Result
 from steerstats.spurious.effects import NO_VECTOR_ERROR, UNITS, SpuriousFactors
 
 ALONE = "estimated in one dataset only, not pooled"
+RESPONSE = {"slope": "steerability", "unsteered": "the unsteered propensity"}
 FEW_DF = 20  # of a dataset's effect; chosen by the simulation that `few_df_warning` quotes
 
 
@@ -182,9 +183,11 @@ def pool_spurious_factors(
 
 
 def _by_text(notes: Sequence[tuple[str, str, str]]) -> tuple[str, ...]:
-    """(response, term, text) -> "A, B of slope: text": what holds for many terms is said once."""
+    """(response, term, text) -> "effect of A, B on steerability: text": what holds for many terms is said once."""
     terms = gathered((term, (response, text)) for response, term, text in notes)
-    return tuple(f"{', '.join(own)} of {response}: {text}" for (response, text), own in terms.items())
+    return tuple(
+        f"effect of {', '.join(own)} on {RESPONSE[response]}: {text}" for (response, text), own in terms.items()
+    )
 
 
 def few_df_warning(df: Mapping[str, float]) -> tuple[str, ...]:

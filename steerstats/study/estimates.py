@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from steerstats.study import Study
 
 TEST_ONLY = "test inputs only"
-POOLED = "over datasets: "  # how warnings about a mean effect over datasets begin
+POOLED = "over datasets, "  # how warnings about a mean effect over datasets begin
 
 
 def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerability:
