@@ -46,10 +46,8 @@ def main(cache, out):
         reading="Left: each bar divides the variance of steerability between inputs of one dataset; the grey rest is "
         f"not explained. Shares left of zero mean less than a random factor would explain.{PUBLISHED if both else ''}",
         bars=f"points: 95% percentile intervals of the total, bootstrapping questions, {TOO_HIGH}; the stacked bars "
-        "carry none.",
-        counted=f"{datasets_of(n, ours['n'], 'inputs')}.",
-        alt=f"{share} in {datasets_of(n)}: {percent(mean.estimate)} on average, at most "
-        f"{percent(most['share'])}.",
+        "carry none.", counted=f"{datasets_of(n, ours['n'], 'inputs')}.",
+        alt=f"{share} in {datasets_of(n)}: {percent(mean.estimate)} on average, at most {percent(most['share'])}.",
         method=f"Shapley (LMG) shares of adjusted R²{'; beside it the published sequential split of R²' * both}; "
         f"percentile intervals, {result.numbers['n_resamples']} resamples of questions",
         seed=current_seed(), facts=facts_of(study), warnings=of_shown(result.warnings),
