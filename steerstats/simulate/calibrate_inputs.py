@@ -1,4 +1,4 @@
-"""Calibration within one dataset: mean gap, ratio, spread, shares (anti-steerable, explained), the vector's error."""
+"""Calibration within one dataset: mean gap, ratio, spread, shares and the mass on the answers, the vector's error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special
 
 from steerstats.distribution import anti_steerable, slope_spread
-from steerstats.generalization import from_disjoint_folds, ratio, with_vector_error
+from steerstats.generalization import answer_mass, from_disjoint_folds, ratio, with_vector_error
 from steerstats.replicates import corrected_anti_steerable
 from steerstats.resampling import bootstrap_mean, bootstrap_ratio, interval
 from steerstats.simulate.calibrate_cells import COVERAGE, RESAMPLES, SHAPES, Cell, Outcome, blocks, draw, inside
@@ -123,13 +123,24 @@ def _noise_free_share(shared: float, refits: int, rng: np.random.Generator, n: i
     ]
 
 
-def _folds(n_folds: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+def _folds(n_folds: int, sigma: float, rng: np.random.Generator, n: int) -> list[Outcome]:
     hits = np.empty(n, dtype=bool)
     for k in range(n):
-        vector, inputs = 0.05 * rng.standard_normal((n_folds, 1)), 0.6 * rng.standard_normal(200)
+        vector, inputs = sigma * rng.standard_normal((n_folds, 1)), 0.6 * rng.standard_normal(200)
         e = from_disjoint_folds(0.3 + vector + inputs + 0.2 * rng.standard_normal((n_folds, 200)))
         hits[k] = e.ci_low <= 0.3 <= e.ci_high
     return [Outcome("mean gap, any fold's vector, coverage", "crossed, Satterthwaite t", COVERAGE, hits)]
+
+
+def _answer_mass(n_inputs: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """Log odds of the mass are normal over inputs, with mean 5 and SD 3: few inputs take most from the mean."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(150)
+    truth, hits = weights @ special.expit(5 + 3 * nodes) / weights.sum(), np.empty(n, dtype=bool)
+    for k in range(n):
+        half = np.log(special.expit(5 + 3 * rng.standard_normal(n_inputs)) / 2)
+        found = answer_mass({"d": np.stack([half, half])[None]}, {"d": np.zeros((1, n_inputs))}, np.zeros(1))
+        hits[k] = inside(found.ci_low[0, 0], found.ci_high[0, 0], truth)
+    return [Outcome("mass on the answers, coverage", "t on the logit scale", COVERAGE, hits)]
 
 
 def _cells() -> dict[str, Cell]:
@@ -161,8 +172,12 @@ def _cells() -> dict[str, Cell]:
         setting = f"n = 150, vector SD {shared:g} of the noise-free spread, {refits} refits"
         name = f"anti-steerable without noise, {shared:g}, {refits} refits"
         cells[name] = Cell(setting, partial(_noise_free_share, shared, refits), 800)
-    setting = "n = 200, input SD .6, vector SD .05, interaction SD .2, 5 folds"
-    cells["vector error, 5 folds"] = Cell(setting, partial(_folds, 5), 2500)
+    for n_folds, sigma in ((2, ".1"), (3, ".1"), (5, ".05")):
+        setting = f"n = 200, input SD .6, vector SD {sigma}, interaction SD .2, {n_folds} folds"
+        cells[f"vector error, {n_folds} folds"] = Cell(setting, partial(_folds, n_folds, float(sigma)), 2500)
+    for n_inputs in (20, 60, 300):
+        setting = f"n = {n_inputs}, mean .92, half of the inputs above .99"
+        cells[f"answer mass, n = {n_inputs}"] = Cell(setting, partial(_answer_mass, n_inputs), 3000)
     return cells
 
 
