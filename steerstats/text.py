@@ -91,7 +91,7 @@ def compact(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     cells = {}
     for name in frame.columns.drop(same):
         if name == "ci_low" and "level" in common:
-            cells[f"[{float(common.pop('level')):.0%}]"] = list(map(limits, frame[name], frame[pairs[name]]))
+            cells[f"[{100 * float(common.pop('level')):g}%]"] = list(map(limits, frame[name], frame[pairs[name]]))
         elif name in pairs:
             cells[f"{name[:-4]} [low, high]"] = list(map(limits, frame[name], frame[pairs[name]]))
         elif name not in ends:
@@ -140,13 +140,13 @@ def table_lines(frame: pd.DataFrame) -> list[str]:
     if len(frame) == 1:
         row = compact(frame)[0].iloc[0]
         return text_table(pd.DataFrame({"": row.index, " ": row.tolist()}))[1:]
-    shown = frame if len(frame) <= MOST_ROWS else pd.concat([frame.head(MOST_ROWS // 2), frame.tail(MOST_ROWS // 2)])
-    table, common = compact(shown)
-    heads = [
-        re.sub("_| (?=\\[)", "\n", name) if len(name) > table[name].str.len().max() else name for name in table.columns
-    ]
+    table, common = compact(frame)
+    if len(frame) > MOST_ROWS:
+        table = pd.concat([table.head(MOST_ROWS // 2), table.tail(MOST_ROWS // 2)])
+    widest = {name: max(map(len, table[name]), default=WIDTH) for name in table}
+    heads = [re.sub("_| (?=\\[)", "\n", name) if len(name) > width else name for name, width in widest.items()]
     lines = text_table(table.set_axis(heads, axis=1))
-    if len(shown) < len(frame):
+    if len(table) < len(frame):
         lines.append(f"({len(frame)} rows; the middle is left out here, to_frame() has all)")
     return lines + (wrapped([("In every row", common)]) if common else [])
 

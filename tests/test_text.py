@@ -33,9 +33,11 @@ def test_round_numbers_are_short_and_a_column_has_one_precision():
 
 def test_one_row_stands_upright_and_of_many_the_middle_is_left_out():
     assert table_lines(pd.DataFrame({"gap": [0.25], "n_of": [60]})) == ["  gap   0.25", "  n_of    60"]
-    lines = table_lines(pd.DataFrame({"row": np.arange(MOST_ROWS + 5), "x": 1}))
+    rows = np.arange(MOST_ROWS + 5)
+    lines = table_lines(pd.DataFrame({"row": rows, "x": 1, "not in the middle": np.where(rows == 32, 2, 3)}))
     assert lines[-2:] == ["(65 rows; the middle is left out here, to_frame() has all)", "In every row: x 1"]
-    assert [line.strip() for line in lines[1:-2]] == [str(k) for k in (*range(30), *range(35, 65))]
+    assert [line.split() for line in lines[1:-2]] == [[str(k), "3"] for k in (*range(30), *range(35, 65))]
+    assert table_lines(pd.DataFrame({"row": [], "x": []})) == ["  row  x"]
 
 
 def test_heads_longer_than_their_cells_take_several_lines():
