@@ -20,7 +20,9 @@ _CODE = re.compile(
     r"|mean_cosine|d_prime|auc|norm_ratio|unembedding_alignment)\b"
 )
 _OWN = re.compile(r"factor_([^=]+)(?:=(.+) vs (.+))?")  # a factor of the user's own, or two levels of one
-_OWN_CODE = re.compile(r"\bfactor_[\w.-]+?(?:=.+? vs .+?)?(?= on (?:steer|the un)| (?:is|has|and|\()|[,;:]|$)")
+# What follows the name of a factor of the user's own.
+_ENDS = r" on (?:steer|the un)| of (?:slope|unsteered)\b| (?:is|has|varies|and|\()|[,;:]|$"
+_OWN_CODE = re.compile(rf"\bfactor_[\w.-]+?(?:=.+? vs .+?)?(?={_ENDS})")
 _SETTING = {name: nice_setting(name) for name in ("sys_pos", "sys_neg", "user_pos", "user_neg")}
 _ARROW = re.compile(r"\s*(?:->|→)\s*")
 _RANGE = re.compile(r"(?<![\w.-])(\d+)-(\d+)(?=%| (?:questions|inputs|datasets)\b)")

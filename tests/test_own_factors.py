@@ -208,6 +208,10 @@ def test_warnings_call_own_factors_what_claims_call_them():
         "effect of A rather than B, Yes rather than No on steerability: few"
     )
     assert plain_codes("factor_two.things, factor_len is estimated in one") == "two.things, len is estimated in one"
+    assert plain_codes("none of the factors factor_a, factor_len varies") == "none of the factors a, len varies"
+    assert plain_codes("every question shows the same factor_len of slope: few") == (
+        "every question shows the same len of slope: few"
+    )
     assert plain_codes("add columns factor_NAME to the table") == "add columns factor_NAME to the table"
 
 
