@@ -33,6 +33,7 @@ NOT_ASKED = (
     f"the table has no rows for {NO_VECTORS}",
 )
 """What is said of a cache that has none: nobody who has no such factors or vectors misses them on a page."""
+NOWHERE = "varies in no dataset"
 CHANGE = {"text": "", "flag": " (yes rather than no)", "number": " (one unit more)"}
 
 
@@ -62,7 +63,7 @@ def usable(study: Study) -> tuple[dict[str, str], list[str]]:
             continue
         column = next((column for found in columns for column in found.items()), None)
         if column is None:
-            notes.append(f"{in_words(factor)} is recorded for no test input")
+            notes.append(f"{in_words(factor)} {NOWHERE}")
         elif len(kinds) == MOST:
             notes.append(f"left out, since {MOST} are judged at a time: {in_words(factor)}")
         else:
@@ -77,7 +78,7 @@ def why_not(study: Study, factor: str) -> str:
     columns = [column for name in study.datasets for column in study.unit(name).factors(factor).values()]
     if any(pd.Series(column).nunique() > 1 for column in columns):
         return "has a level in one question alone wherever it varies, which gives no variance"
-    return "varies in no dataset"
+    return NOWHERE
 
 
 def of_factor(term: str) -> str:

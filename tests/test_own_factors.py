@@ -215,6 +215,14 @@ def test_warnings_call_own_factors_what_claims_call_them():
     assert plain_codes("add columns factor_NAME to the table") == "add columns factor_NAME to the table"
 
 
+def test_a_text_that_is_alike_for_all_inputs_is_said_not_to_vary(tmp_path):
+    lines = ["dataset,input,setting_train,setting_eval,multiplier,propensity,factor_tone,factor_len"]
+    lines += [f"a,i{k},base,base,{m},{k % 7 + k * m},calm,{k % 5}" for k in range(20) for m in (-1, 0, 1)]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    found = analyses.run("own_factors", import_table(tmp_path / "t.csv", tmp_path / "c", model="m"), tmp_path / "out")
+    assert "tone varies in no dataset" in found.warnings
+
+
 def test_a_level_of_one_question_alone_is_not_said_not_to_vary():
     rows = pd.DataFrame(
         {"dataset": name, "input": f"q{k}", "setting_train": "base", "setting_eval": "base", "multiplier": m,
