@@ -10,7 +10,7 @@ from typing import Any
 
 from analyses._claim import Claim
 from steerstats.meta import MetaAnalysis
-from steerstats.mixed.checks import SINGULAR
+from steerstats.mixed.checks import EXACT, SINGULAR
 from steerstats.nulls import CANNOT_RESOLVE, DIFFERS, NOT_SHOWN
 from steerstats.results import Estimate
 from steerstats.spurious.pooled import RESPONSE
@@ -19,6 +19,7 @@ from steerstats.study.results import DatasetSteerability
 
 OUTCOMES = {"works": "above 0", "below": "below 0", "undecided": "undecided"}
 DECISIONS = {DIFFERS: "differ", NOT_SHOWN: "not shown to differ", CANNOT_RESOLVE: "cannot be resolved"}
+MIXED = (SINGULAR, EXACT, "no mixed model")
 UNSTEERED = re.compile(rf"{POOLED}.* on {RESPONSE['unsteered']}: ")
 BELOW = "a share lies below its own interval: resamples of few questions explain more by chance"
 NO_MEAN = "fewer than two datasets have a standard error above 0"
@@ -138,16 +139,19 @@ def share_claims(
 
 def of_shown(warnings: Iterable[str]) -> tuple[str, ...]:
     """Warnings without those of the mixed model and of means over datasets, for scripts that show neither."""
-    return tuple(text for text in warnings if SINGULAR not in text and not text.startswith(POOLED))
+    return tuple(text for text in warnings if not _of_mixed(text) and not text.startswith(POOLED))
 
 
 def of_slopes(result: Any, notes: Sequence[str], claims: Sequence[Claim]) -> dict[str, Any]:
     """Method and warnings without the mixed model and unsteered propensities, for scripts that show neither."""
     method = "; ".join(part for part in result.method.split("; ") if not part.startswith("linear mixed model"))
-    mixed = (SINGULAR, "no mixed model")
-    about = [text for text in result.warnings if not any(one in text for one in mixed) and not UNSTEERED.match(text)]
+    about = [text for text in result.warnings if not _of_mixed(text) and not UNSTEERED.match(text)]
     below = any(claim.unit == "share" and claim.estimate < claim.ci_low for claim in claims)
     return {"method": method, "warnings": (*about, *notes, *[BELOW] * below)}
+
+
+def _of_mixed(text: str) -> bool:
+    return any(words in text for words in MIXED)
 
 
 def own_warnings(result: DatasetSteerability) -> tuple[str, ...]:

@@ -215,6 +215,20 @@ def test_warnings_call_own_factors_what_claims_call_them():
     assert plain_codes("add columns factor_NAME to the table") == "add columns factor_NAME to the table"
 
 
+@pytest.mark.parametrize("multipliers", [(0, 1), (-1, 0, 1)])  # too few for a mixed model; curves that it fits exactly
+def test_where_no_mixed_model_is_shown_none_is_warned_of(multipliers, tmp_path):
+    lines = ["dataset,input,setting_train,setting_eval,multiplier,propensity,pos_is_a,factor_len"]
+    cells = [(k, m) for k in range(20) for m in multipliers]
+    lines += [f"a,i{k},base,base,{m},{k % 7 + k % 3 * m},{k % 2},{k % 5}" for k, m in cells]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    cache = import_table(tmp_path / "t.csv", tmp_path / "c", model="m")
+    about = ("mixed model", "likelihood")
+    for script in ("positive_option", "variance_explained", "own_factors"):
+        found = analyses.run(script, cache, tmp_path / script)
+        assert found.claims
+        assert not [text for text in found.warnings if any(words in text for words in about)]
+
+
 def test_a_text_that_is_alike_for_all_inputs_is_said_not_to_vary(tmp_path):
     lines = ["dataset,input,setting_train,setting_eval,multiplier,propensity,factor_tone,factor_len"]
     lines += [f"a,i{k},base,base,{m},{k % 7 + k * m},calm,{k % 5}" for k in range(20) for m in (-1, 0, 1)]

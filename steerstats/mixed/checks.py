@@ -11,6 +11,7 @@ from steerstats.mixed.arrays import aliased_columns, relative_cholesky
 from steerstats.rounding import ROUNDING
 
 SINGULAR = "singular in lme4's sense"  # how every warning of a fit on the boundary begins
+EXACT = "the curves are exactly linear in the design"
 SINGULAR_TOLERANCE = 1e-4  # on the diagonal of the relative Cholesky factor, as in lme4's isSingular
 
 
@@ -53,7 +54,7 @@ def fit_warnings(sigma2: float, scatter: np.ndarray, df: int, q: int, singular: 
     if not scatter.any():
         warnings.append("inputs do not differ beyond the fixed effects: standard errors are zero, tests say nothing")
     elif sigma2 == 0:
-        warnings.append("the curves are exactly linear in the design: sigma^2 = 0 and the likelihood is unbounded")
+        warnings.append(f"{EXACT}: sigma^2 = 0 and the likelihood is unbounded")
     elif singular:
         warnings.append(
             f"{SINGULAR}: Psi is on the boundary given the lack of fit sigma^2; this does not say that inputs do not "
