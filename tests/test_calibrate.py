@@ -12,6 +12,7 @@ from rich.progress import Progress
 from analyses._single import SKEWED
 from analyses.variance_explained import TOO_HIGH
 from steerstats.errors import InputError
+from steerstats.generalization import from_disjoint_folds
 from steerstats.simulate.calibrate import CELLS, COLUMNS, TABLE, calibration_table
 
 KEY = ["quantity", "setting", "method"]
@@ -149,6 +150,15 @@ def test_what_pages_say_of_skewed_slopes_is_what_was_measured(table):
     np.testing.assert_allclose(said, [end for one in skewed for end in (one.min(), one.max())], atol=0.005)
     low, high = (int(number) / 100 for number in re.findall(r"(\d+)% (?:to|held)", SKEWED))
     assert low <= spread.min() < spread.max() <= high
+
+
+def test_what_the_docstring_says_of_folds_is_what_was_measured(table):
+    rows = [
+        rows_of(table, "mean gap, any fold's vector, coverage", f"{n} folds", "crossed, Satterthwaite t")
+        for n in (2, 3, 5)
+    ]
+    said = re.findall(r" (\.\d\d)(?= with)", from_disjoint_folds.__doc__)
+    assert said == [f"{row['measured'].item():.2f}"[1:] for row in rows]
 
 
 def test_a_rerun_of_a_cell_gives_the_committed_rows(table):

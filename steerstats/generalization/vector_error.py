@@ -166,7 +166,7 @@ def from_disjoint_folds(
 
     Var = (MS_vector + MS_input − MS_residual) / (F n). The estimand is a vector trained on N / F pairs, not N. A cache
     holds such vectors where it was built with `controls.folds`. Where vectors err more than inputs, 95% intervals
-    covered .91 with two folds, .93 with three and .95 with five.
+    covered .91 with two folds and .93 with three; where they err less, .94 with five.
 
     Parameters
     ----------
