@@ -137,6 +137,8 @@ def table_lines(frame: pd.DataFrame) -> list[str]:
     >>> table_lines(pd.DataFrame({"gap": [0.25], "n_inputs": [60]}))
     ['  gap       0.25', '  n_inputs    60']
     """
+    if not frame.columns.size:  # one vector alone has no pairs
+        return ["  no rows"]
     if len(frame) == 1:
         row = compact(frame)[0].iloc[0]
         return text_table(pd.DataFrame({"": row.index, " ": row.tolist()}))[1:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -65,3 +67,10 @@ def test_every_result_of_a_study_fits_its_notes_and_says_nothing_in_every_row():
     for _, row in mass._shown().iterrows():
         assert row["mean"] == frame[row["dataset"]].min() == frame[row["dataset"], row["lowest_at"]]
     assert wrapped([("Method", "word " * 30)])[1].startswith("  word")
+
+
+def test_a_result_without_rows_has_a_summary(study):
+    alone = replace(study.vector_cosines(), vectors=("base",))
+    assert alone.to_frame().empty
+    assert alone.summary().startswith("VectorCosines\n\n  no rows\n\nMethod: ")
+    assert "<table" in alone._repr_html_()
