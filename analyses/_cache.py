@@ -350,8 +350,9 @@ def lacking(study: Study, what: str, columns: str = "") -> NotInCache:
 
 
 def between(counts: Iterable[int], what: str) -> str:
-    """ "60 questions", or "48 to 60 questions"."""
+    """ "60 questions", "1 question", or "48 to 60 questions"."""
     counts = sorted(int(count) for count in counts)
+    what = what.removesuffix("s") if counts[-1] == 1 else what
     return f"{counts[0]} {what}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]} {what}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from steerstats.errors import first_few
@@ -91,7 +92,9 @@ def differences(studies: Mapping[str, Study]) -> tuple[str, ...]:
     found = []
     for (key, told), names in sorted(groups.items(), key=lambda item: asked.index(item[0][0])):
         where = "" if len(names) == len(shared) else f" of {first_few(names)}"
-        found.append(f"{NAMES[key]}{where} ({'; '.join(f'{label}: {_short(value)}' for label, value in told)})")
+        short = [(label, shorten(value, LONGEST, placeholder="...")) for label, value in told]
+        said = short if len(set(dict(short).values())) == len(set(dict(told).values())) else told  # or they read alike
+        found.append(f"{NAMES[key]}{where} ({'; '.join(f'{label}: {value}' for label, value in said)})")
     if not found:
         return ()
     return (f"the caches were made differently, which is part of every difference between them: {', '.join(found)}",)
@@ -105,10 +108,6 @@ def _of_prompt(prompt: Mapping | None) -> dict[str, str | None]:
         "prefill": repr(prompt["prefill"]) if prompt.get("prefill") else "none",  # line breaks of it count
         "leading_space": "yes" if prompt.get("leading_space", True) else "no",
     }
-
-
-def _short(value: str) -> str:
-    return value if len(value) <= LONGEST else f"{value[: LONGEST - 3]}..."
 
 
 def _of_unit(study: Study, name: str) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ import pytest
 from reporting import TRUTH, hostile_cache, reproduction, scratch, write_cache
 
 import analyses
-from analyses._cache import ask, study_of
+from analyses._cache import ask, between, datasets_of, study_of
 from analyses._claim import Claim, Finding
 from analyses._counts import p_words
 from analyses._words import tidy, together
@@ -347,3 +347,12 @@ def test_what_refits_of_pure_noise_agree_to_stands_beside_the_cosine_with_refits
     noise = again @ pairs.mean(axis=0) / np.linalg.norm(again, axis=1) / np.linalg.norm(pairs.mean(axis=0))
     claims = {claim.key: claim for claim in analyses.run("vector_cosines", hostile_cache(), tmp_path).claims}
     assert f"pure noise would show about {np.median(noise):.2f}" in claims["cosines.refits"].statement
+
+
+def test_one_question_each_is_one_question():
+    assert [between(some, "questions") for some in ([1, 1], [1, 3], [4])] == [
+        "1 question",
+        "1 to 3 questions",
+        "4 questions",
+    ]
+    assert datasets_of(1, [1], "inputs") == "1 dataset, 1 input each"

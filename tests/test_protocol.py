@@ -47,7 +47,7 @@ def test_caches_that_were_made_alike_are_not_remarked_on():
         ({"order": "balanced"}, "order of the options (a: tan2024; b: balanced)"),
         ({"prompt": {"system_text": "Be kind.", "prefill": "So\n"}}, "beginning of replies (a: none; b: 'So\\n')"),
         ({"prompt": {"system_text": None}}, "system text (a: Be kind.; b: none)"),
-        ({"prompt": {"system_text": "So " * 30}}, f"system text (a: Be kind.; b: {'So ' * 19}...)"),
+        ({"prompt": {"system_text": "So " * 30}}, f"system text (a: Be kind.; b: {'So ' * 18}So...)"),
         (
             {"prompt": {"system_text": "Be kind.", "prefill": "", "leading_space": False}},
             "space before an answer (a: yes; b: no)",
@@ -64,6 +64,12 @@ def test_caches_that_were_made_alike_are_not_remarked_on():
 def test_each_condition_is_named_with_both_sides(change, said):
     (text,) = differences({"a": a_study(), "b": a_study(**change)})
     assert text.endswith(f"between them: {said}")
+
+
+def test_long_conditions_that_part_late_are_told_whole():
+    one, two = ({"system_text": f"{'So ' * 30}{end}."} for end in ("kind", "unkind"))
+    (text,) = differences({"a": a_study(prompt=one), "b": a_study(prompt=two)})
+    assert text.endswith(f"system text (a: {one['system_text']}; b: {two['system_text']})")
 
 
 def test_layers_of_different_models_are_no_difference():
