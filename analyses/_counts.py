@@ -13,13 +13,14 @@ from steerstats.meta import MetaAnalysis
 from steerstats.mixed.checks import EXACT, SINGULAR
 from steerstats.nulls import CANNOT_RESOLVE, DIFFERS, NOT_SHOWN
 from steerstats.results import Estimate
+from steerstats.spurious.effects import NO_MIXED
 from steerstats.spurious.pooled import RESPONSE
 from steerstats.study.estimates import POOLED
 from steerstats.study.results import DatasetSteerability
 
 OUTCOMES = {"works": "above 0", "below": "below 0", "undecided": "undecided"}
 DECISIONS = {DIFFERS: "differ", NOT_SHOWN: "not shown to differ", CANNOT_RESOLVE: "cannot be resolved"}
-MIXED = (SINGULAR, EXACT, "no mixed model")
+MIXED = (SINGULAR, EXACT, NO_MIXED)
 UNSTEERED = re.compile(rf"{POOLED}.* on {RESPONSE['unsteered']}: ")
 BELOW = "a share lies below its own interval: resamples of few questions explain more by chance"
 NO_MEAN = "fewer than two datasets have a standard error above 0"

@@ -18,6 +18,7 @@ from steerstats import figures
 from steerstats.errors import gathered
 from steerstats.figures.variability import SLOPE
 from steerstats.generalization import gap
+from steerstats.generalization.gap import method_of_gaps
 from steerstats.operators import ABLATE
 from steerstats.results import SLOPE_UNIT, Estimate
 from steerstats.seeds import generator
@@ -124,8 +125,8 @@ def method_of(cell: Cell) -> str:
     parts = cell.own.method.replace(f", {cell.own.shift}", "").split("; ")
     parts = [part for part in parts if not part.startswith(("median", "SD"))]
     if cell.difference:
-        parts.append("differences: own minus base vector in the same setting, paired by input, mean over inputs, "
-                     f"studentised interval, {RESAMPLES} resamples of each dataset's questions")  # fmt: skip
+        how = method_of_gaps(RESAMPLES)
+        parts.append(f"differences: own minus base vector in the same setting, paired by input, {how}")
     return "; ".join(parts)
 
 

@@ -10,7 +10,6 @@ with locked arrays in them, after unpickling as before. Data frames are the one 
 from __future__ import annotations
 
 import copyreg
-import html
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -21,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import InputError
-from steerstats.text import MOST_ROWS, compact, format_number, limits, table_lines, wrapped
+from steerstats.text import MOST_ROWS, compact, format_number, html_items, limits, table_lines, wrapped
 
 SLOPE_UNIT = "nat per unit multiplier"
 VECTOR_AS_GIVEN = "the vector is taken as given: its own sampling error is not in these intervals"
@@ -100,8 +99,7 @@ class Result(ABC):
     def _repr_html_(self) -> str:
         table, common = compact(self._shown())
         body = table.to_html(index=False, max_rows=MOST_ROWS, border=0)
-        notes = [("In every row", common)] * bool(common) + self._notes()
-        items = "".join(f"<li><b>{label}:</b> {html.escape(text)}</li>" for label, text in notes)
+        items = html_items([("In every row", common)] * bool(common) + self._notes())
         return f"<div class='steerstats'><h4>{type(self).__name__}</h4>{body}<ul>{items}</ul></div>"
 
     def _shown(self) -> pd.DataFrame:

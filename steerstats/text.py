@@ -1,7 +1,8 @@
-"""Numbers and tables as text for a terminal: in 80 columns where they can, and nothing said in every row."""
+"""Numbers, tables and notes as text: in 80 columns where they can, and nothing said in every row."""
 
 from __future__ import annotations
 
+import html
 import re
 import textwrap
 from collections.abc import Iterable
@@ -163,6 +164,18 @@ def wrapped(notes: Iterable[tuple[str, str]]) -> list[str]:
     ['Method: least squares']
     """
     return [line for label, text in notes for line in textwrap.wrap(f"{label}: {text}", WIDTH, subsequent_indent="  ")]
+
+
+def html_items(notes: Iterable[tuple[str, str]]) -> str:
+    """Labelled sentences as items of a list in a notebook.
+
+    Examples
+    --------
+    >>> from steerstats.text import html_items
+    >>> html_items([("Assumes", "n > 2")])
+    '<li><b>Assumes:</b> n &gt; 2</li>'
+    """
+    return "".join(f"<li><b>{label}:</b> {html.escape(text)}</li>" for label, text in notes)
 
 
 def _column(values: pd.Series) -> list[str]:

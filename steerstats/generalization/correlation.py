@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import InputError, check_level, check_resamples, how_many
-from steerstats.generalization.disattenuation import Corrected, corrected_spearman
+from steerstats.generalization.disattenuation import CLIPPED, Corrected, corrected_spearman
 from steerstats.generalization.fixed_datasets import draw_correlations
 from steerstats.generalization.slopes import (
     ID_SHIFT,
@@ -301,7 +301,7 @@ def correlation_table(
         rows.append((name, NOISE_FREE, "percentile, disattenuated", corrected.estimate, *limits, *reliability, *extra))
         rows.append((name, FIXED, "draws of the true means", rho, *fixed, *reliability, *extra))
         # What clips resamples is no matter where no interval is made of them.
-        said = [text for text in corrected.warnings if enough or "of resamples" not in text]
+        said = [text for text in corrected.warnings if enough or not text.endswith(CLIPPED)]
         warnings += [f"{name}: {text}" for text in (*_noisy(one, corrected, rho), *said)]
         if one.refitted.any() and not one.refitted.all():
             without = ", ".join(dataset for dataset, has in zip(datasets, one.refitted) if not has)

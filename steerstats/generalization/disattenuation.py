@@ -17,6 +17,8 @@ from steerstats.generalization.margins import near_normal
 from steerstats.resampling import iter_counts, quantile_pair
 from steerstats.resampling.ranks import correlation, weighted_midranks
 
+CLIPPED = "of resamples are clipped at 1 or undefined in the noise correction"
+
 
 @dataclass(frozen=True)
 class Corrected:
@@ -120,7 +122,7 @@ def corrected_spearman(
     if not abs(raw[0]) < 1:
         warnings.append("the noise-corrected correlation left [-1, 1] and is clipped, or noise explains all variance")
     if outside.mean() > 0.025:
-        warnings.append(f"{outside.mean():.0%} of resamples are clipped at 1 or undefined in the noise correction")
+        warnings.append(f"{outside.mean():.0%} {CLIPPED}")
     return Corrected(
         estimate=float(np.clip(raw[0], -1, 1)),
         ci_low=max(float(low[0]), -1.0),

@@ -102,7 +102,7 @@ def gap(
         n=replicates.n_units,
         unit=SLOPE_UNIT,
         level=level,
-        method=f"mean over inputs, {method} interval, {n_resamples} resamples of {replicates.n_units} questions",
+        method=method_of_gaps(n_resamples, f"{replicates.n_units} questions", method),
         numbers={"n_resamples": n_resamples},
         assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
         warnings=unit_warnings(replicates.n_units, "", cells.question)
@@ -110,6 +110,11 @@ def gap(
         + (("too many resamples have no variance: a limit is infinite",) if np.isinf([low[0], high[0]]).any() else ())
         + ((NO_WIDTH,) if replicates.se[0] == 0 else ()),
     )
+
+
+def method_of_gaps(n_resamples: int, questions: str = "each dataset's questions", method: str = "studentised") -> str:
+    """How a mean gap and its interval are made; those of several datasets name no number of questions."""
+    return f"mean over inputs, {method} interval, {n_resamples} resamples of {questions}"
 
 
 @dataclass(frozen=True, kw_only=True)

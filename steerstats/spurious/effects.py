@@ -20,6 +20,7 @@ NO_VECTOR_ERROR = (
     "the steering vector is taken as given: its own sampling error is not in these standard errors, which speak of new "
     "inputs under this very vector"
 )
+NO_MIXED = "no mixed model"
 UNITS = {"slope": SLOPE_UNIT, "unsteered": "nat", "intercept": "nat"}
 
 
@@ -204,7 +205,7 @@ def _mixed(
     if y.shape != (n, lam.size):
         raise InputError(f"propensity has shape {y.shape}; slopes and multipliers make it {(n, lam.size)}")
     if twins:
-        return None, ("inputs share questions: no mixed model, which would take twins for independent inputs",)
+        return None, (f"inputs share questions: {NO_MIXED}, which would take twins for independent inputs",)
     try:
         fit = closed_form(
             y[design.kept],
@@ -215,5 +216,5 @@ def _mixed(
             level=level,
         )
     except CannotEstimate as error:
-        return None, (f"no mixed model: {error}",)
+        return None, (f"{NO_MIXED}: {error}",)
     return fit, fit.warnings

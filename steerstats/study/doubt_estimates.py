@@ -11,6 +11,7 @@ from steerstats.cache import read_finite
 from steerstats.errors import Absent, CannotEstimate, by_text, check_level
 from steerstats.generalization import AnswerMass, gap, shift_name
 from steerstats.generalization import answer_mass as mass_by_multiplier
+from steerstats.generalization.gap import method_of_gaps
 from steerstats.generalization.slopes import Shift
 from steerstats.linearity import linearity_test
 from steerstats.nulls import NullTable, null_table, shuffled_doubt, tail_doubt
@@ -109,8 +110,7 @@ def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: i
         loss=loss,
         effects=effects,
         shift=shift_name(shift),
-        method=f"own minus debiased vector, paired by input; mean over inputs, studentised interval, {n_resamples} "
-        f"resamples of each dataset's questions; {TEST_ONLY}",
+        method=f"own minus debiased vector, paired by input; {method_of_gaps(n_resamples)}; {TEST_ONLY}",
         numbers={"n_resamples": n_resamples},
         assumptions=next(iter(loss.values())).assumptions,
         warnings=(*notes, *by_text(untold), *doubts(loss, {})),

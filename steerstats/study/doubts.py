@@ -18,7 +18,10 @@ def check_asked(*, level: float, seed: int = 0, **counts: int) -> None:
     check_level(level)
     check_count("seed", seed, at_least=0)
     for name, value in counts.items():
-        check_resamples(value) if name == "n_resamples" else check_count(name, value)
+        if name == "n_resamples":
+            check_resamples(value)
+        else:
+            check_count(name, value)
 
 
 class StudyDoubts(StudyBase):

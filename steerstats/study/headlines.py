@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.results import Result
-from steerstats.text import WIDTH, limits, text_table, wrapped
+from steerstats.text import WIDTH, html_items, limits, text_table, wrapped
 from steerstats.text import format_number as number
 
 UNIT = "nats per unit multiplier"
@@ -53,8 +53,7 @@ class Headlined(Result):
             body = table.set_axis(names, axis=1).to_html(index=False, border=0)
             parts.append(f"<p><b>{html.escape(title)}</b></p>{body}")
         rest = "".join(f"<li><code>.{name}</code> {html.escape(what)}</li>" for name, what in self._parts().items())
-        notes = "".join(f"<li><b>{label}:</b> {html.escape(text)}</li>" for label, text in self._notes())
-        parts.append(f"<p>More, as tables of their own:</p><ul>{rest}</ul><ul>{notes}</ul>")
+        parts.append(f"<p>More, as tables of their own:</p><ul>{rest}</ul><ul>{html_items(self._notes())}</ul>")
         return f"<div class='steerstats'>{''.join(parts)}</div>"
 
     def _parts(self) -> dict[str, str]:
