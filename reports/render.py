@@ -31,6 +31,7 @@ from reports.sections import anchor_prefix, claim_view, sections_of, sections_of
 from reports.tables import cells
 from reports.terminal import UNITS
 from steerstats.errors import check_count
+from steerstats.protocol import differences
 
 SWEEP_NAME = "-sweep"  # what the builder appends to the name of a spec whose layers it sweeps
 PRESETS = ("", "demo", "tan2024")  # names of specs that name no study; the builder, which has them, may be absent
@@ -103,7 +104,8 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
         datasets.append(named | {"pages": pages})
         provenance.append(named | {"rows": provenance_rows(study, seed)})
         notices[label] = notices_of(study, own)
-    notices = [*notices_between(studies), *(by_cache(notices) if several else chain(*notices.values()))]
+    apart = [f"{text}." for text in differences(studies)]  # beside the first table, which a reader takes for the rest
+    notices = [*notices_between(studies), *apart, *(by_cache(notices) if several else chain(*notices.values()))]
     methods, references = write_methods(studies, [one.finding for one in done], seed, software_versions())
     between = words.differences([one.finding for one in done])
     text = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from reporting import TRUTH, hostile_cache, plain_cache, write_cache
 import analyses
 import steerstats
 from reports.operators import glossary
+from reports.render import write_page
 from steerstats.cache.table import import_table
 from steerstats.protocol import NAMES, differences, protocol_of
 
@@ -127,3 +129,11 @@ def test_the_glossary_speaks_of_odds_where_scores_are(scores, odds, none):
     meaning = dict(glossary([a_study(score=score) for score in scores]))["nat"]
     assert ("multiplies the odds between the two answers" in meaning) == odds
     assert ("need not be the logarithm of odds" in meaning) == none
+
+
+def test_a_page_says_first_that_its_caches_were_made_differently(tmp_path):
+    other = write_cache(tmp_path / "other", replace(TRUTH, multipliers=(-1.0, 0.0, 1.0)))
+    write_page({"a": str(hostile_cache()), "b": str(other)}, [], tmp_path, seed=0)
+    page = html.unescape((tmp_path / "report.html").read_text("utf-8"))
+    first = page[page.index("Read this first") : page.index("Words used on this page")]
+    assert "The caches were made differently, which is part of every difference between them: multipliers (a: " in first
