@@ -28,8 +28,8 @@ BY_QUESTION = (
 SKEWED = "too short for skewed slopes (of 95% intervals 70% to 89% held the truth for lognormal ones, 10 to 500 inputs)"
 SQUARED = "squares are skewed, which makes it too short (see how to read the figure)"
 SQUARES = (
-    "Intervals of the fall of squares are too short: with 5 to 8 datasets whose biases differ, 79–87% held the truth "
-    "in simulation and the others lay below it; without any bias, 9–16% said that it changed: that it grew where "
+    "Intervals of the fall of squares are too short: with 5 to 8 datasets whose biases differ, 82–86% held the truth "
+    "in simulation and the others lay below it; without any bias, 12–15% said that it changed: that it grew where "
     "slopes vary less under the debiased vector, that it fell where they vary more."
 )
 NOTABLE = 0.1  # of a share: what chance alone would show of it is then said

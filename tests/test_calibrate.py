@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 from rich.progress import Progress
 
-from analyses._single import SKEWED
+from analyses._single import SKEWED, SQUARES
 from analyses.variance_explained import TOO_HIGH
 from steerstats.errors import InputError
-from steerstats.generalization import from_disjoint_folds
+from steerstats.generalization import SlopeGrid, from_disjoint_folds
+from steerstats.nulls import null_table, tail_doubt
+from steerstats.power import fit_components
 from steerstats.simulate.calibrate import CELLS, COLUMNS, TABLE, calibration_table
 
 KEY = ["quantity", "setting", "method"]
@@ -79,6 +81,12 @@ VALID = {
     ("A on the slope, coverage", "10 in the rarer level", "HC2, Bell-McCaffrey"): (0.93, 0.965),
     ("fits on the boundary, share", "boundary", "singular in lme4's sense"): (0.99, 1),
     ("fits on the boundary, share", "interior", "singular in lme4's sense"): (0, 0.01),
+    ("spread of gaps between datasets, coverage", "of 30 questions", "Q-profile"): (0.93, 0.965),
+    ("detectable gap, coverage", "of 30 questions", "at the limits of the spread"): (0.93, 0.965),
+    ("smallest detectable gap, power", "50 inputs, tau", "weighted mean, Hartung-Knapp"): (0.76, 0.83),
+    ("smallest detectable gap, power", "50 inputs, tau", "unweighted mean, t(D - 1)"): (0.77, 0.83),
+    ("smallest detectable gap, power", "10 refits", "one dataset, vector's error in it"): (0.78, 0.82),
+    ("smallest detectable gap, power", "3 refits", "one dataset, vector's error in it"): (0.75, 0.8),
 }
 
 # What the valid methods are there for, and where some of them end: the table has to show that these are wrong.
@@ -104,6 +112,10 @@ INVALID = {
     ("A acts on the slope, type I", "boundary", "t on N - p, model se (lme4's)"): (0, 0.01),
     ("A acts on the slope, type I", "intercept alone", "Wilks' F, intercept and slope"): (0.43, 0.6),
     ("A on the slope, coverage", "SD ratio 3", "mixed model, t on N - p"): (0.68, 0.79),
+    ("spread of gaps between datasets, coverage", "of 4 questions", "Q-profile"): (0.65, 0.88),
+    ("some dataset among 40, type I", "of 24 questions", "Benjamini-Hochberg among half-shuffled"): (0.14, 0.24),
+    ("fall of squared effects, coverage", "halved", "unweighted, t(D - 1)"): (0.79, 0.88),
+    ("fall of squared effects, type I", "no effects", "unweighted, t(D - 1)"): (0.1, 0.18),
 }
 
 
@@ -159,6 +171,37 @@ def test_what_the_docstring_says_of_folds_is_what_was_measured(table):
     ]
     said = re.findall(r" (\.\d\d)(?= with)", from_disjoint_folds.__doc__)
     assert said == [f"{row['measured'].item():.2f}"[1:] for row in rows]
+
+
+def per_cent(text):
+    return [int(number) / 100 for number in re.findall(r"(\d+)(?=[–-]\d+%|%)", text)]
+
+
+def test_what_is_said_of_few_questions_is_what_was_measured(table):
+    slopes = {f"d{k}": np.random.default_rng(k).standard_normal((1, 2, 4)) for k in range(5)}
+    grid = SlopeGrid(train=("base",), evaluate=("base", "other"), slopes=slopes)
+    (text,) = (one for one in fit_components(grid, "base->other").warnings if "fewer than" in one)
+    ends = []
+    for quantity in ("spread of gaps between datasets, coverage", "detectable gap, coverage"):
+        for questions in (4, 6, 10):
+            rows = table[(table["quantity"] == quantity) & table["setting"].str.contains(f"of {questions} questions")]
+            ends += [rows["measured"].min(), rows["measured"].max()]
+    np.testing.assert_allclose(per_cent(text)[1:], ends, atol=0.00501)  # the first is the level
+
+
+def test_what_is_said_of_small_p_values_is_what_was_measured(table):
+    null = {f"d{k}": np.arange(1.0, 200)[:, None] for k in range(10)}
+    own = {name: np.array([200.0 if name == "d0" else 50.0]) for name in null}
+    text = tail_doubt(null_table(own, null, kind="shuffled"), {"d0": 30})
+    rows = table[table["quantity"] == "some dataset among 40, type I"]
+    np.testing.assert_allclose(per_cent(text)[:2], rows["measured"], atol=0.00501)
+
+
+def test_what_the_page_says_of_squared_effects_is_what_was_measured(table):
+    rows = [
+        table[table["quantity"] == f"fall of squared effects, {what}"]["measured"] for what in ("coverage", "type I")
+    ]
+    np.testing.assert_allclose(per_cent(SQUARES), [f(one) for one in rows for f in (min, max)], atol=0.00501)
 
 
 def test_a_rerun_of_a_cell_gives_the_committed_rows(table):

@@ -22,14 +22,24 @@ import pandas as pd
 
 from steerstats.errors import InputError, check_count
 from steerstats.seeds import generator
-from steerstats.simulate import calibrate_datasets, calibrate_inputs, calibrate_models, calibrate_tests
+from steerstats.simulate import (
+    calibrate_datasets,
+    calibrate_designs,
+    calibrate_inputs,
+    calibrate_models,
+    calibrate_tests,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 TABLE = Path(__file__).with_name("calibration.csv")
 COLUMNS = ("quantity", "setting", "method", "target", "measured", "mc_se", "n_simulations")
-CELLS = calibrate_inputs.CELLS | calibrate_datasets.CELLS | calibrate_models.CELLS | calibrate_tests.CELLS
+CELLS = {
+    name: cell
+    for part in (calibrate_inputs, calibrate_datasets, calibrate_models, calibrate_tests, calibrate_designs)
+    for name, cell in part.CELLS.items()
+}
 
 
 def calibration_table(
