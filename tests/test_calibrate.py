@@ -12,10 +12,13 @@ from rich.progress import Progress
 from analyses._single import SKEWED, SQUARES
 from analyses.variance_explained import TOO_HIGH
 from steerstats.errors import InputError
-from steerstats.generalization import SlopeGrid, from_disjoint_folds
+from steerstats.generalization import SlopeGrid, from_disjoint_folds, with_vector_error
+from steerstats.meta import mean_over_datasets, with_few_units
 from steerstats.nulls import null_table, tail_doubt
 from steerstats.power import fit_components
 from steerstats.simulate.calibrate import CELLS, COLUMNS, TABLE, calibration_table
+from steerstats.spurious.pooled import few_df_warning
+from steerstats.study.notes import TOO_LITTLE
 
 KEY = ["quantity", "setting", "method"]
 
@@ -81,6 +84,8 @@ VALID = {
     ("A on the slope, coverage", "10 in the rarer level", "HC2, Bell-McCaffrey"): (0.93, 0.965),
     ("fits on the boundary, share", "boundary", "singular in lme4's sense"): (0.99, 1),
     ("fits on the boundary, share", "interior", "singular in lme4's sense"): (0, 0.01),
+    ("mean over datasets, errors uncertain, coverage", "that do not differ", "unweighted, t(D - 1)"): (0.935, 0.965),
+    ("mean gap, any vector, coverage", "on 20 training", "with refits"): (0.92, 0.95),
     ("spread of gaps between datasets, coverage", "of 30 questions", "Q-profile"): (0.93, 0.965),
     ("detectable gap, coverage", "of 30 questions", "at the limits of the spread"): (0.93, 0.965),
     ("smallest detectable gap, power", "50 inputs, tau", "weighted mean, Hartung-Knapp"): (0.76, 0.83),
@@ -112,6 +117,8 @@ INVALID = {
     ("A acts on the slope, type I", "boundary", "t on N - p, model se (lme4's)"): (0, 0.01),
     ("A acts on the slope, type I", "intercept alone", "Wilks' F, intercept and slope"): (0.43, 0.6),
     ("A on the slope, coverage", "SD ratio 3", "mixed model, t on N - p"): (0.68, 0.79),
+    ("datasets share one effect, errors uncertain, type I", "3 questions", "Cochran's Q, chi²(D - 1)"): (0.75, 0.87),
+    ("mean gap, any vector, coverage", "on 4 training", "with refits"): (0.8, 0.88),
     ("spread of gaps between datasets, coverage", "of 4 questions", "Q-profile"): (0.65, 0.88),
     ("some dataset among 40, type I", "of 24 questions", "Benjamini-Hochberg among half-shuffled"): (0.14, 0.24),
     ("fall of squared effects, coverage", "halved", "unweighted, t(D - 1)"): (0.79, 0.88),
@@ -189,6 +196,32 @@ def test_what_is_said_of_few_questions_is_what_was_measured(table):
     np.testing.assert_allclose(per_cent(text)[1:], ends, atol=0.00501)  # the first is the level
 
 
+def test_what_is_said_of_uncertain_errors_is_what_was_measured(table):
+    def measured(quantity, setting, method):
+        return list(rows_of(table, f"{quantity}, errors uncertain, {setting[0]}", setting[1], method)["measured"])
+
+    homogeneity = ("datasets share one effect", "Cochran's Q, chi²(D - 1)")
+    fit = with_few_units(mean_over_datasets([0.2, 0.5], [0.01, 0.02]), {"one": 5, "two": 5}, {"one": 5, "two": 5})
+    for text, which in zip(fit.warnings[-2:], ("questions each", "refits each")):
+        found = measured(homogeneity[0], ("type I", which), homogeneity[1])
+        np.testing.assert_allclose(per_cent(text)[1:], found, atol=0.00501)  # the first is the level
+    (text,) = few_df_warning({"one": 5.0})
+    each = ("type I", "of freedom each"), ("coverage", "of freedom each")
+    weighted = measured("mean over datasets", each[1], "Hartung-Knapp t(D - 1)")
+    plain = measured("mean over datasets", each[1], "unweighted, t(D - 1)")
+    found = measured(homogeneity[0], each[0], homogeneity[1]) + [1 - one for one in weighted]
+    said = per_cent(text)[1:]
+    np.testing.assert_allclose(said[:10], found, atol=0.00501)
+    np.testing.assert_allclose(said[10:], [1 - max(plain), 1 - min(plain)], atol=0.00501)
+
+
+def test_what_is_said_of_few_training_questions_is_what_was_measured(table):
+    found = rows_of(table, "mean gap, any vector, coverage", "training questions", "with refits")["measured"]
+    said = re.findall(r"(\.\d\d)(?=,| and| with)", with_vector_error.__doc__.partition("95% intervals")[2])
+    assert said == [f"{one:.2f}"[1:] for one in found]
+    np.testing.assert_allclose(per_cent(TOO_LITTLE)[1:], found, atol=0.00501)
+
+
 def test_what_is_said_of_small_p_values_is_what_was_measured(table):
     null = {f"d{k}": np.arange(1.0, 200)[:, None] for k in range(10)}
     own = {name: np.array([200.0 if name == "d0" else 50.0]) for name in null}
@@ -236,9 +269,13 @@ def test_another_seed_measures_the_same_rates(table):
         "vector error, 0.1",
         "rare level, 10 of 50, SD ratio 3",
         "slope test, boundary",
+        "few questions, 5",
+        "few refits, 3",
+        "spread, 6 questions, tau 0.1",
+        "trained on 8 questions",
     ]
     small = calibration_table(seed=1, n_simulations=600, cells=names).merge(table, on=KEY, suffixes=("", "_committed"))
-    assert len(small) == 18
+    assert len(small) == 27
     error = np.hypot(small["mc_se"], small["mc_se_committed"])
     assert (abs(small["measured"] - small["measured_committed"]) <= 3.5 * error).all()
 

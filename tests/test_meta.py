@@ -112,21 +112,6 @@ def test_hartung_knapp_covers_where_the_normal_interval_does_not():
     assert normal / 400 < 0.92
 
 
-def test_standard_errors_of_few_refits_are_less_known_than_the_mean_takes_them():
-    rng, rejected = np.random.default_rng(0), {}
-    for refits in (3, 5, 10):
-        variances = 0.1 + 0.9 * rng.chisquare(refits - 1, (400, 20)) / (refits - 1)
-        fits = [mean_over_datasets(rng.normal(size=20), row) for row in variances]  # datasets do not differ
-        rejected[refits] = np.mean([fit.q_p < 0.05 for fit in fits])
-        if refits == 3:
-            assert np.mean([fit.ci_low <= 0 <= fit.ci_high for fit in fits]) < 0.93
-            assert np.mean([fit.unweighted_ci_low <= 0 <= fit.unweighted_ci_high for fit in fits]) > 0.93
-    (said,) = with_few_units(mean_over_datasets([0.1, 0.2, 0.3, 0.4, 0.5], [0.01] * 5), {"a": 60}, {"a": 3}).warnings
-    for refits, rate in {3: 0.63, 5: 0.36, 10: 0.17}.items():
-        assert f"{rate:.0%}" in said
-        assert rejected[refits] == pytest.approx(rate, abs=0.06)
-
-
 def test_what_standard_errors_rest_on_is_named():
     fit = mean_over_datasets([0.1, 0.2, 0.3, 0.4, 0.5], [0.01] * 5)
     assert with_few_units(fit, {"a": 60, "b": 60}, {"a": 10}) is fit

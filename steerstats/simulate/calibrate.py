@@ -25,6 +25,7 @@ from steerstats.seeds import generator
 from steerstats.simulate import (
     calibrate_datasets,
     calibrate_designs,
+    calibrate_few,
     calibrate_inputs,
     calibrate_models,
     calibrate_tests,
@@ -35,11 +36,15 @@ if TYPE_CHECKING:
 
 TABLE = Path(__file__).with_name("calibration.csv")
 COLUMNS = ("quantity", "setting", "method", "target", "measured", "mc_se", "n_simulations")
-CELLS = {
-    name: cell
-    for part in (calibrate_inputs, calibrate_datasets, calibrate_models, calibrate_tests, calibrate_designs)
-    for name, cell in part.CELLS.items()
-}
+PARTS = (
+    calibrate_inputs,
+    calibrate_datasets,
+    calibrate_models,
+    calibrate_tests,
+    calibrate_designs,
+    calibrate_few,
+)
+CELLS = {name: cell for part in PARTS for name, cell in part.CELLS.items()}
 
 
 def calibration_table(
