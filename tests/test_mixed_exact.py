@@ -120,3 +120,14 @@ def test_two_levels_of_straight_curves_are_an_exact_fit():
     for frame in (pd.concat(parts), pd.concat(parts).assign(y=0.0)):
         with pytest.raises(CannotEstimate, match="fit every observation exactly"):
             fit_mixed("y ~ lam + (1 + lam | dataset) + (1 + lam | dataset:input)", frame)
+
+
+@pytest.mark.parametrize("grid", [(0.0, 1.0), (1.0, 3.0), (-1.0, 50.0)])
+def test_no_residual_is_told_where_two_multipliers_lack_a_cell(grid):
+    """Whatever residual such a fit has is arbitrary; effects made to fill it left one of rounding, and a fit."""
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        frame = pd.DataFrame({"input": np.repeat(np.arange(10), 2), "lam": np.tile(grid, 10)})
+        frame = frame.assign(y=rng.normal(size=20), a=frame.input % 2).iloc[1:]
+        with pytest.raises(CannotEstimate, match="too few observations per group"):
+            fit_mixed("y ~ lam + a + (1 + lam | input)", frame)

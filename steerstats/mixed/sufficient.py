@@ -179,12 +179,16 @@ class Moments:
 
     def check_residual(self) -> None:
         """Raise where group effects without shrinkage leave nothing: sigma^2 = 0, or no residual df."""
-        unit = np.concatenate([np.eye(len(mask))[mask] for mask in self.free])
-        # Effects a million times the residual drown in rounding where they are collinear within groups; a second
-        # look at a size that rounding does not reach tells such a false alarm from sigma^2 = 0.
-        with np.errstate(all="ignore"):
-            left = [self.evaluate(size * unit).sigma2 * self.df for size in (1e6, 1e4)]
-        if self.y_size == 0 or (left[0] <= 1e-11 * self.y_size and left[1] <= 1e-6 * self.y_size):
+        A = _whitening(self.own, self.own)[self.A_pattern] @ self.A
+        parts = [A[a:b] for a, b in itertools.pairwise(self.slices)]
+        left = self.RR - np.stack([np.tensordot(part, part, ([0, 1], [0, 1])) for part in parts])
+        k1 = self.k1
+        if self.two:
+            outer = _whitening(left[:, :k1, :k1], self.RR[:, :k1, :k1]) @ left[:, :k1, k1:]
+            left = left[:, k1:, k1:] - outer.swapaxes(1, 2) @ outer
+        total, size = left.sum(axis=0), self.RR[:, k1:, k1:].sum(axis=0)
+        fixed = _whitening(total[:-1, :-1], size[:-1, :-1]) @ total[:-1, -1]
+        if total[-1, -1] - fixed @ fixed <= 1e-11 * self.y_size:
             raise CannotEstimate(
                 "fixed and random effects fit every observation exactly: sigma^2 = 0 and the likelihood is "
                 "unbounded (too few observations per group, or data linear in the design)"
@@ -283,3 +287,11 @@ def _shrinkage(L: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """L (I + L'GL)^-1 L' and log|I + L'GL| for each G of a stack."""
     K = np.eye(len(L)) + L.T @ gram @ L
     return L @ np.linalg.solve(K, np.broadcast_to(L.T, K.shape)), np.linalg.slogdet(K)[1]
+
+
+def _whitening(gram: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """W with W'W the pseudo-inverse of each Gram matrix; directions that are rounding beside `size` are left out."""
+    values, vectors = np.linalg.eigh(gram)
+    rounding = 1e-10 * np.trace(size, axis1=-2, axis2=-1)[..., None]
+    weight = np.divide(1.0, np.sqrt(np.maximum(values, rounding)), where=values > rounding, out=np.zeros_like(values))
+    return weight[..., None] * vectors.swapaxes(-1, -2)
