@@ -272,5 +272,5 @@ def q_profile(y: np.ndarray, v: np.ndarray, level: float) -> tuple[float, float]
         top = v.max() + y.var(ddof=1)
         while excess(top, target) > 0:
             top *= 4
-        limits.append(optimize.brentq(excess, 0.0, top, args=(target,)))
+        limits.append(optimize.brentq(excess, 0.0, top, args=(target,), xtol=1e-15 * top, rtol=1e-14))
     return limits[0], limits[1]

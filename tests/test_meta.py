@@ -68,6 +68,14 @@ def test_rescaling_and_shifting_effects_rescale_and_shift_the_answer(seed, scale
     assert moved.tau == pytest.approx(scale * plain.tau, abs=1e-5 * scale)
 
 
+def test_the_interval_of_tau_knows_no_smallest_unit():
+    effects, variances = np.array([0.1, 0.5, 0.9, 0.4, 1.1]), np.array([0.02, 0.01, 0.03, 0.02, 0.01])
+    plain, small = mean_over_datasets(effects, variances), mean_over_datasets(1e-6 * effects, 1e-12 * variances)
+    limits = 1e-6 * plain.tau_ci_low, 1e-6 * plain.tau_ci_high
+    np.testing.assert_allclose((small.tau_ci_low, small.tau_ci_high), limits, rtol=1e-9)
+    assert small.warnings == plain.warnings
+
+
 def test_leaving_out_a_category_is_the_analysis_without_it():
     rng = np.random.default_rng(1)
     y, v, category = rng.normal(size=10), rng.uniform(0.1, 0.3, 10), np.array(list("aaabbbccdd"))
