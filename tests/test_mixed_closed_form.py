@@ -231,3 +231,13 @@ def test_without_a_residual_inputs_that_are_all_one_line_are_singular_and_others
     lines = np.random.default_rng(0).normal(size=(5, 2)) @ Z.T
     assert not closed_form(lines, Z, np.ones((5, 1))).singular
     assert closed_form(lines[[0] * 5], Z, np.ones((5, 1))).singular
+
+
+def test_straight_curves_that_cross_in_one_point_keep_every_standard_error():
+    """All inputs have one height there; its variance of 0 came out as one below 0, by rounding, and had no root."""
+    for seed in range(10):
+        lines = 0.1 + np.random.default_rng(seed).normal(size=(8, 1)) * np.array([0.0, 0.5, 1.0])
+        fit = closed_form(lines, [[1, 0], [1, 0.5], [1, 1]], np.column_stack([np.ones(8), np.arange(8) % 2]))
+        assert np.isfinite(fit.se).all()
+        assert np.isfinite(fit.se_model).all()
+        assert (fit.psi.diagonal() >= 0).all()

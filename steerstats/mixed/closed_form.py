@@ -235,8 +235,9 @@ def fit_factored(
     inverse_W, back = triangular_inverse(RW), triangular_inverse(R)
     gram_inverse = inverse_W @ inverse_W.T
     coefficients = inverse_W @ rotated @ back.T  # on the scale of Z: Gamma = A R^-T
-    psi = back @ parts.psi @ back.T
-    S = back @ scatter @ back.T
+    psi, S = (back @ matrix @ back.T for matrix in (parts.psi, scatter))
+    for matrix in (psi, S):  # a variance of nothing can come out below zero by rounding, and then has no root
+        np.fill_diagonal(matrix, np.maximum(matrix.diagonal(), 0.0))
     diagonal = gram_inverse.diagonal()[:, None]
     within_inverse = back @ back.T
     constrained = psi.diagonal() + parts.sigma2 * within_inverse.diagonal()
