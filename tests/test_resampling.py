@@ -253,6 +253,9 @@ def test_collapse_keeps_the_order_of_first_appearance():
     [
         (lambda rng: bootstrap_mean(np.array([1.0, np.nan]), rng=rng), "NaN or infinite"),
         (lambda rng: bootstrap_mean(np.ones(3), unit=np.ones(2), rng=rng), r"unit has shape \(2,\)"),
+        (lambda rng: bootstrap_mean(np.ones(3), unit=["a", np.nan, np.nan], rng=rng), r"unit\[1\] is missing"),
+        (lambda rng: mean_covariance(np.ones((2, 3)), np.array([1.0, 2.0, np.nan])), r"unit\[2\] is missing"),
+        (lambda rng: mean_covariance(np.ones((2, 3)), ["a", "b", None]), r"unit\[2\] is missing"),
         (lambda rng: list(iter_counts(0, 5, rng)), "n_units is 0"),
         (lambda rng: list(iter_counts(5, 0, rng)), "n_resamples is 0"),
         (lambda rng: interval(bootstrap_mean(np.ones(3), rng=rng, n_resamples=2), "exact"), "'exact' is unknown"),

@@ -246,6 +246,8 @@ def test_shapes_that_do_not_fit_are_named():
         max_t_bands(np.ones(3), np.ones(3), np.ones((10, 2)))
     with pytest.raises(InputError, match="one label for each of the 3"):
         bootstrap_correlation(np.ones(3), np.ones(3), cluster=np.ones(2), rng=np.random.default_rng(0))
+    with pytest.raises(InputError, match=r"cluster\[0\] is missing"):
+        bootstrap_correlation(np.ones(3), np.ones(3), cluster=[None, "a", "b"], rng=np.random.default_rng(0))
 
 
 @settings(deadline=None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 
 from steerstats.errors import InputError, check_count
 
@@ -116,7 +117,7 @@ def collapse(values: np.ndarray, unit: np.ndarray | None) -> tuple[np.ndarray, n
     Raises
     ------
     InputError
-        If `unit` has another length, or a value is not finite.
+        If `unit` has another length or lacks a label, or a value is not finite.
 
     Examples
     --------
@@ -131,6 +132,7 @@ def collapse(values: np.ndarray, unit: np.ndarray | None) -> tuple[np.ndarray, n
         raise InputError("values hold NaN or infinite entries; drop the incomplete inputs first")
     if unit is None:
         return values, np.ones(n)
+    refuse_unlabelled(unit, "unit")
     unit = np.asarray(unit)
     if unit.shape != (n,):
         raise InputError(f"unit has shape {unit.shape}; one label for each of the {n} inputs is needed")
@@ -144,3 +146,10 @@ def collapse(values: np.ndarray, unit: np.ndarray | None) -> tuple[np.ndarray, n
     sizes = sizes[appearance]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     return np.add.reduceat(values[..., order], starts, axis=-1), sizes.astype(float)
+
+
+def refuse_unlabelled(labels: np.ndarray, name: str) -> None:
+    """Raise InputError where a label is missing: such observations would count as one unit."""
+    missing = np.ravel(pd.isna(labels))
+    if missing.any():
+        raise InputError(f"{name}[{int(missing.argmax())}] is missing; every observation needs a label")

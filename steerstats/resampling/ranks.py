@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from steerstats.errors import InputError, check_level
-from steerstats.resampling.counts import iter_counts
+from steerstats.resampling.counts import iter_counts, refuse_unlabelled
 from steerstats.rounding import varies
 
 MIN_FOR_INTERVAL = 8
@@ -135,7 +135,10 @@ def bootstrap_correlation(
     x, y = paired(x, y)
     if kind not in ("spearman", "pearson"):
         raise InputError(f"kind {kind!r} is unknown; 'spearman' or 'pearson'")
-    codes = np.arange(len(x)) if cluster is None else np.unique(np.asarray(cluster), return_inverse=True)[1]
+    codes = np.arange(len(x))
+    if cluster is not None:
+        refuse_unlabelled(cluster, "cluster")
+        codes = np.unique(np.asarray(cluster), return_inverse=True)[1]
     if codes.shape != x.shape:
         raise InputError(f"cluster has shape {codes.shape}; one label for each of the {len(x)} observations is needed")
     scaled = [_standardised(v) for v in (x, y)]
