@@ -10,6 +10,7 @@ from known_truth import make_grid, true_means
 from scipy import stats
 from test_generalization_correlation import SHIFT, correlate
 
+from steerstats.errors import InputError
 from steerstats.generalization import (
     SlopeGrid,
     corrected_spearman,
@@ -29,6 +30,12 @@ def test_without_noise_the_correction_changes_nothing():
     assert (found.reliability_x, found.reliability_y) == (1, 1)
     draws = draw_correlations(x, y, none, none, none, rng=np.random.default_rng(0), n_resamples=50)
     np.testing.assert_allclose(draws, found.estimate)
+
+
+def test_a_mean_that_is_not_known_is_refused_and_not_called_clipped():
+    x, one = np.append(np.arange(9.0), np.nan), np.full(10, 0.1)
+    with pytest.raises(InputError, match="leave those datasets out"):
+        corrected_spearman(x, np.arange(10.0), one, one, 0 * one, rng=np.random.default_rng(0), n_resamples=50)
 
 
 def test_shared_error_alone_is_not_agreement():

@@ -75,7 +75,7 @@ def corrected_spearman(
     Raises
     ------
     InputError
-        If the five arrays are not vectors of one length, or a variance is negative.
+        If the five arrays are not vectors of one length, a mean is not finite, or a variance is negative.
 
     Examples
     --------
@@ -96,10 +96,12 @@ def corrected_spearman(
     shapes = [np.shape(v) for v in (x, y, var_x, var_y, covariance)]
     if len(shapes[0]) != 1 or len(set(shapes)) > 1:
         raise InputError(f"x, y, var_x, var_y and covariance have shapes {shapes}; vectors of one length are needed")
-    if np.nanmin([0.0, *np.ravel(var_x), *np.ravel(var_y)]) < 0:
+    x, y, var_x, var_y, covariance = (np.asarray(v, float) for v in (x, y, var_x, var_y, covariance))
+    if not np.isfinite([x, y]).all():
+        raise InputError("x or y holds NaN or infinite values; leave those datasets out")
+    if np.nanmin([0.0, *var_x, *var_y]) < 0:
         raise InputError("var_x or var_y holds a negative number; squared standard errors are needed")
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    noise = np.stack([var_x, var_y, covariance], axis=1).astype(float)
+    noise = np.stack([var_x, var_y, covariance], axis=1)
     if len(x) < 3 or not np.isfinite(noise).all():
         nan = float("nan")
         return Corrected(
