@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special, stats
 
+from steerstats.errors import InputError
 from steerstats.rounding import varies
 
 # Share of the weight in one dataset's hands past which Hartung-Knapp intervals, floored or not, are too short.
@@ -29,6 +30,11 @@ def reml_tau2(effects: np.ndarray, variances: np.ndarray) -> float:
     float
         The root of the restricted score; where the score has several, the one with the highest criterion.
 
+    Raises
+    ------
+    InputError
+        If there are fewer than two, an effect is not finite, or a variance is not positive.
+
     Examples
     --------
     >>> import steerstats
@@ -38,6 +44,8 @@ def reml_tau2(effects: np.ndarray, variances: np.ndarray) -> float:
     0.03
     """
     y, v = np.asarray(effects, float), np.asarray(variances, float)
+    if len(y) < 2 or not (np.isfinite([y, v]).all() and (v > 0).all()):
+        raise InputError("two or more finite effects with positive variances are needed; leave the other datasets out")
     top = 4 * y.var(ddof=1) + v.max()
     # A coarse grid brackets every sign change: the criterion can have two humps when variances differ a lot.
     grid = np.concatenate([[0.0], np.geomspace(1e-6 * top, top, 120)])

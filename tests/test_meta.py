@@ -107,6 +107,12 @@ def test_reml_takes_the_higher_of_two_humps(y, v, near):
     assert tau2 == pytest.approx(near, rel=0.1, abs=0.001)
 
 
+@pytest.mark.parametrize(("y", "v"), [([1.0, np.nan, 3], [0.1] * 3), ([1.0, 2], [0.1, 0]), ([1.0], [0.1])])
+def test_tau_is_not_made_of_what_says_nothing_of_it(y, v):
+    with pytest.raises(InputError, match="leave the other datasets out"):  # each of them gave 0
+        reml_tau2(y, v)
+
+
 def test_hartung_knapp_covers_where_the_normal_interval_does_not():
     rng, hits, normal = np.random.default_rng(7), 0, 0
     for _ in range(400):
