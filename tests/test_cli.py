@@ -128,6 +128,17 @@ def test_import_makes_a_cache_and_says_what_to_do_next(run, tmp_path):
     assert run("verify", tmp_path / "c")[0] == 0
 
 
+def test_import_sends_no_table_of_several_layers_to_a_report_which_takes_one(run, tmp_path):
+    rows = [row | {"layer": layer} for layer in (3, 4) for row in example_rows()]
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    code, out, _ = run("import", tmp_path / "t.csv", "-o", tmp_path / "c")
+    assert code == 0
+    assert "open_cache(path, layer=N) takes one layer; `steerstats report` wants each in a table" in out
+    code, _, errors = run("report", tmp_path / "c", "-o", tmp_path / "r")
+    assert code == 2
+    assert "open_cache(path, layer=3); `steerstats report` wants each in a table, and so a cache, of its own" in errors
+
+
 def test_import_names_no_multipliers_that_only_one_dataset_has(run, tmp_path):
     rows = list(example_rows())
     rows += [row | {"dataset": "other", "multiplier": 2 * row["multiplier"]} for row in rows]

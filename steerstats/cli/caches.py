@@ -171,7 +171,10 @@ def import_(
     grids = {tuple(unit.coords["multiplier"].tolist()) for unit in units}
     grid = ", ".join(f"{value:g}" for value in next(iter(grids))) if len(grids) == 1 else "others in each dataset"
     read = f"{how_many(len(units), 'dataset')}, {inputs:,} input{'s' * (inputs > 1)}, multipliers {grid}"
-    say(f"{root}: {read}; now `steerstats report {shlex.quote(str(root))} -o DIR`")
+    following = f"now `steerstats report {shlex.quote(str(root))} -o DIR`"
+    if any(len(set(unit.read("vector_setting"))) < len(unit.coords["vector"]) for unit in units):
+        following = "in Python open_cache(path, layer=N) takes one layer; `steerstats report` wants each in a table"
+    say(f"{root}: {read}; {following}")
 
 
 def unfinished(where: object, missing: Sequence[str]) -> str:

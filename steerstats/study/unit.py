@@ -85,6 +85,7 @@ class StudyUnit:
 
     def __init__(self, unit: Unit, *, split: str = "test", layer: int | None = None, seed: int | None = None) -> None:
         self.unit, self.name, self.layer, self.seed = unit, unit.name, layer, seed
+        self.split = split
         self.operator = operator_of(unit.attrs)
         self.settings: tuple[str, ...] = tuple(unit.coords["setting_eval"])
         self.multipliers: np.ndarray = unit.coords["multiplier"]
@@ -149,7 +150,8 @@ class StudyUnit:
             hint = "an analysis takes one"
             if len(layers) > 1:
                 hint = f"choose one by layer, one of {', '.join(map(str, layers))}, as in open_cache(path, "
-                hint += f"layer={layers[0]}); `steerstats report` takes them all"
+                hint += f"layer={layers[0]}); `steerstats report` "
+                hint += "takes them all" if self.split == "val" else "wants each in a table, and so a cache, of its own"
             raise CacheError(f"{self.unit.where}: setting {setting!r} has several vectors ({labels}); {hint}")
         return dict(zip(main["setting"], main["label"]))
 
