@@ -168,7 +168,7 @@ def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: s
             lost = f"{limits(gaps[first])}{_not_shown(gaps[first])}"
             words += f" {gaps[first].shown[0]} nats per unit multiplier are lost ({lost})."
         is_ = "the correlation is {}"
-        words += _others(chosen, first, f"Under the other shift {is_}", f"Under the other shifts {is_}")
+        words += _others(ranks, first, f"Under the other shift {is_}", f"Under the other shifts {is_}")
     else:
         what_is = "nats per unit multiplier"
         gain = ", which is a gain," if claim.ci_high < 0 else ""
@@ -197,10 +197,13 @@ def _others(claims: Mapping[str, Claim], first: str, one: str, many: str) -> str
     values = [claim.estimate for claim in rest]
     low, high = together([min(values), max(values)])
     text = (one if len(rest) == 1 else many).format(low if low == high else f"{low} to {high}")
-    doubtful, n = sum(claim.ci_low <= 0 <= claim.ci_high for claim in rest), len(rest)
+    # Datasets that keep their order exactly have a correlation without an interval.
+    doubtful = sum(claim.ci_low <= 0 <= claim.ci_high for claim in rest)
+    n = sum(np.isfinite(claim.ci_low) for claim in rest)
     if doubtful:
         verb = "includes" if doubtful == 1 else "include"
-        which = "its interval includes" if n == 1 else "all these intervals include"
+        alone = "its interval" if len(rest) == 1 else "the one interval there is"
+        which = f"{alone} includes" if n == 1 else "all these intervals include"
         text += f"; {which if doubtful == n else f'{doubtful} of these {n} intervals {verb}'} 0"
     return f" {text}."
 

@@ -118,6 +118,9 @@ def test_the_transfer_card_says_on_the_numbers_line_what_it_is_and_goes_on_from_
     tied = card(*(replace(one, ci_low=np.nan, ci_high=np.nan, estimate=1.0, n=9) for one in ranks), *gaps)
     assert (tied["number"], tied["unit"]) == ("0.006", "nats per unit multiplier")
     assert "; 1 of these 2 intervals includes 0. The rank correlation is 1.000, without an interval." in tied["words"]
+    exact = replace(ranks[0], estimate=1.0, ci_low=np.nan, ci_high=np.nan)
+    some = card(exact, ranks[1], replace(ranks[1], key="id_ood.base->user_pos"), *gaps)["words"]
+    assert "the other shifts the correlation is 0.020 to 1.000; the one interval there is includes 0." in some
     bare = card(*(replace(one, ci_low=np.nan, ci_high=np.nan) for one in ranks))
     assert (bare["number"], bare["unit"], bare["interval"]) == ("0.006", "rank correlation", "no interval")
     assert "lost" not in bare["words"]
