@@ -40,14 +40,11 @@ class SufficientFit:
     beta: np.ndarray
     covariance: np.ndarray
     psi: tuple[np.ndarray, ...]
-    ranks: tuple[int, ...]
     relative_diagonal: float
     sigma2: float
     criterion: float
     kkt: float
     gradient: float
-    n_evaluations: int
-    n_escapes: int
 
 
 def fit_levels(y: np.ndarray, X: np.ndarray, levels: list[Level], *, reml: bool = True) -> SufficientFit:
@@ -77,26 +74,20 @@ def fit_levels(y: np.ndarray, X: np.ndarray, levels: list[Level], *, reml: bool 
     moments.check_residual()
     # Columns of Z have unit size here: each effect starts with the residual's variance.
     start = np.concatenate([np.eye(len(mask))[mask] for mask in moments.free])
-    theta, escapes = descend(moments, start)
-    theta = polish(moments, theta)
+    theta = polish(moments, descend(moments, start)[0])
     state = moments.evaluate(theta)
     scaled = [factor @ factor.T for factor in state.factors]
     psi = tuple(state.sigma2 * P / np.outer(s, s) for P, s in zip(scaled, moments.z_scale))
     diagonals = [np.diag(relative_cholesky(P / np.outer(s, s))) for P, s in zip(scaled, moments.z_scale)]
-    # A column of the factor this small, in units where a random effect equals the residual, is a zero.
-    ranks = tuple(int(np.count_nonzero(np.linalg.eigvalsh(P) > 1e-10)) for P in scaled)
     return SufficientFit(
         beta=moments.beta_ols + state.beta / moments.x_scale,
         covariance=state.sigma2 * state.inverse / np.outer(moments.x_scale, moments.x_scale),
         psi=psi,
-        ranks=ranks,
         relative_diagonal=float(min(diagonal.min() for diagonal in diagonals)),
         sigma2=state.sigma2,
         criterion=state.deviance + 2 * np.log(moments.x_scale).sum() * reml,
         kkt=moments.kkt(state)[0],
         gradient=float(np.abs(state.gradient).max()) / min(moments.counts),
-        n_evaluations=moments.n_evaluations,
-        n_escapes=escapes,
     )
 
 
@@ -119,7 +110,7 @@ class Moments:
     def __init__(self, y: np.ndarray, X: np.ndarray, levels: list[Level], reml: bool) -> None:
         if not 1 <= len(levels) <= 2:
             raise InputError(f"{len(levels)} nested grouping factors; one or two are supported")
-        self.n, self.P, self.reml, self.n_evaluations = len(y), X.shape[1], reml, 0
+        self.n, self.P, self.reml = len(y), X.shape[1], reml
         if self.n <= self.P:
             raise CannotEstimate(f"{self.n} observations leave no degree of freedom beside {self.P} fixed effects")
         self.df = self.n - self.P if reml else self.n
@@ -211,7 +202,6 @@ class Moments:
 
     def evaluate(self, theta: np.ndarray) -> State:
         """Profiled deviance (lme4's criterion), its gradient by theta and its derivative by Psi."""
-        self.n_evaluations += 1
         factors = self.factors(theta)
         L2 = factors[-1]
         L1 = factors[0] if self.two else np.empty((0, 0))
