@@ -11,6 +11,7 @@ from scipy.linalg import lapack
 
 from steerstats.errors import InputError
 
+RANK_TOLERANCE = 1e-9
 ALIAS_TOLERANCE = 1e-7  # of a column's norm left after the columns before it; R's `lm` uses the same
 
 
@@ -63,6 +64,13 @@ def aliased_columns(X: np.ndarray) -> list[int]:
         else:
             basis = np.column_stack([basis, column / left])
     return dropped
+
+
+def column_rank(matrix: np.ndarray) -> int:
+    """Rank of a matrix whose columns are of size one or less."""
+    if not matrix.size:
+        return 0
+    return int(np.count_nonzero(np.linalg.svd(matrix, compute_uv=False) > RANK_TOLERANCE))
 
 
 def t_statistic(

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from steerstats.mixed.arrays import column_rank
 from steerstats.mixed.checks import check_identified, check_within, clean_zero
 from steerstats.mixed.closed_form import Components, solve_components
-
-RANK_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,8 @@ def fit_complete(
     along = np.einsum("nmp,mk->nkp", X, Q[:, :q])
     across = np.einsum("nmp,mk->nkp", X, Q[:, q:]).reshape(-1, P)
     size = np.linalg.norm(X.reshape(-1, P), axis=0)
-    rank_across = _rank(across / size)
-    p = _rank(along.reshape(n_groups, -1) / np.tile(size, q))
+    rank_across = column_rank(across / size)
+    p = column_rank(along.reshape(n_groups, -1) / np.tile(size, q))
     if P - rank_across != p * q:
         return None
     check_identified(n_groups, m, p, q)
@@ -102,13 +101,6 @@ def fit_complete(
         df_between=n_groups - p,
         criterion=_criterion(parts, scatter, rss, along, across, reml, Y.shape),
     )
-
-
-def _rank(matrix: np.ndarray) -> int:
-    """Rank of a matrix whose columns are of size one or less."""
-    if not matrix.size:
-        return 0
-    return int(np.count_nonzero(np.linalg.svd(matrix, compute_uv=False) > RANK_TOLERANCE))
 
 
 def _with_df(

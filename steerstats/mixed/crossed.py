@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from steerstats.errors import CannotEstimate
+from steerstats.mixed.arrays import column_rank
 from steerstats.rounding import ROUNDING
 
 
@@ -56,7 +57,7 @@ def fit_crossed(y: np.ndarray, X: np.ndarray, codes: list[np.ndarray]) -> Crosse
     if counts.min() != counts.max():
         return None
     strata = _strata(X, codes, levels)
-    ranks = [_rank(part / np.linalg.norm(X, axis=0)) for part in strata]
+    ranks = [column_rank(part / np.linalg.norm(X, axis=0)) for part in strata]
     if sum(ranks) != P or ranks[0] != 1:
         return None
 
@@ -111,10 +112,6 @@ def _strata(columns: np.ndarray, codes: list[np.ndarray], levels: list[int]) -> 
         sums = np.stack([np.bincount(code, column, minlength=count) for column in columns.T], axis=1)
         parts.append((sums * (count / len(columns)))[code] - mean)
     return [*parts, columns - sum(parts)]
-
-
-def _rank(matrix: np.ndarray) -> int:
-    return int(np.count_nonzero(np.linalg.svd(matrix, compute_uv=False) > 1e-9))
 
 
 def _pool(sums: np.ndarray, free: np.ndarray) -> tuple[float, np.ndarray]:
