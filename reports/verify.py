@@ -307,7 +307,6 @@ def _find_caches(folder: Path, manifest: Mapping[str, Any], given: Sequence[str 
     for label, entry in manifest["caches"].items():
         was = run["caches"].get(label, {})
         places = [folder / was["relative"]] if "relative" in was else []
-        places += [Path(was["path"])] if "path" in was else []
         places += [folder.parent / entry["name"], folder / entry["name"]]
         path = next((place for place in places if place.exists()), None)
         if path is not None:
