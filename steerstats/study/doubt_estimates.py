@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.cache import read_finite
-from steerstats.errors import Absent, CannotEstimate, by_text, check_level
+from steerstats.errors import Absent, CannotEstimate, by_text
 from steerstats.generalization import AnswerMass, gap, shift_name
 from steerstats.generalization import answer_mass as mass_by_multiplier
 from steerstats.generalization.gap import method_of_gaps
@@ -214,7 +214,6 @@ def linearity(study: Study, shift: Shift, level: float) -> PerDataset:
 
 def multiplier_range(study: Study, shift: Shift, level: float) -> MultiplierRange:
     """Slopes on |λ| ≤ c, as the per-input fits hold them."""
-    level = check_level(level)
     frames, notes = [], list(said_first(study))
     for name in study.datasets:
         unit = study.unit(name)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from steerstats.associations import PUBLISHED, PUBLISHED_NOTE
 from steerstats.cache import read_finite
-from steerstats.errors import CacheError, CannotEstimate, check_count, check_level, check_resamples, first_few
+from steerstats.errors import CacheError, CannotEstimate, first_few
 from steerstats.generalization import shift_name
 from steerstats.generalization.slopes import Shift
 from steerstats.grid import is_symmetric
@@ -149,8 +149,6 @@ def predictors(
     study: Study, shift: Shift, by_category: bool, seed: int, level: float, n_resamples: int, n_permutations: int
 ) -> Predictors:
     """Candidates of the shift's vector against its slopes."""
-    level, n_resamples = check_level(level), check_resamples(n_resamples)
-    n_permutations = check_count("n_permutations", n_permutations)
     results, left_out = for_each(study.datasets, lambda name: _of_dataset(study, name, shift, level))
     notes = [*said_first(study), *doubts(results, left_out), *_on_several_scales(study, list(results))]
     category = study.category if by_category else None
