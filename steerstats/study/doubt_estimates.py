@@ -100,12 +100,11 @@ def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: i
             continue
         untold[name] = fits[0].design.warnings
         for vector, fit in zip(("own", "debiased"), fits):
-            terms = [term for term in fit.design.names if term in columns]
-            rows += [fit.term(term).to_dict() | {"dataset": name, "vector": vector} for term in terms]
+            frame = fit.robust_frame().assign(dataset=name, vector=vector)
+            rows.append(frame[frame["term"].isin([*columns])])
     first = ["dataset", "vector", "term", "estimate", "se", "ci_low", "ci_high"]
-    effects = pd.DataFrame(rows) if rows else pd.DataFrame(columns=first)
-    if rows:
-        effects = effects[first + [column for column in effects.columns if column not in [*first, "model"]]]
+    effects = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=first)
+    effects = effects[first + [column for column in effects.columns if column not in first]]
     return Debiased(
         loss=loss,
         effects=effects,
