@@ -13,7 +13,7 @@ import numpy as np
 from steerstats.errors import how_many
 
 NEITHER = "neither"
-LEVEL_NAMES = {"pos_is_a": ("B", "A"), "pos_is_yes": ("No", "Yes")}
+LEVEL_NAMES = {"pos_is_a": ("B", "A"), "pos_is_yes": ("No", "Yes")}  # of levels 0 and 1
 LEVERAGE = 1e-10  # as in HC2 and CR2: what is left of a question's residual, below which it counts as none
 NO_VARIANCE = "which gives no variance (leverage 1)"
 

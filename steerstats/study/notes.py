@@ -11,14 +11,13 @@ from steerstats.errors import by_text, first_few, how_many
 from steerstats.generalization.slopes import Shift
 from steerstats.nulls import FEWEST_QUESTIONS
 from steerstats.operators import operator_caveats
+from steerstats.spurious.rare import LEVEL_NAMES
 from steerstats.steerability import grid_warnings
 
 if TYPE_CHECKING:
     from steerstats.study import Study
 
 
-SIDES = {"pos_is_a": ("B", "A"), "pos_is_yes": ("No", "Yes")}
-"""What the positive answer is where a factor is 0, and where it is 1."""
 TOO_LITTLE = (
     "refits show too little of the vector's own error (95% intervals covered 85%, 91%, 92% and 93% with 4, 8, 12 and "
     "20 in simulation, where it was most of the error)"
@@ -60,11 +59,11 @@ def one_sided(study: Study) -> list[str]:
     """Datasets in which the behaviour is always one letter or one word: no estimator can tell the two apart."""
     always: dict[str, list[str]] = {}
     for name in study.datasets:
-        columns = study.unit(name).factors(tuple(SIDES))
+        columns = study.unit(name).factors(tuple(LEVEL_NAMES))
         for factor, column in columns.items():
             known = column[~np.isnan(column)]
             if len(known) > 1 and len(known) == len(column) and np.ptp(known) == 0:
-                always.setdefault(SIDES[factor][int(known[0])], []).append(name)
+                always.setdefault(LEVEL_NAMES[factor][int(known[0])], []).append(name)
     return [
         f"in {first_few(names)} the answer that shows the behaviour is {answer} for every input: steering towards the "
         f"behaviour cannot be told from steering towards {answer}"
