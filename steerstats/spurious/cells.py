@@ -9,9 +9,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from steerstats.distribution import anti_steerable, group_codes, mean_slope
+from steerstats.distribution import mean_slope
 from steerstats.errors import InputError, check_level
+from steerstats.questions import group_codes
 from steerstats.results import Result
+from steerstats.signs import anti_steerable
 from steerstats.spurious.coding import Factors, code_factors
 from steerstats.spurious.rare import LEVEL_NAMES, NEITHER
 
@@ -76,15 +78,12 @@ def factor_cells(
     if numeric or not coded.level:
         raise InputError(f"cells need binary factors; {numeric or 'none'} given are not")
     codes, _ = group_codes(questions, s.size)
-    labels = {}
+    labels, order = {}, {}
     for name, values in coded.level.items():
         zero, one = LEVEL_NAMES.get(name, ("0", "1"))
         rest = zero if published_binary else NEITHER
         labels[name] = np.where(values == 1, one, np.where(values == 0, zero, rest)).astype(object)
-    order = {}
-    for name, given in labels.items():
-        zero, one = LEVEL_NAMES.get(name, ("0", "1"))
-        order[name] = [one, zero] + ([NEITHER] if NEITHER in given else [])
+        order[name] = [one, zero] + [NEITHER] * (NEITHER in labels[name])
     rows, warnings = [], []
     for cell in product(*order.values()):
         inside = np.logical_and.reduce([labels[name] == value for name, value in zip(labels, cell)])

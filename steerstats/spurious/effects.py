@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.distribution import group_codes
 from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.grid import check_grid
 from steerstats.mixed import ClosedForm, RobustFit, closed_form, hc2_bell_mccaffrey
+from steerstats.questions import group_codes
 from steerstats.results import SLOPE_UNIT, Result
 from steerstats.spurious.clustered import cr2_bell_mccaffrey
 from steerstats.spurious.coding import FactorDesign, Factors, code_factors, none_varies

@@ -14,8 +14,8 @@ from math import factorial
 import numpy as np
 import pandas as pd
 
-from steerstats.distribution import group_codes
 from steerstats.errors import CannotEstimate, InputError, check_level, check_resamples
+from steerstats.questions import group_codes
 from steerstats.resampling import quantile_pair, resampled_sums
 from steerstats.results import Result
 from steerstats.spurious.coding import Factors, code_factors, none_varies

@@ -10,6 +10,7 @@ Conventions: inputs of split "test" only, complete cases across the settings com
 enter as refits and nulls), every random number from an explicit seed and the dataset's name.
 """
 
-from steerstats.study.study import Study, demo_cache, open_cache
+from steerstats.study.base import demo_cache
+from steerstats.study.study import Study, open_cache
 
 __all__ = ["Study", "demo_cache", "open_cache"]

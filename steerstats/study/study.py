@@ -15,14 +15,11 @@ from steerstats.mixed.population import twin_warnings
 from steerstats.operators import NO_UNSTEERED, has_unsteered
 from steerstats.power import PowerTable
 from steerstats.study import estimates, predicting
-from steerstats.study.base import demo_cache
 from steerstats.study.doubts import ID, StudyDoubts, check_asked
 from steerstats.study.generalization import Generalization
 from steerstats.study.notes import said_first
 from steerstats.study.results import DatasetSteerability, SpuriousTable
 from steerstats.study.unit import names_once
-
-__all__ = ["Study", "demo_cache", "open_cache"]
 
 DEFAULT_FACTORS = ("pos_is_a", "pos_is_yes")
 
