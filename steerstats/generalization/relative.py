@@ -283,12 +283,9 @@ def _sets(cells: Cells, above, below, rng, method, level, n_resamples, y, x, tot
     """Limits and shapes of one dataset's ratios by one method."""
     n_units = len(collapse(cells.slopes[:1], cells.question)[1])
     if method == "fieller":
-        found = [
-            fieller(y[k], x[k], total[0, 0, k], total[1, 1, k], total[0, 1, k], df[k], level) for k in range(len(x))
-        ]
-        keys = {"ci_low": "low", "ci_high": "high", "excluded_low": "excluded_low", "excluded_high": "excluded_high"}
-        out = {key: np.array([float(getattr(f, name)) for f in found]) for key, name in keys.items()}
-        return out | {"shape": np.array([str(f.shape) for f in found])}
+        found = fieller(y, x, total[0, 0], total[1, 1], total[0, 1], df, level)
+        limits = {"ci_low": found.low, "ci_high": found.high, "shape": found.shape}
+        return limits | {"excluded_low": found.excluded_low, "excluded_high": found.excluded_high}
     nothing = np.full(x.shape, np.nan)
     if method == "delta":
         low, high = t_interval(estimate, se, df, level) if n_units > 1 else (nothing, nothing)

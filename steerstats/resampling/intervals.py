@@ -115,7 +115,7 @@ def fieller(
     var_numerator: np.ndarray,
     var_denominator: np.ndarray,
     covariance: np.ndarray,
-    df: float,
+    df: np.ndarray,
     level: float = 0.95,
 ) -> Fieller:
     """All ratios R for which numerator − R · denominator does not differ from zero at 1 − level.
@@ -126,8 +126,8 @@ def fieller(
         Means.
     var_numerator, var_denominator, covariance : array
         Of those means.
-    df : float
-        Degrees of freedom of the variances, n − 1.
+    df : array
+        Degrees of freedom of the variances, n − 1 for independent inputs; without any there is no set.
     level : float
 
     Returns
@@ -148,7 +148,7 @@ def fieller(
     check_level(level)
     args = [np.asarray(a, float) for a in (numerator, denominator, var_numerator, var_denominator, covariance)]
     y, x, vy, vx, c = np.broadcast_arrays(*args)
-    t2 = stats.t.ppf((1 + level) / 2, df) ** 2 if df > 0 else np.nan
+    t2 = stats.t.ppf((1 + level) / 2, df) ** 2  # NaN without a degree of freedom
     # a R² − 2 b R + k ≤ 0
     a, b, k = x**2 - t2 * vx, x * y - t2 * c, y**2 - t2 * vy
     discriminant = b**2 - a * k
