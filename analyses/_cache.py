@@ -27,6 +27,7 @@ from steerstats.questions import logit_limits, question_means
 from steerstats.results import Estimate
 from steerstats.study import Study
 from steerstats.study.results import SpuriousTable
+from steerstats.study.study import DEFAULT_FACTORS
 
 Cache = Study | str | Path
 UNNAMED = "not recorded"  # the model of a table that does not name it
@@ -154,9 +155,8 @@ def ask(study: Study, question: str, **options: Any) -> Any:
 
 def letter_and_word(study: Study) -> SpuriousTable:
     """What A/B and Yes/No do to slopes, or what a table that knows neither has to add."""
-    names = ("pos_is_a", "pos_is_yes")
-    if study.kind == "import" and not any(study.unit(name).factors(names) for name in study.datasets):
-        raise lacking(study, "", ", ".join(names))
+    if study.kind == "import" and not any(study.unit(name).factors(DEFAULT_FACTORS) for name in study.datasets):
+        raise lacking(study, "", ", ".join(DEFAULT_FACTORS))
     return ask(study, "spurious_factors")
 
 

@@ -4,12 +4,12 @@ from analyses._cache import ask, by_median, datasets_of, facts_of, need_controls
 from analyses._claim import Finding, command_line, publish
 from analyses._shifts import PAIRED
 from analyses._single import SQUARED, SQUARES, doubted, mean_or_own
-from analyses._words import number
+from analyses._words import in_words, number
 from steerstats import figures
+from steerstats.study.study import DEFAULT_FACTORS
 
 TITLE = "Vectors with the spurious directions projected out"
 PAPER = ""
-NAMES = {"pos_is_a": "A rather than B", "pos_is_yes": "Yes rather than No"}
 
 
 def main(cache, out):
@@ -24,13 +24,13 @@ def main(cache, out):
     sides = {"own": "before", "debiased": "after"}
     wide.columns = [f"{sides[v]}{'' if q == 'estimate' else '_' + q.removeprefix('ci_')}" for q, v in wide.columns]
     wide = by_median(wide.reset_index(), study)
-    terms = [term for term in NAMES if (wide["term"] == term).any()]
+    terms = [term for term in DEFAULT_FACTORS if (wide["term"] == term).any()]
     for term in terms:
         rows = wide[wide["term"] == term]
         # An estimate's size holds its noise, and debiased vectors have less of it: squares, their noise taken out.
         was, now = (rows[side] ** 2 - rows[f"{side}_se"] ** 2 for side in sides.values())
         change = doubted(plain_mean(was - now, "change", "(nat per unit multiplier)²"), SQUARED)
-        text = f"Fall of the squared effect of {NAMES[term]}, noise taken out"
+        text = f"Fall of the squared effect of {in_words(term)}, noise taken out"
         own = rows.assign(estimate=was - now, n=rows["dataset"].map(loss.set_index("dataset")["n"]))
         claims.append(mean_or_own(f"debiased.{term}", text, change, own, end=" (below 0: it grew)"))
     n = len(loss)
@@ -40,7 +40,7 @@ def main(cache, out):
         for ax, term in zip(axes[0, 1:], terms):
             rows = wide[wide["term"] == term].set_index("dataset").reindex(loss["dataset"]).reset_index()
             figures.before_and_after(rows, ax=ax, labels=False)
-            ax.set_xlabel(f"effect of {NAMES[term]}\n(nat per unit multiplier)")
+            ax.set_xlabel(f"effect of {in_words(term)}\n(nat per unit multiplier)")
         figures.key_outside(figure, axes[0, -1], columns=2, title="effects under the vector")
     found = Finding.of(
         result, script="debiased_vectors", title=TITLE, paper=PAPER, claims=tuple(claims),

@@ -4,11 +4,12 @@ from analyses._cache import by_median, datasets_of, facts_of, letter_and_word, s
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._counts import of_shown
 from analyses._single import cell_claims
+from analyses._words import in_words
 from steerstats import figures
+from steerstats.study.study import DEFAULT_FACTORS
 
 TITLE = "Steerability by position and token of the positive option"
 PAPER = "figures 3 and 16"
-WORDS = {"pos_is_a": "A rather than B", "pos_is_yes": "Yes rather than No"}
 
 
 def main(cache, out):
@@ -16,16 +17,17 @@ def main(cache, out):
     study = study_of(cache)
     result = letter_and_word(study)
     frame = by_median(result.cells_frame(), study)
-    levels = [name for name in ("pos_is_a", "pos_is_yes") if name in frame]
+    levels = [name for name in DEFAULT_FACTORS if name in frame]
     frame = frame[frame.groupby(levels, dropna=False)["n"].transform("sum") > 0]  # the key lists kinds that are there
     frame["cell"] = frame[levels].fillna("").agg(lambda row: ", ".join(filter(None, row)), axis=1)
     claims = []
     if result.over_datasets is not None:
         pooled = result.over_datasets.datasets
-        for term in WORDS:
+        for term in DEFAULT_FACTORS:
             rows = pooled[(pooled["response"] == "slope") & (pooled["term"] == term) & pooled["p_fdr"].notna()]
             if len(rows):
-                text = f"Datasets by whether steerability differs when the positive option is {WORDS[term]} (FDR 0.05):"
+                text = "Datasets by whether steerability differs when the positive option is "
+                text += f"{in_words(term)} (FDR 0.05):"
                 differ = int((rows["p_fdr"] <= 0.05).sum())
                 kinds = {"differ": differ, "not shown to differ": len(rows) - differ}
                 why = "a count of decisions, Benjamini–Hochberg over datasets"
