@@ -32,7 +32,7 @@ def main(cache, out):
     theirs = published.published_for(published.PROPENSITY, study.model)
     claims[0] = claims[0].against(theirs, facts_of(study), shift=published.ALL_PAIRS, limits=published.NO_LIMITS)
     points = result.points().rename(columns={"propensity_difference": "x", "ratio": "y"})
-    kept = points[points["own"] > 0.25]
+    kept = points[points["own"] > result.numbers["threshold"]]
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=3.9)
         across, up = "mean |difference in unsteered\npropensity| (nat)", "steerability lost\n(nat per unit multiplier)"
