@@ -168,7 +168,7 @@ def need_shifts(study: Study) -> tuple[tuple[str, str], ...]:
         if absent:
             raise lacking(study, ", ".join(absent))
         if study.kind == "import":
-            raise lacking(study, f"any of {', '.join(named(PAPER_SHIFTS))} in every dataset")
+            raise lacking(study, f"any of {', '.join(map(shift_name, PAPER_SHIFTS))} in every dataset")
         raise NotInCache("built without the paper's shifts; its vectors were evaluated in their own setting only")
     return found
 
@@ -325,11 +325,6 @@ def order_by_median(study: Study) -> list[str]:
 def by_median(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Rows of a frame in the order of figure 1."""
     return by_dataset(frame, order_by_median(study))
-
-
-def named(shifts: Iterable[tuple[str, str]]) -> list[str]:
-    """Shifts as "train->eval"."""
-    return [shift_name(shift) for shift in shifts]
 
 
 def datasets_of(count: int, sizes: Iterable[int] | None = None, what: str = "questions") -> str:

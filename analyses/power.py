@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from analyses._cache import ask, datasets_of, facts_of, named, need_shifts, questions_each, study_of
+from analyses._cache import ask, datasets_of, facts_of, need_shifts, questions_each, study_of
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._words import number
 from steerstats import figures
-from steerstats.generalization import parse_shift
+from steerstats.generalization import shift_name
 
 TITLE = "What a study of this size can see"
 PAPER = ""
@@ -20,8 +20,8 @@ NO_LIMITS = "a design figure from components whose uncertainty is not known"
 def main(cache, out):
     """Smallest detectable gap by number of inputs and datasets, from the variance components of this cache."""
     study = study_of(cache)
-    shift = named(need_shifts(study))[0]
-    words = figures.nice_shift(*parse_shift(shift))
+    first = need_shifts(study)[0]
+    shift, words = shift_name(first), figures.nice_shift(*first)
     here = ask(study, "power", shift=shift)
     n, inputs = len(study.datasets), int(here.n_inputs[0])
     datasets = sorted({5, 10, 20, 40, n}) if n > 1 else [1]
