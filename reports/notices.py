@@ -8,11 +8,11 @@ from typing import Any
 from analyses._cache import with_several_wrong
 from analyses._claim import Finding
 from analyses._words import listed, plain_codes
-from reports import operators, words
+from reports import words
 from steerstats.errors import how_many
 from steerstats.generalization import ID_SHIFT
 from steerstats.generalization.answer_mass import COLLAPSED_BELOW
-from steerstats.operators import ABLATE, has_unsteered
+from steerstats.operators import ABLATE, has_unsteered, operator_caveats
 from steerstats.study.notes import flat_curves, grid_doubts, held_twice, one_sided
 
 LONG = 100  # letters of what is not said twice
@@ -27,7 +27,7 @@ def notices_of(study: Any, findings: Sequence[Finding] = ()) -> list[str]:
     findings : sequence of Finding
         Of this cache.
     """
-    found = operators.notices(study)
+    found = [f"{text}." for text in operator_caveats(study.operators)]
     if study.kind == "simulated":
         found.append("this cache is simulated: its numbers say nothing about a language model.")
     if study.missing:

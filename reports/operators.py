@@ -15,7 +15,7 @@ from reports import words
 from reports.answer import lead
 from steerstats.errors import how_many
 from steerstats.frames import LOG_ODDS
-from steerstats.operators import ABLATE, operator_caveats
+from steerstats.operators import ABLATE
 
 ACTS = {
     "add": "were added to",
@@ -43,11 +43,6 @@ GLOSSARY_NO_ODDS = {
 def acts(study: Any) -> str:
     """How the vectors act on "the output of decoder block ..."; "were added to" where no operator is recorded."""
     return " or ".join(ACTS.get(one, f"acted by operator {one} on") for one in study.operators)
-
-
-def notices(study: Any) -> list[str]:
-    """What a reader has to know before any number."""
-    return [f"{text}." for text in operator_caveats(study.operators)]
 
 
 def ends(study: Any) -> tuple[str, str]:
