@@ -31,9 +31,8 @@ NAMES = {
     "within_error": "inputs within numerical error of zero",
     "published_nonpositive": "slope ≤ 0, as published",
 }
-
-
 ORDER = {name: k for k, name in enumerate(NAMES)}
+TOLD = ("text", "positive", "option_positive", "row")  # of an input
 
 
 def dataset_pages(study: Study, results: Path, prefix: str = "", *, brief: bool = False) -> list[dict[str, Any]]:
@@ -55,14 +54,13 @@ def dataset_pages(study: Study, results: Path, prefix: str = "", *, brief: bool 
     curves = mean_curves(study)
     tables = {name: _read(results / f"{name}.parquet") for name in ("per_input_steerability", "gap_parts")}
     explained = _read(results / "variance_explained.parquet")
+    least, most = ends(study)
+    wrong = "{} with a slope below 0" if ABLATE in study.operators else "{} anti-steerable"
+    parts = [("median steerability", "median {}"), ("anti-steerable inputs", wrong)]
     pages = []
     for k, name in enumerate(_ordered(study)):
         numbers = _numbers(name, tables, explained)
         own = {row[0]: row for row in numbers}
-        parts = [("median steerability", "median {}"), ("anti-steerable inputs", "{} anti-steerable")]
-        least, most = ends(study)
-        if ABLATE in study.operators:
-            parts = [parts[0], ("anti-steerable inputs", "{} with a slope below 0")]
         line = ", ".join(words.format(own[row][1]) for row, words in parts if row in own)
         pages.append(
             {
@@ -78,7 +76,7 @@ def dataset_pages(study: Study, results: Path, prefix: str = "", *, brief: bool 
                     pd.DataFrame(numbers, columns=["quantity", "estimate", "95% interval", "n"]),
                     f"Numbers of {name}, base → base unless said; steerability in nats per unit multiplier",
                 ),
-                **_ends(study, name, 1 if brief else SHOWN),
+                **_inputs_at_ends(study, name, 1 if brief else SHOWN),
             }
         )
     return pages
@@ -98,8 +96,8 @@ def _figure(curve: pd.DataFrame, name: str, prefix: str) -> Markup:
         ax.set_xlabel("multiplier λ")
         ax.set_ylabel("propensity (nat)")
         svg = figures.svg_text(figure)
-    ends = curve.iloc[[0, -1]]
-    words = " to ".join(f"{number(e)} at λ = {number(m)}" for e, m in zip(ends["estimate"], ends["multiplier"]))
+    sides = curve.iloc[[0, -1]]
+    words = " to ".join(f"{number(e)} at λ = {number(m)}" for e, m in zip(sides["estimate"], sides["multiplier"]))
     return Markup(inline_svg(svg, prefix, f"Propensity curve of {name}", f"Mean propensity runs from {words}."))
 
 
@@ -139,31 +137,27 @@ def _shown(row: dict[str, Any], key: str, form: Any) -> tuple[str, str, str]:
     return value, f"{low} to {high}" if known else "none", str(int(row["n"]))
 
 
-def _ends(study: Study, name: str, most: int) -> dict[str, list[dict[str, str]]]:
+def _inputs_at_ends(study: Study, name: str, most: int) -> dict[str, list[dict[str, str]]]:
     unit = study.unit(name)
     slopes = study.slopes(name).at("base->base")
     order = np.argsort(slopes, kind="stable")
     few = min(most, max(1, len(order) // 2))
-    ends = {"worst": order[:few], "best": order[::-1][: min(few, len(order) - few)]}  # one input is at one end only
-    return {key: [_input(unit, int(k), float(slopes[k])) for k in places] for key, places in ends.items()}
+    shown = {"worst": order[:few], "best": order[::-1][: min(few, len(order) - few)]}  # one input is at one end only
+    arrays = {name: unit.unit.read(f"input_{name}")[unit.kept] for name in TOLD if f"input_{name}" in unit.unit}
+    return {key: [_input(unit.inputs[k], arrays, k, float(slopes[k])) for k in shown[key]] for key in shown}
 
 
-def _input(unit: Any, k: int, slope: float) -> dict[str, str]:
-    place = int(unit.kept[k])
-
-    def text(name: str) -> str:
-        return str(unit.unit.read(name)[place]) if name in unit.unit else ""
-
-    body, answer = text("input_text"), text("input_positive").strip()
-    option = text("input_option_positive").strip()
+def _input(identity: str, arrays: dict[str, np.ndarray], k: int, slope: float) -> dict[str, str]:
+    body, answer, option = (str(arrays[name][k]) if name in arrays else "" for name in TOLD[:3])
+    answer, option = answer.strip(), option.strip()
     if len(body) > LONGEST:
         body = f"{body[:LONGEST]}… ({len(body) - LONGEST} more characters)"
     parts = [f"steerability {number(slope)}"]
     if answer:
         parts.append(f"behaviour shown by {answer}{f' {option}' if option and option != answer else ''}"[:160])
-    if "input_row" in unit.unit:
-        parts.append(f"row {int(unit.unit.read('input_row')[place])} of the source")
-    return {"line": " · ".join(parts), "text": body or f"{unit.inputs[k]} (no text in this cache)"}
+    if "row" in arrays:
+        parts.append(f"row {int(arrays['row'][k])} of the source")
+    return {"line": " · ".join(parts), "text": body or f"{identity} (no text in this cache)"}
 
 
 def _read(path: Path) -> pd.DataFrame:
