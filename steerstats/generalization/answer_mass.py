@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import InputError, check_level
-from steerstats.generalization.slopes import cells_frame, unit_warnings
+from steerstats.generalization.slopes import SAMPLE, cells_frame, unit_warnings
 from steerstats.generalization.vector_error import VECTOR_ERROR_OUT
 from steerstats.questions import logit_limits, question_means
 from steerstats.results import Result
@@ -171,6 +171,6 @@ def answer_mass(
         level=level,
         method="exp(answer logit - log-sum-exp) summed over both answers, mean over inputs, t interval over "
         "questions on the logit scale",
-        assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
+        assumptions=(SAMPLE, VECTOR_ERROR_OUT),
         warnings=tuple(warnings),
     )

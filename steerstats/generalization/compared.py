@@ -21,6 +21,7 @@ from steerstats.generalization.overall import means_of_pairs
 from steerstats.generalization.slopes import (
     ID_SHIFT,
     PAPER_SHIFTS,
+    SAMPLE,
     Shift,
     SlopeGrid,
     parse_shifts,
@@ -207,7 +208,7 @@ def compare_slopes(
         "datasets: random effects, Hartung–Knapp, simultaneous limits by Bonferroni over pairs and shifts",
         numbers={"n_resamples": n_resamples},
         assumptions=(
-            "the questions are a sample of those the dataset stands for",
+            SAMPLE,
             *_pairing_words(included, paired),
             vector_error_words(included[some]),
         ),

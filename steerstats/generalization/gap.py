@@ -18,6 +18,7 @@ from steerstats.generalization.slopes import (
     ID_SHIFT,
     NO_WIDTH,
     PAPER_SHIFTS,
+    SAMPLE,
     Cells,
     Shift,
     SlopeGrid,
@@ -104,7 +105,7 @@ def gap(
         level=level,
         method=method_of_gaps(n_resamples, f"{replicates.n_units} questions", method),
         numbers={"n_resamples": n_resamples},
-        assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
+        assumptions=(SAMPLE, VECTOR_ERROR_OUT),
         warnings=unit_warnings(replicates.n_units, "", cells.question)
         + cells.left_out()
         + (("too many resamples have no variance: a limit is infinite",) if np.isinf([low[0], high[0]]).any() else ())
@@ -285,10 +286,7 @@ def gap_table(
         method=f"{shift_name(reference)} minus shift, mean over inputs paired by input; {how} intervals; single-step "
         f"max-|t| bands and Romano–Wolf p-values; {n_resamples} resamples of questions, independent between datasets",
         numbers={"n_resamples": n_resamples},
-        assumptions=(
-            "the questions are a sample of those the dataset stands for",
-            vector_error_words(included),
-        ),
+        assumptions=(SAMPLE, vector_error_words(included)),
         warnings=tuple(warnings),
     )
 

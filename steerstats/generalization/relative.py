@@ -16,6 +16,7 @@ from steerstats.errors import InputError, check_level, check_resamples
 from steerstats.generalization.slopes import (
     NO_WIDTH,
     PAPER_SHIFTS,
+    SAMPLE,
     Cells,
     Shift,
     SlopeGrid,
@@ -156,7 +157,7 @@ def ratio(
         n=row["n"],
         level=level,
         method=f"ratio of means over {row['n']} questions, {method} interval",
-        assumptions=("the questions are a sample of those the dataset stands for", VECTOR_ERROR_OUT),
+        assumptions=(SAMPLE, VECTOR_ERROR_OUT),
         warnings=(*unit_warnings(row["n"], "", cells.question), *_row_warnings("", row, 0), *cells.left_out()),
     )
 
@@ -222,10 +223,7 @@ def relative_steerability(
         level=level,
         includes_vector_error=included,
         method=f"s(v_train on eval) / s(v_eval on eval), ratio of means over inputs, {method} intervals",
-        assumptions=(
-            "the questions are a sample of those the dataset stands for",
-            vector_error_words(included),
-        ),
+        assumptions=(SAMPLE, vector_error_words(included)),
         warnings=tuple(notes),
     )
 

@@ -27,6 +27,8 @@ PAPER_SHIFTS: tuple[Shift, ...] = (
 )
 
 FEW_UNITS = 10
+SAMPLE = "the questions are a sample of those the dataset stands for"  # what every interval over them assumes
+SINGLE = "a single question has no variance: no interval"
 NO_WIDTH = "every question gives the same value: the interval has no width, and says nothing about other questions"
 
 
@@ -351,7 +353,7 @@ def unit_warnings(n_units: int, place: str, question: np.ndarray | None = None) 
     With the question of each input, also what it means that a few of them hold most inputs.
     """
     if n_units == 1:
-        return (f"{place}a single question has no variance: no interval",)
+        return (f"{place}{SINGLE}",)
     if n_units < FEW_UNITS:
         return (f"{place}only {n_units} questions",)
     return () if question is None else weight_warnings(np.unique(question, return_counts=True)[1], place)

@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import CannotEstimate, check_level
-from steerstats.generalization.slopes import NO_WIDTH, SlopeGrid, cells_frame, shift_name, unit_warnings, without_width
+from steerstats.generalization.slopes import (
+    NO_WIDTH,
+    SAMPLE,
+    SlopeGrid,
+    cells_frame,
+    shift_name,
+    unit_warnings,
+    without_width,
+)
 from steerstats.generalization.vector_error import (
     cells_without,
     refit_doubts,
@@ -145,10 +153,7 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
         includes_vector_error=included,
         method="mean over inputs complete in all evaluated cells, t interval over questions"
         + (" with Satterthwaite's degrees of freedom where there are refits" if included.any() else ""),
-        assumptions=(
-            "the questions are a sample of those the dataset stands for",
-            vector_error_words(included[present]),
-        ),
+        assumptions=(SAMPLE, vector_error_words(included[present])),
         warnings=tuple(warnings),
     )
 

@@ -13,6 +13,7 @@ from steerstats.errors import check_level, check_resamples, how_many
 from steerstats.generalization.slopes import (
     ID_SHIFT,
     PAPER_SHIFTS,
+    SAMPLE,
     Shift,
     SlopeGrid,
     cells_frame,
@@ -169,7 +170,7 @@ def steerability_variance(
         method=f"variance of per-input slopes (ddof 1), {shift_name(reference)} against each shift on the same inputs; "
         "jackknife of the log ratio over questions, t interval; Spearman over datasets",
         assumptions=(
-            "the questions are a sample of those the dataset stands for",
+            SAMPLE,
             "slopes have a finite fourth moment; with heavy tails or few questions the ratio's intervals are too short",
             VECTOR_ERROR_OUT,
         ),

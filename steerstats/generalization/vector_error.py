@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level, first_few, gathered
-from steerstats.generalization.slopes import without_width
+from steerstats.generalization.slopes import SINGLE, without_width
 from steerstats.meta import FEW_REFITS
 from steerstats.question_weight import question_df
 from steerstats.questions import group_codes
@@ -27,7 +27,6 @@ VECTOR_ERROR_MIXED = (
     "intervals include the vector's own sampling error where the column includes_vector_error says so, and are "
     "elsewhere about this very vector"
 )
-SINGLE = "a single question has no variance: no interval"
 FLAT = "every question and every vector gives the same value: the interval has no width"
 
 
