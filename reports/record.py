@@ -91,6 +91,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path.parent} holds no {path.name}; `steerstats reproduce` writes one") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: line {error.lineno} is not JSON: {error.msg}") from error
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, thousands of digits, lists in lists in lists
+        raise InputError(f"{path} cannot be read: {error}") from error
 
 
 @contextmanager

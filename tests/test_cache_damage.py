@@ -139,6 +139,14 @@ def test_commands_say_which_file_is_damaged(cache, tmp_path, capsys):
     assert os.listdir(tmp_path) == ["cache"]
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "units/openness.json"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"units": ' + "1" * 5000 + "}"], ids=["deep", "many digits"])
+def test_json_that_python_cannot_hold_is_one_error_that_names_the_file(cache, name, text):
+    (cache / name).write_text(text)
+    with pytest.raises(CacheError, match=rf"{name} cannot be read"):
+        list(verify(cache))
+
+
 def test_verify_says_how_many_more_are_missing(tmp_path):
     make_cache(tmp_path, [f"d{k}" for k in range(8)], write=["d0"])
     assert next(verify(tmp_path)).detail == "1 of 8 units; planned and not finished: d1, d2, d3, d4, d5 and 2 more"

@@ -188,5 +188,12 @@ def test_a_record_of_another_shape_is_one_error(delivered, name, change, message
         list(verify_reproduction(delivered))
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000])
+def test_a_record_that_cannot_be_read_is_one_error(delivered, content):
+    (delivered / "manifest.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"manifest\.json cannot be read"):
+        list(verify_reproduction(delivered))
+
+
 def test_a_number_too_large_for_a_float_is_another_number():
     assert largest_difference({"n": 10**400}, {"n": 3})[0] == float("inf")

@@ -122,6 +122,8 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise CacheError(f"{where}: line {error.lineno} is not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise CacheError(f"{where} cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise CacheError(f"{where} holds {type(value).__name__}, it should hold an object")
     return value
