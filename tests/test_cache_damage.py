@@ -147,6 +147,13 @@ def test_json_that_python_cannot_hold_is_one_error_that_names_the_file(cache, na
         list(verify(cache))
 
 
+def test_a_manifest_that_names_a_unit_twice_is_refused_also_by_pack(cache, tmp_path):
+    manifest = json.loads((cache / "manifest.json").read_text())
+    (cache / "manifest.json").write_text(json.dumps(manifest | {"units": [*NAMES, NAMES[0]]}))
+    with pytest.raises(CacheError, match=r"manifest\.json: unit name 'openness' is there twice"):
+        pack(cache, tmp_path / "packed.h5")
+
+
 def test_verify_says_how_many_more_are_missing(tmp_path):
     make_cache(tmp_path, [f"d{k}" for k in range(8)], write=["d0"])
     assert next(verify(tmp_path)).detail == "1 of 8 units; planned and not finished: d1, d2, d3, d4, d5 and 2 more"

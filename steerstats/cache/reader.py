@@ -7,6 +7,7 @@ held against what is stored, and the HDF5 path in every error.
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -243,6 +244,9 @@ def _unit_names(manifest: Mapping[str, Any], where: str, form: str) -> list[str]
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
             raise CacheError(f"{where}: unit name {name!r} leaves the cache {form}")
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise CacheError(f"{where}: unit name {twice!r} is there twice")
     return names
 
 
