@@ -149,10 +149,11 @@ def begin(
     if runtime is not None:
         create_cache(root, {"kind": "grid", "spec_hash": session.spec_hash})  # another spec is refused at once
         session.settle(root)
-    finished = [finished_sidecar(root, unit.name) for unit in session.units]
-    for side in filter(None, finished):  # a manifest may be gone, and a unit copied
-        refuse_other_spec(root / UNITS / side["file"], side, session.spec_hash)
-    if runtime is None or not all(finished):
+    finished = {unit.name: finished_sidecar(root, unit.name) for unit in session.units}
+    for name, side in finished.items():  # a manifest may be gone, and a unit copied
+        if side is not None:
+            refuse_other_spec(root / UNITS / f"{name}.h5", side, session.spec_hash)
+    if runtime is None or not all(finished.values()):
         session.prove(progress)
     if runtime is None:
         progress(0, None, "measuring the best token budget and mask")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from cache_builder.datasets import ContrastPair
 from cache_builder.engine import Engine
 from cache_builder.extractors import extractor_facts
 from cache_builder.grid import WHOLE
@@ -21,8 +22,9 @@ from cache_builder.unit import UnitBuilder
 from cache_builder.vector_files import file_hashes, load_vector_files
 from steerstats.cache import UnitData, finished_sidecar, write_unit
 from steerstats.cache.schema import Streamed
-from steerstats.cache.sidecar import read_json
+from steerstats.cache.sidecar import read_json, sidecar_path
 from steerstats.cache.writer import MANIFEST
+from steerstats.errors import CacheError
 
 Progress = Callable[..., None]
 
@@ -77,7 +79,7 @@ class Session:
         )
         if runtime.get("survey"):
             # The same spec with the same data, tokenizer and template: it was surveyed when the cache was begun.
-            self.builder.survey = Survey.from_dict(runtime["survey"])
+            self.builder.survey = self._surveyed(runtime["survey"])
         said = {name: {"positive": one.positive, "negative": one.negative} for name, one in descriptions.items()}
         self.facts = {
             **dataset_facts(self.units, said),
@@ -121,8 +123,7 @@ class Session:
         survey, first, inputs = self.check(progress), self.units[0], self.builder.inputs
         progress(0, None, "proving the engine on this model")
         sample = inputs.sample(first, self.spec.settings[-1])
-        plan = next(unit for unit in self.units if unit.name == survey.unit)
-        pair = (plan.training if survey.part == TRAINING else plan.evaluated)[survey.index]
+        plan, pair = self._longest(survey)
         longest = inputs.of(plan, [pair], EVALUATED, survey.setting)
         proved, whole = provable([*sample, *longest]), self.spec.score in WHOLE
         # Training activations need a path before there are vectors to prove it with.
@@ -131,6 +132,19 @@ class Session:
         self._sample, self._sample_steering = provable(sample), self.builder.steering(vectors)
         self.engine.prove(proved, self._sample_steering, completions=whole)
         self._proved = proved
+
+    def _surveyed(self, said: Any) -> Survey | None:
+        """What a manifest says of the survey; None, and it is made anew, where that is none of these units."""
+        try:
+            survey = Survey.from_dict(said)
+            self._longest(survey)
+        except (IndexError, KeyError, StopIteration, TypeError):
+            return None
+        return survey
+
+    def _longest(self, survey: Survey) -> tuple[UnitPlan, ContrastPair]:
+        plan = next(unit for unit in self.units if unit.name == survey.unit)
+        return plan, (plan.training if survey.part == TRAINING else plan.evaluated)[survey.index]
 
     def tune(self) -> dict[str, dict]:
         """Measure the token budget, unless the spec has one, and the masks on the first unit; after `prove`.
@@ -160,12 +174,15 @@ class Session:
         # FlexAttention is compiled for CUDA: a cache that goes on elsewhere (its dtype named) would wait for minutes.
         if mask != "flex" or self.engine.forward.device.type == "cuda":
             self.engine.use_mask(mask)
-        settled = runtime.get("budget", self.engine.budget)
+        settled = runtime.get("budget") or self.engine.budget
         if self.spec.run.budget not in (None, settled):
             return  # asked for another one
-        runs = [side.get("run", {}) for unit in self.units if (side := finished_sidecar(root, unit.name))]
-        self.engine.budget = int(min([settled, *(run["budget"] for run in runs if run.get("budget"))]))
-        ceilings = [int(run["ceiling"]) for run in runs if run.get("ceiling")]
+        sides = [(f"{sidecar_path(root, one.name)}: run", finished_sidecar(root, one.name)) for one in self.units]
+        runs = [(where, side.get("run")) for where, side in sides if side]
+        budgets, ceilings = (
+            [count for where, run in runs if (count := _count(run, key, where))] for key in ("budget", "ceiling")
+        )
+        self.engine.budget = min([settled, *budgets])
         self.engine.ceiling = min([*ceilings, self.engine.ceiling or ceilings[0]]) if ceilings else self.engine.ceiling
 
     def close(self) -> None:
@@ -263,7 +280,17 @@ def read_runtime(root: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     runtime = read_json(path).get("runtime")
+    for key in ("budget", "threads"):
+        _count(runtime, key, f"{path}: runtime")
     return dict(runtime) if isinstance(runtime, dict) else {}
+
+
+def _count(facts: Any, key: str, where: str) -> int | None:
+    """A number that a build has recorded, in a file that anyone may have edited since."""
+    value = facts.get(key) if isinstance(facts, Mapping) else None
+    if value is None or (isinstance(value, int) and 0 < value < 1 << 31):
+        return value
+    raise CacheError(f"{where}.{key} is {value!r}; a build writes a whole number from 1 there")
 
 
 def load(spec: BuildSpec) -> LoadedModel:

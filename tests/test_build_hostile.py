@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,12 @@ from steerstats.errors import CacheError
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def built(model, tmp_path_factory):
+    """A finished cache, to be copied."""
+    return run_build(tiny_spec(model), tmp_path_factory.mktemp("built") / "cache").root
 
 
 def files(root) -> dict[str, int]:
@@ -71,6 +79,41 @@ def test_a_finished_cache_is_found_finished_without_proof_and_without_writing(mo
     assert report.summary().endswith("3 were finished before")
     monkeypatch.undo()
     assert files(root) == before
+
+
+def edit(path, change):
+    said = json.loads(path.read_text())
+    change(said)
+    path.write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize(
+    ("file", "part", "values", "message"),
+    [
+        ("manifest.json", "runtime", {"budget": "256"}, r"manifest\.json: runtime\.budget is '256'; a build writes"),
+        ("manifest.json", "runtime", {"threads": -1}, r"manifest\.json: runtime\.threads is -1; a build writes"),
+        (f"units/{DATASETS[0]}.json", "run", {"budget": [1]}, r"likes-rain\.json: run\.budget is \[1\]; a build"),
+        (f"units/{DATASETS[0]}.json", "run", {"ceiling": 0.5}, r"likes-rain\.json: run\.ceiling is 0\.5; a build"),
+    ],
+)
+def test_a_number_that_was_edited_in_a_cache_ends_the_build_with_its_place(
+    model, built, tmp_path, file, part, values, message
+):
+    root = shutil.copytree(built, tmp_path / "cache")
+    edit(root / file, lambda said: said[part].update(values))
+    with pytest.raises(CacheError, match=message):
+        run_build(tiny_spec(model, run={}), root)
+
+
+def test_what_a_build_does_not_need_of_edited_files_does_not_stop_it(model, built, tmp_path):
+    root = shutil.copytree(built, tmp_path / "cache")
+    edit(root / "manifest.json", lambda said: said["runtime"].update(survey={"unit": "another"}))
+    edit(root / "units" / f"{DATASETS[0]}.json", lambda said: [said.pop("file"), said.update(run="edited")])
+    (root / "units" / f"{DATASETS[1]}.json").unlink()
+    report = run_build(tiny_spec(model, run={}), root)
+    assert report.built == DATASETS[1:2]
+    again, whole = CacheReader(root)[DATASETS[1]], CacheReader(built)[DATASETS[1]]
+    assert again.sidecar["content_sha256"] == whole.sidecar["content_sha256"]
 
 
 def test_a_scratch_file_that_a_kill_left_is_known_by_its_name_and_removed(tmp_path, monkeypatch):
