@@ -6,6 +6,8 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_cache import ATTRS, edit, make_cache, make_unit, repacked, text
 
 from steerstats.cache import (
@@ -20,9 +22,11 @@ from steerstats.cache import (
     sidecar,
     verify,
     write_unit,
+    writer,
 )
 from steerstats.cache.schema import Streamed
 from steerstats.cache.table import example_rows, import_table
+from steerstats.cache.writer import CHUNK_BYTES, row_chunks
 from steerstats.errors import CacheError, InputError
 from steerstats.frames import inputs_frame, pairs_frame, propensity_frame
 
@@ -80,6 +84,15 @@ def test_an_array_written_part_by_part_is_the_same_array(tmp_path):
     unit = save(tmp_path, parts)["openness"]
     np.testing.assert_array_equal(unit.read("activation"), whole)
     assert all(check.ok for check in verify(tmp_path))
+
+
+@pytest.mark.parametrize("write", [streamed, np.asarray])
+def test_a_large_array_is_stored_in_chunks_of_whole_rows(tmp_path, monkeypatch, write):
+    monkeypatch.setattr(writer, "CHUNK_BYTES", 100)
+    arrays = dict(make_unit(width=20).arrays)
+    unit = save(tmp_path, {**arrays, "activation": write(arrays["activation"])})["openness"]
+    with h5py.File(unit.path) as file:
+        assert file["activation"].chunks == (1, 1, 1, 2, 20)
 
 
 def test_a_bad_value_in_a_part_is_named_by_its_coordinates(tmp_path):
@@ -171,6 +184,21 @@ def test_a_scale_cannot_stay_behind(tmp_path):
         pack(make_cache(tmp_path / "cache", ("openness",)), tmp_path / "packed.h5", leave_out=["layer"])
 
 
+def test_content_hash_sees_numbers_and_labels_and_no_provenance():
+    unit = make_unit()
+    same = UnitData(dict(unit.arrays), {**unit.attrs, "provenance": "another day"})
+    assert content_hash(unit) == content_hash(same)
+    for name in ("dataset", "score", "spec_hash"):
+        assert content_hash(UnitData(unit.arrays, {**unit.attrs, name: "other"})) != content_hash(unit), name
+    for name in ("propensity", "input_text", "planned"):
+        other = make_unit()
+        flat = other.arrays[name].copy()
+        flat[(0,) * flat.ndim] = "x" if flat.dtype == object else 7
+        other.arrays[name] = flat
+        assert content_hash(other) != content_hash(unit), name
+    check_unit(UnitData(unit.arrays, {**unit.attrs, "type": "steerstats.unit", "version": 1}), "here")
+
+
 def test_a_content_hash_tells_where_one_label_ends_and_the_next_begins():
     one, other = make_unit(), make_unit()
     one.arrays["input_text"][:2], other.arrays["input_text"][:2] = ["ab", "c"], ["a", "bc"]
@@ -257,3 +285,17 @@ def test_a_number_that_is_not_finite_is_named_by_the_labels_that_were_asked_for(
     place = "setting_eval=base, vector=sys_neg, multiplier=1.0, input=i3"
     with pytest.raises(CacheError, match=rf"/propensity is inf at {place}; it should be finite"):
         read_finite(reader, "propensity", **labels)
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=5), st.sampled_from([1, 2, 4, 8]))
+@settings(max_examples=60, deadline=None)
+def test_chunks_are_whole_rows_of_at_most_a_mebibyte(shape, size):
+    array = np.broadcast_to(np.zeros(1, dtype=f"V{size}"), shape)
+    chunks = row_chunks(array)
+    if chunks is None:
+        assert array.nbytes <= CHUNK_BYTES
+        return
+    assert np.prod(chunks) * size <= CHUNK_BYTES
+    split = [axis for axis in range(array.ndim) if chunks[axis] < shape[axis]]
+    assert all(chunks[axis] == 1 for axis in range(split[-1]))
+    assert all(chunks[axis] == shape[axis] for axis in range(split[-1] + 1, array.ndim))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 
 import h5py
+import numpy as np
 import pytest
-from test_cache import make_cache
+from test_cache import edit, make_cache, replace
 
 import steerstats
 from steerstats.cache import CacheReader, finished_sidecar, pack, verify
@@ -183,3 +185,49 @@ def test_whatever_a_sidecar_says_of_parity_is_checked_and_shown(tmp_path, capsys
         main(["inspect", str(tmp_path / "c")])
     assert ended.value.code == 0
     assert ("parity" in capsys.readouterr().out) == (said != "not recorded")
+
+
+def half_written(root):
+    root.create_dataset("propensity", (5, 6, 3, 6), "f4", chunks=(1, 1, 1, 6))[0, 0, 0] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (replace("propensity", half_written), "/propensity declares 2,160 bytes and stores 24; it is not read"),
+        (replace("input", lambda root: root.create_dataset("input", data="i0")), r"/input is a scale with shape \(\)"),
+        (lambda root: root.attrs.__setitem__("type", np.bytes_(b"\xff")), "attribute type is"),
+    ],
+)
+def test_a_file_that_a_stranger_left_half_done_is_a_located_error(tmp_path, change, said):
+    edit(make_cache(tmp_path), change)
+    with pytest.raises(CacheError, match=rf"openness\.h5: {said}"):
+        CacheReader(tmp_path)["openness"].read("propensity")
+
+
+def test_bytes_that_cannot_be_inflated_are_a_located_error_and_a_failed_check(tmp_path):
+    packed = pack(steerstats.demo_cache(), tmp_path / "packed.h5", leave_out="activation")
+    with h5py.File(packed) as file:
+        chunk = file["likes-rain/propensity"].id.get_chunk_info(0)
+    with open(packed, "rb+") as raw:
+        raw.seek(chunk.byte_offset)
+        raw.write(bytes(chunk.size))
+    with pytest.raises(CacheError, match=r"packed\.h5:/likes-rain cannot be read"):
+        CacheReader(packed)["likes-rain"].read("propensity")
+    assert [check.where for check in verify(packed) if not check.ok] == ["likes-rain"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("type", "other"), ("version", 99)])
+def test_a_packed_file_of_another_type_or_version_is_refused(cache, tmp_path, name, value):
+    packed = pack(cache, tmp_path / "packed.h5")
+    with h5py.File(packed, "r+") as file:
+        file.attrs[name] = value
+    with pytest.raises(CacheError, match=rf"packed\.h5: .*{value}"):
+        CacheReader(packed)
+
+
+def test_a_cache_is_read_while_another_program_locks_its_file(cache):
+    """Locks are unknown to some network file systems, and left behind on others; a finished file never changes."""
+    with open(cache / "units" / "openness.h5", "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert CacheReader(cache)["openness"].read("propensity").shape == (5, 6, 3, 6)

@@ -197,6 +197,17 @@ def test_the_first_manifest_wins_with_hard_links_and_without(tmp_path, monkeypat
     assert os.listdir(tmp_path) == ["manifest.json"]
 
 
+def test_of_two_builders_that_begin_one_cache_at_once_the_later_takes_the_manifest_of_the_first(tmp_path, monkeypatch):
+    plain = disk.publish_once
+
+    def raced(target, content):
+        plain(target, content.replace(b'"mine"', b'"theirs"'))
+        plain(target, content)
+
+    monkeypatch.setattr(writer, "publish_once", raced)
+    assert CacheReader(create_cache(tmp_path / "cache", MANIFEST)).manifest["model"] == "theirs"
+
+
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.EIO])
 def test_a_file_system_that_syncs_no_folders_holds_a_cache_and_a_broken_one_is_said(unit, root, monkeypatch, code):
     """Some network and FUSE file systems open a folder and refuse to sync it."""
