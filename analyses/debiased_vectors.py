@@ -6,7 +6,6 @@ from analyses._shifts import PAIRED
 from analyses._single import SQUARED, SQUARES, doubted, mean_or_own
 from analyses._words import in_words, number
 from steerstats import figures
-from steerstats.results import SLOPE_UNIT
 from steerstats.study.study import DEFAULT_FACTORS
 
 TITLE = "Vectors with the spurious directions projected out"
@@ -19,7 +18,7 @@ def main(cache, out):
     need_controls(study, "debiased", of=any)  # a dataset without A/B and Yes/No has nothing to project out
     result = ask(study, "debiased")
     loss, effects = by_median(result.to_frame(), study), result.effects
-    lost = plain_mean(loss["estimate"], "steerability lost", SLOPE_UNIT)
+    lost = plain_mean(loss["estimate"], "steerability lost", "nat per unit multiplier")
     claims = [mean_or_own("debiased.loss", "Steerability lost by debiasing", lost, loss, PAIRED)]
     wide = effects.pivot(index=["dataset", "term"], columns="vector", values=["estimate", "se", "ci_low", "ci_high"])
     sides = {"own": "before", "debiased": "after"}
