@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from cache_builder.draws import FEWEST_DIMENSIONS, half_flips, question_groups
 from cache_builder.extractors import extractor_facts, find_extractor, pca
 from cache_builder.vectors import fit_vectors
 from steerstats.errors import InputError
-from steerstats.nulls import DIFFERS, NOT_SHOWN, shuffled_doubt
+from steerstats.nulls import DIFFERS, NOT_SHOWN, shuffled_doubt, shuffled_level
 from steerstats.simulate import SimulationTruth, simulate_cache
 from steerstats.study import open_cache
 
@@ -135,14 +136,35 @@ def test_in_two_dimensions_shuffles_may_be_parallel_by_chance():
         fit_vectors(noise, ("base",), (0,), shuffled=1)
 
 
+def doubt(sizes):
+    return shuffled_doubt(sizes, rng=np.random.default_rng(0))
+
+
 def test_few_questions_are_doubted():
-    assert shuffled_doubt([1] * 19) == "with 19 training questions, p-values of label-shuffled vectors are too small"
-    assert shuffled_doubt([2] * 20) == ""
+    assert doubt([1] * 12) == (
+        "with 12 training questions, p-values of label-shuffled vectors are too small (in simulation, 8% of vectors "
+        "without information passed at 5%)"
+    )
+    assert doubt([1] * 19).startswith("with 19 training questions")
+    assert doubt([2] * 20) == ""
 
 
-def test_a_question_that_holds_most_pairs_is_doubted():
-    assert "one training question holds 40 of 100 pairs" in shuffled_doubt([40] + [1] * 60)
-    assert shuffled_doubt([4] + [1] * 96) == ""
+def test_two_questions_that_hold_many_pairs_are_doubted_and_a_single_one_is_not():
+    said = doubt([1] * 100 + [20, 30])
+    assert said.startswith("the two largest of 102 training questions hold 30 and 20 of 150 pairs: where copies of a")
+    assert 23 <= int(re.search(r"(\d+)% of vectors", said).group(1)) <= 30
+    assert doubt([40] + [1] * 60) == doubt([4] + [1] * 96) == ""
+
+
+@pytest.mark.parametrize("sizes", [[12, *[1] * 24], [12, 10, *[1] * 24], [6] * 6, [1] * 15])
+def test_the_level_of_shuffles_is_that_of_the_builders_own_flips(sizes):
+    rng, questions = np.random.default_rng(1), np.repeat(np.arange(len(sizes)), sizes)
+    groups, passed, repeats = question_groups(list(questions), len(questions)), 0, 1500
+    flips = np.stack([1.0 - 2 * half_flips(groups, len(questions), rng) for _ in range(400)])
+    for _ in range(repeats):
+        alike = rng.normal(size=len(sizes))[questions]
+        passed += (np.abs(flips[rng.choice(400, 19, replace=False)] @ alike) < abs(alike.sum())).all()
+    assert shuffled_level(sizes, rng=rng) == pytest.approx(passed / repeats, abs=0.03)
 
 
 def test_differences_that_are_all_the_same_leave_no_shuffle_and_it_is_said():

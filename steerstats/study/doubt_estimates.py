@@ -75,7 +75,9 @@ def _shuffled_doubts(study: Study, table: NullTable) -> list[str]:
         for name, unit in units.items()
         if "pair_question" in unit
     }
-    few = {name: filter(None, [shuffled_doubt(sizes[name])] if name in sizes else []) for name in units}
+    # Of a stream of its own: an assessment of the design, which has nothing to do with a seed of resamples.
+    doubts = {name: shuffled_doubt(own, rng=generator(0, "half flips")) for name, own in sizes.items()}
+    few = {name: filter(None, [doubts.get(name)]) for name in units}
     tail = tail_doubt(table, {name: len(own) for name, own in sizes.items()})
     return [*by_text(few), *filter(None, [tail])]
 
