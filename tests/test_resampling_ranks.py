@@ -257,3 +257,9 @@ def test_numbers_that_are_equal_but_for_rounding_have_no_correlation(value, n, s
     x = value * (1 + rng.integers(-2, 3, n) * np.finfo(float).eps)
     assert np.isnan(correlation_of(x, np.arange(n), kind=kind))
     assert np.isnan(correlation_of(np.arange(n), x, kind=kind))
+
+
+def test_lists_and_columns_of_objects_are_numbers_too():
+    ranks = weighted_midranks([3.0, 1.0, 2.0], [[1, 1, 1], [0, 2, 1]])
+    np.testing.assert_array_equal(ranks, [[3, 1, 2], [3.5, 1.5, 3]])
+    assert correlation_of(np.array([1, 2, 4], dtype=object), [1, 2, 3]) == 1

@@ -65,7 +65,7 @@ def weighted_midranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     _, level = np.unique(values, return_inverse=True)
     order = np.argsort(level, kind="stable")
     starts = np.flatnonzero(np.diff(level[order], prepend=-1))
-    tied = np.add.reduceat(counts[:, order], starts, axis=1)
+    tied = np.add.reduceat(np.asarray(counts)[:, order], starts, axis=1)
     ranks = np.cumsum(tied, axis=1) - (tied - 1) / 2
     return ranks[:, level]
 
@@ -86,6 +86,7 @@ def correlation_of(x: np.ndarray, y: np.ndarray, *, kind: str = "spearman") -> f
     >>> round(correlation_of(slopes.at("base->base"), slopes.at("base->user_neg"), kind="pearson"), 2)
     0.87
     """
+    x, y = np.asarray(x, float), np.asarray(y, float)
     if not (np.isfinite(x).all() and np.isfinite(y).all() and varies(x) and varies(y)):
         return float("nan")
     if kind == "spearman":
