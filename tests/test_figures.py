@@ -186,6 +186,15 @@ def test_variance_shares_stack_to_their_sum_and_show_negative_ones_left_of_zero(
     assert np.allclose(edges, [(0.0, 0.4), (-0.1, 0.0), (0.4, 1.1)])
 
 
+def test_dots_of_what_is_explained_are_not_cut_at_the_ends(ax):
+    frame = pd.DataFrame({"dataset": ["a", "b"], "share": [-0.03, 0.99], "ci_low": [-0.034, 0.97], "ci_high": [0.1, 1]})
+    figures.total_share(frame, ax=ax)
+    ax.figure.draw_without_rendering()
+    ends, dots = ax.get_window_extent(), ax.transData.transform([(share, 0) for share in frame["share"]])[:, 0]
+    assert ends.x0 + 4 < dots.min()
+    assert dots.max() < ends.x1 - 4
+
+
 def test_what_is_unexplained_is_last_where_datasets_know_of_different_factors_and_nothing_has_no_edge(ax):
     rows = [("a", "pos_is_a", 0.4), ("a", "unexplained", 0.6), ("b", "pos_is_yes", 0.9), ("b", "unexplained", 0.1)]
     figures.variance_shares(pd.DataFrame(rows, columns=["dataset", "component", "share"]), ax=ax)

@@ -151,7 +151,9 @@ def total_share(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
     >>> ax.lines[0].get_xdata().round(2).tolist()  # the interval
     [0.73, 0.87]
     """
-    ax.set_xlim(1.05 * min([0.0, *finite(frame[["share", "ci_low"]])]), 1.0)
+    dots = frame["share"].dropna()
+    half = 0.04  # of a dot's width, which an end of the axis would cut
+    ax.set_xlim(min([0.0, *(dots - half), *finite(frame["ci_low"])]), max([1.0, *(dots + half)]))
     intervals(ax, np.arange(len(frame)), frame["share"], frame["ci_low"], frame["ci_high"])
     zero_line(ax)
     dataset_axis(ax, frame["dataset"], labels=labels)
