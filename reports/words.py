@@ -122,7 +122,8 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
     words = f"of the variance of steerability between inputs (not of its mean) goes with {factors} of the answer"
     shown = mean.shown[0]
     if mean.estimate <= 0:
-        words = f"less than chance would give ({shown}): the variance between inputs is not shown to go with {factors}"
+        words = f"less than chance would give ({shown}): the variance between inputs is not shown to go with {factors} "
+        words += "of the answer"
         shown = "none"
     words += _where(claims, mean, "explained.most")
     if CUT in mean.interval:

@@ -115,9 +115,11 @@ def interval(key: str, estimate: float, low: float, high: float, **more) -> Clai
 def test_of_letter_and_word_it_is_said_what_the_share_allows(estimate, goes, untold):
     facts = {"untold_everywhere": untold, "known": ("letter", "word"), "dataset": "d"}
     share = interval("explained.mean", estimate, estimate - 0.1, estimate + 0.1, unit="share", facts=facts)
-    answer = told(SHARE, INPUTS, REFITS, share)["answer"]
-    verb = "goes" if estimate > 0 else "is shown to go"
-    assert f"{goes} between inputs {verb} with answer letter {'or' if untold else 'and'} word" in answer
+    page = told(SHARE, INPUTS, REFITS, share)
+    verb, pair = "goes" if estimate > 0 else "is shown to go", "or" if untold else "and"
+    assert f"{goes} between inputs {verb} with answer letter {pair} word" in page["answer"]
+    aside = ", which cannot be told apart here," if untold else ""
+    assert f"(A or B) {pair} the word (Yes or No){aside} of the answer" in page["cards"][1]["words"]
 
 
 @pytest.mark.parametrize(
