@@ -16,7 +16,7 @@ from cache_builder.engine.plan import Wanted, demand_of, lay_out
 from cache_builder.engine.stages import node_blocks, plan_stages
 from cache_builder.extractors import extractor_facts
 from cache_builder.grid import WHOLE
-from cache_builder.inputs import EVALUATED, TRAINING, Inputs, provable
+from cache_builder.inputs import EVALUATED, TRAINING, Inputs, provable, scorable
 from cache_builder.models import load_tokenizer, quiet_libraries, resolve, why_not
 from cache_builder.packing import Row
 from cache_builder.plan import UnitPlan, defines_letter_or_word, pair_arrays, plan_units, planned_grid
@@ -268,9 +268,10 @@ def _measure(
     """Tokens per second in the first setting that is steered, after a warm-up that also proves the path."""
     row = int(np.argmax(planned.any(axis=1)))
     pairs, whole = unit.evaluated[:PROBE_EXAMPLES], spec.score in WHOLE
-    examples = provable(inputs.of(unit, pairs, EVALUATED, spec.settings[row]))
+    examples = inputs.of(unit, pairs, EVALUATED, spec.settings[row])
     grid = _grid(spec, layers[np.flatnonzero(planned[row])], engine.hidden)
-    engine.prove(examples, grid, completions=whole)
+    engine.prove(provable(examples), grid, completions=whole)
+    examples = scorable(examples)
     engine.run(examples[:4], grid, completions=whole)
     begin = time.perf_counter()
     scores = engine.run(examples, grid, completions=whole)

@@ -281,7 +281,20 @@ def contrast_settings(setting: str) -> tuple[str, str]:
 
 
 def provable(examples: Sequence[Example]) -> list[Example]:
-    """Examples that can be run together at their first differing tokens: equally many options, each with its own.
+    """Examples on which the engine can prove itself: equally many options of each, which go on past `branch`.
+
+    Where one option begins another, the common beginning counts as one token shorter.
+    """
+    fewest = min(len(example.options) for example in examples)
+    shortest = [min(map(len, example.options[:fewest])) for example in examples]
+    if any(size <= example.prompt for size, example in zip(shortest, examples)):  # a completion without tokens
+        return scorable(examples)
+    branches = [min(example.branch, size - 1) for size, example in zip(shortest, examples)]
+    return [_of_options(example, range(fewest), branch) for example, branch in zip(examples, branches)]
+
+
+def scorable(examples: Sequence[Example]) -> list[Example]:
+    """Examples that can be scored together at their first differing tokens: equally many options, each with its own.
 
     Where some completions do not part in one token, the longest of each example stands for all.
     """

@@ -12,7 +12,7 @@ from cache_builder.datasets import ContrastPair
 from cache_builder.engine import Engine
 from cache_builder.extractors import extractor_facts
 from cache_builder.grid import WHOLE
-from cache_builder.inputs import EVALUATED, TRAINING, Survey, provable
+from cache_builder.inputs import EVALUATED, TRAINING, Survey, provable, scorable
 from cache_builder.models import LoadedModel, load_model, quiet_libraries
 from cache_builder.plan import UnitPlan, dataset_facts, plan_units
 from cache_builder.provenance import now, provenance
@@ -129,7 +129,7 @@ class Session:
         # Training activations need a path before there are vectors to prove it with.
         self.engine.prove(proved, completions=whole)
         _, vectors = self.builder.train(first)
-        self._sample, self._sample_steering = provable(sample), self.builder.steering(vectors)
+        self._sample, self._sample_steering = scorable(sample), self.builder.steering(vectors)
         self.engine.prove(proved, self._sample_steering, completions=whole)
         self._proved = proved
 

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from test_engine_lines import sized_examples
 from tiny_models import random_steering, tiny_model
 
-from cache_builder.engine import Engine
+from cache_builder.engine import Engine, Example
+from cache_builder.inputs import provable
 
 LONGEST = 1  # of sizes below: neither the first example, nor the middle, nor the last
 SIZES = (9, 16, 11, 12, 10, 9, 12)
@@ -127,3 +130,22 @@ def test_a_model_that_minds_others_of_its_own_length_gets_one_sequence_at_a_time
 
     spoil(monkeypatch, change, path="plain")
     assert Engine(tiny_model("llama"), path="plain").prove(examples, n=2).lines == "single"
+
+
+def test_where_one_completion_begins_another_branches_of_completions_are_compared_too():
+    """A recurrent model that forgets in a few tokens is wrong just behind a branch, and right along a single path."""
+    config = transformers.BambaConfig(
+        vocab_size=97, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=48, mamba_n_heads=4, mamba_d_head=16, mamba_n_groups=1, mamba_d_state=8,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.full_like(parameter, 4.0) if "A_log" in name else 4 * parameter)
+    prompt = np.arange(10, 30)
+    options = tuple(np.append(prompt, end) for end in ([5], [5, 6, 7], [5, 8, 9]))
+    example = Example(options, prompt=20, branch=21, reads=((0, 20, 21),))
+    steering = random_steering(np.random.default_rng(0), scope="all")
+    found = Engine(model).prove(provable([example]), steering, completions=True)
+    assert (found.passed, found.reason) == (False, "its logits differ")
