@@ -42,17 +42,18 @@ def test_every_value_lands_at_its_coordinates(tmp_path, frame, ending):
         assert unit.read("propensity", **place) == np.float32(row.propensity)
     flags = dict(zip(unit.coords["input"], unit.read("input_pos_is_a")))
     assert flags == {"q0": 1, "q1": 0, "q2": 1, "q3": 0}
+    assert unit.attrs["score"] == "imported"
     assert all(check.ok for check in verify(tmp_path / "c"))
 
 
 def test_unmeasured_settings_are_unplanned_and_undefined_factors_stay_so(tmp_path, frame):
     other = frame[frame["multiplier"] == 0].assign(setting_train="mean", setting_eval="user_pos")
     other = pd.concat([other.assign(multiplier=value) for value in (-1.0, 0.0, 1.0)])
-    both = pd.concat([frame, other]).astype({"pos_is_a": object})
+    both = pd.concat([other, frame]).astype({"pos_is_a": object})
     both.loc[both["input"] == "q2", "pos_is_a"] = None
     unit = CacheReader(import_table(save(both, tmp_path / "t.csv"), tmp_path / "c", model="mine"))["kindness"]
     assert unit.read("planned").tolist() == [[1, 0], [0, 1]]
-    assert unit.read("vector_kind").tolist() == ["trained", "mean"]
+    assert unit.read("vector_kind").tolist() == ["mean", "trained"]
     assert unit.read("input_pos_is_a").tolist() == [1, 0, -1, 0]
 
 
@@ -72,6 +73,7 @@ BAD = {
         lambda f: f.assign(setting_eval="weird"),
         r"setting_eval, line 2: 'weird' should be one of base, sys_pos, sys_neg, user_pos, user_neg",
     ),
+    "mean": (lambda f: f.assign(setting_eval="mean"), r"setting_eval, line 2: 'mean' should be one of base, sys_pos"),
     "empty": (lambda f: f.iloc[:0], "has no rows"),
     "some questions": (
         lambda f: f.assign(question=["a", None] * 6),
@@ -155,6 +157,15 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path, frame):
         import_table(save(frame, tmp_path / "t.parquet"), tmp_path / "c", model="mine")
 
 
+def test_texts_of_several_lines_and_of_any_length_are_kept_and_a_row_is_named_by_its_number_then(tmp_path, frame):
+    long = frame.assign(text=frame["input"] + "\n" + "x" * 140_000)
+    unit = CacheReader(import_table(save(long, tmp_path / "t.csv"), tmp_path / "c", model="mine"))["kindness"]
+    assert unit.read("input_text").tolist() == [f"q{k}\n" + "x" * 140_000 for k in range(4)]
+    long.loc[5, "propensity"] = np.nan
+    with pytest.raises(InputError, match=r"propensity, row 6: an empty or NA cell"):
+        import_table(save(long, tmp_path / "t.csv"), tmp_path / "d", model="mine")
+
+
 def test_columns_that_one_dataset_leaves_empty_are_not_there_for_it(tmp_path, frame):
     both = pd.concat([frame.assign(question="same", layer=3), frame.assign(dataset="bare")])
     cache = CacheReader(import_table(save(both, tmp_path / "t.csv"), tmp_path / "c", model="mine"))
@@ -206,6 +217,17 @@ def test_an_import_that_fails_into_a_cache_that_is_there_takes_nothing_away(tmp_
     with pytest.raises(CacheError, match="No space left"):
         import_table(path, tmp_path / "c", model="mine")
     assert CacheReader(tmp_path / "c").units == ("kindness",)
+
+
+def test_a_table_that_was_moved_is_the_same_cache_and_one_that_was_changed_is_another(tmp_path, frame):
+    (tmp_path / "moved").mkdir()
+    for path in (tmp_path / "t.csv", tmp_path / "moved" / "t.csv"):
+        import_table(save(frame, path), tmp_path / "c", model="mine")
+    before = (tmp_path / "c" / "units" / "kindness.h5").read_bytes()
+    frame.loc[5, "propensity"] += 1
+    with pytest.raises(CacheError, match="specs are not mixed in one directory"):
+        import_table(save(frame, tmp_path / "t.csv"), tmp_path / "c", model="mine")
+    assert (tmp_path / "c" / "units" / "kindness.h5").read_bytes() == before
 
 
 def units_of(names, tmp_path, frame):
