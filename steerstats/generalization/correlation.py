@@ -249,7 +249,12 @@ def measure(grid: SlopeGrid, shifts: Sequence[Shift], datasets: Sequence[str] | 
 
 
 def correlation_table(
-    comparisons: Sequence[Comparison], datasets, n_excluded, rng, level: float, n_resamples: int
+    comparisons: Sequence[Comparison],
+    datasets: Sequence[str],
+    n_excluded: np.ndarray,
+    rng: np.random.Generator,
+    level: float,
+    n_resamples: int,
 ) -> CorrelationTable:
     """Every target and interval of each comparison."""
     n = len(datasets)
@@ -260,52 +265,12 @@ def correlation_table(
             "given"
         )
     for one in comparisons:
-        name, x, y, errors = one.name, one.x, one.y, one.noise
-        extra = one.noise_correlation, bool(one.refitted.all())
-        rho = correlation_of(x, y)
-        corrected = corrected_spearman(x, y, *errors, rng=rng, level=level, n_resamples=n_resamples)
-        reliability = corrected.reliability_x, corrected.reliability_y
-        enough = n >= MIN_FOR_INTERVAL
-        if np.isnan(rho):
-            alike = f"all {n} datasets have the same mean on one side" if n > 1 else "one dataset has no ranking"
-            warnings.append(f"{name}: {alike}, the correlation is not defined")
-            enough = False
-        nothing = (float("nan"), float("nan"))
-        population = fixed = analytic = nothing
-        if enough:
-            draws = bootstrap_correlation(x, y, rng=rng, n_resamples=n_resamples)
-            if is_perfect(rho):
-                warnings.append(f"{name}, {POPULATION}: {PERFECT}")
-            else:
-                population = tuple(float(limit[0]) for limit in quantile_pair(draws[:, None], level))
-                population = max(population[0], -1.0), min(population[1], 1.0)
-            analytic = bonett_wright(rho, n, level)
-            if np.isfinite(errors).all():
-                known = draw_correlations(x, y, *errors, rng=rng, n_resamples=n_resamples)
-                warnings += [f"{name}: {text}" for text in _grouped(x, y, errors)]
-                fixed = tuple(float(limit[0]) for limit in quantile_pair(known[:, None], level))
-                if not fixed[0] <= rho <= fixed[1]:
-                    warnings.append(
-                        f"{name}: noise pulls the observed correlation out of the interval for its true value"
-                    )
-            if np.isnan(draws).any():
-                warnings.append(
-                    f"{name}: {int(np.isnan(draws).sum())} resamples without a correlation widen the interval"
-                )
-        rows.append((name, POPULATION, "percentile over datasets", rho, *population, *reliability, *extra))
-        rows.append((name, POPULATION, "Bonett-Wright", rho, *analytic, *reliability, *extra))
-        limits = (corrected.ci_low, corrected.ci_high) if enough else nothing
-        if limits[0] == limits[1]:  # every resample clipped
-            warnings.append(f"{name}, {NOISE_FREE}: every resample gives {limits[0]:g}; no interval is given")
-            limits = nothing
-        rows.append((name, NOISE_FREE, "percentile, disattenuated", corrected.estimate, *limits, *reliability, *extra))
-        rows.append((name, FIXED, "draws of the true means", rho, *fixed, *reliability, *extra))
-        # What clips resamples is no matter where no interval is made of them.
-        said = [text for text in corrected.warnings if enough or not text.endswith(CLIPPED)]
-        warnings += [f"{name}: {text}" for text in (*_noisy(one, corrected, rho), *said)]
+        found, said = _compared(one, rng, level, n_resamples)
+        rows += found
+        warnings += said
         if one.refitted.any() and not one.refitted.all():
             without = ", ".join(dataset for dataset, has in zip(datasets, one.refitted) if not has)
-            warnings.append(f"{name}: measurement noise is that of inputs only in {without}, without refits")
+            warnings.append(f"{one.name}: measurement noise is that of inputs only in {without}, without refits")
     comparison, target, interval, *numbers = zip(*rows)
     fields = ("estimate", "ci_low", "ci_high", "reliability_x", "reliability_y")
     fields += ("noise_correlation", "includes_vector_error")
@@ -335,6 +300,53 @@ def correlation_table(
         ),
         warnings=tuple(warnings),
     )
+
+
+def _compared(
+    one: Comparison, rng: np.random.Generator, level: float, n_resamples: int
+) -> tuple[list[tuple], list[str]]:
+    """The rows of one comparison, and what to warn of."""
+    name, x, y, errors, n = one.name, one.x, one.y, one.noise, len(one.x)
+    nothing, warnings, options = (float("nan"), float("nan")), [], {"rng": rng, "n_resamples": n_resamples}
+    rho = correlation_of(x, y)
+    corrected = corrected_spearman(x, y, *errors, level=level, **options)
+    enough = n >= MIN_FOR_INTERVAL
+    if np.isnan(rho):
+        alike = f"all {n} datasets have the same mean on one side" if n > 1 else "one dataset has no ranking"
+        warnings.append(f"{name}: {alike}, the correlation is not defined")
+        enough = False
+    population = fixed = analytic = nothing
+    if enough:
+        draws = bootstrap_correlation(x, y, **options)
+        if is_perfect(rho):
+            warnings.append(f"{name}, {POPULATION}: {PERFECT}")
+        else:
+            population = tuple(float(limit[0]) for limit in quantile_pair(draws[:, None], level))
+            population = max(population[0], -1.0), min(population[1], 1.0)
+        analytic = bonett_wright(rho, n, level)
+        if np.isfinite(errors).all():
+            known = draw_correlations(x, y, *errors, **options)
+            warnings += [f"{name}: {text}" for text in _grouped(x, y, errors)]
+            fixed = tuple(float(limit[0]) for limit in quantile_pair(known[:, None], level))
+            if not fixed[0] <= rho <= fixed[1]:
+                warnings.append(f"{name}: noise pulls the observed correlation out of the interval for its true value")
+        if np.isnan(draws).any():
+            warnings.append(f"{name}: {int(np.isnan(draws).sum())} resamples without a correlation widen the interval")
+    limits = (corrected.ci_low, corrected.ci_high) if enough else nothing
+    if limits[0] == limits[1]:  # every resample clipped
+        warnings.append(f"{name}, {NOISE_FREE}: every resample gives {limits[0]:g}; no interval is given")
+        limits = nothing
+    # What clips resamples is no matter where no interval is made of them.
+    said = [text for text in corrected.warnings if enough or not text.endswith(CLIPPED)]
+    warnings += [f"{name}: {text}" for text in (*_noisy(one, corrected, rho), *said)]
+    shared = corrected.reliability_x, corrected.reliability_y, one.noise_correlation, bool(one.refitted.all())
+    rows = [
+        (name, POPULATION, "percentile over datasets", rho, *population, *shared),
+        (name, POPULATION, "Bonett-Wright", rho, *analytic, *shared),
+        (name, NOISE_FREE, "percentile, disattenuated", corrected.estimate, *limits, *shared),
+        (name, FIXED, "draws of the true means", rho, *fixed, *shared),
+    ]
+    return rows, warnings
 
 
 def _noisy(one: Comparison, corrected: Corrected, rho: float) -> list[str]:
