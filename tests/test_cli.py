@@ -95,10 +95,16 @@ def test_a_file_where_a_directory_goes_is_one_line_in_words(run, tmp_path, comma
 
 
 def test_a_number_out_of_range_is_named(run, tmp_path):
-    code, _, err = run("fit", tmp_path, "--seed", "-1")
+    code, _, err = run("report", tmp_path, "--seed", "-1")
     assert code == 2
     assert "'--seed'" in err
     assert "greater than or equal to 0, not -1" in err
+
+
+def test_a_command_that_draws_nothing_takes_no_seed(run, tmp_path):
+    code, _, err = run("fit", tmp_path, "--seed", "1")
+    assert code == 2
+    assert "--seed" in err
 
 
 def test_help_is_not_broken_in_the_middle_of_lines(run):

@@ -30,11 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command("simulate")(simulate)
 
 
-def fit(
-    cache: CachePath,
-    target: OutDir = Path("steerstats-fit"),
-    seed: Seed = 0,
-) -> None:
+def fit(cache: CachePath, target: OutDir = Path("steerstats-fit")) -> None:
     """Write the per-input steerability table and each dataset's summary (CSV and Parquet), and show the summary."""
     import pandas as pd
 
@@ -49,7 +45,7 @@ def fit(
     if 0 < len(there) < len(TABLES):
         raise InputError(f"{there[0]} is not of an earlier fit and would be replaced; choose another directory")
     study = steerstats.open_cache(cache)
-    result = study.steerability(seed=seed)
+    result = study.steerability()
     per_input = pd.concat([slopes_frame(study.reader[name]) for name in study.datasets], ignore_index=True)
     try:
         target.mkdir(parents=True, exist_ok=True)
