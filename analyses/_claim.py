@@ -55,6 +55,9 @@ class Claim:
     n : int
     n_of : str
         What is counted ("datasets", "inputs").
+    unit : str
+    level : float
+        Of the interval.
     published : float or None
     published_text : str
         The published value as transcribed, digit for digit.

@@ -85,7 +85,11 @@ class ClosedForm(Result):
     aliased : tuple of str
         Columns of W that were dropped.
     n_groups, n_obs : int
+    scale : float
+        Largest absolute response, against which an exact zero is judged.
     level : float
+    se_type : str
+        What `se` is.
     """
 
     rows: tuple[str, ...]

@@ -55,6 +55,7 @@ def factor_cells(
     questions : sequence (n,), optional
     published_binary : bool
         Count "neither" as the 0 level (No), as the paper does.
+    level : float
 
     Raises
     ------

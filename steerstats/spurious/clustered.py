@@ -41,6 +41,7 @@ def cr2_bell_mccaffrey(
         Question of each input.
     names, responses : sequence of str
         Of the p columns of X and the k columns of Y.
+    level : float
 
     Raises
     ------

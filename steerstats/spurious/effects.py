@@ -115,8 +115,10 @@ def spurious_factors(
         As in `code_factors`: usually `pos_is_a`, `pos_is_yes`, and numeric ones such as `length_difference`.
     unsteered : array (n,), optional
         m_i(0) in nats: a second response, to tell a bias of the model from a bias of steering.
-    propensity : array (n, m), optional, with multipliers (m,)
-        Curves for the mixed model; its λ terms are the same estimates with the model's standard errors.
+    propensity : array (n, m), optional
+    multipliers : array (m,), optional
+        Curves for the mixed model, and where they were measured; its λ terms are the same estimates with the model's
+        standard errors.
     interactions : sequence of pairs, or bool
         True takes pos_is_a × pos_is_yes.
     drop_undefined : bool
@@ -124,6 +126,7 @@ def spurious_factors(
     questions : sequence (n,), optional
         Question of each input. Twins then get CR2 standard errors; the mixed model is left out, since it would
         take them for independent inputs.
+    level : float
 
     Returns
     -------

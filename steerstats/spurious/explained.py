@@ -50,6 +50,7 @@ class VarianceExplained(Result):
     total_variance : float
         Variance of the slopes, ddof = 1.
     n, n_questions : int
+    level : float
     """
 
     split: str
@@ -105,6 +106,7 @@ def variance_explained(
     questions : sequence (n,), optional
         Unit of the bootstrap and of the adjustment.
     n_resamples : int
+    level : float
 
     Raises
     ------

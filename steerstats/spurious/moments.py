@@ -119,6 +119,7 @@ def question_sums(columns: np.ndarray, slopes: np.ndarray, codes: np.ndarray, gr
     slopes : ndarray (n,)
     codes : ndarray (n,)
         Question of each input, 0 to `groups` - 1.
+    groups : int
 
     Returns
     -------

@@ -106,6 +106,7 @@ def pool_spurious_factors(
         Leave-one-out then leaves out whole categories.
     terms : sequence of str, optional
         Default: every term but the intercept and the "neither" levels.
+    level : float
 
     Raises
     ------

@@ -133,6 +133,10 @@ class Study(StudyDoubts):
         ----------
         shifts : sequence of (train, eval) or "train->eval", optional
             Default: those of the paper's four that the cache has; the rest are named in the warnings.
+        seed, n_resamples
+            Of bands, p-values, and the intervals that resample.
+        level : float
+            Of all intervals.
 
         Examples
         --------
@@ -162,6 +166,8 @@ class Study(StudyDoubts):
         other : Study or path
         shifts : sequence of (train, eval) or "train->eval", optional
             Default: base->base, and those of the paper's four that both caches have.
+        seed, level, n_resamples
+            Of all intervals.
 
         Examples
         --------
@@ -280,6 +286,8 @@ class Study(StudyDoubts):
             Default: the first out-of-distribution shift of the cache.
         n_inputs, n_datasets, n_pairs : int or sequence of int, optional
             Sizes to consider; default: this study's.
+        power, alpha : float
+            Share of such studies that are to find the gap, by a two-sided test at `alpha`.
 
         Examples
         --------

@@ -307,6 +307,8 @@ class StudyUnit:
             Of `pos_is_a` and `pos_is_yes` (1, 0, NaN where not defined), `length_difference` (characters, positive
             minus negative option), `prompt_tokens` (in the evaluation setting), and a user's own, `factor_NAME`; a
             text becomes flags, `factor_NAME=LEVEL vs OTHER`.
+        evaluation : str
+            The setting whose prompts `prompt_tokens` counts.
         against : mapping of factor to level, optional
             The other level of each text; default: the most frequent one of this dataset.
         """
