@@ -54,12 +54,7 @@ class Slopes(Result):
 
     def at(self, shift: Shift | str) -> np.ndarray:
         """Slopes (input,) of one shift, `"base->user_neg"`."""
-        train, evaluation = parse_shift(shift)
-        if train not in self.vectors or evaluation not in self.settings:
-            known = f"vectors {', '.join(self.vectors)} and settings {', '.join(self.settings)}"
-            shift = shift_name((train, evaluation))
-            raise Absent(f"dataset {self.dataset}: {shift} is not in this cache; it has {known}")
-        return self.slope[self.settings.index(evaluation), self.vectors.index(train)]
+        return self.slope[_place(shift, self.settings, self.vectors, f"dataset {self.dataset}")]
 
     def to_frame(self) -> pd.DataFrame:
         """One row per setting, vector and input; cells that were not evaluated are left out."""
@@ -288,13 +283,7 @@ class StudyUnit:
 
     def place(self, shift: Shift | str) -> tuple[int, int]:
         """Indices (setting_eval, main vector) of a shift; CacheError names what there is."""
-        train, evaluation = parse_shift(shift)
-        if evaluation not in self.settings or train not in self.vectors:
-            raise Absent(
-                f"{self.unit.where}: {shift_name((train, evaluation))} is not in this cache; it has the settings "
-                f"{', '.join(self.settings)} and the vectors {', '.join(self.vectors)}"
-            )
-        return self.settings.index(evaluation), list(self.vectors).index(train)
+        return _place(shift, self.settings, tuple(self.vectors), self.unit.where)
 
     def factors(
         self, names: Sequence[str], evaluation: str = "base", against: Mapping[str, str] | None = None
@@ -350,6 +339,16 @@ def names_once(argument: str, names: Sequence[str] | str) -> tuple[str, ...]:
         if name in found[:k]:
             raise InputError(f"{argument} names {name!r} twice; each once")
     return found
+
+
+def _place(shift: Shift | str, settings: tuple[str, ...], vectors: tuple[str, ...], where: str) -> tuple[int, int]:
+    train, evaluation = parse_shift(shift)
+    if evaluation not in settings or train not in vectors:
+        raise Absent(
+            f"{where}: {shift_name((train, evaluation))} is not in this cache; it has the settings "
+            f"{', '.join(settings)} and the vectors {', '.join(vectors)}"
+        )
+    return settings.index(evaluation), vectors.index(train)
 
 
 def _counts(labels: np.ndarray) -> str:
