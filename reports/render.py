@@ -187,10 +187,10 @@ def _facts(studies: Mapping[str, Any]) -> list[tuple[str, str]]:
     study = next(iter(studies.values()))
     if len(studies) > 1:
         built = [
-            f"{label}: {one.model}{_layer(one, ', layer ')}, build {one.reader.spec_hash[:12]}{_name(one, ', study ')}"
+            (label, f"{one.model}{_layer(one, ', layer ')}, build {one.reader.spec_hash[:12]}{_name(one, ', study ')}")
             for label, one in studies.items()
         ]
-        return [("caches", str(len(studies))), *((text.partition(": ")[0], text.partition(": ")[2]) for text in built)]
+        return [("caches", str(len(studies))), *built]
     inputs = sum(len(study.unit(name).inputs) for name in study.datasets)
     facts = [
         *([("study", name)] if (name := _name(study)) else []),
@@ -229,19 +229,8 @@ def _claim_table(done: Sequence[Done], several: bool) -> dict[str, Any]:
                 text, value = f"{text}: {value}", "—"
             row = {"claim": text, "estimate": value, "95% interval": view["interval"]}
             row |= {"unit": UNITS.get(view["unit"], view["unit"]), "n": f"{claim.n} {claim.n_of}" if claim.n else ""}
-            row |= {"published": claim.shown_published}
-            row |= {"verdict": claim.verdict}
+            row |= {"published": claim.shown_published, "verdict": claim.verdict}
             rows.append(row | {"cache": one.job.label} if several else row)
-    columns = [
-        "claim",
-        "estimate",
-        "95% interval",
-        "unit",
-        "n",
-        "published",
-        "verdict",
-        *(["cache"] if several else []),
-    ]
-    return cells(
-        pd.DataFrame(rows, columns=columns), "Claims, in the order of the sections; nat/λ is nats per unit multiplier"
-    )
+    columns = ["claim", "estimate", "95% interval", "unit", "n", "published", "verdict", *["cache"] * several]
+    caption = "Claims, in the order of the sections; nat/λ is nats per unit multiplier"
+    return cells(pd.DataFrame(rows, columns=columns), caption)

@@ -87,10 +87,10 @@ def _sweep(best: Claim) -> dict[str, Any]:
     return {"answer": f"{best.statement} {value} {interval} nats per unit multiplier.", "lead": lead, "cards": []}
 
 
-def _card(question: str, number_: str, interval: str, words: str, link: str, link_text: str) -> dict[str, str]:
+def _card(question: str, number: str, interval: str, words: str, link: str, link_text: str) -> dict[str, str]:
     return {
         "question": question,
-        "number": number_,
+        "number": number,
         "unit": "",  # what the number is, where the words below it would say so too late
         "interval": interval,
         "words": words,
