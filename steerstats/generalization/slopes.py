@@ -68,8 +68,8 @@ class SlopeGrid:
     >>> import steerstats
     >>> grid = steerstats.open_cache(steerstats.demo_cache()).grid(["base->base", "base->user_neg"])
     >>> cells = grid.cells(grid.datasets[0], [("base", "base"), ("base", "user_neg")])
-    >>> cells.slopes.shape == (2, cells.n_inputs)
-    True
+    >>> cells.slopes.shape, cells.n_excluded
+    ((2, 60), 0)
     """
 
     train: tuple[str, ...]
@@ -182,7 +182,6 @@ class SlopeGrid:
         return Cells(
             slopes=slopes[:, complete],
             question=question,
-            n_inputs=int(complete.sum()),
             n_excluded=int((~complete).sum()),
             complete=complete,
             refits=refits[..., complete] if refitted.any() else None,
@@ -205,8 +204,8 @@ class Cells:
     ----------
     slopes : ndarray of shape (n_shifts, n_inputs)
     question : ndarray of shape (n_inputs,) or None
-    n_inputs, n_excluded : int
-        Inputs complete in all the cells, and inputs that were not.
+    n_excluded : int
+        Inputs that were not complete in all the cells.
     complete : ndarray of bool, over all inputs of the dataset
     refits : ndarray of shape (n_refits, n_shifts, n_inputs) or None
         NaN in cells without refits; None where no cell has them.
@@ -218,7 +217,6 @@ class Cells:
 
     slopes: np.ndarray
     question: np.ndarray | None
-    n_inputs: int
     n_excluded: int
     complete: np.ndarray
     refits: np.ndarray | None
@@ -239,7 +237,6 @@ class Cells:
         return cls(
             slopes=slopes[:, complete],
             question=None if question is None else np.asarray(question)[complete],
-            n_inputs=int(complete.sum()),
             n_excluded=int((~complete).sum()),
             complete=complete,
             refits=None,
