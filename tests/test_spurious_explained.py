@@ -196,6 +196,24 @@ def test_published_split_depends_on_its_order_and_ours_does_not():
     assert "neither Yes nor No and count as No" in first.warnings[0]
 
 
+def test_where_one_factor_has_no_say_the_other_has_the_order_of_factors_is_no_matter():
+    """Half of the questions have letters, half words: "neither" of the one is not "neither" of the other."""
+    rng = np.random.default_rng(0)
+    lettered, level = np.arange(60) < 30, rng.integers(0, 2, 60)
+    factors = {"pos_is_a": np.where(lettered, level, -1), "pos_is_yes": np.where(lettered, -1, level)}
+    slopes = lettered + 0.3 * level + 0.4 * rng.normal(size=60)
+    there, back = (
+        variance_explained(slopes, {name: factors[name] for name in order}, rng=rng, n_resamples=50).to_frame()
+        for order in (("pos_is_a", "pos_is_yes"), ("pos_is_yes", "pos_is_a"))
+    )
+    shares = there.set_index("component")["share"]
+    np.testing.assert_allclose(shares[back["component"]], back["share"])
+    assert shares[["pos_is_a", "pos_is_yes"]].min() > 0.3  # each tells the two halves apart
+    design = code_factors(factors, 60)
+    total = sm.OLS(slopes, design.columns).fit().rsquared_adj
+    assert shares["explained"] == pytest.approx(total)
+
+
 def test_the_published_split_counts_neither_as_no():
     rng = np.random.default_rng(20)
     slopes, a, yes = rng.normal(size=30), np.arange(30) % 2, rng.integers(-1, 2, 30)

@@ -29,7 +29,7 @@ NOT_VARYING = {
 
 @dataclass(frozen=True, kw_only=True)
 class FactorDesign:
-    """A full-rank design of nuisance factors.
+    """A design of nuisance factors, of full rank unless `code_factors` was asked for whole ones.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class FactorDesign:
     level : mapping of factor to ndarray (n,) of float
         Levels of the binary factors as given: 1, 0, NaN where not defined.
     aliased : tuple of str
-        Columns that those before them determine, and that were dropped.
+        Columns that those before them determine, and that were dropped, unless whole factors were asked for.
     warnings : tuple of str
         What was dropped, and why.
     """
@@ -69,6 +69,7 @@ def code_factors(
     interactions: Sequence[tuple[str, str]] = (),
     drop_undefined: bool = False,
     codes: np.ndarray | None = None,
+    whole_factors: bool = False,
 ) -> FactorDesign:
     """Turn factors into a design, dropping what cannot be told apart and saying so.
 
@@ -86,6 +87,9 @@ def code_factors(
     codes : int array (n,), optional
         Question of each input, for a design whose standard errors are clustered by question: what one question
         alone holds of a factor is then folded or left out (`steerstats.spurious.rare`), with a warning.
+    whole_factors : bool
+        Keep columns of a factor that others determine, unless all of them are: the design then is not of full rank,
+        but says of each factor what it says alone.
 
     Raises
     ------
@@ -136,8 +140,10 @@ def code_factors(
     names, owner, columns = zip(("Intercept", "", np.ones(int(kept.sum()))), *each)
     stacked = np.column_stack(columns)
     aliased = aliased_columns(stacked)
-    warnings += [f"{names[j]} is determined by the columns before it: dropped" for j in aliased]
-    left = [j for j in range(len(names)) if j not in aliased]
+    told = {one_factor(owner[j]) for j in range(len(names)) if j not in aliased}
+    dropped = [j for j in aliased if not whole_factors or ":" in owner[j] or one_factor(owner[j]) not in told]
+    warnings += [f"{names[j]} is determined by the columns before it: dropped" for j in dropped]
+    left = [j for j in range(len(names)) if j not in dropped]
     if codes is not None:
         own = [owner[j] for j in left]
         alone, said = without_lone_columns(stacked[:, left], [names[j] for j in left], own, codes[kept])
@@ -151,6 +157,11 @@ def code_factors(
         aliased=tuple(names[j] for j in aliased),
         warnings=tuple(warnings),
     )
+
+
+def one_factor(name: str) -> str:
+    """The factor that flags of the levels of one text, `NAME=LEVEL vs OTHER`, make up; other names as they are."""
+    return name if ":" in name else name.partition("=")[0]
 
 
 def none_varies(factors: Iterable[str], warnings: Iterable[str]) -> CannotEstimate:

@@ -18,7 +18,7 @@ from steerstats.errors import CannotEstimate, InputError, check_level, check_res
 from steerstats.questions import group_codes
 from steerstats.resampling import quantile_pair, resampled_sums
 from steerstats.results import Result
-from steerstats.spurious.coding import Factors, code_factors, none_varies
+from steerstats.spurious.coding import Factors, code_factors, none_varies, one_factor
 from steerstats.spurious.moments import Moments, question_sums
 
 MAX_FACTORS = 8
@@ -131,18 +131,18 @@ def variance_explained(
     """
     s = np.asarray(slopes, dtype=float)
     pairs = [("pos_is_a", "pos_is_yes")] if interactions is True else list(interactions or ())
-    design = code_factors(factors, s.size, interactions=pairs)
-    main = list(dict.fromkeys(_one_factor(name) for name in design.factors if ":" not in name))
+    design = code_factors(factors, s.size, interactions=pairs, whole_factors=True)
+    main = list(dict.fromkeys(one_factor(name) for name in design.factors if ":" not in name))
     crossed = [name for name in design.factors if ":" in name]
     if not main:
         raise none_varies(factors, design.warnings)
     if len(main) > MAX_FACTORS:
         raise InputError(f"{len(main)} factors need {2 ** len(main)} regressions; at most {MAX_FACTORS} are divided")
     columns = {
-        name: [j - 1 for j, own in enumerate(design.owner) if name in (own, _one_factor(own))]
+        name: [j - 1 for j, own in enumerate(design.owner) if name in (own, one_factor(own))]
         for name in (*main, *crossed)
     }
-    n, p = design.columns.shape
+    n, p = len(design.columns), len(design.names) - len(set(design.names) & set(design.aliased))
     if n <= p:
         raise CannotEstimate(f"{n} inputs for {p} columns: adjusted R² needs at least {p + 1}")
 
@@ -230,11 +230,6 @@ def published_variance_split(
         doubt=CHANCE_IN,
         warnings=(f"{undefined} inputs are neither Yes nor No and count as No",) if undefined else (),
     )
-
-
-def _one_factor(name: str) -> str:
-    """Flags of the levels of one text, `NAME=LEVEL vs OTHER`, are one factor."""
-    return name if ":" in name else name.partition("=")[0]
 
 
 def _shapley(
