@@ -145,8 +145,9 @@ def linearity_test(
     if exactly_linear:
         t_squared = 0.0
     else:
-        # Curves that share one shape differ only by rounding, which would pass for an enormous T².
-        if np.linalg.matrix_rank(cov, tol=(1e-9 * scale) ** 2, hermitian=True) < k:
+        # Curves that share one shape differ only by rounding, of float64 or of what was stored, which would pass for an
+        # enormous T².
+        if np.linalg.matrix_rank(cov, tol=(max(1e-9, resolution) * scale) ** 2, hermitian=True) < k:
             raise CannotEstimate(
                 f"the {k} non-linear contrasts vary over inputs in fewer than {k} directions; T² is not defined"
             )

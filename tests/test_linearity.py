@@ -146,3 +146,13 @@ def test_linearity_edges():
     exact = linearity_test(np.arange(9.0)[:, None] * GRID + 2, GRID)
     assert (exact.p_value, exact.distance) == (1.0, 0.0)
     assert exact.warnings == ("all curves are exactly linear",)
+
+
+def test_rounding_of_stored_curves_is_no_spread_of_theirs():
+    """All are parabolas: what they have beside that is float32's rounding, which no error of numpy may come of."""
+    lam = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    for seed in range(40):
+        a, b = np.random.default_rng(seed).normal(size=(2, (4, 5, 12, 60)[seed % 4], 1))
+        stored = (a * lam + 0.3 * b * lam**2).astype(np.float32)
+        with pytest.raises(CannotEstimate, match="fewer than 3 directions"):
+            linearity_test(stored, lam, resolution=5e-7)
