@@ -26,11 +26,11 @@ from steerstats.protocol import protocol_of
 from steerstats.questions import logit_limits, question_means
 from steerstats.results import Estimate
 from steerstats.study import Study
+from steerstats.study.base import UNNAMED
 from steerstats.study.results import SpuriousTable
 from steerstats.study.study import DEFAULT_FACTORS
 
 Cache = Study | str | Path
-UNNAMED = "not recorded"  # the model of a table that does not name it
 # One seed for all estimators, so that a number is the same wherever it stands; the command line sets another.
 _SEED: ContextVar[int] = ContextVar("steerstats_seed", default=0)
 

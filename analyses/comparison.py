@@ -1,6 +1,6 @@
 """Several caches side by side: what differs in the steerability of every dataset, paired by input, in every shift."""
 
-from analyses._cache import current_seed, datasets_of, facts_of, several_studies
+from analyses._cache import UNNAMED, current_seed, datasets_of, facts_of, several_studies
 from analyses._claim import Finding, command_line, publish
 from analyses._compared import compared, difference_claims, error_words, forests, labelled
 
@@ -20,7 +20,7 @@ def main(cache, out):
         result, script="comparison", title=TITLE, paper=PAPER, claims=tuple(difference_claims(result)), pages=pages,
         reading="One panel a shift, one row a dataset, over the inputs that both caches hold; right of zero, the cache "
         "that stands before the minus steers more. "
-        + "; ".join(f"{label} is {study.model}" for label, study in studies.items()) + ".",
+        + "; ".join(_which(label, study) for label, study in studies.items()) + ".",
         bars=f"thick: 95% intervals of the mean paired difference, {error_words(frame)}; hair lines: bands that hold "
         "for all pairs, datasets and shifts at once.",
         counted=f"{' and '.join(map('{:,}'.format, held))} inputs that both of a pair hold, in {n}.",
@@ -29,6 +29,11 @@ def main(cache, out):
         seed=current_seed(), facts={label: facts_of(study) for label, study in studies.items()},
     )  # fmt: skip
     return publish(out, found, drawn, frame)
+
+
+def _which(label, study):
+    """What a cache of the comparison is: its model, if that has a name."""
+    return f"the model of {label} is not recorded" if study.model == UNNAMED else f"{label} is {study.model}"
 
 
 if __name__ == "__main__":

@@ -49,6 +49,16 @@ def test_two_caches_of_one_model_have_no_agreement_between_models(tmp_path):
     assert analyses.run("comparison", pair, tmp_path).claims, "what differs between them is still told"
 
 
+def test_caches_that_do_not_name_their_model_are_not_called_by_its_absence(tmp_path):
+    pair = [cache("unnamed", UNNAMED), cache("unnamed-too", UNNAMED, mean_steerability=[0.9, 0.6, 0.4])]
+    agreement, difference = (analyses.run(script, pair, tmp_path) for script in ("cross_model", "comparison"))
+    assert agreement.method.startswith("of the first cache and the second cache: Spearman")
+    assert "a table does not name its model: the two caches may be of one model" in agreement.warnings
+    assert difference.reading.endswith(
+        "the model of unnamed is not recorded; the model of unnamed-too is not recorded."
+    )
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [

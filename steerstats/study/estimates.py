@@ -40,6 +40,7 @@ from steerstats.spurious import (
     spurious_factors,
     variance_explained,
 )
+from steerstats.study.base import UNNAMED
 from steerstats.study.factors import FACTORS, OWN, usual_levels
 from steerstats.study.generalization import Generalization
 from steerstats.study.notes import few_trained, flat_curves, no_parity, said_first
@@ -267,7 +268,11 @@ def cross_model(
             lost = [shift_name(shift) for shift in every if shift not in chosen]
             notes.append(f"not in both caches for every dataset, and left out: {', '.join(lost)}")
     # Not by their paths: the same caches give the same words, wherever they lie.
-    labels = (first.model, second.model) if first.model != second.model else ("the first cache", "the second cache")
+    labels = first.model, second.model
+    if UNNAMED in labels:
+        notes.append("a table does not name its model: the two caches may be of one model")
+    if UNNAMED in labels or labels[0] == labels[1]:
+        labels = "the first cache", "the second cache"
     named = dict(zip(labels, (first, second)))
     for label, study in named.items():
         alone = [name for name in study.datasets if name not in common]
@@ -279,7 +284,7 @@ def cross_model(
         *grids, chosen, rng=NamedStreams(seed, "cross-model", common), level=level, n_resamples=n_resamples
     )
     # "of", since what begins a sentence gets a capital, and a model's id has none.
-    method = f"of {first.model} and {second.model}: {table.method}"
+    method = f"of {' and '.join(labels)}: {table.method}"
     return replace(table, warnings=(*notes, *table.warnings), method=method)
 
 
