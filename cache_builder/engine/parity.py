@@ -94,7 +94,7 @@ class Parity:
         if self.path == "trie":
             return f"trie path: {found}"
         if self.passed:
-            said = f"plain path, slower: {self.reason}; the trie path would hold for this model ({found})"
+            said = f"plain path, slower: {self.reason}; the trie path held in the last proof ({found})"
         else:
             said = f"plain path, slower: the trie path does not hold for this model ({self.reason}; {found})"
         if self.lines == BATCHED:
