@@ -139,12 +139,12 @@ def test_a_table_brings_factors_of_its_own(tmp_path):
     frame = pd.DataFrame(list(example_rows()))
     frame["factor_topic"] = np.where(frame["input"] == "q1", None, "law")
     frame["factor_size"] = frame["input"].str[1:].astype(float)
-    frame["factor_seen"] = frame["input"] == "q2"
+    frame["factor_seen"] = (frame["input"] == "q2").astype(object).where(frame["input"] != "q1", None)
     frame.to_csv(tmp_path / "t.csv", index=False)
     unit = CacheReader(import_table(tmp_path / "t.csv", tmp_path / "c", model="m"))["kindness"]
     assert unit.read("input_factor_topic").tolist() == ["law", "", "law", "law"]
     assert unit.read("input_factor_size").tolist() == [0, 1, 2, 3]
-    assert unit.read("input_factor_seen").tolist() == [0, 0, 1, 0]
+    assert unit.read("input_factor_seen").tolist() == [0, -1, 1, 0]
     frame.rename(columns={"factor_topic": "factor/topic"}).to_csv(tmp_path / "bad.csv", index=False)
     with pytest.raises(
         InputError, match=r"'factor/topic' is not known; known are .*factor_NAME \(NAME of letters, digits, _, -"

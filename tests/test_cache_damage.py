@@ -172,6 +172,7 @@ def test_verify_says_how_many_more_are_missing(tmp_path):
         ({"parity": {"path": "trie", "difference": 1e-6, "tolerance": 1e-4}}, True, "allowed 1.0e-04"),
         ({"parity": {"path": "trie", "difference": 2e-4, "tolerance": 1e-4}}, False, "2.0e-04 nats, allowed 1.0e-04"),
         ({"parity": {"path": "trie", "difference": -1.0, "tolerance": 1e-4}}, False, "difference not recorded nats"),
+        ({"parity": {"path": "trie", "difference": False, "tolerance": 1e-4}}, False, "difference not recorded nats"),
         ({"parity": {"path": "trie", "difference": 1.0, "tolerance": float("inf")}}, False, "allowed not recorded"),
         ({"parity": {"path": "plain", "difference": None, "tolerance": 1e-4}}, True, "plain path"),
     ],

@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 
 import steerstats
-from steerstats.cache import CacheReader, UnitData, create_cache, disk, finished_sidecar, verify, write_unit, writer
+from steerstats.cache import (
+    CacheReader,
+    UnitData,
+    create_cache,
+    disk,
+    finished_sidecar,
+    pack,
+    verify,
+    write_unit,
+    writer,
+)
 
 MANIFEST = {"kind": "import", "spec_hash": "ab12", "units": ["likes-rain"], "model": "mine"}
 NAME = "likes-rain"
@@ -206,6 +216,43 @@ def test_of_two_builders_that_begin_one_cache_at_once_the_later_takes_the_manife
 
     monkeypatch.setattr(writer, "publish_once", raced)
     assert CacheReader(create_cache(tmp_path / "cache", MANIFEST)).manifest["model"] == "theirs"
+
+
+WRITERS = {
+    "publish": lambda root, unit: disk.publish(root / "a.json", b"{}"),
+    "publish_once": lambda root, unit: disk.publish_once(root / "a.json", b"{}"),
+    "pack": lambda root, unit: pack(steerstats.demo_cache(), root / "a.h5"),
+    "write_unit": lambda root, unit: write_unit(root, NAME, unit),
+}
+
+
+@pytest.mark.parametrize("how", WRITERS)
+def test_bytes_are_on_disk_before_they_have_a_name_and_the_name_is_afterwards(unit, root, monkeypatch, how):
+    plain = {name: getattr(os, name) for name in ("fsync", "replace", "link")}
+    done = []
+
+    def noted(name):
+        def call(*arguments):
+            folder = name == "fsync" and stat.S_ISDIR(os.fstat(*arguments).st_mode)
+            done.append("folder" if folder else "bytes" if name == "fsync" else "name")
+            return plain[name](*arguments)
+
+        return call
+
+    for name in plain:
+        monkeypatch.setattr(disk.os, name, noted(name))
+    WRITERS[how](root, unit)
+    assert done == ["bytes", "name"] * (2 if how == "write_unit" else 1) + ["folder"]  # a unit, and then its sidecar
+
+
+@pytest.mark.parametrize(("stranger", "left"), [(False, set()), (True, {"a", "a/theirs"})])
+def test_folders_that_were_made_for_nothing_are_gone_but_for_those_that_others_use(tmp_path, stranger, left):
+    with pytest.raises(KeyboardInterrupt), disk.folders_for(tmp_path / "a" / "b" / "c.h5"):
+        assert (tmp_path / "a" / "b").is_dir()
+        if stranger:
+            (tmp_path / "a" / "theirs").touch()
+        raise KeyboardInterrupt
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == left
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.EIO])

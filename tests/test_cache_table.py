@@ -66,7 +66,7 @@ BAD = {
         lambda f: f.astype({"propensity": object}).replace({"propensity": {f.propensity[5]: "high"}}),
         r"propensity, line 7: 'high' should be a finite number",
     ),
-    "column": (lambda f: f.drop(columns="setting_eval"), r"column 'setting_eval' is missing"),
+    "column": (lambda f: f.drop(columns="setting_eval"), r"column 'setting_eval' is missing; it has [\w, ]+$"),
     "stranger": (lambda f: f.assign(slope=1), r"column 'slope' is not known"),
     "flag": (lambda f: f.assign(pos_is_a="maybe"), r"pos_is_a, line 2: 'maybe' should be true, false or empty"),
     "setting": (
@@ -97,7 +97,7 @@ BAD = {
         r"question of input 'q0' is 'a' in line 2 and 'b' in line 3; every row of an input has the same",
     ),
     "flag twice": (
-        lambda f: f.assign(pos_is_a=["yes", "1", ""] * 4),
+        lambda f: f.assign(pos_is_a=["Yes ", "1", ""] * 4),
         r"pos_is_a of input 'q0' is True in line 2 and an empty or NA cell in line 4",
     ),
     "length twice": (
@@ -170,9 +170,17 @@ def test_columns_that_one_dataset_leaves_empty_are_not_there_for_it(tmp_path, fr
     both = pd.concat([frame.assign(question="same", layer=3), frame.assign(dataset="bare")])
     cache = CacheReader(import_table(save(both, tmp_path / "t.csv"), tmp_path / "c", model="mine"))
     assert cache["kindness"].read("vector_layer").tolist() == [[3]]
+    assert cache["kindness"].coords["vector"].tolist() == ["base"]
     assert cache["kindness"].read("input_question").tolist() == ["same"] * 4
     assert "vector_layer" not in cache["bare"]
     assert cache["bare"].read("input_question").tolist() == ["q0", "q1", "q2", "q3"]
+
+
+def test_layers_of_one_setting_are_vectors_of_their_own_where_a_table_names_none(tmp_path, frame):
+    both = pd.concat([frame.assign(layer=layer) for layer in (3, 4)])
+    unit = CacheReader(import_table(save(both, tmp_path / "t.csv"), tmp_path / "c", model="mine"))["kindness"]
+    assert unit.coords["vector"].tolist() == ["base@3", "base@4"]
+    assert unit.read("vector_layer").tolist() == [[3], [4]]
 
 
 def test_an_input_without_a_text_has_an_empty_one(tmp_path, frame):
@@ -242,6 +250,11 @@ def test_dataset_names_become_safe_stems_without_colliding(tmp_path, frame):
     assert units.keys() == names
     assert len({stem.casefold() for stem in units.values()}) == len(names)
     assert units["plain-1"] == "plain-1"  # a name that is one stays, whoever else would have it
+    assert units["善良"].startswith("dataset-")
+
+
+def test_stems_that_differ_by_case_alone_are_alike_where_a_disk_does_not_tell_them_apart(tmp_path, frame):
+    assert len({stem.casefold() for stem in units_of({"A b", "a/b"}, tmp_path, frame).values()}) == 2
 
 
 def test_a_dataset_is_named_as_near_to_its_name_as_a_file_can_be(tmp_path, frame):
