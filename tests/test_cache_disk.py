@@ -75,6 +75,7 @@ for room in [0, 1, 100, 800, 2048, 20_000, *np.linspace(30_000, size - 1, 12).as
     assert os.listdir(root / "units") == [], room
     assert len(os.listdir("/proc/self/fd")) == len(handles), room
 write_unit(root, "likes-rain", unit)
+assert len(os.listdir("/proc/self/fd")) == len(handles)
 assert all(check.ok for check in verify(root))
 for room in (0, 3000, 100_000):
     limited(room, lambda: pack(root, folder + "/packed.h5"))
@@ -247,12 +248,25 @@ def test_bytes_are_on_disk_before_they_have_a_name_and_the_name_is_afterwards(un
 
 @pytest.mark.parametrize(("stranger", "left"), [(False, set()), (True, {"a", "a/theirs"})])
 def test_folders_that_were_made_for_nothing_are_gone_but_for_those_that_others_use(tmp_path, stranger, left):
-    with pytest.raises(KeyboardInterrupt), disk.folders_for(tmp_path / "a" / "b" / "c.h5"):
-        assert (tmp_path / "a" / "b").is_dir()
-        if stranger:
-            (tmp_path / "a" / "theirs").touch()
-        raise KeyboardInterrupt
+    def interrupted():
+        with disk.folders_for(tmp_path / "a" / "b" / "c.h5"):
+            assert (tmp_path / "a" / "b").is_dir()
+            if stranger:
+                (tmp_path / "a" / "theirs").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == left
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/ns"), reason="needs Linux")
+@pytest.mark.parametrize(("owner", "name"), [(os, "readlink"), (Path, "read_text")])
+def test_containers_and_boots_of_one_host_name_are_machines_of_their_own(monkeypatch, owner, name):
+    here = disk.machine_tag.__wrapped__()
+    assert here == disk.machine_tag()
+    monkeypatch.setattr(owner, name, lambda *_: "another")
+    assert disk.machine_tag.__wrapped__() != here
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.EIO])
