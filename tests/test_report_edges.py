@@ -69,6 +69,14 @@ def test_caches_that_share_no_dataset_make_a_report_that_says_so(tmp_path):
     assert "the two caches share no dataset" in page
 
 
+def test_caches_that_share_no_shift_are_told_so_and_no_damaged_ones(tmp_path):
+    caches = [tmp_path / "home", tmp_path / "away"]
+    for path, settings in zip(caches, (("base",), ("sys_pos", "user_neg"))):
+        simulate_cache(path, SimulationTruth(datasets=2, n_inputs=12, settings=settings), model=path.name)
+    finding = analyses.run("cross_model", caches, tmp_path / "out")
+    assert finding.missing.startswith("cannot be estimated here: the two caches share none of base->base, ")
+
+
 @pytest.fixture(scope="module")
 def overlapping(tmp_path_factory):
     """Three caches, of which the last shares datasets with both others, and these none."""

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import hmean as harmonic_mean
 
 from steerstats.distribution import method_of_summaries, summarise_steerability
-from steerstats.errors import CacheError, CannotEstimate, InputError, those_there
+from steerstats.errors import CannotEstimate, InputError, those_there
 from steerstats.generalization import (
     ID_SHIFT,
     PAPER_SHIFTS,
@@ -263,7 +263,7 @@ def cross_model(
         units = [study.unit(name) for study in shared for name in common]
         chosen = [shift for shift in every if all(unit.has(shift) for unit in units)]
         if not chosen:
-            raise CacheError(f"{first.path} and {second.path} share none of {', '.join(map(shift_name, every))}")
+            raise CannotEstimate(f"the two caches share none of {', '.join(map(shift_name, every))}")
         if len(chosen) < len(every):
             lost = [shift_name(shift) for shift in every if shift not in chosen]
             notes.append(f"not in both caches for every dataset, and left out: {', '.join(lost)}")

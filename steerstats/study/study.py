@@ -169,6 +169,15 @@ class Study(StudyDoubts):
         seed, level, n_resamples
             Of all intervals.
 
+        Raises
+        ------
+        InputError
+            If the caches share no dataset.
+        CacheError
+            If one lacks a shift that was asked for.
+        CannotEstimate
+            If none was asked for, and they share none of these.
+
         Examples
         --------
         >>> import steerstats
