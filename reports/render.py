@@ -84,7 +84,7 @@ def render_report(
     return folder / PAGE
 
 
-def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, seed: int = 0) -> Path:
+def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, seed: int = 0) -> None:
     """Write `report.html` from what the scripts left in `out/results`."""
     studies = {label: study_of(path) for label, path in labels.items()}
     several = len(labels) > 1
@@ -129,9 +129,7 @@ def write_page(labels: Mapping[str, str], done: Sequence[Done], out: Path, *, se
         )
     )
     out.mkdir(parents=True, exist_ok=True)
-    page = out / PAGE
-    page.write_text(text, encoding="utf-8", newline="\n")
-    return page
+    (out / PAGE).write_text(text, encoding="utf-8", newline="\n")
 
 
 def _environment() -> Environment:

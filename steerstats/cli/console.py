@@ -46,8 +46,8 @@ def say(message: str) -> None:
     out.print(Text(message))
 
 
-def directory(target: Path, what: str, *, empty: bool = False) -> Path:
-    """`target`, where a directory can be made of it; otherwise an error that says what it is and what would be right.
+def directory(target: Path, what: str, *, empty: bool = False) -> None:
+    """Raise InputError where no directory can be made of `target`, saying what it is and what would be right.
 
     Parameters
     ----------
@@ -62,7 +62,6 @@ def directory(target: Path, what: str, *, empty: bool = False) -> Path:
             raise InputError(f"{path} is a file; give a directory for {what}")
     if empty and target.exists() and any(target.iterdir()):
         raise InputError(f"{target} is not empty; choose another directory for {what}")
-    return target
 
 
 @contextmanager
