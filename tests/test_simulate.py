@@ -8,7 +8,8 @@ from scipy import stats
 
 from steerstats.cache import CacheReader, content_hash, pack, verify
 from steerstats.errors import CacheError, InputError
-from steerstats.simulate import PAPER_SHIFTS, SimulationTruth, simulate_cache, simulate_unit
+from steerstats.generalization import ID_SHIFT, PAPER_SHIFTS
+from steerstats.simulate import SimulationTruth, simulate_cache, simulate_unit
 from steerstats.simulate.curves import latent_steerability
 
 LAM = np.array(SimulationTruth().multipliers)
@@ -90,7 +91,7 @@ def test_gaps_are_prompt_loss_plus_cost_of_transfer():
         prompt_loss={"user_neg": 0.4, "user_pos": -0.1}, transfer_cost=0.25, shift_input_sd=0.0,
         prompt_intercept={"user_neg": -2.0}, transfer_cost_sd=0.1,
     )  # fmt: skip
-    for train, evaluation in PAPER_SHIFTS:
+    for train, evaluation in (ID_SHIFT, *PAPER_SHIFTS):
         assert unit.gap(train, evaluation) == pytest.approx(unit.expected_gap(train, evaluation), abs=1e-12)
     assert unit.expected_gap("base", "user_neg") == 0.4 + unit.transfer_cost[0, 4]
     assert unit.gap("user_neg", "user_neg") == pytest.approx(0.4)
@@ -142,7 +143,7 @@ def test_controls_are_planned_for_the_shifts_of_the_paper_only():
         for e, v in np.argwhere(arrays["planned"])
         if arrays["vector_kind"][v] == "resampled"
     }
-    assert cells == set(PAPER_SHIFTS)
+    assert cells == {ID_SHIFT, *PAPER_SHIFTS}
     assert arrays["planned"][:, :6].all()
 
 

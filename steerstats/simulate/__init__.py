@@ -5,7 +5,7 @@ account, and how a user sees what an analysis can and cannot resolve before payi
 """
 
 from steerstats.simulate.cache import Simulation, simulate_cache, simulate_unit
-from steerstats.simulate.curves import PAPER_SHIFTS, UnitTruth
+from steerstats.simulate.curves import UnitTruth
 from steerstats.simulate.truth import SimulationTruth
 
-__all__ = ["PAPER_SHIFTS", "Simulation", "SimulationTruth", "UnitTruth", "simulate_cache", "simulate_unit"]
+__all__ = ["Simulation", "SimulationTruth", "UnitTruth", "simulate_cache", "simulate_unit"]

@@ -8,12 +8,10 @@ import numpy as np
 
 from steerstats.cache import NOT_DEFINED
 from steerstats.errors import InputError
-from steerstats.generalization.slopes import ID_SHIFT
-from steerstats.generalization.slopes import PAPER_SHIFTS as AWAY
+from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS
 from steerstats.seeds import generator
 from steerstats.simulate.truth import SimulationTruth
 
-PAPER_SHIFTS = (ID_SHIFT, *AWAY)  # training setting, evaluation setting; the first is in distribution
 MEAN = "mean"
 
 
@@ -160,7 +158,7 @@ def draw_inputs(truth: SimulationTruth, rng: np.random.Generator, own: np.random
 def plan_vectors(truth: SimulationTruth) -> Vectors:
     """Main vectors in every setting; controls only where one of the paper's shifts evaluates them."""
     rows = [(name, "trained", name, -1) for name in truth.settings] + [(MEAN, MEAN, MEAN, -1)]
-    shifts = [shift for shift in PAPER_SHIFTS if set(shift) <= set(truth.settings)]
+    shifts = [shift for shift in (ID_SHIFT, *PAPER_SHIFTS) if set(shift) <= set(truth.settings)]
     trains = list(dict.fromkeys(train for train, _ in shifts))
     wanted = [("resampled", truth.n_resampled, trains), ("fold", truth.n_folds, trains)]
     wanted += [("random", truth.n_random, trains[:1]), ("shuffled", truth.n_shuffled, trains[:1])]
