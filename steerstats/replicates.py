@@ -314,7 +314,8 @@ def _ratio_limits(
     variance = sum(v for v, _ in parts)
     df = variance**2 / sum(v**2 / of for v, of in parts)
     half = stats.t.ppf((1 + level) / 2, df) * np.sqrt(variance)
-    return float(np.exp(centre - half)), float(np.exp(centre + half))
+    with np.errstate(over="ignore"):  # three questions may tell nothing: a limit is then infinite
+        return float(np.exp(centre - half)), float(np.exp(centre + half))
 
 
 def _negative_share(z: np.ndarray, s: np.ndarray | None) -> tuple[float, bool]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -253,3 +255,10 @@ def test_edges_are_named():
         "two replicates: the interval takes them as given",
         "no noise at all between replicates: no interval",
     } <= set(silent.warnings)
+
+
+def test_a_limit_that_nothing_is_known_of_is_infinite_without_a_word_of_numpys():
+    replicates = np.array([[1.6, 0.7, -1.0], [-0.2, -0.3, 2.4]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert slope_reliability(replicates, kind="paraphrases").reliability.ci_low == -np.inf
