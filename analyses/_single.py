@@ -16,6 +16,7 @@ from analyses._counts import CUT
 from analyses._words import number, percent
 from steerstats.distribution import mean_slope
 from steerstats.errors import CannotEstimate
+from steerstats.generalization.slopes import NO_WIDTH
 from steerstats.meta import FEW_REFITS
 from steerstats.questions import group_codes, wilson_interval
 from steerstats.results import SLOPE_UNIT, Estimate
@@ -67,7 +68,8 @@ def inputs_claim(
     found = replace(mean_slope(own[inside], questions=study.unit(name).question[inside]), unit="1")
     low, high = max(found.ci_low, bounds[0]), min(found.ci_high, bounds[1])
     if found.n > 1:
-        found = replace(found, ci_low=low, ci_high=high, method=f"t interval over {found.n} questions")
+        flat = f"; {NO_WIDTH}" if found.se == 0 else ""
+        found = replace(found, ci_low=low, ci_high=high, method=f"t interval over {found.n} questions{flat}")
     else:
         found = replace(found, method="one question: no interval")
     return Claim.of(key, f"{text}, mean over inputs, in {name}:", found, "questions"), found

@@ -26,6 +26,7 @@ from steerstats.distribution import mean_slope
 from steerstats.errors import InputError
 from steerstats.generalization import SlopeGrid, steerability_table
 from steerstats.generalization.compared import compare_slopes
+from steerstats.generalization.slopes import NO_WIDTH
 from steerstats.results import Estimate
 
 
@@ -227,6 +228,10 @@ def test_a_mean_over_the_inputs_of_one_dataset_is_by_question_and_stays_in_its_r
     expected = mean_slope(values[:5], questions=question[:5])
     assert expected.ci_low < 0 < 1 < expected.ci_high
     assert (claim.estimate, claim.ci_low, claim.ci_high) == (pytest.approx(values[:5].mean()), 0, 1)
+    assert claim.interval == "t interval over 3 questions"
+    alike, _ = inputs_claim(study, "k", "τ", {"d": np.ones(6)}, (-1.0, 1.0))
+    assert (alike.ci_low, alike.ci_high) == (1, 1)
+    assert alike.interval == f"t interval over 3 questions; {NO_WIDTH}"
 
 
 def test_the_row_of_unsteered_propensity_is_the_mean_over_datasets():
