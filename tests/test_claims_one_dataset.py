@@ -150,11 +150,16 @@ def test_a_factor_that_few_refits_tell_says_so():
 
 def test_that_no_factor_varies_is_said_without_their_names_in_code():
     slopes, alike = np.random.default_rng(0).normal(size=12), np.ones(12)
-    both = {"pos_is_a": alike, "pos_is_yes": alike}
+    both, of_three = {"pos_is_a": alike, "pos_is_yes": alike}, np.full(12, np.nan)
     for estimator, more in ((spurious_factors, {}), (variance_explained, {"rng": np.random.default_rng(0)})):
         for factors, told in (
             (both, "neither whether the positive option is A or B nor whether it is Yes or No varies"),
             ({"pos_is_a": alike}, "whether the positive option is A or B does not vary"),
+            ({"pos_is_a": of_three}, "whether the positive option is A or B is defined for no input"),
+            (
+                {"pos_is_a": of_three, "pos_is_yes": of_three},
+                "whether the positive option is A or B, or Yes or No, is defined for no input",
+            ),
         ):
             with pytest.raises(CannotEstimate) as error:
                 estimator(slopes, factors, **more)

@@ -25,6 +25,11 @@ NOT_VARYING = {
     ("pos_is_a",): "whether the positive option is A or B does not vary",
     ("pos_is_yes",): "whether the positive option is Yes or No does not vary",
 }
+UNDEFINED = {
+    ("pos_is_a", "pos_is_yes"): "whether the positive option is A or B, or Yes or No, is defined for no input",
+    ("pos_is_a",): "whether the positive option is A or B is defined for no input",
+    ("pos_is_yes",): "whether the positive option is Yes or No is defined for no input",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,16 +169,19 @@ def one_factor(name: str) -> str:
     return name if ":" in name else name.partition("=")[0]
 
 
-def none_varies(factors: Iterable[str], warnings: Iterable[str]) -> CannotEstimate:
+def none_varies(factors: Factors, warnings: Iterable[str]) -> CannotEstimate:
     """The error where a design has no factor left, with the reasons; of A/B and Yes/No in words.
 
     Examples
     --------
     >>> from steerstats.spurious.coding import ONE_LEVEL, none_varies
-    >>> str(none_varies(["pos_is_a"], [f"pos_is_a {ONE_LEVEL}"]))
+    >>> str(none_varies({"pos_is_a": [1, 1]}, [f"pos_is_a {ONE_LEVEL}"]))
     'whether the positive option is A or B does not vary'
+    >>> str(none_varies({"pos_is_a": [None, None]}, [f"pos_is_a {ONE_LEVEL}"]))  # such as of three options
+    'whether the positive option is A or B is defined for no input'
     """
-    told = NOT_VARYING.get(tuple(factors))
+    nowhere = all(pd.isna(pd.Series(list(factors[name]), dtype=object)).all() for name in factors)
+    told = (UNDEFINED if nowhere else NOT_VARYING).get(tuple(factors))
     reasons = "; ".join(text for text in warnings if told is None or not text.endswith(ONE_LEVEL))
     none = told or f"none of the factors {', '.join(factors)} varies"
     return CannotEstimate(": ".join(filter(None, [none, reasons])))
