@@ -205,6 +205,8 @@ def test_options_of_ray_without_ray_are_refused_and_nothing_is_built(run, model,
     code, _, text = run(command, write_spec(tmp_path, model), "-o", tmp_path / "c", *options)
     assert code == 2
     assert f"Invalid value for {options[0]}: it is of a build on Ray; give --backend ray too" in text
+    if command == "build":
+        assert run(command, write_spec(tmp_path, model), "--dry-run", "--no-probe", *options)[0] == 2
     assert not (tmp_path / "c").exists()
 
 
