@@ -55,17 +55,18 @@ def test_attention_by_place_in_a_row_is_found_in_a_full_row(window, longest, rea
     assert short.run(*case).logits == pytest.approx(engine.run(*case).logits, abs=1e-4)
 
 
-def test_more_codes_than_a_row_has_tokens_run_without_joining():
+def test_a_row_of_which_more_is_wanted_than_it_has_tokens_runs_without_joining():
     """GPT-BigCode gives its stream the length of the input ids again, so that no more may be wanted than these are."""
     rng = np.random.default_rng(0)
     shape = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128}
     model = filled(transformers.GPTBigCodeForCausalLM(transformers.GPTBigCodeConfig(**TINY, **shape)))
     case = random_examples(rng, 4), random_steering(rng, multipliers=np.linspace(-1, 1, 100))
     engine = Engine(model)
-    found = engine.prove(*case)
-    assert (found.passed, engine.path, engine.join) == (True, "trie", False)
-    plain = Engine(model, path="plain").run(*case).logits
-    assert engine.run(*case).logits == pytest.approx(plain, abs=1e-4)
+    found = engine.prove(case[0], random_steering(rng))
+    assert (found.passed, engine.path, engine.join) == (True, "trie", True), "of few codes less is wanted"
+    scores, plain = engine.run(*case), Engine(model, path="plain").run(*case)
+    assert scores.logits == pytest.approx(plain.logits, abs=1e-4)
+    assert engine.prove(*case).joined
 
 
 def test_a_row_of_the_best_budget_is_proved_and_of_no_other(case, monkeypatch):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from cache_builder.engine.attention import (
     plan_blocks,
     worthwhile,
 )
-from cache_builder.engine.hooks import Between, Joint, steered_positions
+from cache_builder.engine.hooks import Between, Joint, steered_positions, takes_more
 from cache_builder.engine.lines import BATCHED, parts_of
 from cache_builder.engine.norms import in_two_kernels, rms_norms
 from cache_builder.engine.operators import LayerTable, to_device
@@ -153,7 +154,10 @@ class Forward:
         for layer in sorted(tables, reverse=True):
             acting = np.flatnonzero(tables[layer].row[: len(birth)] >= 0)
             birth[acting] = layer
-        stages = plan_stages(layout, birth, round_to=128 if self.attention == "flex" else 1)
+        round_to = 128 if self.attention == "flex" else 1
+        stages = plan_stages(layout, birth, round_to=round_to)
+        if len(stages) > 1 and len(wanted) > len(stages[0]) and not self._takes_more:
+            stages = plan_stages(replace(layout, twin=None), birth, round_to=round_to)
 
         def during(layer: int) -> Stage:
             return [stage for stage in stages if stage.first <= layer][-1]
@@ -202,6 +206,10 @@ class Forward:
         self._forget_lengths()
         logits = self.model(input_ids=self._tensor(tokens[None]), use_cache=False).logits
         return logits[0].float().cpu().numpy()
+
+    @cached_property
+    def _takes_more(self) -> bool:
+        return takes_more(self.model, self.layers[-1], self.device)
 
     def _forget_lengths(self) -> None:
         """Dynamic rotary frequencies follow the longest sequence so far: what a pass gives must not depend on those

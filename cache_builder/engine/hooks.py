@@ -204,6 +204,22 @@ def steered_positions(
     return found
 
 
+@torch.inference_mode()
+def takes_more(model: nn.Module, block: nn.Module, device: torch.device) -> bool:
+    """Whether a model takes more positions behind its last block than it was given tokens.
+
+    Some (GPT-BigCode) give the stream the shape of the input ids again.
+    """
+    token = torch.zeros(1, 1, dtype=torch.int64, device=device)
+    handle = block.register_forward_hook(lambda block, args, out: _with_first(out, _first(out).repeat(1, 2, 1)))
+    try:
+        return model(input_ids=token, use_cache=False).logits.shape[:-1].numel() == 2
+    except Exception:  # a model given what it may not know is a program, and fails as programs do
+        return False
+    finally:
+        handle.remove()
+
+
 def _stream(args: tuple, kwargs: dict) -> torch.Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
