@@ -14,7 +14,7 @@ from cache_builder import distributed
 from cache_builder.distributed import run_on_ray
 from cache_builder.spec import parse_spec
 from cache_builder.worker import Worker
-from steerstats.errors import CacheError, InputError
+from steerstats.errors import InputError
 
 
 class RayError(Exception):
@@ -52,22 +52,16 @@ class Actor:
         return ended
 
 
-def failed_call(ray, text: str) -> Exception:
-    """What Ray raises where a worker's call raised an error that is none of ours."""
-    error = ray.exceptions.RayTaskError(text)
-    error.cause = None
-    return error
-
-
 def fake_ray(answers: list[dict], calls: list, asked: list | None = None):
-    """A Ray whose n-th actor is ready with the n-th answer; every call is done at once."""
-    made, asked = iter(answers), [] if asked is None else asked
+    """A Ray whose n-th actor is ready with the n-th answer; every call is done at the second look."""
+    made, asked, seen = iter(answers), [] if asked is None else asked, []
 
     def remote(**options):
         calls.append(options)
 
         def actor(spec, root, folder):
             assert folder == os.getcwd()
+            assert Path(root).is_absolute(), "a node that cannot enter that folder may see the cache"
             calls.append(spec)
             return Actor(next(made), asked)
 
@@ -76,6 +70,13 @@ def fake_ray(answers: list[dict], calls: list, asked: list | None = None):
     def get(reference):
         return reference.value
 
+    def wait(references, num_returns, timeout):
+        assert timeout, "Ctrl-C is heard between two looks"
+        if references[0] not in seen:
+            seen.append(references[0])
+            return [], references
+        return references[:1], references[1:]
+
     failed = type("Failed", (RayError,), {})
     exceptions = SimpleNamespace(RayError=RayError, RayActorError=Dead, RayTaskError=failed)
     return SimpleNamespace(
@@ -83,7 +84,7 @@ def fake_ray(answers: list[dict], calls: list, asked: list | None = None):
         cluster_resources=lambda: {"GPU": 8.0},
         remote=remote,
         get=get,
-        wait=lambda references, num_returns, timeout: (references[:1], references[1:]),
+        wait=wait,
         kill=lambda actor: calls.append("kill"),
         exceptions=exceptions,
     )
@@ -129,10 +130,18 @@ def test_an_interrupted_driver_leaves_no_worker_on_a_cluster_that_goes_on(monkey
     assert calls.count("kill") == sum(isinstance(one, dict) and "model" in one for one in calls) > 0
 
 
-def test_gpus_of_a_worker_decide_how_many_there_are(monkeypatch, tmp_path):
-    names = [f"u{k}" for k in range(6)]
-    report, calls, _ = run(monkeypatch, tmp_path, [good(*names)] * 4, gpus_per_worker=2)
-    assert calls[0] == {"num_gpus": 2, "num_cpus": 1}
+@pytest.mark.parametrize(
+    ("gpus", "asked", "share", "workers"),
+    [(8, 2, 2, 4), (8, 3, 3, 2), (8, 0.5, 0.5, 16), (8, 0, 0, 1), (3, None, 1, 3), (0, None, 0, 1)],
+)
+def test_gpus_of_a_worker_decide_how_many_there_are(monkeypatch, tmp_path, gpus, asked, share, workers):
+    names, calls = [f"u{k:02}" for k in range(20)], []
+    ray = fake_ray([good(*names)] * 20, calls)
+    ray.cluster_resources = lambda: {"CPU": 64.0} | ({"GPU": float(gpus)} if gpus else {})
+    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    report = run_on_ray(SPEC, tmp_path / "cache", gpus_per_worker=asked)
+    assert calls[0] == {"num_gpus": share, "num_cpus": 1}
+    assert sum(isinstance(one, dict) and "model" in one for one in calls) == workers
     assert sorted(report.built) == names
 
 
@@ -141,7 +150,8 @@ def test_a_model_is_spread_over_the_gpus_of_its_worker(monkeypatch, tmp_path, sh
     spec = parse_spec({**SPEC.model_dump(mode="json"), "run": {"device_map": asked}})
     calls = []
     monkeypatch.setattr(distributed, "require", lambda *_: fake_ray([good("a")], calls))
-    run_on_ray(spec, tmp_path / "cache", workers=1, gpus_per_worker=share)
+    monkeypatch.chdir(tmp_path)
+    run_on_ray(spec, "cache", workers=1, gpus_per_worker=share)
     assert calls[1]["run"]["device_map"] == given
     assert parse_spec(calls[1]).hash() == spec.hash(), "where it runs is not what it is"
 
@@ -168,7 +178,7 @@ def test_an_address_where_nobody_listens_is_said_before_ray_tries_for_minutes(mo
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address if from_environment else "10.0.0.1:1")
         with pytest.raises(InputError, match=f"no Ray cluster at '{address}'"):
-            run_on_ray(SPEC, tmp_path / "cache", address=None if from_environment else address)
+            run_on_ray(SPEC, tmp_path / "new" / "cache", address=None if from_environment else address)
 
 
 def test_an_address_that_ray_does_not_take_is_an_error_of_one_line(monkeypatch, tmp_path):
@@ -181,6 +191,8 @@ def test_an_address_that_ray_does_not_take_is_an_error_of_one_line(monkeypatch, 
     monkeypatch.setattr(distributed, "require", lambda *_: ray)
     with pytest.raises(InputError, match=r"^no Ray cluster at 'nonsense': Invalid address format"):
         run_on_ray(SPEC, tmp_path / "cache", address="nonsense")
+    with pytest.raises(InputError, match=r"^no Ray cluster at '127\.0\.0\.1:9{30}': "):
+        run_on_ray(SPEC, tmp_path / "cache", address="127.0.0.1:" + "9" * 30)
 
 
 def test_gpus_that_ray_does_not_give_are_said(monkeypatch, tmp_path):
@@ -198,19 +210,11 @@ def test_a_worker_reports_what_is_wrong_with_a_spec_instead_of_dying(tmp_path):
     assert not Path(tmp_path / "manifest.json").exists()
 
 
-def test_without_a_worker_left_the_build_ends_with_the_reason(monkeypatch, tmp_path):
-    ray = fake_ray([good("a", "b"), BAD], [])
-    plain = ray.get
-
-    def get(reference):
-        if reference.kind == "build":
-            raise Dead
-        return plain(reference)
-
-    ray.get = get
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
-    with pytest.raises(CacheError, match="no Ray worker is left: model 'x' cannot be loaded"):
-        run_on_ray(SPEC, tmp_path / "cache", workers=1)
+def test_what_the_first_worker_finds_is_said_and_what_is_wrong_with_its_spec_ends_the_build(monkeypatch, tmp_path):
+    _, _, notices = run(monkeypatch, tmp_path, [good("a") | {"notes": ["the plain path, slower"]}], workers=1)
+    assert notices == ["the plain path, slower"]
+    with pytest.raises(InputError, match=r"^model 'x' cannot be loaded: CUDA out of memory$"):
+        run(monkeypatch, tmp_path, [BAD], workers=2)
 
 
 def test_each_worker_expects_a_unit_of_its_own_and_every_unit_is_built_once(monkeypatch, tmp_path):
@@ -225,6 +229,19 @@ def test_each_worker_expects_a_unit_of_its_own_and_every_unit_is_built_once(monk
         )
     expected = [following for _, _, following in asked[:3]]
     assert len(set(expected)) == 3, "no two prepare for the same unit"
+
+
+def test_what_is_finished_is_asked_of_nobody_and_no_worker_starts_for_nothing(monkeypatch, tmp_path):
+    asked, calls = [], []
+    monkeypatch.setattr(distributed, "finished_sidecar", lambda root, name: name == "a")
+    monkeypatch.setattr(distributed, "require", lambda *_: fake_ray([good("a", "b", "c")] * 5, calls, asked))
+    steps = []
+    report = run_on_ray(SPEC, tmp_path / "cache", workers=5, progress=lambda *step: steps.append(step))
+    done = [step[0] for step in steps[1:]]
+    assert (done[0], done[-1], sorted(done)) == (1, 3, done)
+    assert (report.found, sorted(report.built), report.elsewhere) == (("a",), ["b", "c"], ())
+    assert sorted(name for _, name, _ in asked) == ["b", "c"]
+    assert sum(isinstance(one, dict) for one in calls) == 1 + 2, "the options, and the spec of each worker"
 
 
 def test_a_unit_that_another_builder_is_at_is_asked_for_again_after_the_others_and_not_counted_as_built(
@@ -246,113 +263,3 @@ def test_a_unit_that_another_builder_is_at_is_asked_for_again_after_the_others_a
     assert [name for _, name, _ in asked] == ["a", "b", "c", "a", "a", "a"]
     assert (sorted(report.built), report.elsewhere) == (["b", "c"], ("a",))
     assert notices == ["unit a is claimed by another builder; it is left to it, and looked at again"]
-
-
-@pytest.mark.parametrize("death", [Dead, type("OutOfMemoryError", (RayError,), {})])
-def test_what_a_dead_worker_computed_and_had_not_written_is_built_again(monkeypatch, tmp_path, death):
-    asked, notices = [], []
-    ray = fake_ray([good("a", "b", "c"), good("a", "b", "c")], [], asked)
-    plain = ray.get
-
-    def get(reference):
-        if reference.kind == "build" and len(asked) == 2:  # "a" is being written, "b" computed
-            raise death
-        return plain(reference)
-
-    ray.get = get
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
-    report = run_on_ray(SPEC, tmp_path / "cache", workers=1, notice=notices.append)
-    assert [name for _, name, _ in asked] == ["a", "b", "c", "a", "b"]
-    assert sorted(report.built) == ["a", "b", "c"]
-    assert notices == ["a Ray worker died while building a and b; what it had not finished is queued again"]
-
-
-def test_what_a_dead_worker_had_written_is_not_built_again(monkeypatch, tmp_path):
-    asked = []
-    ray = fake_ray([good("a", "b"), good("a", "b")], [], asked)
-    plain = ray.get
-
-    def get(reference):
-        if reference.kind == "build" and len(asked) == 2:
-            monkeypatch.setattr(distributed, "finished_sidecar", lambda root, name: name == "a")
-            raise Dead
-        return plain(reference)
-
-    ray.get = get
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
-    report = run_on_ray(SPEC, tmp_path / "cache", workers=1)
-    assert [name for _, name, _ in asked] == ["a", "b", "b"]
-    assert sorted(report.built) == ["a", "b"]
-
-
-@pytest.mark.parametrize("call", ["ready", "build"])
-def test_a_worker_that_was_only_out_of_reach_is_killed_before_another_takes_its_place(monkeypatch, tmp_path, call):
-    calls, lost = [], []
-    ray = fake_ray([good("a")] * 2, calls)
-    plain = ray.get
-
-    def get(reference):
-        if reference.kind == call and not lost:
-            lost.append(reference)
-            raise type("ActorUnavailableError", (Dead,), {})
-        return plain(reference)
-
-    def kill(actor):
-        calls.append("kill")
-        raise RuntimeError("no such actor any more")
-
-    ray.get, ray.kill = get, kill
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
-    assert run_on_ray(SPEC, tmp_path / "cache", workers=1).built == ("a",)
-    assert [one if one == "kill" else "actor" for one in calls[1:]] == ["actor", "kill", "actor", "kill"]
-
-
-@pytest.mark.parametrize(("how", "tries"), [("vain", 1), ("failed", distributed.MAX_TRIES)])
-def test_a_unit_that_cannot_be_written_ends_the_build_with_its_error(monkeypatch, tmp_path, how, tries):
-    asked, notices = [], []
-    monkeypatch.setattr(Actor, "_ended", lambda self: [("a", how, "the disk is full")] if self.writing else [])
-    monkeypatch.setattr(distributed, "require", lambda *_: fake_ray([good("a")], [], asked))
-    with pytest.raises(CacheError, match="unit a failed: the disk is full"):
-        run_on_ray(SPEC, tmp_path / "cache", workers=1, notice=notices.append)
-    assert len(asked) == tries
-    assert notices == ["unit a failed and is tried again: the disk is full"] * (tries - 1)
-
-
-def test_a_worker_that_fails_at_every_unit_is_replaced_and_does_not_use_up_their_tries(monkeypatch, tmp_path):
-    """After an error of CUDA's nothing else works in that process."""
-    asked, notices = [], []
-    ray = fake_ray([good("a", "b", "c", "d")] * 2, [], asked)
-    plain, sick = ray.get, []
-
-    def get(reference):
-        sick.extend(asked[:1])
-        if reference.kind == "build" and asked[-1][0] is sick[0][0] and len(asked) > 1:
-            raise failed_call(ray, "CUDA error: device-side assert triggered")
-        return plain(reference)
-
-    ray.get = get
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
-    report = run_on_ray(SPEC, tmp_path / "cache", workers=1, notice=notices.append)
-    assert sorted(report.built) == ["a", "b", "c", "d"]
-    assert [name for _, name, _ in asked] == ["a", "b", "c", "d", "b", "a"]
-    assert notices == [
-        "unit b failed and is tried again: CUDA error: device-side assert triggered",
-        "a Ray worker is replaced while building a; what it had not finished is queued again",
-    ]
-
-
-def test_a_failed_call_that_is_about_no_unit_names_none(monkeypatch, tmp_path):
-    ray, seen, notices = fake_ray([good("a", "b", "c")] * 2, []), [], []
-    plain = ray.get
-
-    def get(reference):
-        seen.append(reference.kind)
-        if seen.count("ready") == 2 and reference.kind == "ready":
-            raise failed_call(ray, "no notes\nto tell")
-        return plain(reference)
-
-    ray.get = get
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
-    report = run_on_ray(SPEC, tmp_path / "cache", workers=2, notice=notices.append)
-    assert sorted(report.built) == ["a", "b", "c"]
-    assert notices == ["a call of a Ray worker failed: no notes to tell"]
