@@ -74,7 +74,6 @@ def run_on_ray(
     if gpus_per_worker is not None and gpus_per_worker > 1 and gpus_per_worker != int(gpus_per_worker):
         raise InputError(f"GPUs of a worker: {gpus_per_worker} is neither a whole number nor a share of one")
     started, root = time.perf_counter(), Path(out).resolve()
-    root.parent.mkdir(parents=True, exist_ok=True)
     started_here = not ray.is_initialized()
     if started_here:
         where = address or os.environ.get("RAY_ADDRESS", "")

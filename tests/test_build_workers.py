@@ -179,6 +179,7 @@ def test_an_address_where_nobody_listens_is_said_before_ray_tries_for_minutes(mo
         monkeypatch.setenv("RAY_ADDRESS", address if from_environment else "10.0.0.1:1")
         with pytest.raises(InputError, match=f"no Ray cluster at '{address}'"):
             run_on_ray(SPEC, tmp_path / "new" / "cache", address=None if from_environment else address)
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_address_that_ray_does_not_take_is_an_error_of_one_line(monkeypatch, tmp_path):
