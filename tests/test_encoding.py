@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import Slow, byte_level, metaspace, words
+from tokenizers.processors import TemplateProcessing
 
 from cache_builder.encoding import encode_pair, encode_pairs
 from steerstats.errors import InputError, ModelError
@@ -100,7 +101,16 @@ def test_on_any_text_the_pieces_add_up_and_the_indices_are_in_order(prompt, stem
 
 def test_two_bos_tokens_at_the_beginning_are_an_error():
     with pytest.raises(ModelError, match=r"begins with two BOS tokens \(<s>\) and not with one"):
-        encode_pair(byte_level(), "<s><s>hello:", "(A)", "(B)")
+        encode_pairs(byte_level(), ["hello:", "<s><s>hello:"], ["(A)"] * 2, ["(B)"] * 2)
+
+
+def test_a_tokenizer_that_opens_every_text_adds_nothing_to_what_its_template_wrote():
+    tokenizer = byte_level()
+    opens = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = opens
+    assert tokenizer("hello:")["input_ids"][0] == tokenizer.bos_token_id
+    for prompt, count in (("<s>hello:", 1), ("hello:", 0)):
+        assert encode_pair(tokenizer, prompt, "(A)", "(B)").prompt_ids.count(tokenizer.bos_token_id) == count
 
 
 @pytest.mark.parametrize("prompt", ["<s>user\nHello?</s>\n<s>assistant\n", "user: Hello?<s>\nassistant:<s>"])
