@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from cache_builder.datasets import load_dataset, split_pairs
 from cache_builder.plan import factor_arrays, pair_arrays, plan_units, planned_grid
 from cache_builder.spec import parse_spec
-from steerstats.errors import SpecError
+from steerstats.errors import InputError, SpecError
 
 DATASET = "bundled:demo/plans-ahead"
 
@@ -32,6 +33,28 @@ def test_folds_are_of_questions_and_not_of_their_two_orders():
     assert len({pair.question for pair in unit.training}) == len(unit.training) / 2 == 8
     with pytest.raises(SpecError, match=r"9 disjoint folds need as many training questions, and .* has 8"):
         plan_units(spec_of(order="counterbalance", limit=20, controls={"folds": 9}))
+
+
+def own_file(path, count: int, negative: object):
+    lines = [{"prompt": f"Is it {k}?", "positive": "(A)", "negative": negative} for k in range(count)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("datasets", "vectors", "said"),
+    [
+        ([DATASET, "plans-ahead"], {}, "two of them are called plans-ahead; names make files"),
+        (["own"], {"read": "last_prompt", "settings": ["base"]}, r"own\.jsonl, line 1: has several wrong answers, and"),
+        (["few"], {}, "^dataset few: the train part of 1 pairs is empty"),
+    ],
+)
+def test_what_a_dataset_does_not_allow_names_it(tmp_path, datasets, vectors, said):
+    own = own_file(tmp_path / "own.jsonl", 40, ["(B)", "(C)"])
+    files = {"plans-ahead": own, "own": own, "few": own_file(tmp_path / "few.jsonl", 1, "(B)")}
+    custom = {name: files[name] for name in datasets if name in files}
+    with pytest.raises(InputError, match=said):
+        plan_units(spec_of(datasets=datasets, custom_datasets=custom, vectors=vectors))
 
 
 def test_a_shift_names_the_vectors_setting_first_and_controls_have_shifts_of_their_own():
