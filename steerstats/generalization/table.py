@@ -117,9 +117,8 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
         found = [
             with_vector_error(cells.slopes[k], cells.refits[:, k], question=cells.question, level=level) for k in again
         ]
-        for k, one in zip(again, found):
-            for key, value in zip(out, values):
-                value[k] = getattr(one, key)
+        for key, value in zip(out, values):
+            value[again] = [getattr(one, key) for one in found]
         included[d][where] = cells.refitted
         for key, value in zip(out, values):
             out[key][d][where] = value
