@@ -32,32 +32,6 @@ if TYPE_CHECKING:
     from steerstats.study import Study, demo_cache, open_cache
     from steerstats.sweeps import choose_layer
 
-__all__ = [
-    "CacheError",
-    "CannotEstimate",
-    "Estimate",
-    "InputError",
-    "MissingDependency",
-    "ModelError",
-    "Result",
-    "SimulationTruth",
-    "SpecError",
-    "SteerstatsError",
-    "Study",
-    "choose_layer",
-    "demo_cache",
-    "fit_mixed",
-    "fit_steerability",
-    "inputs_frame",
-    "mean_over_datasets",
-    "open_cache",
-    "pairs_frame",
-    "propensity_frame",
-    "simulate_cache",
-    "slopes_frame",
-    "vectors_frame",
-]
-
 _HOMES = {
     "steerstats.errors": (
         "CacheError",
@@ -78,6 +52,7 @@ _HOMES = {
     "steerstats.sweeps": ("choose_layer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:
