@@ -90,6 +90,13 @@ def test_a_file_is_named_with_what_is_wrong_in_it(run, tmp_path):
         assert "truth.toml" in "".join(said.split())
 
 
+@pytest.mark.parametrize("given", [("--inputs", "50"), ("--truth", "truth.toml"), ("--set", "a_slope=1")])
+def test_a_calibration_refuses_what_only_a_cache_has(given, run):
+    code, _, said = run("simulate", "--calibrate", *given)
+    assert code == 2
+    assert f"{given[0]}: it is of a cache" in " ".join(said.split())
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
