@@ -126,10 +126,9 @@ class Session:
         plan, pair = self._longest(survey)
         longest = inputs.of(plan, [pair], EVALUATED, survey.setting)
         proved, whole = provable([*sample, *longest]), self.spec.score in WHOLE
-        # Training activations need a path before there are vectors to prove it with.
-        if (
-            self.spec.vectors.read == "last_prompt"
-        ):  # no evaluated input is like two prompts that part far from their end
+        # Training activations need a path before there are vectors to prove it with, and no evaluated input is like two
+        # prompts that part far from their end.
+        if self.spec.vectors.read == "last_prompt":
             setting = self.spec.training_settings()[0]
             self.engine.prove(provable(inputs.contrasts(first, first.training[:4], setting)))
         self.engine.prove(proved, completions=whole)
