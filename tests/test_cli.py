@@ -345,7 +345,10 @@ def test_the_analysis_half_starts_without_torch(tmp_path):
 def test_version_is_the_installed_one(run):
     from importlib.metadata import version
 
+    import steerstats
+
     assert run("--version")[1].strip() == f"steerstats {version('steerstats')}"
+    assert steerstats.__version__ == version("steerstats")
 
 
 def test_pack_does_not_take_a_directory_for_a_file_to_overwrite(run, tmp_path):
