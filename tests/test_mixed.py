@@ -86,6 +86,12 @@ def test_a_wrong_formula_is_named(frame, formula, message):
         fit_mixed(formula, frame)
 
 
+@pytest.mark.parametrize("name", ["lam", "input", "y"])
+def test_a_column_that_the_frame_has_twice_is_named(frame, name):
+    with pytest.raises(InputError, match=f"several columns '{name}'"):
+        fit_mixed(FORMULA, pd.concat([frame, frame[[name]]], axis=1))
+
+
 @pytest.mark.parametrize("fixed", ["lam * (a + yes)", "0 + lam:a + yes", "a * yes * lam - a:yes", "lam + lam:yes", "1"])
 def test_numeric_products_are_the_columns_that_formulaic_builds(frame, fixed):
     design = build_design(f"y ~ {fixed} + (1 | input)", frame)
