@@ -90,13 +90,6 @@ def test_a_file_is_named_with_what_is_wrong_in_it(run, tmp_path):
         assert "truth.toml" in "".join(said.split())
 
 
-@pytest.mark.parametrize("given", [("--inputs", "50"), ("--truth", "truth.toml"), ("--set", "a_slope=1")])
-def test_a_calibration_refuses_what_only_a_cache_has(given, run):
-    code, _, said = run("simulate", "--calibrate", *given)
-    assert code == 2
-    assert f"{given[0]}: it is of a cache" in " ".join(said.split())
-
-
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -115,3 +108,10 @@ def test_values_of_another_kind_are_refused_by_name(parameters, message):
 
 def test_one_dataset_may_be_named_alone():
     assert SimulationTruth(datasets="honesty").datasets == ("honesty",)
+
+
+@pytest.mark.parametrize("option", ["--datasets=3", "--inputs=9", "--truth=t.toml", "--set=shape=lognormal"])
+def test_a_calibration_takes_no_truth_and_does_not_pass_over_one(run, option):
+    code, _, errors = run("simulate", "--calibrate", option)
+    assert code == 2
+    assert f"{option.partition('=')[0]}: --calibrate measures at truths of its own, and takes none" in errors

@@ -132,9 +132,9 @@ def simulate(
 ) -> None:
     """Write a cache with a known truth, or measure the intervals' coverage against known truths."""
     if calibrate:
-        of_caches = {"--datasets": datasets, "--inputs": inputs, "--truth": truth, "--set": settings}
-        if given := [name for name, value in of_caches.items() if value]:
-            raise typer.BadParameter("it is of a cache, and --calibrate has truths of its own", param_hint=given[0])
+        given = {"--datasets": datasets, "--inputs": inputs, "--truth": truth, "--set": settings}
+        if said := [name for name, value in given.items() if value]:
+            raise InputError(f"{said[0]}: --calibrate measures at truths of its own, and takes none")
         from steerstats.simulate.calibrate import calibration_table
 
         with progress_bar() as progress:
