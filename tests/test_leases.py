@@ -105,12 +105,13 @@ def test_a_reused_pid_is_not_its_old_holder(root):
     taken.release()
 
 
-def test_another_host_is_believed_until_its_heart_stops(root):
+@pytest.mark.parametrize("away", [-1, 1], ids=["long ago", "ahead, since the clock was set back"])
+def test_another_host_is_believed_until_its_heart_stops(root, away):
     path = root / "units" / ".openness.lease"
     path.write_text(json.dumps({"token": "x", "host": "elsewhere", "pid": 1}))
     assert leases.claim(root, "openness") is None
-    old = path.stat().st_mtime - leases.STALE_S - 1
-    os.utime(path, (old, old))
+    beat = path.stat().st_mtime + away * (leases.STALE_S + 60)
+    os.utime(path, (beat, beat))
     taken = leases.claim(root, "openness")
     assert taken is not None
     taken.release()
