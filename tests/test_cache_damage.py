@@ -79,6 +79,24 @@ def test_pack_refuses_a_packed_file_that_was_changed(cache, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["cache", "packed.h5"]
 
 
+def garble(file, text):
+    file.write_bytes(file.read_bytes().replace(text, b"\xff" * len(text)))
+    return file
+
+
+@pytest.mark.parametrize("form", ["directory", "packed"])
+def test_a_label_that_is_no_utf8_is_a_failed_check(cache, tmp_path, form):
+    garble(cache / "units" / "openness.h5" if form == "directory" else pack(cache, tmp_path / "packed.h5"), b"user_neg")
+    failed = [check for check in verify(cache if form == "directory" else tmp_path / "packed.h5") if not check.ok]
+    assert any(check.what == "contract" and "cannot be read: 'utf-8' codec" in check.detail for check in failed)
+
+
+def test_a_packed_manifest_that_is_no_utf8_is_one_error(cache, tmp_path):
+    packed = garble(pack(cache, tmp_path / "packed.h5"), b'"spec_hash"')
+    with pytest.raises(CacheError, match=r"packed\.h5 cannot be read: 'utf-8' codec"):
+        CacheReader(packed)
+
+
 def test_a_file_that_was_cut_short_is_damaged_for_readers_and_unfinished_for_a_builder(cache, tmp_path):
     size = cut(cache)
     assert finished_sidecar(cache, "openness") is None

@@ -122,11 +122,8 @@ class Unit:
             file = h5py.File(self.path, "r", locking=False)
         except OSError as error:
             raise CacheError(f"{self.path} cannot be opened as HDF5: {error}") from error
-        with file:
-            try:
-                yield file[self.group]
-            except (KeyError, OSError, RuntimeError) as error:
-                raise CacheError(f"{self.where} cannot be read: {error}") from error
+        with file, _readable(self.where):
+            yield file[self.group]
 
 
 class CacheReader:
@@ -250,6 +247,15 @@ def _unit_names(manifest: Mapping[str, Any], where: str, form: str) -> list[str]
     return names
 
 
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    """Say where HDF5, or text that is no UTF-8, could not be read."""
+    try:
+        yield
+    except (KeyError, OSError, RuntimeError, UnicodeDecodeError) as error:
+        raise CacheError(f"{where} cannot be read: {error}") from error
+
+
 def _read_pack(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Path, str, dict[str, Any]]]]:
     try:
         file = h5py.File(path, "r", locking=False)
@@ -260,7 +266,7 @@ def _read_pack(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Path, str, d
         if path.suffix in (".csv", ".parquet"):
             raise CacheError(f"{path} is a table and no cache; `steerstats import {name} -o DIR` makes one") from error
         raise CacheError(f"{path} is no cache: it cannot be opened as HDF5: {error}") from error
-    with file:
+    with file, _readable(str(path)):
         if _plain(file.attrs.get("type")) != PACK_TYPE:
             raise CacheError(f"{path}: attribute type is {file.attrs.get('type')!r}, not {PACK_TYPE!r}")
         check_version(file.attrs.get("version"), str(path))
