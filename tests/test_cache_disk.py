@@ -25,6 +25,7 @@ from steerstats.cache import (
     write_unit,
     writer,
 )
+from steerstats.errors import CacheError
 
 MANIFEST = {"kind": "import", "spec_hash": "ab12", "units": ["likes-rain"], "model": "mine"}
 NAME = "likes-rain"
@@ -192,6 +193,15 @@ def test_builders_that_begin_one_cache_in_the_same_instant_do_not_take_each_othe
         (tmp_path / "full" / name).touch()
     with pytest.raises(steerstats.SteerstatsError, match=r"holds no manifest\.json \(thesis\.tex, \.\.\.\)"):
         create_cache(tmp_path / "full", MANIFEST)
+
+
+def test_a_manifest_for_which_there_is_no_room_is_one_error_that_names_it(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer, "publish_once", full)
+    with pytest.raises(CacheError, match=r"manifest\.json could not be written: .*No space left on device"):
+        create_cache(tmp_path / "cache", MANIFEST)
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -59,7 +59,8 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
     Raises
     ------
     CacheError
-        If the directory holds another spec's cache, a damaged manifest, or something that is no cache.
+        If the directory holds another spec's cache, a damaged manifest, or something that is no cache; or if the manifest
+        cannot be written (full disk).
 
     Examples
     --------
@@ -88,7 +89,10 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
     (root / UNITS).mkdir(parents=True, exist_ok=True)
     if not target.exists():
         text = json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        publish_once(target, text.encode())
+        try:
+            publish_once(target, text.encode())
+        except OSError as error:
+            raise CacheError(f"{target} could not be written: {error}") from error
     refuse_other_spec(target, read_json(target), str(whole["spec_hash"]))
     return root
 
