@@ -59,8 +59,8 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
     Raises
     ------
     CacheError
-        If the directory holds another spec's cache, a damaged manifest, or something that is no cache; or if the manifest
-        cannot be written (full disk).
+        If the directory holds another spec's cache, a damaged manifest, or something that is no cache; or if the
+        manifest cannot be written (full disk).
 
     Examples
     --------
