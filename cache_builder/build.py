@@ -63,10 +63,14 @@ class BuildReport:
         """One line for the terminal."""
         parts = [f"{how_many(len(self.built), 'unit')} built in {self.seconds:.0f} s"]
         if self.found:
-            parts.append(f"{len(self.found)} were finished before")
+            parts.append(f"{_were(self.found)} finished before")
         if self.elsewhere:
-            parts.append(f"{len(self.elsewhere)} were built by others meanwhile")
+            parts.append(f"{_were(self.elsewhere)} built by others meanwhile")
         return f"{self.root}: {', '.join(parts)}{'; ' if self.parity else ''}{self.parity}"
+
+
+def _were(names: tuple[str, ...]) -> str:
+    return f"{len(names)} {'was' if len(names) == 1 else 'were'}"
 
 
 def scratch_folder(root: Path) -> Path:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tiny_build import DATASETS, tiny_spec, write_model
 
 from cache_builder import blocks, session
 from cache_builder.blocks import ActivationStore
-from cache_builder.build import run_build
+from cache_builder.build import BuildReport, run_build
 from cache_builder.leases import clear_leftovers
 from steerstats.cache import CacheReader, verify
 from steerstats.errors import CacheError
@@ -114,6 +115,11 @@ def test_what_a_build_does_not_need_of_edited_files_does_not_stop_it(model, buil
     assert report.built == DATASETS[1:2]
     again, whole = CacheReader(root)[DATASETS[1]], CacheReader(built)[DATASETS[1]]
     assert again.sidecar["content_sha256"] == whole.sidecar["content_sha256"]
+
+
+def test_one_unit_was_and_two_were_finished_before():
+    said = [BuildReport(Path("c"), ("a",), ("b", "d")[:n], (), 1.0, "").summary() for n in (1, 2)]
+    assert said == [f"c: 1 unit built in 1 s, {found} finished before" for found in ("1 was", "2 were")]
 
 
 def test_a_scratch_file_that_a_kill_left_is_known_by_its_name_and_removed(tmp_path, monkeypatch):
