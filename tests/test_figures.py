@@ -57,6 +57,7 @@ def test_dots_split_at_zero_and_do_not_depend_on_a_random_state(ax):
     assert (first[1][:, 0] >= 0).all()
     assert all(np.array_equal(a, b) for a, b in zip(first, again))
     assert all((np.abs(part[:, 1]) <= 0.34 + 1e-12).all() for part in first), "dots stay in their row"
+    assert np.diff(np.sort(np.concatenate(first)[:, 1])).min() > 0.01, "none hides another"
     assert all(c.get_rasterized() for c in ax.collections)
 
 
@@ -161,6 +162,7 @@ def test_agreement_marks_equality_on_one_scale(ax):
     assert low < -0.5 < 2 < high
     assert any(list(line.get_xdata()) == [low, high] and list(line.get_ydata()) == [low, high] for line in ax.lines)
     assert ax.get_title(loc="left") == "Spearman 0.5"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("x", "y")
 
 
 def test_gap_and_its_parts_share_a_row_and_differ_in_marker_and_colour(ax):
@@ -347,6 +349,7 @@ def test_an_axis_of_ratios_far_from_1_holds_it_and_one_with_a_ratio_of_0_is_line
     figures.spread_rows(frame.assign(ci_low=2.0, ci_high=30.0), ax=ax, xlabel="x", ratios=True)
     left, right = ax.get_xlim()
     assert left < 1 < 30 < right
+    assert any(list(line.get_xdata()) == [1, 1] for line in ax.lines), "1 is marked"
     assert {2.0, 5.0, 10.0} <= set(ax.get_xticks())  # over few decades more than powers of ten
     _, other = figures.canvas()
     figures.spread_rows(frame.assign(estimate=0.0, ci_low=0.0, ci_high=1.0), ax=other, xlabel="x", ratios=True)

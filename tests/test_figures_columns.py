@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -82,6 +84,8 @@ def test_one_number_under_two_vectors_has_the_limits_of_each_and_a_line_between(
     assert [bar[1:] for bar in bars(ax)] == [bar[1:] for bar in BARS] + [(-0.4, -0.01), (-0.5, -0.02), (-0.6, -0.03)]
     assert [x for x, _ in marks(ax, "as trained")] == [0.1, 0.3, 0.6]
     assert [x for x, _ in marks(ax, "debiased")] == [-0.1, -0.2, -0.3]
+    places = [[y for _, y in marks(ax, name)] for name in ("as trained", "debiased")]
+    assert all(k - 0.5 < one < k < other < k + 0.5 for k, (one, other) in enumerate(zip(*places))), "side by side"
     assert segments(ax)[0] == [((b, k), (a, k)) for k, (b, a) in enumerate(zip(frame["before"], frame["after"]))]
 
 
@@ -133,6 +137,8 @@ def test_the_range_of_each_kind_of_null_vectors_is_drawn_both_ways_from_zero(ax)
         "random directions": [(-0.1, 0.1, 0), (-0.2, 0.2, 1)],
         "label-shuffled vectors": [(-0.3, 0.3, 0), (-0.4, 0.4, 1)],
     }
+    edges = sorted((bar.get_y(), bar.get_y() + bar.get_height()) for box in ax.containers for bar in box)
+    assert all(below[1] < above[0] for below, above in pairwise(edges)), "none hides another"
     assert marks(ax, "the dataset's vector") == [(0.5, 0.0), (-0.7, 1.0)]
     _, other = figures.canvas()
     figures.against_null(frame.iloc[[2, 1, 0]], ax=other)  # "a" has random ones alone
@@ -195,7 +201,7 @@ def test_the_profile_over_layers_is_the_mean_before_its_datasets(ax):
     thin = [list(line.get_ydata()) for line in ax.lines if line.get_linewidth() == 0.8 and len(line.get_xdata()) == 2]
     assert [0.1, 0.2] in thin
     assert [0.5, 0.6] in thin
-    assert "layer 2 is chosen (lowest: strongest removal)" in ax.get_legend_handles_labels()[1]
+    assert {x for x, _ in marks(ax, "layer 2 is chosen (lowest: strongest removal)")} == {2.0}
     other = figures.canvas()[1]
     figures.layer_profile(frame[:2].drop(columns="dataset"), ax=other)
     assert other.get_legend_handles_labels()[1] == ["mean over inputs"]
@@ -206,6 +212,8 @@ def test_the_gap_that_was_seen_and_the_study_as_it_is_are_lines(ax):
     figures.detectable_gap(frame, ax=ax, observed=0.1, current=60)
     assert {y for _, y in marks(ax, "gap seen here")} == {0.1}
     assert {x for x, _ in marks(ax, "questions per dataset here")} == {60.0}
+    assert (ax.get_xscale(), [tick.get_text() for tick in ax.get_xticklabels()]) == ("log", ["50", "500"])
+    assert ax.get_ylim()[0] == 0
 
 
 def test_flagged_datasets_are_counted_among_datasets(ax):
@@ -246,6 +254,8 @@ def test_cells_of_a_table_are_where_their_names_cross_blue_above_zero_and_vermil
     assert best[2] > best[0]
     assert worst[0] > worst[2]
     assert none[0] == pytest.approx(none[2], abs=0.01)
+    assert {text.get_text(): text.get_color() for text in ax.texts}["0.00"] == "#101010"
+    assert {text.get_color() for text in ax.texts if text.get_text().endswith("1.00")} == {"#ffffff"}
 
 
 def test_colours_of_cosines_are_of_one_scale_however_alike_vectors_are(ax):
@@ -294,6 +304,15 @@ def test_axes_say_what_they_show():
         _, ax = figures.canvas()
         draw(ax)
         assert ax.get_ylabel() == label
+    points = pd.DataFrame({"x": [1.0, 2.0], "y": [-1.0, 3.0], "self_pair": False})
+    for draw in (figures.agreement, figures.foretelling, figures.propensity_and_relative):
+        ax = draw(points, ax=figures.canvas()[1], xlabel="this", ylabel="that")
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("this", "that")
+
+
+def test_correlations_have_the_whole_axis_that_they_can_lie_on(ax):
+    rows = pd.DataFrame({"label": ["a"], "estimate": [-0.9], "ci_low": [-0.95], "ci_high": [-0.8]})
+    assert figures.coefficient_rows(rows, ax=ax, xlabel="x").get_xlim() == (-1, 1)
 
 
 def test_filled_marks_are_a_and_open_ones_b(ax):
@@ -316,6 +335,7 @@ def test_zero_is_marked_where_inputs_part_at_it(ax):
 
 def test_a_shift_is_told_from_where_the_vector_was_made_to_where_it_is_used(ax):
     assert figures.nice_shift("sys_neg", "user_pos") == "system (negative) → user (positive)"
+    assert figures.nice_shift("my-vector", "base") == "my-vector → base"
     figures.spread_rows(ROWS.assign(shift="base->sys_pos"), ax=ax, xlabel="x")
     assert ax.get_legend_handles_labels()[1] == ["base → system (positive)"]
 
