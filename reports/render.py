@@ -181,11 +181,15 @@ def _model_name(model: str) -> str:
     return "the bundled demo model" if model.startswith("bundled:") else model.rstrip("/").rsplit("/", 1)[-1]
 
 
+def _of(study: Any) -> str:
+    return f"model {UNNAMED}" if study.model == UNNAMED else study.model
+
+
 def _facts(studies: Mapping[str, Any]) -> list[tuple[str, str]]:
     study = next(iter(studies.values()))
     if len(studies) > 1:
         built = [
-            (label, f"{one.model}{_layer(one, ', layer ')}, build {one.reader.spec_hash[:12]}{_name(one, ', study ')}")
+            (label, f"{_of(one)}{_layer(one, ', layer ')}, build {one.reader.spec_hash[:12]}{_name(one, ', study ')}")
             for label, one in studies.items()
         ]
         return [("caches", str(len(studies))), *built]

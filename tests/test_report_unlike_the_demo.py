@@ -21,7 +21,7 @@ from analyses._compared import difference_error
 from analyses._counts import CUT, in_range
 from analyses._effects import share_words
 from reports.notices import begun, notices_between, warned
-from reports.render import render_report
+from reports.render import _facts, render_report
 from reports.reproduce import reproduce
 from reports.words import summary
 from steerstats import figures
@@ -57,6 +57,9 @@ def test_caches_that_do_not_name_their_model_are_not_called_by_its_absence(tmp_p
     assert difference.reading.endswith(
         "the model of unnamed is not recorded; the model of unnamed-too is not recorded."
     )
+    masthead = dict(_facts({"one": steerstats.open_cache(pair[0]), "two: b": steerstats.open_cache(pair[1])}))
+    assert masthead["one"].startswith("model not recorded, ")
+    assert masthead["two: b"].startswith("model not recorded, "), "whatever a cache is called"
 
 
 @pytest.mark.parametrize(
