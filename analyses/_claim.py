@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses import COMPARING
 from analyses._published import Published, judge
 from analyses._tables import for_paper, to_latex
 from analyses._words import number, tidy, together
@@ -329,6 +331,8 @@ def command_line(main: Callable[..., Finding], description: str | None) -> None:
     parser.add_argument("cache", nargs="+", help="a cache, directory or packed; scripts that compare take several")
     parser.add_argument("-o", "--out", default="claims", help="directory for figure, table and record (claims)")
     arguments = parser.parse_args()
+    if len(arguments.cache) > 1 and Path(sys.argv[0]).stem not in COMPARING:
+        parser.exit(2, f"error: {len(arguments.cache)} caches are given, and this script compares none: give it one\n")
     try:
         finding = main(arguments.cache[0] if len(arguments.cache) == 1 else arguments.cache, arguments.out)
     except CannotEstimate as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 import analyses
 import steerstats
 from analyses._cache import facts_of, mean_curves, plain_mean, side_by_side, two_studies
-from analyses._claim import OF_TWO, Claim, Finding
+from analyses._claim import OF_TWO, Claim, Finding, command_line
 from analyses._compared import difference_claims, error_words
 from analyses._counts import in_range, signs
 from analyses._shifts import draw_unsteered, unsteered_means
@@ -332,3 +333,11 @@ def test_a_table_shows_an_interval_that_is_open_on_one_side():
     assert estimate_and_limits([0.2, 0.1, np.inf]) == "0.200 [0.100, ∞]"
     assert estimate_and_limits([np.nan, 0.1, 0.2]) == "--"
     assert estimate_and_limits([0.2, 0.1, 0.3], "share") == "20% [10%, 30%]"
+
+
+def test_a_script_that_compares_nothing_passes_over_no_second_cache(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["analyses/linearity.py", "one", "two"])
+    with pytest.raises(SystemExit) as left:
+        command_line(pytest.fail, "")
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "error: 2 caches are given, and this script compares none: give it one\n"
