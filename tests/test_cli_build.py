@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -54,6 +55,14 @@ def test_overrides_reach_the_spec(run, tmp_path, model):
     spec = write_spec(tmp_path, model)
     run("build", spec, "-o", tmp_path / "c", "-s", 'datasets=["bundled:demo/likes-rain"]', "-s", "controls={}")
     assert CacheReader(tmp_path / "c").planned_units == ("likes-rain",)
+
+
+def test_a_cache_lies_where_the_command_says_else_the_spec_else_under_its_name(run, tmp_path, model, monkeypatch):
+    spec, asked = write_spec(tmp_path, model), []
+    monkeypatch.setattr("steerstats.cli.build._build", lambda spec, target, *_: asked.append(target))
+    for options in (["-s", "run.out=there", "-o", "here"], ["-s", "run.out=there"], []):
+        assert run("build", spec, *options)[0] == 0
+    assert asked == [Path("here"), Path("there"), Path("tiny-cache")]
 
 
 def test_a_dry_run_prints_units_tokens_bytes_and_time_and_writes_nothing(run, tmp_path, model, monkeypatch):
@@ -115,6 +124,23 @@ def test_a_sweep_names_a_layer(run, tmp_path, model):
     grid = load_spec(following[0], following[2:5:2])
     assert grid.layers == (int(re.search(r"Layer (\d)", out)[1]),)
     assert (grid.order, load_spec(spec).order) == ("tan2024", "balanced"), "what the command line changed stays changed"
+
+
+def test_the_grid_that_follows_a_sweep_is_of_all_that_its_command_line_said(run, tmp_path, model, monkeypatch):
+    for name in ("my specs", "my data"):
+        (tmp_path / name).mkdir()
+    spec, data, chosen = write_spec(tmp_path / "my specs", model), str(tmp_path / "my data"), 'datasets=["my own"]'
+    monkeypatch.setattr("steerstats.cli.build._load", lambda *said: asked.append(said))
+    monkeypatch.setattr("cache_builder.sweep.sweep_spec", lambda *_: None)
+    monkeypatch.setattr("steerstats.cli.build._build", lambda *_: tmp_path)
+    choice = SimpleNamespace(chosen=1, summary=lambda: "layer 1")
+    monkeypatch.setattr("steerstats.sweeps.choose_sweep_layer", lambda root: choice)
+    asked = []
+    code, out, _ = run("sweep", spec, "-o", tmp_path / "s", "-s", chosen, "--data-dir", data)
+    assert (code, asked) == (0, [(str(spec), [chosen], Path(data))])
+    said = shlex.split(out.partition("on test inputs: ")[2])
+    assert said[:3] == ["steerstats", "build", str(spec)]
+    assert said[3:] == ["-s", chosen, "--data-dir", data, "-s", "layers=[1]", "-o", "DIRECTORY"]
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "gguf"])
@@ -329,6 +355,24 @@ def test_ctrl_c_says_what_is_kept_only_where_something_is(
     assert code == 130
     kept = f"finished units are kept in {tmp_path / 'c'}; the same command goes on from there"
     assert errors == f"note: interrupted: {kept if begun else 'nothing was written yet'}\n"
+
+
+def test_a_demo_reports_its_own_cache_with_the_seed_that_is_asked_for(run, tmp_path, monkeypatch):
+    folder, asked = tmp_path / "d", []
+
+    def build(spec, target, *_):
+        asked.append((spec.name, target))
+        return target
+
+    def render(caches, target, *, seed, progress):
+        asked.append((caches, target, seed))
+        return target / "report.html"
+
+    monkeypatch.setattr("steerstats.cli.build._build", build)
+    monkeypatch.setattr("reports.render.render_report", render)
+    code, out, _ = run("demo", "-o", folder, "--seed", 7)
+    assert (code, asked) == (0, [("demo", folder / "cache"), ([folder / "cache"], folder, 7)])
+    assert f"report: {folder / 'report.html'}" in out
 
 
 def test_demo_refuses_a_directory_that_is_a_cache_before_it_builds(run, tmp_path, model):

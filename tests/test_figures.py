@@ -135,6 +135,7 @@ def test_anti_steerable_shares_are_in_per_cent_with_half_marked(ax):
     figures.anti_share(ROWS, ax=ax, labels=True)
     assert bars(ax) == [(0.0, 0.05, 0.2), (1.0, 0.2, 0.4), (2.0, 0.5, 0.7)]
     assert any(list(line.get_xdata()) == [0.5, 0.5] for line in ax.lines)
+    assert {line.get_color() for line in ax.lines if line.get_marker() == "s"} == {theme.ANTI}
     assert ax.xaxis.get_major_formatter()(0.2, 0) == "20%"
 
 
@@ -308,6 +309,7 @@ def test_every_column_of_small_multiples_has_its_multipliers_below():
     drawn = [ax for ax in axes.ravel() if ax.get_visible()]
     below = [any(label.get_visible() and label.get_text() for label in ax.get_xticklabels()) for ax in drawn]
     assert below == [False, False, True, True, True, True], "two columns end in the first row"
+    assert [label.get_text() for label in drawn[-1].get_xticklabels()] == ["−1", "0", "1"]
 
 
 def test_a_share_is_in_per_cent_and_never_below_zero(ax):
