@@ -11,7 +11,6 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -19,7 +18,6 @@ from tiny_build import content, write_model
 
 from cache_builder.spec import load_spec
 from steerstats.cache import CacheReader
-from steerstats.cache.table import example_rows, import_table
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +57,12 @@ def test_overrides_reach_the_spec(run, tmp_path, model):
 
 def test_a_cache_lies_where_the_command_says_else_the_spec_else_under_its_name(run, tmp_path, model, monkeypatch):
     spec, asked = write_spec(tmp_path, model), []
-    monkeypatch.setattr("steerstats.cli.build._build", lambda spec, target, *_: asked.append(target))
-    for options in (["-s", "run.out=there", "-o", "here"], ["-s", "run.out=there"], []):
+    monkeypatch.setattr(
+        "steerstats.cli.build._build", lambda spec, target, *_: asked.append((target, spec.run.data_dir))
+    )
+    for options in (["-s", "run.out=there", "-o", "here"], ["-s", "run.out=there"], ["--data-dir", tmp_path]):
         assert run("build", spec, *options)[0] == 0
-    assert asked == [Path("here"), Path("there"), Path("tiny-cache")]
+    assert asked == [(Path("here"), None), (Path("there"), None), (Path("tiny-cache"), str(tmp_path))]
 
 
 def test_a_dry_run_prints_units_tokens_bytes_and_time_and_writes_nothing(run, tmp_path, model, monkeypatch):
@@ -141,66 +141,6 @@ def test_the_grid_that_follows_a_sweep_is_of_all_that_its_command_line_said(run,
     said = shlex.split(out.partition("on test inputs: ")[2])
     assert said[:3] == ["steerstats", "build", str(spec)]
     assert said[3:] == ["-s", chosen, "--data-dir", data, "-s", "layers=[1]", "-o", "DIRECTORY"]
-
-
-@pytest.mark.parametrize("ending", ["safetensors", "gguf"])
-def test_export_writes_the_vector_that_was_applied(run, tmp_path, model, ending):
-    spec = write_spec(tmp_path, model, datasets=["bundled:demo/likes-rain"])
-    run("build", spec, "-o", tmp_path / "c")
-    target = tmp_path / "new" / f"v.{ending}"
-    code, _, errors = run("export", tmp_path / "c", "likes-rain", "-o", target, "--vector", "mean")
-    assert code == 0, errors
-    expected = CacheReader(tmp_path / "c")["likes-rain"].read("direction", vector="mean")[0]
-    mask = os.umask(0)
-    os.umask(mask)
-    assert target.stat().st_mode & 0o777 == 0o666 & ~mask
-    if ending == "safetensors":
-        from cache_builder.interop import load_vector
-
-        vector, facts = load_vector(target)
-        assert facts["label"] == "mean"
-        assert (vector[1] == expected).all()
-    else:
-        gguf = pytest.importorskip("gguf", reason="the interop extra is not installed")
-        tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader(target).tensors}
-        assert (tensors["direction.1"] == expected).all()
-        assert gguf.GGUFReader(target).fields["controlvector.model_hint"].contents() == "llama"
-
-
-def test_export_from_a_table_says_that_there_are_scores_only(run, tmp_path):
-    pd.DataFrame(list(example_rows())).to_csv(tmp_path / "scores.csv", index=False)
-    import_table(tmp_path / "scores.csv", tmp_path / "c", model="m")
-    code, _, errors = run("export", tmp_path / "c", "kindness", "-o", tmp_path / "v.safetensors")
-    assert code == 2
-    assert "no vectors are in this cache, which holds what they did only" in " ".join(errors.split())
-    assert not (tmp_path / "v.safetensors").exists()
-
-
-def test_an_exported_control_vector_hints_at_the_type_of_the_cached_model(run, tmp_path):
-    gguf = pytest.importorskip("gguf", reason="the interop extra is not installed")
-    spec = write_spec(
-        tmp_path, write_model(tmp_path / "m", "gpt_neox"), datasets=["bundled:demo/likes-rain"], controls={}
-    )
-    assert run("build", spec, "-o", tmp_path / "c")[0] == 0
-
-    def hint(*options):
-        code, _, errors = run("export", tmp_path / "c", "likes-rain", "-o", tmp_path / "v.gguf", *options)
-        assert code == 0, errors
-        return gguf.GGUFReader(tmp_path / "v.gguf").fields["controlvector.model_hint"].contents()
-
-    assert hint() == "gptneox"
-    assert hint("--overwrite", "--architecture", "mine") == "mine"
-    code, _, errors = run("export", tmp_path / "c", "likes-rain", "-o", tmp_path / "v.gguf")
-    assert (code, hint("--overwrite")) == (2, "gptneox")
-    assert "v.gguf exists; choose another name, or overwrite it (--overwrite)" in " ".join(errors.split())
-
-
-def test_a_cache_that_does_not_say_what_its_model_is_needs_the_architecture(run, tmp_path):
-    packed = Path(__file__).parent / "data" / "archives" / "v1" / "packed.h5"  # of a builder that did not record it
-    name = CacheReader(packed).units[0]
-    code, _, errors = run("export", packed, name, "-o", tmp_path / "v.gguf")
-    assert code == 2
-    assert "give --architecture" in " ".join(errors.split())
 
 
 def test_options_of_ray_reach_it_from_build_and_from_sweep(run, tmp_path, model, monkeypatch):
