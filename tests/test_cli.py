@@ -12,6 +12,7 @@ import pytest
 from test_cache import edit, make_cache
 
 from cache_builder.leases import claim
+from steerstats import demo_cache
 from steerstats.cache.table import example_rows
 
 BUILDING = ("build", "sweep", "demo") if find_spec("torch") else ()  # the commands of the other half
@@ -25,6 +26,17 @@ def test_inspect_shows_units_and_what_is_missing(run, tmp_path):
     assert "narcissism: missing" in out
     assert "sizes fit; `steerstats verify` reads every number" in out
     assert "propensity (setting_eval 5 x vector 6 x multiplier 3 x input 6)" in " ".join(out.replace("│", " ").split())
+
+
+def test_inspect_describes_units_that_are_alike_once(run, tmp_path):
+    make_cache(tmp_path / "c", ("openness", "narcissism"))
+    code, out, _ = run("inspect", tmp_path / "c")
+    said = " ".join(out.translate(dict.fromkeys(map(ord, "│├└─"), " ")).split())
+    assert code == 0
+    assert "units: 2 of 2, complete openness, narcissism each: 6 inputs; 4 training pairs; settings base, " in said
+    assert "; vectors 5 trained, 1 mean; 3 multipliers -1 to 1; activations of layer 2 size: " in said
+    demo = demo_cache()
+    assert f"size: {demo.stat().st_size / 1e6:.1f} MB" in run("inspect", demo)[1]
 
 
 def test_inspect_tells_a_unit_that_is_being_built_from_one_that_is_missing(run, tmp_path):
@@ -51,11 +63,13 @@ def test_a_report_on_a_half_built_cache_says_so_in_the_terminal(run, tmp_path, m
     make_cache(tmp_path / "half", ("openness", "narcissism"), write=("openness",))
     make_cache(tmp_path / "whole", ("openness",))
     monkeypatch.setattr("reports.render.render_report", lambda caches, target, **_: target / "report.html")
-    code, out, errors = run("report", tmp_path / "whole", tmp_path / "half", "-o", tmp_path / "out")
-    assert code == 0
-    said = f"note: {tmp_path / 'half'}: not in the report, since they are planned and not finished: narcissism"
-    assert " ".join(errors.split()) == said
-    assert "report: " in out
+    monkeypatch.setattr("reports.reproduce.reproduce", lambda *_, **__: {"caches": [], "findings": []})
+    for command in ("report", "reproduce"):
+        code, out, errors = run(command, tmp_path / "whole", tmp_path / "half", "-o", tmp_path / "out")
+        assert code == 0
+        said = f"note: {tmp_path / 'half'}: not in the report, since they are planned and not finished: narcissism"
+        assert " ".join(errors.split()) == said
+        assert "report: " in out
 
 
 def test_verify_fails_with_code_1_and_says_what(run, tmp_path):

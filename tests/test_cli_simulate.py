@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
 from steerstats.errors import InputError
@@ -115,3 +116,17 @@ def test_a_calibration_takes_no_truth_and_does_not_pass_over_one(run, option):
     code, _, errors = run("simulate", "--calibrate", option)
     assert code == 2
     assert f"{option.partition('=')[0]}: --calibrate measures at truths of its own, and takes none" in errors
+
+
+def test_a_calibration_has_the_seed_that_is_asked_for_and_shows_what_was_measured_beside_its_target(run, monkeypatch):
+    row = {"quantity": "coverage", "setting": "mean", "method": "t", "target": 0.95, "measured": 0.947, "mc_se": 0.007}
+    asked = []
+
+    def measured(*, seed, jobs, progress):
+        asked.append(seed)
+        return pd.DataFrame([row])
+
+    monkeypatch.setattr("steerstats.simulate.calibrate.calibration_table", measured)
+    code, out, _ = run("simulate", "--calibrate", "--seed", 7)
+    assert (code, asked) == (0, [7])
+    assert out.split()[-6:] == ["coverage", "mean", "t", "0.950", "0.947", "0.007"]
