@@ -112,7 +112,7 @@ def run(script: str, cache: Any, out: str | Path, seed: int = 0) -> Finding:
     module = import_module(f"analyses.{script}")
     try:
         if script != "layer_sweep" and study_of(cache).kind == "sweep":
-            raise Absent("not in this cache: a sweep over layers; build a grid at the layer that it chose")
+            raise Absent("not in this cache: a sweep over layers; build a grid at one of them")
         with using_seed(seed):
             return module.main(cache, out)
     except (CannotEstimate, InputError) as error:

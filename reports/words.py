@@ -82,7 +82,7 @@ def summary(findings: Sequence[Finding], prefix: str = "", wrong: str = "are ste
 def _sweep(best: Claim) -> dict[str, Any]:
     """Answer and lead of a sweep, which chooses a layer and has none of the three numbers."""
     value, interval = best.shown
-    lead = "A sweep scores layers on validation inputs in the base setting. Build a grid at the layer that it chose "
+    lead = "A sweep scores layers on validation inputs in the base setting. Build a grid at one layer "
     lead += "for how variable, how spurious and how transferable steering is, on test inputs."
     return {"answer": f"{best.statement} {value} {interval} nats per unit multiplier.", "lead": lead, "cards": []}
 
