@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from test_engine_lines import sized_examples
-from tiny_models import random_steering, tiny_model
+from tiny_models import random_examples, random_steering, tiny_model
 
 from cache_builder.engine import Engine, Example
 from cache_builder.inputs import provable
@@ -83,6 +83,21 @@ def test_the_extremes_of_the_first_and_last_vector_are_compared_in_ends_and_long
 
     spoil(monkeypatch, change, row=False)
     assert not Engine(tiny_model("llama")).prove(examples, steering).passed
+
+
+def test_the_longest_completions_are_compared(monkeypatch):
+    rng = np.random.default_rng(0)
+    examples = [*random_examples(rng, 8, shared=30), *random_examples(rng, 1, completion=9), *random_examples(rng, 16)]
+    longest = int(np.argmax([max(map(len, one.options)) for one in examples]))
+    assert 8 not in (0, longest, len(examples) // 2, len(examples) - 1)
+
+    def change(arrays, there, lines):
+        for i, one in enumerate(there):
+            if one is examples[8]:
+                arrays["completion_logit"][i, 0] += 1e-3
+
+    spoil(monkeypatch, change, row=False)
+    assert not Engine(tiny_model("llama")).prove(examples, completions=True).passed
 
 
 def test_the_largest_difference_is_kept_when_the_full_row_is_nearer(monkeypatch, case):

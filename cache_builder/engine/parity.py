@@ -114,7 +114,8 @@ def compare_paths(
     ----------
     engine : Engine
     examples, steering
-        Of the build; the longest example and `n - 1` spread over the others are compared.
+        Of the build; the longest example, the one that goes on longest past `branch`, and `n - 1` spread over the
+        others are compared.
     completions : bool
         Compare sums over whole completions too.
     """
@@ -312,8 +313,10 @@ def _layers(engine: Engine) -> tuple[int, ...]:
 
 def _choose(examples: Sequence[Example], n: int) -> list[int]:
     longest = int(np.argmax([max(map(len, example.options)) for example in examples]))
+    # Behind a branch of one token, which is never run, nothing can be wrong.
+    widest = int(np.argmax([sum(map(len, one.options)) - len(one.options) * one.branch for one in examples]))
     spread = np.linspace(0, len(examples) - 1, min(max(n - 1, 1), len(examples))).round().astype(int)
-    return sorted({longest, *spread.tolist()})
+    return sorted({longest, widest, *spread.tolist()})
 
 
 def _extreme_codes(steering: Steering | None) -> np.ndarray:

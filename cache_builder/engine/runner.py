@@ -173,7 +173,8 @@ class Engine:
         Parameters
         ----------
         examples : sequence of Example
-            Real inputs, neighbours as in a run; the longest is always among those compared.
+            Real inputs, neighbours as in a run; the longest, and the one with the longest completions, are always among
+            those compared.
         steering : Steering, optional
             Vectors of the build; the largest multipliers of the first and the last vector are compared.
         n : int
