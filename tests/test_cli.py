@@ -205,6 +205,27 @@ def test_fit_replaces_its_own_tables_and_no_others(run, tmp_path):
     assert [run("fit", tmp_path / "c", "-o", tmp_path / "fit")[0] for _ in range(2)] == [0, 0]
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["over an earlier fit", "in a new directory"])
+def test_fit_on_a_full_disk_names_the_table_and_leaves_what_was_there(run, tmp_path, monkeypatch, before):
+    make_cache(tmp_path / "c")
+    folder = tmp_path / "fit"
+    if before:
+        run("fit", tmp_path / "c", "-o", folder)
+        (folder / "steerability.csv").write_text("earlier")
+    there = sorted(path.name for path in tmp_path.rglob("*"))
+
+    def full(self, path, **_):
+        Path(path).write_bytes(b"PAR1")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    code, _, errors = run("fit", tmp_path / "c", "-o", folder)
+    assert code == 2
+    assert f"{folder / 'steerability_per_input.parquet'}: the table cannot be written (No space left" in errors
+    assert sorted(path.name for path in tmp_path.rglob("*")) == there
+    assert not before or (folder / "steerability.csv").read_text() == "earlier"
+
+
 def test_a_place_where_no_directory_can_be_made_is_named(run, tmp_path, monkeypatch):
     make_cache(tmp_path / "c")
     whole = Path.mkdir

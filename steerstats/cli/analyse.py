@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from steerstats.cli.caches import CachePath, unfinished
 from steerstats.cli.console import directory, notice, out, progress_bar, say
 from steerstats.errors import InputError
 from steerstats.interrupts import interruptible
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CachePaths = Annotated[list[Path], typer.Argument(help="Caches: directories, or packed .h5 files.", show_default=False)]
 OutDir = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
@@ -47,17 +50,30 @@ def fit(cache: CachePath, target: OutDir = Path("steerstats-fit")) -> None:
     study = steerstats.open_cache(cache)
     result = study.steerability()
     per_input = pd.concat([slopes_frame(study.reader[name]) for name in study.datasets], ignore_index=True)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{target}: no directory can be made there ({error.strerror})") from error
-    for name, frame in (("steerability_per_input", per_input), ("steerability", result.to_frame())):
-        frame.to_csv(target / f"{name}.csv", index=False, lineterminator="\n")
-        frame.to_parquet(target / f"{name}.parquet", index=False)
+    frames = (per_input, per_input, result.to_frame(), result.to_frame())
+    _write_all({target / name: frame for name, frame in zip(TABLES, frames, strict=True)})
     say(result.tables())
     for warning in result.warnings:
         notice(warning)
     say(f"{len(per_input):,} per-input slopes and the summary with its methods are in {target}")
+
+
+def _write_all(tables: Mapping[Path, pd.DataFrame]) -> None:
+    """Tables of one directory, which appear together once the last is on disk."""
+    from steerstats.cache.disk import folders_for, whole_file
+
+    at = folder = next(iter(tables)).parent
+    try:
+        with folders_for(next(iter(tables))), ExitStack() as unfinished_files:
+            for at, frame in tables.items():
+                partial = unfinished_files.enter_context(whole_file(at))
+                if at.suffix == ".csv":
+                    frame.to_csv(partial, index=False, lineterminator="\n")
+                else:
+                    frame.to_parquet(partial, index=False)
+    except OSError as error:
+        what = "no directory can be made there" if at == folder else "the table cannot be written"
+        raise InputError(f"{at}: {what} ({error.strerror or error})") from error
 
 
 def report(
