@@ -123,8 +123,9 @@ def test_a_dataset_of_which_no_completions_part_in_one_token_is_proved_and_built
     assert (unit.read("propensity") >= 0).all()
 
 
-def test_the_proof_has_the_longest_prompt_of_all_units_and_settings(model, tmp_path, monkeypatch):
-    spec = own(model, tmp_path, records(r5={"prompt": "Do I admire all others, often? " * 4}))
+@pytest.mark.parametrize(("whose", "part"), [("few", "evaluated"), ("all", "training")])
+def test_the_proof_has_the_longest_prompt_of_all_units_and_settings(model, tmp_path, monkeypatch, whose, part):
+    spec = own(model, tmp_path, records(r5={"prompt": f"Do I admire {whose} others, often? " * 6}))
     seen, plain = [], Engine.prove
 
     def proving(self, examples, steering=None, n=4, **options):
@@ -141,7 +142,8 @@ def test_the_proof_has_the_longest_prompt_of_all_units_and_settings(model, tmp_p
         for one in session.builder.encode(unit, pairs, "base")
         for ids in one.options
     )
-    assert session.check().tokens == longest
+    found = session.check()
+    assert (found.tokens, found.unit, found.part) == (longest, "mine", part)
     assert seen[-1] == (longest, True, {"completions": False})
     assert session.engine.parity.longest == longest
     whole = Session(own(model, tmp_path, records(), score="logit_sum"))

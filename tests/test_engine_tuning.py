@@ -186,6 +186,21 @@ def test_a_build_of_few_inputs_measures_nothing(tmp_path, monkeypatch):
     made.close()
 
 
+def test_a_budget_and_an_attention_that_a_spec_names_are_not_measured(tmp_path, monkeypatch):
+    model, asked = write_model(tmp_path / "model"), []
+    monkeypatch.setattr(session, "FEWEST_TUNED", {"cpu": 1})
+    monkeypatch.setattr(Engine, "tune", lambda *_, **__: asked.append("budget") or {})
+    monkeypatch.setattr(Engine, "choose_mask", lambda self, sample, steering, masks, **__: asked.append(masks) or {})
+    for budget, attention, found in ((64, "sdpa", [()]), (None, "auto", ["budget", None])):
+        changes = {"run": {"threads": 1, "budget": budget}, "model": {"id": str(model), "attention": attention}}
+        made = session.Session(parse_spec(content(model) | changes))
+        made.prove()
+        made.tune()
+        made.close()
+        assert asked == found
+        asked.clear()
+
+
 def test_a_resumed_build_keeps_the_mask_of_its_first_run(tmp_path, monkeypatch):
     monkeypatch.setattr(session, "FEWEST_TUNED", {"cpu": 0})
     model = write_model(tmp_path / "model")
