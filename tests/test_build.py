@@ -200,6 +200,14 @@ def test_the_identity_of_hub_models_rests_on_their_commit(model, monkeypatch):
         assert set(facts) == {"revision", "weights", "tokenizer", "dtype", "attention"} | named
 
 
+def test_a_manifest_names_the_families_of_public_datasets_alone(model):
+    made = Session(tiny_spec(model))
+    made.units = (dataclasses.replace(made.units[0], name="openness"), *made.units[1:])
+    manifest = made.manifest({})
+    assert (manifest["units"][0], manifest["categories"]) == ("openness", {"openness": made.units[0].category})
+    made.close()
+
+
 def test_identity_sees_how_weights_are_quantised_and_is_what_it_was_without(model, monkeypatch):
     plain, seen = session.load, []
 

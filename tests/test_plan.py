@@ -86,3 +86,8 @@ def test_a_factor_that_a_part_lacks_is_a_column_of_gaps_there():
     assert np.isnan(found["pair_factor_size"]).all()
     own = factor_arrays([*pairs, having], [having], "pair")
     assert [column.tolist() for column in own.values()] == [[1], ["law"], [3.0]]
+
+
+def test_public_datasets_are_of_a_family_and_others_of_none():
+    (unit,) = plan_units(spec_of())
+    assert [replace(unit, name=name).category for name in ("openness", "plans-ahead")] == ["persona", ""]
