@@ -295,6 +295,7 @@ def test_a_store_gives_back_what_was_written_and_fits_what_an_array_fits(tmp_pat
     monkeypatch.setattr(blocks, "PART_BYTES", 500)
     rng = np.random.default_rng(1)
     whole = rng.normal(size=(2, 3, 2, 40, 6)).astype(np.float32)
+    whole[0, :, 1, 3, 2] = -9.0
     store = ActivationStore(whole.shape, tmp_path)
     order = rng.permutation(40)
     for setting in range(2):
@@ -302,6 +303,7 @@ def test_a_store_gives_back_what_was_written_and_fits_what_an_array_fits(tmp_pat
             store.write(setting, part, whole[setting][:, :, part].transpose(2, 1, 0, 3))
     assert os.listdir(tmp_path) == [], "the file has no name, so that a kill leaves nothing"
     np.testing.assert_array_equal(store[1, 2][:, 5:17], whole[1, 2][:, 5:17])
+    np.testing.assert_array_equal(store[1, 2][1:, 5:17], whole[1, 2][1:, 5:17])
     np.testing.assert_allclose(store.largest, np.abs(whole).max(axis=(0, 2, 3, 4)))
     options = {"resampled": 2, "folds": 3, "shuffled": 1, "debiased": True, "pos_is_a": np.arange(40) % 2}
     for method in ("mean_difference", "pca", "logistic"):
@@ -316,6 +318,8 @@ def test_a_store_gives_back_what_was_written_and_fits_what_an_array_fits(tmp_pat
         found[index] = part
     np.testing.assert_array_equal(found, whole[:, [2, 0]].astype(np.float16))
     streamed.close()
+    with pytest.raises(ValueError, match="closed file"):
+        store.read(0, 0, 0, 0, 1)
 
 
 def test_a_disk_without_room_for_activations_is_one_line(tmp_path):
