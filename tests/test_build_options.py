@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -219,6 +221,26 @@ def test_several_wrong_answers_go_through_build_and_study(model, tmp_path, score
         projection = unit.read("crossfit_projection", setting_train="base").astype(float)
         found = study.predictors(n_permutations=100).results["mine"].to_frame()
         assert d_prime(np.stack([projection[0], projection[1:].mean(axis=0)])).estimate in found["estimate"].to_numpy()
+
+
+def test_a_unit_says_how_it_was_steered_read_and_ordered_and_whose_its_data_are(model):
+    asked = {"operator": "ablate", "scope": "all", "order": "counterbalance", "score": "logprob_sum"}
+    made = Session(parse_spec(content(model) | asked))
+    plan = replace(made.units[0], name="openness", dataset=replace(made.units[0].dataset, attribution="theirs"))
+    told = asked | {"dataset": "openness", "category": "persona", "attribution": "theirs", "split": plan.split.rule}
+    told |= {"read": "answer", "spec_hash": "ab12", "model": str(model), "notes": '["one", "two"]'}
+    said = made.builder._attrs(plan, "ab12", ["one", "two", "one"])
+    assert {name: said[name] for name in told} == told
+    made.close()
+
+
+def test_controls_are_drawn_with_the_builds_seed_by_the_units_name_in_their_own_settings(model, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("cache_builder.unit.fit_vectors", lambda *_, **options: asked.update(options))
+    made = Session(parse_spec(content(model) | {"seed": 3}))
+    made.builder._vectors(made.units[0], SimpleNamespace(layers=lambda _: None))
+    assert (asked["seed"], asked["name"], list(asked["control_settings"])) == (3, "likes-rain", ["base"])
+    made.close()
 
 
 def test_own_factors_reach_the_frames(model, tmp_path):
