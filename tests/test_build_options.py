@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_build import content, write_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, MptConfig
+from transformers import AutoTokenizer
 
 import analyses
 import steerstats
@@ -127,23 +127,6 @@ def test_the_last_prompt_token_contrasts_the_two_descriptions(model, tmp_path):
         np.testing.assert_allclose(got, expected, atol=1e-4)
     assert unit.attrs["read"] == "last_prompt"
     assert np.abs(unit.read("pair_difference_cosine")).max() <= 1 + 1e-6
-
-
-def test_a_model_that_goes_by_places_in_a_row_is_found_by_the_prompts_that_are_contrasted(tmp_path):
-    """In rows of one input each, steered from their beginning, MPT's ALiBi is right: there is no branch."""
-    model = write_model(tmp_path / "model")
-    size = len(AutoTokenizer.from_pretrained(model))
-    torch.manual_seed(0)
-    config = MptConfig(vocab_size=size, d_model=32, n_layers=3, n_heads=4, max_seq_len=128, init_config="normal")
-    network = AutoModelForCausalLM.from_config(config)
-    for parameter in network.parameters():
-        parameter.data.normal_(0.0, 0.15)
-    network.save_pretrained(model)
-    vectors = {"read": "last_prompt", "settings": ["base"], "rescale": "none"}
-    spec = demo(model, settings=["base"], scope="all", vectors=vectors, run={"budget": 16, "threads": 1})
-    said = run_build(spec, tmp_path / "cache").parity
-    assert said.startswith("plain path, slower: an earlier proof failed, its activations differ by ")
-    assert "the trie path held in the last proof (" in said
 
 
 def test_a_prefill_is_what_a_template_that_writes_it_would_be(model, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_build import DATASETS, content, tiny_spec, write_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, MptConfig
 
 from cache_builder import extractors
 from cache_builder import session as sessions
@@ -149,6 +150,30 @@ def test_the_proof_has_the_longest_prompt_of_all_units_and_settings(model, tmp_p
     whole = Session(own(model, tmp_path, records(), score="logit_sum"))
     whole.prove()
     assert seen[-1][2] == {"completions": True}
+
+
+def test_a_model_that_goes_by_places_in_a_row_is_found_by_the_prompts_that_are_contrasted(tmp_path):
+    """In rows of one input each, steered from their beginning, MPT's ALiBi is right: there is no branch."""
+    model = write_model(tmp_path / "model")
+    size = len(AutoTokenizer.from_pretrained(model))
+    torch.manual_seed(0)
+    config = MptConfig(vocab_size=size, d_model=32, n_layers=3, n_heads=4, max_seq_len=128, init_config="normal")
+    network = AutoModelForCausalLM.from_config(config)
+    for parameter in network.parameters():
+        parameter.data.normal_(0.0, 0.15)
+    network.save_pretrained(model)
+    vectors = {"read": "last_prompt", "settings": ["base"], "rescale": "none"}
+    changes = {
+        "datasets": ["bundled:demo/likes-rain"],
+        "settings": ["base"],
+        "controls": {},
+        "scope": "all",
+        "vectors": vectors,
+    }
+    spec = parse_spec(content(model) | changes | {"run": {"budget": 16, "threads": 1}})
+    said = run_build(spec, tmp_path / "cache").parity
+    assert said.startswith("plain path, slower: an earlier proof failed, its activations differ by ")
+    assert "the trie path held in the last proof (" in said
 
 
 def test_a_resumed_build_takes_the_survey_from_the_manifest(model, tmp_path, monkeypatch):
