@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -206,7 +207,8 @@ def test_fit_replaces_its_own_tables_and_no_others(run, tmp_path):
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["over an earlier fit", "in a new directory"])
-def test_fit_on_a_full_disk_names_the_table_and_leaves_what_was_there(run, tmp_path, monkeypatch, before):
+@pytest.mark.parametrize("step", ["write", "sync"])
+def test_fit_on_a_full_disk_names_the_table_and_leaves_what_was_there(run, tmp_path, monkeypatch, before, step):
     make_cache(tmp_path / "c")
     folder = tmp_path / "fit"
     if before:
@@ -214,11 +216,15 @@ def test_fit_on_a_full_disk_names_the_table_and_leaves_what_was_there(run, tmp_p
         (folder / "steerability.csv").write_text("earlier")
     there = sorted(path.name for path in tmp_path.rglob("*"))
 
-    def full(self, path, **_):
-        Path(path).write_bytes(b"PAR1")
-        raise OSError(28, "No space left on device")
+    owner, name, place = {"write": (pd.DataFrame, "to_parquet", 1), "sync": (os, "fsync", 2)}[step]
+    whole, calls = getattr(owner, name), []
 
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    def full(*arguments, **options):
+        calls.append(whole(*arguments, **options))
+        if len(calls) == place:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(owner, name, full)
     code, _, errors = run("fit", tmp_path / "c", "-o", folder)
     assert code == 2
     assert f"{folder / 'steerability_per_input.parquet'}: the table cannot be written (No space left" in errors
