@@ -96,7 +96,7 @@ def shuffled_doubt(sizes: Sequence[int], *, rng: np.random.Generator) -> str:
     >>> shuffled_doubt([1] * 40, rng=np.random.default_rng(0))
     ''
     """
-    few = len(sizes) < FEWEST_QUESTIONS
+    few = 1 < len(sizes) < FEWEST_QUESTIONS  # of a single one every shuffle is the vector up to sign, and p is 1
     if not few and carrying_questions(sizes) >= FEWEST_QUESTIONS:
         return ""
     level = shuffled_level(sizes, rng=rng)

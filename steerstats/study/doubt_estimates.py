@@ -77,9 +77,9 @@ def _shuffled_doubts(study: Study, table: NullTable) -> list[str]:
     }
     # Of a stream of its own: an assessment of the design, which has nothing to do with a seed of resamples.
     doubts = {name: shuffled_doubt(own, rng=generator(0, "half flips")) for name, own in sizes.items()}
-    few = {name: filter(None, [doubts.get(name)]) for name in units}
+    said = {name: filter(None, [doubts.get(name)]) for name in units}
     tail = tail_doubt(table, {name: len(own) for name, own in sizes.items()})
-    return [*by_text(few), *filter(None, [tail])]
+    return [*by_text(said), *filter(None, [tail])]
 
 
 def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: int) -> Debiased:
