@@ -154,7 +154,7 @@ def test_import_sends_no_table_of_several_layers_to_a_report_which_takes_one(run
     pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
     code, out, _ = run("import", tmp_path / "t.csv", "-o", tmp_path / "c")
     assert code == 0
-    assert "open_cache(path, layer=N) takes one layer; `steerstats report` wants each in a table" in out
+    assert "open_cache(path, layer=N) takes one layer; `steerstats report` wants each in a table, and so a cache" in out
     code, _, errors = run("report", tmp_path / "c", "-o", tmp_path / "r")
     assert code == 2
     assert "open_cache(path, layer=3); `steerstats report` wants each in a table, and so a cache, of its own" in errors
