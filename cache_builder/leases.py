@@ -192,7 +192,8 @@ def _if_dead(path: Path, now: float) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     holder = _read(path)
-    if abs(age) > STALE_S:  # ahead of all clocks it is of before a clock was set back: a living heart corrects that
+    # One that lies ahead was written before the clock was set back; the next beat of a living heart corrects that.
+    if abs(age) > STALE_S:
         return holder
     if holder.get("machine") != machine_tag() or not str(holder.get("pid")).isdecimal():
         # Unreadable (no hard links, see `_create`): being written, or half-written by a builder that died. Age decides.

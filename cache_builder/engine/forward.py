@@ -156,6 +156,7 @@ class Forward:
             birth[acting] = layer
         round_to = 128 if self.attention == "flex" else 1
         stages = plan_stages(layout, birth, round_to=round_to)
+        # What is wanted takes the place of the stream, and is longer here than what the model was given.
         if len(stages) > 1 and len(wanted) > len(stages[0]) and not self._takes_more:
             stages = plan_stages(replace(layout, twin=None), birth, round_to=round_to)
 

@@ -313,7 +313,7 @@ def _layers(engine: Engine) -> tuple[int, ...]:
 
 def _choose(examples: Sequence[Example], n: int) -> list[int]:
     longest = int(np.argmax([max(map(len, example.options)) for example in examples]))
-    # Behind a branch of one token, which is never run, nothing can be wrong.
+    # A completion's last token is scored and never run: of one token there is nothing to compare behind the branch.
     widest = int(np.argmax([sum(map(len, one.options)) - len(one.options) * one.branch for one in examples]))
     spread = np.linspace(0, len(examples) - 1, min(max(n - 1, 1), len(examples))).round().astype(int)
     return sorted({longest, widest, *spread.tolist()})

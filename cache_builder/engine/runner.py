@@ -178,7 +178,7 @@ class Engine:
         steering : Steering, optional
             Vectors of the build; the largest multipliers of the first and the last vector are compared.
         n : int
-            Number of examples compared at first.
+            Number of examples compared at first, the one with the longest completions not counted.
         completions : bool
             Compare the sums over whole completions as well.
 

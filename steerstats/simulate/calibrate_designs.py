@@ -102,9 +102,9 @@ def _shuffled(questions: int, rng: np.random.Generator, n: int) -> list[Outcome]
 
 
 def _squares(d: int, spread: float, rng: np.random.Generator, n: int) -> list[Outcome]:
-    """Squared effects, noise taken out, under vectors whose debiasing halves effects and the errors they are known to.
+    """The fall of squared effects, noise taken out, under a debiasing that halves effects and their standard errors.
 
-    Estimates before and after have errors of their own, as debiasing leaves little in common with what it takes out.
+    Estimates before and after err independently, as debiasing leaves little in common with what it takes out.
     """
     errors = np.array([[0.1], [0.05]])
     hits = np.empty(n, dtype=bool)
