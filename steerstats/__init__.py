@@ -57,7 +57,12 @@ __all__ = sorted(_HOME_OF)
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("steerstats")
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("steerstats")
+        except PackageNotFoundError as error:  # hasattr and help() understand that alone
+            raise AttributeError("steerstats is not installed, and has no version") from error
     if name not in _HOME_OF:
         raise AttributeError(f"module 'steerstats' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)

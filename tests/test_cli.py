@@ -383,13 +383,15 @@ def test_the_analysis_half_starts_without_torch(tmp_path):
     assert "building a cache needs torch, which is not installed: pip install 'steerstats[build]'" in done.stderr
 
 
-def test_version_is_the_installed_one(run):
-    from importlib.metadata import version
+def test_version_is_the_installed_one(run, monkeypatch):
+    from importlib import metadata
 
     import steerstats
 
-    assert run("--version")[1].strip() == f"steerstats {version('steerstats')}"
-    assert steerstats.__version__ == version("steerstats")
+    assert run("--version")[1].strip() == f"steerstats {metadata.version('steerstats')}"
+    assert steerstats.__version__ == metadata.version("steerstats")
+    monkeypatch.setattr(metadata.Distribution, "discover", lambda **_: iter(()))
+    assert not hasattr(steerstats, "__version__"), "a bare checkout has none"
 
 
 def test_pack_does_not_take_a_directory_for_a_file_to_overwrite(run, tmp_path):
