@@ -92,6 +92,12 @@ def test_a_column_that_the_frame_has_twice_is_named(frame, name):
         fit_mixed(FORMULA, pd.concat([frame, frame[[name]]], axis=1))
 
 
+def test_a_column_that_no_formula_asks_for_may_be_there_twice(frame):
+    formula = "y ~ lam + (1 + lam | input)"  # there is an "a" in "lam"
+    fit = fit_mixed(formula, pd.concat([frame, frame[["a"]]], axis=1))
+    assert fit.to_frame().equals(fit_mixed(formula, frame).to_frame())
+
+
 @pytest.mark.parametrize("fixed", ["lam * (a + yes)", "0 + lam:a + yes", "a * yes * lam - a:yes", "lam + lam:yes", "1"])
 def test_numeric_products_are_the_columns_that_formulaic_builds(frame, fixed):
     design = build_design(f"y ~ {fixed} + (1 | input)", frame)

@@ -70,10 +70,6 @@ def fit_mixed(
     if engine not in ENGINES:
         raise InputError(f"engine {engine!r} is none of {', '.join(ENGINES)}")
     level = check_level(level)
-    if not frame.columns.is_unique:
-        for name in map(str, frame.columns[frame.columns.duplicated()]):
-            if name in formula:
-                raise InputError(f"the frame has several columns {name!r}; formula {formula!r} needs one")
     # The product way is exact or not taken (see its module); a population needs the rows as they are.
     if engine in ("auto", "closed_form") and population is None:
         product = product_design(formula, frame)

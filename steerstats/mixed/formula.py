@@ -127,8 +127,8 @@ def build_design(formula: str, frame: pd.DataFrame, population: str | None = Non
     Raises
     ------
     InputError
-        If a column is missing, a term is not finite in every complete row, the response is not one numeric column,
-        or nothing is left after dropping incomplete rows.
+        If a column is missing or there twice, a term is not finite in every complete row, the response is not one
+        numeric column, or nothing is left after dropping incomplete rows.
     """
     response, fixed, terms = parse_formula(formula)
     texts = [fixed, *(term.effects for term in terms)]
@@ -143,6 +143,8 @@ def build_design(formula: str, frame: pd.DataFrame, population: str | None = Non
         raise InputError(
             f"column {missing[0]!r} of formula {formula!r} is not in the frame: {list(frame.columns)}{hint}"
         )
+    if twice := sorted((needed | grouping) & set(map(str, frame.columns[frame.columns.duplicated()]))):
+        raise InputError(f"the frame has several columns {twice[0]!r}; formula {formula!r} needs one")
     kept, n_dropped, lost = _complete_rows(frame, sorted(needed), sorted(grouping), terms, formula)
     series = {name: kept[name] for name in needed | grouping}  # a look-up in a frame costs more than the algebra
     y = _column(series[response], response) if answer is None else _expression(answer, response, kept, formula)
