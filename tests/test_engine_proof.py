@@ -111,10 +111,16 @@ def test_the_largest_difference_is_kept_when_the_full_row_is_nearer(monkeypatch,
     assert found.row_tokens > 0
 
 
-def test_sequences_are_batched_again_where_a_later_proof_finds_nothing_against_it(case):
-    engine = Engine(tiny_model("llama"))
-    engine.forward.lines = "single"
-    assert engine.prove(*case).lines == "batched"
+def test_what_one_proof_finds_against_padding_holds_after_another_on_examples_of_one_length(monkeypatch):
+    def change(arrays, there, lines):
+        if lines == "batched" and len({len(one.options[0]) for one in there}) > 1:
+            arrays["logits"] += 0.01
+
+    spoil(monkeypatch, change, path="plain")
+    engine = Engine(tiny_model("llama"), path="plain")
+    assert engine.prove(sized_examples([9, 12, 9, 12])).lines == "equal"
+    assert engine.prove(sized_examples([9, 9, 9])).lines == engine.forward.lines == "equal"
+    assert Engine(tiny_model("llama"), path="plain").prove(sized_examples([9, 9, 9])).lines == "batched"
 
 
 def test_a_proof_that_ends_in_an_error_leaves_short_rows_to_the_mask_that_suits_them(monkeypatch, case):

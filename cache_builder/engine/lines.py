@@ -19,6 +19,7 @@ WAYS = {
     EQUAL: "in batches of one length",
     SINGLE: "one at a time",
 }
+STRICTNESS = tuple(WAYS)
 
 
 @dataclass(frozen=True, slots=True)

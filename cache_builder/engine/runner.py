@@ -15,6 +15,7 @@ import torch
 from cache_builder.engine.attention import first_mask
 from cache_builder.engine.flight import SMALLEST_BUDGET, Job, answer
 from cache_builder.engine.forward import Forward
+from cache_builder.engine.lines import STRICTNESS
 from cache_builder.engine.parity import Parity, compare_paths, compare_row
 from cache_builder.engine.requests import Example, Request, Scores, Steering, check_examples
 from cache_builder.engine.tuning import FLEX, MASKS, measure_budgets, measure_masks
@@ -196,6 +197,10 @@ class Engine:
             self.parity = compare_paths(self, examples, steering, n, completions=completions)
             if self.parity.passed:
                 break
+        if earlier is not None and STRICTNESS.index(earlier.lines) > STRICTNESS.index(self.parity.lines):
+            # These examples may be of one length, in which padding cannot err.
+            self.forward.lines = earlier.lines
+            self.parity = replace(self.parity, lines=earlier.lines)
         self._settle(earlier)
         return self.parity
 
