@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import InputError, check_count, check_level, check_resamples, gathered, how_many
+from steerstats.errors import InputError, check_count, check_level, check_resamples, check_rng, gathered, how_many
 from steerstats.grid import require_symmetric
 from steerstats.resampling import bootstrap_correlation, quantile_pair, spearman
 from steerstats.resampling.permutation import other_orders
@@ -117,6 +117,7 @@ def dataset_associations(
     """
     level, n_resamples = check_level(level), check_resamples(n_resamples)
     n_permutations = check_count("n_permutations", n_permutations)
+    check_rng(rng)
     y = np.asarray(steerability, dtype=float)
     x = predictors.to_numpy(dtype=float)
     if y.ndim != 1 or x.shape[0] != y.size or not np.isfinite(y).all():

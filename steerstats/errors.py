@@ -12,7 +12,10 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from types import ModuleType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _Text = TypeVar("_Text")
 
@@ -305,6 +308,25 @@ def check_count(name: str, value: int, *, at_least: int = 1) -> int:
     if count is None or isinstance(value, bool) or count < at_least:
         raise InputError(f"{name} is {value!r}; a whole number, {at_least} or more, is needed")
     return count
+
+
+def check_rng(rng: np.random.Generator) -> np.random.Generator:
+    """A generator of random numbers, refused unless it is one: a bare seed would give two analyses the same draws.
+
+    Examples
+    --------
+    >>> from steerstats.errors import check_rng
+    >>> check_rng(7)
+    Traceback (most recent call last):
+    ...
+    steerstats.errors.InputError: rng is 7; a numpy.random.Generator is needed, such as numpy.random.default_rng(7)
+    """
+    import numpy as np
+
+    if isinstance(rng, np.random.Generator):
+        return rng
+    seed = rng if isinstance(rng, int) and not isinstance(rng, bool) and rng >= 0 else 0
+    raise InputError(f"rng is {rng!r}; a numpy.random.Generator is needed, such as numpy.random.default_rng({seed})")
 
 
 def check_resamples(n_resamples: int) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError, check_level, check_resamples
+from steerstats.errors import CannotEstimate, InputError, check_level, check_resamples, check_rng
 from steerstats.questions import group_codes, wilson_interval
 from steerstats.results import Estimate, Result
 from steerstats.rounding import ROUNDING
@@ -193,6 +193,7 @@ def corrected_anti_steerable(
     0.4
     """
     n_resamples = check_resamples(n_resamples)
+    check_rng(rng)
     fitted = slope_reliability(replicates, kind=kind, slopes=slopes, questions=questions, level=level)
     z, s = _check(replicates, slopes, kind)
     if fitted.reliability.estimate <= 0:

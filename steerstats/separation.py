@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError, check_count, check_level
+from steerstats.errors import CannotEstimate, InputError, check_count, check_level, check_rng
 from steerstats.questions import group_codes, wilson_interval
 from steerstats.results import Estimate, Result
 from steerstats.rounding import varies
@@ -94,6 +94,7 @@ def crossfit(
     >>> round(d_prime(crossfit(noise, rng=np.random.default_rng(0)).projection).estimate, 2)
     -0.02
     """
+    check_rng(rng)
     x = np.asarray(activations, dtype=float)
     if x.ndim != 3 or x.shape[0] != 2:
         raise InputError(f"activations have shape {x.shape}; (2 answers, n pairs, hidden) is needed")

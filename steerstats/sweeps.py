@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.stats import norm as normal
 from scipy.stats import t as student
 
-from steerstats.errors import CacheError, CannotEstimate, InputError, check_level, check_resamples
+from steerstats.errors import CacheError, CannotEstimate, InputError, check_level, check_resamples, check_rng
 from steerstats.operators import ABLATE, ADD
 from steerstats.resampling import collapse, resampled_sums
 from steerstats.seeds import NamedStreams
@@ -196,6 +196,7 @@ def choose_layer(
     12
     """
     level, n_resamples = check_level(level), check_resamples(n_resamples)
+    check_rng(rng)
     layers = np.asarray(layers)
     if layers.ndim != 1 or not len(layers):
         raise InputError(f"layers have shape {layers.shape}; they should be (n_layers,), one at least")

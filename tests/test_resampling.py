@@ -11,18 +11,25 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from steerstats.errors import InputError
+from steerstats.generalization import SlopeGrid, gap_table
+from steerstats.predictors import crossfit
 from steerstats.resampling import (
     SumRatio,
+    bootstrap_correlation,
     bootstrap_mean,
     bootstrap_ratio,
     collapse,
+    group_difference_test,
     interval,
     iter_counts,
     mean_covariance,
     quantile_pair,
     resample,
     resampled_sums,
+    sign_flip_test,
+    spearman_test,
 )
+from steerstats.sweeps import choose_layer
 
 QUICK = settings(max_examples=25, deadline=None)
 
@@ -265,3 +272,22 @@ def test_collapse_keeps_the_order_of_first_appearance():
 def test_refusals_name_the_value(call, message):
     with pytest.raises(InputError, match=message):
         call(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("rng", [0, None, np.random.RandomState(0)], ids=["a seed", "nothing", "the old generator"])
+def test_a_generator_that_is_none_is_refused_in_one_line(rng):
+    x, said = np.arange(12.0), r"rng is .*; a numpy.random.Generator is needed, such as numpy.random.default_rng\(0\)"
+    grid = SlopeGrid(train=("base",), evaluate=("base", "other"), slopes={"d": np.ones((1, 2, 12)) * x})
+    calls = [
+        lambda: bootstrap_mean(x, rng=rng),
+        lambda: sign_flip_test(x, rng=rng),
+        lambda: group_difference_test(x, x > 5, rng=rng),
+        lambda: spearman_test(x, x, rng=rng),
+        lambda: bootstrap_correlation(x, x, rng=rng),
+        lambda: gap_table(grid, ["base->other"], rng=rng),
+        lambda: choose_layer({"d": np.stack([x, x])}, [1, 2], rng=rng),
+        lambda: crossfit(np.zeros((2, 12, 3)), rng=rng),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=said):
+            call()

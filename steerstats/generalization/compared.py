@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import CannotEstimate, InputError, check_level, check_resamples
+from steerstats.errors import CannotEstimate, InputError, check_level, check_resamples, check_rng
 from steerstats.generalization.matched import Matched, Pair, match
 from steerstats.generalization.overall import means_of_pairs
 from steerstats.generalization.slopes import (
@@ -160,6 +160,7 @@ def compare_slopes(
     """
     check_level(level)
     check_resamples(n_resamples)
+    check_rng(rng)
     if len(grids) < 2:
         raise InputError(f"{len(grids)} caches are given; a comparison needs two or more")
     for label, grid in grids.items():

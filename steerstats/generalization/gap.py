@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import check_level, check_resamples
+from steerstats.errors import check_level, check_resamples, check_rng
 from steerstats.generalization.slopes import (
     ID_SHIFT,
     NO_WIDTH,
@@ -215,6 +215,7 @@ def gap_table(
     """
     check_level(level)
     check_resamples(n_resamples)
+    check_rng(rng)
     reference = parse_shift(reference)
     shifts = parse_shifts(shifts, reference=reference)
     own = [(evaluate, evaluate) for _, evaluate in shifts]

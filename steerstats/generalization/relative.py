@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import InputError, check_level, check_resamples
+from steerstats.errors import InputError, check_level, check_resamples, check_rng
 from steerstats.generalization.slopes import (
     NO_WIDTH,
     PAPER_SHIFTS,
@@ -202,7 +202,7 @@ def relative_steerability(
     cells = list(dict.fromkeys([*shifts, *((b, b) for _, b in shifts)]))
     above = np.array([cells.index(shift) for shift in shifts])
     below = np.array([cells.index((b, b)) for _, b in shifts])
-    children = [None] * len(grid.datasets) if rng is None else rng.spawn(len(grid.datasets))
+    children = [None] * len(grid.datasets) if rng is None else check_rng(rng).spawn(len(grid.datasets))
     rows, excluded, notes = [], [], []
     for name, child in zip(grid.datasets, children):
         complete = grid.cells(name, cells)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import InputError, check_count
+from steerstats.errors import InputError, check_count, check_rng
 
 # Chunks that stay in the processor's cache: with 16 MiB a draw of 10,000 resamples took half as long again.
 CHUNK_BYTES = 2**20
@@ -54,6 +54,7 @@ def iter_counts(
     ((1000, 5), True)
     """
     n_units, n_resamples = check_count("n_units", n_units), check_count("n_resamples", n_resamples)
+    check_rng(rng)
     rows = max(1, chunk_bytes // (8 * n_units))
     for start in range(0, n_resamples, rows):
         size = min(rows, n_resamples - start)

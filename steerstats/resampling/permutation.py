@@ -14,7 +14,7 @@ from itertools import combinations, permutations, product
 import numpy as np
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError, check_count
+from steerstats.errors import CannotEstimate, InputError, check_count, check_rng
 from steerstats.resampling.counts import collapse
 from steerstats.resampling.ranks import paired
 
@@ -52,6 +52,7 @@ def sign_flip_test(
     >>> sign_flip_test(gaps, rng=np.random.default_rng(0), unit=slopes.question, n_permutations=999)
     array([0.001])
     """
+    check_rng(rng)
     sums, _ = collapse(np.atleast_2d(values), unit)
     observed, scale = sums.sum(axis=1), np.abs(sums).sum(axis=1)
     chunks, every = _chunks(n_permutations, sums.shape[1]), other_signs(sums.shape[1], n_permutations)
@@ -98,6 +99,7 @@ def group_difference_test(
     >>> group_difference_test(slopes, is_a, rng=np.random.default_rng(0), n_permutations=999)
     0.001
     """
+    check_rng(rng)
     values = np.asarray(values, float)
     labels, codes = np.unique(np.asarray(group), return_inverse=True)
     if len(labels) != 2:
@@ -149,6 +151,7 @@ def spearman_test(
     >>> round(rho, 2), round(p, 2)
     (0.69, 0.01)
     """
+    check_rng(rng)
     x, y = np.asarray(x, float), np.asarray(y, float)
     if x.shape != y.shape or x.ndim not in (1, 2):
         raise InputError(f"x {x.shape} and y {y.shape} must have one shape, (n,) or (n_clusters, n_within)")
