@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from steerstats.cache.disk import PARTIAL, machine_tag, partial_path
+from steerstats.cache.disk import PARTIAL, is_abandoned, machine_tag, partial_path
+from steerstats.cache.processes import is_alive, process
 from steerstats.cache.sidecar import UNITS
 from steerstats.errors import CacheError
 from steerstats.interrupts import deferred
@@ -101,7 +102,7 @@ def claim(root: str | Path, unit: str) -> Lease | None:
 
 def _claimed(path: Path) -> Lease | None:
     token = secrets.token_hex(8)
-    started = (_process() or ("", None))[1]
+    started = (process() or ("", None))[1]
     mine = {"token": token, "host": socket.gethostname(), "machine": machine_tag(), "pid": os.getpid()}
     for _ in range(2):
         if _create(path, mine | {"started": started}):
@@ -133,10 +134,8 @@ def clear_leftovers(root: str | Path) -> None:
     except OSError:  # nothing can be removed where nothing can be written
         return
     for path in [*Path(root).glob(f".*{PARTIAL}"), *units.glob(f".*{PARTIAL}")]:
-        machine, _, pid = path.name.removesuffix(PARTIAL).rpartition(".")[2].rpartition("-")[0].partition("-")
         with contextlib.suppress(OSError):
-            gone = machine == machine_tag() and pid.isdecimal() and not _is_alive(int(pid), None)
-            if gone or now - path.stat().st_mtime > LEFT_S:
+            if is_abandoned(path) or now - path.stat().st_mtime > LEFT_S:
                 path.unlink(missing_ok=True)
     for path in units.glob(f".*{LEASE}*"):
         with contextlib.suppress(OSError):
@@ -198,7 +197,7 @@ def _if_dead(path: Path, now: float) -> dict[str, Any] | None:
     if holder.get("machine") != machine_tag() or not str(holder.get("pid")).isdecimal():
         # Unreadable (no hard links, see `_create`): being written, or half-written by a builder that died. Age decides.
         return None
-    return None if _is_alive(int(holder["pid"]), holder.get("started")) else holder
+    return None if is_alive(int(holder["pid"]), holder.get("started")) else holder
 
 
 def _now(folder: Path) -> float:
@@ -209,29 +208,6 @@ def _now(folder: Path) -> float:
         return probe.stat().st_mtime
     finally:
         probe.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int, started: str | None) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):  # no process has a number that large
-        return False
-    except PermissionError:
-        return True
-    state, start = _process(pid) or ("", None)
-    if state in ("Z", "X"):  # killed, and not yet taken note of by its parent
-        return False
-    return started is None or start in (None, started)
-
-
-def _process(pid: int | str = "self") -> tuple[str, str] | None:
-    """State and start time of a process where the system tells (Linux): a reused pid is not its earlier holder."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return fields[0], fields[19]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 from cache_builder import leases
 from cache_builder.leases import clear_leftovers
 from steerstats.cache.disk import machine_tag, partial_path
+from steerstats.cache.processes import process
 from steerstats.errors import CacheError
 
 
@@ -181,14 +182,14 @@ def test_a_container_of_the_same_host_name_has_process_numbers_of_its_own(root):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
 def test_a_killed_builder_that_its_parent_has_not_noticed_is_dead(root):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    started = leases._process(child.pid)[1]
+    started = process(child.pid)[1]
     partial = partial_path(root / "units" / "openness.h5")
     partial = partial.with_name(partial.name.replace(f"-{os.getpid()}-", f"-{child.pid}-"))
     partial.write_bytes(b"half")
     lease = lease_of(root, machine=machine_tag(), pid=child.pid, started=started)
     assert leases.claim(root, "openness") is None
     child.kill()
-    wait_for(lambda: leases._process(child.pid)[0] == "Z")
+    wait_for(lambda: process(child.pid)[0] == "Z")
     clear_leftovers(root)
     assert not lease.exists()
     assert not partial.exists()

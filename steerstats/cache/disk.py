@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import glob
 import hashlib
 import io
 import os
@@ -20,12 +21,20 @@ from typing import Any
 
 import h5py
 
+from steerstats.cache.processes import is_alive
+
 PARTIAL = ".partial"
 
 
 def partial_path(target: Path) -> Path:
     """A temporary name beside a file that is being written, with who writes it: machine (hashed) and process."""
     return target.with_name(f".{target.name}.{machine_tag()}-{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+
+
+def is_abandoned(partial: Path) -> bool:
+    """Whether a file with a temporary name is of a process of this machine that is gone."""
+    machine, _, pid = partial.name.removesuffix(PARTIAL).rpartition(".")[2].rpartition("-")[0].partition("-")
+    return machine == machine_tag() and pid.isdecimal() and not is_alive(int(pid))
 
 
 @functools.cache
@@ -45,7 +54,14 @@ def machine_tag() -> str:
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """A temporary name to write to, which becomes the target if all goes well, and is gone otherwise."""
+    """A temporary name to write to, which becomes the target if all goes well, and is gone otherwise.
+
+    What a killed process left of the same target is removed first: it may be as large as the target.
+    """
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*{PARTIAL}"):
+        with suppress(OSError):
+            if is_abandoned(left):
+                left.unlink()
     partial = partial_path(target)
     try:
         yield partial
