@@ -98,6 +98,18 @@ BAD = {"problem": "model 'x' cannot be loaded: CUDA out of memory"}
 SPEC = parse_spec({"model": {"id": "x"}, "datasets": ["bundled:demo/likes-rain"], "layers": [1]})
 
 
+def troubled(monkeypatch, ray, trouble):
+    """Whatever is got from Ray goes through `trouble` first, which may raise."""
+    plain = ray.get
+
+    def get(reference):
+        trouble(reference)
+        return plain(reference)
+
+    ray.get = get
+    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+
+
 def run(monkeypatch, tmp_path, answers, **options):
     calls, notices = [], []
     monkeypatch.setattr(distributed, "require", lambda *_: fake_ray(answers, calls))
@@ -116,15 +128,12 @@ def test_a_later_worker_that_cannot_take_part_is_said_and_gets_no_work(monkeypat
 def test_an_interrupted_driver_leaves_no_worker_on_a_cluster_that_goes_on(monkeypatch, tmp_path, call):
     calls = []
     ray = fake_ray([good("a", "b", "c")] * 2, calls)
-    plain = ray.get
 
-    def get(reference):
+    def trouble(reference):
         if reference.kind == call:
             raise KeyboardInterrupt
-        return plain(reference)
 
-    ray.get = get
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    troubled(monkeypatch, ray, trouble)
     with pytest.raises(KeyboardInterrupt):
         run_on_ray(SPEC, tmp_path / "cache", workers=2)
     assert calls.count("kill") == sum(isinstance(one, dict) and "model" in one for one in calls) > 0

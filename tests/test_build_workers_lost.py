@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_build_workers import BAD, SPEC, Actor, Dead, RayError, fake_ray, good
+from test_build_workers import BAD, SPEC, Actor, Dead, RayError, fake_ray, good, troubled
 
 from cache_builder import distributed
 from cache_builder.distributed import run_on_ray
@@ -19,15 +19,12 @@ def failed_call(ray, text: str) -> Exception:
 
 def test_without_a_worker_left_the_build_ends_with_the_reason(monkeypatch, tmp_path):
     ray = fake_ray([good("a", "b"), BAD], [])
-    plain = ray.get
 
-    def get(reference):
+    def trouble(reference):
         if reference.kind == "build":
             raise Dead
-        return plain(reference)
 
-    ray.get = get
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    troubled(monkeypatch, ray, trouble)
     with pytest.raises(CacheError, match="no Ray worker is left: model 'x' cannot be loaded"):
         run_on_ray(SPEC, tmp_path / "cache", workers=1)
 
@@ -36,15 +33,12 @@ def test_without_a_worker_left_the_build_ends_with_the_reason(monkeypatch, tmp_p
 def test_what_a_dead_worker_computed_and_had_not_written_is_built_again(monkeypatch, tmp_path, death):
     asked, notices = [], []
     ray = fake_ray([good("a", "b", "c"), good("a", "b", "c")], [], asked)
-    plain = ray.get
 
-    def get(reference):
+    def trouble(reference):
         if reference.kind == "build" and len(asked) == 2:  # "a" is being written, "b" computed
             raise death
-        return plain(reference)
 
-    ray.get = get
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    troubled(monkeypatch, ray, trouble)
     report = run_on_ray(SPEC, tmp_path / "cache", workers=1, notice=notices.append)
     assert [name for _, name, _ in asked] == ["a", "b", "c", "a", "b"]
     assert sorted(report.built) == ["a", "b", "c"]
@@ -54,16 +48,13 @@ def test_what_a_dead_worker_computed_and_had_not_written_is_built_again(monkeypa
 def test_what_a_dead_worker_had_written_is_not_built_again(monkeypatch, tmp_path):
     asked = []
     ray = fake_ray([good("a", "b"), good("a", "b")], [], asked)
-    plain = ray.get
 
-    def get(reference):
+    def trouble(reference):
         if reference.kind == "build" and len(asked) == 2:
             monkeypatch.setattr(distributed, "finished_sidecar", lambda root, name: name == "a")
             raise Dead
-        return plain(reference)
 
-    ray.get = get
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    troubled(monkeypatch, ray, trouble)
     report = run_on_ray(SPEC, tmp_path / "cache", workers=1)
     assert [name for _, name, _ in asked] == ["a", "b", "b"]
     assert sorted(report.built) == ["a", "b"]
@@ -73,20 +64,18 @@ def test_what_a_dead_worker_had_written_is_not_built_again(monkeypatch, tmp_path
 def test_a_worker_that_was_only_out_of_reach_is_killed_before_another_takes_its_place(monkeypatch, tmp_path, call):
     calls, lost = [], []
     ray = fake_ray([good("a")] * 2, calls)
-    plain = ray.get
 
-    def get(reference):
+    def trouble(reference):
         if reference.kind == call and not lost:
             lost.append(reference)
             raise type("ActorUnavailableError", (Dead,), {})
-        return plain(reference)
 
     def kill(actor):
         calls.append("kill")
         raise RuntimeError("no such actor any more")
 
-    ray.get, ray.kill = get, kill
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    ray.kill = kill
+    troubled(monkeypatch, ray, trouble)
     assert run_on_ray(SPEC, tmp_path / "cache", workers=1).built == ("a",)
     assert [one if one == "kill" else "actor" for one in calls[1:]] == ["actor", "kill", "actor", "kill"]
 
@@ -104,16 +93,14 @@ def test_a_unit_that_cannot_be_written_ends_the_build_with_its_error(monkeypatch
 
 def test_what_is_wrong_with_the_data_ends_the_build_at_once_in_its_own_words(monkeypatch, tmp_path):
     ray, notices = fake_ray([good("a")], []), []
-    plain, error = ray.get, failed_call(ray, "the traceback of a worker")
+    error = failed_call(ray, "the traceback of a worker")
     error.cause = InputError("likes.jsonl: line 3 has no prompt")
 
-    def get(reference):
+    def trouble(reference):
         if reference.kind == "build":
             raise error
-        return plain(reference)
 
-    ray.get = get
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    troubled(monkeypatch, ray, trouble)
     with pytest.raises(CacheError, match=r"^unit a failed: likes\.jsonl: line 3 has no prompt$"):
         run_on_ray(SPEC, tmp_path / "cache", workers=1, notice=notices.append)
     assert notices == []
@@ -122,15 +109,12 @@ def test_what_is_wrong_with_the_data_ends_the_build_at_once_in_its_own_words(mon
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_cluster_on_which_every_worker_dies_ends_the_build(monkeypatch, tmp_path, workers):
     ray = fake_ray([good("a", "b")] * 20, [])
-    plain = ray.get
 
-    def get(reference):
+    def trouble(reference):
         if reference.kind == "build":
             raise Dead
-        return plain(reference)
 
-    ray.get = get
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    troubled(monkeypatch, ray, trouble)
     lost = distributed.MAX_TRIES * workers + 1
     with pytest.raises(CacheError, match=rf"^{lost} Ray workers were lost; the last one died while building [ab]"):
         run_on_ray(SPEC, tmp_path / "cache", workers=workers)
@@ -140,16 +124,14 @@ def test_a_worker_that_fails_at_every_unit_is_replaced_and_does_not_use_up_their
     """After an error of CUDA's nothing else works in that process."""
     asked, notices = [], []
     ray = fake_ray([good("a", "b", "c", "d")] * 2, [], asked)
-    plain, sick = ray.get, []
+    sick = []
 
-    def get(reference):
+    def trouble(reference):
         sick.extend(asked[:1])
         if reference.kind == "build" and asked[-1][0] is sick[0][0] and len(asked) > 1:
             raise failed_call(ray, "CUDA error: device-side assert triggered")
-        return plain(reference)
 
-    ray.get = get
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    troubled(monkeypatch, ray, trouble)
     report = run_on_ray(SPEC, tmp_path / "cache", workers=1, notice=notices.append)
     assert sorted(report.built) == ["a", "b", "c", "d"]
     assert [name for _, name, _ in asked] == ["a", "b", "c", "d", "b", "a"]
@@ -162,16 +144,13 @@ def test_a_worker_that_fails_at_every_unit_is_replaced_and_does_not_use_up_their
 @pytest.mark.parametrize("dead", [False, True])
 def test_a_failed_call_that_is_about_no_unit_names_none(monkeypatch, tmp_path, dead):
     ray, seen, notices = fake_ray([good("a", "b", "c")] * 3, []), [], []
-    plain = ray.get
 
-    def get(reference):
+    def trouble(reference):
         seen.append(reference.kind)
         if seen.count("ready") == 2 and reference.kind == "ready":
             raise Dead if dead else failed_call(ray, "no notes\nto tell")
-        return plain(reference)
 
-    ray.get = get
-    monkeypatch.setattr(distributed, "require", lambda *_: ray)
+    troubled(monkeypatch, ray, trouble)
     report = run_on_ray(SPEC, tmp_path / "cache", workers=2, notice=notices.append)
     assert sorted(report.built) == ["a", "b", "c"]
     assert notices == ["a Ray worker died" if dead else "a call of a Ray worker failed: no notes to tell"]
