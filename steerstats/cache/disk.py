@@ -65,8 +65,7 @@ def whole_file(target: Path) -> Iterator[Path]:
     partial = partial_path(target)
     try:
         yield partial
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
+        fsync_file(partial)
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
@@ -105,6 +104,12 @@ def publish_once(target: Path, content: bytes) -> None:
             if not target.exists():
                 os.replace(partial, target)
     fsync_folder(target.parent)
+
+
+def fsync_file(path: Path) -> None:
+    """Force a closed file to disk; some disks say only then that they are full."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def fsync_and_hash(path: Path) -> tuple[str, int]:

@@ -60,7 +60,7 @@ def fit(cache: CachePath, target: OutDir = Path("steerstats-fit")) -> None:
 
 def _write_all(tables: Mapping[Path, pd.DataFrame]) -> None:
     """Tables of one directory, which appear together once the last is on disk."""
-    from steerstats.cache.disk import folders_for, fsync_and_hash, whole_file
+    from steerstats.cache.disk import folders_for, fsync_file, whole_file
 
     at = folder = next(iter(tables)).parent
     try:
@@ -71,7 +71,7 @@ def _write_all(tables: Mapping[Path, pd.DataFrame]) -> None:
                     frame.to_csv(partial, index=False, lineterminator="\n")
                 else:
                     frame.to_parquet(partial, index=False)
-                fsync_and_hash(partial)  # some disks say only then that they are full
+                fsync_file(partial)
     except OSError as error:
         what = "no directory can be made there" if at == folder else "the table cannot be written"
         raise InputError(f"{at}: {what} ({error.strerror or error})") from error
