@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,8 +59,7 @@ def build(
     Run it again after an interruption and it computes exactly what is
     missing. Several of these may work on one directory at once.
     """
-    ray = {"address": address, "workers": workers, "gpus_per_worker": gpus_per_worker}
-    _check_backend(backend, ray)
+    ray = _ray_options(backend, address=address, workers=workers, gpus_per_worker=gpus_per_worker)
     spec = _load(source, overrides, data_dir)
     if dry_run:
         from cache_builder.dryrun import dry_run as estimate
@@ -106,8 +105,7 @@ def sweep(
     """Score every layer on the validation split, and name the best one with its uncertainty."""
     from steerstats.sweeps import choose_sweep_layer
 
-    ray = {"address": address, "workers": workers, "gpus_per_worker": gpus_per_worker}
-    _check_backend(backend, ray)
+    ray = _ray_options(backend, address=address, workers=workers, gpus_per_worker=gpus_per_worker)
     spec = _load(source, overrides, data_dir)
     from cache_builder.sweep import sweep_spec
 
@@ -201,13 +199,14 @@ def _load(source: str, overrides: list[str] | None, data_dir: Path | None):
     return load_spec(source, more)
 
 
-def _check_backend(backend: str, ray: Mapping[str, Any]) -> None:
-    """Raise where they make no sense together, before anything is read: a dry run is of the command as it stands."""
+def _ray_options(backend: str, **ray: Any) -> dict[str, Any]:
+    """Refused where they make no sense together, before anything is read: a dry run is of the command as it stands."""
     if backend not in ("local", "ray"):
         raise typer.BadParameter(f"{backend!r} is neither local nor ray", param_hint="--backend")
     given = [f"--{name.replace('_', '-')}" for name, value in ray.items() if value is not None]
     if given and backend == "local":
         raise typer.BadParameter("it is of a build on Ray; give --backend ray too", param_hint=given[0])
+    return ray
 
 
 def _build(spec: Any, target: Path, backend: str, ray: dict[str, Any]) -> Path:
