@@ -17,6 +17,7 @@ import pandas as pd
 
 from analyses._tables import BOTH, to_latex
 from reports.collect import RESULTS, Done
+from steerstats.cache.sidecar import json_value
 from steerstats.errors import InputError
 
 PAGE, CLAIMS, MANIFEST, RUN = "report.html", "claims.json", "manifest.json", "run.json"
@@ -86,13 +87,12 @@ def sha256_of(path: Path) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of a reproduction; InputError names it where it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(f"{path.parent} holds no {path.name}; `steerstats reproduce` writes one") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: line {error.lineno} is not JSON: {error.msg}") from error
-    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, thousands of digits, lists in lists in lists
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+    return json_value(text, str(path), InputError)
 
 
 @contextmanager

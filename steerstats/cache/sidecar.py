@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from steerstats.errors import CacheError
+from steerstats.errors import CacheError, SteerstatsError
 
 UNITS = "units"
 MAX_JSON_BYTES = 64 << 20
@@ -118,15 +118,20 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def parse_json(text: str, where: str) -> dict[str, Any]:
     """A text as a JSON object."""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CacheError(f"{where}: line {error.lineno} is not JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
-        raise CacheError(f"{where} cannot be read: {error}") from error
+    value = json_value(text, where, CacheError)
     if not isinstance(value, dict):
         raise CacheError(f"{where} holds {type(value).__name__}, it should hold an object")
     return value
+
+
+def json_value(text: str, where: str, wrong: type[SteerstatsError]) -> Any:
+    """What a JSON text holds; `wrong` names its place where it is none, or none that Python can hold."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise wrong(f"{where}: line {error.lineno} is not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise wrong(f"{where} cannot be read: {error}") from error
 
 
 def _read_text(path: Path) -> str:
