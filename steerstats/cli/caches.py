@@ -173,8 +173,9 @@ def import_(
     read = f"{how_many(len(units), 'dataset')}, {inputs:,} input{'s' * (inputs > 1)}, multipliers {grid}"
     following = f"now `steerstats report {shlex.quote(str(root))} -o DIR`"
     if any(len(set(unit.read("vector_setting"))) < len(unit.coords["vector"]) for unit in units):
-        following = "in Python open_cache(path, layer=N) takes one layer; `steerstats report` wants each in a table, "
-        following += "and so a cache, of its own"
+        from steerstats.study.unit import ONE_LAYER
+
+        following = f"in Python open_cache(path, layer=N) takes one layer; {ONE_LAYER}"
     say(f"{root}: {read}; {following}")
 
 

@@ -22,6 +22,8 @@ from steerstats.results import Result
 from steerstats.steerability import SteerabilityFit, fit_steerability
 from steerstats.study.factors import read_factors
 
+ONE_LAYER = "`steerstats report` wants each in a table, and so a cache, of its own"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Slopes(Result):
@@ -145,8 +147,8 @@ class StudyUnit:
             hint = "an analysis takes one"
             if len(layers) > 1:
                 hint = f"choose one by layer, one of {', '.join(map(str, layers))}, as in open_cache(path, "
-                hint += f"layer={layers[0]}); `steerstats report` "
-                hint += "takes them all" if self.split == "val" else "wants each in a table, and so a cache, of its own"
+                takes = "`steerstats report` takes them all" if self.split == "val" else ONE_LAYER
+                hint += f"layer={layers[0]}); {takes}"
             raise CacheError(f"{self.unit.where}: setting {setting!r} has several vectors ({labels}); {hint}")
         return dict(zip(main["setting"], main["label"]))
 
