@@ -11,7 +11,7 @@ from steerstats.generalization.correlation import FIXED, NOISE_FREE
 from steerstats.generalization.figure7 import jackknife_limits
 from steerstats.generalization.fixed_datasets import draw_correlations
 from steerstats.meta import mean_over_datasets
-from steerstats.nulls import null_table
+from steerstats.nulls import DIFFERS, null_table
 from steerstats.resampling import bonett_wright, bootstrap_correlation, quantile_pair, spearman
 from steerstats.simulate.calibrate_cells import COVERAGE, ERROR, SHAPES, Cell, Outcome, draw, inside
 from steerstats.sweeps import choose_layer
@@ -201,7 +201,7 @@ def _null_fdr(rng: np.random.Generator, n: int) -> list[Outcome]:
         for d in range(20):
             slopes = 0.3 * rng.standard_normal((400, 1)) + 0.3 * rng.standard_normal((400, 8))
             own[f"d{d}"], null[f"d{d}"] = slopes[0] + (1.2 if d < 5 else 0.0), slopes[1:]
-        passed = np.array(null_table(own, null, kind="random").decision) == "differs from the null"
+        passed = np.array(null_table(own, null, kind="random").decision) == DIFFERS
         false[k] = passed[5:].sum() / max(passed.sum(), 1)
     return [Outcome("vectors over datasets, FDR", "Benjamini-Hochberg", ERROR, false)]
 

@@ -142,7 +142,7 @@ def variance_explained(
         name: [j - 1 for j, own in enumerate(design.owner) if name in (own, one_factor(own))]
         for name in (*main, *crossed)
     }
-    n, p = len(design.columns), len(design.names) - len(set(design.names) & set(design.aliased))
+    n, p = len(design.columns), sum(name not in design.aliased for name in design.names)
     if n <= p:
         raise CannotEstimate(f"{n} inputs for {p} columns: adjusted R² needs at least {p + 1}")
 
