@@ -60,8 +60,9 @@ def make_unit(n: int = 6, seed: int = 0, width: int = 5) -> UnitData:
     return UnitData(arrays, dict(ATTRS))
 
 
-def make_cache(path, units=("openness",), write=None):
-    create_cache(path, {"kind": "simulated", "spec_hash": ATTRS["spec_hash"], "units": list(units), "model": "tiny"})
+def make_cache(path, units=("openness",), write=None, **said):
+    manifest = {"kind": "simulated", "spec_hash": ATTRS["spec_hash"], "units": list(units), "model": "tiny"}
+    create_cache(path, manifest | said)
     for k, name in enumerate(write if write is not None else units):
         unit = make_unit(seed=k)
         write_unit(path, name, UnitData(unit.arrays, {**ATTRS, "dataset": name}), {"device": "cpu"})

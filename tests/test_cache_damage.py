@@ -174,6 +174,28 @@ def test_a_manifest_that_names_a_unit_twice_is_refused_also_by_pack(cache, tmp_p
         pack(cache, tmp_path / "packed.h5")
 
 
+@pytest.mark.parametrize(
+    ("change", "ok", "said"),
+    [
+        ({}, True, ""),
+        ({"model": "another"}, False, "the manifest says"),
+        ({"provenance": {"multipliers": [1.0, 2.0]}}, False, "the manifest says"),
+        ({"manifest_sha256": None}, True, "not recorded: this cache is of an earlier version"),
+    ],
+    ids=["as it was", "model", "deep inside", "earlier version"],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_manifest_that_was_edited_fails_its_hash(tmp_path, change, ok, said, packed):
+    place = make_cache(tmp_path / "cache", provenance={"multipliers": (1.0, 1e-7), "who": "Zoë"})
+    manifest = json.loads((place / "manifest.json").read_text()) | change
+    manifest = {key: value for key, value in manifest.items() if value is not None}
+    (place / "manifest.json").write_text(json.dumps(manifest, indent=3))  # how it is laid out is no part of it
+    path = pack(place, tmp_path / "packed.h5") if packed else place
+    check = next(check for check in verify(path) if check.what == "manifest hash")
+    assert check.ok is ok
+    assert said in check.detail
+
+
 def test_verify_says_how_many_more_are_missing(tmp_path):
     make_cache(tmp_path, [f"d{k}" for k in range(8)], write=["d0"])
     assert next(verify(tmp_path)).detail == "1 of 8 units; planned and not finished: d1, d2, d3, d4, d5 and 2 more"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from math import isfinite
@@ -12,6 +13,7 @@ from steerstats.errors import CacheError, SteerstatsError
 
 UNITS = "units"
 MAX_JSON_BYTES = 64 << 20
+SEAL = "manifest_sha256"
 
 
 def sidecar_path(root: str | Path, name: str) -> Path:
@@ -100,6 +102,22 @@ def parity_of(sidecar: Mapping[str, Any]) -> Parity | None:
 def _nats(value: object) -> float | None:
     usable = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value >= 0
     return float(value) if usable else None
+
+
+def manifest_hash(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of what a manifest says, its own seal apart: of its JSON with sorted keys and no spaces.
+
+    Examples
+    --------
+    >>> from steerstats.cache.sidecar import SEAL, manifest_hash
+    >>> said = {"kind": "import", "spec_hash": "ab12", "units": ["kindness"]}
+    >>> manifest_hash({**said, SEAL: "anything"}) == manifest_hash(said)
+    True
+    >>> manifest_hash({**said, "kind": "grid"}) == manifest_hash(said)
+    False
+    """
+    said = {key: value for key, value in manifest.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

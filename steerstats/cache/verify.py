@@ -11,7 +11,7 @@ import numpy as np
 
 from steerstats.cache.reader import CacheReader, Unit
 from steerstats.cache.schema import UnitData, content_hash
-from steerstats.cache.sidecar import parity_of
+from steerstats.cache.sidecar import SEAL, manifest_hash, parity_of
 from steerstats.errors import SteerstatsError, first_few
 
 
@@ -36,8 +36,8 @@ def verify(path: str | Path) -> Iterator[Check]:
     Yields
     ------
     Check
-        Completeness, file size and hash, contract (axes, types, finite values), content hash, scores against logits,
-        and the engine's parity as the builder recorded it.
+        Completeness, the manifest's hash, file size and hash, contract (axes, types, finite values), content hash,
+        scores against logits, and the engine's parity as the builder recorded it.
 
     Raises
     ------
@@ -60,6 +60,7 @@ def verify(path: str | Path) -> Iterator[Check]:
     unfinished, damaged = _named("planned and not finished", lacking), _named("damaged", list(cache.damaged))
     found = f"{done} of {all_units} units{unfinished}{damaged}"
     yield Check(str(cache.path), "complete", not cache.missing, found)
+    yield _manifest(cache)
     for name, text in cache.damaged.items():
         yield Check(name, "file size", False, text)
     for name in cache.units:
@@ -75,6 +76,15 @@ def verify(path: str | Path) -> Iterator[Check]:
         yield check_content(unit, whole)
         yield from _scores(unit, whole)
         yield _parity(unit)
+
+
+def _manifest(cache: CacheReader) -> Check:
+    """Spec, facts and provenance are those that the cache was begun with."""
+    claimed, what = cache.manifest.get(SEAL), "manifest hash"
+    if claimed is None:
+        return Check(str(cache.path), what, True, "not recorded: this cache is of an earlier version")
+    digest = manifest_hash(cache.manifest)
+    return Check(str(cache.path), what, digest == claimed, _compare(digest, str(claimed), "the manifest"))
 
 
 def check_file_hash(unit: Unit) -> Check:
@@ -122,5 +132,5 @@ def _named(what: str, names: list[str]) -> str:
     return f"; {what}: {first_few(names)}" if names else ""
 
 
-def _compare(found: str, claimed: str) -> str:
-    return found[:12] if found == claimed else f"{found[:12]}, the sidecar says {claimed[:12]}"
+def _compare(found: str, claimed: str, place: str = "the sidecar") -> str:
+    return found[:12] if found == claimed else f"{found[:12]}, {place} says {claimed[:12]}"

@@ -32,7 +32,7 @@ from steerstats.cache.schema import (
     content_hash,
     dtype_name,
 )
-from steerstats.cache.sidecar import UNITS, finished_sidecar, read_json, sidecar_path
+from steerstats.cache.sidecar import SEAL, UNITS, finished_sidecar, manifest_hash, read_json, sidecar_path
 from steerstats.errors import CacheError, InputError
 
 MANIFEST = "manifest.json"
@@ -48,8 +48,8 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
     path : path
         Directory of the cache.
     manifest : mapping
-        `kind`, `spec`, `spec_hash`, `model`, `units` (list of names) and `provenance`; `type` and `version` are
-        filled in here.
+        `kind`, `spec`, `spec_hash`, `model`, `units` (list of names) and `provenance`; `type`, `version` and the
+        manifest's own hash are filled in here.
 
     Returns
     -------
@@ -88,7 +88,8 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
             raise CacheError(f"{root} is not empty and holds no {MANIFEST} ({', '.join(strangers[:3])}, ...)")
     (root / UNITS).mkdir(parents=True, exist_ok=True)
     if not target.exists():
-        text = json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        said = json.loads(json.dumps(whole))  # as it will be read: tuples are lists by then
+        text = json.dumps({**said, SEAL: manifest_hash(said)}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         try:
             publish_once(target, text.encode())
         except OSError as error:
