@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from example_table import example_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cache import ATTRS, edit, make_cache, make_unit, repacked, text
@@ -25,7 +26,7 @@ from steerstats.cache import (
     writer,
 )
 from steerstats.cache.schema import Streamed
-from steerstats.cache.table import example_rows, import_table
+from steerstats.cache.table import import_table
 from steerstats.cache.writer import CHUNK_BYTES, row_chunks
 from steerstats.errors import CacheError, InputError
 from steerstats.frames import inputs_frame, pairs_frame, propensity_frame

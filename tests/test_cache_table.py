@@ -7,9 +7,10 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+from example_table import example_rows
 
 from steerstats.cache import CacheReader, table, verify
-from steerstats.cache.table import example_rows, import_table
+from steerstats.cache.table import import_table
 from steerstats.errors import CacheError, InputError
 
 

@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
+from example_table import example_rows
 from reporting import TRUTH, hostile_cache, reproduction, scratch, write_cache
 
 import analyses
@@ -23,7 +24,7 @@ from reports.render import _differences, render_report
 from reports.tables import cells
 from reports.words import NOTHING, summary
 from steerstats import figures
-from steerstats.cache.table import example_rows, import_table
+from steerstats.cache.table import import_table
 
 
 @cache

@@ -8,11 +8,11 @@ from importlib.util import find_spec
 
 import pandas as pd
 import pytest
+from example_table import example_rows
 from test_cache import edit, make_cache
 
 from cache_builder.leases import claim
 from steerstats import demo_cache
-from steerstats.cache.table import example_rows
 
 BUILDING = ("build", "sweep", "demo") if find_spec("torch") else ()  # the commands of the other half
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from example_table import example_rows
 from reporting import TRUTH, hostile_cache, plain_cache, scratch, write_cache
 from tiny_sweep import write_sweep
 
@@ -22,7 +23,7 @@ from reports.collect import plan, run_jobs
 from reports.methods import methods
 from reports.methods_factors import where
 from reports.references import REFERENCES, Cited, short
-from steerstats.cache.table import example_rows, import_table
+from steerstats.cache.table import import_table
 
 ORDINARY = {"0", "1", "7", "95", "0.05"}  # counted from 0; p = (1 + ...); figure 7; 95% intervals; FDR
 NUMBER = re.compile(r"(?<![\w.,-])−?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from example_table import example_rows
 from reporting import TRUTH, hostile_cache, plain_cache, scratch
 from test_methods import demo, other_sizes, said_of, sweep, twins
 from test_own_vectors import write
@@ -21,7 +22,7 @@ from reports.methods_doubts import _gaps
 from reports.methods_factors import projected_out, with_own
 from reports.references import Cited
 from steerstats.cache import UnitData, create_cache, write_unit
-from steerstats.cache.table import example_rows, import_table
+from steerstats.cache.table import import_table
 from steerstats.generalization import gap_table
 from steerstats.simulate import simulate_unit
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from example_table import example_rows
 from reporting import hostile_cache, reproduction, scratch
 from statsmodels.api import OLS, add_constant
 
@@ -21,7 +22,7 @@ from analyses._words import plain_codes
 from reports.methods import methods
 from reports.words import missed
 from steerstats import open_cache
-from steerstats.cache.table import example_rows, import_table
+from steerstats.cache.table import import_table
 from steerstats.errors import InputError
 from steerstats.spurious import variance_explained
 from steerstats.study import factors

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from example_table import example_rows
 from reporting import TRUTH, hostile_cache, reproduction, scratch
 
 import analyses
@@ -23,7 +24,7 @@ from reports.words import missed
 from steerstats import open_cache
 from steerstats.cache import UnitData, create_cache, write_unit
 from steerstats.cache.schema import BY_NAME, GRID, PLANNED_SUMMARIES
-from steerstats.cache.table import example_rows, import_table
+from steerstats.cache.table import import_table
 from steerstats.generalization import gap
 from steerstats.simulate import simulate_unit
 from steerstats.steerability import anti_steerable

@@ -8,9 +8,8 @@ import sys
 
 import pandas as pd
 import pytest
+from example_table import example_rows
 from readme import ANALYSIS, BUILDS, COMMANDS, COMPARISONS, FENCES, README, ROOT, SHELL, steerstats
-
-from steerstats.cache.table import example_rows
 
 
 @pytest.fixture

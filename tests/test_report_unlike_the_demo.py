@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import Page, find_chromium
+from example_table import example_rows
 from reporting import TRUTH, hostile_cache, plain_cache, scratch, write_cache
 
 import analyses
@@ -25,7 +26,7 @@ from reports.render import _facts, render_report
 from reports.reproduce import reproduce
 from reports.words import summary
 from steerstats import figures
-from steerstats.cache.table import example_rows, import_table
+from steerstats.cache.table import import_table
 from steerstats.errors import InputError
 from steerstats.generalization import SlopeGrid
 from steerstats.simulate import SimulationTruth, simulate_cache

@@ -57,7 +57,7 @@ def test_slopes_are_read_once_and_results_are_read_only(study):
 def test_gaps_and_their_parts_are_those_of_the_draw(study, simulated):
     found = study.generalization(**FAST)
     assert found.gaps.shifts == ("base->user_neg", "base->user_pos", "sys_pos->user_neg", "sys_neg->user_pos")
-    parts = found.decomposition.estimate
+    parts = found.gaps.estimate
     for d, name in enumerate(found.gaps.datasets):
         unit = simulated.units[name]
         for k, shift in enumerate(found.gaps.shifts):
@@ -203,12 +203,12 @@ def test_a_seed_gives_the_same_numbers_again_and_another_seed_others(study):
     first, again, other = (study.generalization(seed=seed, **FAST) for seed in (0, 0, 1))
     pd.testing.assert_frame_equal(first.to_frame(), again.to_frame())
     pd.testing.assert_frame_equal(first.correlations.to_frame(), again.correlations.to_frame())
-    assert not np.array_equal(first.decomposition.ci_low, other.decomposition.ci_low)
+    assert not np.array_equal(first.gaps.ci_low, other.gaps.ci_low)
 
 
 def test_a_dataset_has_the_same_interval_whatever_stands_beside_it(study):
-    whole = study.generalization(**FAST).decomposition.to_frame().set_index(["dataset", "component", "shift"])
-    few = open_cache(study.path, datasets=["sim-07", "sim-02"]).generalization(**FAST).decomposition.to_frame()
+    whole = study.generalization(**FAST).gaps.to_frame().set_index(["dataset", "component", "shift"])
+    few = open_cache(study.path, datasets=["sim-07", "sim-02"]).generalization(**FAST).gaps.to_frame()
     few = few.set_index(["dataset", "component", "shift"])
     assert few.index.get_level_values(0).unique().tolist() == ["sim-07", "sim-02"]
     for column in ("estimate", "ci_low", "ci_high"):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from example_table import example_rows
 from study_caches import cache_of
 
 from steerstats.cache import UnitData, create_cache, write_unit
-from steerstats.cache.table import example_rows, import_table
+from steerstats.cache.table import import_table
 from steerstats.simulate import SimulationTruth, simulate_unit
 from steerstats.study import open_cache
 from steerstats.study.doubt_results import range_rows

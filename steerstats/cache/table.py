@@ -8,7 +8,7 @@ import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -375,18 +375,3 @@ def _stems(names: Iterable[str]) -> dict[str, str]:
 def _safe(name: str) -> str:
     plain = "".join(one for one in unicodedata.normalize("NFKD", name) if not unicodedata.combining(one))
     return re.sub(r"[^A-Za-z0-9_.]+", "-", plain).strip(".-_")
-
-
-def example_rows() -> Iterator[dict[str, object]]:
-    """Rows of a minimal table, for documentation and tests."""
-    for position, slope in enumerate((1.0, 0.4, -0.2, 0.8)):
-        for multiplier in (-1.0, 0.0, 1.0):
-            yield {
-                "dataset": "kindness",
-                "input": f"q{position}",
-                "setting_train": "base",
-                "setting_eval": "base",
-                "multiplier": multiplier,
-                "propensity": 0.1 * position + slope * multiplier,
-                "pos_is_a": position % 2 == 0,
-            }

@@ -231,7 +231,6 @@ def generalization(
     parts = [part for part in (gaps, ratios, correlations, variances, settings) if part is not None]
     return Generalization(
         gaps=gaps,
-        decomposition=gaps,
         ratios=ratios,
         correlations=correlations,
         overall=overall,

@@ -32,8 +32,6 @@ class Generalization(Headlined):
     gaps : GapTable
         Gap of every dataset under every shift, split into what the prompt does to any vector and what transfer costs;
         intervals include the vector's error cell by cell, where refits allow it.
-    decomposition : GapTable
-        The same table.
     ratios : RatioTable or None
         Relative steerability with Fieller sets; None where eval->eval was not evaluated.
     correlations : CorrelationTable
@@ -47,7 +45,6 @@ class Generalization(Headlined):
     """
 
     gaps: GapTable
-    decomposition: GapTable
     ratios: RatioTable | None
     correlations: CorrelationTable
     overall: OverallGap | None
