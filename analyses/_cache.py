@@ -18,13 +18,13 @@ import pandas as pd
 
 from analyses._claim import NotInCache
 from steerstats import open_cache
-from steerstats.distribution import mean_slope
 from steerstats.errors import CannotEstimate, InputError, how_many
 from steerstats.figures.theme import nice_shift
 from steerstats.generalization import PAPER_SHIFTS, SteerabilityTable, shift_name
 from steerstats.protocol import protocol_of
-from steerstats.questions import logit_limits, question_means
+from steerstats.resampling.questions import logit_limits, question_means
 from steerstats.results import Estimate
+from steerstats.steerability.distribution import mean_slope
 from steerstats.study import Study
 from steerstats.study.base import UNNAMED
 from steerstats.study.results import SpuriousTable

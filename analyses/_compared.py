@@ -18,9 +18,9 @@ from steerstats import figures
 from steerstats.generalization import ID_SHIFT, PAPER_SHIFTS, SlopeGrid, parse_shift
 from steerstats.generalization.compared import ComparedSlopes, compare_slopes, shared_datasets
 from steerstats.protocol import differences
-from steerstats.questions import group_codes, mean_se
+from steerstats.resampling.questions import group_codes, mean_se
+from steerstats.resampling.seeds import NamedStreams
 from steerstats.results import SLOPE_UNIT
-from steerstats.seeds import NamedStreams
 from steerstats.study import Study
 
 PER_PAGE = 45  # datasets that one page has room for

@@ -20,8 +20,8 @@ from steerstats.figures.variability import SLOPE
 from steerstats.generalization import gap
 from steerstats.generalization.gap import method_of_gaps
 from steerstats.operators import ABLATE
+from steerstats.resampling.seeds import generator
 from steerstats.results import SLOPE_UNIT, Estimate
-from steerstats.seeds import generator
 from steerstats.study import Study
 from steerstats.study.results import DatasetSteerability, doubts
 from steerstats.study.unit import StudyUnit

@@ -12,9 +12,9 @@ from analyses._cache import absent_shifts, by_dataset
 from analyses._claim import Claim
 from analyses._counts import NO_MEAN, quoted_row
 from steerstats import figures
-from steerstats.distribution import mean_slope
 from steerstats.generalization import GapTable, overall_gap, parse_shift, shift_name
 from steerstats.results import SLOPE_UNIT
+from steerstats.steerability.distribution import mean_slope
 from steerstats.study import Study
 
 UNSTEERED = "m(0)"

@@ -14,13 +14,13 @@ from analyses._cache import plain_mean
 from analyses._claim import Claim
 from analyses._counts import CUT
 from analyses._words import number, percent
-from steerstats.distribution import mean_slope
 from steerstats.errors import CannotEstimate
 from steerstats.generalization.slopes import NO_WIDTH
 from steerstats.meta import FEW_REFITS
-from steerstats.questions import group_codes, wilson_interval
+from steerstats.resampling.questions import group_codes, wilson_interval
 from steerstats.results import SLOPE_UNIT, Estimate
 from steerstats.rounding import varies
+from steerstats.steerability.distribution import mean_slope
 from steerstats.study import Study
 
 BY_QUESTION = (

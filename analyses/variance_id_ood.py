@@ -5,7 +5,7 @@ from analyses._claim import Claim, Finding, command_line, publish
 from analyses._words import number
 from steerstats import figures
 from steerstats.generalization import parse_shift, steerability_variance
-from steerstats.seeds import NamedStreams
+from steerstats.resampling.seeds import NamedStreams
 
 TITLE = "Variance of steerability, in distribution and under a shift"
 PAPER = "variance in and out of distribution"

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import InputError, check_count, check_level, first_few, how_many
-from steerstats.question_weight import carrying_questions
+from steerstats.resampling.question_weight import carrying_questions
 from steerstats.results import Result
 
 DIFFERS = "differs from the null"

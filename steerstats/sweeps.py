@@ -21,7 +21,7 @@ from scipy.stats import t as student
 from steerstats.errors import CacheError, CannotEstimate, InputError, check_level, check_resamples, check_rng
 from steerstats.operators import ABLATE, ADD
 from steerstats.resampling import collapse, resampled_sums
-from steerstats.seeds import NamedStreams
+from steerstats.resampling.seeds import NamedStreams
 from steerstats.study.headlines import UNIT, Headlined, number, share, with_limits
 
 RULE = "the layer with the highest mean steerability over datasets, each counting once, on validation inputs"

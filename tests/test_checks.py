@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 
 import steerstats
-from steerstats import distribution, predictors, replicates
+from steerstats import predictors
 from steerstats.cache import read_finite
 from steerstats.errors import CacheError, InputError, check_count, check_level
-from steerstats.linearity import linearity_test
 from steerstats.nulls import null_vectors_needed
-from steerstats.seeds import generator
+from steerstats.resampling.seeds import generator
 from steerstats.simulate import SimulationTruth, simulate_cache
+from steerstats.steerability import distribution, replicates
+from steerstats.steerability.linearity import linearity_test
 from steerstats.sweeps import choose_layer
 
 

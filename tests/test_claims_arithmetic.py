@@ -23,12 +23,12 @@ from analyses._single import by_chance, correlation_in, how_bent, inputs_claim, 
 from analyses._tables import BOTH, estimate_and_limits, for_paper, to_latex
 from analyses._words import number, percent, together
 from steerstats import figures
-from steerstats.distribution import mean_slope
 from steerstats.errors import InputError
 from steerstats.generalization import SlopeGrid, steerability_table
 from steerstats.generalization.compared import compare_slopes
 from steerstats.generalization.slopes import NO_WIDTH
 from steerstats.results import Estimate
+from steerstats.steerability.distribution import mean_slope
 
 
 def compared(losses: dict[str, float], n: int = 40):

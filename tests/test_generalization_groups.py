@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from known_truth import make_grid, true_means
 
-from steerstats.associations import dataset_associations
 from steerstats.generalization import SlopeGrid, id_ood_correlation, propensity_shift, steerability_variance
 from steerstats.generalization.correlation import FIXED, NOISE_FREE, POPULATION
 from steerstats.generalization.figure7 import jackknife_limits
 from steerstats.generalization.fixed_datasets import draw_correlations
 from steerstats.generalization.two_groups import two_groups
+from steerstats.predictors.associations import dataset_associations
 from steerstats.resampling import correlation_of, spearman
 from steerstats.resampling.ranks import PERFECT
 

@@ -8,7 +8,7 @@ from known_truth import GRID, curves
 from scipy import stats
 
 from steerstats.errors import CannotEstimate
-from steerstats.linearity import _skewness_p, linearity_test
+from steerstats.steerability.linearity import _skewness_p, linearity_test
 
 
 def straight(rng: np.random.Generator, n: int, skewed: bool) -> np.ndarray:

@@ -9,7 +9,6 @@ from scipy import stats
 from sklearn.linear_model import Ridge
 
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.prediction import ALPHAS, MOST_FOLDS
 from steerstats.predictors import (
     auc,
     cross_validated_ridge,
@@ -18,6 +17,7 @@ from steerstats.predictors import (
     difference_cosine,
     within_dataset_associations,
 )
+from steerstats.predictors.prediction import ALPHAS, MOST_FOLDS
 
 GRID = np.array([-1.5, -1, -0.5, 0, 0.5, 1, 1.5])
 

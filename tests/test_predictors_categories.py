@@ -14,9 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from steerstats.errors import InputError
-from steerstats.prediction import ALPHAS, _rearranged
 from steerstats.predictors import cross_validated_ridge, dataset_associations, within_dataset_associations
-from steerstats.units import deal
+from steerstats.predictors.prediction import ALPHAS, _rearranged
+from steerstats.resampling.units import deal
 
 
 def families(rng: np.random.Generator, sizes=(5,) * 8, icc: float = 0.6) -> pd.DataFrame:

@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from steerstats import open_cache, question_weight
+from steerstats import open_cache
 from steerstats.cache.table import import_table
-from steerstats.distribution import mean_slope, summarise_steerability
 from steerstats.generalization import gap, steerability_table, with_vector_error
-from steerstats.question_weight import carrying_questions, question_df, weight_warnings
-from steerstats.questions import group_codes, mean_se, wilson_interval
-from steerstats.signs import anti_steerable
+from steerstats.resampling import question_weight
+from steerstats.resampling.question_weight import carrying_questions, question_df, weight_warnings
+from steerstats.resampling.questions import group_codes, mean_se, wilson_interval
+from steerstats.steerability.distribution import mean_slope, summarise_steerability
+from steerstats.steerability.signs import anti_steerable
 
 SIZES = np.array([38, 33, 31, 27, 25] + 5 * [2] + 319 * [1])
 """As in the test half of the paper's myopic-reward."""

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.questions import wilson_interval
-from steerstats.replicates import corrected_anti_steerable, slope_reliability
+from steerstats.resampling.questions import wilson_interval
+from steerstats.steerability.replicates import corrected_anti_steerable, slope_reliability
 
 
 def simulated(kind: str, rng: np.random.Generator, *, replicates: int = 8, n: int = 60, noise: float = 0.5) -> dict:

@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from steerstats.errors import InputError
-from steerstats.questions import wilson_interval
+from steerstats.resampling.questions import wilson_interval
 from steerstats.steerability import anti_steerable
 
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from known_truth import GRID, biased, covers
 from scipy import stats
 
-from steerstats.distribution import anti_steerable
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.meta import mean_over_datasets
 from steerstats.mixed import closed_form, hc2_bell_mccaffrey
@@ -25,6 +24,7 @@ from steerstats.spurious import (
     variance_explained,
 )
 from steerstats.steerability import fit_steerability
+from steerstats.steerability.distribution import anti_steerable
 
 # --- coding -----------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from study_caches import FAST, cache_of
 import steerstats
 from steerstats.errors import Absent, CacheError, InputError
 from steerstats.meta import mean_over_datasets
-from steerstats.seeds import NamedStreams
+from steerstats.resampling.seeds import NamedStreams
 from steerstats.study import Study, base, open_cache
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from steerstats.errors import InputError, check_level
 from steerstats.generalization.slopes import SAMPLE, cells_frame, unit_warnings
 from steerstats.generalization.vector_error import VECTOR_ERROR_OUT
-from steerstats.questions import logit_limits, question_means
+from steerstats.resampling.questions import logit_limits, question_means
 from steerstats.results import Result
 
 COLLAPSED_BELOW = 0.5

@@ -30,9 +30,9 @@ from steerstats.generalization.slopes import (
 )
 from steerstats.generalization.vector_error import refit_draws, refit_variance, satterthwaite, vector_error_words
 from steerstats.meta import MetaAnalysis
-from steerstats.question_weight import question_df
-from steerstats.questions import group_codes
 from steerstats.resampling import Replicates, SumRatio, interval, resample
+from steerstats.resampling.question_weight import question_df
+from steerstats.resampling.questions import group_codes
 from steerstats.resampling.simultaneous import max_t_bands, romano_wolf
 from steerstats.results import Result
 

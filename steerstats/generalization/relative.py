@@ -26,9 +26,9 @@ from steerstats.generalization.slopes import (
     unit_warnings,
 )
 from steerstats.generalization.vector_error import VECTOR_ERROR_OUT, cells_without, vector_error_words
-from steerstats.question_weight import question_df
-from steerstats.questions import group_codes
 from steerstats.resampling import SumRatio, collapse, fieller, interval, mean_covariance, resample, t_interval
+from steerstats.resampling.question_weight import question_df
+from steerstats.resampling.questions import group_codes
 from steerstats.results import Estimate, Result
 
 METHODS = ("fieller", "delta", "studentised", "percentile", "basic", "bca")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import InputError
-from steerstats.question_weight import weight_warnings
+from steerstats.resampling.question_weight import weight_warnings
 
 Shift = tuple[str, str]
 

@@ -24,7 +24,7 @@ from steerstats.generalization.vector_error import (
     vector_error_words,
     with_vector_error,
 )
-from steerstats.questions import question_means
+from steerstats.resampling.questions import question_means
 from steerstats.results import Result
 
 

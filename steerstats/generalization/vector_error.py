@@ -15,9 +15,9 @@ from scipy import stats
 from steerstats.errors import CannotEstimate, InputError, check_level, first_few, gathered
 from steerstats.generalization.slopes import SINGLE, without_width
 from steerstats.meta import FEW_REFITS
-from steerstats.question_weight import question_df
-from steerstats.questions import group_codes
 from steerstats.resampling import collapse, mean_covariance, resampled_sums
+from steerstats.resampling.question_weight import question_df
+from steerstats.resampling.questions import group_codes
 from steerstats.results import SLOPE_UNIT, Estimate
 from steerstats.rounding import varies
 

@@ -11,7 +11,7 @@ import numpy as np
 from steerstats.cache import UnitData, create_cache, write_unit
 from steerstats.cache.writer import checked_name
 from steerstats.errors import CacheError
-from steerstats.seeds import generator
+from steerstats.resampling.seeds import generator
 from steerstats.simulate.curves import (
     MEAN,
     Inputs,

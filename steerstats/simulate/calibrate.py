@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import InputError, check_count
-from steerstats.seeds import generator
+from steerstats.resampling.seeds import generator
 from steerstats.simulate import (
     calibrate_datasets,
     calibrate_designs,

@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 from scipy import special
 
-from steerstats.distribution import anti_steerable, slope_spread
 from steerstats.generalization import answer_mass, from_disjoint_folds, ratio, with_vector_error
-from steerstats.replicates import corrected_anti_steerable
 from steerstats.resampling import bootstrap_mean, bootstrap_ratio, interval
 from steerstats.simulate.calibrate_cells import COVERAGE, RESAMPLES, SHAPES, Cell, Outcome, blocks, draw, inside
 from steerstats.spurious import variance_explained
+from steerstats.steerability.distribution import anti_steerable, slope_spread
+from steerstats.steerability.replicates import corrected_anti_steerable
 
 
 def _mean_gap(shape: str, n_inputs: int, rng: np.random.Generator, n: int) -> list[Outcome]:

@@ -9,7 +9,7 @@ import numpy as np
 from steerstats.cache import NOT_DEFINED
 from steerstats.errors import InputError
 from steerstats.generalization.slopes import ID_SHIFT, PAPER_SHIFTS
-from steerstats.seeds import generator
+from steerstats.resampling.seeds import generator
 from steerstats.simulate.truth import SimulationTruth
 
 MEAN = "mean"

@@ -9,13 +9,13 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from steerstats.distribution import mean_slope
 from steerstats.errors import InputError, check_level
-from steerstats.questions import group_codes
+from steerstats.resampling.questions import group_codes
 from steerstats.results import Result
-from steerstats.signs import anti_steerable
 from steerstats.spurious.coding import Factors, code_factors
 from steerstats.spurious.rare import LEVEL_NAMES, NEITHER
+from steerstats.steerability.distribution import mean_slope
+from steerstats.steerability.signs import anti_steerable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from steerstats.errors import CannotEstimate, check_level
 from steerstats.mixed import RobustFit
 from steerstats.mixed.arrays import as_finite
 from steerstats.mixed.robust import LINEAR, refuse_aliased, residuals, robust_fit
-from steerstats.questions import group_codes
+from steerstats.resampling.questions import group_codes
 
 
 def cr2_bell_mccaffrey(

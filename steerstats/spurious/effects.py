@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import CannotEstimate, InputError, check_level
-from steerstats.grid import check_grid
 from steerstats.mixed import ClosedForm, RobustFit, closed_form, hc2_bell_mccaffrey
-from steerstats.questions import group_codes
+from steerstats.resampling.questions import group_codes
 from steerstats.results import SLOPE_UNIT, Result
 from steerstats.spurious.clustered import cr2_bell_mccaffrey
 from steerstats.spurious.coding import FactorDesign, Factors, code_factors, none_varies
+from steerstats.steerability.grid import check_grid
 
 NO_VECTOR_ERROR = (
     "the steering vector is taken as given: its own sampling error is not in these standard errors, which speak of new "

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import CannotEstimate, InputError, check_level, check_resamples
-from steerstats.questions import group_codes
 from steerstats.resampling import quantile_pair, resampled_sums
+from steerstats.resampling.questions import group_codes
 from steerstats.results import Result
 from steerstats.spurious.coding import Factors, code_factors, none_varies, one_factor
 from steerstats.spurious.moments import Moments, question_sums

@@ -13,13 +13,13 @@ from steerstats.generalization import AnswerMass, gap, shift_name
 from steerstats.generalization import answer_mass as mass_by_multiplier
 from steerstats.generalization.gap import method_of_gaps
 from steerstats.generalization.slopes import Shift
-from steerstats.linearity import linearity_test
 from steerstats.nulls import NullTable, null_table, shuffled_doubt, tail_doubt
-from steerstats.replicates import corrected_anti_steerable as corrected_share
-from steerstats.replicates import slope_reliability
+from steerstats.resampling.seeds import generator
 from steerstats.results import VECTOR_AS_GIVEN
-from steerstats.seeds import generator
 from steerstats.spurious import spurious_factors
+from steerstats.steerability.linearity import linearity_test
+from steerstats.steerability.replicates import corrected_anti_steerable as corrected_share
+from steerstats.steerability.replicates import slope_reliability
 from steerstats.study.doubt_results import Debiased, MultiplierRange, NullComparison, VectorCosines, range_rows
 from steerstats.study.estimates import TEST_ONLY
 from steerstats.study.notes import said_first

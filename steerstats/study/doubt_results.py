@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.nulls import NullTable
-from steerstats.questions import question_means
+from steerstats.resampling.questions import question_means
 from steerstats.results import Estimate, Result
 from steerstats.rounding import varies
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import hmean as harmonic_mean
 
-from steerstats.distribution import method_of_summaries, summarise_steerability
 from steerstats.errors import CannotEstimate, InputError, those_there
 from steerstats.generalization import (
     ID_SHIFT,
@@ -31,8 +30,8 @@ from steerstats.meta import MetaAnalysis, with_few_units
 from steerstats.operators import ABLATE, has_unsteered
 from steerstats.power import PowerTable, fit_components, smallest_detectable_gap
 from steerstats.protocol import differences
+from steerstats.resampling.seeds import NamedStreams, generator
 from steerstats.results import VECTOR_AS_GIVEN, Estimate
-from steerstats.seeds import NamedStreams, generator
 from steerstats.spurious import (
     factor_cells,
     pool_spurious_factors,
@@ -40,6 +39,7 @@ from steerstats.spurious import (
     spurious_factors,
     variance_explained,
 )
+from steerstats.steerability.distribution import method_of_summaries, summarise_steerability
 from steerstats.study.base import UNNAMED
 from steerstats.study.factors import FACTORS, OWN, usual_levels
 from steerstats.study.generalization import Generalization

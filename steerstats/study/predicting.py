@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from steerstats.associations import PUBLISHED, PUBLISHED_NOTE
 from steerstats.cache import read_finite
 from steerstats.errors import CacheError, CannotEstimate, first_few
 from steerstats.generalization import shift_name
 from steerstats.generalization.slopes import Shift
-from steerstats.grid import is_symmetric
 from steerstats.operators import NO_UNSTEERED, has_unsteered
 from steerstats.predictors import (
     CrossValidated,
@@ -25,8 +23,10 @@ from steerstats.predictors import (
     dataset_predictors,
     within_dataset_associations,
 )
+from steerstats.predictors.associations import PUBLISHED, PUBLISHED_NOTE
+from steerstats.resampling.seeds import generator
 from steerstats.results import VECTOR_AS_GIVEN
-from steerstats.seeds import generator
+from steerstats.steerability.grid import is_symmetric
 from steerstats.study.estimates import TEST_ONLY
 from steerstats.study.factors import FACTORS
 from steerstats.study.headlines import Headlined, number, with_limits

@@ -10,12 +10,12 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from steerstats.distribution import SteerabilitySummary
 from steerstats.errors import CannotEstimate, InputError, first_few, gathered
 from steerstats.meta import MetaAnalysis, mean_over_datasets
 from steerstats.operators import ABLATE, ADD
 from steerstats.results import Estimate, Result
 from steerstats.spurious import FactorCells, PooledSpuriousFactors, SpuriousFactors, VarianceExplained
+from steerstats.steerability.distribution import SteerabilitySummary
 from steerstats.study.headlines import OVER, UNIT, Headlined, middle, number, over_datasets, share, with_limits
 
 

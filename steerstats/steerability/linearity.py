@@ -10,9 +10,9 @@ import pandas as pd
 from scipy import optimize, stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level
-from steerstats.grid import check_grid, refuse_missing
-from steerstats.questions import group_codes
+from steerstats.resampling.questions import group_codes
 from steerstats.results import VECTOR_AS_GIVEN, Result
+from steerstats.steerability.grid import check_grid, refuse_missing
 
 SKEWED_BELOW = 200  # questions from which a skewed curvature no longer matters (5-6% at 5%)
 

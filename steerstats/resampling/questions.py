@@ -10,8 +10,8 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level
-from steerstats.question_weight import question_df
 from steerstats.resampling import mean_covariance, t_interval
+from steerstats.resampling.question_weight import question_df
 
 __all__ = ["QuestionMeans", "group_codes", "logit_limits", "question_means", "wilson_interval"]
 
@@ -31,7 +31,7 @@ def group_codes(questions: Sequence | None, n: int) -> tuple[np.ndarray, int]:
 
     Examples
     --------
-    >>> from steerstats.questions import group_codes
+    >>> from steerstats.resampling.questions import group_codes
     >>> group_codes(["q7", "q2", "q7"], 3)
     (array([0, 1, 0]), 2)
     """
@@ -65,7 +65,7 @@ def question_means(values: np.ndarray, questions: Sequence | None, level: float)
 
     Examples
     --------
-    >>> from steerstats.questions import question_means
+    >>> from steerstats.resampling.questions import question_means
     >>> found = question_means([[1.0, 2.0, 3.0]], None, 0.95)
     >>> found.mean.tolist(), found.ci_low.round(2).tolist(), found.n
     ([2.0], [-0.48], 3)
@@ -85,7 +85,7 @@ def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float,
 
     Examples
     --------
-    >>> from steerstats.questions import wilson_interval
+    >>> from steerstats.resampling.questions import wilson_interval
     >>> [round(limit, 3) for limit in wilson_interval(0.0, 40)]  # none of 40 is not "none"
     [0.0, 0.088]
     """
@@ -109,7 +109,7 @@ def logit_limits(
 
     Examples
     --------
-    >>> from steerstats.questions import logit_limits
+    >>> from steerstats.resampling.questions import logit_limits
     >>> [round(float(limit), 3) for limit in logit_limits(0.95, 0.06)]
     [0.843, 0.985]
     """

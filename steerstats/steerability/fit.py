@@ -2,7 +2,7 @@
 
 Answer logits are deterministic, so what the line leaves over is lack of fit and not sampling noise: nothing here
 gives a p-value, a standard error or a noise ceiling to a single input. What varies is the input; statements over
-inputs (mean, median, spread, anti-steerable share) are in `steerstats.distribution` and importable from here.
+inputs (mean, median, spread, anti-steerable share) are in `distribution`.
 """
 
 from __future__ import annotations
@@ -13,37 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from steerstats.distribution import (
-    SignClasses,
-    SteerabilitySummary,
-    anti_steerable,
-    mean_slope,
-    median_slope,
-    slope_spread,
-    summarise_steerability,
-)
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.grid import check_grid, is_symmetric, refuse_missing, require_symmetric, slope_error
-from steerstats.linearity import LinearityTest, linearity_test
 from steerstats.results import Result
-
-__all__ = [
-    "LinearityTest",
-    "SignClasses",
-    "SteerabilityFit",
-    "SteerabilitySummary",
-    "anti_steerable",
-    "fit_steerability",
-    "grid_warnings",
-    "is_symmetric",
-    "linearity_test",
-    "mean_slope",
-    "median_slope",
-    "require_symmetric",
-    "slope_error",
-    "slope_spread",
-    "summarise_steerability",
-]
+from steerstats.steerability.grid import check_grid, is_symmetric, refuse_missing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ def generator(seed: int, *key: str) -> np.random.Generator:
 
     Examples
     --------
-    >>> from steerstats.seeds import generator
+    >>> from steerstats.resampling.seeds import generator
     >>> [int(generator(0, "gaps", name).integers(1000)) for name in ("likes-rain", "keeps-pets", "likes-rain")]
     [243, 670, 243]
     """

@@ -15,15 +15,15 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import LeaveOneGroupOut
 
-from steerstats.associations import check_columns
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level, check_resamples
-from steerstats.questions import group_codes
+from steerstats.predictors.associations import check_columns
 from steerstats.resampling import quantile_pair, resampled_sums
 from steerstats.resampling.permutation import other_signs
+from steerstats.resampling.questions import group_codes
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
+from steerstats.resampling.units import MIN_FOR_P, deal, deals, few_units
 from steerstats.results import Result
 from steerstats.rounding import varies
-from steerstats.units import MIN_FOR_P, deal, deals, few_units
 
 ALPHAS = np.logspace(-3, 4, 15)
 MOST_FOLDS = 60  # so that fits without two of them stay below 1,800

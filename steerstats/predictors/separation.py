@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level, check_rng
-from steerstats.questions import group_codes, wilson_interval
+from steerstats.resampling.questions import group_codes, wilson_interval
 from steerstats.results import Estimate, Result
 from steerstats.rounding import varies
 

@@ -1,7 +1,7 @@
 """What a dataset's cached activations look like before anything is steered: candidates to foretell steerability.
 
-How far apart the answers lie is measured in `steerstats.separation`; whether a candidate foretells anything is
-judged in `steerstats.associations` and `steerstats.prediction`. Their functions are importable from here too.
+How far apart the answers lie is measured in `separation`; whether a candidate foretells anything is judged in
+`associations` and `prediction`.
 """
 
 from __future__ import annotations
@@ -12,27 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.associations import RankAssociations, dataset_associations, within_dataset_associations
-from steerstats.distribution import mean_slope
 from steerstats.errors import InputError, check_level
-from steerstats.prediction import CrossValidated, cross_validated_ridge
+from steerstats.predictors.separation import auc, d_prime
 from steerstats.results import Estimate, Estimates
-from steerstats.separation import CrossFit, auc, crossfit, d_prime
-
-__all__ = [
-    "CrossFit",
-    "CrossValidated",
-    "DatasetPredictors",
-    "RankAssociations",
-    "auc",
-    "cross_validated_ridge",
-    "crossfit",
-    "d_prime",
-    "dataset_associations",
-    "dataset_predictors",
-    "difference_cosine",
-    "within_dataset_associations",
-]
+from steerstats.steerability.distribution import mean_slope
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError, check_level, check_resamples, check_rng
-from steerstats.questions import group_codes, wilson_interval
+from steerstats.resampling.questions import group_codes, wilson_interval
 from steerstats.results import Estimate, Result
 from steerstats.rounding import ROUNDING
 
@@ -103,7 +103,7 @@ def slope_reliability(
     Examples
     --------
     >>> import steerstats
-    >>> from steerstats.replicates import slope_reliability
+    >>> from steerstats.steerability.replicates import slope_reliability
     >>> study = steerstats.open_cache(steerstats.demo_cache())
     >>> unit = study.unit("likes-rain")
     >>> refits, own = unit.control_slopes("resampled", "base->base"), unit.slopes.at("base->base")
@@ -183,7 +183,7 @@ def corrected_anti_steerable(
     Examples
     --------
     >>> import numpy as np, steerstats
-    >>> from steerstats.replicates import corrected_anti_steerable
+    >>> from steerstats.steerability.replicates import corrected_anti_steerable
     >>> unit = steerstats.open_cache(steerstats.demo_cache()).unit("plans-ahead")
     >>> refits, own = unit.control_slopes("resampled", "base->base"), unit.slopes.at("base->base")
     >>> rng = np.random.default_rng(0)

@@ -17,14 +17,14 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import InputError, check_count, check_level, check_resamples, check_rng, gathered, how_many
-from steerstats.grid import require_symmetric
 from steerstats.resampling import bootstrap_correlation, quantile_pair, spearman
 from steerstats.resampling.permutation import other_orders
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL, PERFECT, is_perfect
+from steerstats.resampling.units import MIN_FOR_P, category_codes, deals, few_units
 from steerstats.results import Result
 from steerstats.rounding import varies
 from steerstats.spurious.clustered import cr2_bell_mccaffrey
-from steerstats.units import MIN_FOR_P, category_codes, deals, few_units
+from steerstats.steerability.grid import require_symmetric
 
 # Braun et al. (arXiv 2505.22637) on Llama-2-7b; Bas and Novak (arXiv 2511.18284) find no such relation.
 PUBLISHED = {"mean_cosine": 0.76, "d_prime": 0.71}
@@ -292,7 +292,7 @@ def check_columns(
     Examples
     --------
     >>> import pandas as pd
-    >>> from steerstats.associations import check_columns
+    >>> from steerstats.predictors.associations import check_columns
     >>> check_columns(pd.DataFrame({"slope": [0.1]}), ["slope", "projection"], ["projection"], None)
     Traceback (most recent call last):
     ...

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import InputError, check_level
-from steerstats.questions import check_slopes, effective_size, wilson_interval
+from steerstats.resampling.questions import check_slopes, effective_size, wilson_interval
 from steerstats.results import VECTOR_AS_GIVEN, Estimate, Estimates
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import InputError
-from steerstats.questions import group_codes
 from steerstats.resampling.permutation import other_orders
+from steerstats.resampling.questions import group_codes
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 
 MIN_FOR_P = 4  # units: three can be arranged in 6 ways, and no p-value could fall below .17
@@ -33,7 +33,7 @@ def deal(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Examples
     --------
     >>> import numpy as np
-    >>> from steerstats.units import deal
+    >>> from steerstats.resampling.units import deal
     >>> family = np.array([0, 0, 0, 1, 1, 1])
     >>> dealt = deal(family, np.random.default_rng(3))
     >>> family[dealt].tolist()  # whole families have changed places
@@ -62,7 +62,7 @@ def deals(unit: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
     Examples
     --------
     >>> import numpy as np
-    >>> from steerstats.units import deals
+    >>> from steerstats.resampling.units import deals
     >>> rng = np.random.default_rng(0)
     >>> deals(np.arange(4), 200, rng).shape, deals(np.arange(6), 200, rng).shape  # 4! = 24, 6! = 720
     ((23, 4), (200, 6))
@@ -77,7 +77,7 @@ def few_units(n: int, what: str) -> str:
 
     Examples
     --------
-    >>> from steerstats.units import few_units
+    >>> from steerstats.resampling.units import few_units
     >>> few_units(5, "categories")
     '5 categories: fewer than 8'
     """
@@ -95,7 +95,7 @@ def category_codes(category: Sequence, n: int) -> np.ndarray:
 
     Examples
     --------
-    >>> from steerstats.units import category_codes
+    >>> from steerstats.resampling.units import category_codes
     >>> category_codes(["persona", "risk", "persona"], 3).tolist()
     [0, 1, 0]
     """

@@ -14,7 +14,7 @@ def check_grid(multipliers: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> from steerstats.grid import check_grid
+    >>> from steerstats.steerability.grid import check_grid
     >>> check_grid([-1, 0, 1])
     array([-1.,  0.,  1.])
     >>> check_grid([0, 1, 1])
@@ -41,7 +41,7 @@ def slope_error(propensity_error: float, multipliers: np.ndarray) -> float:
     Examples
     --------
     >>> import steerstats
-    >>> from steerstats.grid import slope_error
+    >>> from steerstats.steerability.grid import slope_error
     >>> study = steerstats.open_cache(steerstats.demo_cache())
     >>> round(slope_error(0.01, study.unit("likes-rain").multipliers), 4)  # logits off by 0.01 nats
     0.0086
@@ -59,7 +59,7 @@ def is_symmetric(multipliers: np.ndarray) -> bool:
     Examples
     --------
     >>> import steerstats
-    >>> from steerstats.grid import is_symmetric
+    >>> from steerstats.steerability.grid import is_symmetric
     >>> study = steerstats.open_cache(steerstats.demo_cache())
     >>> is_symmetric(study.unit("likes-rain").multipliers), is_symmetric([0, 1, 2])
     (True, False)
@@ -79,7 +79,7 @@ def require_symmetric(multipliers: np.ndarray, purpose: str) -> None:
 
     Examples
     --------
-    >>> from steerstats.grid import require_symmetric
+    >>> from steerstats.steerability.grid import require_symmetric
     >>> require_symmetric([-1, 0, 2], "this model")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
@@ -98,7 +98,7 @@ def refuse_missing(y: np.ndarray, expected: np.ndarray, lam: np.ndarray, labels:
     Examples
     --------
     >>> import numpy as np
-    >>> from steerstats.grid import refuse_missing
+    >>> from steerstats.steerability.grid import refuse_missing
     >>> y = np.array([[0.1, 0.2, 0.3], [0.4, np.nan, 0.6]])
     >>> refuse_missing(y, np.array(True), np.array([-1.0, 0, 1]), {"input": ("q1", "q2")})  # doctest: +ELLIPSIS
     Traceback (most recent call last):

@@ -13,11 +13,11 @@ import numpy as np
 from scipy import stats
 
 from steerstats.errors import check_level
-from steerstats.question_weight import question_df, weight_warnings
-from steerstats.questions import check_slopes, effective_size, group_codes, mean_se, wilson_interval
+from steerstats.resampling.question_weight import question_df, weight_warnings
+from steerstats.resampling.questions import check_slopes, effective_size, group_codes, mean_se, wilson_interval
 from steerstats.results import SLOPE_UNIT, VECTOR_AS_GIVEN, Estimate, Estimates
 from steerstats.rounding import ROUNDING
-from steerstats.signs import SignClasses, anti_steerable
+from steerstats.steerability.signs import SignClasses, anti_steerable
 
 __all__ = [
     "SLOPE_UNIT",
