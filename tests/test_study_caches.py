@@ -38,7 +38,7 @@ def test_a_missing_setting_is_named_with_what_is_there(simulated_other):
     assert found.gaps.shifts == ("base->user_neg", "base->user_pos", "sys_pos->user_neg")
     assert "left out: sys_neg->user_pos" in found.warnings[0]
     assert not found.gaps.includes_vector_error.any()
-    with pytest.raises(CacheError, match="not in this cache: random or shuffled"):
+    with pytest.raises(CacheError, match=r"random or shuffled .*; build with controls\.random or"):
         study.nulls()
     for question in (study.debiased, study.reliability):
         with pytest.raises(CacheError, match="its vectors are 4 trained, 1 mean"):
@@ -240,6 +240,15 @@ def test_an_answer_that_is_a_word_for_some_inputs_and_no_word_for_others_is_not_
     study = open_cache(import_table(tmp_path / "scores.csv", tmp_path / "cache", model="m"))
     assert np.isnan(study.unit("kindness").factors("pos_is_yes")["pos_is_yes"]).any()
     assert not any("for every input" in text for text in study.steerability().warnings)
+
+
+def test_what_a_table_lacks_is_not_advised_to_be_built(tmp_path):
+    pd.DataFrame(list(example_rows())).to_csv(tmp_path / "scores.csv", index=False)
+    study = open_cache(import_table(tmp_path / "scores.csv", tmp_path / "cache", model="m"))
+    with pytest.raises(CacheError, match=r"evaluated in base->base; a table brings none$"):
+        study.nulls()
+    with pytest.raises(CacheError, match=r"in this cache for every dataset; it has the settings base$"):
+        study.generalization()
 
 
 def test_two_caches_without_a_dataset_in_common_are_told_what_each_has(tmp_path):

@@ -188,7 +188,7 @@ class StudyBase:
         if not found:
             raise CacheError(
                 f"{self.path}: none of {', '.join(map(shift_name, PAPER_SHIFTS))} is in this cache for every dataset; "
-                f"it was built with the settings {', '.join(self.settings)}"
+                f"it has the settings {', '.join(self.settings)}"
             )
         return found
 

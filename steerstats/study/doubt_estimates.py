@@ -47,9 +47,9 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
             tables[kind] = null_table(own, controls, kind=kind, alpha=alpha)
     found = [table for table in tables.values() if table is not None]
     if not found:
+        remedy = "a table brings none" if study.kind == "import" else "build with controls.random or controls.shuffled"
         raise Absent(
-            f"{study.path}: not in this cache: random or shuffled vectors evaluated in {shift_name(shift)}; build with "
-            "controls.random or controls.shuffled"
+            f"{study.path}: not in this cache: random or shuffled vectors evaluated in {shift_name(shift)}; {remedy}"
         )
     notes = list(said_first(study))
     for kind, table in tables.items():
