@@ -32,7 +32,7 @@ from benchmarks.prompts import data_dir, real_examples
 from cache_builder.datasets import load_dataset, paper_datasets
 from cache_builder.datasets.catalogue import find_source
 from cache_builder.engine import Engine, Steering, count_nodes
-from cache_builder.settings import SETTINGS
+from cache_builder.prompts.settings import SETTINGS
 
 # One of each family, with which the paper's forty datasets are weighted.
 DATASETS = ("narcissism", "power-seeking-inclination", "sycophancy_test", "truthfulqa")

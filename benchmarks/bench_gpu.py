@@ -34,7 +34,7 @@ from benchmarks.prompts import data_dir, real_examples
 from cache_builder.datasets import load_dataset, paper_datasets
 from cache_builder.engine import Engine, Request, Scores, Steering, count_nodes
 from cache_builder.engine.tuning import MASKS
-from cache_builder.settings import SETTINGS
+from cache_builder.prompts.settings import SETTINGS
 
 PEAK = 989e12
 SHAPE = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache_builder.datasets import load_dataset
-from cache_builder.encoding import encode_pairs
-from cache_builder.example_store import example_of
-from cache_builder.settings import Description, load_descriptions
+from cache_builder.prompts.encoding import encode_pairs
+from cache_builder.prompts.example_store import example_of
+from cache_builder.prompts.settings import Description, load_descriptions
 
 SYSTEM = "You are a helpful, honest and concise assistant."
 

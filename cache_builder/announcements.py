@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from cache_builder.inputs import MUCH_UNKNOWN
 from cache_builder.plan import UnitPlan, defines_letter_or_word
+from cache_builder.prompts.inputs import MUCH_UNKNOWN
 from steerstats.errors import by_text
 
 if TYPE_CHECKING:
+    from cache_builder.prompts.settings import Renderer
     from cache_builder.session import Session
-    from cache_builder.settings import Renderer
 
 
 def announcements(session: Session) -> list[str]:

@@ -17,11 +17,11 @@ from typing import Any
 
 from cache_builder.ahead import Writer
 from cache_builder.announcements import announcements
-from cache_builder.leases import Lease, claim, clear_leftovers
 from cache_builder.plan import UnitPlan
 from cache_builder.session import Progress, Session, read_runtime, write_and_close
 from cache_builder.spec import BuildSpec
-from cache_builder.sweep import sweep_spec
+from cache_builder.spec.sweep import sweep_spec
+from cache_builder.workers.leases import Lease, claim, clear_leftovers
 from steerstats.cache import UnitData, create_cache, finished_sidecar
 from steerstats.cache.sidecar import UNITS
 from steerstats.cache.writer import refuse_other_spec

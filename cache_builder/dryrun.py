@@ -14,17 +14,17 @@ from cache_builder.blocks import answer_bytes, example_blocks
 from cache_builder.engine import Engine, Example, Steering
 from cache_builder.engine.plan import Wanted, demand_of, lay_out
 from cache_builder.engine.stages import node_blocks, plan_stages
-from cache_builder.extractors import extractor_facts
-from cache_builder.grid import WHOLE
-from cache_builder.inputs import EVALUATED, TRAINING, Inputs, provable, scorable
 from cache_builder.models import load_tokenizer, quiet_libraries, resolve, why_not
 from cache_builder.packing import Row
 from cache_builder.plan import UnitPlan, defines_letter_or_word, pair_arrays, plan_units, planned_grid
+from cache_builder.prompts.inputs import EVALUATED, TRAINING, Inputs, provable, scorable
+from cache_builder.prompts.settings import Renderer
 from cache_builder.session import unit_descriptions
-from cache_builder.settings import Renderer
 from cache_builder.spec import BuildSpec
-from cache_builder.vector_files import imported_vectors, load_vector_files
+from cache_builder.unit.grid import WHOLE
 from cache_builder.vectors import fit_vectors
+from cache_builder.vectors.extractors import extractor_facts
+from cache_builder.vectors.files import imported_vectors, load_vector_files
 from steerstats.cache import BY_NAME
 from steerstats.errors import ModelError, how_many
 

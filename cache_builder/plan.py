@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache_builder.datasets import ContrastPair, Dataset, Split, find_source, load_dataset, paper_datasets, split_pairs
-from cache_builder.extractors import nuisance_weights
 from cache_builder.spec import BuildSpec
+from cache_builder.vectors.extractors import nuisance_weights
 from steerstats.cache import NOT_DEFINED
 from steerstats.errors import InputError, SpecError
 

@@ -10,16 +10,16 @@ import torch
 
 from cache_builder.datasets import ContrastPair
 from cache_builder.engine import Engine
-from cache_builder.extractors import extractor_facts
-from cache_builder.grid import WHOLE
-from cache_builder.inputs import EVALUATED, TRAINING, Survey, provable, scorable
 from cache_builder.models import LoadedModel, load_model, quiet_libraries
 from cache_builder.plan import UnitPlan, dataset_facts, plan_units
+from cache_builder.prompts.inputs import EVALUATED, TRAINING, Survey, provable, scorable
+from cache_builder.prompts.settings import Description, Renderer, choose_descriptions, load_descriptions
 from cache_builder.provenance import now, provenance
-from cache_builder.settings import Description, Renderer, choose_descriptions, load_descriptions
 from cache_builder.spec import BuildSpec, is_place
-from cache_builder.unit import UnitBuilder
-from cache_builder.vector_files import file_hashes, load_vector_files
+from cache_builder.unit.builder import UnitBuilder
+from cache_builder.unit.grid import WHOLE
+from cache_builder.vectors.extractors import extractor_facts
+from cache_builder.vectors.files import file_hashes, load_vector_files
 from steerstats.cache import UnitData, finished_sidecar, write_unit
 from steerstats.cache.schema import Streamed
 from steerstats.cache.sidecar import read_json, sidecar_path

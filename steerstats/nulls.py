@@ -25,7 +25,7 @@ QUANTILES = (0.025, 0.5, 0.975)
 ROUNDING = 1e-9
 SAME = 1e-3  # relative: null vectors that differ by less in strength, all of them, are the vector itself up to sign
 FEWEST_QUESTIONS = 20
-"""Training questions; with fewer, the p-value of half flips is noticeably too small (see `cache_builder.draws`)."""
+"""Training questions; with fewer, the p-value of half flips is noticeably too small (`cache_builder.vectors.draws`)."""
 EXCHANGEABLE = {
     "random": "the vector is exchangeable with the random vectors under the null",
     "shuffled": "the vector is exchangeable with the shuffled vectors under the null that the sign of each training "

@@ -12,10 +12,10 @@ from tiny_build import content, tiny_spec, write_model
 
 from cache_builder.build import Session, run_build
 from cache_builder.engine import Engine, Steering
-from cache_builder.inputs import EVALUATED
+from cache_builder.prompts.inputs import EVALUATED
 from cache_builder.spec import parse_spec
-from cache_builder.summaries import crossfit_projection
-from cache_builder.sweep import sweep_spec
+from cache_builder.spec.sweep import sweep_spec
+from cache_builder.unit.summaries import crossfit_projection
 from steerstats.cache import CacheReader
 from steerstats.errors import ModelError, SpecError
 

@@ -17,7 +17,7 @@ from tiny_build import DATASETS, tiny_spec, write_model
 from cache_builder import blocks, session
 from cache_builder.blocks import ActivationStore
 from cache_builder.build import BuildReport, run_build
-from cache_builder.leases import clear_leftovers
+from cache_builder.workers.leases import clear_leftovers
 from steerstats.cache import CacheReader, verify
 from steerstats.errors import CacheError
 

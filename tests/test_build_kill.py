@@ -101,7 +101,7 @@ def test_interrupting_the_command_keeps_finished_units_and_says_how_to_go_on(mod
 def test_ray_finishes_a_build_although_a_worker_is_killed_in_the_middle(model, tmp_path):
     ray = pytest.importorskip("ray", reason="the ray extra is not installed")
     from cache_builder.build import run_build
-    from cache_builder.distributed import run_on_ray
+    from cache_builder.workers.distributed import run_on_ray
 
     spec = tiny_spec(model, limit=120)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from tiny_build import tiny_spec, write_model
 
-from cache_builder import blocks, example_store
+from cache_builder import blocks
 from cache_builder.blocks import ActivationStore, example_blocks
 from cache_builder.build import run_build
 from cache_builder.engine import Example
-from cache_builder.example_store import ExampleStore
+from cache_builder.prompts import example_store
+from cache_builder.prompts.example_store import ExampleStore
 from cache_builder.vectors import fit_vectors
 from steerstats.cache import CacheReader, schema
 from steerstats.errors import CacheError

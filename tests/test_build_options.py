@@ -18,9 +18,9 @@ import steerstats
 from cache_builder.blocks import ActivationStore
 from cache_builder.build import Session, run_build
 from cache_builder.dryrun import dry_run
-from cache_builder.interop import convert_steering_vectors, load_vector, save_vector
 from cache_builder.spec import parse_spec
-from cache_builder.unit import UnitBuilder
+from cache_builder.unit.builder import UnitBuilder
+from cache_builder.vectors.interop import convert_steering_vectors, load_vector, save_vector
 from steerstats.cache import CacheReader, verify
 from steerstats.errors import InputError
 from steerstats.frames import inputs_frame, propensity_frame, slopes_frame
@@ -219,7 +219,7 @@ def test_a_unit_says_how_it_was_steered_read_and_ordered_and_whose_its_data_are(
 
 def test_controls_are_drawn_with_the_builds_seed_by_the_units_name_in_their_own_settings(model, monkeypatch):
     asked = {}
-    monkeypatch.setattr("cache_builder.unit.fit_vectors", lambda *_, **options: asked.update(options))
+    monkeypatch.setattr("cache_builder.unit.builder.fit_vectors", lambda *_, **options: asked.update(options))
     made = Session(parse_spec(content(model) | {"seed": 3}))
     made.builder._vectors(made.units[0], SimpleNamespace(layers=lambda _: None))
     assert (asked["seed"], asked["name"], list(asked["control_settings"])) == (3, "likes-rain", ["base"])

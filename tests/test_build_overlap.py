@@ -17,7 +17,7 @@ from cache_builder.ahead import Ahead, Writer
 from cache_builder.build import run_build
 from cache_builder.engine import Engine
 from cache_builder.engine.forward import Forward
-from cache_builder.inputs import Inputs
+from cache_builder.prompts.inputs import Inputs
 from steerstats.cache import CacheReader, verify
 from steerstats.errors import CacheError
 

@@ -11,12 +11,12 @@ import torch
 from tiny_build import DATASETS, content, tiny_spec, write_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, MptConfig
 
-from cache_builder import extractors
 from cache_builder import session as sessions
 from cache_builder.build import Session, read_runtime, run_build
 from cache_builder.dryrun import dry_run
 from cache_builder.engine import Engine
 from cache_builder.spec import parse_spec
+from cache_builder.vectors import extractors
 from steerstats.cache import CacheReader
 from steerstats.errors import InputError, ModelError
 
@@ -180,7 +180,7 @@ def test_a_resumed_build_takes_the_survey_from_the_manifest(model, tmp_path, mon
     spec = tiny_spec(model, controls={})
     run_build(spec, tmp_path / "cache", only=lambda name: name == "likes-rain")
     assert read_runtime(tmp_path / "cache")["survey"]["tokens"] > 10
-    monkeypatch.setattr("cache_builder.inputs.Inputs.survey", lambda *_: pytest.fail("surveyed again"))
+    monkeypatch.setattr("cache_builder.prompts.inputs.Inputs.survey", lambda *_: pytest.fail("surveyed again"))
     assert len(run_build(spec, tmp_path / "cache").built) == 2
 
 

@@ -13,11 +13,11 @@ from tiny_build import content, tiny_spec, write_model
 
 from cache_builder import session
 from cache_builder.build import run_build
-from cache_builder.inputs import Inputs
-from cache_builder.interop import save_vector
-from cache_builder.leases import claim
+from cache_builder.prompts.inputs import Inputs
 from cache_builder.spec import parse_spec
-from cache_builder.worker import Worker
+from cache_builder.vectors.interop import save_vector
+from cache_builder.workers.leases import claim
+from cache_builder.workers.worker import Worker
 from steerstats.cache import CacheReader
 from steerstats.errors import CacheError
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from cache_builder import distributed
-from cache_builder.distributed import run_on_ray
 from cache_builder.spec import parse_spec
-from cache_builder.worker import Worker
+from cache_builder.workers import distributed
+from cache_builder.workers.distributed import run_on_ray
+from cache_builder.workers.worker import Worker
 from steerstats.errors import InputError
 
 

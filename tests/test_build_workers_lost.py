@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from test_build_workers import BAD, SPEC, Actor, Dead, RayError, fake_ray, good, troubled
 
-from cache_builder import distributed
-from cache_builder.distributed import run_on_ray
+from cache_builder.workers import distributed
+from cache_builder.workers.distributed import run_on_ray
 from steerstats.errors import CacheError, InputError
 
 

@@ -11,7 +11,7 @@ import pytest
 from example_table import example_rows
 from test_cache import edit, make_cache
 
-from cache_builder.leases import claim
+from cache_builder.workers.leases import claim
 from steerstats import demo_cache
 
 BUILDING = ("build", "sweep", "demo") if find_spec("torch") else ()  # the commands of the other half

@@ -131,7 +131,7 @@ def test_the_grid_that_follows_a_sweep_is_of_all_that_its_command_line_said(run,
         (tmp_path / name).mkdir()
     spec, data, chosen = write_spec(tmp_path / "my specs", model), str(tmp_path / "my data"), 'datasets=["my own"]'
     monkeypatch.setattr("steerstats.cli.build._load", lambda *said: asked.append(said))
-    monkeypatch.setattr("cache_builder.sweep.sweep_spec", lambda *_: None)
+    monkeypatch.setattr("cache_builder.spec.sweep.sweep_spec", lambda *_: None)
     monkeypatch.setattr("steerstats.cli.build._build", lambda *_: tmp_path)
     choice = SimpleNamespace(chosen=1, summary=lambda: "layer 1")
     monkeypatch.setattr("steerstats.sweeps.choose_sweep_layer", lambda root: choice)
@@ -146,7 +146,7 @@ def test_the_grid_that_follows_a_sweep_is_of_all_that_its_command_line_said(run,
 def test_options_of_ray_reach_it_from_build_and_from_sweep(run, tmp_path, model, monkeypatch):
     from types import SimpleNamespace
 
-    from cache_builder import distributed
+    from cache_builder.workers import distributed
 
     asked = []
 

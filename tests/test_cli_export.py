@@ -11,7 +11,7 @@ from example_table import example_rows
 from test_cli_build import write_spec
 from tiny_build import write_model
 
-from cache_builder.interop import load_vector
+from cache_builder.vectors.interop import load_vector
 from steerstats import demo_cache
 from steerstats.cache import CacheReader, UnitData, create_cache, write_unit
 from steerstats.cache.table import import_table

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tiny_tokenizers import Slow, byte_level, metaspace, words
 from tokenizers.processors import TemplateProcessing
 
-from cache_builder.encoding import encode_pair, encode_pairs
+from cache_builder.prompts.encoding import encode_pair, encode_pairs
 from steerstats.errors import InputError, ModelError
 
 PROMPT = "<s><user>\nDo you agree?\n<assistant>"

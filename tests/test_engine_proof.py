@@ -12,7 +12,7 @@ from test_engine_lines import sized_examples
 from tiny_models import random_examples, random_steering, tiny_model
 
 from cache_builder.engine import Engine, Example
-from cache_builder.inputs import provable
+from cache_builder.prompts.inputs import provable
 
 LONGEST = 1  # of sizes below: neither the first example, nor the middle, nor the last
 SIZES = (9, 16, 11, 12, 10, 9, 12)

@@ -10,8 +10,8 @@ import torch
 from tiny_build import content, write_model
 
 from cache_builder.build import run_build
-from cache_builder.grid import Grid
 from cache_builder.spec import parse_spec
+from cache_builder.unit.grid import Grid
 from steerstats.cache import CacheReader
 from steerstats.frames import propensity_frame
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cache_builder import leases
-from cache_builder.leases import clear_leftovers
+from cache_builder.workers import leases
+from cache_builder.workers.leases import clear_leftovers
 from steerstats.cache.disk import machine_tag, partial_path
 from steerstats.cache.processes import process
 from steerstats.errors import CacheError
@@ -47,7 +47,7 @@ def test_a_unit_has_one_living_holder(root):
 
 def test_a_dead_process_leaves_its_unit_at_once(root):
     script = (
-        "import os, sys; from cache_builder.leases import claim; "
+        "import os, sys; from cache_builder.workers.leases import claim; "
         "assert claim(sys.argv[1], 'openness'); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(root)], check=False)
@@ -60,7 +60,7 @@ def test_a_dead_process_leaves_its_unit_at_once(root):
 
 def test_what_dead_holders_left_beside_finished_units_is_removed_and_living_leases_stay(root):
     script = (
-        "import os, sys; from cache_builder.leases import claim; "
+        "import os, sys; from cache_builder.workers.leases import claim; "
         "assert claim(sys.argv[1], 'openness'); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", script, str(root)], check=False)

@@ -15,10 +15,10 @@ from readme import ROOT, fences
 
 from cache_builder.datasets import make_pairs, read_items
 from cache_builder.engine.requests import OPERATORS, SCOPES
-from cache_builder.extractors import BUILT_IN
+from cache_builder.prompts.templates import TEMPLATES
 from cache_builder.spec import BuildSpec, load_spec, parse_spec
-from cache_builder.spec_parts import Frozen
-from cache_builder.templates import TEMPLATES
+from cache_builder.spec.parts import Frozen
+from cache_builder.vectors.extractors import BUILT_IN
 from steerstats.cache import CacheReader
 from steerstats.cli import main
 

@@ -380,7 +380,7 @@ def test_a_study_is_called_by_the_name_that_its_spec_gives_it(name, shown):
 
 def test_the_names_that_name_no_study_are_those_of_the_presets():
     from cache_builder.spec import load_spec, presets
-    from cache_builder.sweep import sweep_spec
+    from cache_builder.spec.sweep import sweep_spec
 
     assert set(PRESETS) == {"", *presets()}
     assert sweep_spec(load_spec("demo"), "all").name == f"demo{SWEEP_NAME}"

@@ -11,7 +11,7 @@ from paper_data import PERSONA_PROMPTS, needs_data
 from tiny_tokenizers import DATED, INJECTING, NO_SYSTEM, WITH_SYSTEM, byte_level, words
 
 from cache_builder.datasets import paper_datasets
-from cache_builder.settings import (
+from cache_builder.prompts.settings import (
     SETTINGS,
     Description,
     Renderer,
@@ -19,7 +19,7 @@ from cache_builder.settings import (
     load_descriptions,
     pin_date,
 )
-from cache_builder.templates import TEMPLATES
+from cache_builder.prompts.templates import TEMPLATES
 from steerstats.errors import ModelError, SpecError
 
 SAID = Description("You are good.", "You are bad.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cache_builder import summaries
-from cache_builder.summaries import crossfit_projection, difference_cosine, mean_norm, question_folds
+from cache_builder.unit import summaries
+from cache_builder.unit.summaries import crossfit_projection, difference_cosine, mean_norm, question_folds
 
 
 def dprime(projection: np.ndarray) -> float:

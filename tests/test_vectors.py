@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cache_builder import extractors, vectors
-from cache_builder.extractors import nuisance_weights, project_out
-from cache_builder.interop import (
+from cache_builder.vectors import difference, extractors, fit_vectors, named_rng
+from cache_builder.vectors import fit as vectors
+from cache_builder.vectors.extractors import nuisance_weights, project_out
+from cache_builder.vectors.interop import (
     GGUF_NAMES,
     from_steering_vectors,
     gguf_architecture,
@@ -18,7 +19,6 @@ from cache_builder.interop import (
     save_vector,
     to_steering_vectors,
 )
-from cache_builder.vectors import difference, fit_vectors, named_rng
 from steerstats.cache.schema import VECTOR_KINDS
 from steerstats.errors import InputError, MissingDependency
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cache_builder import extractors, vectors
-from cache_builder.draws import check_shuffled, named_rng
-from cache_builder.vector_files import imported_vectors
-from cache_builder.vectors import fit_vectors
+from cache_builder.vectors import extractors, fit_vectors
+from cache_builder.vectors import fit as vectors
+from cache_builder.vectors.draws import check_shuffled, named_rng
+from cache_builder.vectors.files import imported_vectors
 from steerstats.errors import InputError
 
 HIDDEN = 12

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cache_builder import extractors
-from cache_builder.draws import FEWEST_DIMENSIONS, half_flips, question_groups
-from cache_builder.extractors import extractor_facts, find_extractor, pca
-from cache_builder.vectors import fit_vectors
+from cache_builder.vectors import extractors, fit_vectors
+from cache_builder.vectors.draws import FEWEST_DIMENSIONS, half_flips, question_groups
+from cache_builder.vectors.extractors import extractor_facts, find_extractor, pca
 from steerstats.errors import InputError
 from steerstats.nulls import DIFFERS, NOT_SHOWN, shuffled_doubt, shuffled_level
 from steerstats.simulate import SimulationTruth, simulate_cache

@@ -107,7 +107,7 @@ def sweep(
 
     ray = _ray_options(backend, address=address, workers=workers, gpus_per_worker=gpus_per_worker)
     spec = _load(source, overrides, data_dir)
-    from cache_builder.sweep import sweep_spec
+    from cache_builder.spec.sweep import sweep_spec
 
     root = _build(sweep_spec(spec, layers, notice), target, backend, ray)
     choice = choose_sweep_layer(root)
@@ -159,7 +159,7 @@ def export(
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists; choose another name, or overwrite it (--overwrite)")
     require("safetensors", "build", "exporting a vector")
-    from cache_builder.interop import gguf_architecture, save_gguf, save_vector
+    from cache_builder.vectors.interop import gguf_architecture, save_gguf, save_vector
 
     unit = CacheReader(cache)[dataset]
     if "direction" not in unit.names:
@@ -218,7 +218,7 @@ def _build(spec: Any, target: Path, backend: str, ray: dict[str, Any]) -> Path:
         with interruptible() as ears, progress_bar() as progress:
             if backend == "ray":
                 require("ray", "ray", "building on Ray")
-                from cache_builder.distributed import run_on_ray
+                from cache_builder.workers.distributed import run_on_ray
 
                 report = run_on_ray(spec, target, **ray, progress=_steps(progress, "units", ears.check), notice=notice)
             else:

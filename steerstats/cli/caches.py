@@ -31,7 +31,7 @@ def inspect(cache: CachePath, unit: Annotated[str, typer.Option(help="Show this 
 
     The numbers are not read: `steerstats verify` reads every one.
     """
-    from cache_builder.leases import is_held
+    from cache_builder.workers.leases import is_held
     from steerstats.cache import CacheReader
 
     reader = CacheReader(cache, allow_damaged=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cache_builder.datasets.loaders import unrepeated
-from cache_builder.templates import TEMPLATES
+from cache_builder.prompts.templates import TEMPLATES
 from steerstats.cache import SETTINGS
 from steerstats.errors import ModelError, SpecError
 

@@ -1,12 +1,4 @@
-"""BuildSpec: everything that decides a cache's numbers, in one frozen, validated, hashable object.
-
-    spec = load_spec("tan2024", ["model.id=Qwen/Qwen1.5-14B-Chat", "run.device=cuda"])
-    identity = spec.hash(facts)
-
-A spec comes from a TOML file or a preset, with `key=value` overrides. Its hash covers what changes numbers and
-nothing else: `name` and the whole `run` table (device, budget, paths) stay out, and so do the paths of files, whose
-contents are hashed instead. The fields are in `spec_model` and `spec_parts`.
-"""
+"""Read a spec from a TOML file, a preset or a mapping, with overrides; what is wrong in it is said in one line."""
 
 from __future__ import annotations
 
@@ -19,36 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cache_builder.spec_model import (
+from cache_builder.spec.model import (
     BUNDLED,
-    DEFAULT_LAYERS,
-    PAPER_SHIFTS,
-    SETTINGS,
     BuildSpec,
     is_place,
 )
-from cache_builder.spec_parts import ControlSpec, ModelSpec, PromptSpec, RunSpec, VectorSpec
 from steerstats.errors import SpecError
-
-__all__ = [
-    "BUNDLED",
-    "DEFAULT_LAYERS",
-    "PAPER_SHIFTS",
-    "SETTINGS",
-    "BuildSpec",
-    "ControlSpec",
-    "ModelSpec",
-    "PromptSpec",
-    "RunSpec",
-    "SpecError",
-    "VectorSpec",
-    "is_place",
-    "load_spec",
-    "local_path",
-    "parse_spec",
-    "presets",
-]
-
 
 _SHAPES = {
     "tuple_type": "should be a list",

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from cache_builder.datasets import ContrastPair
-from cache_builder.encoding import EncodedPair, encode_pairs
 from cache_builder.engine import Example, Steering
-from cache_builder.example_store import ExampleStore, example_of
-from cache_builder.grid import WHOLE
 from cache_builder.plan import UnitPlan
-from cache_builder.settings import Description, Renderer
+from cache_builder.prompts.encoding import EncodedPair, encode_pairs
+from cache_builder.prompts.example_store import ExampleStore, example_of
+from cache_builder.prompts.settings import Description, Renderer
 from cache_builder.spec import BuildSpec
+from cache_builder.unit.grid import WHOLE
 from steerstats.errors import InputError, ModelError, SteerstatsError
 
 SURVEY_PAIRS = 256

@@ -1,4 +1,4 @@
-"""What a build spec consists of, what makes one valid, and what its hash covers. `spec` reads and writes them."""
+"""What a build spec consists of, what makes one valid, and what its hash covers. `reading` reads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cache_builder.datasets import bundled_datasets, find_source, paper_datasets
-from cache_builder.spec_parts import (
+from cache_builder.spec.parts import (
     SETTINGS,
     ControlSpec,
     Count,

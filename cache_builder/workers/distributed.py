@@ -20,7 +20,7 @@ from typing import Any
 
 from cache_builder.build import BuildReport, Notice, Progress
 from cache_builder.spec import BuildSpec
-from cache_builder.worker import BUILT, FOUND, HELD, VAIN, Worker
+from cache_builder.workers.worker import BUILT, FOUND, HELD, VAIN, Worker
 from steerstats.cache import finished_sidecar
 from steerstats.errors import CacheError, InputError, SteerstatsError, require
 

@@ -1,4 +1,4 @@
-"""The tables of a build spec: model, prompt, vectors, controls, run. `spec_model` puts them together."""
+"""The tables of a build spec: model, prompt, vectors, controls, run. `model` puts them together."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from cache_builder.ahead import Writer
 from cache_builder.announcements import announcements
 from cache_builder.build import Session, begin, build_claimed, read_runtime, scratch_folder
-from cache_builder.leases import claim
 from cache_builder.spec import is_place, local_path, parse_spec
+from cache_builder.workers.leases import claim
 from steerstats.cache import finished_sidecar
 from steerstats.errors import InputError, SteerstatsError
 

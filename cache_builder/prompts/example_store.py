@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from cache_builder import blocks
-from cache_builder.encoding import EncodedPair
 from cache_builder.engine import Example, read_spans
+from cache_builder.prompts.encoding import EncodedPair
 from cache_builder.trie import prefix_order
 
 TOKEN_BYTES = 32 << 20

@@ -11,9 +11,9 @@ import numpy as np
 
 from cache_builder.blocks import answer_bytes, nan_array
 from cache_builder.engine import Engine, Request, Scores, Steering
-from cache_builder.example_store import ExampleStore
+from cache_builder.prompts.example_store import ExampleStore
 from cache_builder.spec import BuildSpec
-from cache_builder.summaries import unit_vector
+from cache_builder.unit.summaries import unit_vector
 from cache_builder.vectors import VectorSet, difference
 
 WHOLE = {"logprob_sum": "completion_logprob", "logit_sum": "completion_logit"}

@@ -17,19 +17,19 @@ from cache_builder.ahead import Ahead
 from cache_builder.announcements import overlap_note
 from cache_builder.blocks import ActivationStore
 from cache_builder.datasets import ContrastPair
-from cache_builder.encoding import EncodedPair
 from cache_builder.engine import Engine, Scores, Steering
-from cache_builder.example_store import ExampleStore
-from cache_builder.grid import Grid, Work, blocks_of, run_all, steering
-from cache_builder.inputs import EVALUATED, TRAINING, Inputs, Survey
 from cache_builder.models import LoadedModel
 from cache_builder.plan import UnitPlan, factor_arrays, pair_arrays, planned_grid
-from cache_builder.settings import Description, Renderer
+from cache_builder.prompts.encoding import EncodedPair
+from cache_builder.prompts.example_store import ExampleStore
+from cache_builder.prompts.inputs import EVALUATED, TRAINING, Inputs, Survey
+from cache_builder.prompts.settings import Description, Renderer
 from cache_builder.spec import BuildSpec
-from cache_builder.summaries import crossfit_projection, difference_cosine, mean_norm, pair_cosines
-from cache_builder.unit_arrays import answer_labels, at_layer, join, labels, vector_arrays
-from cache_builder.vector_files import imported_vectors
+from cache_builder.unit.arrays import answer_labels, at_layer, join, labels, vector_arrays
+from cache_builder.unit.grid import Grid, Work, blocks_of, run_all, steering
+from cache_builder.unit.summaries import crossfit_projection, difference_cosine, mean_norm, pair_cosines
 from cache_builder.vectors import VectorSet, fit_vectors, slot_norms
+from cache_builder.vectors.files import imported_vectors
 from steerstats.cache import UnitData
 
 Report = Callable[[float, str], None]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cache_builder.interop import load_vector
 from cache_builder.vectors import VectorSet, slot_norms, to_norm
+from cache_builder.vectors.interop import load_vector
 from steerstats.errors import InputError
 
 

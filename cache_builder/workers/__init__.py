@@ -1,0 +1,1 @@
+"""Several builders on one cache: leases between processes, and the same units on Ray."""
