@@ -167,6 +167,28 @@ def test_import_names_no_multipliers_that_only_one_dataset_has(run, tmp_path):
     assert "2 datasets, 8 inputs, multipliers others in each dataset" in out
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"a": "base", "b": "base"}, ""),
+        ({"a": "sys_pos", "b": "sys_pos"}, "note: no rows have both settings base"),
+        ({"a": "base", "b": "sys_pos"}, "note: no rows of b have both settings base"),
+    ],
+    ids=["base", "none", "one"],
+)
+def test_import_says_where_no_vector_is_used_under_its_own_base_prompt(run, tmp_path, settings, said):
+    rows = [
+        r | {"dataset": d, "setting_train": s, "setting_eval": s} for d, s in settings.items() for r in example_rows()
+    ]
+    # under another prompt there are rows, and a vector of base is there
+    rows += [row | {"dataset": name, "setting_eval": "user_pos"} for name in settings for row in example_rows()]
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    code, _, errors = run("import", tmp_path / "t.csv", "-o", tmp_path / "c")
+    assert code == 0
+    assert " ".join(errors.split()).startswith(said)
+    assert bool(errors) == bool(said)
+
+
 def test_import_says_what_it_calls_a_dataset_whose_name_makes_no_file(run, tmp_path):
     rows = [row | {"dataset": name} for name in ("émotion", "my data", "plain") for row in example_rows()]
     pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)

@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -14,6 +14,9 @@ from rich.tree import Tree
 
 from steerstats.cli.console import directory, notice, out, say
 from steerstats.errors import InputError, first_few, how_many
+
+if TYPE_CHECKING:
+    from steerstats.cache import Unit
 
 CachePath = Annotated[Path, typer.Argument(help="A cache: a directory, or a packed .h5 file.", show_default=False)]
 
@@ -167,6 +170,12 @@ def import_(
     for unit in units:
         if (called := str(unit.attrs["dataset"])) != unit.name:
             notice(f"dataset {called!r} is called {unit.name} here, since a name {name_fault(called)}")
+    if elsewhere := [unit.name for unit in units if not _at_home(unit)]:
+        of = "" if len(elsewhere) == len(units) else f" of {first_few(elsewhere)}"
+        notice(
+            f"no rows{of} have both settings base, which nearly every question is asked of: who steers under one "
+            "prompt only calls it base, whatever it is"
+        )
     inputs = sum(len(unit.coords["input"]) for unit in units)
     grids = {tuple(unit.coords["multiplier"].tolist()) for unit in units}
     grid = ", ".join(f"{value:g}" for value in next(iter(grids))) if len(grids) == 1 else "others in each dataset"
@@ -177,6 +186,14 @@ def import_(
 
         following = f"in Python open_cache(path, layer=N) takes one layer; {ONE_LAYER}"
     say(f"{root}: {read}; {following}")
+
+
+def _at_home(unit: Unit) -> bool:
+    """Whether the table has rows for base->base."""
+    import numpy as np
+
+    base = unit.coords["setting_eval"] == "base", unit.read("vector_setting") == "base"
+    return bool(unit.read("planned")[np.ix_(*base)].any())
 
 
 def unfinished(where: object, missing: Sequence[str]) -> str:
