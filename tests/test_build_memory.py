@@ -89,7 +89,8 @@ indices, 1,050 to 1,210 as threads happen to meet. Its tokens would add 800 or m
 HOLD = """
 import json, sys, tracemalloc
 sys.path.insert(0, sys.argv[1])
-from cache_builder import blocks, example_store, inputs
+from cache_builder import blocks
+from cache_builder.prompts import example_store, inputs
 from cache_builder.build import run_build
 from cache_builder.engine.answer import Answer
 from cache_builder.engine.forward import Forward
