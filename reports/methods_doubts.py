@@ -113,11 +113,12 @@ def _caches(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
         )
     if "comparison" in ran:
         resamples = ran.number("n_resamples", "comparison")
+        means = ran.says("limits by Bonferroni over pairs", "comparison")  # one shared dataset has no mean over them
         lines.append(
             "Caches are compared by the mean difference of slopes over the inputs that both hold, paired by input, "
             "with bands and p-values for all pairs of caches, datasets and shifts at once, by single-step max-|t|"
-            f"{cite('westfall')} and the stepwise procedure{cite('romano')} on {resamples} resamples of questions; "
-            "means over datasets have limits by Bonferroni."
+            f"{cite('westfall')} and the stepwise procedure{cite('romano')} on {resamples} resamples of questions"
+            f"{'; means over datasets have limits by Bonferroni' * means}."
         )
     if "split_leakage" in ran:
         lines.append(

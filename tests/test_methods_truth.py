@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from example_table import example_rows
-from reporting import TRUTH, hostile_cache, plain_cache, scratch
+from reporting import TRUTH, hostile_cache, plain_cache, scratch, write_cache
 from test_methods import demo, other_sizes, said_of, sweep, twins
 from test_own_vectors import write
 
 import steerstats
+from analyses import comparison
 from analyses._claim import Claim, Finding
 from reports.methods import _random_effects, methods
 from reports.methods_data import cache_paragraphs
@@ -247,3 +248,16 @@ def test_of_random_effects_what_ran_is_said_with_its_source_and_nothing_else(ran
 
 def test_datasets_that_are_counted_by_p_values_are_said_to_be_by_whose_false_discovery_rate():
     assert "for a false discovery rate of 0.05 (Benjamini & Hochberg, 1995); intervals of single" in demo()[0]
+
+
+def test_means_over_datasets_are_told_of_a_comparison_that_has_some(tmp_path):
+    truths = {"a": replace(TRUTH, n_resampled=0), "b": replace(TRUTH, n_resampled=0, input_sd=0.5)}
+    paths = [write_cache(tmp_path / name, truth, model=name) for name, truth in truths.items()]
+    for datasets, told in ((TRUTH.datasets[:1], False), (TRUTH.datasets[:2], True)):
+        studies = [steerstats.open_cache(path, datasets=datasets) for path in paths]
+        finding = comparison.main(studies, tmp_path / "out")
+        text = " ".join(methods(dict(zip("ab", studies)), [finding], 0, {})[0])
+        assert "the stepwise procedure (Romano & Wolf, 2005) on 10,000 resamples of questions" in text
+        for words in ("Bonferroni", "Random-effects means", "means over datasets"):
+            assert (words in text) == told, words
+        assert ("random effects" in finding.method) == told

@@ -200,13 +200,14 @@ def compare_slopes(
     how = "Satterthwaite t where both caches have refits, else studentised bootstrap"
     if included[some].all() or not included.any():
         how = "Satterthwaite t" if included.any() else "studentised bootstrap"
+    means = "over datasets: random effects, Hartung–Knapp, simultaneous limits by Bonferroni over pairs and shifts"
     return ComparedSlopes(
         pairs=pairs, datasets=datasets, shifts=names, **out, band_low=bands[0], band_high=bands[1],
         p_adjusted=romano_wolf(*family).reshape(included.shape), n=n, n_inputs=n_inputs,
         includes_vector_error=included, paired_vectors=paired, over_datasets=over, over_bands=over_bands, level=level,
         method=f"second minus first, mean over shared inputs paired by input; {how} intervals; max-|t| bands and "
-        f"Romano–Wolf p-values over pairs of caches, datasets and shifts; {n_resamples} resamples of questions; over "
-        "datasets: random effects, Hartung–Knapp, simultaneous limits by Bonferroni over pairs and shifts",
+        f"Romano–Wolf p-values over pairs of caches, datasets and shifts; {n_resamples} resamples of questions"
+        f"{f'; {means}' if over else ''}",
         numbers={"n_resamples": n_resamples},
         assumptions=(
             SAMPLE,
