@@ -1,5 +1,7 @@
 """Does steerability depend on how far the vector is pushed? The slope again, on narrower ranges of the multiplier."""
 
+import numpy as np
+
 from analyses._cache import ask, datasets_of, facts_of, study_of
 from analyses._claim import Finding, NotInCache, command_line, publish
 from analyses._single import part_whole, range_claims
@@ -19,7 +21,9 @@ def main(cache, out):
     if part.empty:
         raise NotInCache("multipliers of more than one size, so there is no narrower range to compare")
     inner, n = part[part["range"] == (narrow := part["range"].min())], frame["dataset"].nunique()
-    floor = part_whole(study.unit(study.datasets[0]).multipliers, narrow)
+    floor = np.mean([part_whole(study.unit(name).multipliers, narrow) for name in inner["dataset"]])
+    whole = sorted(set(frame.groupby("dataset")["range"].max()))  # a table's datasets may have grids of their own
+    whole = f"|λ| ≤ {whole[0]:g}" + (f" to {whole[-1]:g}" if len(whole) > 1 else "")
     claims, other = range_claims(study, inner, narrow)
     with figures.style():
         figure, (left, right) = figures.canvas(1, 2, width=8.2, height=3.2)
@@ -35,7 +39,7 @@ def main(cache, out):
         result, script="multiplier_range", title=TITLE, paper=PAPER, claims=claims,
         reading="Each line is a dataset. Left: its mean slope when only multipliers up to the given size are used; a "
         "level line means that the choice of range does not matter. Right: how many inputs change sign against the "
-        f"slope over the whole grid (|λ| ≤ {frame['range'].max():g}), where the line reaches 0. "
+        f"slope over the whole grid ({whole}), where the line reaches 0. "
         f"Slopes on a part and on the whole share their data: those of noise alone would correlate by {floor:.2f}.",
         bars="left: bands are 95% t intervals over questions." if n <= 5 else "none are drawn; the table has 95% t "
         "intervals over questions.",

@@ -228,9 +228,19 @@ def _training_pairs(study: Any) -> str:
     return f" from {between([len(unit.read('pair_question')) for unit in units], 'training pairs')}"
 
 
+def grids_of(study: Any) -> str:
+    """ "−1, 0, 1", or where datasets have other multipliers "−1, 0, 1 (a and b); 0, 1, 2 (c)": a table may mix them."""
+    grids: dict[str, list[str]] = {}
+    for name in study.datasets:
+        grid = ", ".join(f"{value:g}".replace("-", "−") for value in study.unit(name).multipliers)
+        grids.setdefault(grid, []).append(name)
+    if len(grids) == 1:
+        return next(iter(grids))
+    return "; ".join(f"{grid} ({named(names, study.datasets)})" for grid, names in grids.items())
+
+
 def _steering(study: Any, cite: Cited) -> str:
-    unit = study.unit(study.datasets[0])
-    grid = ", ".join(f"{value:g}".replace("-", "−") for value in unit.multipliers)
+    unit, grid = study.unit(study.datasets[0]), grids_of(study)
     if "vector_layer" not in unit.unit:
         return f"Scores are at the multipliers {grid}."
     layers = sorted(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from reports.methods_data import grids_of
 from reports.record import software_versions
 from steerstats.errors import by_text
 
@@ -22,10 +23,7 @@ def provenance_rows(study: Any, seed: int) -> list[tuple[str, str]]:
         ("datasets", ", ".join(study.datasets)),
         ("score", str(first.attrs.get("score"))),
         *([("operator", ", ".join(study.operators))] if "operator" in first.attrs else []),
-        (
-            "multipliers",
-            ", ".join(f"{value:g}".replace("-", "−") for value in study.unit(study.datasets[0]).multipliers),
-        ),
+        ("multipliers", grids_of(study)),
     ]
     built = sorted((manifest.get("provenance") or {}).items())
     rows += [(f"build: {key.replace('_', ' ')}", _flat(value)) for key, value in built if _flat(value)]

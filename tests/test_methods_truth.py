@@ -15,12 +15,13 @@ from test_methods import demo, other_sizes, said_of, sweep, twins
 from test_own_vectors import write
 
 import steerstats
-from analyses import comparison
+from analyses import comparison, multiplier_range
 from analyses._claim import Claim, Finding
 from reports.methods import _random_effects, methods
 from reports.methods_data import cache_paragraphs
 from reports.methods_doubts import _gaps
 from reports.methods_factors import projected_out, with_own
+from reports.provenance import provenance_rows
 from reports.references import Cited
 from steerstats.cache import UnitData, create_cache, write_unit
 from steerstats.cache.table import import_table
@@ -261,3 +262,22 @@ def test_means_over_datasets_are_told_of_a_comparison_that_has_some(tmp_path):
         for words in ("Bonferroni", "Random-effects means", "means over datasets"):
             assert (words in text) == told, words
         assert ("random effects" in finding.method) == told
+
+
+def test_multipliers_that_differ_between_datasets_are_told_of_each(tmp_path):
+    grids = {"fine": (-1.0, -0.5, 0.0, 0.5, 1.0), "wide": (-2.0, -0.5, 0.0, 0.5, 2.0), "short": (0.0, 1.0)}
+    rows = [
+        {**row, "dataset": name, "multiplier": multiplier, "propensity": multiplier**3 + k * multiplier}
+        for name, grid in grids.items()
+        for k, row in enumerate(list(example_rows())[::3])
+        for multiplier in grid
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    study = steerstats.open_cache(import_table(tmp_path / "t.csv", tmp_path / "cache", model="m"))
+    told = "−1, −0.5, 0, 0.5, 1 (fine); 0, 1 (short); −2, −0.5, 0, 0.5, 2 (wide)"
+    assert f"Scores are at the multipliers {told}." in cache_paragraphs({"t": study}, Cited())[0]
+    assert dict(provenance_rows(study, 0))["multipliers"] == told
+    reading = multiplier_range.main(study, tmp_path / "out").reading
+    assert "whole grid (|λ| ≤ 1 to 2)" in reading
+    # Slopes of noise on −0.5, 0 and 0.5 have 0.5 of 2.5 of the whole grid's sum of squares, or 0.5 of 8.5.
+    assert f"would correlate by {(np.sqrt(0.5 / 2.5) + np.sqrt(0.5 / 8.5)) / 2:.2f}." in reading
