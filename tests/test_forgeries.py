@@ -44,6 +44,8 @@ FORGERIES = {
     "verdict": ("per_input.myopic", lambda claim: claim.update(verdict="consistent")),
     "reason": ("per_input.myopic", lambda claim: claim.update(reason="as in the paper")),
     "published": ("per_input.myopic", lambda claim: claim.update(published_text="0.94")),
+    "a digit of what was published": ("per_input.myopic", lambda claim: claim.update(published_text="0.50")),
+    "source": ("per_input.myopic", lambda claim: claim.update(source=claim["source"].replace("12404", "12405"))),
     "statement": (
         "per_input.anti_share",
         lambda claim: claim.update(statement=claim["statement"].replace("wrong way", "intended way")),
