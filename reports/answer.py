@@ -35,7 +35,7 @@ def _on_average(claims: Mapping[str, Claim]) -> str:
     signs = claims["per_input.signs"]
     (who, moves, are), among, error = ("steering", "moves", "is"), "", ""
     if refits := claims.get("per_input.signs_refits"):
-        among = " that have refits" if refits.n < signs.n else ""
+        among = that_have(refits, signs)
         # The lead counts the same intervals without that error, and may come to another number.
         signs, error = refits, ", with the vector's own error counted"
     else:
@@ -45,23 +45,28 @@ def _on_average(claims: Mapping[str, Claim]) -> str:
     if signs.n > 1 and not up and not down:
         # "in 0 of 3" would say that it does not, where all is open
         text = f"{who} {are} not shown to move answers either way in any of {how_many(signs.n, 'dataset')}{among}"
-    elif signs.n > 1 or among:
+    elif signs.n > 1:
         where = f"the intended way in {up} of {how_many(signs.n, 'dataset')}{among}{_by_chance(up, signs.n - down)}"
         wrong = f" and the wrong way in {down}{_by_chance(down, signs.n - up)}" if down else ""
         text = f"{who} {moves} answers {where}{wrong}"
     elif up or down:
-        text = f"{who} {moves} answers the {'intended' if up else 'wrong'} way in the one dataset"
+        text = f"{who} {moves} answers the {'intended' if up else 'wrong'} way in the one dataset{among}"
         text += "" if up else ", which is anti-steerable on average"
     else:
-        text = f"{who} {are} not shown to move answers either way in the one dataset"
+        text = f"{who} {are} not shown to move answers either way in the one dataset{among}"
     text = f"On average {text}{error}"
     mean = claims.get("per_input.mean")
     if mean is None or np.isnan(mean.estimate):
         return f"{text}."
     text += f" (mean steerability {mean.shown[0]} nats per unit multiplier, {limits(mean)})."
-    if mean.ci_high < 0 and signs.n > 1:
+    if mean.ci_high < 0 and claims["per_input.signs"].n > 1:
         text += " That mean lies below 0: over datasets, answers are moved the wrong way (anti-steerable on average)."
     return text
+
+
+def that_have(refits: Claim, signs: Claim) -> str:
+    """ " that have refits" behind a count of these datasets, where they are not all that there are."""
+    return "" if refits.n == signs.n else f" that {'has' if refits.n == 1 else 'have'} refits"
 
 
 def _by_chance(count: int, n: int) -> str:
@@ -142,11 +147,13 @@ def lead(claims: Mapping[str, Claim]) -> str:
             text += ": it moves answers the wrong way"
         parts.append(f"{text}.")
     if "per_input.signs_refits" in claims:
-        signs = claims["per_input.signs_refits"]
+        signs, every = claims["per_input.signs_refits"], claims["per_input.signs"]
         few = claims["vector_error.wider"].facts.get("few_refits") if "vector_error.wider" in claims else None
         counted = f"counted, which only {few} refits tell roughly," if few else "counted,"
         lies = f"it lies {_sides(signs)}"
-        if signs.counts == claims["per_input.signs"].counts:
+        if among := that_have(signs, every):
+            lies += f"{' in the one dataset' if signs.n == 1 else ' datasets'}{among}"
+        elif signs.counts == every.counts:
             lies = "the counts are the same" if signs.n > 1 else "it lies there too"
         parts.append(f"With the vector's own sampling error {counted} {lies}.")
     kinds = (("shuffled", "label-shuffled vectors"), ("random", "random directions"))

@@ -12,7 +12,7 @@ from typing import Any
 from analyses._claim import Finding
 from analyses._counts import OUTCOMES
 from reports import words
-from reports.answer import lead
+from reports.answer import lead, that_have
 from steerstats.errors import how_many
 from steerstats.frames import LOG_ODDS
 from steerstats.operators import ABLATE
@@ -75,22 +75,22 @@ def summary(study: Any, findings: Sequence[Finding], prefix: str = "") -> dict[s
     if ABLATE not in study.operators or "sweep.best" in claims:
         return words.summary(findings, prefix)
     found = words.summary(findings, prefix, "have a lower propensity the more of the direction is taken out")
-    signs = claims.get("per_input.signs_refits", claims.get("per_input.signs"))
-    share = claims.get("per_input.anti_share")
-    if signs is None or share is None:
+    every, share = claims.get("per_input.signs"), claims.get("per_input.anti_share")
+    if every is None or share is None:
         return found | {"answer": ""}
-    return found | {"answer": _answer(signs, share), "lead": _lead(claims)}
+    signs = claims.get("per_input.signs_refits", every)
+    return found | {"answer": _answer(signs, share, that_have(signs, every)), "lead": _lead(claims)}
 
 
-def _answer(signs: Any, share: Any) -> str:
+def _answer(signs: Any, share: Any, among: str = "") -> str:
     up, down = signs.counts[OUTCOMES["works"]], signs.counts[OUTCOMES["below"]]
-    n = how_many(signs.n, "dataset")
+    n = how_many(signs.n, "dataset") + among
     does = f"lowers propensity on average in {down} of {n} and raises it in {up}"
     if not up and not down:  # "in 0 of 3" would say that it does not, where all is open
         does = f"is not shown to change propensity on average in any of {n}"
     if signs.n == 1:
-        does = f"{'raises' if up else 'lowers'} propensity on average in the one dataset"
-        does = does if up or down else "is not shown to change propensity on average in the one dataset"
+        does = f"{'raises' if up else 'lowers'} propensity" if up or down else "is not shown to change propensity"
+        does += f" on average in the one dataset{among}"
     return (
         f"Taking the vector's direction out (operator ablate) {does}. It lowers it in {share.shown[0]} of single "
         "inputs."

@@ -52,6 +52,10 @@ def told(*claims: Claim) -> dict:
             (INPUTS, signs("per_input.signs_refits", 1, 0, 1)),
             "moves answers the intended way in 1 of 2 datasets that have refits, with the vector's own error counted.",
         ),
+        (
+            (INPUTS, signs("per_input.signs_refits", 0, 0, 1)),
+            "answers either way in the one dataset that has refits, with the vector's own error counted.",
+        ),
         ((INPUTS,), "these very vectors move answers the intended way in 14 of 14 datasets."),
         (
             (signs("per_input.signs", 1, 2, 1),),
@@ -77,6 +81,20 @@ def test_the_first_sentence_counts_the_vectors_own_error_or_says_these_very_vect
     assert answer.startswith("On average ")
     # The share of single inputs stands by itself: behind "not shown to" it would be one more thing not shown.
     assert f"{sentence} 10% of single inputs are moved the wrong way." in answer
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [
+        ((1, 0, 0), "it lies above 0 in the one dataset that has refits."),
+        ((3, 0, 0), "it lies above 0 in all 3 datasets that have refits."),
+        ((1, 0, 1), "it lies above 0 in 1 and on both sides of 0 in 1 of 2 datasets that have refits."),
+        ((14, 0, 0), "the counts are the same."),
+    ],
+)
+def test_intervals_with_the_vectors_own_error_are_said_to_be_of_the_datasets_that_have_refits(counts, sentence):
+    refits = signs("per_input.signs_refits", *counts)
+    assert f"own sampling error counted, {sentence}" in told(SHARE, INPUTS, refits)["lead"]
 
 
 @pytest.mark.parametrize(
