@@ -61,3 +61,40 @@ def test_limits_that_read_alike_are_said_to_be_too_narrow():
     )
     assert limits(claim) == "95% interval too narrow to show"
     assert _in_brackets(claim) == " (too narrow to show)"
+
+
+NAN = float("nan")
+
+
+def said(*rows) -> str:
+    """The sentence on claims of (key, low, estimate, high, facts)."""
+    shared = {"statement": "", "interval": "t", "n": 9, "n_of": "datasets"}
+    claims = [
+        Claim(key=key, ci_low=low, estimate=estimate, ci_high=high, facts=dict(facts), **shared)
+        for key, low, estimate, high, *facts in rows
+    ]
+    return _loss({one.key: one for one in claims})
+
+
+def test_nothing_is_lost_where_nothing_is_shown_to_steer_and_no_loss_is_shown_without_limits():
+    gap = ("gap.base->user_neg", 0.1, 0.2, 0.3)
+    assert said(("per_input.mean", -0.1, 0.1, 0.3), gap) == ""
+    assert said(("per_input.mean", -0.3, -0.2, -0.1), gap), "vectors that steer the wrong way are shown to do so"
+    steering = ("per_input.mean", 0.1, 0.2, 0.3)
+    open_ = "Under the prompt user (negative), the vector is not shown to steer less than at home."
+    assert said(steering, ("gap.base->user_neg", NAN, 0.2, NAN)) == open_
+    assert said(steering, ("gap.base->user_neg", -0.01, 0.2, 0.3)) == open_
+
+
+def test_parts_of_a_loss_are_said_to_be_of_these_vectors_where_the_loss_is_of_others_too():
+    own, others = ("vector_error", False), ("vector_error", True)
+    rows = [("per_input.mean", 0.1, 0.2, 0.3), ("gap.base->user_neg", 0.1, 0.2, 0.3, others)]
+    rows.append(("prompt.user_neg", 0.1, 0.15, 0.2, own))
+    told = said(*rows, ("transfer.base->user_neg", -0.1, 0.05, 0.2, own))
+    assert told.endswith(
+        ": 0.150 (0.100 to 0.200, for these very vectors) by the prompt and 0.050 (−0.100 to 0.200, for these very "
+        "vectors, not shown to differ from 0) by transfer."
+    )
+    told = said(*rows, ("transfer.base->user_neg", -0.1, 0.05, 0.2, others))
+    assert told.endswith("and 0.050 (−0.100 to 0.200, not shown to differ from 0) by transfer.")
+    assert said(*rows).endswith("0.200 less than at home (0.100 to 0.300).")  # one part of two says of neither
