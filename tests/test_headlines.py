@@ -56,10 +56,21 @@ def test_steerability_begins_with_the_mean_over_datasets(shown):
 def test_datasets_below_0_are_counted_by_their_means_and_inputs_beyond_the_numerical_error(shown):
     slopes = {"clear": [-1.2, -1.1, -1.0, -0.9], "unclear": [-2.0, -1.0, 1.0, 1.5], "up": [-0.01, 1.0, 2.0, 3.0]}
     results = {name: summarise_steerability(own, error=0.05) for name, own in slopes.items()}
-    table = replace(shown["steerability"], results=results, vector_error={}).sections()[1][1].set_index("")
+    given = replace(shown["steerability"], results=results, vector_error={})
+    (title, table), (_, rows) = given.sections()[1:]
+    table, rows = table.set_index(""), rows.set_index("dataset")
+    assert title == "Anti-steerable"
     assert table.loc["datasets whose mean is below 0", "estimate"] == "2"
     wrong = table.loc["inputs steered the wrong way, median over datasets"]
     assert (wrong["estimate"], wrong["range"]) == ("50%", "0% to 100%")
+    sd = format_number(np.std(slopes["unclear"], ddof=1))
+    assert rows.loc["unclear", ["n", "median", "SD"]].tolist() == ["4", "0.000", sd]
+    assert rows.loc["unclear", "mean [95%]"].startswith("-0.125 [")
+    assert rows.loc["up", "wrong way [95%]"].startswith("0% [0%, ")
+    # What an added vector fails at is what a direction that is taken out should do.
+    title, table = replace(given, operator="ablate").sections()[1]
+    assert "wrong" not in f"{title} {table}"
+    assert table[""][0] == "inputs whose propensity falls, median over datasets"
 
 
 def test_a_star_beside_an_effect_says_that_its_interval_leaves_0_out(study):
