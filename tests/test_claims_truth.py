@@ -128,14 +128,15 @@ def interval(key: str, estimate: float, low: float, high: float, **more) -> Clai
                  n_of="datasets", **more)  # fmt: skip
 
 
-@pytest.mark.parametrize(("estimate", "goes"), [(-0.02, "None of the variance"), (0.3, "30% of the variance")])
+@pytest.mark.parametrize(("estimate", "goes"), [(-0.02, "None"), (0.04, "4%"), (0.3, "30%")])
 @pytest.mark.parametrize("untold", [True, False])
 def test_of_letter_and_word_it_is_said_what_the_share_allows(estimate, goes, untold):
     facts = {"untold_everywhere": untold, "known": ("letter", "word"), "dataset": "d"}
     share = interval("explained.mean", estimate, estimate - 0.1, estimate + 0.1, unit="share", facts=facts)
     page = told(SHARE, INPUTS, REFITS, share)
     verb, pair = "goes" if estimate > 0 else "is shown to go", "or" if untold else "and"
-    assert f"{goes} between inputs {verb} with answer letter {pair} word" in page["answer"]
+    assert f"{goes} of the variance between inputs {verb} with answer letter {pair} word" in page["answer"]
+    assert page["cards"][1]["number"] == goes.lower()  # an interval that has 0 in it does not make a share none
     aside = ", which cannot be told apart here," if untold else ""
     assert f"(A or B) {pair} the word (Yes or No){aside} of the answer" in page["cards"][1]["words"]
 
