@@ -170,3 +170,23 @@ def test_where_one_completion_begins_another_branches_of_completions_are_compare
     steering = random_steering(np.random.default_rng(0), scope="all")
     found = Engine(model).prove(provable([example]), steering, completions=True)
     assert (found.passed, found.reason) == (False, "its logits differ")
+
+
+@pytest.mark.parametrize("row", [False, True])
+@pytest.mark.parametrize(("name", "refused"), [("logits", True), ("completion_logit", False)])
+def test_noise_of_sums_over_long_completions_excuses_nothing_at_the_first_token(monkeypatch, name, refused, row):
+    case = sized_examples(SIZES, beyond=30), random_steering(np.random.default_rng(0))
+
+    def noisy(arrays, examples, lines):
+        arrays["completion_logprob"] += 0.1
+
+    def change(arrays, examples, lines):
+        arrays[name] += 0.2
+
+    spoil(monkeypatch, noisy, path="plain")
+    spoil(monkeypatch, change, row=row)
+    found = Engine(tiny_model("llama").to(torch.bfloat16)).prove(*case, completions=True)
+    assert (found.passed, found.reason.endswith("its logits differ")) == (not refused, refused)
+    assert found.difference == pytest.approx(0.2, abs=0.05)
+    assert found.first_tolerance < 0.1
+    assert found.tolerance == pytest.approx(found.first_tolerance if refused else 0.3, abs=0.05)

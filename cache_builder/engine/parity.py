@@ -41,11 +41,12 @@ class Parity:
         "trie" if it passed, unless the plain path was asked for, or taken since an earlier proof failed.
     passed : bool
     difference : float
-        Largest difference of answer logits and log-sum-exp between the trie path and one-sequence passes, nats, also
-        on a whole row; NaN where the trie path raised an error.
+        Largest difference of answer logits, log-sum-exp and sums over whole completions between the trie path and
+        one-sequence passes, nats, also on a whole row; NaN where the trie path raised an error. Where first tokens
+        alone fail, theirs.
     tolerance : float
         Largest difference allowed: 1e-4 in float32; in lower precision three times `plain_difference`, but not
-        less than one rounding step of the largest logit or log-sum-exp, and not more than four.
+        less than one rounding step of the largest logit or log-sum-exp, and not more than four of the largest score.
     plain_difference : float
         The same difference between the plain path, as its sequences run (see `lines`), and one-sequence passes.
     own_difference : float
@@ -61,6 +62,8 @@ class Parity:
         How sequences of the plain path run: "batched"; where the model does not take such batches, or gives more than
         noise away from single passes (1e-4 in float32, four rounding steps in lower precision), in batches of one
         length ("equal"), or if need be one at a time ("single").
+    first_tolerance : float
+        The same tolerance for first tokens alone, whose scores are smaller than sums over whole completions.
     dtype, attention, mask, reason : str
         `attention` is the model's implementation; `mask` is how trie rows are masked (blocked, dense, flex);
         `joined` says whether branches are computed only from the layer on that they are steered at;
@@ -84,6 +87,7 @@ class Parity:
     reason: str = ""
     row_tokens: int = 0
     lines: str = BATCHED
+    first_tolerance: float = TOLERANCE_FLOAT32
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON; NaN becomes None."""
@@ -125,12 +129,13 @@ def compare_paths(
     single = one_by_one(engine, request, codes)
     _check_finite(engine, single)
     engine.forward.lines = BATCHED
-    plain_difference, noise = _plain_difference(engine, request, single, codes)
-    tolerance, most = _tolerances(engine, single, plain_difference)
-    if not plain_difference <= most:
-        _check_causal(engine, chosen[0], most)
-        plain_difference, noise = _without_padding(engine, examples, request, codes, most)
-    reason, apart, activation = "", float("nan"), float("nan")
+    *plain, noise = _plain_difference(engine, request, single, codes)
+    allowed, most = _tolerances(engine, single, plain)
+    if not np.less_equal(plain, most).all():
+        _check_causal(engine, chosen[0], most[0])
+        *plain, noise = _without_padding(engine, examples, request, codes, most)
+        allowed, _ = _tolerances(engine, single, plain)
+    reason, apart, activation = "", np.full(2, np.nan), float("nan")
     try:
         # Short rows are masked densely and long ones in blocks: a build meets both, so both are compared.
         ways = (True, False) if engine.mask == "blocked" else (False,)
@@ -138,18 +143,19 @@ def compare_paths(
         for always in ways:
             engine.forward.always_block = always
             found.append(difference(engine._run(request, path="trie", codes=codes), single, codes))
-        apart, activation = np.max(found, axis=0)  # NaN stays NaN, and fails
-        reason = _refusal(apart, tolerance, activation, max(tolerance, LOW_PRECISION_FACTOR * noise * _low(engine)))
+        *apart, activation = np.max(found, axis=0)  # NaN stays NaN, and fails
+        reason = _refusal(apart, allowed, activation, max(*allowed, LOW_PRECISION_FACTOR * noise * _low(engine)))
     except Exception as error:  # a model given what it may not know is a program, and fails as programs do
         reason = raised(error)
     finally:
         engine.forward.always_block = False
+    apart, tolerance = _said(apart, allowed)
     parity = Parity(
         path="plain" if reason else "trie",
         passed=not reason,
-        difference=float(apart),
-        tolerance=float(tolerance),
-        plain_difference=plain_difference,
+        difference=apart,
+        tolerance=tolerance,
+        plain_difference=float(np.max(plain)),
         own_difference=own_difference(engine, chosen, single.logits),
         activation_difference=float(activation),
         n_examples=len(chosen),
@@ -161,6 +167,7 @@ def compare_paths(
         joined=engine.join,
         reason=reason,
         lines=engine.forward.lines,
+        first_tolerance=float(allowed[0]),
     )
     return compare_row(engine, examples, steering, parity, completions=completions)
 
@@ -188,27 +195,29 @@ def compare_row(
     codes = codes if len(codes) else row.codes[:1]
     few = replace(request, examples=[request.examples[i] for i in chosen])
     single = one_by_one(engine, few, codes)
-    tolerance, limit, plain = parity.tolerance, parity.tolerance, parity.plain_difference
+    allowed, limit, plain = [parity.first_tolerance, parity.tolerance], parity.tolerance, [parity.plain_difference]
     if _low(engine):
-        plain, noise = np.maximum((plain, 0.0), _plain_difference(engine, few, single, codes))
-        tolerance = max(tolerance, _tolerances(engine, single, plain)[0])
-        limit = max(tolerance, LOW_PRECISION_FACTOR * noise)
-    reason, apart, activation = "", float("nan"), float("nan")
+        *more, noise = _plain_difference(engine, few, single, codes)
+        allowed, plain = np.maximum(allowed, _tolerances(engine, single, more)[0]), [*plain, *more]
+        limit = max(*allowed, LOW_PRECISION_FACTOR * noise)
+    reason, apart, activation = "", np.full(2, np.nan), float("nan")
     try:
-        apart, activation = difference(engine._run(request, path="trie", rows=[row]), single, codes, chosen)
-        reason = _refusal(apart, tolerance, activation, limit)
+        *apart, activation = difference(engine._run(request, path="trie", rows=[row]), single, codes, chosen)
+        reason = _refusal(apart, allowed, activation, limit)
     except Exception as error:  # a model given what it may not know is a program, and fails as programs do
         reason = raised(error)
+    apart, tolerance = _said(apart, allowed)
     return replace(
         parity,
         path="plain" if reason else "trie",
         passed=not reason,
         difference=float(np.maximum(parity.difference, apart)),
-        tolerance=float(tolerance),
-        plain_difference=float(plain),
+        tolerance=tolerance,
+        plain_difference=float(np.max(plain)),
         activation_difference=float(np.maximum(parity.activation_difference, activation)),
         reason=f"in a row of {row.size} tokens {reason}" if reason else "",
         row_tokens=max(parity.row_tokens, row.size),
+        first_tolerance=float(allowed[0]),
     )
 
 
@@ -223,7 +232,7 @@ def _longest_row(engine: Engine, request: Request) -> tuple[Request, Row]:
     return replace(request, examples=examples), replace(row, examples=np.arange(len(examples)))
 
 
-def _plain_difference(engine: Engine, request: Request, single: Scores, codes: np.ndarray) -> tuple[float, float]:
+def _plain_difference(engine: Engine, request: Request, single: Scores, codes: np.ndarray) -> tuple[float, ...]:
     """What `difference` finds between one batch of all sequences and one pass for each; infinite where the model raises
     an error of the batch."""
     everything = sum(len(ids) for example in request.examples for ids in example.options) * (len(codes) + 2)
@@ -232,19 +241,20 @@ def _plain_difference(engine: Engine, request: Request, single: Scores, codes: n
     except SteerstatsError:
         raise
     except Exception:  # it runs single sequences: what it does not take is padding, or company
-        return float("inf"), 0.0
+        return float("inf"), float("inf"), 0.0
 
 
-def _tolerances(engine: Engine, single: Scores, plain_difference: float) -> tuple[float, float]:
-    """Largest difference allowed to the trie path, and to batches of the plain path."""
+def _tolerances(engine: Engine, single: Scores, plain: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Largest differences of first tokens and of sums that are allowed to the trie path, and to batches of the plain
+    path; `plain` are those between the latter and single passes."""
     if not _low(engine):
-        return TOLERANCE_FLOAT32, TOLERANCE_FLOAT32
-    largest = max(_largest(single.logits), _largest(single.logsumexp))
+        return np.full(2, TOLERANCE_FLOAT32), np.full(2, TOLERANCE_FLOAT32)
+    first = max(_largest(single.logits), _largest(single.logsumexp))
+    sums = max(first, _largest(single.completion_logit), _largest(single.completion_logprob))
     step = torch.finfo(engine.forward.dtype).eps
     quantised = getattr(engine.forward.model.config, "quantization_config", None) is not None
-    compared = (single.logits, single.logsumexp, single.completion_logit, single.completion_logprob)
-    most = MOST_ROUNDINGS * max(map(_largest, compared)) * max(step, EIGHT_BITS * quantised)
-    return min(max(LOW_PRECISION_FACTOR * plain_difference, largest * step), most), most
+    most = MOST_ROUNDINGS * np.array([first, sums]) * max(step, EIGHT_BITS * quantised)
+    return np.minimum(np.maximum(LOW_PRECISION_FACTOR * np.array(plain), first * step), most), most
 
 
 def _largest(values: np.ndarray | None) -> float:
@@ -278,8 +288,8 @@ def _check_causal(engine: Engine, example: Example, most: float) -> None:
 
 
 def _without_padding(
-    engine: Engine, examples: Sequence[Example], request: Request, codes: np.ndarray, most: float
-) -> tuple[float, float]:
+    engine: Engine, examples: Sequence[Example], request: Request, codes: np.ndarray, most: np.ndarray
+) -> tuple[float, ...]:
     """Have the sequences of the plain path run in batches of one length if these hold, else one at a time, which are
     the passes that all else is measured by; how far they then are from those.
 
@@ -291,16 +301,22 @@ def _without_padding(
     request = replace(request, examples=[one for pair in pairs for one in pair])
     engine.forward.lines = EQUAL
     found = _plain_difference(engine, request, one_by_one(engine, request, codes), codes)
-    if found[0] <= most:
+    if np.less_equal(found[:2], most).all():
         return found
     engine.forward.lines = SINGLE
-    return 0.0, 0.0
+    return 0.0, 0.0, 0.0
 
 
-def _refusal(apart: float, tolerance: float, activation: float, limit: float) -> str:
-    if not apart <= tolerance:
+def _refusal(apart: Sequence[float], allowed: Sequence[float], activation: float, limit: float) -> str:
+    if not np.less_equal(apart, allowed).all():
         return "its logits differ"
     return "" if activation <= limit else f"its activations differ by {activation:.1e} of their norm"
+
+
+def _said(apart: Sequence[float], allowed: Sequence[float]) -> tuple[float, float]:
+    """Difference and tolerance for the record: of first tokens where these fail, else the larger ones of both kinds."""
+    kinds = 2 if apart[0] <= allowed[0] else 1
+    return float(np.max(apart[:kinds])), float(np.max(allowed[:kinds]))
 
 
 def _low(engine: Engine) -> bool:

@@ -79,8 +79,9 @@ def _one_by_one(engine: Engine, request: Request, codes: np.ndarray) -> Scores:
 
 def difference(
     scores: Scores, single: Scores, codes: np.ndarray, chosen: Sequence[int] | slice = slice(None)
-) -> tuple[float, float]:
-    """Largest difference of logits, log-sum-exp and sums, and largest relative difference of activations.
+) -> tuple[float, float, float]:
+    """Largest difference of first tokens' logits and log-sum-exp, of sums over whole completions (0 without these), and
+    largest relative difference of activations.
 
     Parameters
     ----------
@@ -92,17 +93,18 @@ def difference(
         The examples of `scores` that `single` holds.
     """
     columns = [0, *codes]
-    worst = 0.0
-    for name in ("logits", "logsumexp", "completion_logit", "completion_logprob"):
+    worst = [0.0, 0.0]
+    kinds = {"logits": 0, "logsumexp": 0, "completion_logit": 1, "completion_logprob": 1}
+    for name, kind in kinds.items():
         alone = getattr(single, name)
         if alone is not None:
             # Not a maximum of Python's: NaN has to stay.
-            worst = np.maximum(worst, np.abs(getattr(scores, name)[chosen][:, columns] - alone).max())
+            worst[kind] = np.maximum(worst[kind], np.abs(getattr(scores, name)[chosen][:, columns] - alone).max())
     norm = np.linalg.norm(single.activations, axis=-1)
     found = scores.activations[chosen][:, : single.activations.shape[1]]
     apart = np.linalg.norm(found - single.activations, axis=-1)
     relative = apart[np.isfinite(norm)] / np.maximum(norm[np.isfinite(norm)], 1e-30)
-    return float(worst), float(relative.max(initial=0.0))
+    return *map(float, worst), float(relative.max(initial=0.0))
 
 
 def own_difference(engine: Engine, examples: Sequence[Example], logits: np.ndarray) -> float:
