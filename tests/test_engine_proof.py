@@ -70,6 +70,25 @@ def test_one_activation_fails_the_proof(monkeypatch, case, wrong):
     assert "its activations differ by" in found.reason
 
 
+@pytest.mark.parametrize("row", [False, True])
+def test_activations_are_held_to_their_own_rounding_and_not_to_that_of_logits(monkeypatch, case, row):
+    """A share of a norm was held to a tolerance in nats: with logits of 50, activations could be two fifths off."""
+
+    def change(arrays, examples, lines):
+        arrays["activations"] *= 1.1
+
+    model = tiny_model("llama").to(torch.bfloat16)
+    with torch.no_grad():
+        model.lm_head.weight *= 10
+    assert Engine(model).prove(*case).passed
+    spoil(monkeypatch, change, row=row)
+    found = Engine(model).prove(*case)
+    assert not found.passed
+    assert found.activation_difference == pytest.approx(0.1, rel=0.2)
+    assert found.activation_difference < found.tolerance
+    assert "its activations differ by" in found.reason
+
+
 @pytest.mark.parametrize("code", [BASE, FIRST_SMALLEST, FIRST_LARGEST, LAST_SMALLEST, LAST_LARGEST])
 @pytest.mark.parametrize("example", [0, LONGEST, len(SIZES) - 1])
 def test_the_extremes_of_the_first_and_last_vector_are_compared_in_ends_and_longest(monkeypatch, case, example, code):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TOLERANCE_FLOAT32 = 1e-4
 LOW_PRECISION_FACTOR = 3.0
 MOST_ROUNDINGS = 4.0  # of the largest score compared: past that it is no rounding, whatever batches differ by
+ACTIVATION_ROUNDINGS = 8.0  # of their norm: over 20 random blocks half of that is usual, and other tokens are far off
 EIGHT_BITS = 2.0**-7  # the rounding step of quantised layers, whatever the rest is computed in
 ROW_EXAMPLES = 1024  # from which a whole row is filled: a sequence adds more than a dozen tokens to the longest rows
 
@@ -53,7 +54,8 @@ class Parity:
         Between one-sequence passes without steering and the model called without any hook. In lower precision
         this includes the model's own rounding of its logits.
     activation_difference : float
-        Largest relative difference |a - b| / |b| of activations, middle and last layer.
+        Largest relative difference |a - b| / |b| of activations, middle and last layer. Allowed are 1e-4 in float32; in
+        lower precision three times that of the plain path, but not less than eight rounding steps.
     n_examples, n_codes, longest : int
         Examples and steering codes compared at first, and the tokens of the longest example.
     row_tokens : int
@@ -144,7 +146,7 @@ def compare_paths(
             engine.forward.always_block = always
             found.append(difference(engine._run(request, path="trie", codes=codes), single, codes))
         *apart, activation = np.max(found, axis=0)  # NaN stays NaN, and fails
-        reason = _refusal(apart, allowed, activation, max(*allowed, LOW_PRECISION_FACTOR * noise * _low(engine)))
+        reason = _refusal(apart, allowed, activation, _limit(engine, noise))
     except Exception as error:  # a model given what it may not know is a program, and fails as programs do
         reason = raised(error)
     finally:
@@ -195,15 +197,14 @@ def compare_row(
     codes = codes if len(codes) else row.codes[:1]
     few = replace(request, examples=[request.examples[i] for i in chosen])
     single = one_by_one(engine, few, codes)
-    allowed, limit, plain = [parity.first_tolerance, parity.tolerance], parity.tolerance, [parity.plain_difference]
+    allowed, plain, noise = [parity.first_tolerance, parity.tolerance], [parity.plain_difference], 0.0
     if _low(engine):
         *more, noise = _plain_difference(engine, few, single, codes)
         allowed, plain = np.maximum(allowed, _tolerances(engine, single, more)[0]), [*plain, *more]
-        limit = max(*allowed, LOW_PRECISION_FACTOR * noise)
     reason, apart, activation = "", np.full(2, np.nan), float("nan")
     try:
         *apart, activation = difference(engine._run(request, path="trie", rows=[row]), single, codes, chosen)
-        reason = _refusal(apart, allowed, activation, limit)
+        reason = _refusal(apart, allowed, activation, _limit(engine, noise))
     except Exception as error:  # a model given what it may not know is a program, and fails as programs do
         reason = raised(error)
     apart, tolerance = _said(apart, allowed)
@@ -251,10 +252,22 @@ def _tolerances(engine: Engine, single: Scores, plain: Sequence[float]) -> tuple
         return np.full(2, TOLERANCE_FLOAT32), np.full(2, TOLERANCE_FLOAT32)
     first = max(_largest(single.logits), _largest(single.logsumexp))
     sums = max(first, _largest(single.completion_logit), _largest(single.completion_logprob))
-    step = torch.finfo(engine.forward.dtype).eps
+    most = MOST_ROUNDINGS * np.array([first, sums]) * _step(engine)
+    floor = first * torch.finfo(engine.forward.dtype).eps
+    return np.minimum(np.maximum(LOW_PRECISION_FACTOR * np.array(plain), floor), most), most
+
+
+def _limit(engine: Engine, noise: float) -> float:
+    """Largest relative difference of activations that is allowed, where that of the plain path is `noise`."""
+    if not _low(engine):
+        return TOLERANCE_FLOAT32
+    return max(LOW_PRECISION_FACTOR * noise, ACTIVATION_ROUNDINGS * _step(engine))
+
+
+def _step(engine: Engine) -> float:
+    """The rounding step of a number near one."""
     quantised = getattr(engine.forward.model.config, "quantization_config", None) is not None
-    most = MOST_ROUNDINGS * np.array([first, sums]) * max(step, EIGHT_BITS * quantised)
-    return np.minimum(np.maximum(LOW_PRECISION_FACTOR * np.array(plain), first * step), most), most
+    return max(torch.finfo(engine.forward.dtype).eps, EIGHT_BITS * quantised)
 
 
 def _largest(values: np.ndarray | None) -> float:
