@@ -209,3 +209,22 @@ def test_noise_of_sums_over_long_completions_excuses_nothing_at_the_first_token(
     assert found.difference == pytest.approx(0.2, abs=0.05)
     assert found.first_tolerance < 0.1
     assert found.tolerance == pytest.approx(found.first_tolerance if refused else 0.3, abs=0.05)
+
+
+def test_sums_for_which_float32_has_no_finer_steps_are_no_failure_of_the_proof(monkeypatch):
+    """GPT-2's logits are all near -35: of 40 tokens the last place of a sum is more than 1e-4."""
+    case = sized_examples(SIZES, beyond=40), random_steering(np.random.default_rng(0))
+    model = tiny_model("gpt2")
+    with torch.no_grad():
+        along = torch.nn.functional.normalize(torch.ones(32), dim=0)
+        model.transformer.wte.weight += along
+        model.transformer.ln_f.bias -= 30 * along
+    found = Engine(model).prove(*case, completions=True)
+    assert (found.passed, found.lines, found.first_tolerance) == (True, "batched", 1e-4)
+    assert found.difference <= found.tolerance < 1e-3
+
+    def change(arrays, examples, lines):
+        arrays["completion_logit"] += 1e-3
+
+    spoil(monkeypatch, change)
+    assert not Engine(model).prove(*case, completions=True).passed
