@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from reporting import TRUTH, hostile_cache, write_cache
+from scipy import stats
 
 import analyses._shifts as shifts
 from analyses import _published as published
 from analyses import (
     null_vectors,
     per_input_steerability,
+    predictors,
     propensity_difference,
     variance_explained,
     vector_cosines,
@@ -23,7 +25,7 @@ from analyses._effects import effect_claims
 from analyses._single import error_claims
 from reports import operators
 from reports.words import summary
-from steerstats import mean_over_datasets, open_cache
+from steerstats import demo_cache, mean_over_datasets, open_cache
 from steerstats.meta import with_few_units
 from steerstats.nulls import null_table
 from steerstats.study.doubt_results import NullComparison
@@ -380,3 +382,16 @@ def test_a_high_cosine_between_settings_is_not_called_the_same_vector(tmp_path):
     reading = vector_cosines.main(hostile_cache(), tmp_path).reading
     assert "share their sampling error" in reading
     assert "the same vector" not in reading
+
+
+def test_the_alignment_that_a_claim_correlates_is_the_size_of_the_cosine_and_is_called_that(tmp_path):
+    study = open_cache(demo_cache())
+    found = {claim.key: claim for claim in predictors.main(demo_cache(), tmp_path).claims}
+    units = [study.unit(name) for name in study.datasets]
+    means = [unit.slopes.at("base->base").mean() for unit in units]
+    cosine = [float(unit.unit.read("vector_unembedding_cosine", vector=unit.vectors["base"])) for unit in units]
+    size, signed = (stats.spearmanr(values, means)[0] for values in (np.abs(cosine), cosine))
+    claim = found["predictors.unembedding_alignment"]
+    assert abs(size - signed) > 0.1
+    assert claim.estimate == pytest.approx(size)
+    assert "(size of the cosine of the vector with the unembedding" in claim.statement
