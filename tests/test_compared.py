@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -223,6 +224,14 @@ def test_refits_that_are_not_known_to_be_of_the_same_resamples_add_their_varianc
     assert found.se.item() == pytest.approx(known, rel=1e-9)
     assert not found.paired_vectors.any()
     assert any("err independently" in text for text in found.assumptions)
+
+
+def test_nothing_is_said_of_the_errors_of_vectors_that_are_in_no_interval():
+    grids, inputs, _ = two_refitted(np.random.default_rng(6))
+    bare = {label: replace(one, refits=None) for label, one in grids.items()}
+    found = compare_slopes(bare, inputs, [BASE], rng=np.random.default_rng(0), n_resamples=300)
+    assert not found.includes_vector_error.any()
+    assert not any("err independently" in text or "too wide" in text for text in found.assumptions)
 
 
 def test_paired_vectors_cover_and_are_narrower():

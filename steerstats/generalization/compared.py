@@ -313,7 +313,7 @@ def _pairing_words(included: np.ndarray, paired: np.ndarray) -> list[str]:
     words = []
     if (some & paired).any():
         words.append("refits of equal names are of the same resamples of training pairs, and are paired")
-    if (some & ~paired).any() or not some.any():
+    if (some & ~paired).any():
         where = "" if not (some & paired).any() else "elsewhere "
         words.append(f"{where}two caches' vectors err independently (fitted to the same pairs, intervals are too wide)")
     return words
