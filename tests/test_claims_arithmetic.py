@@ -119,6 +119,13 @@ def test_the_limits_of_a_correlation_between_ranges_are_those_of_a_jackknife_by_
     assert (found["ci_low"], found["ci_high"]) == pytest.approx((np.tanh(whole - half), np.tanh(whole + half)))
 
 
+def test_slopes_that_are_all_on_one_line_have_no_interval_of_their_correlation():
+    x = np.array([0.1, 0.4, 0.2, 0.9, 0.5])
+    found = correlation_in(x, 2 * x, range(5))
+    assert found["estimate"] == pytest.approx(1)
+    assert np.isnan([found["ci_low"], found["ci_high"]]).all()
+
+
 def test_slopes_of_noise_on_part_of_a_grid_go_with_those_on_all_of_it_as_is_said():
     grid = np.array([0.0, 0.25, 0.5, 1.0, 3.0])
     noise = np.random.default_rng(2).normal(size=(20_000, 5))
