@@ -65,7 +65,7 @@ class Published:
     text : str
         The value as transcribed, digit for digit.
     models : tuple of str
-        Model or models it was measured on, in order where a claim takes two.
+        Model or models it was measured on; agreement of two is the same whichever comes first.
     datasets : frozenset of str
         Those it is about.
     margin : float
@@ -166,8 +166,10 @@ def same_model(ours: str, theirs: str) -> bool:
 
 
 def _differences(published: Published, facts: tuple[Mapping[str, Any], ...], shift: str) -> dict[str, str]:
-    """Condition -> how it differs, first cache first."""
+    """Condition -> how it differs; of two caches in the order of the published models."""
     found: dict[str, str] = {}
+    if len(facts) == 2 and same_model(str(facts[0]["model"]), published.models[-1]):
+        facts = facts[::-1]
     for fact, model in zip(facts, published.models):
         if not same_model(str(fact["model"]), model):
             found.setdefault("model", f"model is {fact['model']}, there {model}")

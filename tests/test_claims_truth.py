@@ -318,6 +318,7 @@ def test_a_published_value_is_judged_under_its_own_shift_alone():
     assert (given.verdict, held.verdict) == ("consistent", "consistent")
     # Other training pairs would have given other vectors: a verdict that leaves this out says so.
     assert given.reason == f"{held.reason}; for these very vectors, whose own error is not in the interval"
+    assert own.against(published.CROSS_OOD, *facts[::-1], shift="sys_pos->user_neg") == given, "agreement has no order"
     other = own.against(published.CROSS_OOD, *facts, shift="base->user_neg")
     assert (other.verdict, other.reason) == ("not comparable", "shift is base->user_neg, there sys_pos->user_neg")
 
