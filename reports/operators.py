@@ -74,7 +74,8 @@ def summary(study: Any, findings: Sequence[Finding], prefix: str = "") -> dict[s
     claims = words.claims_by_key(findings)
     if ABLATE not in study.operators or "sweep.best" in claims:
         return words.summary(findings, prefix)
-    found = words.summary(findings, prefix, "have a lower propensity the more of the direction is taken out")
+    wrong = "have a lower propensity the more of the direction is taken out"
+    found = words.summary(findings, prefix, wrong, "a higher slope")  # where slopes are below 0, that is less of them
     every, share = claims.get("per_input.signs"), claims.get("per_input.anti_share")
     if every is None or share is None:
         return found | {"answer": ""}

@@ -55,7 +55,9 @@ def claims_by_key(findings: Sequence[Finding]) -> dict[str, Claim]:
     return {claim.key: claim for finding in findings for claim in finding.claims}
 
 
-def summary(findings: Sequence[Finding], prefix: str = "", wrong: str = "are steered the wrong way") -> dict[str, Any]:
+def summary(
+    findings: Sequence[Finding], prefix: str = "", wrong: str = "are steered the wrong way", gain: str = "a gain"
+) -> dict[str, Any]:
     """Answer, lead and the three cards of one cache: how variable, how spurious, how well it transfers.
 
     Parameters
@@ -66,6 +68,8 @@ def summary(findings: Sequence[Finding], prefix: str = "", wrong: str = "are ste
         Of the anchors the cards link to.
     wrong : str
         What the inputs whose slope is below 0 do.
+    gain : str
+        What a loss below 0 is.
     """
     claims = claims_by_key(findings)
     if "sweep.best" in claims:
@@ -74,7 +78,7 @@ def summary(findings: Sequence[Finding], prefix: str = "", wrong: str = "are ste
     cards = [
         _variability(claims, missing, prefix, wrong),
         _spuriousness(claims, missing, prefix),
-        _transfer(claims, missing, prefix),
+        _transfer(claims, missing, prefix, gain),
     ]
     return {"answer": answer(claims), "lead": lead(claims), "cards": cards}
 
@@ -150,7 +154,7 @@ def _where(claims: Mapping[str, Claim], mean: Claim, extreme: str) -> str:
     )
 
 
-def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: str) -> dict[str, str]:
+def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: str, gain: str) -> dict[str, str]:
     """One shift heads the card: the one that the paper prints, or the first there is; the others are a range."""
     question = "How well does it transfer?"
     gaps, ranks = by_shift(claims, "gap."), by_shift(claims, "id_ood.")
@@ -166,14 +170,16 @@ def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: s
         what_is = "rank correlation"
         words = f"between how datasets steer under base → base and {own}; 1 would keep their order."
         if first in gaps:
-            lost = f"{limits(gaps[first])}{_not_shown(gaps[first])}"
-            words += f" {gaps[first].shown[0]} nats per unit multiplier are lost ({lost})."
+            gap = gaps[first]
+            more = f", which is {gain}" if gap.ci_high < 0 else ""
+            lost = f"{limits(gap)}{_not_shown(gap)}"
+            words += f" {gap.shown[0]} nats per unit multiplier are lost{more} ({lost})."
         is_ = "the correlation is {}"
         words += _others(ranks, first, f"Under the other shift {is_}", f"Under the other shifts {is_}")
     else:
         what_is = "nats per unit multiplier"
-        gain = ", which is a gain," if claim.ci_high < 0 else ""
-        words = f"are lost{gain} {own}{_not_shown(claim)}."
+        more = f", which is {gain}," if claim.ci_high < 0 else ""
+        words = f"are lost{more} {own}{_not_shown(claim)}."
         words += _others(chosen, first, "The other shift loses {}", "The other shifts lose {}")
         # Many datasets that keep their order exactly have no interval either.
         many = first in ranks and ranks[first].n >= MIN_FOR_INTERVAL

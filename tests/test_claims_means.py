@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import analyses
 from analyses._cache import plain_mean
 from analyses._claim import Claim, Finding
 from analyses._counts import share_claims
+from reports import operators
 from reports.words import summary
 from steerstats.cache.table import import_table
 
@@ -81,13 +83,23 @@ def test_a_mean_that_no_dataset_exceeds_names_no_dataset():
     assert "It is largest in which, of two: 20% (" in cards[1]
 
 
-@pytest.mark.parametrize(("sign", "said"), [(1, "are lost under"), (-1, "are lost, which is a gain, under")])
-def test_what_is_gained_under_a_shift_is_not_left_to_a_minus(sign, said):
-    limits = sorted((sign * 0.2, sign * 0.6))
-    gap = Claim(key="gap.base->user_neg", statement="Loss", estimate=sign * 0.4, ci_low=limits[0], ci_high=limits[1],
-                interval="t", n=6, n_of="datasets", unit="nat per unit multiplier")  # fmt: skip
+@pytest.mark.parametrize(
+    ("middle", "said"), [(0.4, "are lost"), (-0.1, "are lost"), (-0.4, "are lost, which is a gain")]
+)
+def test_what_is_gained_under_a_shift_is_not_left_to_a_minus(middle, said):
+    shared = {"interval": "t", "n": 6, "n_of": "datasets"}
+    gap = Claim(key="gap.base->user_neg", statement="Loss", estimate=middle, ci_low=middle - 0.2, ci_high=middle + 0.2,
+                unit="nat per unit multiplier", **shared)  # fmt: skip
     card = summary([Finding(script="gap_parts", title="x", claims=(gap,))])["cards"][2]
-    assert card["words"].startswith(f"{said} base → user (negative)")
+    comma = "," * ("gain" in said)
+    assert card["words"].startswith(f"{said}{comma} under base → user (negative)")
+    rank = Claim(key="id_ood.base->user_neg", statement="Rank", estimate=0.9, ci_low=0.8, ci_high=0.95, **shared)
+    card = summary([Finding(script="gap_parts", title="x", claims=(gap, rank))])["cards"][2]
+    assert f"nats per unit multiplier {said} (95% interval" in card["words"]
+    # A slope that is less far below 0 is less of what taking a direction out does, and no gain.
+    taken = operators.summary(SimpleNamespace(operators=("ablate",)), [Finding(script="x", title="x", claims=(gap,))])
+    words = taken["cards"][2]["words"]
+    assert words.startswith(f"{said.replace('a gain', 'a higher slope')}{comma} under base → user (negative)")
 
 
 @pytest.mark.parametrize(
