@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from analyses._words import listed
 from steerstats.errors import CannotEstimate, InputError
+from steerstats.resampling.questions import group_codes
 from steerstats.spurious.coding import code_factors
 
 LEVELS = {"pos_is_a": "A or B", "pos_is_yes": "Yes or No"}
@@ -23,16 +22,13 @@ def _units(studies: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
             yield label, name, study.unit(name)
 
 
-def in_design(studies: Mapping[str, Any]) -> dict[str, Holders]:
+def in_design(studies: Mapping[str, Any], *, robust: bool = False) -> dict[str, Holders]:
     """Those of A/B and Yes/No that are in the design of any dataset, with the datasets: one that has a single level,
-    or that cannot be told from the other, is dropped."""
+    or that cannot be told from the other, is dropped; and in a `robust` regression one of which a single question has
+    the rarer level, since it has no robust variance."""
     found: dict[str, Holders] = {}
     for label, name, unit in _units(studies):
-        columns = unit.factors(list(LEVELS))
-        try:
-            terms = code_factors(columns, len(unit.inputs)).names if columns else ()
-        except CannotEstimate:
-            continue
+        terms = _terms(unit, list(LEVELS), robust)
         for factor in LEVELS:
             if factor in terms:
                 found.setdefault(factor, {}).setdefault(label, []).append(name)
@@ -40,16 +36,24 @@ def in_design(studies: Mapping[str, Any]) -> dict[str, Holders]:
 
 
 def with_own(studies: Mapping[str, Any], factor: str) -> Holders:
-    """The datasets in which a factor of the user's own takes more than one value."""
+    """The datasets in whose regression a factor of the user's own is, beside A/B and Yes/No."""
     found: Holders = {}
     for label, name, unit in _units(studies):
-        try:
-            columns = unit.factors([factor]).values()
-        except InputError:  # text of too many levels, which no design takes
-            continue
-        if any(pd.Series(column).nunique() > 1 for column in columns):  # of numbers, or of flags that may be absent
+        if factor in _terms(unit, [*LEVELS, factor], True):
             found.setdefault(label, []).append(name)
     return found
+
+
+def _terms(unit: Any, names: Sequence[str], robust: bool) -> set[str]:
+    """The factors that a design has terms of."""
+    n = len(unit.inputs)
+    codes = group_codes(unit.question, n)[0] if robust else None
+    try:
+        columns = unit.factors(names)
+        terms = code_factors(columns, n, codes=codes).names if columns else ()
+    except (CannotEstimate, InputError):  # text of too many levels is in no design
+        return set()
+    return {term.partition("=")[0] for term in terms}
 
 
 def where(holders: Holders, studies: Mapping[str, Any]) -> str:

@@ -58,7 +58,7 @@ def _features(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
     regressed = any(script in ran for script in EFFECTS)
     known = in_design(studies)
     if regressed:
-        lines += [_regression(ran, studies, known, cite), _mixed(ran, cite)]
+        lines += [_regression(ran, studies, in_design(studies, robust=True), cite), _mixed(ran, cite)]
     if "variance_explained" in ran or ran.keys("own_factors", "own."):
         resamples = ran.number("n_resamples", "variance_explained")
         what = (

@@ -20,7 +20,7 @@ from analyses._claim import Claim, Finding
 from reports.methods import _random_effects, methods
 from reports.methods_data import cache_paragraphs
 from reports.methods_doubts import _gaps
-from reports.methods_factors import projected_out, with_own
+from reports.methods_factors import in_design, projected_out, with_own
 from reports.provenance import provenance_rows
 from reports.references import Cited
 from steerstats.cache import UnitData, create_cache, write_unit
@@ -181,11 +181,25 @@ def test_a_half_built_cache_says_what_was_planned():
 def test_flags_of_ones_own_count_where_they_vary(tmp_path):
     rows = pd.DataFrame(list(example_rows()))
     rows["factor_seen"] = rows["input"].isin(["q0", "q3"])
-    rows["factor_same"] = True
+    rows["factor_same"], rows["factor_alone"] = True, rows["input"] == "q1"
     rows.to_csv(tmp_path / "scores.csv", index=False)
     study = steerstats.open_cache(import_table(tmp_path / "scores.csv", tmp_path / "cache", model="m"))
     assert with_own({"c": study}, "factor_seen") == {"c": ["kindness"]}
     assert with_own({"c": study}, "factor_same") == {}
+    assert with_own({"c": study}, "factor_alone") == {}, "one question alone gives no variance, and is in no design"
+
+
+def test_the_factors_of_a_regression_are_those_of_its_designs():
+    study = steerstats.open_cache(lettered([A_MIXED, np.arange(20) == 3]))
+    results = study.spurious_factors(n_resamples=20).results
+    held = {
+        factor: {"c": names}
+        for factor in ("pos_is_a", "pos_is_yes")
+        if (names := [name for name, one in results.items() if factor in one.design.names])
+    }
+    assert in_design({"c": study}, robust=True) == held
+    assert held["pos_is_a"] == {"c": ["d0"]}, "one input of d1 has A"
+    assert in_design({"c": study})["pos_is_a"] == {"c": ["d0", "d1"]}, "whose share of the variance is told"
 
 
 def test_vectors_of_ones_own_are_named_with_what_they_were_compared_with(tmp_path):
