@@ -228,3 +228,30 @@ def test_sums_for_which_float32_has_no_finer_steps_are_no_failure_of_the_proof(m
 
     spoil(monkeypatch, change)
     assert not Engine(model).prove(*case, completions=True).passed
+
+
+def test_a_row_of_which_no_code_is_an_extreme_is_compared_under_one_that_it_holds(monkeypatch):
+    steering = random_steering(np.random.default_rng(0), 1, multipliers=[*np.linspace(0.1, 0.5, 40), -1.0, 1.0])
+    seen = []
+
+    def change(arrays, examples, lines):
+        seen.append(len(examples))
+        arrays["logits"][0, 1] += 1e-3
+
+    case = sized_examples(SIZES), steering
+    assert Engine(tiny_model("llama"), budget=16).prove(*case).passed
+    spoil(monkeypatch, change, row=True)
+    assert not Engine(tiny_model("llama"), budget=16).prove(*case).passed
+    assert set(seen) == {1}, "an example in several rows, the extremes of the grid in the last of them"
+
+
+@pytest.mark.parametrize(("quantised", "lines"), [(False, "single"), (True, "batched")])
+def test_layers_of_eight_bits_round_as_these_do_whatever_the_rest_is_computed_in(monkeypatch, case, quantised, lines):
+    def change(arrays, examples, lines):
+        arrays["logits"] += 0.05
+
+    spoil(monkeypatch, change, path="plain")
+    model = tiny_model("llama").to(torch.float16)
+    if quantised:
+        model.config.quantization_config = {"load_in_8bit": True}
+    assert Engine(model, path="plain").prove(*case).lines == lines
