@@ -122,11 +122,18 @@ def test_the_longest_completions_are_compared(monkeypatch):
 def test_the_largest_difference_is_kept_when_the_full_row_is_nearer(monkeypatch, case):
     def change(arrays, examples, lines):
         arrays["logits"] += 5e-5
+        arrays["activations"] *= 1 + 6e-5
+
+    def batched(arrays, examples, lines):
+        arrays["logits"] += 4e-5
 
     spoil(monkeypatch, change, row=False)
+    spoil(monkeypatch, batched, path="plain")
     found = Engine(tiny_model("llama")).prove(*case)
     assert found.passed
     assert found.difference == pytest.approx(5e-5, rel=0.2)
+    assert found.activation_difference == pytest.approx(6e-5, rel=0.2)
+    assert found.plain_difference == pytest.approx(4e-5, rel=0.2)
     assert found.row_tokens > 0
 
 
