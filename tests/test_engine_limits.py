@@ -43,6 +43,31 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(path, monkeypatch):
     assert np.abs(scores.activations - expected.activations).max() < 1e-5
 
 
+@pytest.mark.parametrize("path", ["trie", "plain"])
+def test_rows_that_hold_some_codes_of_an_example_are_split_into_what_they_hold(path, monkeypatch):
+    """What another row holds as well would be added twice to the sums over whole completions."""
+    rng = np.random.default_rng(17)
+    model, examples = tiny_model("llama"), random_examples(rng, 2, completion=6)
+    steering = random_steering(rng, multipliers=np.linspace(-1.5, 1.5, 12))
+    expected = Engine(model, path=path).run(examples, steering, completions=True)
+    engine, split, real = Engine(model, path=path, budget=150), [], flight.Job.split
+    run = engine.forward.run
+
+    def small_device(layout, *rest):
+        if layout.token.size > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(layout, *rest)
+
+    monkeypatch.setattr(engine.forward, "run", small_device)
+    monkeypatch.setattr(flight.Job, "split", lambda job, row: split.append(row) or real(job, row))
+    scores = engine.run(examples, steering, completions=True)
+    assert {row.base for row in split} == {False, True}
+    assert all(len(row.codes) < steering.n_codes - 1 for row in split)
+    assert scores.logits == pytest.approx(expected.logits, abs=1e-5)
+    assert scores.completion_logit == pytest.approx(expected.completion_logit, abs=1e-4)
+    assert scores.completion_logprob == pytest.approx(expected.completion_logprob, abs=1e-4)
+
+
 @pytest.mark.parametrize("place", ["lay_out", "Transfer"])
 @pytest.mark.parametrize("path", ["trie", "plain"])
 def test_memory_that_ends_beside_the_forward_pass_loses_nothing_either(place, path, monkeypatch):
