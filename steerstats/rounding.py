@@ -6,6 +6,8 @@ import numpy as np
 
 ROUNDING = 16 * np.finfo(float).eps
 """Share of the largest value below which differences, or a standard deviation, are rounding errors and no spread."""
+STORED = 16 * float(np.finfo(np.float32).eps)
+"""The same of what is computed from a cache, which keeps propensities as float32 differences of larger logits."""
 
 
 def varies(values: np.ndarray) -> bool:

@@ -21,6 +21,7 @@ from steerstats.generalization import (
     steerability_table,
     with_vector_error,
 )
+from steerstats.generalization.slopes import NO_WIDTH
 from steerstats.meta import mean_over_datasets
 
 
@@ -251,3 +252,28 @@ def test_results_are_frozen_and_their_frames_tidy():
     assert row["estimate"].item() == table.estimate[1, 1, 3]
     with pytest.raises(ValueError, match="read-only"):
         table.estimate[0] = 0
+
+
+@pytest.mark.parametrize("odd", [0, 1])
+def test_gaps_that_are_equal_but_for_the_rounding_of_stored_propensities_have_no_spread(odd):
+    """float32 propensities part them by 1e-8: limits of -70000 without a warning, and bands as wide for all."""
+    lam, heights = np.array([-0.5, 0, 1, 2]), np.sin(np.arange(16))[:, None]
+    lost = np.full((16, 1), 0.3)
+    lost[:odd] = 0.0
+    curves = np.stack([heights + lam, heights + (1 - lost) * lam]).astype(np.float32).astype(float)
+    centred = lam - lam.mean()
+    home, away = curves @ (centred / (centred @ centred))
+    assert 0 < np.ptp((home - away)[odd:]) < 1e-6
+    slopes = np.stack([home, away])[None]
+    grid = SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes={"tied": slopes})
+    table = gap_table(grid, ["base->user_neg"], rng=np.random.default_rng(0), n_resamples=500)
+    assert table.components == ("gap",)
+    limits = np.ravel([table.ci_low, table.ci_high])
+    if odd:
+        # 36% of resamples lack the one question that differs, and show no spread.
+        assert limits[0] == -np.inf
+        assert any("no variance" in text for text in table.warnings)
+    else:
+        np.testing.assert_allclose(limits, 0.3, rtol=1e-6)
+        assert table.se.item() == 0
+        assert any(NO_WIDTH in text for text in table.warnings)

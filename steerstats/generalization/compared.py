@@ -35,6 +35,7 @@ from steerstats.resampling.question_weight import question_df
 from steerstats.resampling.questions import group_codes
 from steerstats.resampling.simultaneous import max_t_bands, romano_wolf
 from steerstats.results import Result
+from steerstats.rounding import STORED
 
 LIMITS = ("estimate", "se", "ci_low", "ci_high")
 
@@ -275,7 +276,7 @@ def _question_draws(matched: dict[int, Matched], rng: np.random.Generator, n_res
             codes = np.array([units[q] for q in one.question])
             sums = np.zeros((len(one.cells), len(units)))
             np.add.at(sums.T, codes, one.differences.T)
-            statistics.append(SumRatio(sums, np.bincount(codes, minlength=len(units))))
+            statistics.append(SumRatio(sums, np.bincount(codes, minlength=len(units)), resolution=STORED))
         found |= dict(zip(members, resample(statistics, rng=rng, n_resamples=n_resamples)))
     return found
 

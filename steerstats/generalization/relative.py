@@ -30,6 +30,7 @@ from steerstats.resampling import SumRatio, collapse, fieller, interval, mean_co
 from steerstats.resampling.question_weight import question_df
 from steerstats.resampling.questions import group_codes
 from steerstats.results import Estimate, Result
+from steerstats.rounding import STORED
 
 METHODS = ("fieller", "delta", "studentised", "percentile", "basic", "bca")
 NEAR_ZERO = 3.0
@@ -291,7 +292,8 @@ def _sets(cells: Cells, above, below, rng, method, level, n_resamples, y, x, tot
         if rng is None:
             raise InputError(f"the {method!r} interval resamples: rng is needed")
         sums = [collapse(cells.slopes[side], cells.question)[0] for side in (above, below)]
-        low, high = interval(resample([SumRatio(*sums)], rng=rng, n_resamples=n_resamples)[0], method, level)
+        ratio = SumRatio(*sums, resolution=STORED)
+        low, high = interval(resample([ratio], rng=rng, n_resamples=n_resamples)[0], method, level)
     infinite = np.isinf(low).astype(int) + np.isinf(high)
     named = [np.isnan(low) | np.isnan(high), infinite == 2, infinite == 1]
     shape = np.select(named, ["undefined", "whole line", "half line"], "bounded")

@@ -15,12 +15,11 @@ import numpy as np
 
 from steerstats.errors import InputError, check_count
 from steerstats.resampling.counts import collapse, iter_counts
-from steerstats.rounding import ROUNDING
+from steerstats.rounding import STORED
 
-# Below this share of the resampled squares a variance is the rounding error of a constant resample, and below
-# the second share of the raw squares the residuals themselves are rounding error.
+# Below this share of the resampled squares a variance is the rounding error of a constant resample.
 CONSTANT_RESAMPLE = 1e-13
-CONSTANT_DATA = 1e-28
+EXACT = 1e-14  # share of the raw values below which residuals of numbers that were never stored are rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +36,8 @@ class Replicates:
         Jackknife acceleration for BCa intervals; NaN where the jackknife has no variance.
     n_units : int
         Units that were resampled.
+    resolution : float
+        That of `SumRatio`.
     """
 
     estimate: np.ndarray
@@ -45,15 +46,16 @@ class Replicates:
     se_replicates: np.ndarray
     acceleration: np.ndarray
     n_units: int
+    resolution: float = EXACT
 
     def t(self) -> np.ndarray:
         """Studentised deviations, (n_resamples, cells): infinite where only the standard error is 0."""
         deviation = self.replicates - self.estimate
         scale = np.abs(self.replicates) + np.abs(self.estimate)
-        deviation[np.abs(deviation) <= 1e-14 * scale] = 0.0
+        deviation[np.abs(deviation) <= EXACT * scale] = 0.0
         with np.errstate(divide="ignore", invalid="ignore"):
             t = deviation / self.se_replicates
-        t[(deviation == 0) & (self.se_replicates == 0)] = 0.0
+        t[(np.abs(deviation) <= self.resolution * scale) & (self.se_replicates == 0)] = 0.0
         return t
 
 
@@ -65,9 +67,13 @@ class SumRatio:
     numerator : array of shape (cells, n_units)
     denominator : array of shape (n_units,) or (cells, n_units)
         Unit sizes for means.
+    resolution : float
+        Share of the numerators' size below which their residuals are rounding errors and no spread:
+        `steerstats.rounding.STORED` for what is computed from a cache, where resamples of equal gaps would else have
+        a t of millions in place of an infinite one.
     """
 
-    def __init__(self, numerator: np.ndarray, denominator: np.ndarray) -> None:
+    def __init__(self, numerator: np.ndarray, denominator: np.ndarray, *, resolution: float = EXACT) -> None:
         numerator = np.atleast_2d(np.asarray(numerator, dtype=float))
         denominator = np.atleast_2d(np.asarray(denominator, dtype=float))
         if numerator.shape[1] != denominator.shape[1] or len(denominator) not in (1, len(numerator)):
@@ -82,7 +88,9 @@ class SumRatio:
         self.estimate = np.divide(above, total, out=np.full(above.shape, np.nan), where=total != 0)
         # Residuals keep the sums below free of cancellation: replicates are estimate + small deviation.
         residual = numerator - self.estimate[:, None] * denominator
-        self._floor = CONSTANT_DATA * np.square(numerator).sum(axis=1)
+        self.resolution = resolution
+        self._floor = resolution**2 * np.square(numerator).sum(axis=1)
+        residual[np.square(residual).sum(axis=1) <= self._floor] = 0.0
         self.se = _standard_error(np.square(residual).sum(axis=1), self._floor, self.total, self.n_units)
         self.acceleration = _acceleration(residual, denominator, self.total)
         self.plain = bool(np.all(denominator == 1.0))
@@ -163,6 +171,7 @@ def resample(statistics: Sequence[SumRatio], *, rng: np.random.Generator, n_resa
             se_replicates=error,
             acceleration=statistic.acceleration,
             n_units=n_units,
+            resolution=statistic.resolution,
         )
         for statistic, value, error in zip(statistics, values, errors)
     ]
@@ -271,7 +280,7 @@ def mean_covariance(values: np.ndarray, unit: np.ndarray | None = None) -> tuple
     n_units = len(sizes)
     mean = sums.sum(axis=1) / sizes.sum()
     residual = sums - mean[:, None] * sizes
-    residual[np.abs(residual / sizes).max(axis=1) <= ROUNDING * np.abs(values).max(axis=1)] = 0.0
+    residual[np.abs(residual / sizes).max(axis=1) <= STORED * np.abs(values).max(axis=1)] = 0.0
     if n_units < 2:
         return mean, np.full((len(mean), len(mean)), np.nan), n_units
     return mean, residual @ residual.T * (n_units / (n_units - 1)) / sizes.sum() ** 2, n_units

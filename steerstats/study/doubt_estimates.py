@@ -16,6 +16,7 @@ from steerstats.generalization.slopes import Shift
 from steerstats.nulls import NullTable, null_table, shuffled_doubt, tail_doubt
 from steerstats.resampling.seeds import generator
 from steerstats.results import VECTOR_AS_GIVEN
+from steerstats.rounding import STORED
 from steerstats.spurious import spurious_factors
 from steerstats.steerability.linearity import linearity_test
 from steerstats.steerability.replicates import corrected_anti_steerable as corrected_share
@@ -28,10 +29,6 @@ from steerstats.study.unit import StudyUnit
 
 if TYPE_CHECKING:
     from steerstats.study import Study
-
-# Propensities are stored as float32 differences of larger logits; contrasts of a straight curve then differ from
-# zero by several roundings.
-FLOAT32_ROUNDING = 16 * float(np.finfo(np.float32).eps)
 
 
 def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
@@ -206,9 +203,7 @@ def linearity(study: Study, shift: Shift, level: float) -> PerDataset:
     def one(name: str):
         unit = study.unit(name)
         curves = unit.propensity[unit.place(shift)]
-        return linearity_test(
-            curves, unit.multipliers, questions=unit.question, level=level, resolution=FLOAT32_ROUNDING
-        )
+        return linearity_test(curves, unit.multipliers, questions=unit.question, level=level, resolution=STORED)
 
     return _per_dataset(study, shift, one)
 
