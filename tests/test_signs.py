@@ -25,6 +25,12 @@ def test_sign_classes_are_strict_and_the_published_count_stands_beside_them():
     assert exact["within_error"].estimate == pytest.approx(2 / 6)
 
 
+@pytest.mark.parametrize(("near", "said"), [(1, "1 slope is within"), (2, "2 slopes are within")])
+def test_slopes_that_numerical_error_may_have_turned_are_counted_in_words_that_agree(near, said):
+    found = anti_steerable(np.array([0.5] * 4 + [0.01] * near), error=0.1)
+    assert found.warnings == (f"{said} numerical error of zero",)
+
+
 @pytest.mark.parametrize(("k", "n"), [(0, 20), (1, 20), (7, 15), (20, 20)])
 def test_wilson_agrees_with_statsmodels(k, n):
     share = anti_steerable(np.r_[-np.ones(k), np.ones(n - k)])["anti_steerable"]

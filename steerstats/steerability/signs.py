@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import InputError, check_level
+from steerstats.errors import InputError, check_level, how_many
 from steerstats.resampling.questions import check_slopes, effective_size, wilson_interval
 from steerstats.results import VECTOR_AS_GIVEN, Estimate, Estimates
 
@@ -87,7 +87,8 @@ def anti_steerable(
     shares = [_share(name, inside, codes, groups, level) for name, inside in members.items()]
     warnings = ()
     if members["within_error"].any() and (allowed > 0).any():
-        warnings = (f"{int(members['within_error'].sum())} slopes are within the engine's numerical error of zero",)
+        near = int(members["within_error"].sum())
+        warnings = (f"{how_many(near, 'slope')} {'is' if near == 1 else 'are'} within numerical error of zero",)
     return SignClasses(
         estimates=tuple(shares),
         count=tuple(int(inside.sum()) for inside in members.values()),
