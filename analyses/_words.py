@@ -10,19 +10,21 @@ import numpy as np
 
 from steerstats.figures.theme import nice_setting, nice_shift
 from steerstats.nulls import NAMES
+from steerstats.spurious.rare import NEITHER
 from steerstats.text import LARGE, decimals
 
 MOST_DIGITS = 4
+UNDEFINED = f"[{NEITHER}]"  # ends the name of the column of inputs for which a factor is not defined
 _SHIFT = re.compile(r"\b(\w+)\s*->\s*(\w+)\b")
 _MINUS = re.compile(r"(?<![\w.)\]−-])-(?=\d)")
 _CODE = re.compile(
-    r"\b(?:pos_is_a|pos_is_yes|sys_pos|sys_neg|user_pos|user_neg"
+    r"\bpos_is_(?:a|yes)\[neither\]|\b(?:pos_is_a|pos_is_yes|sys_pos|sys_neg|user_pos|user_neg"
     r"|mean_cosine|d_prime|auc|norm_ratio|unembedding_alignment)\b"
 )
 _OWN = re.compile(r"factor_([^=]+)(?:=(.+) vs (.+))?")  # a factor of the user's own, or two levels of one
 # What follows the name of a factor of the user's own.
 _ENDS = r" on (?:steer|the un)| of (?:slope|unsteered)\b| (?:is|has|varies|and|\()|[,;:]|$"
-_OWN_CODE = re.compile(rf"\bfactor_[\w.-]+?(?:=.+? vs .+?)?(?={_ENDS})")
+_OWN_CODE = re.compile(rf"\bfactor_[\w.-]+?(?:=.+? vs .+?)?(?:\[neither\])?(?={_ENDS})")
 _SETTING = {name: nice_setting(name) for name in ("sys_pos", "sys_neg", "user_pos", "user_neg")}
 _ARROW = re.compile(r"\s*(?:->|→)\s*")
 _RANGE = re.compile(r"(?<![\w.-])(\d+)-(\d+)(?=%| (?:questions|inputs|datasets)\b)")
@@ -39,8 +41,11 @@ VALUES = {
     "published_sequential": "as published (sequential R²)",
     "unconstrained S/(N-p)": "model-based",
     "HC2, Bell-McCaffrey df": "HC2, Bell–McCaffrey",
+    "CR2, Bell-McCaffrey df": "CR2, Bell–McCaffrey",
     "pos_is_a": "A rather than B",
     "pos_is_yes": "Yes rather than No",
+    "pos_is_a[neither]": "neither A nor B (against their middle)",
+    "pos_is_yes[neither]": "neither Yes nor No (against their middle)",
     "pos_is_a alone": "A rather than B alone",
     "pos_is_yes alone": "Yes rather than No alone",
     "pos_is_yes after pos_is_a": "Yes rather than No, after A rather than B",
@@ -114,10 +119,12 @@ def in_words(value: str) -> str:
 
     Examples
     --------
-    >>> in_words("base->user_neg"), in_words("factor_topic=law vs art"), in_words("factor_seen")
-    ('base → user (negative)', 'topic: law rather than art', 'seen')
+    >>> in_words("base->user_neg"), in_words("factor_topic=law vs art"), in_words("factor_seen[neither]")
+    ('base → user (negative)', 'topic: law rather than art', 'seen: not recorded')
     """
-    own = _OWN.fullmatch(value)
+    own = _OWN.fullmatch(value.removesuffix(UNDEFINED))
+    if own and value.endswith(UNDEFINED):
+        return f"{own[1]}: not recorded"
     if own:
         return f"{own[1]}: {own[2]} rather than {own[3]}" if own[2] else own[1]
     return VALUES.get(value) or _SETTING.get(value) or tidy(value)

@@ -20,6 +20,7 @@ from analyses._counts import of_slopes
 from analyses._own import panels
 from analyses._words import plain_codes
 from reports.methods import methods
+from reports.tables import cells
 from reports.words import missed
 from steerstats import open_cache
 from steerstats.cache.table import import_table
@@ -214,6 +215,19 @@ def test_warnings_call_own_factors_what_claims_call_them():
         "every question shows the same len of slope: few"
     )
     assert plain_codes("add columns factor_NAME to the table") == "add columns factor_NAME to the table"
+    assert plain_codes("few for pos_is_yes[neither], factor_topic=art vs law[neither], factor_seen[neither]: x") == (
+        "few for neither Yes nor No (against their middle), topic: not recorded, seen: not recorded: x"
+    )
+
+
+def test_a_table_calls_inputs_without_a_factor_and_errors_by_question_what_they_are():
+    rows = {"term": ["pos_is_yes", "pos_is_yes[neither]", "factor_topic=art vs law[neither]"]}
+    rows |= {"se_type": ["HC2, Bell-McCaffrey df", "CR2, Bell-McCaffrey df", "CR2, Bell-McCaffrey df"]}
+    assert cells(pd.DataFrame(rows), "t")["rows"] == [
+        ["Yes rather than No", "HC2, Bell–McCaffrey"],
+        ["neither Yes nor No (against their middle)", "CR2, Bell–McCaffrey"],
+        ["topic: not recorded", "CR2, Bell–McCaffrey"],
+    ]
 
 
 @pytest.mark.parametrize("multipliers", [(0, 1), (-1, 0, 1)])  # too few for a mixed model; curves that it fits exactly
