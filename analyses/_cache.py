@@ -248,8 +248,8 @@ def plain_mean(
         interval is then made on the scale of log((x − low)/(high − x)) (for a correlation, Fisher's z), or of
         log(x − low), with the delta method at the mean and t(D − 1), so that it cannot leave the range. It is not
         given below three datasets, nor where the mean itself is not inside the range. For a share that is small but
-        in one dataset of seven, 95% intervals held the truth 72-88% of the time with 5 to 14 datasets, 94% with 40:
-        where none of the few was drawn, nothing shows that they exist.
+        in few of the datasets, 95% intervals of few datasets are too short: where none of the few was drawn, nothing
+        shows that they exist.
 
     Returns
     -------

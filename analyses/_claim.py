@@ -157,8 +157,8 @@ class Claim:
         """The claim beside a published value, ours under `shift`.
 
         `limits` is the interval to judge by, for these very datasets, where the shown one is for a population of them.
-        A verdict by limits that do not hold the vectors' own error (`vector_error`) says so: of a share that is .49
-        over vectors, with an SD of .08 between them, 32% of intervals over 300 inputs come out inconsistent.
+        A verdict by limits that do not hold the vectors' own error (`vector_error`) says so: of a share that differs
+        between vectors, those over many inputs come out inconsistent far too often.
         """
         low, high = (self.ci_low, self.ci_high) if limits is None else limits
         judged = {"ci_low": float(low), "ci_high": float(high), "n": self.n, "level": self.level}

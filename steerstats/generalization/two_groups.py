@@ -2,8 +2,8 @@
 
 Draws of true means shrink observed ones by the spread between datasets. Where half of the datasets have true means
 next to zero, one normal law for all (transformed or not) takes the spread of the others for theirs, and ranks noise:
-with 40 datasets the intervals for these datasets covered 74-91% there, and 50% where next to nothing but noise sets
-the group's datasets apart. Two normal laws are used instead where they fit clearly better; elsewhere nothing changes.
+intervals for these datasets are then too short, the more so where next to nothing but noise sets the group's datasets
+apart. Two normal laws are used instead where they fit clearly better; elsewhere nothing changes.
 
 Both laws, their share and the noise: extreme deconvolution, Bovy, Hogg & Roweis (2011, doi:10.1214/10-AOAS439).
 """

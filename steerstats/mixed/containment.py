@@ -56,9 +56,8 @@ def containing(design: Design) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
 def _informing(design: Design, k: int, c: int) -> int:
     """Groups in which random effect c of term k is not a combination of those before it over the same groups.
 
-    The others say nothing of it inside them: with 3 of 14 in which it varies, counting all of them rejected 18-31% at
-    5%. Where it differs between those others, they do tell of it, and too few are counted: with 3 or 8 of 40, 0-3% were
-    rejected, and 7-9% by counting all.
+    The others say nothing of it inside them: counting all of them where it varies in few rejects far too often. Where
+    it differs between those others, they do tell of it, and too few are counted: tests then reject too seldom.
     """
     codes, count, label = design.codes[k], design.levels[k], design.terms[k].label
     before = [z for j in range(k) if design.terms[j].label == label for z in design.Z[j].T]

@@ -28,7 +28,7 @@ from steerstats.rounding import varies
 ALPHAS = np.logspace(-3, 4, 15)
 MOST_FOLDS = 60  # so that fits without two of them stay below 1,800
 MIN_FOR_R2 = 100
-"""Units from which on a held-out R² has an interval: by percentile it covered .71-.88 of 95% with 8 to 40 of them."""
+"""Units from which on a held-out R² has an interval: by percentile it is far too short with a few dozen of them."""
 MIN_FOR_SIGNS = 6  # units: the signs of five can be turned in 32 ways, and all turned may fit as well as none turned
 FEW_SIGNS = 2 ** (MIN_FOR_SIGNS - 1) - 1  # so many are always looked at, however few permutations are asked for
 

@@ -215,7 +215,7 @@ def _standardised(v: np.ndarray) -> np.ndarray:
 def is_perfect(rho: float) -> bool:
     """Whether a rank correlation is ±1, where resamples of datasets have nothing to say.
 
-    With eight datasets and a true correlation of .99 a quarter of studies rank perfectly.
+    With eight datasets and a true correlation near 1 many studies rank perfectly.
 
     Examples
     --------

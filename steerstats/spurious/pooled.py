@@ -226,7 +226,7 @@ def _with_few_df_said(fit: MetaAnalysis, df: Mapping[str, float]) -> MetaAnalysi
     said = few_df_warning(df)
     if not said:
         return fit
-    # The floored interval takes the standard errors as known too (it rejected 9% at 2 degrees of freedom).
+    # The floored interval takes the standard errors as known too.
     return fit.read_unweighted("effects of some rest on few degrees of freedom", *said)
 
 
