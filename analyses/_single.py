@@ -24,7 +24,8 @@ from steerstats.steerability.distribution import mean_slope
 from steerstats.study import Study
 
 BY_QUESTION = (
-    "by question: jackknife on Fisher's z scale, short for skewed slopes (73% to 91% of 95% intervals held the truth)"
+    "by question: jackknife on Fisher's z scale, short for skewed slopes (95% intervals covered 92% for lognormal ones "
+    "and 79% where a tenth of 30 inputs made the correlation)"
 )
 SKEWED = "too short for skewed slopes (of 95% intervals 70% to 89% held the truth for lognormal ones, 10 to 500 inputs)"
 SQUARED = "squares are skewed, which makes it too short (see how to read the figure)"

@@ -233,14 +233,14 @@ def smallest_detectable_gap(
     """Smallest mean gap that a two-sided t test finds with the given power, for every combination of sizes.
 
     SE² = (tau² + σ²_vector · N₀ / N + σ²_inputs / n) / D, t(D − 1): the power of the unweighted mean, and of the mean
-    that `mean_over_datasets` quotes where datasets differ. Where they do not, that mean's power was .76-.80 for .80
-    and its type I error .01-.04 for .05, since its interval is floored where estimates agree by chance.
+    that `mean_over_datasets` quotes where datasets differ. Where they do not, that mean finds gaps somewhat less often,
+    since its interval is floored where estimates agree by chance.
 
     One dataset says nothing about datasets in general: its test is about that dataset alone, tau² is left out, and the
     row says "this dataset" with a warning. That test is the one of `with_vector_error`: t with Satterthwaite's degrees
     of freedom from n − 1 for the inputs and K − 1 for the vector's variance over K refits, n − 1 where the vector's
-    error is not in it. Its power was within .01 of the stated one with ten refits, .77-.80 for .80 with three. The
-    vector's variance falls as 1 / N.
+    error is not in it. In simulation its power was .80 for .80 with ten refits, .77 with three. The vector's variance
+    falls as 1 / N.
 
     Parameters
     ----------

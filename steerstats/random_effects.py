@@ -89,8 +89,8 @@ class RandomEffectsMean:
         """What a reader of a mean that one dataset dominates has to know, `name` being that dataset."""
         return (
             f"{name} holds {self.largest_weight:.0%} of the weight: if datasets differ at all, Hartung-Knapp intervals "
-            "and floored ones are too short (at 95% they covered 88-98% past half of the weight, 60-80% past nine "
-            "tenths); read the unweighted mean, whose interval held 93-99% whatever the weights"
+            "and floored ones are too short (at 95% they covered 88-98% where its error variance is tau², 57-76% where "
+            "it is a twentieth of that); read the unweighted mean, whose interval held 94-96% whatever the weights"
         )
 
     @property
@@ -169,8 +169,8 @@ def prediction_limits(effects: np.ndarray, variances: np.ndarray, level: float) 
     nothing that is the classical :math:`\bar y \pm t_{D-1}\, s \sqrt{1 + 1/D}`.
 
     Plugging one estimate of tau² into :math:`t_{D-2}\sqrt{\tau^2 + se^2}` (Higgins, Thompson and Spiegelhalter 2009)
-    covered .83-.95 at 5 to 40 datasets for a nominal .95, .68-.77 where one dataset was far more precise than the
-    others; these limits .91-.99, the excess where datasets hardly differ (300 to 500 studies a cell).
+    covers too little, least where one dataset is far more precise than the others. In simulation these limits covered
+    .94-.97 of a nominal .95 with 5 and 10 datasets, and .93-.99 where one of 5 or 20 held most of the weight.
 
     Parameters
     ----------

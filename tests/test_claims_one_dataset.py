@@ -270,7 +270,7 @@ def test_a_claim_without_an_interval_blames_no_datasets_where_it_counts_question
     ("script", "key", "said"),
     [
         ("per_input_steerability", "per_input.spread", "held the truth for lognormal ones"),
-        ("linearity", "linearity.distance", "held the truth for skewed ones"),
+        ("linearity", "linearity.distance", "too short for skewed departures"),
     ],
 )
 def test_intervals_that_skewed_inputs_break_say_so_beside_their_number(script, key, said):

@@ -79,7 +79,7 @@ def test_pairs_of_one_question_turn_together_and_one_seed_gives_the_same_bytes()
 def test_the_p_value_keeps_its_level_where_no_difference_knows_its_sign(n, most):
     """Vectors at one norm, a linear read-out of the unit vector, 19 shuffles: .05 for independent flips.
 
-    At 12 questions .075 is what `draws` and the build's note say; at 40 it is .05.
+    At 12 questions .08 is what `draws` says; at 40 it is .06.
     """
     rng, groups, passed, repeats = np.random.default_rng(4), question_groups(None, n), 0, 3000
     for _ in range(repeats):

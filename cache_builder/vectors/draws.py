@@ -11,7 +11,7 @@ norm they are the trained vector again: at 48 questions, a median |cosine| of .9
 exactly half are flipped, and p is approximate: flips of one half form no group (two of them composed are no third;
 cf. Southworth, Kim & Owen 2009, doi:10.1089/cmb.2008.0144, on balanced permutations), and the null lacks draws near
 the trained vector. That makes p too small where questions are few: at 5% and with 19 shuffles, a vector without
-information passes in 14% of cases at 6 questions, 7.5% at 12, and 5% at 40 (`tests/test_vectors_shuffled.py`). Further
+information passes in 15% of cases at 6 questions, 8% at 12, and 6% at 40 (`steerstats.nulls.shuffled_level`). Further
 out it is more, as the normal tail of a t statistic: a p of .00125, by which one of forty datasets passes alone, is two
 to three times too small at 24 and 40 questions, and `steerstats.nulls.tail_doubt` says so.
 """

@@ -1,9 +1,9 @@
 """Skewed means of datasets brought near a normal law, where noise can be taken out of a rank correlation.
 
 A rank correlation does not see a monotone transform of either side; the normal models behind the noise-corrected
-coefficient and behind the draws of true means do. Under lognormal true means (log SD 1, 40 datasets, reliability .98)
-intervals on the means themselves covered 74% (these datasets) and 86% (noise-corrected); on transformed ones 98% and
-96%, no wider, and the same 93% as before under normal ones (200 studies each).
+coefficient and behind the draws of true means do. Under lognormal true means (log SD 1) intervals on the means
+themselves are too short; on transformed ones, with 40 datasets and reliabilities of .9 and .98, those for these
+datasets covered 99% and 97% in simulation, and noise-corrected ones 93% and 95%.
 
 Source of the transform: Yeo & Johnson (2000, doi:10.1093/biomet/87.4.954).
 """

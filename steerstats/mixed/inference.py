@@ -250,7 +250,7 @@ def compare(a: MixedFit, b: MixedFit) -> HypothesisTest:
     if added and count < FEW_GROUPS:
         warnings.append(
             f"{count} levels of {name!r}: with fewer than {FEW_GROUPS} the chi-square p-value of fixed effects is too "
-            "small (measured for 5%: 8-12% at 12, 7-8% at 25); read `joint_test` on the bigger model"
+            "small (measured for 5%: 8-11% at 12, 6-7% at 25); read `joint_test` on the bigger model"
         )
     if small.criterion < big.criterion - SAME_FIT:
         warnings.append(f"the smaller model fits better by {big.criterion - small.criterion:.2g}: an optimiser stopped")

@@ -223,8 +223,8 @@ def robust_fit(
 def few_df_warnings(terms: Sequence[str], df: np.ndarray) -> list[str]:
     """A warning where Bell-McCaffrey degrees of freedom no longer make up for a rare level that varies more.
 
-    With 3 to 5 of 20 questions in the rare level and three times the spread there, tests at 5% rejected 7 to 8% (df
-    2.8 to 6.9; 4,000 simulations each, CR2 and HC2 alike); with equal spread 3 to 4%.
+    With 3 to 5 of 20 questions in the rare level and three times the spread there, tests at 5% rejected 6-7% in
+    simulation (df 2.8 to 6.9; CR2 and HC2 alike); with equal spread 3-4%.
     """
     # Without the numbers, which are in the table: datasets that lack the same terms then share one sentence.
     few = [term for term, value in zip(terms, df) if value < FEW_DF]
@@ -233,7 +233,7 @@ def few_df_warnings(terms: Sequence[str], df: np.ndarray) -> list[str]:
     text = (
         f"fewer than {FEW_DF} degrees of freedom for {', '.join(few)}: questions are few, or a factor level is rare; "
     )
-    text += "if a rare level also varies more, intervals are too short (measured: 7-8% rejected for 5% at three times "
+    text += "if a rare level also varies more, intervals are too short (measured: 6-7% rejected for 5% at three times "
     return [text + "the spread)"]
 
 

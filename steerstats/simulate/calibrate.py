@@ -28,7 +28,9 @@ from steerstats.simulate import (
     calibrate_few,
     calibrate_inputs,
     calibrate_models,
+    calibrate_skewed,
     calibrate_tests,
+    calibrate_unequal,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ PARTS = (
     calibrate_tests,
     calibrate_designs,
     calibrate_few,
+    calibrate_unequal,
+    calibrate_skewed,
 )
 CELLS = {name: cell for part in PARTS for name, cell in part.CELLS.items()}
 
@@ -62,7 +66,7 @@ def calibration_table(
     seed : int
     n_simulations : int, optional
         Simulated studies of every cell, at least 1. Default: each cell's own number, which keeps the Monte-Carlo
-        error near .01 or below and the whole table to some minutes on one core.
+        error near .01 or below and the whole table to less than an hour on one core.
     cells : sequence of str, optional
         Names from `CELLS`; all by default. The rows come in the order of `CELLS`, whatever the order asked for.
     jobs : int

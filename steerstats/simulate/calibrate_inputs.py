@@ -10,7 +10,7 @@ from scipy import special
 from steerstats.generalization import answer_mass, from_disjoint_folds, ratio, with_vector_error
 from steerstats.resampling import bootstrap_mean, bootstrap_ratio, interval
 from steerstats.simulate.calibrate_cells import COVERAGE, RESAMPLES, SHAPES, Cell, Outcome, blocks, draw, inside
-from steerstats.spurious import variance_explained
+from steerstats.spurious import published_variance_split, variance_explained
 from steerstats.steerability.distribution import anti_steerable, slope_spread
 from steerstats.steerability.replicates import corrected_anti_steerable
 
@@ -88,6 +88,25 @@ def _explained(shape: str, share: float, n_inputs: int, rng: np.random.Generator
     return [Outcome("variance explained, coverage", "percentile", COVERAGE, hits)]
 
 
+def _published(share: float, questions: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """Both orders of every question, which share 80% of what the letter, alone of effect, leaves; word by question."""
+    question, hits = np.repeat(np.arange(questions), 2), np.empty((2, n), dtype=bool)
+    factors = {"pos_is_a": np.tile([1, 0], questions), "pos_is_yes": question % 2}
+    for k in range(n):
+        own = np.sqrt(0.8) * rng.standard_normal(questions)[question] + np.sqrt(0.2) * rng.standard_normal(
+            len(question)
+        )
+        slopes = np.sqrt(share) * (2 * factors["pos_is_a"] - 1) + np.sqrt(1 - share) * own
+        found = published_variance_split(slopes, factors, rng=rng, questions=question, n_resamples=400)
+        for row, name in zip(hits, ("pos_is_a", "both")):
+            place = found.components.index(name)
+            row[k] = inside(found.ci_low[place], found.ci_high[place], share)
+    names = "the letter", "letter and word"
+    return [
+        Outcome(f"published split, {name}, coverage", "percentile", COVERAGE, row) for name, row in zip(names, hits)
+    ]
+
+
 def _vector_error(sigma: float, rng: np.random.Generator, n: int) -> list[Outcome]:
     """500 inputs of SD .6, so that they alone leave a standard error of .027; 20 refits."""
     truth, test_only, with_refits = 0.3, [], []
@@ -152,7 +171,7 @@ def _cells() -> dict[str, Cell]:
     for z, words in ((10, "strong"), (3, "weak"), (1, "noise")):
         setting = f"n = 50, denominator at z = {z} ({words})"
         cells[f"ratio, denominator z = {z}"] = Cell(setting, partial(_ratio, z), 5000)
-    for n_inputs in (50, 500):
+    for n_inputs in (10, 50, 500):
         for shape, words in SHAPES.items():
             setting = f"n = {n_inputs}, {words}"
             cells[f"sd, {shape}, n = {n_inputs}"] = Cell(setting, partial(_spread, shape, n_inputs), 3000)
@@ -165,6 +184,11 @@ def _cells() -> dict[str, Cell]:
                 setting = f"n = {n_inputs}, true share {share:g}, the rest: {SHAPES[shape]}"
                 simulate = partial(_explained, shape, share, n_inputs)
                 cells[f"explained, {shape}, {share:g}, n = {n_inputs}"] = Cell(setting, simulate, 1500)
+    for share in (0.1, 0.4, 0.7):
+        for questions in (10, 30, 100):
+            setting = f"{questions} questions in both orders, true share {share:g}"
+            simulate = partial(_published, share, questions)
+            cells[f"published split, {share:g}, {questions} questions"] = Cell(setting, simulate, 1500)
     for sigma in (0.02, 0.05, 0.1):
         setting = f"n = 500, input SD .6, vector SD {sigma:g}, 20 refits"
         cells[f"vector error, {sigma:g}"] = Cell(setting, partial(_vector_error, sigma), 2500)

@@ -1,8 +1,9 @@
-"""Calibration of the nuisance-factor models: slope tests, Wilks' F, and intervals when one level is rare and wide."""
+"""Calibration of the nuisance-factor models: slope tests, Wilks' F, levels that are rare and wide, both orders."""
 
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from scipy import stats
 
 from steerstats.mixed import closed_form, fit_mixed, hc2_bell_mccaffrey, joint_test, wilks_test
 from steerstats.simulate.calibrate_cells import COVERAGE, ERROR, Cell, Outcome, inside
+from steerstats.spurious import cr2_bell_mccaffrey
 
 LAMBDA = np.linspace(-1.5, 1.5, 7)
 WITHIN = np.column_stack([np.ones_like(LAMBDA), LAMBDA])
@@ -87,6 +89,33 @@ def _rare_level(n_inputs: int, rare: int, sd_ratio: float, rng: np.random.Genera
     ]
 
 
+def _few_df(rare: int, sd_ratio: float, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """20 slopes, of which `rare` are in a level of their own; by twins each is what two orders of a question share."""
+    in_level, twins = np.arange(20) < rare, np.repeat(np.arange(20), 2)
+    between = np.column_stack([np.ones(20), in_level - 0.5])
+    shared = np.where(in_level, sd_ratio, 1.0)[:, None] * rng.standard_normal((20, n))
+    own = np.where(in_level, sd_ratio, 1.0)[:, None] * 0.5 * rng.standard_normal((2, 20, n))
+    slopes = (shared + own).transpose(1, 0, 2).reshape(40, n)
+    one = hc2_bell_mccaffrey(between, shared)
+    two = cr2_bell_mccaffrey(between[twins], slopes, twins, ["Intercept", "A"], responses=[f"s{k}" for k in range(n)])
+    return [
+        Outcome("A on the slope, few degrees of freedom, type I", method, ERROR, found.p[1] <= ERROR)
+        for method, found in (("HC2, Bell-McCaffrey", one), ("CR2, Bell-McCaffrey", two))
+    ]
+
+
+def _orders(questions: int, alike: float, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """Both orders of every question as inputs of their own; slopes have mean 0."""
+    between, rejected = np.ones((2 * questions, 1)), np.empty(n, dtype=bool)
+    for k in range(n):
+        own, question = rng.standard_normal((2, questions)), rng.standard_normal(questions)
+        slopes = (np.sqrt(alike) * question + np.sqrt(1 - alike) * own).ravel()
+        curves = slopes[:, None] * LAMBDA + 0.1 * rng.standard_normal((2 * questions, len(LAMBDA)))
+        fit = closed_form(curves, WITHIN, between)
+        rejected[k] = abs(fit.coefficients[0, 1]) > stats.t.ppf(1 - ERROR / 2, fit.df) * fit.se[0, 1]
+    return [Outcome("mean slope of both orders, type I", "orders as independent (warned of)", ERROR, rejected)]
+
+
 def _cells() -> dict[str, Cell]:
     cells = {
         "slope test, interior": Cell(
@@ -102,6 +131,12 @@ def _cells() -> dict[str, Cell]:
         setting = f"{n_inputs} inputs, {rare} in the rarer level, SD ratio {sd_ratio}"
         name = f"rare level, {rare} of {n_inputs}, SD ratio {sd_ratio}"
         cells[name] = Cell(setting, partial(_rare_level, n_inputs, rare, sd_ratio), 3000)
+    for rare, sd_ratio in product((3, 4, 5), (1, 3)):
+        setting = f"20 questions, {rare} in a rare level, SD ratio {sd_ratio}"
+        cells[f"few df, {rare} of 20, SD ratio {sd_ratio}"] = Cell(setting, partial(_few_df, rare, sd_ratio), 10_000)
+    for questions, alike in product((10, 40), (0.5, 0.9)):
+        setting = f"{questions} questions in both orders, which share {alike:g} of their variance"
+        cells[f"orders, {questions} questions, {alike:g}"] = Cell(setting, partial(_orders, questions, alike), 6000)
     return cells
 
 

@@ -71,6 +71,23 @@ def _likelihood_ratio(n_inputs: int, rng: np.random.Generator, n: int) -> list[O
     return [Outcome("A acts on the slope, type I", "likelihood ratio, chi²(1), ML", ERROR, rejected)]
 
 
+def _few_groups(n_inputs: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """One and two fixed effects without any effect, between few inputs."""
+    lam, group = np.tile(LAMBDA, n_inputs), np.repeat(np.arange(n_inputs), len(LAMBDA))
+    frame = pd.DataFrame({"lam": lam, "a": group % 2, "input": group})
+    rejected = np.empty((2, n), dtype=bool)
+    for k in range(n):
+        slope, height = 0.5 * rng.standard_normal((n_inputs, 1)), rng.standard_normal((n_inputs, 1))
+        curves = height + slope * LAMBDA + 0.3 * rng.standard_normal((n_inputs, len(LAMBDA)))
+        data = frame.assign(y=curves.ravel())
+        fits = [fit_mixed(f"y ~ {f} + (1 + lam | input)", data, reml=False) for f in ("lam", "lam + a", "lam * a")]
+        rejected[:, k] = [compare(small, fits[2]).p <= ERROR for small in (fits[1], fits[0])]
+    return [
+        Outcome("fixed effects of few inputs, type I", f"likelihood ratio, chi²({df}), ML", ERROR, hits)
+        for df, hits in enumerate(rejected, start=1)
+    ]
+
+
 def _homogeneity(rng: np.random.Generator, n: int) -> list[Outcome]:
     rejected = np.empty(n, dtype=bool)
     for k in range(n):
@@ -127,13 +144,19 @@ def _cells() -> dict[str, Cell]:
         "rank test, 14 datasets": Cell("14 datasets", partial(_rank_test, 1), 4000),
         "rank test, 14 datasets x 6": Cell("14 datasets x 6 pairs, dataset ICC .5", partial(_rank_test, 6), 2000),
     }
-    for shape, n_inputs in (("normal", 20), ("normal", 200), ("lognormal", 20), ("lognormal", 200)):
+    for shape, n_inputs in (
+        ("normal", 20),
+        ("normal", 200),
+        *(("lognormal", n) for n in (12, 20, 60, 200)),
+    ):
         setting = f"{n_inputs} inputs, curvature over inputs: {SHAPES[shape].replace('slopes', 'law')}"
         cells[f"linearity, {shape}, n = {n_inputs}"] = Cell(setting, partial(_linearity, shape, n_inputs), 4000)
     for n_inputs in (16, 60):
         cells[f"likelihood ratio, {n_inputs} inputs"] = Cell(
             f"{n_inputs} inputs, A acts on nothing", partial(_likelihood_ratio, n_inputs), 800
         )
+    for n_inputs in (12, 25):
+        cells[f"few inputs, {n_inputs}"] = Cell(f"{n_inputs} inputs, no effect", partial(_few_groups, n_inputs), 3000)
     cells["homogeneity"] = Cell("D = 10, tau 0, standard errors .1 to .45", _homogeneity, 3000)
     for d, tau in ((4, 0.0), (4, 0.4), (10, 0.4)):
         setting = f"D = {d}, tau {tau:g}, 20 to 60 inputs each"

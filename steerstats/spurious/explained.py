@@ -28,7 +28,7 @@ NOT_SKEWED = (
 )
 CHANCE_IN = (
     "chance adds to unadjusted R², so that intervals lie too high and never hold 0 (of 95% intervals of shares of "
-    ".1-.7, 64-95% held the truth at 10 questions of two orders, 83-95% at 30, 91-97% at 100)"
+    ".1-.7, 55-87% held the truth at 10 questions of two orders, 81-93% at 30, 90-95% at 100)"
 )
 
 

@@ -140,9 +140,9 @@ def slope_spread(slopes: np.ndarray, *, questions: Sequence | None = None, level
 
     The log variance is jackknifed by question and given a t interval on G − 1, which asks nothing of the shape of
     the slopes beyond a fourth moment (Miller 1968, doi:10.1214/aoms/1177698418); in simulation 95% intervals
-    covered .94-.97 for normal slopes and two-group mixtures from n = 10, but .79-.82 (n = 50) and .85-.89 (n = 500)
-    for lognormal ones (`steerstats simulate --calibrate`). It is the spread of the measured slopes as they stand:
-    residuals of the lines are lack of fit and are not taken off.
+    covered .94-.95 for normal slopes, .92-.96 for two-group mixtures, but .70-.77 (n = 10), .79-.82 (n = 50) and
+    .85-.89 (n = 500) for lognormal ones (`steerstats simulate --calibrate`). It is the spread of the measured slopes
+    as they stand: residuals of the lines are lack of fit and are not taken off.
 
     Examples
     --------

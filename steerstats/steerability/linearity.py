@@ -14,7 +14,7 @@ from steerstats.resampling.questions import group_codes
 from steerstats.results import VECTOR_AS_GIVEN, Result
 from steerstats.steerability.grid import check_grid, refuse_missing
 
-SKEWED_BELOW = 200  # questions from which a skewed curvature no longer matters (5-6% at 5%)
+SKEWED_BELOW = 200  # questions from which a skewed curvature hardly matters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +77,10 @@ def linearity_test(
     against zero with their own covariance over questions, so unequal variances and correlations along the grid
     are allowed (λ against factor(λ) with independent residuals is not valid here).
 
-    The F distribution is exact for normal contrasts (type I error .042-.050 at 5% for 12 to 500 questions on seven
-    multipliers). Skewed ones reject too often: where the curvature alone is exponential to lognormal over inputs,
-    .07-.10 with 12 to 20 questions, .06-.08 with 60, .05-.06 with 200; where all contrasts are, .14-.28, .09-.18 and
-    .07-.11. Below 200 questions contrasts that Mardia's test (1970, doi:10.1093/biomet/57.3.519) finds skewed at 1%
-    come with a warning.
+    The F distribution is exact for normal contrasts. Skewed ones reject too often, in simulation with seven multipliers
+    at 5%: where the curvature alone is lognormal over inputs, .08 with 12 and 20 questions, .07 with 60, .06 with 200;
+    where all contrasts are, .19-.29 with 12, .13-.19 with 60, .10-.11 with 200. Below 200 questions contrasts that
+    Mardia's test (1970, doi:10.1093/biomet/57.3.519) finds skewed at 1% come with a warning.
 
     Parameters
     ----------
@@ -154,8 +153,8 @@ def linearity_test(
         t_squared = n_questions * float(mean @ np.linalg.solve(cov, mean))
         if n_questions < SKEWED_BELOW and _skewness_p(units) < 0.01:
             warnings.append(
-                f"the non-linear contrasts are skewed over {n_questions} questions: the test rejects too often (7-10% "
-                f"at 5% for skewed curvature, up to 28% where all contrasts are skewed; from {SKEWED_BELOW} on 5-11%)"
+                f"the non-linear contrasts are skewed over {n_questions} questions: the test rejects too often (7-8% "
+                f"at 5% for skewed curvature, up to 29% where all contrasts are skewed; from {SKEWED_BELOW} on 6-11%)"
             )
     df_den = n_questions - k
     f_statistic = t_squared * df_den / (k * (n_questions - 1))
@@ -183,7 +182,7 @@ def linearity_test(
         method=f"Hotelling T² on {k} {contrast} of the curve, units are questions",
         numbers={"n_contrasts": k},
         assumptions=(
-            "contrasts by question are near normal, or many (skewed curvature, 12-60 questions: 6-10% at 5%)",
+            "contrasts by question are near normal, or many (skewed curvature, 12-60 questions: 7-8% at 5%)",
             "questions are independent",
             VECTOR_AS_GIVEN,
         ),
