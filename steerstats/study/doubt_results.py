@@ -25,10 +25,9 @@ class VectorCosines(Result):
         Cosine of the vectors as applied; over all steered layers together where there are several.
     stability : ndarray (dataset, vector, 3)
         2.5%, 50% and 97.5% quantile of the cosine between a vector and its bootstrap refits; NaN without refits.
-        Pairs of pure noise show about 0.71, since a refit shares the vector's own error: in simulation refits of mean
-        differences agreed to 0.82 where the vector's cosine with the true direction was 0.70, and to 0.98 at 0.98.
-        No yardstick for the cosine between settings: those are fitted to the same pairs and share their errors, which
-        raises it (to 0.92 for orthogonal directions whose refits agree to 0.71, in one simulation).
+        A refit shares the vector's own error: in many dimensions those of mean differences agree to about 1/√(2 − c²),
+        c being the vector's cosine with the true direction, so that pairs of pure noise show about 0.71. No yardstick
+        for the cosine between settings: those are fitted to the same pairs and share their errors, which raises it.
     norm : ndarray (dataset, vector)
         Norm before rescaling; NaN where not recorded.
     """
