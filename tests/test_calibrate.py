@@ -8,7 +8,7 @@ import pytest
 from rich.progress import Progress
 
 from steerstats.errors import InputError
-from steerstats.simulate.calibrate import CELLS, COLUMNS, TABLE, calibration_table
+from steerstats.simulate.calibration import CELLS, COLUMNS, TABLE, calibration_table
 
 KEY = ["quantity", "setting", "method"]
 

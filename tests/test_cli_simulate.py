@@ -126,7 +126,7 @@ def test_a_calibration_has_the_seed_that_is_asked_for_and_shows_what_was_measure
         asked.append(seed)
         return pd.DataFrame([row])
 
-    monkeypatch.setattr("steerstats.simulate.calibrate.calibration_table", measured)
+    monkeypatch.setattr("steerstats.simulate.calibration.calibration_table", measured)
     code, out, _ = run("simulate", "--calibrate", "--seed", 7)
     assert (code, asked) == (0, [7])
     assert out.split()[-6:] == ["coverage", "mean", "t", "0.950", "0.947", "0.007"]

@@ -14,8 +14,7 @@ from analyses import linearity as linearity_page
 from analyses import variance_id_ood
 from analyses._single import BY_QUESTION, SKEWED, SQUARES
 from analyses.variance_explained import TOO_HIGH
-from cache_builder import draws
-from steerstats import question_weight
+from cache_builder.vectors import draws
 from steerstats.generalization import (
     AnswerMass,
     SlopeGrid,
@@ -33,9 +32,10 @@ from steerstats.nulls import null_table, shuffled_level, tail_doubt
 from steerstats.power import fit_components, smallest_detectable_gap
 from steerstats.predictors import d_prime
 from steerstats.random_effects import prediction_limits, random_effects_mean
-from steerstats.simulate.calibrate import TABLE
-from steerstats.simulate.calibrate_cells import COVERAGE, ERROR
-from steerstats.simulate.calibrate_models import LAMBDA
+from steerstats.resampling import question_weight
+from steerstats.simulate.calibration import TABLE
+from steerstats.simulate.calibration.cells import COVERAGE, ERROR
+from steerstats.simulate.calibration.models import LAMBDA
 from steerstats.spurious.explained import CHANCE_IN, NOT_SKEWED
 from steerstats.spurious.pooled import few_df_warning
 from steerstats.steerability.distribution import slope_spread

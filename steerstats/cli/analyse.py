@@ -152,7 +152,7 @@ def simulate(
         given = {"--datasets": datasets, "--inputs": inputs, "--truth": truth, "--set": settings}
         if said := [name for name, value in given.items() if value]:
             raise InputError(f"{said[0]}: --calibrate measures at truths of its own, and takes none")
-        from steerstats.simulate.calibrate import calibration_table
+        from steerstats.simulate.calibration import calibration_table
 
         with progress_bar() as progress:
             table = calibration_table(seed=seed, jobs=os.cpu_count() or 1, progress=progress)

@@ -11,7 +11,7 @@ from steerstats.generalization import SlopeGrid, with_vector_error
 from steerstats.meta import mean_over_datasets
 from steerstats.nulls import DIFFERS, null_table
 from steerstats.power import GapComponents, fit_components, smallest_detectable_gap
-from steerstats.simulate.calibrate_cells import COVERAGE, ERROR, Cell, Outcome, inside
+from steerstats.simulate.calibration.cells import COVERAGE, ERROR, Cell, Outcome, inside
 
 SHIFT = "base->other"
 POWER = 0.8

@@ -22,15 +22,15 @@ import pandas as pd
 
 from steerstats.errors import InputError, check_count
 from steerstats.resampling.seeds import generator
-from steerstats.simulate import (
-    calibrate_datasets,
-    calibrate_designs,
-    calibrate_few,
-    calibrate_inputs,
-    calibrate_models,
-    calibrate_skewed,
-    calibrate_tests,
-    calibrate_unequal,
+from steerstats.simulate.calibration import (
+    datasets,
+    designs,
+    few,
+    inputs,
+    models,
+    skewed,
+    tests,
+    unequal,
 )
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 TABLE = Path(__file__).with_name("calibration.csv")
 COLUMNS = ("quantity", "setting", "method", "target", "measured", "mc_se", "n_simulations")
 PARTS = (
-    calibrate_inputs,
-    calibrate_datasets,
-    calibrate_models,
-    calibrate_tests,
-    calibrate_designs,
-    calibrate_few,
-    calibrate_unequal,
-    calibrate_skewed,
+    inputs,
+    datasets,
+    models,
+    tests,
+    designs,
+    few,
+    unequal,
+    skewed,
 )
 CELLS = {name: cell for part in PARTS for name, cell in part.CELLS.items()}
 

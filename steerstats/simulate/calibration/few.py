@@ -8,7 +8,7 @@ import numpy as np
 
 from steerstats.generalization import with_vector_error
 from steerstats.meta import mean_over_datasets
-from steerstats.simulate.calibrate_cells import COVERAGE, ERROR, Cell, Outcome, inside
+from steerstats.simulate.calibration.cells import COVERAGE, ERROR, Cell, Outcome, inside
 
 HOMOGENEITY = "Cochran's Q, chi²(D - 1)"
 WEIGHTED, PLAIN = "Hartung-Knapp t(D - 1)", "unweighted, t(D - 1)"

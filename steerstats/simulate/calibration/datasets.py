@@ -13,7 +13,7 @@ from steerstats.generalization.fixed_datasets import draw_correlations
 from steerstats.meta import mean_over_datasets
 from steerstats.nulls import DIFFERS, null_table
 from steerstats.resampling import bonett_wright, bootstrap_correlation, quantile_pair, spearman
-from steerstats.simulate.calibrate_cells import COVERAGE, ERROR, SHAPES, Cell, Outcome, draw, inside
+from steerstats.simulate.calibration.cells import COVERAGE, ERROR, SHAPES, Cell, Outcome, draw, inside
 from steerstats.sweeps import choose_layer
 
 POPULATION_DRAWS = 200_000

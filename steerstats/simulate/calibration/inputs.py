@@ -9,7 +9,7 @@ from scipy import special
 
 from steerstats.generalization import answer_mass, from_disjoint_folds, ratio, with_vector_error
 from steerstats.resampling import bootstrap_mean, bootstrap_ratio, interval
-from steerstats.simulate.calibrate_cells import COVERAGE, RESAMPLES, SHAPES, Cell, Outcome, blocks, draw, inside
+from steerstats.simulate.calibration.cells import COVERAGE, RESAMPLES, SHAPES, Cell, Outcome, blocks, draw, inside
 from steerstats.spurious import published_variance_split, variance_explained
 from steerstats.steerability.distribution import anti_steerable, slope_spread
 from steerstats.steerability.replicates import corrected_anti_steerable

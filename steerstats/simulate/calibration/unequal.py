@@ -10,7 +10,7 @@ import numpy as np
 from steerstats.meta import mean_over_datasets
 from steerstats.resampling import bootstrap_mean, interval, t_interval
 from steerstats.resampling.questions import question_means
-from steerstats.simulate.calibrate_cells import COVERAGE, RESAMPLES, Cell, Outcome, blocks, inside
+from steerstats.simulate.calibration.cells import COVERAGE, RESAMPLES, Cell, Outcome, blocks, inside
 from steerstats.steerability.distribution import anti_steerable
 
 SIZES = {  # inputs of each question: the first as in a test half of the paper

@@ -11,8 +11,8 @@ from scipy import stats
 from steerstats.generalization import SlopeGrid, steerability_variance
 from steerstats.generalization.figure7 import jackknife_limits
 from steerstats.predictors import auc, d_prime
-from steerstats.simulate.calibrate_cells import COVERAGE, ERROR, SHAPES, Cell, Outcome, draw, inside
-from steerstats.simulate.calibrate_models import LAMBDA
+from steerstats.simulate.calibration.cells import COVERAGE, ERROR, SHAPES, Cell, Outcome, draw, inside
+from steerstats.simulate.calibration.models import LAMBDA
 from steerstats.steerability.linearity import linearity_test
 
 LARGE = 6.0  # SD of the slopes of a few inputs, where those of others are 1

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.mixed import closed_form, fit_mixed, hc2_bell_mccaffrey, joint_test, wilks_test
-from steerstats.simulate.calibrate_cells import COVERAGE, ERROR, Cell, Outcome, inside
+from steerstats.simulate.calibration.cells import COVERAGE, ERROR, Cell, Outcome, inside
 from steerstats.spurious import cr2_bell_mccaffrey
 
 LAMBDA = np.linspace(-1.5, 1.5, 7)

@@ -10,8 +10,8 @@ import pandas as pd
 from steerstats.meta import mean_over_datasets
 from steerstats.mixed import compare, fit_mixed
 from steerstats.resampling import group_difference_test, sign_flip_test, spearman_test
-from steerstats.simulate.calibrate_cells import COVERAGE, ERROR, SHAPES, Cell, Outcome, draw, inside
-from steerstats.simulate.calibrate_models import LAMBDA
+from steerstats.simulate.calibration.cells import COVERAGE, ERROR, SHAPES, Cell, Outcome, draw, inside
+from steerstats.simulate.calibration.models import LAMBDA
 from steerstats.spurious import cr2_bell_mccaffrey, pool_spurious_factors, spurious_factors
 from steerstats.steerability.linearity import linearity_test
 
