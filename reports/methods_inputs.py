@@ -38,7 +38,7 @@ def inputs_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
             f"How steadily propensity rises with the multiplier is Kendall's τ within each input{cite('kendall')}."
         )
     if "linearity" in ran:
-        contrasts = ran.number("n_contrasts", "linearity")
+        contrasts = ran.number("n_contrasts", "linearity") or "all"  # of as many as each dataset's multipliers have
         contrasts += " non-linear contrast" + "s" * (contrasts != "1")
         lines.append(
             f"Whether the mean curve of a dataset is straight was tested by Hotelling's T² on {contrasts} "

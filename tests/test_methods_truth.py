@@ -15,7 +15,7 @@ from test_methods import demo, other_sizes, said_of, sweep, twins
 from test_own_vectors import write
 
 import steerstats
-from analyses import comparison, multiplier_range
+from analyses import comparison, linearity, multiplier_range
 from analyses._claim import Claim, Finding
 from reports.methods import _random_effects, methods
 from reports.methods_data import cache_paragraphs
@@ -279,18 +279,23 @@ def test_means_over_datasets_are_told_of_a_comparison_that_has_some(tmp_path):
 
 
 def test_multipliers_that_differ_between_datasets_are_told_of_each(tmp_path):
-    grids = {"fine": (-1.0, -0.5, 0.0, 0.5, 1.0), "wide": (-2.0, -0.5, 0.0, 0.5, 2.0), "short": (0.0, 1.0)}
+    grids = {"fine": (-1.0, -0.5, 0.0, 0.5, 1.0), "wide": (-2.0, -0.5, 0.0, 0.5, 2.0), "short": (0.0, 1.0, 2.0)}
+    rng, row = np.random.default_rng(0), next(iter(example_rows()))
     rows = [
-        {**row, "dataset": name, "multiplier": multiplier, "propensity": multiplier**3 + k * multiplier}
+        {**row, "dataset": name, "input": f"q{k}", "multiplier": multiplier, "propensity": rng.normal(multiplier)}
         for name, grid in grids.items()
-        for k, row in enumerate(list(example_rows())[::3])
+        for k in range(12)
         for multiplier in grid
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
     study = steerstats.open_cache(import_table(tmp_path / "t.csv", tmp_path / "cache", model="m"))
-    told = "−1, −0.5, 0, 0.5, 1 (fine); 0, 1 (short); −2, −0.5, 0, 0.5, 2 (wide)"
+    told = "−1, −0.5, 0, 0.5, 1 (fine); 0, 1, 2 (short); −2, −0.5, 0, 0.5, 2 (wide)"
     assert f"Scores are at the multipliers {told}." in cache_paragraphs({"t": study}, Cited())[0]
     assert dict(provenance_rows(study, 0))["multipliers"] == told
+    straight = linearity.main(study, tmp_path / "out")
+    assert "T² on 3 non-linear contrasts of the curve" in straight.method
+    assert "T² on 1 non-linear contrast of the curve" in straight.method
+    assert "Hotelling's T² on all non-linear contrasts of" in " ".join(methods({"t": study}, [straight], 0, {})[0])
     reading = multiplier_range.main(study, tmp_path / "out").reading
     assert "whole grid (|λ| ≤ 1 to 2)" in reading
     # Slopes of noise on −0.5, 0 and 0.5 have 0.5 of 2.5 of the whole grid's sum of squares, or 0.5 of 8.5.

@@ -22,7 +22,7 @@ from steerstats.steerability.linearity import linearity_test
 from steerstats.steerability.replicates import corrected_anti_steerable as corrected_share
 from steerstats.steerability.replicates import slope_reliability
 from steerstats.study.doubt_results import Debiased, MultiplierRange, NullComparison, VectorCosines, range_rows
-from steerstats.study.estimates import TEST_ONLY
+from steerstats.study.estimates import TEST_ONLY, each_once
 from steerstats.study.notes import said_first
 from steerstats.study.results import PerDataset, doubts, for_each
 from steerstats.study.unit import StudyUnit
@@ -228,12 +228,14 @@ def multiplier_range(study: Study, shift: Shift, level: float) -> MultiplierRang
 
 def _per_dataset(study: Study, shift: Shift, one) -> PerDataset:
     results, left_out = for_each(study.datasets, one)
-    first = next(iter(results.values()))
+    first, *others = results.values()
+    # Datasets of a table may have other multipliers each, and then other contrasts.
+    shared = {name: n for name, n in first.numbers.items() if all(other.numbers.get(name) == n for other in others)}
     return PerDataset(
         results=results,
         left_out=left_out,
-        method=f"{shift_name(shift)}; {TEST_ONLY}; {first.method}",
-        numbers=first.numbers,
+        method="; ".join([shift_name(shift), TEST_ONLY, *each_once(result.method for result in results.values())]),
+        numbers=shared,
         assumptions=first.assumptions,
         warnings=(*said_first(study), *doubts(results, left_out)),
     )

@@ -193,14 +193,14 @@ def spurious(
         published=published,
         cells=cells,
         over_datasets=over,
-        method="; ".join([shift_name(shift), TEST_ONLY, *_each_once(one.method for one in results.values())]),
+        method="; ".join([shift_name(shift), TEST_ONLY, *each_once(one.method for one in results.values())]),
         numbers=next(iter(explained.values())).numbers,
         assumptions=next(iter(results.values())).assumptions,
         warnings=tuple(notes),
     )
 
 
-def _each_once(methods: Iterable[str]) -> list[str]:
+def each_once(methods: Iterable[str]) -> list[str]:
     """The parts of all methods: datasets with twins have other standard errors, and no mixed model."""
     return list(dict.fromkeys(part for method in methods for part in method.split("; ")))
 
