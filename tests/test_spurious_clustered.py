@@ -119,6 +119,23 @@ def test_datasets_of_few_questions_share_one_warning_that_names_few_of_them(tmp_
     assert few == ("set-00, set-01, set-02, set-03, set-04 and 6 more: odd",)
 
 
+def test_datasets_with_twins_and_without_tell_what_each_assumes(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        {"dataset": name, "input": str(k), "question": f"q{k // times}", "setting_train": "base",
+         "setting_eval": "base", "multiplier": lam, "propensity": lam * rng.normal(), "pos_is_a": str(k % 2 == 0)}
+        for name, times in (("alone", 1), ("twins", 2)) for k in range(12) for lam in (-1, 0, 1)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    path = import_table(tmp_path / "t.csv", tmp_path / "c", model="m")
+    told = {names: open_cache(path, datasets=names).spurious_factors(n_resamples=20) for names in ("alone", "twins")}
+    rows, questions = "rows are independent", "questions are independent"
+    assert rows in told["alone"].assumptions
+    assert rows not in told["twins"].assumptions
+    both = open_cache(path).spurious_factors(n_resamples=20)
+    assert set(both.assumptions) == {text for one in told.values() for text in one.assumptions} >= {rows, questions}
+
+
 def test_twins_leave_the_mixed_model_out_and_a_factor_of_one_question_is_an_error():
     rng = np.random.default_rng(9)
     slopes, factors = biased(rng, n=40)

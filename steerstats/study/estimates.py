@@ -195,7 +195,7 @@ def spurious(
         over_datasets=over,
         method="; ".join([shift_name(shift), TEST_ONLY, *each_once(one.method for one in results.values())]),
         numbers=next(iter(explained.values())).numbers,
-        assumptions=next(iter(results.values())).assumptions,
+        assumptions=tuple(dict.fromkeys(text for one in results.values() for text in one.assumptions)),
         warnings=tuple(notes),
     )
 
