@@ -12,9 +12,10 @@ import pytest
 from analyses._claim import Claim, Finding
 from reports import details, sections
 from reports.collect import Done, Job
+from reports.notices import notices_of
 from reports.render import _claim_table
 from reports.terminal import _row
-from steerstats import figures
+from steerstats import demo_cache, figures, open_cache
 
 CLAIM = Claim(key="x.mean", statement="Mean <b>steerability</b>:", estimate=0.5, ci_low=0.25, ci_high=0.75,
               interval="t interval", n=14, n_of="datasets", unit="nat", published=0.4, published_text="0.40",
@@ -95,6 +96,14 @@ def test_the_curve_of_a_dataset_is_told_from_its_lowest_multiplier_to_its_highes
     curve = pd.DataFrame({"multiplier": [-1.5, 0.0, 1.5], "estimate": [-2.0, 0.1, 3.0]})
     svg = details._figure(curve.assign(ci_low=-3.0, ci_high=4.0), "d", "p")
     assert "Mean propensity runs from −2.000 at λ = −1.500 to 3.000 at λ = 1.500." in svg
+
+
+@pytest.mark.parametrize(("n", "key", "few"), [(7, "id_ood.x", True), (8, "id_ood.x", False), (7, "gap.x", False)])
+def test_a_page_begins_with_correlations_that_have_no_interval_where_there_are_some(n, key, few):
+    study = open_cache(demo_cache(), datasets=open_cache(demo_cache()).datasets[:n])
+    finding = Finding(script="s", title="T", claims=(replace(CLAIM, key=key),))
+    said = f"{n} datasets are too few for an interval of a correlation over datasets."
+    assert (said in notices_of(study, [finding])) == few
 
 
 @pytest.mark.parametrize(("n", "words"), [(1, "one input, no interval. n = 1 input."), (20, "n = 20 inputs.")])

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reports.notices import notices_of
 from steerstats.cache.table import import_table
 from steerstats.study import open_cache
 
@@ -32,13 +33,15 @@ def rising(rng, n=30, grid=GRID):
 def test_a_table_of_constant_curves_steers_nothing_the_wrong_way(tmp_path):
     rng = np.random.default_rng(0)
     heights = {name: np.tile(rng.normal(scale=4, size=(40, 1)), len(GRID)) for name in ("one", "two", "three")}
-    table = study_of(tmp_path, heights).steerability()
+    study = study_of(tmp_path, heights)
+    table = study.steerability()
     for name in heights:
         assert table[name]["anti_steerable"].estimate == table[name]["negative"].estimate == 0
         assert table[name]["within_error"].estimate == 1
     (said,) = [text for text in table.warnings if "constant" in text]
     assert said.startswith("120 of 120 curves are constant: their slope is 0")
     assert "one (40), three (40), two (40)" in said
+    assert f"{said}." in notices_of(study), "a page says it first"
 
 
 def test_slopes_within_the_rounding_of_stored_values_have_no_sign(tmp_path):
