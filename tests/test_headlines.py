@@ -97,6 +97,15 @@ def test_the_mean_that_is_shown_is_the_one_that_the_warnings_say_to_read():
     assert shown[2] == with_limits(plain.mean, plain.ci_low, plain.ci_high)
 
 
+def test_a_cell_that_some_datasets_lack_is_not_said_to_be_a_mean_of_all(shown):
+    whole, mean = shown["generalization"], shown["generalization"].settings.mean.copy()
+    mean[0, 1, 1] = np.nan
+    partial = replace(whole, settings=replace(whole.settings, mean=mean))
+    for result, told in ((whole, False), (partial, True)):
+        (title,) = [title for title, _ in result.sections() if title.startswith("Mean steerability of each vector")]
+        assert title.endswith("10 datasets unweighted" + ", of those that have the cell" * told)
+
+
 def test_generalization_begins_with_gaps_correlations_ratios_and_the_whole_table(shown):
     result = shown["generalization"]
     titles = [title for title, _ in result.sections()]

@@ -87,6 +87,8 @@ class Generalization(Headlined):
             means = np.nanmean(table.mean, axis=0)
         cells = [[name, *map(number, row)] for name, row in zip(table.train, means)]
         title = f"Mean steerability of each vector (row) in each prompt (column), {how_many(d, 'dataset')} unweighted"
+        there = np.isfinite(table.mean)
+        title += ", of those that have the cell" * bool((there.any(axis=0) != there.all(axis=0)).any())
         out.append((title, pd.DataFrame(cells, columns=["vector", *table.evaluate])))
         return [*out, self._by_dataset()]
 
