@@ -242,10 +242,11 @@ def by_chance(frame: pd.DataFrame) -> str:
 
 def how_bent(study: Study, frame: pd.DataFrame) -> str:
     """The end of a sentence on mean curves that bend: how large that is, and whether noise can be in it."""
-    most = frame["nonlinear_share"].max()
-    if not (frame["distance_low"] > 0).any():
+    bent = frame[frame["distance_low"] > 0]  # the rest may owe its share to chance: that of a flat curve is large
+    if bent.empty:
         size = "; here no mean curve is shown to bend"
     else:
+        most = bent["nonlinear_share"].max()
         size = f", or as here {percent(most)} of its variation" if most > HALF else ": it is systematic, not large"
     # Of a table's scores nobody knows what noise is in them.
     noise = "" if study.kind == "import" else " Logits are deterministic, so misfit is shape, not noise."

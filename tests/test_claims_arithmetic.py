@@ -140,15 +140,16 @@ def test_a_share_of_a_row_has_wilsons_limits():
 
 
 def test_how_much_curves_bend_is_told_of_the_dataset_that_bends_most():
-    bent = {"nonlinear_share": [0.02, 0.6], "distance_low": [0.0, 0.4], "rms_departure": [0.01, 0.3]}
+    # The last is flat: nearly all its little variation is chance, and it is not shown to bend.
+    bent = {"nonlinear_share": [0.02, 0.6, 0.9], "distance_low": [0.0, 0.4, 0.0], "rms_departure": [0.01, 0.3, 0.02]}
     built, table = SimpleNamespace(kind="grid"), SimpleNamespace(kind="import")
     told = how_bent(built, pd.DataFrame(bent))
     assert "as here 60% of its variation (RMS departure at most 0.300 nats)" in told
     assert "misfit is shape, not noise" in told
     assert "noise" not in how_bent(table, pd.DataFrame(bent)), "of a table's scores nobody knows their noise"
-    little = pd.DataFrame(bent | {"nonlinear_share": [0.02, 0.4]})
+    little = pd.DataFrame(bent | {"nonlinear_share": [0.02, 0.4, 0.9]})
     assert how_bent(built, little).startswith(": it is systematic, not large")
-    straight = pd.DataFrame(bent | {"distance_low": [0.0, 0.0]})
+    straight = pd.DataFrame(bent | {"distance_low": [0.0, 0.0, 0.0]})
     assert how_bent(built, straight).startswith("; here no mean curve is shown to bend")
 
 
