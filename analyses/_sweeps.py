@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from analyses._cache import plain_mean
 from analyses._claim import Claim
 from steerstats import open_cache
 from steerstats.operators import ABLATE
@@ -24,10 +25,11 @@ def layer_rows(study: Study, layers: Iterable[int]) -> pd.DataFrame:
         result = open_cache(study.path, layer=layer).steerability()
         for name, mean in ((name, one["mean"]) for name, one in result.results.items()):
             rows.append((layer, name, mean.estimate, mean.ci_low, mean.ci_high, mean.n))
-        over = result.over_datasets
-        if over is not None:
-            limits = over.unweighted_mean, over.unweighted_ci_low, over.unweighted_ci_high
-            rows.append((layer, None, *limits, over.n))
+        if len(result.results) > 1:
+            # Not the unweighted mean of the meta-analysis, which leaves out a dataset without a standard error: one
+            # that this layer does not move at all.
+            over = plain_mean(result.means(), "mean steerability")
+            rows.append((layer, None, over.estimate, over.ci_low, over.ci_high, over.n))
     return pd.DataFrame(rows, columns=["layer", "dataset", "estimate", "ci_low", "ci_high", "n"])
 
 

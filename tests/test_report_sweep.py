@@ -17,7 +17,7 @@ from tiny_sweep import write_sweep
 import analyses
 from analyses._sweeps import extreme, layer_rows
 from steerstats import open_cache
-from steerstats.cache import CacheReader
+from steerstats.cache import CacheReader, create_cache, write_unit
 from steerstats.errors import InputError
 from steerstats.sweeps import choose_sweep_layer
 
@@ -53,6 +53,22 @@ def test_rows_without_a_dataset_are_the_plain_mean_over_datasets(sweep):
     np.testing.assert_allclose(over["estimate"], own.groupby("layer")["estimate"].mean(), rtol=1e-12)
     np.testing.assert_allclose(over["ci_high"] - over["estimate"], margin * sem, rtol=1e-9)
     assert [extreme(SimpleNamespace(operator=name)) for name in ("ablate", "add")] == ["lowest", "highest"]
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "c")])
+def test_a_dataset_that_the_chosen_layer_does_not_move_counts_in_the_mean_there(names, tmp_path):
+    moved = CacheReader(write_sweep(tmp_path / "moved", names, [0.2, 0.9], [-1.0, 0.0, 1.0]))
+    root = create_cache(tmp_path / "still", {"kind": "sweep", "spec_hash": "ab", "model": "m", "units": list(names)})
+    for name in names:
+        unit = moved[name].load()
+        if name == "b":
+            unit.arrays["propensity"][:, 1] = 0.0
+        write_unit(root, name, unit)
+    finding = analyses.run("layer_sweep", root, tmp_path / "out")
+    best = choose_sweep_layer(root)
+    assert (best.chosen, best.mean[1]) == (7, pytest.approx(0.9 * (len(names) - 1) / len(names), abs=0.1))
+    (claim,) = finding.claims
+    assert (claim.estimate, claim.n) == (pytest.approx(best.mean[1], rel=1e-9), len(names))
 
 
 def test_a_sweep_of_one_dataset_speaks_of_its_questions_and_not_of_datasets(tmp_path):
