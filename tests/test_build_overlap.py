@@ -133,6 +133,39 @@ def test_a_lease_is_held_until_the_unit_has_its_name(model, tmp_path, monkeypatc
     assert held == [True] * 6
 
 
+def test_what_is_still_being_written_is_not_taken_for_the_work_of_others(model, tmp_path, monkeypatch):
+    plain, said = session.write_unit, []
+
+    def slow(*arguments, **options):
+        time.sleep(0.3)
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(session, "write_unit", slow)
+    spec = tiny_spec(model, datasets=["bundled:demo/likes-rain"], limit=20)
+    assert run_build(spec, tmp_path / "cache", notice=said.append).built == ("likes-rain",)
+    assert not any("another process" in text for text in said)
+
+
+def test_what_another_builder_finished_between_the_look_and_the_claim_is_not_computed_again(
+    model, tmp_path, monkeypatch
+):
+    spec = tiny_spec(model, datasets=["bundled:demo/likes-rain"], limit=20)
+    run_build(spec, tmp_path / "cache")
+    side, plain = tmp_path / "cache" / "units" / "likes-rain.json", build.claim
+    finished = side.read_bytes()
+    side.unlink()
+
+    def late(root, unit):
+        side.write_bytes(finished)
+        return plain(root, unit)
+
+    monkeypatch.setattr(build, "claim", late)
+    monkeypatch.setattr(build.Session, "compute", lambda *_: pytest.fail("computed again"))
+    report = run_build(spec, tmp_path / "cache")
+    assert (report.built, report.found, report.elsewhere) == ((), (), ("likes-rain",))
+    assert sorted(os.listdir(side.parent)) == ["likes-rain.h5", "likes-rain.json"]
+
+
 def test_what_was_foreseen_wrongly_is_made_when_it_is_asked_for():
     made = []
     ahead = Ahead(lambda name: made.append(name) or name.upper())
