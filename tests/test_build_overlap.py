@@ -15,10 +15,10 @@ from tiny_build import DATASETS, tiny_spec, write_model
 from cache_builder import build, session
 from cache_builder.ahead import Ahead, Writer
 from cache_builder.build import run_build
-from cache_builder.engine import Engine
+from cache_builder.engine import Engine, runner
 from cache_builder.engine.forward import Forward
 from cache_builder.prompts.inputs import Inputs
-from steerstats.cache import CacheReader, verify
+from steerstats.cache import CacheReader, create_cache, verify
 from steerstats.errors import CacheError
 
 
@@ -288,3 +288,27 @@ def test_memory_that_runs_out_in_the_first_units_training_does_not_leave_it_with
     assert again is not first
     assert made.builder.train(made.units[0])[0] is again
     made.close()
+
+
+def test_of_several_builders_that_begin_at_once_all_prove_and_use_the_first_ones_budget(model, tmp_path, monkeypatch):
+    spec = tiny_spec(model, run={"threads": 1}, datasets=["bundled:demo/likes-rain"], limit=60)
+    root, budgets, plain = tmp_path / "cache", [], runner.compare_row
+
+    def late(self):
+        """While this builder measures, another one writes its manifest."""
+        manifest = self.manifest({})
+        manifest["runtime"]["budget"] = 3000
+        create_cache(root, manifest)
+        return {}
+
+    def proving(engine, *arguments, **options):
+        budgets.append(engine.budget)
+        return plain(engine, *arguments, **options)
+
+    monkeypatch.setattr(build.Session, "tune", late)
+    monkeypatch.setattr(runner, "compare_row", proving)
+    run_build(spec, root)
+    side = json.loads((root / "units" / "likes-rain.json").read_text())
+    assert side["run"]["budget"] == 3000
+    assert budgets == [3000], "rows of its own budget were proved before, by `compare_paths`"
+    assert side["run"]["parity"]["row_tokens"] > 1024
