@@ -8,6 +8,7 @@ import os
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from tiny_build import DATASETS, tiny_spec, write_model
@@ -288,6 +289,23 @@ def test_memory_that_runs_out_in_the_first_units_training_does_not_leave_it_with
     assert again is not first
     assert made.builder.train(made.units[0])[0] is again
     made.close()
+
+
+def test_a_unit_in_which_the_ceiling_alone_fell_is_computed_again_too(model, tmp_path, tight):
+    """Rows of one example with all its codes are longer than a small budget, which half of them does not reach."""
+    multipliers = np.arange(-6.0, 7.0).tolist()
+    spec = tiny_spec(
+        model, run={"budget": 16, "threads": 1}, datasets=["bundled:demo/likes-rain"], limit=20, multipliers=multipliers
+    )
+    made = build.Session(spec, scratch=tmp_path)
+    made.check()
+    made.engine.path = "trie"
+    tight(100)
+    data, run = made.compute(made.units[0])
+    session.close_streams(data)
+    made.close()
+    assert (run["budget"], run["out_of_memory"]) == (16, 1)
+    assert 16 < run["ceiling"] < 100
 
 
 def test_of_several_builders_that_begin_at_once_all_prove_and_use_the_first_ones_budget(model, tmp_path, monkeypatch):
