@@ -115,13 +115,14 @@ def test_summaries_of_inputs_are_of_where_the_answer_is_predicted_and_of_the_two
 
 
 def test_training_summaries_are_of_the_first_steered_layer_and_cosines_with_the_letters_of_the_last(model, tmp_path):
-    asked = {"limit": 12, "layers": [0, 2], "controls": {}, "activation_dtype": "float32", "seed": 1}
+    asked = {"limit": 12, "layers": [1, 2], "controls": {}, "activation_dtype": "float32", "seed": 1}
+    asked |= {"activation_layers": [0, 1]}
     spec = tiny_spec(model, datasets=["bundled:demo/likes-rain"], **asked)
     run_build(spec, tmp_path / "cache")
     unit = CacheReader(tmp_path / "cache")["likes-rain"]
     assert unit.read("pair_pos_is_a")[0] == 0, "A minus B, and not the first pair's positive answer minus the other"
     settings = unit.coords["setting_train"].tolist()
-    activation, direction = unit.read("activation", layer=0), unit.read("direction", vector=settings)
+    activation, direction = unit.read("activation", layer=1), unit.read("direction", vector=settings)
     np.testing.assert_allclose(unit.read("activation_norm"), np.linalg.norm(activation, axis=-1).mean((1, 2)), 1e-5)
     for row, values in enumerate(activation):
         apart, vector = values[0] - values[1], direction[row, 0]

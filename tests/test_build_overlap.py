@@ -288,6 +288,10 @@ def test_memory_that_runs_out_in_the_first_units_training_does_not_leave_it_with
     again, _ = made.builder.train(made.units[0])
     assert again is not first
     assert made.builder.train(made.units[0])[0] is again
+    made.engine.use_mask("dense")
+    otherwise, _ = made.builder.train(made.units[0])
+    made.engine.path = "plain"
+    assert again is not otherwise is not made.builder.train(made.units[0])[0], "nor with two masks, or two paths"
     made.close()
 
 
