@@ -291,7 +291,11 @@ def test_memory_that_runs_out_in_the_first_units_training_does_not_leave_it_with
     made.engine.use_mask("dense")
     otherwise, _ = made.builder.train(made.units[0])
     made.engine.path = "plain"
-    assert again is not otherwise is not made.builder.train(made.units[0])[0], "nor with two masks, or two paths"
+    plain, _ = made.builder.train(made.units[0])
+    made.engine.forward.lines = "equal"  # as a proof with steering may find after one without
+    equal, _ = made.builder.train(made.units[0])
+    stores = [first, again, otherwise, plain, equal]
+    assert len({id(one) for one in stores}) == 5, "nor with two masks, two paths, or two ways of the plain one"
     made.close()
 
 

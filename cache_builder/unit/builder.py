@@ -41,7 +41,7 @@ class _Trained(NamedTuple):
     """Training activations and vectors of a unit, with what decided their bits."""
 
     name: str
-    made_at: tuple[int, str, str]
+    made_at: tuple[int, str, str, str]
     activations: ActivationStore
     vectors: VectorSet
     tokens: np.ndarray  # that it cost, with padding and without it
@@ -202,8 +202,8 @@ class UnitBuilder:
         self._ahead.close()
         self.forget()
 
-    def _state(self) -> tuple[int, str, str]:
-        return self.engine.budget, self.engine.path, self.engine.mask
+    def _state(self) -> tuple[int, str, str, str]:
+        return self.engine.budget, self.engine.path, self.engine.mask, self.engine.forward.lines
 
     def _whole_only(self, plan: UnitPlan) -> bool:
         return self.survey is not None and plan.name in self.survey.whole_only
