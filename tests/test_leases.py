@@ -98,6 +98,13 @@ def test_without_hard_links_a_unit_is_still_claimed_once(root, monkeypatch):
     assert list((root / "units").iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
+def test_a_lease_says_when_its_holder_was_started(root):
+    """Else a process that gets the number of a killed builder would be taken for it."""
+    with leases.claim(root, "openness") as held:
+        assert json.loads(held.path.read_text())["started"] == process(os.getpid())[1]
+
+
 def test_a_reused_pid_is_not_its_old_holder(root):
     path = root / "units" / ".openness.lease"
     path.write_text(json.dumps({"token": "x", "machine": machine_tag(), "pid": os.getpid(), "started": "1"}))
@@ -273,6 +280,22 @@ def test_a_slow_taker_puts_a_new_lease_back(root, monkeypatch):
     assert json.loads(lease.read_text())["token"] == winners[0].token
     winners[0].release()
     assert list((root / "units").iterdir()) == []
+
+
+def test_a_slow_taker_leaves_what_a_third_one_claimed_meanwhile(root, monkeypatch):
+    lease = lease_of(root, machine=machine_tag(), pid=os.getpid(), started="1")
+    plain, third = leases._read, json.dumps({"token": "third", "machine": "elsewhere", "pid": 1})
+
+    def late(path):
+        if path.name.startswith(f"{lease.name}."):  # taken away, and not the one that was seen to be dead
+            lease.write_text(third)
+            return {"token": "second"}
+        return plain(path)
+
+    monkeypatch.setattr(leases, "_read", late)
+    assert leases.claim(root, "openness") is None
+    assert lease.read_text() == third
+    assert list((root / "units").iterdir()) == [lease]
 
 
 @pytest.mark.parametrize(
