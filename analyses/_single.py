@@ -137,7 +137,7 @@ def error_claims(frame: pd.DataFrame, reliable: pd.DataFrame) -> tuple[Claim, Cl
     zero = f" (below 0{where}, used as 0)" if below else ""
     cut = reliable.assign(**{name: reliable[name].clip(0.0, 1.0) for name in ("estimate", "ci_low", "ci_high")})
     share = plain_mean(cut["estimate"], "reliability", "share")
-    spread = f"Share of the spread of slopes that is a difference between inputs and not between refits{zero}"
+    spread = f"Share of the variance of slopes that is a difference between inputs and not between refits{zero}"
     how = f"jackknife by question and replicate, and the vector's own draw{f'; {CUT}' if below else ''}"
     return (
         mean_or_own("vector_error.wider", text, wider, own, facts={"few_refits": refits} if few else {}),

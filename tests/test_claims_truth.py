@@ -396,3 +396,11 @@ def test_the_alignment_that_a_claim_correlates_is_the_size_of_the_cosine_and_is_
     assert abs(size - signed) > 0.1
     assert claim.estimate == pytest.approx(size)
     assert "(size of the cosine of the vector with the unembedding" in claim.statement
+
+
+def test_a_reliability_is_called_a_share_of_the_variance_that_it_is():
+    rows = open_cache(demo_cache(), datasets=["likes-rain"]).reliability().to_frame()
+    frame = rows[["dataset", "n"]].assign(times_wider=2.0)
+    claim = error_claims(frame, rows)[1]
+    assert claim.estimate == pytest.approx(1 - (rows["sd_noise"] / rows["sd_measured"]).item() ** 2)
+    assert claim.statement.startswith("Share of the variance of slopes that is a difference between inputs")
