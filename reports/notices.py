@@ -9,7 +9,7 @@ from analyses._cache import with_several_wrong
 from analyses._claim import Finding
 from analyses._words import listed, plain_codes
 from reports import words
-from steerstats.errors import how_many
+from steerstats.errors import first_few, how_many
 from steerstats.generalization import ID_SHIFT
 from steerstats.generalization.answer_mass import COLLAPSED_BELOW
 from steerstats.operators import ABLATE, has_unsteered, operator_caveats
@@ -54,6 +54,13 @@ def notices_of(study: Any, findings: Sequence[Finding] = ()) -> list[str]:
         found.append(
             f"in {listed(lost)} the answers hold less than half of the probability {zero}: the model would "
             "answer with something else, and slopes there do not describe what it does."
+        )
+    low = claims.get("mass.lowest")
+    if low is not None and (broken := low.facts["lost"]):
+        where = "every dataset" if len(broken) == len(study.datasets) > 1 else first_few(broken)
+        found.append(
+            f"in {where} steering leaves the answers less than half of the probability at some multipliers: slopes "
+            "there do not describe what the model does."
         )
     explained = claims.get("explained.mean")
     if explained is not None and (untold := explained.facts["untold"]):

@@ -18,6 +18,7 @@ from analyses._claim import Claim
 from analyses._shifts import gap_claims
 from analyses._single import by_chance, cell_claims, correlation_in, error_claims, inputs_claim
 from reports import answer
+from reports.notices import notices_of
 from steerstats import demo_cache, open_cache
 from steerstats.cache.table import import_table
 from steerstats.errors import CannotEstimate
@@ -103,7 +104,11 @@ def test_answers_that_steering_alone_costs_are_not_said_to_be_lost_without_it(tm
     monkeypatch.setattr("analyses.answer_mass.ask", lambda *_: only_last)
     finding = analyses.run("answer_mass", study, tmp_path)
     assert "are flagged (likes-rain)" in finding.reading
-    assert finding.claims[0].facts["lost"] == []
+    assert [claim.facts["lost"] for claim in finding.claims] == [[], ["likes-rain"]]
+    (said,) = [text for text in notices_of(study, [finding]) if "the answers" in text]
+    assert said.startswith("in likes-rain steering leaves the answers less than half of the probability at some mult")
+    finding = replace(finding, claims=(finding.claims[0], replace(finding.claims[1], facts={"lost": []})))
+    assert not any("the answers" in text for text in notices_of(study, [finding]))
 
 
 def test_nothing_is_said_of_each_of_one():
