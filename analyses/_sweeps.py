@@ -9,6 +9,7 @@ import pandas as pd
 
 from analyses._cache import plain_mean
 from analyses._claim import Claim
+from analyses._words import percent
 from steerstats import open_cache
 from steerstats.operators import ABLATE
 from steerstats.results import SLOPE_UNIT
@@ -42,15 +43,13 @@ def layer_claim(choice: LayerChoice, best: Mapping[str, Any]) -> Claim:
     """The chosen layer's mean over datasets, with how sure the choice is."""
     ablated = choice.operator == ABLATE
     share = choice.share[choice.layers == choice.chosen][0]
-    text = f"Layer {choice.chosen} is the best{' (lowest)' if ablated else ''} of {len(choice.layers)} in {share:.0%} "
-    text += f"of resamples of these datasets' questions, the vectors as given{choice.doubts()}; "
+    text = f"Layer {choice.chosen} is the best{' (lowest)' if ablated else ''} of {len(choice.layers)} in "
+    text += f"{percent(share)} of resamples of these datasets' questions, the vectors as given{choice.doubts()}; "
     if choice.alone:
         text = f"Layer {choice.chosen} is the only one that was tried, and none was chosen; "
-    text += (
-        "mean slope there, the vector's direction taken out (operator ablate):"
-        if ablated
-        else "mean steerability there:"
-    )
+    # "There" would be the layers that the text names last.
+    text += f"mean {'slope' if ablated else 'steerability'} at layer {choice.chosen}"
+    text += ", the vector's direction taken out (operator ablate):" if ablated else ":"
     several = choice.n_datasets > 1
     how = "t(D − 1) over datasets, for others such as these" if several else "t over questions"
     how += "" if choice.alone else f"; the choice of the {extreme(choice)} is not in it"

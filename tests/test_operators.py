@@ -168,7 +168,7 @@ def test_a_sweep_of_ablations_says_its_rule_in_words_figure_and_record(sweep, tm
     (claim,) = record["claims"]
     assert claim["estimate"] == pytest.approx(-0.9, abs=0.1)
     assert "Layer 7 is the best (lowest) of 3 in 100% of resamples" in claim["statement"]
-    assert claim["statement"].endswith("taken out (operator ablate):")
+    assert claim["statement"].endswith("; mean slope at layer 7, the vector's direction taken out (operator ablate):")
     assert "the choice of the lowest is not in it" in claim["interval"]
     assert RULE_ABLATE in record["method"]
     assert "the lowest is 7" in record["alt"]

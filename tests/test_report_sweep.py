@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html import escape
 from importlib import import_module
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from scipy import stats
 from tiny_sweep import write_sweep
 
 import analyses
-from analyses._sweeps import extreme, layer_rows
+from analyses._sweeps import extreme, layer_claim, layer_rows
 from steerstats import open_cache
 from steerstats.cache import CacheReader, create_cache, write_unit
 from steerstats.errors import InputError
@@ -41,6 +42,7 @@ def test_the_report_shows_the_choice_and_names_what_a_sweep_lacks(sweep, tmp_pat
     (claim,) = records["layer_sweep"]["claims"]
     assert claim["estimate"] == pytest.approx(0.9, abs=0.1)
     assert "Layer 7 is the best of 3 in 100% of resamples" in claim["statement"]
+    assert claim["statement"].endswith("; mean steerability at layer 7:")
     assert "Layer 7 is the best of 3" in page
     assert "a sweep over layers" in records["power"]["missing"]
     assert "4000 resamples of questions within these datasets, limits by t(" in records["layer_sweep"]["method"]
@@ -140,3 +142,10 @@ def test_a_sweep_beside_another_cache_is_refused_before_any_work(sweep, tmp_path
         with pytest.raises(InputError, match="is a sweep over layers, which has a report of its own: give it alone"):
             make([plain_cache(), sweep], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_layer_that_loses_a_few_resamples_is_not_the_best_in_all_of_them(sweep):
+    choice = choose_sweep_layer(sweep)
+    shares = np.where(choice.layers == choice.chosen, 0.996, 0.002)
+    best = {"estimate": 0.9, "ci_low": 0.8, "ci_high": 1.0, "n": 3}
+    assert " of 3 in 99.6% of resamples" in layer_claim(replace(choice, share=shares), best).statement
