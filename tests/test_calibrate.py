@@ -93,6 +93,11 @@ VALID = {
     ("correlation over inputs, coverage", ", normal slopes", "jackknife on Fisher's z"): (0.935, 0.975),
     ("d′ of projections, coverage", ", normal projections", "linearised over questions"): (0.935, 0.965),
     ("AUC of projections, coverage", "answers one SD apart", "Wilson, clustered"): (0.91, 0.965),
+    ("Spearman of these datasets, coverage", "datasets, ", "draws of the true means"): (0.92, 1),
+    ("Spearman over categories, type I", "unrelated", "categories as units"): (0.025, 0.1),
+    ("two groups, Spearman of these datasets, coverage", "40 datasets", "draws of the true means"): (0.85, 1),
+    ("two groups where there is one, share", "rho 0.7", "possible"): (0, 0.03),
+    ("two groups where there is one, share", "rho 0.7", "clear"): (0, 0.01),
 }
 
 # What the valid methods are there for, and where some of them end: the table has to show that these are wrong.
@@ -135,6 +140,8 @@ INVALID = {
     ("departure from a line, coverage", "200 inputs, mean bend of 3 SD, log", "inverted non-central F"): (0.48, 0.6),
     ("ratio of variances, coverage", "lognormal", "jackknife of the log ratio"): (0.87, 0.945),
     ("correlation over inputs, coverage", "30 inputs, slopes on two ranges, a", "jackknife on Fisher's z"): (0.7, 0.86),
+    ("Spearman over categories, type I", "unrelated", "datasets as units"): (0.15, 0.45),
+    ("two groups, Spearman without noise, coverage", "0.5 of them", "percentile, disattenuated"): (0.24, 0.9),
 }
 
 

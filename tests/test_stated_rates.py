@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import steerstats
 from analyses import linearity as linearity_page
 from analyses import variance_id_ood
 from analyses._single import BY_QUESTION, SKEWED, SQUARES
@@ -19,18 +22,21 @@ from steerstats.generalization import (
     AnswerMass,
     SlopeGrid,
     figure7,
+    fixed_datasets,
     from_disjoint_folds,
     margins,
     steerability_variance,
+    two_groups,
     with_vector_error,
 )
+from steerstats.generalization.correlation import GROUPED
 from steerstats.meta import mean_over_datasets, with_few_units
 from steerstats.mixed import compare, fit_mixed
 from steerstats.mixed.population import twin_warnings
 from steerstats.mixed.robust import few_df_warnings
 from steerstats.nulls import null_table, shuffled_level, tail_doubt
 from steerstats.power import fit_components, smallest_detectable_gap
-from steerstats.predictors import d_prime
+from steerstats.predictors import associations, d_prime, dataset_associations
 from steerstats.random_effects import prediction_limits, random_effects_mean
 from steerstats.resampling import question_weight
 from steerstats.simulate.calibration import TABLE
@@ -44,6 +50,8 @@ from steerstats.steerability.replicates import corrected_anti_steerable
 from steerstats.study.notes import TOO_LITTLE
 
 MEASURED = pd.read_csv(TABLE)
+RATE = re.compile(r"(?<![\w.])(?:\d+(?=(?:[–-]\d+)?%)|\.\d+(?!\w))")
+SIMULATED = re.compile(r"\b(?:covered|rejected|held the truth|missed zero|[Ii]n simulation)\b")
 
 
 def over(quantity: str, *settings: str, method: str = "", missed: bool = False) -> list[float]:
@@ -71,13 +79,17 @@ def at(quantity: str, places: Iterable[str], *settings: str, method: str = "") -
     return [end for place in places for end in ends(over(quantity, place, *settings, method=method))]
 
 
+def plain(text: str) -> str:
+    """On one line."""
+    return re.sub(r"\s+", " ", text)
+
+
 def said(text: str, after: str, until: str | None = None) -> list[float]:
     """Rates between the words of a text, in its order: 7-10%, 81% and .88-.92."""
-    part = re.sub(r"\s+", " ", text).partition(after)[2]
+    part = plain(text).partition(after)[2]
     assert part, f"the text does not say {after!r}: {text}"
     part = part.partition(until)[0] if until else part
-    rates = re.findall(r"(?<![\w.])(?:\d+(?=(?:[–-]\d+)?%)|\.\d+(?!\w))", part)
-    return [float(one) if one.startswith(".") else int(one) / 100 for one in rates]
+    return [float(one) if one.startswith(".") else int(one) / 100 for one in RATE.findall(part)]
 
 
 # --- warnings that only data bring about ------------------------------------------------------------
@@ -138,12 +150,14 @@ RATIO, PAIRS = "ratio of variances, coverage", "Spearman over pairs, type I"
 DIFFER = "datasets share one effect, errors uncertain, type I"
 UNCERTAIN = "mean over datasets, errors uncertain, coverage"
 HERE, NOISE_FREE = "Spearman of these datasets, coverage", "Spearman without noise, coverage"
+GROUPS_HERE, GROUPS = (f"two groups, {quantity}" for quantity in (HERE, NOISE_FREE))
 RARE, ORDERS = "A on the slope, few degrees of freedom, type I", "mean slope of both orders, type I"
 VECTOR, FREE_SHARE = "mean gap, any vector, coverage", "anti-steerable share without noise, coverage"
 FOLDS, FEW_INPUTS = "mean gap, any fold's vector, coverage", "fixed effects of few inputs, type I"
 POWER, FALL = "smallest detectable gap, power", "fall of squared effects"
 SETS, GAP = "spread of gaps between datasets, coverage", "detectable gap, coverage"
 FAR, AREA = "d′ of projections, coverage", "AUC of projections, coverage"
+ONE_LAW, CATEGORIES = "two groups where there is one, share", "Spearman over categories, type I"
 
 LOGNORMAL = at(EXPLAINED, ("n = 60,", "n = 300,"), "lognormal")
 LARGE = ("5 of 329", "2 of 202")  # questions that hold much
@@ -313,6 +327,31 @@ STATED: dict[str, tuple[str | Callable[[], str], str, str | None, list[float]]] 
         None,
         [*over(HERE, "D = 40, lognormal"), *over(NOISE_FREE, "D = 40, lognormal", method="percentile, dis")],
     ),
+    "these datasets": (
+        fixed_datasets.__doc__,
+        "that covered",
+        "Groups that",
+        [*at(HERE, ("D = 40, normal", "D = 40, lognormal")), *ends(over(HERE, "datasets,")), *ends(over(GROUPS_HERE))],
+    ),
+    "two groups, thresholds": (
+        lambda: inspect.getsource(two_groups),
+        "under one normal law,",
+        "DOUBTFUL",
+        [*ends(over(ONE_LAW, method="possible")), *ends(over(ONE_LAW, method="clear"))],
+    ),
+    "two groups": (GROUPED, "covered", None, at(GROUPS, ("0.3 of", "0.5 of"))),
+    "categories": (
+        associations.__doc__,
+        "rejected",
+        None,
+        [ERROR, *over(CATEGORIES, "8 cat", method="datasets"), *over(CATEGORIES, "8 cat", method="categories")],
+    ),
+    "uneven categories": (
+        dataset_associations.__doc__,
+        "type I error",
+        "Raises",
+        [*over(CATEGORIES, "to 31", method="categories"), ERROR],
+    ),
 }
 
 
@@ -326,3 +365,25 @@ def test_stated_rates_are_the_measured_ones(place):
 def test_the_level_of_shuffles_that_builders_state_is_what_is_simulated():
     levels = [shuffled_level([1] * n, rng=np.random.default_rng(0)) for n in (6, 12, 40)]
     np.testing.assert_allclose(said(draws.__doc__, "information passes in", "Further"), levels, atol=0.01)
+
+
+def simulated_rates() -> Iterable[tuple[Path, str]]:
+    """Every piece of text in the product that gives a rate beside words for a simulation."""
+    root = Path(steerstats.__file__).parents[1]
+    for path in sorted(
+        one for folder in ("steerstats", "analyses", "reports") for one in (root / folder).rglob("*.py")
+    ):
+        if not SIMULATED.search(source := path.read_text("utf-8")) or path.name.startswith("calibrate"):
+            continue
+        strings = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
+        for text in (plain(one) for one in strings if isinstance(one, str)):
+            for match in SIMULATED.finditer(text):
+                if RATE.search(text[max(match.start() - 40, 0) : match.end() + 40]):
+                    yield path, text[match.start() : match.end() + 20]
+
+
+def test_every_rate_of_a_simulation_that_is_stated_is_held_to_the_table():
+    held = [plain(text() if callable(text) else text) for text, *_ in STATED.values()]
+    found = list(simulated_rates())
+    assert len(found) > 40
+    assert not [(path, text) for path, text in found if not any(text in one for one in held)]

@@ -1,13 +1,11 @@
 """Spearman correlation of these very datasets' true means: what could it be, given how well each mean is known?
 
 Resampling inputs of each dataset adds the measurement noise a second time, so the resampled correlations sit too
-low: with 40 datasets, a true correlation of .9 and reliability .9, their percentile interval covered 1% and the
-basic one on Fisher's scale 58%. Instead the true means are drawn given the observed ones: shrunk towards their
-common mean by a bivariate normal distribution between datasets, whose covariance is re-estimated in every draw from
-a resample of datasets; skewed means are transformed first (see `margins`). With 40 datasets that covers 92-96% under
-normal and 94-99% under lognormal true means (reliability .8 to .995); without the transform lognormal ones had 71-93%,
-and with a normal likelihood alone in place of resampled covariances 37%. With 8 and 12 datasets (150 studies a cell,
-correlation .5 and .9, reliability .8 and .98, errors correlated .3) it covers 93-99% under both laws.
+low, and their intervals seldom hold the truth. Instead the true means are drawn given the observed ones: shrunk
+towards their common mean by a bivariate normal distribution between datasets, whose covariance is re-estimated in every
+draw from a resample of datasets; skewed means are transformed first (see `margins`). In simulation that covered 93-95%
+under normal and 97-99% under lognormal true means with 40 datasets (reliability 0.8 to 0.98), and 98-99% with 8
+and 12 (reliability 0.9).
 
 With a dozen datasets some resamples leave less covariance between means than noise explains. Setting the negative
 eigenvalue to zero made every such draw ±1 exactly, and the interval end there. Their covariance comes from its
@@ -15,9 +13,8 @@ posterior given all datasets instead: flat priors on the two standard deviations
 over a grid. So does that of resamples whose correlation lies outside what the posterior holds possible.
 
 Where datasets fall into two groups (see `two_groups`), such as half of them that do not steer, each group has a law of
-its own, and memberships are drawn with the rest. Coverage with 40 datasets, 30-60% of them next to zero (60 studies a
-cell): 92-100%, where one law had 74-91% and, with the group's order hidden by noise, 50%. Groups that noise blurs into
-one skewed law are not found: 60% of datasets next to zero at reliability .95 stay at 62%, warned of in 28% of studies.
+its own, and memberships are drawn with the rest: of 40 datasets, half of them next to zero, that covered 90-95% in
+simulation. Groups that noise blurs into one skewed law are not found; intervals are then too short.
 """
 
 from __future__ import annotations

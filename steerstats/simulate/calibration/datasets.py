@@ -19,7 +19,7 @@ from steerstats.sweeps import choose_layer
 POPULATION_DRAWS = 200_000
 
 
-def _observed(
+def true_and_observed(
     rho: float, reliability: float, shared: float, shape: str, d: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple]:
     """True means (2, d) of variance 1, and what is observed of them with known error variances and covariance.
@@ -41,12 +41,12 @@ def _spearman(
 ) -> list[Outcome]:
     d, resamples = 40, 400
     noise_free = 6 / np.pi * np.arcsin(rho / 2)
-    _, large = _observed(rho, reliability, shared, shape, POPULATION_DRAWS, rng)
+    _, large = true_and_observed(rho, reliability, shared, shape, POPULATION_DRAWS, rng)
     observed = float(spearman(*large[:2]))
     names = ("percentile", "analytic", "noise-free", "corrected", "fixed")
     hits = {name: np.empty(n, dtype=bool) for name in names}
     for k in range(n):
-        truth, seen = _observed(rho, reliability, shared, shape, d, rng)
+        truth, seen = true_and_observed(rho, reliability, shared, shape, d, rng)
         draws = bootstrap_correlation(*seen[:2], rng=rng, n_resamples=resamples)
         limits = [float(limit[0]) for limit in quantile_pair(draws[:, None], COVERAGE)]
         hits["percentile"][k] = inside(*limits, observed)

@@ -28,6 +28,7 @@ from steerstats.simulate.calibration import (
     few,
     inputs,
     models,
+    ranks,
     skewed,
     tests,
     unequal,
@@ -47,6 +48,7 @@ PARTS = (
     few,
     unequal,
     skewed,
+    ranks,
 )
 CELLS = {name: cell for part in PARTS for name, cell in part.CELLS.items()}
 
