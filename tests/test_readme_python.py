@@ -1,4 +1,4 @@
-"""The page of the Python API: its examples run, and every name in its table is one."""
+"""The page of the Python API: its examples run, its table names what there is; rooms are told of as they are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from steerstats import Study
 from steerstats.results import Result
 
 PAGE = (ROOT / "steerstats" / "README.md").read_text(encoding="utf-8")
-TABLE = [line.strip("|").split("|")[1:] for line in PAGE.splitlines() if line.startswith("| ")]
+ASKED = PAGE.partition("## What to ask")[2].partition("## Of arrays")[0]
+TABLE = [line.strip("|").split("|")[1:] for line in ASKED.splitlines() if line.startswith("| ")]
 QUOTED = [name for row in TABLE for cell in row for name in re.findall(r"`([^`]+)`", cell)]
 FUNCTIONS = [name for name in QUOTED if re.fullmatch(r"[a-z_.]+", name)]
 
@@ -49,3 +50,13 @@ def test_a_result_has_what_the_page_says():
     promised = re.findall(r"`(\w+)(?:\(\))?`", PAGE.partition("A result is frozen.")[2].partition(";")[0])
     assert promised == ["to_frame", "summary", "method", "assumptions", "warnings"]
     assert {name for name in promised if not hasattr(Result, name) and name not in Result.__dataclass_fields__} == set()
+
+
+@pytest.mark.parametrize("package", ["steerstats", "cache_builder"])
+def test_every_room_is_on_its_page_and_every_room_on_the_page_is_there(package):
+    folder = ROOT / package
+    listed = (folder / "README.md").read_text("utf-8").partition("## What is where")[2]
+    rows = [line.split("|")[1] for line in listed.splitlines() if line.startswith("| `")]
+    named = [name.rstrip("/") for cell in rows for name in re.findall(r"`([^`]+)`", cell)]
+    there = {place.name for place in folder.iterdir() if not place.name.startswith("_")}
+    assert sorted(named) == sorted(there - {"README.md"})
