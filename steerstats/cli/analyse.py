@@ -145,7 +145,9 @@ def simulate(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="One parameter, over the file's; may be repeated."),
     ] = None,
-    calibrate: Annotated[bool, typer.Option(help="Measure coverage and error rates instead; takes minutes.")] = False,
+    calibrate: Annotated[
+        bool, typer.Option(help="Measure coverage and error rates instead; an hour of one core.")
+    ] = False,
 ) -> None:
     """Write a cache with a known truth, or measure the intervals' coverage against known truths."""
     if calibrate:

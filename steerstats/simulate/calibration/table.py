@@ -68,7 +68,7 @@ def calibration_table(
     seed : int
     n_simulations : int, optional
         Simulated studies of every cell, at least 1. Default: each cell's own number, which keeps the Monte-Carlo
-        error near .01 or below and the whole table to less than an hour on one core.
+        error near .01 or below and the whole table to about an hour on one core.
     cells : sequence of str, optional
         Names from `CELLS`; all by default. The rows come in the order of `CELLS`, whatever the order asked for.
     jobs : int
