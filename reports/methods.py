@@ -13,7 +13,7 @@ from analyses._words import listed
 from reports.methods_data import cache_paragraphs
 from reports.methods_doubts import doubts_paragraph, shifts_paragraph
 from reports.methods_inputs import inputs_paragraph
-from reports.ran import Ran
+from reports.ran import SIGNS_REFITS, Ran
 from reports.references import Cited
 
 SCALES = {"logit scale": "logit", "log scale": "log", "Fisher z scale": "Fisher's z"}
@@ -63,7 +63,7 @@ def _inference(ran: Ran, cite: Cited) -> str:
         lines.append(f"{text}.")
     if ran.says("Hartung–Knapp"):
         lines.append(_random_effects(ran, cite))
-    if not ran.says("Satterthwaite"):
+    if not ran.says("Satterthwaite") and not ran.keys("per_input_steerability", SIGNS_REFITS):
         text = "ntervals are about these very vectors: the vectors' own sampling error is not in them"
         if ran.says("counted alike") or ran.says("Hartung–Knapp") or ran.says("t(D − 1) over datasets"):
             # Each dataset has a vector of its own, whose error adds to the spread that such an interval is made from.

@@ -8,7 +8,8 @@ from typing import Any
 from analyses._cache import between
 from analyses._candidates import WORDS
 from analyses._words import in_words, listed
-from reports.ran import Ran
+from reports.methods_factors import where, with_controls
+from reports.ran import SIGNS_REFITS, Ran
 from reports.references import Cited
 from steerstats.figures import nice_setting, nice_shift
 
@@ -157,19 +158,8 @@ def _layers(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
 def doubts_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
     """Nulls, refits, predictors and the size of the study; "" where none ran."""
     lines = [_nulls(ran, studies, cite)]
-    if "vector_sampling_error" in ran:
-        refits = _controls(studies, "resampled")
-        made = [nice_setting(name) for name in dict.fromkeys(name for own in refits.values() for name in own)]
-        counts = {label: [count for each in own.values() for count in each] for label, own in refits.items()}
-        lines.append(
-            f"{_only(refits, studies)} vector's own sampling error was measured with {_numbers(counts)} refits of "
-            f"the {listed(made)} vector{'s' * (len(made) > 1)} of each dataset, on bootstrap resamples of the "
-            f"training questions{_refit_norms(refits, studies)}. Intervals that include it add the variance over "
-            "refits to that over questions, with "
-            f"Satterthwaite's degrees of freedom{cite('satterthwaite')}; the reliability of slopes is the share of "
-            "their variance between inputs that refits do not explain. Other intervals of a single dataset are about "
-            "these very vectors."
-        )
+    if "vector_sampling_error" in ran or ran.keys("per_input_steerability", SIGNS_REFITS):
+        lines.append(_refits(ran, studies, cite))
     if "predictors" in ran:
         lines.append(_predictors(ran, cite))
     if "power" in ran:
@@ -182,6 +172,24 @@ def doubts_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
             f"{power}) was computed from the variance{'s' * (len(parts) > 1)} {listed(parts)}."
         )
     return " ".join(filter(None, lines))
+
+
+def _refits(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
+    """How the vector's own error was measured, which intervals hold it, and the reliability that it gives."""
+    refits, having = _controls(studies, "resampled"), with_controls(studies, "resampled")
+    made = [nice_setting(name) for name in dict.fromkeys(name for own in refits.values() for name in own)]
+    counts = {label: [count for each in own.values() for count in each] for label, own in refits.items()}
+    some = where({label: having[label] for label in refits}, {label: studies[label] for label in refits})
+    whose = f"the datasets that have any{some}" if some else "each dataset"
+    text = (
+        f"{_only(refits, studies)} vector's own sampling error was measured with {_numbers(counts)} refits of "
+        f"the {listed(made)} vector{'s' * (len(made) > 1)} of {whose}, on bootstrap resamples of the "
+        f"training questions{_refit_norms(refits, studies)}. Intervals that include it add the variance over "
+        f"refits to that over questions, with Satterthwaite's degrees of freedom{cite('satterthwaite')}"
+    )
+    if "vector_sampling_error" in ran:
+        text += "; the reliability of slopes is the share of their variance between inputs that refits do not explain"
+    return f"{text}. Other intervals of a single dataset are about these very vectors."
 
 
 def _nulls(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:

@@ -69,11 +69,11 @@ def where(holders: Holders, studies: Mapping[str, Any]) -> str:
     return f" (in {' and in '.join(' of '.join(filter(None, [part, listed(of)])) for part, of in parts.items())})"
 
 
-def debiased(studies: Mapping[str, Any]) -> Holders:
-    """The datasets that have a debiased vector: without A/B and Yes/No there is nothing to project out."""
+def with_controls(studies: Mapping[str, Any], kind: str) -> Holders:
+    """The datasets that have control vectors of a kind: without A/B and Yes/No there is nothing to project out."""
     found: Holders = {}
     for label, name, unit in _units(studies):
-        if unit.controls("debiased"):
+        if any(unit.controls(kind, made) for made in unit.vectors):
             found.setdefault(label, []).append(name)
     return found
 

@@ -8,7 +8,7 @@ from typing import Any
 from analyses._cache import vectors_of_kind, with_several_wrong
 from analyses._words import in_words, listed
 from reports.methods_doubts import caches_named
-from reports.methods_factors import LEVELS, Holders, debiased, in_design, projected_out, where, with_own
+from reports.methods_factors import LEVELS, Holders, in_design, projected_out, where, with_controls, with_own
 from reports.methods_order import OPTION
 from reports.ran import Ran
 from reports.references import Cited
@@ -78,8 +78,8 @@ def _features(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
         resamples = ran.number("n_resamples", "debiased_vectors")
         lines.append(
             f"We also projected {projected_out(studies)} out of each base vector"
-            f"{where(debiased(studies), studies)}, and gave what was left the norm of that vector; what this costs is "
-            "the mean difference of slopes, paired by input (studentised intervals, "
+            f"{where(with_controls(studies, 'debiased'), studies)}, and gave what was left the norm of that vector; "
+            "what this costs is the mean difference of slopes, paired by input (studentised intervals, "
             f"{resamples} resamples of questions)."
         )
     if "own_vectors" in ran:

@@ -12,6 +12,8 @@ import numpy as np
 
 from analyses._claim import Claim, Finding
 
+SIGNS_REFITS = "per_input.signs_refits"  # intervals of means that hold the vectors' own error, where there are refits
+
 
 class Ran:
     """Findings that are there, by script; asked for words, for claims and for numbers.

@@ -15,7 +15,7 @@ from test_methods import demo, other_sizes, said_of, sweep, twins
 from test_own_vectors import write
 
 import steerstats
-from analyses import comparison, linearity, multiplier_range
+from analyses import comparison, linearity, multiplier_range, per_input_steerability
 from analyses._claim import Claim, Finding
 from reports.methods import _random_effects, methods
 from reports.methods_data import cache_paragraphs
@@ -300,3 +300,25 @@ def test_multipliers_that_differ_between_datasets_are_told_of_each(tmp_path):
     assert "whole grid (|λ| ≤ 1 to 2)" in reading
     # Slopes of noise on −0.5, 0 and 0.5 have 0.5 of 2.5 of the whole grid's sum of squares, or 0.5 of 8.5.
     assert f"would correlate by {(np.sqrt(0.5 / 2.5) + np.sqrt(0.5 / 8.5)) / 2:.2f}." in reading
+
+
+def test_refits_that_some_datasets_have_are_told_of_these(tmp_path):
+    names, said = TRUTH.datasets[:2], []
+    for own in ((3, 0), (3, 3), (0, 0)):
+        root = create_cache(
+            tmp_path / str(own), {"kind": "grid", "spec_hash": "ab", "model": "m", "units": list(names)}
+        )
+        for name, refits in zip(names, own):
+            data, _ = simulate_unit(replace(TRUTH, n_resampled=refits), name, seed=7, model="m")
+            write_unit(root, name, UnitData(data.arrays, {**data.attrs, "spec_hash": "ab"}))
+        studies = {"c": steerstats.open_cache(root)}
+        found = [per_input_steerability.main(studies["c"], tmp_path / "out")]
+        said.append(" ".join(methods(studies, found, 0, {})[0]))
+    some, every, none = said
+    assert "was measured with 3 refits of the base" in some
+    assert " vectors of the datasets that have any (in 1 of 2 datasets), on bootstrap resamples" in some
+    assert " vectors of each dataset, on bootstrap resamples" in every
+    assert "refits" not in none
+    # Nothing was said of their reliability here, and some intervals are of other vectors too.
+    assert all("reliability" not in text for text in said)
+    assert [("ntervals are about these very vectors: the vectors" in text) for text in said] == [False, False, True]
