@@ -21,7 +21,7 @@ from analyses import (
     vector_cosines,
 )
 from analyses._claim import Claim, Finding
-from analyses._effects import effect_claims
+from analyses._effects import effect_claims, myopic_variance
 from analyses._single import error_claims
 from reports import operators
 from reports.words import summary
@@ -253,9 +253,26 @@ def test_what_is_quoted_is_the_row_that_the_fits_own_warning_says_to_read(fit, l
     told = fit.quoted
     assert (told.ci_low, told.ci_high, told.name) == (low, high, named)
     assert told.plain == (says == "")
-    signed = effect_claims("pos_is_a", "A rather than B", fit, 1e-6, "plain")[-1]
+    spread, new, signed = effect_claims("pos_is_a", "A rather than B", fit, 1e-6, "plain")
     assert (signed.ci_low, signed.ci_high) == (low, high)
+    assert signed.interval == ("plain" if says == "" else told.interval)
+    assert (spread.estimate, spread.ci_high, new.ci_low) == (fit.tau, fit.tau_ci_high, fit.prediction_low)
     assert ("p < 0.001" in signed.statement) == (says == ""), "the plain p belongs to the plain interval"
+
+
+def test_a_published_variance_stands_beside_a_variance_and_not_beside_an_sd():
+    study = open_cache(hostile_cache())
+    slopes, sd = study.slopes("myopic-reward").at("base->base"), study.steerability()["myopic-reward"]["sd"]
+    claim = myopic_variance(study)
+    assert claim.estimate == pytest.approx(np.var(slopes, ddof=1))
+    assert (claim.ci_low, claim.ci_high, claim.n) == (sd.ci_low**2, sd.ci_high**2, sd.n)
+    assert (claim.published, claim.unit) == (8.4, "(nat per unit multiplier)²")
+
+
+def test_two_datasets_leave_nothing_to_say_of_a_third():
+    two = mean_over_datasets([0.1, 0.3], [0.01, 0.02])
+    keys = [one.key for one in effect_claims("pos_is_a", "A rather than B", two, 0.3, "plain")]
+    assert keys == ["effects.pos_is_a.tau", "effects.pos_is_a"]
 
 
 @pytest.mark.parametrize(
