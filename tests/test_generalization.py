@@ -277,3 +277,18 @@ def test_gaps_that_are_equal_but_for_the_rounding_of_stored_propensities_have_no
         np.testing.assert_allclose(limits, 0.3, rtol=1e-6)
         assert table.se.item() == 0
         assert any(NO_WIDTH in text for text in table.warnings)
+
+
+def test_infinite_limits_and_bands_name_the_cells_that_they_come_from():
+    rng = np.random.default_rng(0)
+    lost = {"tied": np.full(16, 0.3), "spread": rng.normal(0.3, 0.1, 16)}
+    lost["tied"][0] = 0.0  # 36% of resamples lack it, and show no spread
+    slopes = {name: np.stack([np.ones(16), 1 - gap])[None] for name, gap in lost.items()}
+    grid = SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes)
+    table = gap_table(grid, ["base->user_neg"], rng=rng, n_resamples=500)
+    assert np.isinf(table.band_low).all()
+    infinite = [text for text in table.warnings if "infinite" in text]
+    assert [text.partition(":")[0] for text in infinite] == [
+        "limits of tied, base->user_neg are infinite",
+        "simultaneous bands of every gap are infinite because of tied, base->user_neg",
+    ]

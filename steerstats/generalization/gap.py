@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import check_level, check_resamples, check_rng
+from steerstats.errors import check_level, check_resamples, check_rng, first_few
 from steerstats.generalization.slopes import (
     ID_SHIFT,
     NO_WIDTH,
@@ -261,10 +261,8 @@ def gap_table(
     bands, p = _families(out["estimate"], out["se"], t, level)
     if len(components) == 1:
         warnings.append("not every prompt was asked with a vector of its own: losses are shown without their two parts")
-    if np.isinf(out["ci_low"]).any() or np.isinf(out["ci_high"]).any():
-        warnings.append("infinite limits: too many resamples of those cells have no variance")
-    if np.isinf(bands).any():
-        warnings.append("the simultaneous bands are infinite: too many resamples of some cell have no variance")
+    of_cells = [[[f"{name}, {one}" for one in labels[component]] for name in grid.datasets] for component in components]
+    warnings += _infinite_limits(np.isinf([out["ci_low"], out["ci_high"]]).any(axis=0), bands, t, np.array(of_cells))
     included = n_refits > 0
     for component, where in zip(components, included):
         warnings += cells_without(where, grid.datasets, labels[component])
@@ -291,6 +289,18 @@ def gap_table(
         assumptions=(SAMPLE, vector_error_words(included)),
         warnings=tuple(warnings),
     )
+
+
+def _infinite_limits(limits: np.ndarray, bands: np.ndarray, t: np.ndarray, names: np.ndarray) -> list[str]:
+    """Warnings on cells (components, datasets, shifts) that have no limit, and on those that take it from all bands."""
+    found, why = [], "too many of their resamples have no variance"
+    if limits.any():
+        found.append(f"limits of {first_few(names[limits].tolist())} are infinite: {why}")
+    for k, component in enumerate(COMPONENTS[: len(names)]):  # its cells are one family
+        if np.isinf(bands[:, k]).any():
+            cause = names[k][np.isinf(t[k]).any(axis=-1)].tolist()
+            found.append(f"simultaneous bands of every {component} are infinite because of {first_few(cause)}: {why}")
+    return found
 
 
 def _label(component: str, shift: Shift) -> str:
