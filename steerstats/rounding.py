@@ -10,8 +10,14 @@ STORED = 16 * float(np.finfo(np.float32).eps)
 """The same of what is computed from a cache, which keeps propensities as float32 differences of larger logits."""
 
 
-def varies(values: np.ndarray) -> bool:
+def varies(values: np.ndarray, resolution: float = ROUNDING) -> bool:
     """Whether numbers differ by more than rounding: to rank or scale what does not is to rank its rounding errors.
+
+    Parameters
+    ----------
+    values : array
+    resolution : float
+        Share of the largest that is rounding: `STORED` for what is computed from a cache.
 
     Examples
     --------
@@ -20,4 +26,4 @@ def varies(values: np.ndarray) -> bool:
     (True, False, False)
     """
     values = np.asarray(values, dtype=float)
-    return bool(values.size and np.ptp(values) > ROUNDING * np.abs(values).max())
+    return bool(values.size and np.ptp(values) > resolution * np.abs(values).max())

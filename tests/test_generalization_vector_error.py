@@ -223,3 +223,14 @@ def test_a_gap_that_is_equal_everywhere_has_one_p_with_and_without_refits(home, 
         found = gap_table(grid, ["base->a"], rng=np.random.default_rng(0), n_resamples=99)
         assert (found.se[0, 0, 0], found.p_adjusted[0, 0, 0]) == (0, 0.01)
         assert found.band_low[0, 0, 0] == found.band_high[0, 0, 0]
+
+
+def test_refits_that_are_one_vector_but_for_stored_rounding_have_no_variance_and_no_bias():
+    rng = np.random.default_rng(0)
+    slopes = rng.normal(0.3, 0.1, 50)
+    stored = (slopes * (1 + rng.normal(scale=1e-7, size=(10, 50)))).astype(np.float32).astype(float) + 2e-7
+    assert np.ptp(stored.mean(axis=1)) > 0
+    found, alone = with_vector_error(slopes, stored), with_vector_error(slopes, np.tile(slopes, (10, 1)))
+    assert found.warnings == alone.warnings == ()
+    assert (found.se, found.ci_low) == (alone.se, alone.ci_low)
+    assert refit_draws(stored.mean(axis=1)[:, None], 20, rng)[1].max() == 0

@@ -19,7 +19,7 @@ from steerstats.resampling import collapse, mean_covariance, resampled_sums
 from steerstats.resampling.question_weight import question_df
 from steerstats.resampling.questions import group_codes
 from steerstats.results import SLOPE_UNIT, Estimate
-from steerstats.rounding import varies
+from steerstats.rounding import STORED, varies
 
 VECTOR_ERROR_IN = "the interval includes the vector's own sampling error"
 VECTOR_ERROR_OUT = "the interval does not include the vector's own sampling error: it is about this very vector"
@@ -224,7 +224,7 @@ def from_disjoint_folds(
 
 def refit_variance(means: np.ndarray) -> float:
     """Variance of one cell's means over refits; refits that are one vector leave rounding in place of 0."""
-    return float(means.var(ddof=1)) if varies(means) else 0.0
+    return float(means.var(ddof=1)) if varies(means, STORED) else 0.0
 
 
 def refit_draws(means: np.ndarray, n_resamples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -246,7 +246,7 @@ def refit_draws(means: np.ndarray, n_resamples: int, rng: np.random.Generator) -
     """
     k = len(means)
     centred = (means - means.mean(axis=0)) * np.sqrt(k / (k - 1))
-    centred[:, [not varies(column) for column in means.T]] = 0.0
+    centred[:, [not varies(column, STORED) for column in means.T]] = 0.0
     deviation = centred[rng.integers(0, k, n_resamples)]
     sums = resampled_sums(np.concatenate([centred, centred**2], axis=1), n_resamples, rng)
     first, second = np.split(sums / k, 2, axis=1)
