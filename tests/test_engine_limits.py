@@ -307,14 +307,19 @@ def test_a_wrong_mask_fails_the_proof(monkeypatch):
     assert parity.to_dict()["passed"] is False
 
 
-def test_logits_of_the_model_itself_that_are_nan_are_recorded_as_no_difference_of_zero(monkeypatch):
+@pytest.mark.parametrize("own", [np.nan, 2e-4, 5e-5])
+def test_a_model_whose_own_logits_are_not_those_that_are_read_is_refused(monkeypatch, own):
     rng = np.random.default_rng(27)
     engine = Engine(tiny_model("llama"))
     real = engine.forward.own_logits
-    monkeypatch.setattr(engine.forward, "own_logits", lambda tokens: np.full_like(real(tokens), np.nan))
-    parity = engine.prove(random_examples(rng), random_steering(rng))
-    assert np.isnan(parity.own_difference)
-    assert parity.to_dict()["own_difference"] is None
+    monkeypatch.setattr(engine.forward, "own_logits", lambda tokens: real(tokens) + np.float32(own))
+    if own < 1e-4:
+        assert engine.prove(random_examples(rng), random_steering(rng)).own_difference == pytest.approx(own, rel=0.1)
+        return
+    with pytest.raises(
+        ModelError, match=rf"differ by {own:.1e} nats from those that the model gives by itself \(allow"
+    ):
+        engine.prove(random_examples(rng), random_steering(rng))
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,9 @@ class Parity:
     plain_difference : float
         The same difference between the plain path, as its sequences run (see `lines`), and one-sequence passes.
     own_difference : float
-        Between one-sequence passes without steering and the model called without any hook. In lower precision
-        this includes the model's own rounding of its logits.
+        Between one-sequence passes without steering and the model called without any hook; a build is refused where
+        it is more than 1e-4 in float32, or four rounding steps of the largest logit or log-sum-exp in lower precision,
+        in which it includes the model's own rounding of its logits.
     activation_difference : float
         Largest relative difference |a - b| / |b| of activations, middle and last layer. Allowed are 1e-4 in float32; in
         lower precision three times that of the plain path, but not less than eight rounding steps.
@@ -134,6 +135,7 @@ def compare_paths(
     engine.forward.lines = BATCHED
     *plain, noise = _plain_difference(engine, request, single, codes)
     allowed, most = _tolerances(engine, single, plain)
+    own = _own_difference(engine, chosen, single, most[0])
     if not np.less_equal(plain, most).all():
         _check_causal(engine, chosen[0], most[0])
         *plain, noise = _without_padding(engine, examples, request, codes, most)
@@ -159,7 +161,7 @@ def compare_paths(
         difference=apart,
         tolerance=tolerance,
         plain_difference=float(np.max(plain)),
-        own_difference=own_difference(engine, chosen, single.logits),
+        own_difference=own,
         activation_difference=float(activation),
         n_examples=len(chosen),
         n_codes=len(codes),
@@ -286,6 +288,17 @@ def _check_finite(engine: Engine, single: Scores) -> None:
     if engine.forward.dtype == torch.float16:
         remedy = 'float16 ends at 65504; load it with dtype = "bfloat16" or "float32"'
     raise ModelError(f"{type(engine.forward.model).__name__} gives logits that are not finite, {how}: {remedy}")
+
+
+def _own_difference(engine: Engine, examples: Sequence[Example], single: Scores, most: float) -> float:
+    """Refuse a model whose own logits are not those that are read: all else is measured by the latter."""
+    own = own_difference(engine, examples, single.logits)
+    if own <= most:
+        return own
+    raise ModelError(
+        f"{type(engine.forward.model).__name__}: logits that are read at chosen tokens differ by {own:.1e} nats from "
+        f"those that the model gives by itself (allowed {most:.1e}); it cannot be measured by hooks"
+    )
 
 
 def _check_causal(engine: Engine, example: Example, most: float) -> None:
