@@ -106,6 +106,11 @@ def test_a_cell_that_some_datasets_lack_is_not_said_to_be_a_mean_of_all(shown):
         assert title.endswith("10 datasets unweighted" + ", of those that have the cell" * told)
 
 
+def test_the_mean_at_home_is_that_of_the_base_vector_in_its_own_prompt(shown, study):
+    rows = shown["generalization"].sections()[-1][1].set_index("dataset")["base\n->base"]
+    assert rows.to_dict() == {d: format_number(study.slopes(d).at("base->base").mean()) for d in study.datasets}
+
+
 def test_generalization_begins_with_gaps_correlations_ratios_and_the_whole_table(shown):
     result = shown["generalization"]
     titles = [title for title, _ in result.sections()]

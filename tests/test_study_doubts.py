@@ -11,7 +11,7 @@ from study_caches import cache_of
 from steerstats.cache import UnitData, create_cache, write_unit
 from steerstats.cache.table import import_table
 from steerstats.simulate import SimulationTruth, simulate_unit
-from steerstats.study import open_cache
+from steerstats.study import demo_cache, open_cache
 from steerstats.study.doubt_results import range_rows
 
 
@@ -144,3 +144,18 @@ def test_a_dataset_under_two_names_is_said_to_be_one(tmp_path):
     both.to_csv(tmp_path / "near.csv", index=False)
     near = open_cache(import_table(tmp_path / "near.csv", tmp_path / "near", model="m"))
     assert not any("one dataset" in text for text in near.steerability().warnings)
+
+
+def test_the_mass_of_the_answers_is_that_of_the_shift_that_is_asked_about():
+    study, name = open_cache(demo_cache(), datasets="keeps-pets"), "keeps-pets"
+    unit, found = study.unit(name), {}
+    for train, evaluation in (("base", "base"), ("sys_pos", "base"), ("sys_pos", "user_neg")):
+        cell = {"setting_eval": evaluation, "vector": train}
+        logits, total = (unit.unit.read(array, **cell)[..., unit.kept] for array in ("answer_logit", "logsumexp"))
+        mass = study.answer_mass((train, evaluation)).to_frame().set_index("dataset").loc[name, "mean"]
+        found[train, evaluation] = np.exp(logits - total[:, None]).sum(axis=1).mean(axis=1)
+        np.testing.assert_allclose(mass, found[train, evaluation], rtol=1e-5)
+    apart = [
+        np.abs(found["sys_pos", "base"] - other).max() for key, other in found.items() if key != ("sys_pos", "base")
+    ]
+    assert min(apart) > 1e-4, "cells that are alike would tell nothing"
