@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from known_truth import GRID, curves
 
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.steerability import anti_steerable, fit_steerability, mean_slope, require_symmetric, slope_error
+from steerstats.generalization import SlopeGrid, steerability_variance
+from steerstats.steerability import (
+    anti_steerable,
+    fit_steerability,
+    mean_slope,
+    require_symmetric,
+    slope_error,
+    slope_spread,
+)
 
 
 @pytest.mark.parametrize("grid", [GRID, np.array([2.0, -1, 0, 0.25]), np.array([-1.0, 1])])
@@ -140,7 +148,30 @@ def test_equal_slopes_say_that_their_interval_has_no_width(value, n):
     found = mean_slope([value] * n)
     assert found.se == 0
     assert found.warnings == ("all question means are equal: the interval has no width",)
-    assert mean_slope([value] * n + [value + 1e-6]).warnings == ()
+    assert mean_slope([value] * n + [value + 1e-5 * max(abs(value), 1)]).warnings == ()
+
+
+def test_slopes_that_are_equal_but_for_the_rounding_of_stored_propensities_have_no_spread():
+    """float32 propensities part them by 1e-8, which was told as an SD of 1.5e-08 without a word of it."""
+    stored = (np.sin(np.arange(16))[:, None] + 0.7 * GRID).astype(np.float32).astype(float)
+    slopes = fit_steerability(stored, GRID).slope
+    assert 0 < np.ptp(slopes) < 1e-6
+    twins = np.repeat(np.arange(8), 2)
+    means = [
+        mean_slope(slopes),
+        mean_slope(slopes, questions=twins),
+        mean_slope(slopes * (-1.0) ** np.arange(16), questions=twins),
+    ]
+    assert [found.se for found in means] == [0, 0, 0]
+    assert all(found.warnings == ("all question means are equal: the interval has no width",) for found in means)
+    spread = slope_spread(slopes)
+    assert (spread.estimate, spread.warnings) == (0, ("all slopes are equal: the spread is 0 and has no interval",))
+    grid = SlopeGrid(
+        train=("base",), evaluate=("base", "user_neg"), slopes={"d": np.array([[np.arange(16.0), slopes]])}
+    )
+    ratios = steerability_variance(grid, ["base->user_neg"], rng=np.random.default_rng(0), n_resamples=20)
+    assert ratios.ratio.item() == 0
+    assert any("slopes that are equal" in text for text in ratios.warnings)
 
 
 def test_missing_curve_is_named_by_its_coordinates():

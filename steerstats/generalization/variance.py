@@ -32,7 +32,7 @@ from steerstats.resampling import (
 )
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL, PERFECT, is_perfect
 from steerstats.results import Result
-from steerstats.rounding import ROUNDING
+from steerstats.rounding import STORED
 
 MIN_QUESTIONS = 3  # two leave one, which has no variance
 
@@ -204,7 +204,7 @@ def _ratios(slopes: np.ndarray, question: np.ndarray | None, level: float) -> tu
     n_inputs = slopes.shape[1]
     deviations = slopes - slopes.mean(axis=1, keepdims=True)
     # A cell without spread is rounding error of its size, as in `slope_spread`.
-    flat = np.abs(deviations).max(axis=1) <= ROUNDING * np.abs(slopes).max(axis=1)
+    flat = np.abs(deviations).max(axis=1) <= STORED * np.abs(slopes).max(axis=1)
     deviations[flat] = 0.0
     first, sizes = collapse(deviations, question)
     squares, _ = collapse(np.square(deviations), question)

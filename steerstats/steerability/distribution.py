@@ -16,7 +16,7 @@ from steerstats.errors import check_level
 from steerstats.resampling.question_weight import question_df, weight_warnings
 from steerstats.resampling.questions import check_slopes, effective_size, group_codes, mean_se, wilson_interval
 from steerstats.results import SLOPE_UNIT, VECTOR_AS_GIVEN, Estimate, Estimates
-from steerstats.rounding import ROUNDING
+from steerstats.rounding import STORED, varies
 from steerstats.steerability.signs import SignClasses, anti_steerable
 
 __all__ = [
@@ -70,8 +70,8 @@ def mean_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level: 
     se, warnings = mean_se(s, codes, groups), []
     if groups == 1:
         warnings.append("one question: the mean has no interval")
-    elif se <= ROUNDING * np.abs(s).max():
-        se = 0.0  # equal slopes leave 1e-18 by rounding, in place of 0
+    elif np.ptp(np.bincount(codes, weights=s) / np.bincount(codes)) <= STORED * np.abs(s).max():
+        se = 0.0  # equal slopes of stored propensities leave 1e-9 by rounding, in place of 0
         warnings.append("all question means are equal: the interval has no width")
     df = question_df(s, codes, groups, level)
     half = stats.t.ppf((1 + level) / 2, df) * se if groups > 1 else np.nan
@@ -163,7 +163,7 @@ def slope_spread(slopes: np.ndarray, *, questions: Sequence | None = None, level
     sizes = np.bincount(codes)
     if n == 1:
         warnings.append("one input: the spread is not defined")
-    elif variance <= (ROUNDING * np.abs(s).max()) ** 2:
+    elif not varies(s, STORED):
         variance = 0.0
         warnings.append("all slopes are equal: the spread is 0 and has no interval")
     elif groups < 3:
