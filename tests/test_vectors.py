@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from cache_builder.vectors import difference, extractors, fit_vectors, named_rng
-from cache_builder.vectors import fit as vectors
 from cache_builder.vectors.extractors import nuisance_weights, project_out
 from cache_builder.vectors.interop import (
     GGUF_NAMES,
@@ -179,7 +178,7 @@ def test_the_mean_is_debiased_of_the_directions_at_the_scale_of_what_it_is_the_m
     differences = (wanted + sides * (2 * is_a - 1)[:, None]) * np.array([1.0, 9.0, 0.3])[:, None, None]
     activations = np.stack([differences, np.zeros_like(differences)], axis=1)[:, None].astype(np.float32)
     if own is not None:  # an extractor whose vectors have a length of their own
-        monkeypatch.setattr(vectors, "find_extractor", lambda method: own)
+        monkeypatch.setattr("cache_builder.vectors.fit.find_extractor", lambda method: own)
     asked = {"control_settings": ("mean",), "rescale": "unit", "method": "own" if own else "mean_difference"}
     found = fit_vectors(activations, SETTINGS, (3,), debiased=True, pos_is_a=is_a, **asked)
     (index,) = pick(found, "debiased", "mean")
@@ -203,7 +202,7 @@ def test_a_refit_fits_only_the_settings_that_it_is_asked_for(monkeypatch, plante
         fits.append(len(positive))
         return (positive - negative).mean(axis=0)
 
-    monkeypatch.setattr(vectors, "find_extractor", lambda method: extractor)
+    monkeypatch.setattr("cache_builder.vectors.fit.find_extractor", lambda method: extractor)
     controls = {"resampled": 4, "folds": 2, "shuffled": 1, "control_settings": wanted, **options}
     found = fit(planted, method="counted", **controls)
     slots = 2

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from cache_builder.vectors import extractors, fit_vectors
-from cache_builder.vectors import fit as vectors
 from cache_builder.vectors.draws import check_shuffled, named_rng
 from cache_builder.vectors.files import imported_vectors
 from steerstats.errors import InputError
@@ -57,7 +56,9 @@ def test_what_is_left_without_letters_is_held_against_rounding_at_the_vectors_ow
 @pytest.mark.filterwarnings("ignore:overflow")
 @pytest.mark.parametrize(("size", "wrong"), [(1e-9, None), (1e-60, "is zero"), (1e60, "is not finite")])
 def test_a_method_of_ones_own_may_have_any_scale_that_can_be_kept(monkeypatch, size, wrong):
-    monkeypatch.setattr(vectors, "find_extractor", lambda _: lambda positive, _: np.full(positive.shape[1], size))
+    monkeypatch.setattr(
+        "cache_builder.vectors.fit.find_extractor", lambda _: lambda positive, _: np.full(positive.shape[1], size)
+    )
     activations = np.random.default_rng(2).normal(size=(1, 1, 2, 8, HIDDEN))
     if wrong is None:
         found = fit_vectors(activations, ("base",), (0,), method="mine", rescale="none")
