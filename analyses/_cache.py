@@ -24,7 +24,7 @@ from steerstats.generalization import PAPER_SHIFTS, SteerabilityTable, shift_nam
 from steerstats.protocol import protocol_of
 from steerstats.resampling.questions import logit_limits, question_means
 from steerstats.results import Estimate
-from steerstats.steerability.distribution import mean_slope
+from steerstats.steerability import mean_slope
 from steerstats.study import Study
 from steerstats.study.base import UNNAMED
 from steerstats.study.results import SpuriousTable

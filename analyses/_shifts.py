@@ -14,7 +14,7 @@ from analyses._counts import NO_MEAN, quoted_row
 from steerstats import figures
 from steerstats.generalization import GapTable, overall_gap, parse_shift, shift_name
 from steerstats.results import SLOPE_UNIT
-from steerstats.steerability.distribution import mean_slope
+from steerstats.steerability import mean_slope
 from steerstats.study import Study
 
 UNSTEERED = "m(0)"

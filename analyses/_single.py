@@ -20,7 +20,7 @@ from steerstats.meta import FEW_REFITS
 from steerstats.resampling import correlation_of
 from steerstats.resampling.questions import group_codes, wilson_interval
 from steerstats.results import SLOPE_UNIT, Estimate
-from steerstats.steerability.distribution import mean_slope
+from steerstats.steerability import mean_slope
 from steerstats.study import Study
 
 BY_QUESTION = (

@@ -12,10 +12,17 @@ from steerstats import predictors
 from steerstats.cache import read_finite
 from steerstats.errors import CacheError, InputError, check_count, check_level
 from steerstats.nulls import null_vectors_needed
+from steerstats.resampling.questions import wilson_interval
 from steerstats.resampling.seeds import generator
 from steerstats.simulate import SimulationTruth, simulate_cache
-from steerstats.steerability import distribution, replicates
-from steerstats.steerability.linearity import linearity_test
+from steerstats.steerability import (
+    anti_steerable,
+    linearity_test,
+    mean_slope,
+    median_slope,
+    replicates,
+    slope_spread,
+)
 from steerstats.sweeps import choose_layer
 
 
@@ -90,11 +97,11 @@ FRAME = pd.DataFrame({"dataset": np.repeat(list("abcd"), 5), "slope": S, "x": S[
 @pytest.mark.parametrize(
     "call",
     [
-        lambda level: distribution.mean_slope(S, level=level),
-        lambda level: distribution.median_slope(S, level=level),
-        lambda level: distribution.slope_spread(S, level=level),
-        lambda level: distribution.anti_steerable(S, level=level),
-        lambda level: distribution.wilson_interval(0.2, 10, level),
+        lambda level: mean_slope(S, level=level),
+        lambda level: median_slope(S, level=level),
+        lambda level: slope_spread(S, level=level),
+        lambda level: anti_steerable(S, level=level),
+        lambda level: wilson_interval(0.2, 10, level),
         lambda level: linearity_test(RNG.normal(size=(9, 4)), np.arange(4.0), level=level),
         lambda level: replicates.slope_reliability(REFITS, kind="refits", slopes=S, level=level),
         lambda level: replicates.corrected_anti_steerable(REFITS, kind="refits", slopes=S, rng=RNG, level=level),
@@ -154,7 +161,7 @@ def test_seeds_alphas_and_p_values_are_looked_at():
     with pytest.raises(InputError, match=r"alpha is 5; .* such as 0\.05"):
         null_vectors_needed(10, 5)
     with pytest.raises(InputError, match=r"share is 1\.5 of n = 4"):
-        distribution.wilson_interval(1.5, 4)
+        wilson_interval(1.5, 4)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from steerstats.generalization import SlopeGrid, steerability_table
 from steerstats.generalization.compared import compare_slopes
 from steerstats.generalization.slopes import NO_WIDTH
 from steerstats.results import Estimate
-from steerstats.steerability.distribution import mean_slope
+from steerstats.steerability import mean_slope
 
 
 def compared(losses: dict[str, float], n: int = 40):

@@ -10,7 +10,7 @@ import pytest
 
 from steerstats.meta import mean_over_datasets
 from steerstats.simulate import SimulationTruth, simulate_cache
-from steerstats.steerability.distribution import summarise_steerability
+from steerstats.steerability import summarise_steerability
 from steerstats.study import open_cache
 from steerstats.study.headlines import middle, number, over_datasets, with_limits
 from steerstats.text import format_number, text_table

@@ -8,7 +8,8 @@ from known_truth import GRID, curves
 from scipy import stats
 
 from steerstats.errors import CannotEstimate
-from steerstats.steerability.linearity import _skewness_p, linearity_test
+from steerstats.steerability import linearity_test
+from steerstats.steerability.linearity import _skewness_p
 
 
 def straight(rng: np.random.Generator, n: int, skewed: bool) -> np.ndarray:

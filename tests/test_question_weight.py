@@ -13,8 +13,7 @@ from steerstats.generalization import gap, steerability_table, with_vector_error
 from steerstats.resampling import question_weight
 from steerstats.resampling.question_weight import carrying_questions, question_df, weight_warnings
 from steerstats.resampling.questions import group_codes, mean_se, wilson_interval
-from steerstats.steerability.distribution import mean_slope, summarise_steerability
-from steerstats.steerability.signs import anti_steerable
+from steerstats.steerability import anti_steerable, mean_slope, summarise_steerability
 
 SIZES = np.array([38, 33, 31, 27, 25] + 5 * [2] + 319 * [1])
 """As in the test half of the paper's myopic-reward."""

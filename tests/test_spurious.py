@@ -23,8 +23,7 @@ from steerstats.spurious import (
     spurious_factors,
     variance_explained,
 )
-from steerstats.steerability import fit_steerability
-from steerstats.steerability.distribution import anti_steerable
+from steerstats.steerability import anti_steerable, fit_steerability
 
 # --- coding -----------------------------------------------------------------------------------------------------
 

@@ -44,8 +44,7 @@ from steerstats.simulate.calibration.cells import COVERAGE, ERROR
 from steerstats.simulate.calibration.models import LAMBDA
 from steerstats.spurious.explained import CHANCE_IN, NOT_SKEWED
 from steerstats.spurious.pooled import few_df_warning
-from steerstats.steerability.distribution import slope_spread
-from steerstats.steerability.linearity import LinearityTest, linearity_test
+from steerstats.steerability import LinearityTest, linearity_test, slope_spread
 from steerstats.steerability.replicates import corrected_anti_steerable
 from steerstats.study.notes import TOO_LITTLE
 

@@ -24,7 +24,7 @@ from steerstats.resampling.units import MIN_FOR_P, category_codes, deals, few_un
 from steerstats.results import Result
 from steerstats.rounding import varies
 from steerstats.spurious.clustered import cr2_bell_mccaffrey
-from steerstats.steerability.grid import require_symmetric
+from steerstats.steerability import require_symmetric
 
 # Braun et al. (arXiv 2505.22637) on Llama-2-7b; Bas and Novak (arXiv 2511.18284) find no such relation.
 PUBLISHED = {"mean_cosine": 0.76, "d_prime": 0.71}

@@ -15,7 +15,7 @@ import pandas as pd
 from steerstats.errors import InputError, check_level
 from steerstats.predictors.separation import auc, d_prime
 from steerstats.results import Estimate, Estimates
-from steerstats.steerability.distribution import mean_slope
+from steerstats.steerability import mean_slope
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,7 @@ from steerstats.resampling.questions import group_codes
 from steerstats.results import Result
 from steerstats.spurious.coding import Factors, code_factors
 from steerstats.spurious.rare import LEVEL_NAMES, NEITHER
-from steerstats.steerability.distribution import mean_slope
-from steerstats.steerability.signs import anti_steerable
+from steerstats.steerability import anti_steerable, mean_slope
 
 
 @dataclass(frozen=True, kw_only=True)

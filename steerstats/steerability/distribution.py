@@ -14,23 +14,10 @@ from scipy import stats
 
 from steerstats.errors import check_level
 from steerstats.resampling.question_weight import question_df, weight_warnings
-from steerstats.resampling.questions import check_slopes, effective_size, group_codes, mean_se, wilson_interval
+from steerstats.resampling.questions import check_slopes, effective_size, group_codes, mean_se
 from steerstats.results import SLOPE_UNIT, VECTOR_AS_GIVEN, Estimate, Estimates
 from steerstats.rounding import STORED, varies
-from steerstats.steerability.signs import SignClasses, anti_steerable
-
-__all__ = [
-    "SLOPE_UNIT",
-    "SignClasses",
-    "SteerabilitySummary",
-    "anti_steerable",
-    "group_codes",
-    "mean_slope",
-    "median_slope",
-    "slope_spread",
-    "summarise_steerability",
-    "wilson_interval",
-]
+from steerstats.steerability.signs import anti_steerable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from steerstats.resampling.seeds import generator
 from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.rounding import STORED
 from steerstats.spurious import spurious_factors
-from steerstats.steerability.linearity import linearity_test
+from steerstats.steerability import linearity_test
 from steerstats.steerability.replicates import corrected_anti_steerable as corrected_share
 from steerstats.steerability.replicates import slope_reliability
 from steerstats.study.doubt_results import Debiased, MultiplierRange, NullComparison, VectorCosines, range_rows

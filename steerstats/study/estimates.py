@@ -39,7 +39,8 @@ from steerstats.spurious import (
     spurious_factors,
     variance_explained,
 )
-from steerstats.steerability.distribution import method_of_summaries, summarise_steerability
+from steerstats.steerability import summarise_steerability
+from steerstats.steerability.distribution import method_of_summaries
 from steerstats.study.base import UNNAMED
 from steerstats.study.factors import FACTORS, OWN, usual_levels
 from steerstats.study.generalization import Generalization

@@ -26,7 +26,7 @@ from steerstats.predictors import (
 from steerstats.predictors.associations import PUBLISHED, PUBLISHED_NOTE
 from steerstats.resampling.seeds import generator
 from steerstats.results import VECTOR_AS_GIVEN
-from steerstats.steerability.grid import is_symmetric
+from steerstats.steerability import is_symmetric
 from steerstats.study.estimates import TEST_ONLY
 from steerstats.study.factors import FACTORS
 from steerstats.study.headlines import Headlined, number, with_limits

@@ -15,7 +15,7 @@ from steerstats.meta import MetaAnalysis, mean_over_datasets
 from steerstats.operators import ABLATE, ADD
 from steerstats.results import Estimate, Result
 from steerstats.spurious import FactorCells, PooledSpuriousFactors, SpuriousFactors, VarianceExplained
-from steerstats.steerability.distribution import SteerabilitySummary
+from steerstats.steerability import SteerabilitySummary
 from steerstats.study.headlines import OVER, UNIT, Headlined, middle, number, over_datasets, share, with_limits
 
 

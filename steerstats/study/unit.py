@@ -18,8 +18,7 @@ from steerstats.generalization import parse_shift, shift_name
 from steerstats.generalization.slopes import Shift
 from steerstats.operators import NO_UNSTEERED, has_unsteered, operator_of
 from steerstats.results import Result
-from steerstats.steerability import SteerabilityFit, fit_steerability
-from steerstats.steerability.grid import slope_error
+from steerstats.steerability import SteerabilityFit, fit_steerability, slope_error
 from steerstats.study.factors import read_factors
 
 ONE_LAYER = "`steerstats report` wants each in a table, and so a cache, of its own"

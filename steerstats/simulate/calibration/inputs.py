@@ -11,7 +11,7 @@ from steerstats.generalization import answer_mass, from_disjoint_folds, ratio, w
 from steerstats.resampling import bootstrap_mean, bootstrap_ratio, interval
 from steerstats.simulate.calibration.cells import COVERAGE, RESAMPLES, SHAPES, Cell, Outcome, blocks, draw, inside
 from steerstats.spurious import published_variance_split, variance_explained
-from steerstats.steerability.distribution import anti_steerable, slope_spread
+from steerstats.steerability import anti_steerable, slope_spread
 from steerstats.steerability.replicates import corrected_anti_steerable
 
 

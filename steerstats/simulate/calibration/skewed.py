@@ -13,7 +13,7 @@ from steerstats.generalization.figure7 import jackknife_limits
 from steerstats.predictors import auc, d_prime
 from steerstats.simulate.calibration.cells import COVERAGE, ERROR, SHAPES, Cell, Outcome, draw, inside
 from steerstats.simulate.calibration.models import LAMBDA
-from steerstats.steerability.linearity import linearity_test
+from steerstats.steerability import linearity_test
 
 LARGE = 6.0  # SD of the slopes of a few inputs, where those of others are 1
 NOISE = 0.3  # SD of what curves have beside their bend, at each multiplier

@@ -13,7 +13,7 @@ from steerstats.resampling import group_difference_test, sign_flip_test, spearma
 from steerstats.simulate.calibration.cells import COVERAGE, ERROR, SHAPES, Cell, Outcome, draw, inside
 from steerstats.simulate.calibration.models import LAMBDA
 from steerstats.spurious import cr2_bell_mccaffrey, pool_spurious_factors, spurious_factors
-from steerstats.steerability.linearity import linearity_test
+from steerstats.steerability import linearity_test
 
 PERMUTATIONS = 199
 

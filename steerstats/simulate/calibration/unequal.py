@@ -11,7 +11,7 @@ from steerstats.meta import mean_over_datasets
 from steerstats.resampling import bootstrap_mean, interval, t_interval
 from steerstats.resampling.questions import question_means
 from steerstats.simulate.calibration.cells import COVERAGE, RESAMPLES, Cell, Outcome, blocks, inside
-from steerstats.steerability.distribution import anti_steerable
+from steerstats.steerability import anti_steerable
 
 SIZES = {  # inputs of each question: the first as in a test half of the paper
     "5 of 329 questions hold 154 of 483 inputs": [38, 33, 31, 27, 25] + 5 * [2] + 319 * [1],
