@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pydoc
 import re
 import subprocess
 import sys
@@ -46,8 +47,16 @@ def test_every_function_in_the_table_is_one():
         assert callable(getattr(importlib.import_module(home), function, None)), name
 
 
+def test_versions_of_a_question_are_told_by_the_argument_that_the_page_names():
+    said = re.search(r"`(\w+)=` \(`(\w+)=` in `(\w+)`\), a label for each input", PAGE)
+    named = {name: inspect.signature(pydoc.locate(f"steerstats.{name}")).parameters for name in FUNCTIONS}
+    there = {name: argument for name in named for argument in ("question", "questions") if argument in named[name]}
+    assert len(there) > 10
+    assert there == {name: said[2 if name.startswith(f"{said[3]}.") else 1] for name in there}
+
+
 def test_a_result_has_what_the_page_says():
-    promised = re.findall(r"`(\w+)(?:\(\))?`", PAGE.partition("A result is frozen.")[2].partition(";")[0])
+    promised = re.findall(r"`(\w+)(?:\(\))?`", PAGE.partition("A result is frozen.")[2].partition(". ")[0])
     assert promised == ["to_frame", "summary", "method", "assumptions", "warnings"]
     assert {name for name in promised if not hasattr(Result, name) and name not in Result.__dataclass_fields__} == set()
 
