@@ -174,6 +174,22 @@ def test_slopes_that_are_equal_but_for_the_rounding_of_stored_propensities_have_
     assert any("slopes that are equal" in text for text in ratios.warnings)
 
 
+@pytest.mark.parametrize("height", [1, 30])
+def test_stored_slopes_that_one_question_alone_parts_give_no_interval_of_their_spread(height):
+    """Without that question rounding was what is left: an SD of 0.075 [2.7e-09, 5e+18]."""
+    lines = np.where(np.arange(16) == 3, 1.0, 0.7)[:, None] * GRID
+    stored = (height * np.sin(np.arange(16))[:, None] + lines).astype(np.float32).astype(float)
+    slopes = fit_steerability(stored, GRID).slope
+    spread = slope_spread(slopes)
+    assert spread.estimate == pytest.approx(0.075, rel=1e-4)
+    assert np.isnan([spread.ci_low, spread.ci_high]).all()
+    assert spread.warnings == ("without one question the slopes are all equal: the spread has no interval",)
+    grid = SlopeGrid(train=("base",), evaluate=("base", "other"), slopes={"d": np.array([[np.arange(16.0), slopes]])})
+    ratios = steerability_variance(grid, ["base->other"], rng=np.random.default_rng(0), n_resamples=20)
+    assert np.isnan([ratios.ci_low, ratios.ci_high]).all()
+    assert any("but for one question at most" in text for text in ratios.warnings)
+
+
 def test_missing_curve_is_named_by_its_coordinates():
     y = curves(2, 2, 3)
     y[1, 2] = np.nan

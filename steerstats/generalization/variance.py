@@ -204,7 +204,8 @@ def _ratios(slopes: np.ndarray, question: np.ndarray | None, level: float) -> tu
     n_inputs = slopes.shape[1]
     deviations = slopes - slopes.mean(axis=1, keepdims=True)
     # A cell without spread is rounding error of its size, as in `slope_spread`.
-    flat = np.abs(deviations).max(axis=1) <= STORED * np.abs(slopes).max(axis=1)
+    rounding = STORED * np.abs(slopes).max(axis=1)
+    flat = np.abs(deviations).max(axis=1) <= rounding
     deviations[flat] = 0.0
     first, sizes = collapse(deviations, question)
     squares, _ = collapse(np.square(deviations), question)
@@ -216,7 +217,7 @@ def _ratios(slopes: np.ndarray, question: np.ndarray | None, level: float) -> tu
     ratio, left = variance[1:] / variance[0], n_inputs - sizes
     if groups >= MIN_QUESTIONS and (left > 1).all():
         without = (total[:, None] - squares - np.square(first) / left) / (left - 1)
-        spread = (without > 1e-14 * variance[:, None]).all(axis=1)
+        spread = (without > np.maximum(1e-14 * variance, rounding**2)[:, None]).all(axis=1)
         able = spread[1:] & spread[0]
         logs = np.log(without[1:][able] / without[0])
         error = (groups - 1) / np.sqrt(groups) * logs.std(axis=1, ddof=1)

@@ -160,7 +160,7 @@ def slope_spread(slopes: np.ndarray, *, questions: Sequence | None = None, level
         first = -np.bincount(codes, weights=deviation)
         second = deviation @ deviation - np.bincount(codes, weights=deviation**2)
         without = (second - first**2 / left) / (left - 1)
-        if (without <= 1e-14 * variance).any():
+        if (without <= max(1e-14 * variance, (STORED * np.abs(s).max()) ** 2)).any():
             warnings.append("without one question the slopes are all equal: the spread has no interval")
         else:
             pseudo = groups * np.log(variance) - (groups - 1) * np.log(without)
