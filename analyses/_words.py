@@ -149,7 +149,7 @@ def heading(name: str) -> str:
 def number(value: float, digits: int = 3, beside: float = 0.0) -> str:
     """Three digits after the point and a real minus sign; more where a small number would read 0, then powers of ten.
 
-    Large numbers, and those `beside` a large one, have fewer, as everywhere: `steerstats.results.decimals`.
+    Large numbers, and those `beside` a large one, have fewer, as everywhere: `steerstats.text.decimals`.
 
     Examples
     --------
