@@ -287,3 +287,14 @@ def test_edges_are_named():
     two = variance_explained(np.r_[np.zeros(9), 1.0], {"pos_is_a": a}, rng=rng, n_resamples=200)
     assert any("widen the interval" in text for text in two.warnings)
     assert two.ci_low[0] == -np.inf
+
+
+@pytest.mark.parametrize("questions", [None, np.arange(30) // 2])
+def test_what_rounding_leaves_of_equal_slopes_of_stored_propensities_is_not_divided(questions):
+    """A dataset of such counted in the mean share: "A or B explains 5%" of a variance of 2e-16."""
+    grid, is_a = np.linspace(-1.5, 1.5, 7), np.arange(30) % 2
+    stored = (np.sin(np.arange(30))[:, None] + 0.7 * grid).astype(np.float32).astype(float)
+    slopes = stored @ grid / (grid @ grid)
+    assert 0 < np.ptp(slopes) < 1e-6
+    with pytest.raises(CannotEstimate, match="all equal"):
+        variance_explained(slopes, {"pos_is_a": is_a}, rng=np.random.default_rng(0), questions=questions)

@@ -18,6 +18,7 @@ from steerstats.errors import CannotEstimate, InputError, check_level, check_res
 from steerstats.resampling import quantile_pair, resampled_sums
 from steerstats.resampling.questions import group_codes
 from steerstats.results import Result
+from steerstats.rounding import STORED, varies
 from steerstats.spurious.coding import Factors, code_factors, none_varies, one_factor
 from steerstats.spurious.moments import Moments, question_sums
 
@@ -274,7 +275,7 @@ def _divide(
     codes, groups = group_codes(questions, s.size)
     by_question, k = question_sums(columns, s, codes, groups), columns.shape[1] + 1
     observed = Moments(by_question.sum(axis=0, keepdims=True), k)
-    if observed.scale[0, -1] <= 1e-12 * np.abs(s).max() * np.sqrt(s.size):
+    if not varies(s, STORED):
         raise CannotEstimate("the slopes are all equal: there is no variance to divide")
     drawn = Moments(resampled_sums(by_question, n_resamples, rng), k)
     share, draws = shares(observed)[0], shares(drawn)
