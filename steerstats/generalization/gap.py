@@ -93,7 +93,8 @@ def gap(
     check_resamples(n_resamples)
     cells = Cells.paired({"reference": reference, "shifted": shifted}, question, "on both sides of the gap")
     sums, sizes = collapse(cells.slopes[0] - cells.slopes[1], cells.question)
-    replicates = resample([SumRatio(sums, sizes, resolution=STORED)], rng=rng, n_resamples=n_resamples)[0]
+    means = SumRatio(sums, sizes, resolution=STORED, size=np.abs(cells.slopes).max())
+    replicates = resample([means], rng=rng, n_resamples=n_resamples)[0]
     low, high = interval(replicates, method, level)
     return Estimate(
         name="mean gap",
@@ -232,7 +233,8 @@ def gap_table(
         cells = grid.cells(name, wanted)
         parts = _parts(cells.slopes, len(shifts), len(components))
         sums, sizes = collapse(parts, cells.question)
-        replicates = resample([SumRatio(sums, sizes, resolution=STORED)], rng=child, n_resamples=n_resamples)[0]
+        means = SumRatio(sums, sizes, resolution=STORED, size=np.abs(cells.slopes).max())
+        replicates = resample([means], rng=child, n_resamples=n_resamples)[0]
         values = [v.copy() for v in (replicates.estimate, replicates.se, *interval(replicates, method, level))]
         deviations = replicates.t()
         refits = None if cells.refits is None else _parts(cells.refits, len(shifts), len(components))

@@ -71,9 +71,13 @@ class SumRatio:
         Share of the numerators' size below which their residuals are rounding errors and no spread:
         `steerstats.rounding.STORED` for what is computed from a cache, where resamples of equal gaps would else have
         a t of millions in place of an infinite one.
+    size : float, optional
+        Of the numbers whose differences the numerators sum, which sets their rounding; by default the numerators' own.
     """
 
-    def __init__(self, numerator: np.ndarray, denominator: np.ndarray, *, resolution: float = EXACT) -> None:
+    def __init__(
+        self, numerator: np.ndarray, denominator: np.ndarray, *, resolution: float = EXACT, size: float | None = None
+    ) -> None:
         numerator = np.atleast_2d(np.asarray(numerator, dtype=float))
         denominator = np.atleast_2d(np.asarray(denominator, dtype=float))
         if numerator.shape[1] != denominator.shape[1] or len(denominator) not in (1, len(numerator)):
@@ -89,7 +93,7 @@ class SumRatio:
         # Residuals keep the sums below free of cancellation: replicates are estimate + small deviation.
         residual = numerator - self.estimate[:, None] * denominator
         self.resolution = resolution
-        self._floor = resolution**2 * np.square(numerator).sum(axis=1)
+        self._floor = resolution**2 * np.square(numerator if size is None else size * denominator).sum(axis=1)
         residual[np.square(residual).sum(axis=1) <= self._floor] = 0.0
         self.se = _standard_error(np.square(residual).sum(axis=1), self._floor, self.total, self.n_units)
         self.acceleration = _acceleration(residual, denominator, self.total)
