@@ -180,9 +180,9 @@ def test_a_manifest_that_names_a_unit_twice_is_refused_also_by_pack(cache, tmp_p
         ({}, True, ""),
         ({"model": "another"}, False, "the manifest says"),
         ({"provenance": {"multipliers": [1.0, 2.0]}}, False, "the manifest says"),
-        ({"manifest_sha256": None}, True, "not recorded: this cache is of an earlier version"),
+        ({"manifest_sha256": None}, True, "not recorded: the manifest holds no hash of itself"),
     ],
-    ids=["as it was", "model", "deep inside", "earlier version"],
+    ids=["as it was", "model", "deep inside", "no seal"],
 )
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_manifest_that_was_edited_fails_its_hash(tmp_path, change, ok, said, packed):

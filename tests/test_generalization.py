@@ -290,6 +290,6 @@ def test_infinite_limits_and_bands_name_the_cells_that_they_come_from():
     assert np.isinf(table.band_low).all()
     infinite = [text for text in table.warnings if "infinite" in text]
     assert [text.partition(":")[0] for text in infinite] == [
-        "limits of tied, base->user_neg are infinite",
-        "simultaneous bands of every gap are infinite because of tied, base->user_neg",
+        "limits of base->user_neg in tied are infinite",
+        "simultaneous bands of all gaps are infinite because of base->user_neg in tied",
     ]

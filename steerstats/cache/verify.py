@@ -82,7 +82,7 @@ def _manifest(cache: CacheReader) -> Check:
     """Spec, facts and provenance are those that the cache was begun with."""
     claimed, what = cache.manifest.get(SEAL), "manifest hash"
     if claimed is None:
-        return Check(str(cache.path), what, True, "not recorded: this cache is of an earlier version")
+        return Check(str(cache.path), what, True, "not recorded: the manifest holds no hash of itself")
     digest = manifest_hash(cache.manifest)
     return Check(str(cache.path), what, digest == claimed, _compare(digest, str(claimed), "the manifest"))
 

@@ -44,6 +44,7 @@ from steerstats.results import SLOPE_UNIT, Estimate, Result
 from steerstats.rounding import STORED
 
 COMPONENTS = ("gap", "prompt", "transfer")
+PLURALS = ("gaps", "parts of the prompt", "parts of transfer")
 
 
 def gap(
@@ -263,7 +264,9 @@ def gap_table(
     bands, p = _families(out["estimate"], out["se"], t, level)
     if len(components) == 1:
         warnings.append("not every prompt was asked with a vector of its own: losses are shown without their two parts")
-    of_cells = [[[f"{name}, {one}" for one in labels[component]] for name in grid.datasets] for component in components]
+    of_cells = [
+        [[f"{one} in {name}" for one in labels[component]] for name in grid.datasets] for component in components
+    ]
     warnings += _infinite_limits(np.isinf([out["ci_low"], out["ci_high"]]).any(axis=0), bands, t, np.array(of_cells))
     included = n_refits > 0
     for component, where in zip(components, included):
@@ -298,10 +301,10 @@ def _infinite_limits(limits: np.ndarray, bands: np.ndarray, t: np.ndarray, names
     found, why = [], "too many of their resamples have no variance"
     if limits.any():
         found.append(f"limits of {first_few(names[limits].tolist())} are infinite: {why}")
-    for k, component in enumerate(COMPONENTS[: len(names)]):  # its cells are one family
+    for k in range(len(names)):  # the cells of a component are one family
         if np.isinf(bands[:, k]).any():
             cause = names[k][np.isinf(t[k]).any(axis=-1)].tolist()
-            found.append(f"simultaneous bands of every {component} are infinite because of {first_few(cause)}: {why}")
+            found.append(f"simultaneous bands of all {PLURALS[k]} are infinite because of {first_few(cause)}: {why}")
     return found
 
 
