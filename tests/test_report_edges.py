@@ -158,9 +158,11 @@ def three() -> list[Path]:
     """Three caches of one model's name, so that only their own names tell them apart."""
     root = scratch()
     more = {**BARE, "n_resampled": 4, "datasets": ("x", "y")}
+    # Of one seed: were their spreads alike too, they would differ by the same on every input.
+    own = [{"mean_steerability": [1.0 + k, 0.5 + 1.3 * k], "input_sd": TRUTH.input_sd + k / 10} for k in range(3)]
     return [
-        write_cache(root / name, replace(TRUTH, mean_steerability=[1.0 + k, 0.5 + 1.3 * k], **more), model="m")
-        for k, name in enumerate(("one", "two", "three"))
+        write_cache(root / name, replace(TRUTH, **this, **more), model="m")
+        for name, this in zip(("one", "two", "three"), own)
     ]
 
 
