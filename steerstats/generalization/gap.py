@@ -93,9 +93,7 @@ def gap(
     check_level(level)
     check_resamples(n_resamples)
     cells = Cells.paired({"reference": reference, "shifted": shifted}, question, "on both sides of the gap")
-    sums, sizes = collapse(cells.slopes[0] - cells.slopes[1], cells.question)
-    means = SumRatio(sums, sizes, resolution=STORED, size=np.abs(cells.slopes).max())
-    replicates = resample([means], rng=rng, n_resamples=n_resamples)[0]
+    replicates = _resampled(cells.slopes[0] - cells.slopes[1], cells, rng, n_resamples)
     low, high = interval(replicates, method, level)
     return Estimate(
         name="mean gap",
@@ -233,9 +231,7 @@ def gap_table(
     for d, (name, child) in enumerate(zip(grid.datasets, rng.spawn(len(grid.datasets)))):
         cells = grid.cells(name, wanted)
         parts = _parts(cells.slopes, len(shifts), len(components))
-        sums, sizes = collapse(parts, cells.question)
-        means = SumRatio(sums, sizes, resolution=STORED, size=np.abs(cells.slopes).max())
-        replicates = resample([means], rng=child, n_resamples=n_resamples)[0]
+        replicates = _resampled(parts, cells, child, n_resamples)
         values = [v.copy() for v in (replicates.estimate, replicates.se, *interval(replicates, method, level))]
         deviations = replicates.t()
         refits = None if cells.refits is None else _parts(cells.refits, len(shifts), len(components))
@@ -294,6 +290,13 @@ def gap_table(
         assumptions=(SAMPLE, vector_error_words(included)),
         warnings=tuple(warnings),
     )
+
+
+def _resampled(differences: np.ndarray, cells: Cells, rng: np.random.Generator, n_resamples: int) -> Replicates:
+    """Means of differences between slopes over resamples of questions; they are rounded as the slopes are."""
+    sums, sizes = collapse(differences, cells.question)
+    means = SumRatio(sums, sizes, resolution=STORED, size=np.abs(cells.slopes).max())
+    return resample([means], rng=rng, n_resamples=n_resamples)[0]
 
 
 def _infinite_limits(limits: np.ndarray, bands: np.ndarray, t: np.ndarray, names: np.ndarray) -> list[str]:
