@@ -11,11 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cache_builder.spec.model import (
-    BUNDLED,
-    BuildSpec,
-    is_place,
-)
+from cache_builder.spec.model import BUNDLED, BuildSpec, is_place
 from steerstats.errors import SpecError
 
 _SHAPES = {

@@ -12,12 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache_builder.blocks import parts_of
-from cache_builder.vectors.draws import (
-    check_shuffled,
-    half_flips,
-    named_rng,
-    question_groups,
-)
+from cache_builder.vectors.draws import check_shuffled, half_flips, named_rng, question_groups
 from cache_builder.vectors.extractors import BUILT_IN, find_extractor, nuisance_weights, project_out
 from steerstats.errors import InputError
 
