@@ -4,6 +4,8 @@ VENV   ?= .venv
 CORE   ?= .venv-core
 OUT    ?= demo-out
 PIP_FLAGS ?= --quiet --disable-pip-version-check
+# On the path: with setuptools' import hook a clone's folder, called steerstats, hides the package from scripts beside it.
+EDITABLE = --config-settings editable_mode=compat -e
 
 # One thread a process: the results do not depend on it (see DESIGN), two cores then serve two test workers.
 export OMP_NUM_THREADS ?= 1
@@ -42,12 +44,12 @@ example: $(VENV)/.build
 
 $(VENV)/.build: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install $(PIP_FLAGS) -c constraints.txt -e ".[build]"
+	$(VENV)/bin/pip install $(PIP_FLAGS) -c constraints.txt $(EDITABLE) ".[build]"
 	touch $@
 
 # steering-vectors declares transformers < 5 and runs with 5; it is the tests' independent oracle, nothing more.
 $(VENV)/.dev: $(VENV)/.build
-	$(VENV)/bin/pip install $(PIP_FLAGS) -c constraints.txt -e ".[build,ray,dev]"
+	$(VENV)/bin/pip install $(PIP_FLAGS) -c constraints.txt $(EDITABLE) ".[build,ray,dev]"
 	$(VENV)/bin/pip install $(PIP_FLAGS) --no-deps steering-vectors==0.12.2
 	touch $@
 

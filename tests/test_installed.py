@@ -9,7 +9,7 @@ import sys
 import pytest
 
 SHIPPED = {
-    "steerstats": ["cache/SCHEMA.md"],
+    "steerstats": ["README.md", "cache/SCHEMA.md"],
     "cache_builder": [
         "README.md",
         "presets/demo.toml",
@@ -52,3 +52,10 @@ def test_importing_the_analysis_half_loads_neither_torch_nor_the_heavy_libraries
     done = isolated(code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_a_checkout_beside_a_script_does_not_hide_the_package(tmp_path):
+    (tmp_path / "steerstats").mkdir()  # as a clone is called
+    code = "import steerstats; print(len(steerstats.open_cache(steerstats.demo_cache()).datasets))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout == "14\n", done.stderr
