@@ -87,7 +87,7 @@ def _cell(study: Study, vector: str, setting: str) -> Cell:
         for unit in units:
             both = [unit.slopes.at((train, setting)) for train in (vector, BASE)]
             rng = generator(current_seed(), "own vectors", vector, setting, unit.name)
-            found = gap(*both, rng=rng, question=unit.question, n_resamples=RESAMPLES)
+            found = gap(*both, rng=rng, questions=unit.question, n_resamples=RESAMPLES)
             if np.abs(both[0] - both[1]).max() <= 2 * unit.slope_error:
                 found = replace(found, warnings=(*found.warnings, SAME.format(vector=vector)))
             difference[unit.name] = found

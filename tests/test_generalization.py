@@ -58,7 +58,7 @@ def test_incomplete_inputs_are_left_out_and_counted():
 
 
 def test_a_single_question_gives_a_number_and_no_interval():
-    found = gap(np.array([1.0, 2.0]), np.zeros(2), question=np.array(["q", "q"]), rng=np.random.default_rng(0))
+    found = gap(np.array([1.0, 2.0]), np.zeros(2), questions=np.array(["q", "q"]), rng=np.random.default_rng(0))
     assert (found.estimate, found.n) == (1.5, 1)
     assert np.isnan([found.ci_low, found.ci_high]).all()
     assert any("single question" in text for text in found.warnings)

@@ -135,7 +135,7 @@ def test_known_means_shares_and_differences_are_recovered(vector, setting):
 def test_differences_are_resampled_by_question_and_the_largest_share_is_that_of_its_dataset(monkeypatch):
     study, asked = open_cache(several()), []
     monkeypatch.setattr(
-        "analyses._own_vectors.gap", lambda *sides, question, **more: asked.append(question) or gap(*sides, **more)
+        "analyses._own_vectors.gap", lambda *sides, questions, **more: asked.append(questions) or gap(*sides, **more)
     )
     cells, _ = own_cells(study)
     questions = [study.unit(name).question for cell in cells for name in cell.own.results]

@@ -75,7 +75,7 @@ def test_degrees_of_freedom_are_said_and_the_vectors_error_uses_them():
     half = stats.t.ppf(0.975, df) * mean_se(values, CODES, len(SIZES))
     assert found.ci_high == pytest.approx(found.estimate + half)
     same = np.repeat(values[None], 12, axis=0)  # vectors without an error of their own
-    again = with_vector_error(values, same, question=CODES)
+    again = with_vector_error(values, same, questions=CODES)
     assert (again.ci_low, again.ci_high) == pytest.approx((found.ci_low, found.ci_high))
 
 
@@ -111,7 +111,7 @@ def test_few_questions_that_hold_most_inputs_are_said():
     values = slopes(rng, 0.9)
     assert said in summarise_steerability(values, questions=CODES).warnings[0]
     assert (
-        said in gap(values, values - rng.normal(size=len(values)), rng=rng, question=CODES, n_resamples=50).warnings[0]
+        said in gap(values, values - rng.normal(size=len(values)), rng=rng, questions=CODES, n_resamples=50).warnings[0]
     )
     twins = np.repeat(np.arange(60), 2)
     assert weight_warnings(np.bincount(twins)) == ()

@@ -75,7 +75,7 @@ def answer_mass(
     logsumexp: Mapping[str, np.ndarray],
     multipliers: np.ndarray,
     *,
-    question: Mapping[str, np.ndarray] | None = None,
+    questions: Mapping[str, np.ndarray] | None = None,
     threshold: float = COLLAPSED_BELOW,
     level: float = 0.95,
 ) -> AnswerMass:
@@ -88,7 +88,7 @@ def answer_mass(
     logsumexp : mapping of str to array of shape (n_multipliers, n_inputs)
         Dataset -> log of the summed exponentials over the vocabulary.
     multipliers : array of shape (n_multipliers,)
-    question : mapping of str to array of shape (n_inputs,), optional
+    questions : mapping of str to array of shape (n_inputs,), optional
     threshold : float
         Mean mass below which the answers have collapsed.
     level : float
@@ -143,7 +143,7 @@ def answer_mass(
             raise InputError(
                 f"{name}: answers hold {mass.max():.4g} of the probability; logsumexp does not belong to them"
             )
-        unit = None if question is None else np.asarray(question[name])[complete]
+        unit = None if questions is None else np.asarray(questions[name])[complete]
         mean, _, low, high, n = question_means(mass, unit, level)
         limits = logit_limits(np.clip(mean, 0, 1), (high - low) / 2)  # a mass may exceed 1 by rounding
         rows.append((mean, *limits, (mass < threshold).mean(axis=1), n, (~complete).sum()))

@@ -52,7 +52,7 @@ def gap(
     shifted: np.ndarray,
     *,
     rng: np.random.Generator,
-    question: np.ndarray | None = None,
+    questions: np.ndarray | None = None,
     method: str = "studentised",
     level: float = 0.95,
     n_resamples: int = 10_000,
@@ -64,7 +64,7 @@ def gap(
     reference, shifted : array of shape (n_inputs,)
         Slopes in nats per unit multiplier. Inputs with a NaN on either side are left out and counted.
     rng : numpy.random.Generator
-    question : array of shape (n_inputs,), optional
+    questions : array of shape (n_inputs,), optional
         Unit of resampling.
     method : {"studentised", "percentile", "basic", "bca", "t", "normal"}
     level : float
@@ -87,12 +87,12 @@ def gap(
     >>> from steerstats.generalization import gap
     >>> slopes = steerstats.open_cache(steerstats.demo_cache()).slopes("likes-rain")
     >>> at_home, away = slopes.at("base->base"), slopes.at("base->user_neg")
-    >>> print(gap(at_home, away, rng=np.random.default_rng(0), question=slopes.question))
+    >>> print(gap(at_home, away, rng=np.random.default_rng(0), questions=slopes.question))
     mean gap: 0.089 [0.079, 0.101] (n = 60)
     """
     check_level(level)
     check_resamples(n_resamples)
-    cells = Cells.paired({"reference": reference, "shifted": shifted}, question, "on both sides of the gap")
+    cells = Cells.paired({"reference": reference, "shifted": shifted}, questions, "on both sides of the gap")
     replicates = _resampled(cells.slopes[0] - cells.slopes[1], cells, rng, n_resamples)
     low, high = interval(replicates, method, level)
     return Estimate(
@@ -238,7 +238,7 @@ def gap_table(
         again = np.zeros(len(parts), dtype=bool) if refits is None else np.isfinite(refits).all(axis=(0, 2))
         if again.any():
             found = [
-                with_vector_error(parts[k], refits[:, k], question=cells.question, level=level)
+                with_vector_error(parts[k], refits[:, k], questions=cells.question, level=level)
                 for k in np.flatnonzero(again)
             ]
             for key, value in zip(out, values):

@@ -110,7 +110,7 @@ def ratio(
     denominator: np.ndarray,
     *,
     rng: np.random.Generator | None = None,
-    question: np.ndarray | None = None,
+    questions: np.ndarray | None = None,
     method: str = "fieller",
     level: float = 0.95,
     n_resamples: int = 10_000,
@@ -123,7 +123,7 @@ def ratio(
         Slopes of v_A and of v_B in the same evaluation setting; incomplete inputs are left out and counted.
     rng : numpy.random.Generator, optional
         Needed by the resampling methods, not by "fieller" and "delta".
-    question : array of shape (n_inputs,), optional
+    questions : array of shape (n_inputs,), optional
     method : {"fieller", "delta", "studentised", "percentile", "basic", "bca"}
     level : float
     n_resamples : int
@@ -142,14 +142,14 @@ def ratio(
     >>> import steerstats
     >>> from steerstats.generalization import ratio
     >>> slopes = steerstats.open_cache(steerstats.demo_cache()).slopes("likes-rain")
-    >>> found = ratio(slopes.at("base->user_neg"), slopes.at("user_neg->user_neg"), question=slopes.question)
+    >>> found = ratio(slopes.at("base->user_neg"), slopes.at("user_neg->user_neg"), questions=slopes.question)
     >>> print(found, found.shape)
     relative steerability: -0.713 [-1.150, -0.307] (n = 60) bounded
     """
     check_level(level)
     check_resamples(n_resamples)
     sides = {"numerator": numerator, "denominator": denominator}
-    cells = Cells.paired(sides, question, "both above and below the line")
+    cells = Cells.paired(sides, questions, "both above and below the line")
     row = _rows(cells, np.array([0]), np.array([1]), rng, method, level, n_resamples)
     return RatioEstimate(
         name="relative steerability",

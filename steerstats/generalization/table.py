@@ -115,7 +115,7 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
         *values, units = question_means(cells.slopes, cells.question, level)
         labels, again = np.array([shift_name(shift) for shift in present]), np.flatnonzero(cells.refitted)
         found = [
-            with_vector_error(cells.slopes[k], cells.refits[:, k], question=cells.question, level=level) for k in again
+            with_vector_error(cells.slopes[k], cells.refits[:, k], questions=cells.question, level=level) for k in again
         ]
         for key, value in zip(out, values):
             value[again] = [getattr(one, key) for one in found]

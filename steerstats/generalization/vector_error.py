@@ -96,7 +96,7 @@ def with_vector_error(
     values: np.ndarray,
     refits: np.ndarray,
     *,
-    question: np.ndarray | None = None,
+    questions: np.ndarray | None = None,
     level: float = 0.95,
     name: str = "mean gap",
 ) -> Estimate:
@@ -115,7 +115,7 @@ def with_vector_error(
         the gap first: errors of two vectors fitted on the same pairs are not independent.
     refits : array of shape (n_refits, n_inputs)
         The same under each vector refitted on a bootstrap resample of the pairs.
-    question : array of shape (n_inputs,), optional
+    questions : array of shape (n_inputs,), optional
     level : float
     name : str
 
@@ -136,15 +136,15 @@ def with_vector_error(
     >>> from steerstats.generalization import with_vector_error
     >>> unit = steerstats.open_cache(steerstats.demo_cache()).unit("likes-rain")
     >>> slopes, refits = unit.slopes.at("base->base"), unit.control_slopes("resampled", "base->base")
-    >>> print(with_vector_error(slopes, refits, question=unit.question, name="mean steerability"))
+    >>> print(with_vector_error(slopes, refits, questions=unit.question, name="mean steerability"))
     mean steerability: 0.128 [0.053, 0.204] (n = 60)
     """
     check_level(level)
     values, refits = _checked(values, refits)
     if len(refits) < 2:
         raise CannotEstimate(f"{len(refits)} refitted vectors; the vector's variance needs at least two")
-    mean, covariance, n_units = mean_covariance(values, question)
-    df = question_df(values, *group_codes(question, len(values)), level)
+    mean, covariance, n_units = mean_covariance(values, questions)
+    df = question_df(values, *group_codes(questions, len(values)), level)
     refit_means = refits.mean(axis=1)
     from_vector, from_inputs = refit_variance(refit_means), float(covariance[0, 0])
     shift = float(refit_means.mean() - mean[0])
@@ -159,7 +159,7 @@ def with_vector_error(
 
 
 def from_disjoint_folds(
-    folds: np.ndarray, *, question: np.ndarray | None = None, level: float = 0.95, name: str = "mean gap"
+    folds: np.ndarray, *, questions: np.ndarray | None = None, level: float = 0.95, name: str = "mean gap"
 ) -> Estimate:
     """Mean over inputs and over vectors from disjoint training pairs, as two crossed random samples.
 
@@ -171,7 +171,7 @@ def from_disjoint_folds(
     ----------
     folds : array of shape (n_folds, n_inputs)
         Gaps (or slopes) under each fold's vector.
-    question : array of shape (n_inputs,), optional
+    questions : array of shape (n_inputs,), optional
         Twins are averaged within their question first, and questions then count equally.
     level : float
     name : str
@@ -198,7 +198,7 @@ def from_disjoint_folds(
     """
     check_level(level)
     folds = np.atleast_2d(np.asarray(folds, float))
-    sums, sizes = collapse(folds, question)
+    sums, sizes = collapse(folds, questions)
     y = sums / sizes
     f, n = y.shape
     if f < 2 or n < 2:

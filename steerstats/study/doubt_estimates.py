@@ -90,7 +90,7 @@ def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: i
         unit = study.unit(name)
         own, other = unit.slopes.at(shift), unit.control_slopes("debiased", shift)[0]
         rng = generator(seed, "debiased", name)
-        loss[name] = gap(own, other, rng=rng, question=unit.question, level=level, n_resamples=n_resamples)
+        loss[name] = gap(own, other, rng=rng, questions=unit.question, level=level, n_resamples=n_resamples)
         columns = unit.factors(("pos_is_a", "pos_is_yes"))
         try:
             fits = [spurious_factors(slopes, columns, questions=unit.question, level=level) for slopes in (own, other)]
@@ -161,7 +161,7 @@ def answer_mass(study: Study, shift: Shift, threshold: float, level: float) -> A
                 f"dataset {name} has multipliers {grids[-1].tolist()}, {study.datasets[0]} {grids[0].tolist()}; open "
                 "the datasets of one grid with open_cache(..., datasets=[...])"
             )
-    return mass_by_multiplier(logits, totals, grids[0], question=questions, threshold=threshold, level=level)
+    return mass_by_multiplier(logits, totals, grids[0], questions=questions, threshold=threshold, level=level)
 
 
 def vector_cosines(study: Study) -> VectorCosines:

@@ -68,7 +68,7 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
             errors[name] = with_vector_error(
                 slopes,
                 again,
-                question=questions,
+                questions=questions,
                 level=level,
                 name="mean, vector error included",
             )
