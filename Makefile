@@ -18,9 +18,10 @@ export HF_HUB_OFFLINE ?= 1
 demo: $(VENV)/.build
 	$(VENV)/bin/steerstats demo -o $(OUT)
 
+# Each half where its users have it: all tests run, each of them once.
 test: $(VENV)/.dev $(CORE)/.core
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not cuda" $(PYTEST_FLAGS)
-	$(CORE)/bin/python -m pytest -n 2 --dist worksteal -m "not cuda" $(PYTEST_FLAGS) --without-torch
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not cuda" $(PYTEST_FLAGS) --half build
+	$(CORE)/bin/python -m pytest -n 2 --dist worksteal -m "not cuda" $(PYTEST_FLAGS) --half analysis
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

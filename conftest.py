@@ -1,4 +1,4 @@
-"""How the tests are run: without torch, and in the gate without excuses."""
+"""How the tests are run: each half by itself, and in the gate without excuses."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ BUILD_HALF = re.compile(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--without-torch",
-        action="store_true",
-        help="run the analysis half's tests, in an environment where importing torch fails",
+        "--half",
+        choices=("analysis", "build"),
+        help="run one half's tests only; those of the analysis half want an environment where importing torch fails",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--without-torch") and importlib.util.find_spec("torch") is not None:
-        raise pytest.UsageError("--without-torch was asked for, but torch is installed here")
+    if config.getoption("--half") == "analysis" and importlib.util.find_spec("torch") is not None:
+        raise pytest.UsageError("--half analysis is to show what works without torch, but torch is installed here")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the build half's modules where torch is absent on purpose: they are not skipped, they do not apply."""
-    if not config.getoption("--without-torch") or collection_path.suffix != ".py":
+    """Every module of tests belongs to one half: the build half's do not apply where torch is absent on purpose."""
+    half = config.getoption("--half")
+    if half is None or collection_path.suffix != ".py" or collection_path.name == "conftest.py":
         return None
-    if collection_path.parent.name != "tests" or collection_path.name == "conftest.py":
-        return None
-    return bool(BUILD_HALF.search(collection_path.read_text(encoding="utf-8"))) or None
+    in_tests = collection_path.parent.name == "tests"  # elsewhere are the examples in the analysis half's docstrings
+    builds = in_tests and bool(BUILD_HALF.search(collection_path.read_text(encoding="utf-8")))
+    return builds != (half == "build") or None
 
 
 @pytest.hookimpl(trylast=True)
