@@ -184,6 +184,20 @@ def test_layers_of_one_setting_are_vectors_of_their_own_where_a_table_names_none
     assert unit.read("vector_layer").tolist() == [[3], [4]]
 
 
+def test_one_layer_of_several_is_a_cache_as_if_the_table_held_it_alone(tmp_path, frame):
+    layers = [frame.assign(layer=layer, propensity=frame["propensity"] * layer) for layer in (3, 4)]
+    both = save(pd.concat([*layers, frame.assign(dataset="bare")]), tmp_path / "both.csv")
+    alone = CacheReader(import_table(save(layers[1], tmp_path / "4.csv"), tmp_path / "alone", model="mine"))
+    taken = CacheReader(import_table(both, tmp_path / "taken", model="mine", layer=4))
+    assert list(taken.units) == list(alone.units) == ["kindness"]
+    for name, values in alone["kindness"].load().arrays.items():
+        np.testing.assert_array_equal(taken["kindness"].read(name), values)
+    assert taken.manifest["spec"]["layer"] == 4
+    assert taken.spec_hash != CacheReader(import_table(both, tmp_path / "3", model="mine", layer=3)).spec_hash
+    with pytest.raises(InputError, match=r"has no column 'layer' to take layer 3 from"):
+        import_table(save(frame, tmp_path / "none.csv"), tmp_path / "n", model="mine", layer=3)
+
+
 def test_an_input_without_a_text_has_an_empty_one(tmp_path, frame):
     texts = frame.assign(text=np.where(frame["input"] == "q1", None, "asked"))
     cache = CacheReader(import_table(save(texts, tmp_path / "t.csv"), tmp_path / "c", model="mine"))

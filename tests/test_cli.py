@@ -152,10 +152,16 @@ def test_import_sends_no_table_of_several_layers_to_a_report_which_takes_one(run
     pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
     code, out, _ = run("import", tmp_path / "t.csv", "-o", tmp_path / "c")
     assert code == 0
-    assert "open_cache(path, layer=N) takes one layer; `steerstats report` wants each in a table, and so a cache" in out
+    own = "`steerstats report` wants each in a cache of its own (`steerstats import --layer N`)"
+    assert f"open_cache(path, layer=N) takes one layer; {own}" in out
     code, _, errors = run("report", tmp_path / "c", "-o", tmp_path / "r")
     assert code == 2
-    assert "open_cache(path, layer=3); `steerstats report` wants each in a table, and so a cache, of its own" in errors
+    assert f"open_cache(path, layer=3); {own}" in errors
+    code, out, _ = run("import", tmp_path / "t.csv", "-o", tmp_path / "c4", "--layer", 4)
+    assert code == 0
+    assert "now `steerstats report" in out
+    code, _, errors = run("import", tmp_path / "t.csv", "-o", tmp_path / "c5", "--layer", 5)
+    assert (code, "no row is of layer 5; its layers are 3, 4" in errors) == (2, True)
 
 
 def test_import_names_no_multipliers_that_only_one_dataset_has(run, tmp_path):

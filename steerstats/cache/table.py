@@ -123,7 +123,7 @@ def _places(source: Path, n_rows: int) -> pd.RangeIndex | pd.Index:
     return pd.RangeIndex(1, n_rows + 1, name="row")
 
 
-def import_table(source: str | Path, target: str | Path, *, model: str) -> Path:
+def import_table(source: str | Path, target: str | Path, *, model: str, layer: int | None = None) -> Path:
     """Turn a table into a cache, so that every analysis works on it.
 
     Parameters
@@ -134,6 +134,8 @@ def import_table(source: str | Path, target: str | Path, *, model: str) -> Path:
         Cache directory to make.
     model : str
         Name of the model, for the record.
+    layer : int, optional
+        Of a table of several layers, take the rows of this one. Datasets without such rows are left out.
 
     Returns
     -------
@@ -148,10 +150,14 @@ def import_table(source: str | Path, target: str | Path, *, model: str) -> Path:
         input (but for its text) or a vector; the message names the coordinates. Nothing is written then.
     """
     frame = read_table(source)
+    if layer is not None:
+        frame = _at_layer(frame, layer, source)
     digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
     # Every dataset is checked before the first is written: bad input leaves nothing half-made.
     arrays = {name: _unit(part, f"{source}: dataset {name}") for name, part in frame.groupby("dataset", sort=True)}
     spec = {"source": Path(source).name, "sha256": digest, "model": model}
+    if layer is not None:
+        spec["layer"] = layer
     spec_hash = hashlib.sha256(repr(sorted(spec.items())).encode()).hexdigest()
     names = _stems(arrays)
     units = {}
@@ -175,6 +181,17 @@ def import_table(source: str | Path, target: str | Path, *, model: str) -> Path:
                     root.mkdir(exist_ok=True)
             raise
     return root
+
+
+def _at_layer(frame: pd.DataFrame, layer: int, source: str | Path) -> pd.DataFrame:
+    """The rows of one layer."""
+    if "layer" not in frame:
+        raise InputError(f"{source}: it has no column 'layer' to take layer {layer} from")
+    column = pd.to_numeric(frame["layer"], errors="coerce")
+    if not (column == layer).any():
+        found = ", ".join(f"{value:g}" for value in np.unique(column.dropna())) or "none"
+        raise InputError(f"{source}: no row is of layer {layer}; its layers are {found}")
+    return frame[column == layer]
 
 
 def _unit(frame: pd.DataFrame, where: str) -> dict[str, np.ndarray]:

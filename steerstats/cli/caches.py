@@ -148,6 +148,7 @@ def import_(
     table: Annotated[Path, typer.Argument(help="A .csv or .parquet table, one row a value.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Cache directory to make.", show_default=False)],
     model: Annotated[str, typer.Option(help="Name of the steered model, for the record.")] = "not recorded",
+    layer: Annotated[int | None, typer.Option(min=0, help="Of a table of several layers, take this one.")] = None,
 ) -> None:
     """Make a cache from a table of steered scores, for people who steer with other tools.
 
@@ -165,7 +166,7 @@ def import_(
     from steerstats.cache.writer import name_fault
 
     directory(out, "the imported cache", empty=True)
-    root = import_table(table, out, model=model)
+    root = import_table(table, out, model=model, layer=layer)
     units = list(CacheReader(root))
     for unit in units:
         if (called := str(unit.attrs["dataset"])) != unit.name:

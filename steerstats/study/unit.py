@@ -21,7 +21,7 @@ from steerstats.results import Result
 from steerstats.steerability import SteerabilityFit, fit_steerability, slope_error
 from steerstats.study.factors import read_factors
 
-ONE_LAYER = "`steerstats report` wants each in a table, and so a cache, of its own"
+ONE_LAYER = "`steerstats report` wants each in a cache of its own (`steerstats import --layer N`)"
 
 
 @dataclass(frozen=True, kw_only=True)
