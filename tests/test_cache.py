@@ -172,6 +172,17 @@ def test_specs_are_not_mixed_in_one_directory(tmp_path):
         create_cache(tmp_path / "new", {"kind": "grids", "spec_hash": "cd" * 32, "units": [], "model": "tiny"})
 
 
+def test_a_manifest_that_was_changed_by_hand_is_joined_by_nobody(tmp_path):
+    make_cache(tmp_path)
+    path, joining = tmp_path / "manifest.json", {"kind": "grid", "spec_hash": ATTRS["spec_hash"]}
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest, indent=3))
+    assert create_cache(tmp_path, joining) == tmp_path
+    path.write_text(json.dumps(manifest | {"model": "another"}))
+    with pytest.raises(CacheError, match=r"manifest\.json is not as it was written: its manifest_sha256 is \w{64}"):
+        create_cache(tmp_path, joining)
+
+
 def test_a_directory_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(CacheError, match=r"is not empty and holds no manifest\.json"):

@@ -236,7 +236,8 @@ def test_of_two_builders_that_begin_one_cache_at_once_the_later_takes_the_manife
     plain = disk.publish_once
 
     def raced(target, content):
-        plain(target, content.replace(b'"mine"', b'"theirs"'))
+        monkeypatch.undo()
+        create_cache(target.parent, MANIFEST | {"model": "theirs"})
         plain(target, content)
 
     monkeypatch.setattr(writer, "publish_once", raced)

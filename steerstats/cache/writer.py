@@ -59,8 +59,8 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
     Raises
     ------
     CacheError
-        If the directory holds another spec's cache, a damaged manifest, or something that is no cache; or if the
-        manifest cannot be written (full disk).
+        If the directory holds another spec's cache, a damaged or changed manifest, or something that is no cache; or
+        if the manifest cannot be written (full disk).
 
     Examples
     --------
@@ -94,7 +94,13 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
             publish_once(target, text.encode())
         except OSError as error:
             raise CacheError(f"{target} could not be written: {error}") from error
-    refuse_other_spec(target, read_json(target), str(whole["spec_hash"]))
+    theirs = read_json(target)
+    refuse_other_spec(target, theirs, str(whole["spec_hash"]))
+    if theirs.get(SEAL, digest := manifest_hash(theirs)) != digest:
+        raise CacheError(
+            f"{target} is not as it was written: its {SEAL} is {theirs[SEAL]}, its content hashes to {digest}; "
+            "restore it, or choose another directory"
+        )
     return root
 
 
