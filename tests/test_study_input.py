@@ -13,8 +13,8 @@ ASKED = [
     "steerability", "spurious_factors", "generalization", "predictors", "debiased", "reliability",
     "corrected_anti_steerable", "answer_mass", "linearity", "multiplier_range", "cross_model",
 ]  # fmt: skip
-SEEDED = [name for name in ASKED if name not in ("reliability", "answer_mass", "linearity", "multiplier_range")]
-RESAMPLED = [name for name in SEEDED if name != "steerability"]
+CLOSED = ("steerability", "reliability", "answer_mass", "linearity", "multiplier_range")
+SEEDED = [name for name in ASKED if name not in CLOSED]
 
 
 def ask(study, name, **arguments):
@@ -36,7 +36,7 @@ def test_a_seed_is_a_count(study, name, seed):
 
 
 @pytest.mark.parametrize("count", [0, 10.0, "many"])
-@pytest.mark.parametrize("name", RESAMPLED)
+@pytest.mark.parametrize("name", SEEDED)
 def test_resamples_are_counted(study, name, count):
     with pytest.raises(InputError, match=f"n_resamples is {count!r}"):
         ask(study, name, n_resamples=count)

@@ -66,10 +66,8 @@ class Study(StudyDoubts):
     <Study of bundled:demo/model: 14 datasets, settings base, sys_pos, sys_neg, user_pos, user_neg>
     """
 
-    def steerability(self, shift: Shift | str = ID, *, seed: int = 0, level: float = 0.95) -> DatasetSteerability:
-        """Mean, median, spread and sign of per-input steerability, dataset by dataset.
-
-        `seed` is there for symmetry: these intervals are closed form, and every seed gives the same table.
+    def steerability(self, shift: Shift | str = ID, *, level: float = 0.95) -> DatasetSteerability:
+        """Mean, median, spread and sign of per-input steerability, dataset by dataset; no interval here is resampled.
 
         Examples
         --------
@@ -78,7 +76,7 @@ class Study(StudyDoubts):
         >>> {"mean", "median", "sd", "anti_steerable"} <= set(table.to_frame()["name"])
         True
         """
-        check_asked(level=level, seed=seed)
+        check_asked(level=level)
         return estimates.steerability(self, self.require(shift), level)
 
     def spurious_factors(
