@@ -21,12 +21,11 @@ from steerstats import open_cache
 from steerstats.errors import CannotEstimate, InputError, how_many
 from steerstats.figures.theme import nice_shift
 from steerstats.generalization import PAPER_SHIFTS, SteerabilityTable, shift_name
-from steerstats.protocol import protocol_of
+from steerstats.protocol import UNNAMED, protocol_of
 from steerstats.resampling.questions import logit_limits, question_means
 from steerstats.results import Estimate
 from steerstats.steerability import mean_slope
 from steerstats.study import Study
-from steerstats.study.base import UNNAMED
 from steerstats.study.results import SpuriousTable
 from steerstats.study.study import DEFAULT_FACTORS
 

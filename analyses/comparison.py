@@ -1,8 +1,9 @@
 """Several caches side by side: what differs in the steerability of every dataset, paired by input, in every shift."""
 
-from analyses._cache import UNNAMED, current_seed, datasets_of, facts_of, several_studies
+from analyses._cache import current_seed, datasets_of, facts_of, several_studies
 from analyses._claim import Finding, command_line, publish
 from analyses._compared import compared, difference_claims, error_words, forests, labelled
+from steerstats.protocol import UNNAMED
 
 TITLE = "Differences in steerability between caches"
 PAPER = ""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses._cache import UNNAMED, between, with_several_wrong
+from analyses._cache import between, with_several_wrong
 from analyses._words import listed
 from reports.methods_order import MOST_NAMES, named, order_of
 from reports.operators import acts
@@ -15,6 +15,7 @@ from reports.references import Cited
 from steerstats.errors import how_many
 from steerstats.figures import nice_setting
 from steerstats.frames import MAIN_KINDS
+from steerstats.protocol import UNNAMED
 
 MADE = {
     "mean_difference": "the mean difference of activations between {}",

@@ -17,7 +17,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from analyses._cache import UNNAMED, check_distinct, facts_of, label_caches, study_of, vectors_of_kind
+from analyses._cache import check_distinct, facts_of, label_caches, study_of, vectors_of_kind
 from analyses._words import listed
 from reports import operators, words
 from reports.collect import RESULTS, Done, default_workers, plan, run_jobs
@@ -31,7 +31,7 @@ from reports.sections import anchor_prefix, claim_view, sections_of, sections_of
 from reports.tables import cells
 from reports.terminal import UNITS
 from steerstats.errors import check_count
-from steerstats.protocol import differences
+from steerstats.protocol import UNNAMED, differences
 
 SWEEP_NAME = "-sweep"  # what the builder appends to the name of a spec whose layers it sweeps
 PRESETS = ("", "demo", "tan2024")  # names of specs that name no study; the builder, which has them, may be absent

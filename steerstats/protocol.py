@@ -11,6 +11,7 @@ from steerstats.errors import first_few
 if TYPE_CHECKING:
     from steerstats.study import Study
 
+UNNAMED = "not recorded"  # the model of a table that does not name it
 NAMES = {
     "split": "split",
     "scope": "scope",

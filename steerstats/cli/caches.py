@@ -14,6 +14,7 @@ from rich.tree import Tree
 
 from steerstats.cli.console import directory, notice, out, say
 from steerstats.errors import InputError, first_few, how_many
+from steerstats.protocol import UNNAMED
 
 if TYPE_CHECKING:
     from steerstats.cache import Unit
@@ -39,7 +40,7 @@ def inspect(cache: CachePath, unit: Annotated[str, typer.Option(help="Show this 
 
     reader = CacheReader(cache, allow_damaged=True)
     tree = Tree(Text(f"{reader.path}  ({'packed file' if reader.packed else 'directory'}, {reader.kind})"))
-    tree.add(Text(f"model: {reader.manifest.get('model', 'not recorded')}"))
+    tree.add(Text(f"model: {reader.manifest.get('model', UNNAMED)}"))
     tree.add(Text(f"spec: {reader.spec_hash[:16]}"))
     lacking = [name for name in reader.missing if name not in reader.damaged]
     at_work = [name for name in lacking if not reader.packed and is_held(reader.path, name)]
@@ -147,7 +148,7 @@ def pack(
 def import_(
     table: Annotated[Path, typer.Argument(help="A .csv or .parquet table, one row a value.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Cache directory to make.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Name of the steered model, for the record.")] = "not recorded",
+    model: Annotated[str, typer.Option(help="Name of the steered model, for the record.")] = UNNAMED,
     layer: Annotated[int | None, typer.Option(min=0, help="Of a table of several layers, take this one.")] = None,
 ) -> None:
     """Make a cache from a table of steered scores, for people who steer with other tools.

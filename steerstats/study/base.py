@@ -18,8 +18,6 @@ from steerstats.operators import has_unsteered
 from steerstats.study.factors import FACTORS, own_factors
 from steerstats.study.unit import Slopes, StudyUnit, names_once
 
-UNNAMED = "not recorded"  # the model of a table that does not name it
-
 
 def demo_cache() -> Path:
     """Path of the small packed cache that ships with steerstats, built from the bundled model.

@@ -29,7 +29,7 @@ from steerstats.generalization.vector_error import VECTOR_ERROR_MIXED, VECTOR_ER
 from steerstats.meta import MetaAnalysis, with_few_units
 from steerstats.operators import ABLATE, has_unsteered
 from steerstats.power import PowerTable, fit_components, smallest_detectable_gap
-from steerstats.protocol import differences
+from steerstats.protocol import UNNAMED, differences
 from steerstats.resampling.seeds import NamedStreams, generator
 from steerstats.results import VECTOR_AS_GIVEN, Estimate
 from steerstats.spurious import (
@@ -41,7 +41,6 @@ from steerstats.spurious import (
 )
 from steerstats.steerability import summarise_steerability
 from steerstats.steerability.distribution import method_of_summaries
-from steerstats.study.base import UNNAMED
 from steerstats.study.factors import FACTORS, OWN, usual_levels
 from steerstats.study.generalization import Generalization
 from steerstats.study.notes import few_trained, flat_curves, no_parity, said_first
