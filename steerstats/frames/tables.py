@@ -1,8 +1,4 @@
-"""From a unit of a cache to tidy frames with declared columns, ready for pandas, CSV and Parquet.
-
-Every frame has a tuple of `Column`s that says what each column is called, which array it comes from, its type, and
-whether a cache must hold it. Columns of arrays that a cache does not hold are left out; nothing is guessed.
-"""
+"""From a unit of a cache to its frames; columns of arrays that it does not hold are left out, nothing is guessed."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ import pandas as pd
 
 from steerstats.cache import NOT_DEFINED, Unit
 from steerstats.errors import CacheError, InputError
-from steerstats.frame_columns import (
+from steerstats.frames.columns import (
     INPUT_COLUMNS,
     PAIR_COLUMNS,
     PROPENSITY_COLUMNS,
@@ -31,20 +27,6 @@ if TYPE_CHECKING:
 MAIN_KINDS = ("trained", "mean", "imported")
 LOG_ODDS = ("logit_diff", "logprob_sum")
 """Scores that are log odds of the positive option. Sums of raw logits and an imported table's numbers are not."""
-
-__all__ = [
-    "INPUT_COLUMNS",
-    "PAIR_COLUMNS",
-    "PROPENSITY_COLUMNS",
-    "SLOPE_COLUMNS",
-    "VECTOR_COLUMNS",
-    "Column",
-    "inputs_frame",
-    "pairs_frame",
-    "propensity_frame",
-    "slopes_frame",
-    "vectors_frame",
-]
 
 
 def inputs_frame(unit: Unit | StudyUnit) -> pd.DataFrame:
@@ -212,11 +194,11 @@ def _plain(unit: Unit, declared: tuple[Column, ...]) -> pd.DataFrame:
     """A frame whose columns are arrays along one axis."""
     columns: dict[str, np.ndarray] = {}
     for column in declared:
-        if column.source and column.source not in unit:
+        if not column.source:
+            continue
+        if column.source not in unit:
             if column.required:
                 raise CacheError(f"{unit.where}: column {column.name!r} needs /{column.source}, which is not there")
-            continue
-        if not column.source:
             continue
         values = unit.read(column.source)
         if column.source == "vector_layer":
