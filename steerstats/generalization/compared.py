@@ -245,11 +245,7 @@ def _one_dataset(
         for k in np.flatnonzero(one.refitted):
             values[1][k], margin = _with_vectors(replicates, k, one, level)
             values[2][k], values[3][k] = values[0][k] - margin, values[0][k] + margin
-            shift, variance = (sum(column) for column in zip(*draws[p, k]))
-            deviation = replicates.replicates[:, k] - replicates.estimate[k] + shift
-            with np.errstate(divide="ignore", invalid="ignore"):
-                studentised = deviation / np.sqrt(replicates.se_replicates[:, k] ** 2 + variance)
-            deviations[:, k] = np.where(deviation == 0, 0.0, studentised)
+            deviations[:, k] = replicates.t_with(k, *(sum(column) for column in zip(*draws[p, k])))
             n_refits[p, d, one.cells[k]] = min(len(part.means) for part in one.vectors)
         if questions < 2:
             values[1:] = [np.full(len(one.cells), np.nan)] * 3

@@ -243,7 +243,8 @@ def gap_table(
             ]
             for key, value in zip(out, values):
                 value[again] = [getattr(e, key) for e in found]
-            _add_vectors(deviations, again, replicates, refits[:, again].mean(axis=2), child)
+            vectors = refit_draws(refits[:, again].mean(axis=2), n_resamples, child)
+            deviations[:, again] = replicates.t_with(again, *vectors)
             n_refits[:, d] = len(refits) * again.reshape(shape[::2])
             doubted[name] = found, cell_names[again]
         t[:, d] = deviations.T.reshape(*shape[::2], n_resamples)
@@ -323,17 +324,6 @@ def _parts(slopes: np.ndarray, n_shifts: int, n_components: int) -> np.ndarray:
         return reference - shifted
     own = slopes[..., 1 + n_shifts :, :]
     return np.concatenate([reference - shifted, reference - own, own - shifted], axis=-2)
-
-
-def _add_vectors(
-    t: np.ndarray, cells: np.ndarray, replicates: Replicates, refit_means: np.ndarray, rng: np.random.Generator
-) -> None:
-    """In `cells`, studentised deviations of both samples at once: questions and training pairs."""
-    deviation, variance = refit_draws(refit_means, len(t), rng)
-    deviation += replicates.replicates[:, cells] - replicates.estimate[cells]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        studentised = deviation / np.sqrt(variance + replicates.se_replicates[:, cells] ** 2)
-    t[:, cells] = np.where(deviation == 0, 0.0, studentised)
 
 
 def _families(estimate: np.ndarray, se: np.ndarray, t: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:

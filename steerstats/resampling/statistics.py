@@ -58,6 +58,13 @@ class Replicates:
         t[(np.abs(deviation) <= self.resolution * scale) & (self.se_replicates == 0)] = 0.0
         return t
 
+    def t_with(self, cells: np.ndarray | int, deviation: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        """Studentised deviations of some cells whose resamples add an independent deviation of known variance."""
+        deviation = self.replicates[:, cells] - self.estimate[cells] + deviation
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = deviation / np.sqrt(self.se_replicates[:, cells] ** 2 + variance)
+        return np.where(deviation == 0, 0.0, t)
+
 
 class SumRatio:
     """Ratios of sums over units, sum(numerator) / sum(denominator), for many cells at once.
