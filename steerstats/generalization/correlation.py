@@ -322,13 +322,13 @@ def _compared(
         if is_perfect(rho):
             warnings.append(f"{name}, {POPULATION}: {PERFECT}")
         else:
-            population = tuple(float(limit[0]) for limit in quantile_pair(draws[:, None], level))
-            population = max(population[0], -1.0), min(population[1], 1.0)
+            low, high = quantile_pair(draws, level)
+            population = max(low, -1.0), min(high, 1.0)
         analytic = bonett_wright(rho, n, level)
         if np.isfinite(errors).all():
             known = draw_correlations(x, y, *errors, **options)
             warnings += [f"{name}: {text}" for text in _grouped(x, y, errors)]
-            fixed = tuple(float(limit[0]) for limit in quantile_pair(known[:, None], level))
+            fixed = quantile_pair(known, level)
             if not fixed[0] <= rho <= fixed[1]:
                 warnings.append(f"{name}: noise pulls the observed correlation out of the interval for its true value")
         if np.isnan(draws).any():

@@ -114,7 +114,7 @@ def corrected_spearman(
     raw = _correct(x, y, noise, once, 1)[0]
     draws = np.concatenate([_correct(x, y, noise, counts, 2)[0] for counts in iter_counts(len(x), n_resamples, rng)])
     outside = np.isnan(draws) | (np.abs(draws) >= 1)
-    low, high = quantile_pair(np.where(np.isnan(draws), np.nan, np.clip(draws, -1, 1))[:, None], level)
+    low, high = quantile_pair(np.clip(draws, -1, 1), level)
     warnings = []
     if powers != (1, 1):
         said = " and ".join(f"{power:.2g}" for power in powers if power != 1)
@@ -127,8 +127,8 @@ def corrected_spearman(
         warnings.append(f"{outside.mean():.0%} {CLIPPED}")
     return Corrected(
         estimate=float(np.clip(raw[0], -1, 1)),
-        ci_low=max(float(low[0]), -1.0),
-        ci_high=min(float(high[0]), 1.0),
+        ci_low=max(low, -1.0),
+        ci_high=min(high, 1.0),
         reliability_x=float(reliability_x[0]),
         reliability_y=float(reliability_y[0]),
         share_clipped=float(outside.mean()),

@@ -145,7 +145,7 @@ def steerability_variance(
                 warnings.append(f"{shift_name(shift)}, correlation of variances: {PERFECT}")
                 continue
             draws = bootstrap_correlation(own, other[:, k], rng=rng, n_resamples=n_resamples)
-            limits[:2, k] = np.clip(np.ravel(quantile_pair(draws[:, None], level)), -1, 1)
+            limits[:2, k] = np.clip(quantile_pair(draws, level), -1, 1)
             limits[2:, k] = bonett_wright(rho[k], len(own), level)
     else:
         had = how_many(len(own), "dataset")

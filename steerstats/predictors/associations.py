@@ -160,7 +160,7 @@ def dataset_associations(
         own = None if category is None else cluster[rows]
         draws = bootstrap_correlation(x[rows, j], y[rows], rng=rng, n_resamples=n_resamples, cluster=own)
         # An undefined resample (all datasets tied) could have been anything a correlation can be.
-        low[j], high[j] = np.clip(np.ravel(quantile_pair(draws[:, None], level)), -1, 1)
+        low[j], high[j] = np.clip(quantile_pair(draws, level), -1, 1)
     size = np.abs(np.nan_to_num(null))
     top = size.max(axis=1)
     undefined = np.isnan(null).all(axis=0)

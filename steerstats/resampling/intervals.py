@@ -171,30 +171,33 @@ def fieller(
     )
 
 
-def quantile_pair(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+def quantile_pair(values: np.ndarray, level: float) -> tuple[np.ndarray | float, np.ndarray | float]:
     """The two tail quantiles of each column, never narrowed by what could not be computed.
 
     Parameters
     ----------
-    values : array of shape (n_resamples, cells)
+    values : array of shape (n_resamples, cells) or (n_resamples,)
         NaN (an undefined resample) counts as −inf for the lower and +inf for the upper quantile.
     level : float
         Mass between the two.
 
     Returns
     -------
-    low, high : ndarray of shape (cells,)
+    low, high : ndarray of shape (cells,), or float
         Linearly interpolated order statistics, as `numpy.quantile` has them on finite values.
 
     Examples
     --------
     >>> import numpy as np
     >>> from steerstats.resampling import quantile_pair
-    >>> draws = np.append(np.linspace(0, 1, 101), np.nan)[:, None]  # one resample was undefined
-    >>> [round(float(limit[0]), 3) for limit in quantile_pair(draws, 0.9)]
+    >>> draws = np.append(np.linspace(0, 1, 101), np.nan)  # one resample was undefined
+    >>> [round(limit, 3) for limit in quantile_pair(draws, 0.9)]
     [0.04, 0.959]
     """
     check_level(level)
+    if values.ndim == 1:
+        low, high = quantile_pair(values[:, None], level)
+        return float(low[0]), float(high[0])
     tail = np.full(values.shape[1], (1 - level) / 2)
     rows = np.sort(values.T, axis=1)
     undefined = np.isnan(rows).sum(axis=1)

@@ -130,7 +130,7 @@ def bootstrap_correlation(
     >>> shifts = "base->base", "sys_neg->user_pos"
     >>> x, y = ([study.slopes(name).at(shift).mean() for name in study.datasets] for shift in shifts)
     >>> draws = bootstrap_correlation(x, y, rng=np.random.default_rng(0), n_resamples=2000)
-    >>> [round(float(limit[0]), 2) for limit in quantile_pair(draws[:, None], 0.95)]  # another fourteen datasets
+    >>> [round(limit, 2) for limit in quantile_pair(draws, 0.95)]  # another fourteen datasets
     [0.29, 0.86]
     """
     x, y = paired(x, y)

@@ -48,15 +48,14 @@ def _spearman(
     for k in range(n):
         truth, seen = true_and_observed(rho, reliability, shared, shape, d, rng)
         draws = bootstrap_correlation(*seen[:2], rng=rng, n_resamples=resamples)
-        limits = [float(limit[0]) for limit in quantile_pair(draws[:, None], COVERAGE)]
+        limits = quantile_pair(draws, COVERAGE)
         hits["percentile"][k] = inside(*limits, observed)
         hits["noise-free"][k] = inside(*limits, noise_free)
         hits["analytic"][k] = inside(*bonett_wright(float(spearman(*seen[:2])), d), observed)
         corrected = corrected_spearman(*seen, rng=rng, n_resamples=resamples)
         hits["corrected"][k] = inside(corrected.ci_low, corrected.ci_high, noise_free)
         known = draw_correlations(*seen, rng=rng, n_resamples=resamples)
-        limits = [float(limit[0]) for limit in quantile_pair(known[:, None], COVERAGE)]
-        hits["fixed"][k] = inside(*limits, float(spearman(*truth)))
+        hits["fixed"][k] = inside(*quantile_pair(known, COVERAGE), float(spearman(*truth)))
     means, noise = "Spearman of observed means, coverage", "Spearman without noise, coverage"
     return [
         Outcome(means, "percentile over datasets", COVERAGE, hits["percentile"]),
@@ -84,8 +83,8 @@ def _pairs(icc: float, rng: np.random.Generator, n: int) -> list[Outcome]:
         rejected["jackknife of datasets (figure 7)"][k] = not low <= 0 <= high
         for method, unit in zip(rejected, (cluster, None)):
             draws = bootstrap_correlation(x, y, cluster=unit, rng=rng, n_resamples=250)
-            low, high = quantile_pair(draws[:, None], COVERAGE)
-            rejected[method][k] = not low[0] <= 0 <= high[0]
+            low, high = quantile_pair(draws, COVERAGE)
+            rejected[method][k] = not low <= 0 <= high
     return [Outcome("Spearman over pairs, type I", name, ERROR, hits) for name, hits in rejected.items()]
 
 

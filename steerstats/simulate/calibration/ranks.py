@@ -30,7 +30,7 @@ def _few_datasets(d: int, shape: str, rng: np.random.Generator, n: int) -> list[
 
 
 def _holds(draws: np.ndarray, truth: float) -> bool:
-    return bool(inside(*(float(limit[0]) for limit in quantile_pair(draws[:, None], COVERAGE)), truth))
+    return bool(inside(*quantile_pair(draws, COVERAGE), truth))
 
 
 def _means(near: np.ndarray, rng: np.random.Generator) -> np.ndarray:
