@@ -17,6 +17,7 @@ from steerstats.errors import check_level, check_resamples, check_rng, first_few
 from steerstats.generalization.slopes import (
     ID_SHIFT,
     NO_WIDTH,
+    ONE_SIDED,
     PAPER_SHIFTS,
     SAMPLE,
     Cells,
@@ -109,7 +110,7 @@ def gap(
         assumptions=(SAMPLE, VECTOR_ERROR_OUT),
         warnings=unit_warnings(replicates.n_units, "", cells.question)
         + cells.left_out()
-        + (("too many resamples have no variance: a limit is infinite",) if np.isinf([low[0], high[0]]).any() else ())
+        + ((ONE_SIDED,) if np.isinf([low[0], high[0]]).any() else ())
         + ((NO_WIDTH,) if replicates.se[0] == 0 else ()),
     )
 

@@ -15,6 +15,7 @@ import pandas as pd
 from steerstats.errors import InputError, check_level, check_resamples, check_rng
 from steerstats.generalization.slopes import (
     NO_WIDTH,
+    ONE_SIDED,
     PAPER_SHIFTS,
     SAMPLE,
     Cells,
@@ -308,6 +309,4 @@ def _row_warnings(place: str, row: dict, k: int) -> list[str]:
         return [f"{place}the denominator is near zero ({row['denominator'][k]:.3g}, {z:.1f} standard errors)"]
     if row["no_width"][k]:
         return [f"{place}{NO_WIDTH}"]
-    return (
-        [f"{place}too many resamples have no variance: a limit is infinite"] if row["shape"][k] == "half line" else []
-    )
+    return [f"{place}{ONE_SIDED}"] if row["shape"][k] == "half line" else []

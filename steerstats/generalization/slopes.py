@@ -29,6 +29,7 @@ PAPER_SHIFTS: tuple[Shift, ...] = (
 FEW_UNITS = 10
 SAMPLE = "the questions are a sample of those the dataset stands for"  # what every interval over them assumes
 SINGLE = "a single question has no variance: no interval"
+ONE_SIDED = "too many resamples have no variance: a limit is infinite"
 NO_WIDTH = "every question gives the same value: the interval has no width, and says nothing about other questions"
 
 
