@@ -32,6 +32,12 @@ def as_finite(values: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
+def nearest_multiple(x: np.ndarray, z: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """`z` times the constant of each group (`codes`) that brings it nearest to `x`; 0 where z is 0 all over a group."""
+    power = np.bincount(codes, z * z)
+    return (np.bincount(codes, x * z) / np.where(power > 0, power, 1))[codes] * z
+
+
 def aliased_columns(X: np.ndarray) -> list[int]:
     """Columns that are linear combinations of columns before them, as R's `lm` would drop them.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from steerstats.mixed.arrays import nearest_multiple
 from steerstats.mixed.formula import Design
 
 
@@ -19,11 +20,8 @@ def containing(design: Design) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
     for x in design.X.T:
         place = None
         for k in outward:
-            codes, count = design.codes[k], design.levels[k]
             for c, z in enumerate(design.Z[k].T):
-                power = np.bincount(codes, z * z, minlength=count)
-                weight = np.bincount(codes, x * z, minlength=count) / np.where(power > 0, power, 1)
-                if np.abs(x - weight[codes] * z).max() <= 1e-9 * np.abs(x).max():
+                if np.abs(x - nearest_multiple(x, z, design.codes[k])).max() <= 1e-9 * np.abs(x).max():
                     place = (k, c)
                     break
             if place:
@@ -65,8 +63,7 @@ def _informing(design: Design, k: int, c: int) -> int:
     for z in [*before, *design.Z[k].T[: c + 1]]:
         rest, least = z, 1e-18 * np.bincount(codes, z * z, minlength=count).max()
         for b in basis:
-            power = np.bincount(codes, b * b, minlength=count)
-            rest = rest - (np.bincount(codes, rest * b, minlength=count) / np.where(power > 0, power, 1))[codes] * b
+            rest = rest - nearest_multiple(rest, b, codes)
         informs = np.bincount(codes, rest * rest, minlength=count) > least
         basis.append(np.where(informs[codes], rest, 0.0))
     return int(informs.sum())

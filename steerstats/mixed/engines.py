@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from steerstats.errors import CannotEstimate, InputError
+from steerstats.mixed.arrays import nearest_multiple
 from steerstats.mixed.checks import SINGULAR, SINGULAR_TOLERANCE, fit_warnings, is_singular
 from steerstats.mixed.closed_form import ClosedForm, closed_form, fit_factored
 from steerstats.mixed.complete import fit_complete
@@ -175,9 +176,7 @@ def _spare_effects(design: Design, k: int) -> list[str]:
     Z, codes, names, spare = design.Z[k], design.codes[k], design.z_names[k], []
     for j in range(1, Z.shape[1]):
         for i in range(j):
-            power, joint = (np.bincount(codes, Z[:, i] * Z[:, other]) for other in (i, j))
-            multiple = (joint / np.where(power > 0, power, 1))[codes] * Z[:, i]
-            if np.abs(Z[:, j] - multiple).max() <= 1e-9 * np.abs(Z[:, j]).max():
+            if np.abs(Z[:, j] - nearest_multiple(Z[:, j], Z[:, i], codes)).max() <= 1e-9 * np.abs(Z[:, j]).max():
                 spare.append(names[j])
                 break
     if not spare:
