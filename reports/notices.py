@@ -13,6 +13,7 @@ from steerstats.errors import first_few, how_many
 from steerstats.generalization import ID_SHIFT
 from steerstats.generalization.answer_mass import COLLAPSED_BELOW
 from steerstats.operators import ABLATE, has_unsteered, operator_caveats
+from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 from steerstats.study.notes import flat_curves, grid_doubts, held_twice, one_sided
 
 LONG = 100  # letters of what is not said twice
@@ -37,7 +38,7 @@ def notices_of(study: Any, findings: Sequence[Finding] = ()) -> list[str]:
         )
     claims = words.claims_by_key(findings)
     correlated = any(key.startswith(("id_ood.", "predictors.")) and claims[key].n for key in claims)
-    if 1 < len(study.datasets) < 8 and correlated:
+    if 1 < len(study.datasets) < MIN_FOR_INTERVAL and correlated:
         found.append(f"{len(study.datasets)} datasets are too few for an interval of a correlation over datasets.")
     flat = [] if study.kind == "sweep" else flat_curves(study, [ID_SHIFT])
     doubts = [*held_twice(study), *one_sided(study), *grid_doubts(study), *flat]

@@ -10,7 +10,7 @@ from reports.methods_data import grids_of
 from reports.record import software_versions
 from steerstats.errors import by_text
 
-WORDS = {"dirty": "uncommitted changes", "commit": "commit", "revision": "revision"}
+WORDS = {"dirty": "uncommitted changes"}
 
 
 def provenance_rows(study: Any, seed: int) -> list[tuple[str, str]]:

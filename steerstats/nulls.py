@@ -34,10 +34,11 @@ EXCHANGEABLE = {
 }
 NOTABLE = 1.3  # p-values too small by this factor: at 5%, those of fewer than 20 questions
 HIGH = 0.075  # a level for 5% that is said where questions are many and a few of them carry the mean
+SHUFFLES = 19  # label-shuffled vectors: the fewest that can show anything at 5%
 STUDIES, FLIPS = 4000, 400
 
 
-def shuffled_level(sizes: Sequence[int], *, rng: np.random.Generator, n_null: int = 19) -> float:
+def shuffled_level(sizes: Sequence[int], *, rng: np.random.Generator) -> float:
     """How often a vector without information passes at 5% against label-shuffled ones, copies being answered alike.
 
     Questions of nearly equal size are exchanged in pairs, one of each two. What the larger ones of a dataset happen to
@@ -49,8 +50,6 @@ def shuffled_level(sizes: Sequence[int], *, rng: np.random.Generator, n_null: in
     sizes : sequence of int
         Training pairs of each question.
     rng : numpy.random.Generator
-    n_null : int
-        Label-shuffled vectors; 19 are the fewest that can show anything at 5%.
 
     Returns
     -------
@@ -74,7 +73,7 @@ def shuffled_level(sizes: Sequence[int], *, rng: np.random.Generator, n_null: in
     np.put_along_axis(flips, order, signs, axis=1)
     differences = sizes * rng.standard_normal((STUDIES, len(sizes)))
     own, others = np.abs(differences.sum(axis=1)), np.abs(differences @ flips.T)
-    return float(np.mean((others < own[:, None]).mean(axis=1) ** n_null))
+    return float(np.mean((others < own[:, None]).mean(axis=1) ** SHUFFLES))
 
 
 def shuffled_doubt(sizes: Sequence[int], *, rng: np.random.Generator) -> str:

@@ -13,8 +13,8 @@ from scipy import optimize, special, stats
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level, how_many
 from steerstats.generalization.slopes import ID_SHIFT, Shift, SlopeGrid, parse_shift, shift_name
 from steerstats.generalization.vector_error import refit_variance
-from steerstats.meta import FEW_UNITS, reml_tau2
-from steerstats.random_effects import q_profile
+from steerstats.meta import FEW_UNITS
+from steerstats.random_effects import q_profile, reml_tau2
 from steerstats.resampling import mean_covariance
 from steerstats.results import Result
 

@@ -116,7 +116,6 @@ def _solve(design: Design, engine: str, reml: bool) -> Solution:
 
 def _result(design: Design | ProductDesign, solution: Solution, reml: bool, level: float) -> MixedFit:
     """Put names, counts and warnings to the numbers of an engine."""
-    singular = solution.singular
     warnings = [*pooling_warnings(design), *solution.warnings]
     if design.n_dropped:
         warnings.append(f"{design.n_dropped} rows with a missing value were left out")
@@ -159,7 +158,7 @@ def _result(design: Design | ProductDesign, solution: Solution, reml: bool, leve
         reml=reml,
         engine=solution.engine,
         engine_reason=solution.reason,
-        singular=singular,
+        singular=solution.singular,
         aliased=design.aliased,
         n_groups=tuple(counts.items()),
         n_obs=len(design.y),

@@ -102,8 +102,6 @@ def cross_validated_ridge(
     *,
     rng: np.random.Generator,
     multipliers: np.ndarray | None = None,
-    target: str = "slope",
-    dataset: str = "dataset",
     category: str | None = None,
     n_permutations: int = 200,
     n_resamples: int = 2000,
@@ -124,7 +122,7 @@ def cross_validated_ridge(
     Parameters
     ----------
     frame : DataFrame
-        Rows with `dataset`, `target`, and the candidates, all finite.
+        Rows with `dataset`, `slope`, and the candidates, all finite.
     predictors : sequence of column names
     rng : numpy.random.Generator
         For permutations and the bootstrap.
@@ -155,23 +153,23 @@ def cross_validated_ridge(
     level = check_level(level)
     n_permutations = check_count("n_permutations", n_permutations)
     n_resamples = check_resamples(n_resamples)
-    columns = [dataset, target, *predictors] + ([category] if category else [])
+    columns = ["dataset", "slope", *predictors] + ([category] if category else [])
     check_columns(frame, columns, predictors, multipliers)
-    x, y = frame[list(predictors)].to_numpy(dtype=float), frame[target].to_numpy(dtype=float)
-    for name, values in zip([*predictors, target], [*x.T, y]):
+    x, y = frame[list(predictors)].to_numpy(dtype=float), frame["slope"].to_numpy(dtype=float)
+    for name, values in zip([*predictors, "slope"], [*x.T, y]):
         if not np.isfinite(values).all():
             raise InputError(f"column {name!r} is not finite at row {int(np.argmin(np.isfinite(values)))}")
-    codes, d = group_codes(frame[dataset], len(frame))
+    codes, d = group_codes(frame["dataset"], len(frame))
     split = codes if category is None else group_codes(frame[category], len(frame))[0]
     family = split[np.unique(codes, return_index=True)[1]]  # unit of each dataset
     if (family[codes] != split).any():
-        torn = frame[dataset].iloc[int(np.argmax(family[codes] != split))]
+        torn = frame["dataset"].iloc[int(np.argmax(family[codes] != split))]
         raise InputError(f"dataset {torn} has several values of {category!r}; a dataset belongs to one")
     units, what = int(family.max()) + 1, "datasets" if category is None else "categories"
     if d < 3 or units < 2:
         raise CannotEstimate(f"{d} datasets in {units} groups: cross-validation needs three datasets")
     if not varies(y):
-        raise CannotEstimate(f"{target!r} does not vary: there is nothing to foretell")
+        raise CannotEstimate("'slope' does not vary: there is nothing to foretell")
     x = x * [varies(column) for column in x.T]  # rounding is not scaled to unit variance
     weights = 1 / np.bincount(codes)[codes]
     several = len(frame) > d
@@ -200,7 +198,7 @@ def cross_validated_ridge(
     if not inside_known:
         low[1] = high[1] = np.nan
     if several and not inside_known:
-        warnings.append(f"{target!r} does not vary inside any dataset: no R² there")
+        warnings.append("'slope' does not vary inside any dataset: no R² there")
     if units < MIN_FOR_INTERVAL:
         warnings.append(f"{few_units(units, what)} say little about a fit over them")
     told = units >= MIN_FOR_P

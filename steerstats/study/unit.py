@@ -103,11 +103,10 @@ class StudyUnit:
 
     @cached_property
     def _vector_table(self) -> pd.DataFrame:
-        """Label, kind, setting, replicate and place of the vectors at the chosen layer."""
+        """Label, kind, setting and replicate of the vectors at the chosen layer."""
         table = pd.DataFrame({"label": self.unit.coords["vector"]})
         for name in ("kind", "setting", "replicate"):
             table[name] = self.unit.read(f"vector_{name}")
-        table["place"] = np.arange(len(table))
         if self.layer is not None:
             if "vector_layer" not in self.unit:
                 raise CacheError(f"{self.unit.where}: no /vector_layer, so layer {self.layer} cannot be chosen")
