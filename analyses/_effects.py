@@ -16,6 +16,7 @@ from analyses._counts import p_words, quoted_row
 from analyses._single import SKEWED
 from steerstats.meta import MetaAnalysis
 from steerstats.mixed.checks import SINGULAR
+from steerstats.results import SLOPE_UNIT
 from steerstats.study import Study
 from steerstats.study.results import SpuriousTable
 
@@ -69,7 +70,7 @@ def myopic_variance(study: Study) -> Claim:
     """The variance that the paper gives for one dataset, beside which stands ours."""
     sd = ask(study, "steerability")["myopic-reward"]["sd"]
     row = {name: getattr(sd, name) ** 2 for name in ("estimate", "ci_low", "ci_high")} | {"n": sd.n}
-    text, unit = "Variance of steerability in myopic-reward:", "(nat per unit multiplier)²"
+    text, unit = "Variance of steerability in myopic-reward:", f"({SLOPE_UNIT})²"
     claim = Claim.row("explained.myopic", text, row, "questions", unit=unit, interval=f"{sd.method}; {SKEWED}")
     return claim.against(published.MYOPIC_VARIANCE, facts_of(study), shift=published.HOME)
 

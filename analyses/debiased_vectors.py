@@ -6,6 +6,7 @@ from analyses._shifts import PAIRED
 from analyses._single import SQUARED, SQUARES, doubted, mean_or_own
 from analyses._words import in_words, number
 from steerstats import figures
+from steerstats.results import SLOPE_UNIT
 from steerstats.study.study import DEFAULT_FACTORS
 
 TITLE = "Vectors with the spurious directions projected out"
@@ -18,7 +19,7 @@ def main(cache, out):
     need_controls(study, "debiased", of=any)  # a dataset without A/B and Yes/No has nothing to project out
     result = ask(study, "debiased")
     loss, effects = by_median(result.to_frame(), study), result.effects
-    lost = plain_mean(loss["estimate"], "steerability lost", "nat per unit multiplier")
+    lost = plain_mean(loss["estimate"], "steerability lost", SLOPE_UNIT)
     claims = [mean_or_own("debiased.loss", "Steerability lost by debiasing", lost, loss, PAIRED)]
     wide = effects.pivot(index=["dataset", "term"], columns="vector", values=["estimate", "se", "ci_low", "ci_high"])
     sides = {"own": "before", "debiased": "after"}
@@ -29,7 +30,7 @@ def main(cache, out):
         rows = wide[wide["term"] == term]
         # An estimate's size holds its noise, and debiased vectors have less of it: squares, their noise taken out.
         was, now = (rows[side] ** 2 - rows[f"{side}_se"] ** 2 for side in sides.values())
-        change = doubted(plain_mean(was - now, "change", "(nat per unit multiplier)²"), SQUARED)
+        change = doubted(plain_mean(was - now, "change", f"({SLOPE_UNIT})²"), SQUARED)
         text = f"Fall of the squared effect of {in_words(term)}, noise taken out"
         own = rows.assign(estimate=was - now, n=rows["dataset"].map(loss.set_index("dataset")["n"]))
         claims.append(mean_or_own(f"debiased.{term}", text, change, own, end=" (below 0: it grew)"))

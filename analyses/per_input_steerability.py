@@ -10,6 +10,7 @@ from analyses._single import SKEWED
 from analyses._words import number
 from steerstats import figures
 from steerstats.operators import ABLATE
+from steerstats.results import SLOPE_UNIT
 
 TITLE = "Steerability of every input"
 PAPER = "figures 1 and 18"
@@ -24,7 +25,7 @@ def main(cache, out):
     slopes = {name: study.slopes(name).at("base->base") for name in order}
     share = plain_mean(anti["estimate"], "share of anti-steerable inputs", "share")
     sds = [result[name]["sd"].estimate for name in order]
-    spread = plain_mean(sds, "SD over inputs", "nat per unit multiplier", bounds=(0.0, np.inf))
+    spread = plain_mean(sds, "SD over inputs", SLOPE_UNIT, bounds=(0.0, np.inf))
     worst = anti.loc[anti["estimate"].idxmax()]
     wrong = FALLS if (ablated := ABLATE in study.operators) else WRONG
     claims = share_claims(("per_input.anti_share", "per_input.worst"), wrong, share, worst, worst["method"])

@@ -9,6 +9,7 @@ from analyses._claim import Claim, Finding, command_line, publish
 from analyses._words import number
 from steerstats import figures
 from steerstats.generalization import shift_name
+from steerstats.results import SLOPE_UNIT
 
 TITLE = "What a study of this size can see"
 PAPER = ""
@@ -28,7 +29,7 @@ def main(cache, out):
     design = ask(study, "power", shift=shift, n_inputs=INPUTS, n_datasets=datasets)
     text = f"Smallest mean gap under {words} that a study of this size finds with power {here.power:g} (two-sided test "
     text += f"at {here.alpha:g}):"
-    claim = Claim.bare("power.gap", text, here.gap[0], n, "datasets", NO_LIMITS, unit="nat per unit multiplier",
+    claim = Claim.bare("power.gap", text, here.gap[0], n, "datasets", NO_LIMITS, unit=SLOPE_UNIT,
                        facts={"vector_error": here.includes_vector_error})  # fmt: skip
     bars = f"none: {NO_LIMITS}."
     if limited := bool(np.isfinite([here.gap_low[0], here.gap_high[0]]).all()):

@@ -15,8 +15,9 @@ from analyses import SECTIONS
 from analyses._claim import Claim
 from analyses._words import tidy
 from reports.words import missed
+from steerstats.results import SLOPE_UNIT
 
-UNITS = {"nat per unit multiplier": "nat/λ", "(nat per unit multiplier)²": "(nat/λ)²", "nat": "nat"}
+UNITS = {SLOPE_UNIT: "nat/λ", f"({SLOPE_UNIT})²": "(nat/λ)²", "nat": "nat"}
 # The count of datasets in the last column says it.
 _MEAN = re.compile(r", (?:random-effects )?mean over datasets(?=:| \()")
 SHORT = {"datasets": "ds", "dataset": "ds", "inputs": "in", "questions": "qu", "pairs": "pr", "cells": "cells"}
