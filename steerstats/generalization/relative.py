@@ -27,7 +27,7 @@ from steerstats.generalization.slopes import (
     unit_warnings,
 )
 from steerstats.generalization.vector_error import VECTOR_ERROR_OUT, cells_without, vector_error_words
-from steerstats.resampling import SumRatio, collapse, fieller, interval, mean_covariance, resample, t_interval
+from steerstats.resampling import Fieller, SumRatio, collapse, fieller, interval, mean_covariance, resample, t_interval
 from steerstats.resampling.question_weight import question_df
 from steerstats.resampling.questions import group_codes
 from steerstats.results import Estimate, Result
@@ -263,7 +263,14 @@ def _rows(cells: Cells, above, below, rng, method: str, level: float, n_resample
         se = np.sqrt(variance) / np.abs(x)
         z = np.where(zero, 0.0, np.abs(x)) / np.sqrt(total[1, 1])
     out = {"estimate": estimate, "se": se, "denominator": x, "denominator_z": z, "n": n, "included": included}
-    out |= _sets(cells, above, below, rng, method, level, n_resamples, y, x, total, estimate, se, df)
+    if method == "fieller":
+        found = fieller(y, x, total[0, 0], total[1, 1], total[0, 1], df, level)
+    elif method == "delta":
+        found = _between(*t_interval(estimate, se, df, level))
+    else:
+        found = _between(*_resampled_limits(cells, above, below, rng, method, level, n_resamples))
+    out |= {"ci_low": found.low, "ci_high": found.high, "shape": found.shape}
+    out |= {"excluded_low": found.excluded_low, "excluded_high": found.excluded_high}
     lost = zero & ((method != "fieller") | ~(total[1, 1] > 0))
     # A vector relative to itself is 1 by definition, whatever its denominator. Where every question gives the same
     # ratio, limits would be the root of a difference of rounding errors apart.
@@ -279,26 +286,21 @@ def _rows(cells: Cells, above, below, rng, method: str, level: float, n_resample
     return out
 
 
-def _sets(cells: Cells, above, below, rng, method, level, n_resamples, y, x, total, estimate, se, df) -> dict:
-    """Limits and shapes of one dataset's ratios by one method."""
-    n_units = len(collapse(cells.slopes[:1], cells.question)[1])
-    if method == "fieller":
-        found = fieller(y, x, total[0, 0], total[1, 1], total[0, 1], df, level)
-        limits = {"ci_low": found.low, "ci_high": found.high, "shape": found.shape}
-        return limits | {"excluded_low": found.excluded_low, "excluded_high": found.excluded_high}
-    nothing = np.full(x.shape, np.nan)
-    if method == "delta":
-        low, high = t_interval(estimate, se, df, level) if n_units > 1 else (nothing, nothing)
-    else:
-        if rng is None:
-            raise InputError(f"the {method!r} interval resamples: rng is needed")
-        sums = [collapse(cells.slopes[side], cells.question)[0] for side in (above, below)]
-        ratio = SumRatio(*sums, resolution=STORED)
-        low, high = interval(resample([ratio], rng=rng, n_resamples=n_resamples)[0], method, level)
+def _resampled_limits(cells: Cells, above, below, rng, method: str, level: float, n_resamples: int) -> tuple:
+    if rng is None:
+        raise InputError(f"the {method!r} interval resamples: rng is needed")
+    sums = [collapse(cells.slopes[side], cells.question)[0] for side in (above, below)]
+    ratio = SumRatio(*sums, resolution=STORED)
+    return interval(resample([ratio], rng=rng, n_resamples=n_resamples)[0], method, level)
+
+
+def _between(low: np.ndarray, high: np.ndarray) -> Fieller:
+    """The sets between two limits, in which nothing is excluded."""
     infinite = np.isinf(low).astype(int) + np.isinf(high)
     named = [np.isnan(low) | np.isnan(high), infinite == 2, infinite == 1]
     shape = np.select(named, ["undefined", "whole line", "half line"], "bounded")
-    return {"ci_low": low, "ci_high": high, "shape": shape, "excluded_low": nothing, "excluded_high": nothing}
+    nothing = np.full(low.shape, np.nan)
+    return Fieller(low=low, high=high, excluded_low=nothing, excluded_high=nothing, shape=shape)
 
 
 def _row_warnings(place: str, row: dict, k: int) -> list[str]:
