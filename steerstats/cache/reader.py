@@ -89,7 +89,7 @@ class Unit:
         dims = BY_NAME[name].dims
         unknown = set(labels) - set(dims)
         if unknown:
-            raise CacheError(f"{self.where}: /{name} has the axes {dims}, not {sorted(unknown)[0]!r}")
+            raise CacheError(f"{self.where}: /{name} has the axes {dims}, not {min(unknown)!r}")
         with self._open() as root:
             if not labels:
                 return _load(root, name, self.where)

@@ -134,7 +134,8 @@ def steerability_variance(
         cells = grid.cells(name, [reference, *shifts])
         excluded.append(cells.n_excluded)
         rows.append(_ratios(cells.slopes, cells.question, level))
-        warnings += _doubts(name, shifts, *rows[-1])
+        _, _, ratio, low, _, groups = rows[-1]
+        warnings += _doubts(name, shifts, ratio, low, groups)
     own, other, ratio, low, high, n = (np.array(column) for column in zip(*rows))
     rho = np.array([correlation_of(own, other[:, k]) for k in range(len(shifts))])
     limits = np.full((4, len(shifts)), np.nan)
@@ -177,16 +178,7 @@ def steerability_variance(
     )
 
 
-def _doubts(
-    name: str,
-    shifts: Sequence[Shift],
-    own: float,
-    other: np.ndarray,
-    ratio: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    groups: int,
-) -> list[str]:
+def _doubts(name: str, shifts: Sequence[Shift], ratio: np.ndarray, low: np.ndarray, groups: int) -> list[str]:
     """What is missing from a dataset's ratios, or doubtful in their intervals."""
     if not np.isfinite(ratio).all():
         return [f"{name}: no spread over inputs in distribution, or a single question: no ratio"]

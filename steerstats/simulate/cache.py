@@ -111,7 +111,7 @@ def simulate_cache(
     truth = truth or SimulationTruth()
     strangers = set(unfinished) - set(truth.datasets)
     if strangers:
-        raise CacheError(f"unfinished names {sorted(strangers)[0]!r}; the datasets are {', '.join(truth.datasets)}")
+        raise CacheError(f"unfinished names {min(strangers)!r}; the datasets are {', '.join(truth.datasets)}")
     digest = truth.digest(model, seed)
     spec = {
         "simulation": {**asdict(truth), "seed": int(seed)},

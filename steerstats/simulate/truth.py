@@ -193,7 +193,7 @@ class SimulationTruth:
         for name in ("prompt_loss", "prompt_intercept"):
             strangers = set(getattr(self, name)) - set(self.settings)
             if strangers:
-                raise InputError(f"{name} names {sorted(strangers)[0]!r}; the settings are {', '.join(self.settings)}")
+                raise InputError(f"{name} names {min(strangers)!r}; the settings are {', '.join(self.settings)}")
             _set(self, name, dict(getattr(self, name)))
 
     def of(self, name: str, dataset: str) -> float:
