@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from test_cache import edit, make_cache
 
 from cache_builder.workers.leases import claim
 from steerstats import demo_cache
+from steerstats.cache.disk import machine_tag
 
 BUILDING = ("build", "sweep", "demo") if find_spec("torch") else ()  # the commands of the other half
 
@@ -40,6 +42,8 @@ def test_inspect_describes_units_that_are_alike_once(run, tmp_path):
 
 def test_inspect_tells_a_unit_that_is_being_built_from_one_that_is_missing(run, tmp_path):
     make_cache(tmp_path / "c", ("openness", "narcissism", "agreeableness"), write=("openness",))
+    killed = {"machine": machine_tag(), "pid": 10**20}
+    (tmp_path / "c" / "units" / ".agreeableness.lease").write_text(json.dumps(killed))
     with claim(tmp_path / "c", "narcissism"):
         out = run("inspect", tmp_path / "c")[1]
     assert "units: 1 of 3, 1 being built, 1 missing" in out

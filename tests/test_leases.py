@@ -125,9 +125,12 @@ def test_another_host_is_believed_until_its_heart_stops(root, away):
     taken.release()
 
 
-def test_the_heart_beats(root, monkeypatch):
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_heart_beats(root, monkeypatch, damaged):
     monkeypatch.setattr(leases, "HEARTBEAT_S", 0.02)
     with leases.claim(root, "openness") as held:
+        if damaged:  # says nothing of another holder
+            held.path.write_bytes(b"\0")
         os.utime(held.path, (1, 1))
         wait_for(lambda: held.path.stat().st_mtime > 1)
 
@@ -153,6 +156,8 @@ def test_what_a_killed_builder_left_is_removed_and_what_a_living_one_writes_is_n
     for path in (mine, dead, manifest, dead_manifest, elsewhere, old, nameless):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
+    long_written = elsewhere.stat().st_mtime - leases.LEFT_S + 600
+    os.utime(elsewhere, (long_written, long_written))
     clear_leftovers(tmp_path)
     left = set(tmp_path.rglob(".*.partial"))
     assert left == {mine, manifest, elsewhere, nameless}
@@ -296,6 +301,39 @@ def test_a_slow_taker_leaves_what_a_third_one_claimed_meanwhile(root, monkeypatc
     assert leases.claim(root, "openness") is None
     assert lease.read_text() == third
     assert list((root / "units").iterdir()) == [lease]
+
+
+@pytest.mark.parametrize("step", ["_now", "_bury"], ids=["before it is looked at", "after it was seen to be dead"])
+def test_a_lease_that_goes_while_it_is_looked_at_leaves_its_unit_to_who_looks(root, monkeypatch, step):
+    lease = lease_of(root, machine=machine_tag(), pid=os.getpid(), started="1")
+    plain = getattr(leases, step)
+
+    def late(*arguments):
+        monkeypatch.setattr(leases, step, plain)
+        lease.unlink()
+        return plain(*arguments)
+
+    monkeypatch.setattr(leases, step, late)
+    leases.claim(root, "openness").release()
+
+
+def test_a_file_that_another_builder_clears_at_the_same_time_stops_nobody(root, monkeypatch):
+    paths = [root / "units" / f".{name}.partial" for name in "ab"]
+    for path in paths:
+        path.touch()
+        os.utime(path, (1, 1))
+    gone = []
+
+    def late(path):
+        if not gone:
+            gone.append(path)
+            path.unlink()
+        return False
+
+    monkeypatch.setattr(leases, "is_abandoned", late)
+    clear_leftovers(root)
+    assert len(gone) == 1
+    assert list((root / "units").iterdir()) == []
 
 
 @pytest.mark.parametrize(
