@@ -16,6 +16,7 @@ from cache_builder.build import run_build
 from cache_builder.prompts.inputs import Inputs
 from cache_builder.spec import parse_spec
 from cache_builder.vectors.interop import save_vector
+from cache_builder.workers import worker as one_worker
 from cache_builder.workers.leases import claim
 from cache_builder.workers.worker import Worker
 from steerstats.cache import CacheReader
@@ -81,13 +82,16 @@ def test_an_error_of_a_workers_writer_is_said_of_its_unit_and_leaves_no_lease(mo
     assert [*worker.build(first), *worker.finish()] == [(first, "built", "")]
 
 
-def test_a_worker_leaves_a_unit_to_who_is_at_it_and_goes_on(model, tmp_path):
+def test_a_worker_leaves_a_unit_to_who_is_at_it_and_goes_on(model, tmp_path, monkeypatch):
     worker = Worker(content(model), str(tmp_path / "cache"))
     first, second, _ = worker.ready()["units"]
     with claim(tmp_path / "cache", first):
         assert worker.build(first) == [(first, "held", "")]
         assert [*worker.build(second), *worker.finish()] == [(second, "built", "")]
     assert [*worker.build(first), *worker.finish()] == [(first, "built", "")]
+    looks = iter([None])
+    monkeypatch.setattr(one_worker, "finished_sidecar", lambda *_: next(looks, True))
+    assert worker.build(first) == [(first, "found", "")], "finished between the look and the claim"
 
 
 def relative(model, tmp_path, monkeypatch):
@@ -142,3 +146,4 @@ def test_a_worker_on_a_finished_cache_has_nothing_to_prove(model, tmp_path, monk
     monkeypatch.setattr(session.Session, "prove", lambda *_: pytest.fail("proved"))
     worker = Worker(content(model), str(tmp_path / "cache"))
     assert worker.ready()["problem"] == ""
+    assert worker.session.builder.scratch == tmp_path / "cache" / "units", "on the disk of the cache"

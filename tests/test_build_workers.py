@@ -118,8 +118,11 @@ def run(monkeypatch, tmp_path, answers, **options):
 
 
 def test_a_later_worker_that_cannot_take_part_is_said_and_gets_no_work(monkeypatch, tmp_path):
-    report, calls, notices = run(monkeypatch, tmp_path, [good("a", "b", "c"), BAD], workers=2)
+    calls, asked, notices = [], [], []
+    monkeypatch.setattr(distributed, "require", lambda *_: fake_ray([good("a", "b", "c"), BAD], calls, asked))
+    report = run_on_ray(SPEC, tmp_path / "cache", workers=2, notice=notices.append)
     assert sorted(report.built) == ["a", "b", "c"]
+    assert len({actor for actor, _, _ in asked}) == 1
     assert notices == ["a Ray worker cannot take part: model 'x' cannot be loaded: CUDA out of memory"]
     assert calls.count("kill") == 2, "at once, and the one that worked at the end"
 
@@ -141,14 +144,16 @@ def test_an_interrupted_driver_leaves_no_worker_on_a_cluster_that_goes_on(monkey
 
 @pytest.mark.parametrize(
     ("gpus", "asked", "share", "workers"),
-    [(8, 2, 2, 4), (8, 3, 3, 2), (8, 0.5, 0.5, 16), (8, 0, 0, 1), (3, None, 1, 3), (0, None, 0, 1)],
+    [(8, 2, 2, 4), (8, 3, 3, 2), (8, 8, 8, 1), (8, 0.5, 0.5, 16), (8, 0, 0, 1), (3, None, 1, 3), (0, None, 0, 1)],
 )
 def test_gpus_of_a_worker_decide_how_many_there_are(monkeypatch, tmp_path, gpus, asked, share, workers):
     names, calls = [f"u{k:02}" for k in range(20)], []
     ray = fake_ray([good(*names)] * 20, calls)
     ray.cluster_resources = lambda: {"CPU": 64.0} | ({"GPU": float(gpus)} if gpus else {})
     monkeypatch.setattr(distributed, "require", lambda *_: ray)
-    report = run_on_ray(SPEC, tmp_path / "cache", gpus_per_worker=asked)
+    notices = []
+    report = run_on_ray(SPEC, tmp_path / "cache", gpus_per_worker=asked, notice=notices.append)
+    assert notices == []
     assert calls[0] == {"num_gpus": share, "num_cpus": 1}
     assert sum(isinstance(one, dict) and "model" in one for one in calls) == workers
     assert sorted(report.built) == names

@@ -106,8 +106,8 @@ def test_what_is_wrong_with_the_data_ends_the_build_at_once_in_its_own_words(mon
     assert notices == []
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_cluster_on_which_every_worker_dies_ends_the_build(monkeypatch, tmp_path, workers):
+@pytest.mark.parametrize(("count", "options"), [(1, {"workers": 1}), (2, {"workers": 2}), (1, {"gpus_per_worker": 16})])
+def test_a_cluster_on_which_every_worker_dies_ends_the_build(monkeypatch, tmp_path, count, options):
     ray = fake_ray([good("a", "b")] * 20, [])
 
     def trouble(reference):
@@ -115,9 +115,9 @@ def test_a_cluster_on_which_every_worker_dies_ends_the_build(monkeypatch, tmp_pa
             raise Dead
 
     troubled(monkeypatch, ray, trouble)
-    lost = distributed.MAX_TRIES * workers + 1
+    lost = distributed.MAX_TRIES * count + 1
     with pytest.raises(CacheError, match=rf"^{lost} Ray workers were lost; the last one died while building [ab]"):
-        run_on_ray(SPEC, tmp_path / "cache", workers=workers)
+        run_on_ray(SPEC, tmp_path / "cache", **options)
 
 
 def test_a_worker_that_fails_at_every_unit_is_replaced_and_does_not_use_up_their_tries(monkeypatch, tmp_path):
