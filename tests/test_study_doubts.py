@@ -6,11 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from example_table import example_rows
-from study_caches import cache_of
+from study_caches import cache_of, written
 
-from steerstats.cache import UnitData, create_cache, write_unit
+from steerstats.cache import BY_NAME, UnitData, create_cache, pack, write_unit
+from steerstats.cache.schema import GRID, PLANNED_SUMMARIES
 from steerstats.cache.table import import_table
+from steerstats.errors import Absent, CannotEstimate
+from steerstats.generalization import gap
+from steerstats.resampling.seeds import generator
+from steerstats.rounding import STORED
 from steerstats.simulate import SimulationTruth, simulate_unit
+from steerstats.spurious import spurious_factors
+from steerstats.steerability import linearity_test, replicates
 from steerstats.study import demo_cache, open_cache
 from steerstats.study.doubt_results import range_rows
 
@@ -23,9 +30,15 @@ def test_nulls_stay_apart_and_say_when_they_cannot_resolve(study, tmp_path):
     for table in (found.random, found.shuffled):
         own = study.unit("sim-03").control_slopes(table.kind, "base->base").mean(axis=1)
         assert table.null_abs_quantile[3] == pytest.approx(np.quantile(np.abs(own), 0.95))
-    few = open_cache(cache_of(tmp_path, n_pairs=12, n_shuffled=6).path).nulls()
-    assert any("with 12 training questions, p-values of label-shuffled" in text for text in few.warnings)
-    assert not any("training questions" in text for text in found.warnings)
+    small, said = (
+        cache_of(tmp_path, n_pairs=12, n_shuffled=6).path,
+        "with 12 training questions, p-values of label-shuf",
+    )
+    few, untold = (
+        open_cache(small).nulls(),
+        open_cache(pack(small, tmp_path / "p.h5", leave_out="pair_question")).nulls(),
+    )
+    assert [any(said in text for text in one.warnings) for one in (few, untold, found)] == [True, False, False]
     strong = open_cache(study.path, datasets=["sim-09"]).nulls(alpha=0.2)
     assert strong.random.decision == ("differs from the null",)
 
@@ -44,10 +57,14 @@ def test_the_debiased_vector_has_lost_the_bias_and_not_the_effect(study):
 def test_a_dataset_without_a_debiased_vector_is_left_out_by_name(study):
     some = open_cache(study.path, datasets=["sim-04", "sim-05"])
     has = some.unit("sim-05").has
-    some.unit("sim-05").has = lambda shift, kind="main": kind != "debiased" and has(shift, kind)
-    found = some.debiased(n_resamples=50)
+    there = ("base", "user_neg")
+    some.unit("sim-05").has = lambda shift, kind="main": (kind, shift) != ("debiased", there) and has(shift, kind)
+    assert list(some.debiased(n_resamples=50).loss) == ["sim-04", "sim-05"]
+    found = some.debiased(there, n_resamples=50)
     assert list(found.loss) == ["sim-04"]
     assert "without a debiased vector, and left out: sim-05" in found.warnings
+    with pytest.raises(Absent, match="not in this cache: debiased vectors of sys_pos evaluated in user_neg"):
+        some.debiased("sys_pos->user_neg")
 
 
 def test_slopes_on_part_of_the_grid_are_held_against_those_on_all_of_it():
@@ -82,6 +99,31 @@ def test_answer_mass_flags_the_dataset_that_loses_it(tmp_path, study):
     assert found.collapsed[:, [0, -1]].all()
     assert not found.collapsed[:, 3].any()
     assert len(found.warnings) == 2
+    assert study.answer_mass(threshold=0.9999).collapsed.all()
+    assert (weak.answer_mass(level=0.5).ci_low > found.ci_low).all()
+
+
+def without(arrays, axis, gone):
+    """The arrays of a unit without some places of one axis."""
+    axes = {name: BY_NAME[name].dims for name in arrays}
+    return {
+        name: np.delete(arrays[name], gone, dims.index(axis)) if axis in dims else arrays[name]
+        for name, dims in axes.items()
+    }
+
+
+def test_datasets_with_other_multipliers_have_no_mass_in_one_table_and_no_number_of_contrasts_in_common(tmp_path):
+    truth = SimulationTruth(datasets=2, n_inputs=8, n_pairs=6)
+    one, other = (simulate_unit(truth, name)[0] for name in truth.datasets)
+    for place, arrays, said in (
+        ("twice", {**other.arrays, "multiplier": 2 * other.arrays["multiplier"]}, r"\[-3\.0, "),
+        ("fewer", without(other.arrays, "multiplier", [0, 6]), r"\[-1\.0, "),
+    ):
+        units = dict(zip(truth.datasets, (one, UnitData(arrays, other.attrs))))
+        study = open_cache(written(tmp_path / place, units))
+        with pytest.raises(CannotEstimate, match=rf"dataset sim-01 has multipliers {said}.*, sim-00 \[-1\.5, "):
+            study.answer_mass()
+        assert study.linearity().numbers == ({"n_contrasts": 5} if place == "twice" else {})
 
 
 def test_cosines_between_settings_and_with_refits(study):
@@ -97,6 +139,27 @@ def test_cosines_between_settings_and_with_refits(study):
         "the simulation refits vectors of the paper's shifts only"
     )
     assert len(found.to_frame()) == 10 * 15
+    assert not any("no resampled vectors" in text for text in found.warnings)
+
+
+def test_cosines_of_a_dataset_that_lacks_a_vector_are_over_all_layers_and_stand_in_their_own_rows(tmp_path):
+    truth = SimulationTruth(datasets=2, n_inputs=4, n_pairs=6)
+    whole, other = (simulate_unit(truth, name)[0] for name in truth.datasets)
+    direction = np.concatenate([other.arrays["direction"], other.arrays["direction"][:, :, ::-1] ** 3], axis=1)
+    two = {"direction": direction, "slot": np.arange(2, dtype=np.int32)}
+    two["vector_layer"] = np.tile(np.array([3, 5], dtype=np.int32), (len(direction), 1))
+    less = without({**other.arrays, **two}, "vector", list(other.arrays["vector"]).index("sys_pos"))
+    units = dict(zip(truth.datasets, (whole, UnitData(less, other.attrs))))
+    found = open_cache(written(tmp_path, units)).vector_cosines()
+    here = found.vectors.index("sys_pos")
+    assert np.isnan(found.cosine[1, here]).all()
+    assert np.isnan(found.norm[1, here])
+    rest = [row for row in range(len(found.vectors)) if row != here]
+    rows = [list(less["vector"]).index(found.vectors[row]) for row in rest]
+    flat = less["direction"][rows].reshape(len(rows), -1).astype(float)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.cosine[1][np.ix_(rest, rest)], flat @ flat.T)
+    np.testing.assert_allclose(found.norm[1][rest], less["vector_raw_norm"][rows])
 
 
 def test_linearity_and_ranges_tell_straight_from_bent(tmp_path, study):
@@ -159,3 +222,58 @@ def test_the_mass_of_the_answers_is_that_of_the_shift_that_is_asked_about():
         np.abs(found["sys_pos", "base"] - other).max() for key, other in found.items() if key != ("sys_pos", "base")
     ]
     assert min(apart) > 1e-4, "cells that are alike would tell nothing"
+
+
+def test_every_doubt_is_about_the_shift_at_the_level_and_with_the_seed_that_are_asked_for(study, tmp_path):
+    name, shift, asked = "sim-03", ("base", "user_neg"), {"level": 0.8, "n_resamples": 50}
+    data = study.unit(name).unit.load()
+    arrays, kinds = dict(data.arrays), data.arrays["vector_kind"]
+    elsewhere = np.isin(kinds, ["random", "shuffled", "debiased"])  # than in base->base
+    for array in ("planned", *GRID, *PLANNED_SUMMARIES):
+        if array in arrays:
+            arrays[array] = arrays[array].copy()
+            arrays[array][0, elsewhere] = 0 if array == "planned" else np.nan
+    arrays["propensity"][4, kinds == "resampled"] *= 4
+    one = open_cache(written(tmp_path, {name: UnitData(arrays, data.attrs)}))
+    unit = one.unit(name)
+    own = unit.slopes.at(shift)
+    controls = {kind: unit.control_slopes(kind, shift) for kind in ("random", "shuffled", "resampled", "debiased")}
+
+    nulls = one.nulls(shift, alpha=0.2)
+    for table in (nulls.random, nulls.shuffled):
+        assert table.mean[0] == pytest.approx(own.mean())
+        expected = np.quantile(np.abs(controls[table.kind].mean(axis=1)), 0.8)
+        assert table.null_abs_quantile[0] == pytest.approx(expected)
+
+    debiased, other = one.debiased(shift, seed=3, **asked), controls["debiased"][0]
+    loss = gap(own, other, rng=generator(3, "debiased", name), questions=unit.question, **asked)
+    pd.testing.assert_frame_equal(debiased.loss[name].to_frame(), loss.to_frame())
+    factors = unit.factors(("pos_is_a", "pos_is_yes"))
+    for vector, slopes in (("own", own), ("debiased", other)):
+        fit = spurious_factors(slopes, factors, questions=unit.question, level=0.8).robust_frame().set_index("term")
+        found = debiased.effects[debiased.effects["vector"] == vector].set_index("term")
+        for column in ("estimate", "ci_low", "ci_high"):
+            np.testing.assert_allclose(found[column], fit.loc[found.index, column])
+
+    refits = {"kind": "refits", "slopes": own, "questions": unit.question}
+    reliability = replicates.slope_reliability(controls["resampled"], **refits, level=0.8)
+    pd.testing.assert_frame_equal(one.reliability(shift, level=0.8)[name].to_frame(), reliability.to_frame())
+    rng = generator(3, "corrected anti-steerable", name)
+    share = replicates.corrected_anti_steerable(controls["resampled"], **refits, rng=rng, **asked)
+    corrected = one.corrected_anti_steerable(shift, seed=3, **asked)
+    pd.testing.assert_frame_equal(corrected[name].to_frame(), share.to_frame())
+    assert {result.shift for result in (nulls, debiased)} == {"base->user_neg"}
+    assert corrected.method.startswith("base->user_neg; ")
+
+
+def test_curves_are_those_of_the_shift_that_is_asked_about():
+    name, shift = "likes-rain", ("sys_pos", "user_neg")
+    study = open_cache(demo_cache(), datasets=name)
+    unit = study.unit(name)
+    curves = unit.propensity[unit.place(shift)]
+    straight = linearity_test(curves, unit.multipliers, questions=unit.question, level=0.8, resolution=STORED)
+    pd.testing.assert_frame_equal(study.linearity(shift, level=0.8)[name].to_frame(), straight.to_frame())
+    ranges = study.multiplier_range(shift).to_frame().set_index("range")
+    for c, kept in ((0.5, [2, 3, 4]), (1.5, slice(None))):
+        slopes = np.polyfit(unit.multipliers[kept], curves[:, kept].T, 1)[0]
+        assert ranges.loc[c, "mean"] == pytest.approx(slopes.mean())

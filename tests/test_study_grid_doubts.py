@@ -75,6 +75,8 @@ def test_what_a_grid_makes_doubtful_is_said_once_with_every_answer(tmp_path, gri
     for found in (study.steerability(), study.multiplier_range()):
         assert sum(said in text for text in found.warnings) == 1
         assert not any("m(0)" in text for text in found.warnings), "a name that only the page explains"
+    alone = [f"{name}: the grid has one range only, there is nothing to compare" for name in ("one", "two")]
+    assert [text for text in study.multiplier_range().warnings if text in alone] == (alone if len(grid) == 2 else [])
 
 
 def test_few_questions_per_dataset_are_warned_of_and_many_are_not(tmp_path):

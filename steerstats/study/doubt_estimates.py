@@ -156,7 +156,7 @@ def answer_mass(study: Study, shift: Shift, threshold: float, level: float) -> A
         totals[name] = read_finite(unit.unit, "logsumexp", **cell)[..., unit.kept]
         questions[name] = unit.question
         grids.append(unit.multipliers)
-        if grids[-1].shape != grids[0].shape or not np.array_equal(grids[-1], grids[0]):
+        if not np.array_equal(grids[-1], grids[0]):
             raise CannotEstimate(
                 f"dataset {name} has multipliers {grids[-1].tolist()}, {study.datasets[0]} {grids[0].tolist()}; open "
                 "the datasets of one grid with open_cache(..., datasets=[...])"
