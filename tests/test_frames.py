@@ -96,6 +96,8 @@ def test_slopes_are_least_squares_lines(unit):
         assert frame["unsteered"][place] == own.loc[own["multiplier"] == 0, "propensity"].item()
     assert (frame["setting_train"] == "sys_neg").all()
     assert len(slopes_frame(unit)) == 5 * 6 * 12
+    own = ["input", "split", "pos_is_a", "pos_is_yes"]
+    pd.testing.assert_frame_equal(frame[own], inputs_frame(unit)[own])
 
 
 def test_vectors_and_pairs_carry_their_places(unit):
@@ -117,6 +119,24 @@ def test_arrays_that_are_not_there_make_no_columns(tmp_path):
     write_unit(root, "sim-00", UnitData(arrays, {**data.attrs, "spec_hash": "ab"}))
     with pytest.raises(CacheError, match="column 'pair' needs /pair, which is not there"):
         pairs_frame(CacheReader(root)["sim-00"])
+
+
+def test_a_unit_of_what_it_must_hold_has_frames_and_a_vector_made_elsewhere_is_in_them(unit, tmp_path):
+    data = unit.load()
+    arrays = {name: array for name, array in data.arrays.items() if BY_NAME[name].required or name == "answer_logit"}
+    arrays |= {name: data.arrays[name] for name in ("pair", "pair_question", "answer")}
+    kinds = arrays["vector_kind"].copy()
+    kinds[list(arrays["vector"]).index("sys_pos")] = "imported"
+    root = create_cache(tmp_path / "c", {"kind": "grid", "spec_hash": "ab", "units": ["sim-00"], "model": "m"})
+    layers = {"slot": np.arange(2, dtype=np.int32), "vector_layer": np.full((len(kinds), 2), (3, 12), dtype=np.int32)}
+    arrays |= {"vector_kind": kinds, **layers}
+    write_unit(root, "sim-00", UnitData(arrays, {**data.attrs, "spec_hash": "ab"}))
+    bare = CacheReader(root)["sim-00"]
+    assert list(inputs_frame(bare)) == ["dataset", "input", "question"]
+    assert list(pairs_frame(bare)) == ["dataset", "pair", "question"]
+    assert list(propensity_frame(bare))[-2:] == ["logit_positive", "logit_negative"]
+    assert set(vectors_frame(bare)["layers"]) == {"3+12"}
+    assert set(slopes_frame(bare)["vector"]) == {"base", "sys_pos", "sys_neg", "user_pos", "user_neg", "mean"}
 
 
 @pytest.mark.parametrize("make", [make for make, _ in MAKERS])
