@@ -19,6 +19,7 @@ from cache_builder.blocks import ActivationStore
 from cache_builder.build import BuildReport, run_build
 from cache_builder.workers.leases import clear_leftovers
 from steerstats.cache import CacheReader, verify
+from steerstats.cache.disk import machine_tag
 from steerstats.errors import CacheError
 
 
@@ -93,6 +94,7 @@ def edit(path, change):
     [
         ("manifest.json", "runtime", {"budget": "256"}, r"manifest\.json: runtime\.budget is '256'; a build writes"),
         ("manifest.json", "runtime", {"threads": -1}, r"manifest\.json: runtime\.threads is -1; a build writes"),
+        ("manifest.json", "runtime", {"budget": 0}, r"manifest\.json: runtime\.budget is 0; a build writes"),
         (f"units/{DATASETS[0]}.json", "run", {"budget": [1]}, r"likes-rain\.json: run\.budget is \[1\]; a build"),
         (f"units/{DATASETS[0]}.json", "run", {"ceiling": 0.5}, r"likes-rain\.json: run\.ceiling is 0\.5; a build"),
     ],
@@ -111,7 +113,9 @@ def test_what_a_build_does_not_need_of_edited_files_does_not_stop_it(model, buil
     edit(root / "manifest.json", lambda said: said["runtime"].update(survey={"unit": "another"}))
     edit(root / "units" / f"{DATASETS[0]}.json", lambda said: [said.pop("file"), said.update(run="edited")])
     (root / "units" / f"{DATASETS[1]}.json").unlink()
+    (root / "units" / f".{DATASETS[1]}.h5.{machine_tag()}-{10**20}-ab.partial").touch()  # of a builder that is gone
     report = run_build(tiny_spec(model, run={}), root)
+    assert [name for name in os.listdir(root / "units") if name.startswith(".")] == []
     assert report.built == DATASETS[1:2]
     again, whole = CacheReader(root)[DATASETS[1]], CacheReader(built)[DATASETS[1]]
     assert again.sidecar["content_sha256"] == whole.sidecar["content_sha256"]
