@@ -26,7 +26,7 @@ test: $(VENV)/.dev $(CORE)/.core
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/lint-imports --config pyproject.toml
+	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/python -m benchmarks
