@@ -25,8 +25,8 @@ UNMEASURED = "No GPU has been at hand yet: `make bench-gpu` measures it and writ
 NO_GPU = ("the paper's whole grid on one GPU (`make bench-gpu`)", "not measured: no GPU has been at hand", "15 min")
 OLD = "(measured on an earlier version)"
 EARLIER = (
-    "The GPU figures are those of the code before RMS norms took two kernels, rotary positions were turned in place "
-    "and settings followed one another without a pause."
+    "The GPU figures are from before RMS norms took two kernels, rotary positions were applied in place and settings "
+    "ran without a pause between them."
 )
 
 
@@ -97,7 +97,7 @@ def gpu_cost(r: dict | None) -> str:
     return _wrapped(
         f"About {60 * r['hours_for_the_papers_grid']:.0f} minutes for a model of {r['shape']} parameters on one "
         f"{r['device']}, extrapolated from a sample of the grid{earlier}. That is the engine's time; loading the "
-        "model, a first look at every prompt (minutes of one CPU core) and the writing come on top. One model over "
+        "model, a first look at every prompt (minutes of one CPU core) and writing come on top. One model over "
         "several GPUs has never been run."
     )
 
@@ -111,7 +111,7 @@ def gpu_notes(r: dict | None) -> str:
     return _wrapped(
         f"On one {r['device']} (torch {r['torch']}, transformers {r['transformers']}) the paper's grid costs "
         f"{r['grid_over_unsteered_pass']:.2f} times ONE unsteered pass over the same prompts, extrapolated from a "
-        "sample of it. How trie rows are masked is measured by each build (here, inputs a second: "
+        "sample of it. Each build chooses how to mask trie rows by measuring (here, inputs per second: "
         f"{speeds}).{'' if _current(r) else f' {EARLIER}'}"
     )
 
@@ -192,17 +192,17 @@ def _engine(r: dict) -> list[Row]:
                 _goal("150 times", _least(extras, "sweep_speedup") >= SWEEP_TARGET),
             ),
             (
-                "of that sweep: tokens of one forward at a time per distinct token (all that sharing can save)",
+                "of that sweep: tokens of one forward pass at a time per distinct token (the most sharing can save)",
                 _span(extras, "sweep_tokens_over_distinct", ".0f"),
                 "reported",
             ),
             (
-                "the grid of one shift with 20 resampled and 20 random vectors more, in grids without",
+                "the grid of one shift with 20 resampled and 20 random vectors, against the grid without",
                 _span(extras, "controls_over_grid", ".2f"),
                 "reported",
             ),
             (
-                "the paper's grid with these controls on one shift, in grids without",
+                "the paper's grid with these controls on one shift, against the grid without",
                 _span(extras, "controls_over_papers_grid", ".2f"),
                 "reported",
             ),
@@ -222,7 +222,7 @@ def _gpu(r: dict) -> list[Row]:
         for what, key in (
             ("with RMS norms in two kernels, against the model's own", "speedup_by_norms_in_two_kernels"),
             ("with rotary positions in place, against the model's own", "speedup_by_rope_in_place"),
-            ("with settings that follow without a pause", "speedup_by_no_pause_between_settings"),
+            ("with settings run without a pause between them", "speedup_by_no_pause_between_settings"),
         )
         if key in r
     ]

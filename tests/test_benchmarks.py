@@ -161,7 +161,7 @@ def test_figures_of_an_earlier_version_say_so_until_the_gpu_is_measured_again():
 def test_a_mask_that_was_out_of_the_question_is_shown_with_its_reason():
     masks = {"blocked": 477.9, "dense": 257.3, "flex": "pads rows of 4096 tokens by 2.6%"}
     notes = " ".join(table.gpu_notes(results()["gpu"] | {"examples_per_second_by_mask": masks}).split())
-    assert "inputs a second: blocked 478, dense 257, flex pads rows of 4096 tokens by 2.6%)" in notes
+    assert "inputs per second: blocked 478, dense 257, flex pads rows of 4096 tokens by 2.6%)" in notes
 
 
 def test_without_results_the_pages_say_that_nothing_was_measured():

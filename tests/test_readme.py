@@ -57,7 +57,7 @@ def test_comparison_commands(checkout):
 
 def test_what_the_page_says_of_the_demos_report_stands_in_it():
     report = (ROOT / "reports" / "examples" / "demo" / "report.html").read_text("utf-8")
-    said = re.findall(r'"([^"`]+)"', README.partition("to be downloaded and\nopened)")[2].partition("\n\n")[0])
+    said = re.findall(r'"([^"`]+)"', README.partition("and open it).")[2].partition("\n\n")[0])
     assert len(said) == 2
     for sentence in said:
         assert " ".join(sentence.split()) in " ".join(report.split())
