@@ -37,7 +37,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     path : path
         `.csv` or `.parquet`, one row a measured value. Columns: dataset, input, setting_train, setting_eval,
         multiplier, propensity (nats). Settings are base, sys_pos, sys_neg, user_pos, user_neg (and mean, for
-        setting_train); someone who steers in one prompt only calls it base. Optional: vector (label), layer, question
+        setting_train); if you steer in one prompt only, call it base. Optional: vector (label), layer, question
         (what twins share), text (that of an input's first row is kept), pos_is_a and pos_is_yes (true, false, or empty
         where they do not apply), len_positive, len_negative, and nuisance factors of your own as factor_NAME (numbers,
         true/false, or text).

@@ -98,7 +98,9 @@ def reproduce(
     caches: CachePaths,
     target: OutDir = Path("steerstats-reproduction"),
     seed: Seed = 0,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Scripts at once; 0: the cores, at most 4.")] = 0,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=0, help="Scripts run at once; 0: one per core, at most 4.")
+    ] = 0,
 ) -> None:
     """Recompute every claim, figure and table from caches, the published value beside the recomputed one."""
     from reports.reproduce import reproduce as run
@@ -137,16 +139,16 @@ def simulate(
     target: OutDir = Path("steerstats-simulated"),
     seed: Seed = 0,
     datasets: Annotated[int | None, typer.Option(min=1, help="How many datasets; 12 by default.")] = None,
-    inputs: Annotated[int | None, typer.Option(min=2, help="Evaluated inputs of each; 200 by default.")] = None,
+    inputs: Annotated[int | None, typer.Option(min=2, help="Evaluated inputs per dataset; 200 by default.")] = None,
     truth: Annotated[
         Path | None, typer.Option(help="TOML file of SimulationTruth's parameters.", show_default=False)
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="One parameter, over the file's; may be repeated."),
+        typer.Option("--set", metavar="NAME=VALUE", help="Set one parameter; overrides the file (repeatable)."),
     ] = None,
     calibrate: Annotated[
-        bool, typer.Option(help="Measure coverage and error rates instead; an hour of one core.")
+        bool, typer.Option(help="Measure coverage and error rates instead; an hour on one core.")
     ] = False,
 ) -> None:
     """Write a cache with a known truth, or measure the intervals' coverage against known truths."""

@@ -25,7 +25,7 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Ray: number of workers
 GpusPerWorker = Annotated[
     float | None, typer.Option(min=0, help="Ray: GPUs of each worker; default 1, or 0 on a cluster without any.")
 ]
-DataDir = Annotated[Path | None, typer.Option(help="Public data that lie here are read, and not fetched.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of public data; what is there is not fetched.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 def build(
     source: Source,
     target: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Cache directory to make or go on with; default NAME-cache.")
+        Path | None, typer.Option("--out", "-o", help="Cache directory to create or continue; default NAME-cache.")
     ] = None,
     overrides: Overrides = None,
     data_dir: DataDir = None,
@@ -47,7 +47,7 @@ def build(
         bool, typer.Option("--dry-run", help="Print units, tokens, bytes and time; build nothing.")
     ] = False,
     probe: Annotated[
-        bool, typer.Option(help="With --dry-run: load the model and measure, for the expected time.")
+        bool, typer.Option(help="With --dry-run: load the model and measure its speed, for the expected time.")
     ] = True,
     backend: Backend = "local",
     address: Address = None,
@@ -140,7 +140,7 @@ def demo(
 
 def export(
     cache: Annotated[Path, typer.Argument(help="A cache.", show_default=False)],
-    dataset: Annotated[str, typer.Argument(help="Whose vector.", show_default=False)],
+    dataset: Annotated[str, typer.Argument(help="The dataset whose vector to write.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .safetensors or .gguf.", show_default=False)],
     vector: Annotated[str, typer.Option(help="Label of the vector.")] = "base",
     architecture: Annotated[

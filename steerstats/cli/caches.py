@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(cache: CachePath, unit: Annotated[str, typer.Option(help="Show this unit's arrays as well.")] = "") -> None:
-    """Show what a cache holds, what is still missing, and which files have another size than they should.
+    """Show what a cache holds, what is still missing, and which files have the wrong size.
 
     The numbers are not read: `steerstats verify` reads every one.
     """
@@ -100,7 +100,7 @@ def verify(
     path: Annotated[Path, typer.Argument(help="A cache, or a directory that `reproduce` wrote.", show_default=False)],
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the checks that hold as well.")] = False,
 ) -> None:
-    """Check a cache, or what `reproduce` wrote, against its own hashes, contract and recorded parity."""
+    """Check a cache, or what `reproduce` wrote, against its own hashes, the schema and the recorded parity."""
     failed = total = 0
     for check in _checks(path):
         total += 1
@@ -146,8 +146,8 @@ def pack(
 
 
 def import_(
-    table: Annotated[Path, typer.Argument(help="A .csv or .parquet table, one row a value.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Cache directory to make.", show_default=False)],
+    table: Annotated[Path, typer.Argument(help="A .csv or .parquet table, one row per value.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Cache directory to create.", show_default=False)],
     model: Annotated[str, typer.Option(help="Name of the steered model, for the record.")] = UNNAMED,
     layer: Annotated[int | None, typer.Option(min=0, help="Of a table of several layers, take this one.")] = None,
 ) -> None:
@@ -159,8 +159,8 @@ def import_(
     own, each as factor_NAME (numbers, true/false, or text).
 
     Settings are base, sys_pos, sys_neg, user_pos, user_neg (setting_train
-    also mean); who steers in one prompt only calls it base. Multiplier 0,
-    the unsteered model, has to be there, and every input at every multiplier.
+    also mean); if you steer in one prompt only, call it base. Multiplier 0,
+    the unsteered model, is required, and every input at every multiplier.
     """
     from steerstats.cache import CacheReader
     from steerstats.cache.table import import_table
@@ -175,8 +175,8 @@ def import_(
     if elsewhere := [unit.name for unit in units if not _at_home(unit)]:
         of = "" if len(elsewhere) == len(units) else f" of {first_few(elsewhere)}"
         notice(
-            f"no rows{of} have both settings base, which nearly every question is asked of: who steers under one "
-            "prompt only calls it base, whatever it is"
+            f"no rows{of} have both settings base, which nearly every question is about: if you steer under one "
+            "prompt only, call it base, whatever it is"
         )
     inputs = sum(len(unit.coords["input"]) for unit in units)
     grids = {tuple(unit.coords["multiplier"].tolist()) for unit in units}
