@@ -92,8 +92,8 @@ def _random_effects(ran: Ran, cite: Cited) -> str:
         parts.append(f"intervals that are short by chance are widened to the model's own error{cite('roever')}")
     if ran.says("over datasets, unweighted"):
         parts.append(
-            "where one dataset dominates or standard errors are uncertain, the unweighted mean is given in their "
-            f"place{cite('ibragimov')}"
+            "where one dataset dominates, or standard errors are uncertain or go with the effects, the unweighted mean "
+            f"is given in their place{cite('ibragimov')}"
         )
     return "; ".join([text, *parts]) + "."
 

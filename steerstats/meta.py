@@ -86,8 +86,8 @@ class MetaAnalysis(Result):
     unit : str
     to_read : str
         Which mean and interval the warnings say to read: "plain" (the random-effects mean with its Hartung-Knapp
-        interval), "unweighted" where one dataset dominates or standard errors are uncertain, "floored" where the plain
-        interval is short by chance. `quoted` is that row.
+        interval), "unweighted" where one dataset dominates, or standard errors are uncertain or go with the effects,
+        "floored" where the plain interval is short by chance. `quoted` is that row.
     why_to_read : str
         The reason; empty where it is "plain".
 
@@ -261,12 +261,15 @@ def mean_over_datasets(
     if category is not None and len(left_out) < 5:
         warnings.append(f"only {len(left_out)} categories: leaving one out is a coarse check")
     to_read, why = "plain", ""
-    if fit.collapsed:
-        to_read, why = "floored", "the plain interval is short by chance"
-        warnings.append(fit.doubt())
     if fit.dominated:
         to_read, why = "unweighted", "one dataset holds more than half of the weight"
         warnings.append(fit.dominance([name for name, keep in zip(names, use) if keep][fit.largest]))
+    elif fit.leaning:
+        to_read, why = "unweighted", "standard errors go with the effects"
+        warnings.append(fit.lean())
+    elif fit.collapsed:
+        to_read, why = "floored", "the plain interval is short by chance"
+        warnings.append(fit.doubt())
     tau_low, tau_high = (np.sqrt(limit) for limit in q_profile(y, v, level))
     if tau_high == 0:
         warnings.append("datasets vary less than their standard errors allow: tau has an empty interval, shown as 0")

@@ -15,6 +15,8 @@ from steerstats.rounding import varies
 
 # Share of the weight in one dataset's hands past which Hartung-Knapp intervals, floored or not, are too short.
 DOMINANT = 0.5
+# Weights that follow effects: how unlikely by chance (two-sided p < .1), and from which share of a standard error on.
+LEANS, NOTABLE = 1.645, 0.25
 FLOORED_ADVICE = "read the floored one"
 
 
@@ -62,8 +64,10 @@ class RandomEffectsMean:
 
     `factor` is Hartung and Knapp's q, the weighted residual mean square that scales the model's variance 1/sum(w);
     `floored_se` takes max(1, q) in its place. `common_width` is the width of the common-effect interval (tau = 0,
-    normal); `largest` is the place of the dataset with the most weight, `largest_weight` its share of all. NaN where
-    fewer than two estimates are given.
+    normal); `largest` is the place of the dataset with the most weight, `largest_weight` its share of all. `apart` is
+    how far the weighted mean lies from the unweighted one, in the model's standard errors of the first, `apart_z` the
+    same in standard errors of that difference, were weights independent of effects. NaN where fewer than two estimates
+    are given.
     """
 
     mean: float
@@ -78,6 +82,8 @@ class RandomEffectsMean:
     common_width: float
     largest_weight: float
     largest: int
+    apart: float
+    apart_z: float
     n: int
 
     @property
@@ -91,6 +97,26 @@ class RandomEffectsMean:
             f"{name} holds {self.largest_weight:.0%} of the weight: if datasets differ at all, Hartung-Knapp intervals "
             "and floored ones are too short (at 95% they covered 88-98% where its error variance is tau², 57-76% where "
             "it is a twentieth of that); read the unweighted mean, whose interval held 94-96% whatever the weights"
+        )
+
+    @property
+    def leaning(self) -> bool:
+        """Whether weights go with effects, by more than chance gives and enough to matter, in three or more datasets.
+
+        A sample of skewed slopes that missed the few large ones has a low mean and a small error, and so much weight:
+        the weighted mean lies to the side of the short tail, by the more of its standard errors the more datasets.
+        """
+        return self.n > 2 and abs(self.apart_z) > LEANS and abs(self.apart) > NOTABLE
+
+    def lean(self) -> str:
+        """What a reader of a mean whose weights go with the effects has to know."""
+        large, above = ("large", "above") if self.apart > 0 else ("small", "below")
+        return (
+            f"datasets with {large} effects have the smaller standard errors: the weighted mean lies "
+            f"{abs(self.apart):.2g} of its standard errors {above} the unweighted one, as skewed slopes bring about "
+            "(where they were lognormal and alike in all datasets, Hartung-Knapp intervals covered 82% with 10 "
+            "datasets of 40 questions, 38% with 40 of 40 and 78% with 40 of 200); read the unweighted mean, whose "
+            "interval covered 94-95%"
         )
 
     @property
@@ -143,6 +169,8 @@ def random_effects_mean(effects: np.ndarray, variances: np.ndarray, level: float
     factor = float(w @ (y - mean) ** 2 / (d - 1)) if varies(y) else 0.0  # rounding of the mean is no spread
     se, floored = (float(np.sqrt(q / w.sum())) for q in (factor, max(1.0, factor)))
     t = float(stats.t.ppf((1 + level) / 2, d - 1))
+    apart = mean - float(y.mean()) if varies(y) else 0.0
+    by_chance = float(np.sqrt(np.sum((w / w.sum() - 1 / d) ** 2 / w)))
     return RandomEffectsMean(
         mean=mean,
         se=se,
@@ -156,6 +184,8 @@ def random_effects_mean(effects: np.ndarray, variances: np.ndarray, level: float
         common_width=float(2 * stats.norm.ppf((1 + level) / 2) / np.sqrt(np.sum(1 / v))),
         largest_weight=float(w.max() / w.sum()),
         largest=int(w.argmax()),
+        apart=apart * float(np.sqrt(w.sum())),
+        apart_z=apart / by_chance if by_chance > 0 else 0.0,
         n=d,
     )
 

@@ -86,6 +86,9 @@ VALID = {
     ("share of unequal questions, coverage", "questions hold", "Wilson, clustered"): (0.91, 0.965),
     ("mean over datasets, one dominates, coverage", "of the weight", "unweighted, t(D - 1)"): (0.93, 0.975),
     ("effect of a new dataset, one dominates, coverage", "of the weight", "prediction interval"): (0.915, 0.995),
+    ("mean over datasets, slopes drawn, coverage", "that do not differ", "unweighted, t(D - 1)"): (0.93, 0.965),
+    # Above .95 where few datasets that do not differ agree by chance, and the interval is floored.
+    ("mean over datasets, slopes drawn, coverage", "that do not differ", "the one to read"): (0.93, 0.99),
     ("A on the slope, few degrees of freedom, type I", "SD ratio 1", "HC2, Bell-McCaffrey"): (0.025, 0.05),
     ("A on the slope, few degrees of freedom, type I", "SD ratio 1", "CR2, Bell-McCaffrey"): (0.025, 0.05),
     ("departure from a line, coverage", ", normal law", "inverted non-central F"): (0.935, 0.97),
@@ -102,6 +105,7 @@ VALID = {
 
 # What the valid methods are there for, and where some of them end: the table has to show that these are wrong.
 INVALID = {
+    ("mean over datasets, slopes drawn, coverage", "40 that do not differ, 40", "Hartung-Knapp t(D - 1)"): (0.3, 0.45),
     ("anti-steerable share without noise, coverage", "vector SD 0.3", "Wilson, as measured"): (0.3, 0.75),
     ("mean gap, coverage", "n = 50, lognormal", "percentile"): (0.87, 0.925),
     ("relative steerability, coverage", "z = 1 ", "studentised"): (0.45, 0.65),

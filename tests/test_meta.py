@@ -188,6 +188,32 @@ def test_one_dataset_that_dominates_is_named_and_the_unweighted_mean_holds():
     assert not any("of the weight" in text for text in even.warnings)
 
 
+def test_skewed_slopes_pull_weights_after_effects_and_the_unweighted_mean_is_read():
+    rng, times, plain, read, even = np.random.default_rng(3), 100, 0, 0, 0
+    for shape in ("lognormal", "normal"):
+        for _ in range(times):
+            z = rng.standard_normal((30, 40))  # 30 datasets alike, of 40 questions
+            slopes = z if shape == "normal" else np.exp(0.8 * z) - np.exp(0.32)
+            found = mean_over_datasets(slopes.mean(axis=1), slopes.var(axis=1, ddof=1) / 40, category=["one"] * 30)
+            if shape == "normal":
+                even += found.to_read == "unweighted"
+                continue
+            plain += found.ci_low <= 0 <= found.ci_high
+            read += found.quoted.ci_low <= 0 <= found.quoted.ci_high
+            assert found.why_to_read == "standard errors go with the effects"
+            (said,) = [text for text in found.warnings if "read the" in text]
+            assert said.startswith("datasets with small effects have the smaller standard errors")
+            assert said.endswith("read the unweighted mean, whose interval covered 94-95%")
+    assert plain / times < 0.7
+    assert read / times > 0.9
+    assert even / times < 0.2
+
+
+def test_weights_that_follow_effects_by_next_to_nothing_are_no_matter():
+    y = np.linspace(0.0, 1.0, 12)  # datasets differ by far more than their errors
+    assert mean_over_datasets(y, 1e-4 * (1 + y)).to_read == "plain"
+
+
 def test_datasets_without_a_variance_are_left_out_by_name():
     found = mean_over_datasets([1.0, 2.0, 3.0, 9.0], [0.1, 0.2, np.nan, 0.0], names=["a", "b", "lonely", "constant"])
     assert found.n == 2

@@ -139,7 +139,7 @@ def enough() -> str:
     return source[source.index("ENOUGH = ") : source.index("FEW = ")]
 
 
-PLAIN = "unweighted"
+PLAIN, DRAWN = "unweighted", "mean over datasets, slopes drawn, coverage"
 ONE, UNEQUAL = "mean over datasets, one dominates, coverage", "mean over unequal questions, coverage"
 EXPLAINED, SPREAD = "variance explained, coverage", "SD of steerability, coverage"
 LETTER, BOTH = (f"published split, {name}, coverage" for name in ("the letter", "letter and word"))
@@ -269,6 +269,12 @@ STATED: dict[str, tuple[str | Callable[[], str], str, str | None, list[float]]] 
         "they covered",
         None,
         at(ONE, ("of 1 tau²", "of 0.05 tau²"), method="Hartung") + ends(over(ONE, method=PLAIN)),
+    ),
+    "effects that go with their errors": (
+        lambda: random_effects_mean([0.1, 0.2, 0.9], [0.01, 0.02, 0.2], 0.95).lean(),
+        "intervals covered",
+        None,
+        [*over(DRAWN, "lognormal", method="Hartung")[1:], *ends(over(DRAWN, "lognormal", method=PLAIN))],
     ),
     "a new dataset": (
         prediction_limits.__doc__,

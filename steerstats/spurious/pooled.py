@@ -34,7 +34,8 @@ class PooledSpuriousFactors(Result):
         agree more closely than their standard errors let one expect.
     p_unweighted : mapping of (response, term) to float
         The t test of the unweighted mean on D − 1 degrees of freedom: what to read where `to_read` of the fit says
-        "unweighted", because one dataset dominates or effects of some rest on few degrees of freedom.
+        "unweighted", because one dataset dominates, standard errors go with the effects, or effects of some rest on few
+        degrees of freedom.
     smallest_df : mapping of (response, term) to float
         Fewest degrees of freedom behind a dataset's standard error, which pooling takes as known.
     datasets : DataFrame

@@ -1,4 +1,4 @@
-"""Calibration where inputs are skewed: bends of curves, ratios of variances, correlations over inputs, projections."""
+"""Calibration where inputs are skewed: bends, ratios of variances, correlations over inputs, projections, means."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from scipy import stats
 
 from steerstats.generalization import SlopeGrid, steerability_variance
 from steerstats.generalization.figure7 import jackknife_limits
+from steerstats.meta import mean_over_datasets
 from steerstats.predictors import auc, d_prime
 from steerstats.simulate.calibration.cells import COVERAGE, ERROR, SHAPES, Cell, Outcome, draw, inside
 from steerstats.simulate.calibration.models import LAMBDA
@@ -93,6 +94,19 @@ def _projections(shape: str, n_pairs: int, rng: np.random.Generator, n: int) -> 
     ]
 
 
+def _means(shape: str, d: int, questions: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """Datasets do not differ; means and standard errors of skewed slopes go together, and so do weights."""
+    hits = {name: np.empty(n, dtype=bool) for name in ("weighted", "plain", "quoted")}
+    for k in range(n):
+        slopes = draw(shape, (d, questions), rng)
+        found = mean_over_datasets(slopes.mean(axis=1), slopes.var(axis=1, ddof=1) / questions, category=["one"] * d)
+        hits["weighted"][k] = inside(found.ci_low, found.ci_high, 0)
+        hits["plain"][k] = inside(found.unweighted_ci_low, found.unweighted_ci_high, 0)
+        hits["quoted"][k] = inside(found.quoted.ci_low, found.quoted.ci_high, 0)
+    methods = {"weighted": "Hartung-Knapp t(D - 1)", "plain": "unweighted, t(D - 1)", "quoted": "the one to read"}
+    return [Outcome("mean over datasets, slopes drawn, coverage", methods[name], COVERAGE, hits[name]) for name in hits]
+
+
 def _cells() -> dict[str, Cell]:
     cells = {}
     for shape, n_inputs in product(("lognormal", "very skewed"), (12, 60, 200)):
@@ -115,6 +129,10 @@ def _cells() -> dict[str, Cell]:
     for shape, n_pairs in product(("normal", "mixture", "lognormal"), (12, 100)):
         setting = f"{n_pairs} pairs, answers one SD apart, {SHAPES[shape].replace('slopes', 'projections')}"
         cells[f"projections, {shape}, n = {n_pairs}"] = Cell(setting, partial(_projections, shape, n_pairs), 4000)
+    skewed = [("lognormal", d, questions) for d, questions in ((5, 40), (10, 40), (40, 40), (40, 200))]
+    for shape, d, questions in [*skewed, ("normal", 10, 40)]:
+        setting = f"D = {d} that do not differ, {questions} questions each, {SHAPES[shape]}"
+        cells[f"means, {shape}, D = {d}, n = {questions}"] = Cell(setting, partial(_means, shape, d, questions), 2000)
     return cells
 
 
