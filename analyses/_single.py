@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from analyses._cache import plain_mean
 from analyses._claim import Claim
@@ -242,7 +243,9 @@ def by_chance(frame: pd.DataFrame) -> str:
 
 def how_bent(study: Study, frame: pd.DataFrame) -> str:
     """The end of a sentence on mean curves that bend: how large that is, and whether noise can be in it."""
-    bent = frame[frame["distance_low"] > 0]  # the rest may owe its share to chance: that of a flat curve is large
+    # The rest may owe its share to chance: that of a flat curve is large. Of 40 straight ones, one or more lies beyond
+    # its own interval in two of three studies; with one dataset this is whether its interval excludes 0.
+    bent = frame[stats.false_discovery_control(frame["p_value"]) <= 0.025]
     if bent.empty:
         size = "; here no mean curve is shown to bend"
     else:

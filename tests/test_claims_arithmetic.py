@@ -141,7 +141,7 @@ def test_a_share_of_a_row_has_wilsons_limits():
 
 def test_how_much_curves_bend_is_told_of_the_dataset_that_bends_most():
     # The last is flat: nearly all its little variation is chance, and it is not shown to bend.
-    bent = {"nonlinear_share": [0.02, 0.6, 0.9], "distance_low": [0.0, 0.4, 0.0], "rms_departure": [0.01, 0.3, 0.02]}
+    bent = {"nonlinear_share": [0.02, 0.6, 0.9], "p_value": [0.5, 0.001, 0.4], "rms_departure": [0.01, 0.3, 0.02]}
     built, table = SimpleNamespace(kind="grid"), SimpleNamespace(kind="import")
     told = how_bent(built, pd.DataFrame(bent))
     assert "as here 60% of its variation (RMS departure at most 0.300 nats)" in told
@@ -149,8 +149,10 @@ def test_how_much_curves_bend_is_told_of_the_dataset_that_bends_most():
     assert "noise" not in how_bent(table, pd.DataFrame(bent)), "of a table's scores nobody knows their noise"
     little = pd.DataFrame(bent | {"nonlinear_share": [0.02, 0.4, 0.9]})
     assert how_bent(built, little).startswith(": it is systematic, not large")
-    straight = pd.DataFrame(bent | {"distance_low": [0.0, 0.0, 0.0]})
-    assert how_bent(built, straight).startswith("; here no mean curve is shown to bend")
+    for p_values in ([0.5, 0.6, 0.4], [0.02, 0.6, 0.4]):  # one of three is below .025 where none bends, too
+        straight = pd.DataFrame(bent | {"p_value": p_values})
+        assert how_bent(built, straight).startswith("; here no mean curve is shown to bend")
+    assert how_bent(built, straight.iloc[:1]).startswith(": it is systematic"), "one dataset is not picked out of many"
 
 
 @pytest.mark.parametrize(("chance", "said"), [(0.009, False), (0.011, True)])
