@@ -10,13 +10,13 @@ import pandas as pd
 from scipy import stats
 
 from analyses import _published as published
-from analyses._cache import ask, facts_of
+from analyses._cache import ask, facts_of, plain_mean
 from analyses._claim import Claim
 from analyses._counts import p_words, quoted_row
 from analyses._single import SKEWED
 from steerstats.meta import MetaAnalysis
 from steerstats.mixed.checks import SINGULAR
-from steerstats.results import SLOPE_UNIT
+from steerstats.results import SLOPE_UNIT, Estimate
 from steerstats.study import Study
 from steerstats.study.results import SpuriousTable
 
@@ -64,6 +64,18 @@ def share_words(results: Mapping[str, Any], factors: Collection[str]) -> tuple[s
         return "Share of the variance that A/B and Yes/No explain", facts
     told = UNTOLD if len(same) == len(results) else f"which cannot be told apart in {', '.join(same)}"
     return f"Share of the variance that A/B or Yes/No, {told}, explain", facts
+
+
+def mean_of_adjusted(shares: pd.Series) -> Estimate:
+    """Mean over datasets of shares adjusted for chance, which may be below 0: no logit takes these.
+
+    A logit keeps limits off 0, too, so that it is taken only where the plain limits are off it: of three datasets in
+    which nothing is explained, one study in twenty has three shares above 0.
+    """
+    mean = plain_mean(shares, "share explained", "share", bounds=(-math.inf, math.inf))
+    if shares.between(0, 1, "neither").all() and (mean.ci_low > 0 or len(shares) < 3):
+        return plain_mean(shares, "share explained", "share")
+    return mean
 
 
 def myopic_variance(study: Study) -> Claim:

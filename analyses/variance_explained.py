@@ -1,9 +1,9 @@
 """Figure 4: how much of the variance of steerability goes with A/B and Yes/No, order-free and as published."""
 
-from analyses._cache import by_median, current_seed, datasets_of, facts_of, letter_and_word, plain_mean, study_of
+from analyses._cache import by_median, current_seed, datasets_of, facts_of, letter_and_word, study_of
 from analyses._claim import Finding, command_line, publish
 from analyses._counts import of_shown, share_claims
-from analyses._effects import myopic_variance, share_words
+from analyses._effects import mean_of_adjusted, myopic_variance, share_words
 from analyses._words import percent
 from steerstats import figures
 
@@ -23,9 +23,7 @@ def main(cache, out):
     frame = by_median(result.explained_frame(), study)
     ours, theirs = (frame[frame["split"] == name] for name in ("shapley_adjusted_r2", "published_sequential"))
     total = ours[ours["component"] == "explained"]
-    # Adjusted shares may be below 0, which no logit takes; the claim's limits are then cut at what a share can be.
-    bounds = None if total["share"].between(0, 1, "neither").all() else (float("-inf"), float("inf"))
-    mean = plain_mean(total["share"], "share explained", "share", bounds=bounds)
+    mean = mean_of_adjusted(total["share"])
     n, most = total["dataset"].nunique(), dict(total.loc[total["share"].idxmax()])
     (share, known), most["estimate"] = share_words(result.results, {*ours["component"]}), most["share"]
     claims = share_claims(("explained.mean", "explained.most"), share, mean, most,

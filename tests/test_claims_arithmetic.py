@@ -18,6 +18,7 @@ from analyses._cache import facts_of, mean_curves, plain_mean, side_by_side, two
 from analyses._claim import OF_TWO, Claim, Finding, command_line
 from analyses._compared import difference_claims, error_words
 from analyses._counts import in_range, signs
+from analyses._effects import mean_of_adjusted
 from analyses._shifts import draw_unsteered, unsteered_means
 from analyses._single import by_chance, correlation_in, how_bent, inputs_claim, part_whole, share_in
 from analyses._tables import BOTH, estimate_and_limits, for_paper, to_latex
@@ -153,6 +154,16 @@ def test_how_much_curves_bend_is_told_of_the_dataset_that_bends_most():
         straight = pd.DataFrame(bent | {"p_value": p_values})
         assert how_bent(built, straight).startswith("; here no mean curve is shown to bend")
     assert how_bent(built, straight.iloc[:1]).startswith(": it is systematic"), "one dataset is not picked out of many"
+
+
+def test_shares_that_chance_gave_are_not_kept_above_0_by_a_logit():
+    chance, clear = (pd.Series(values) for values in ([0.01, 0.02, 0.12], [0.3, 0.4, 0.45]))
+    assert mean_of_adjusted(chance).ci_low < 0 < mean_of_adjusted(chance).estimate
+    found = mean_of_adjusted(clear)
+    assert 0 < found.ci_low < found.ci_high < 1
+    assert "logit" in found.method
+    assert "two datasets" in mean_of_adjusted(clear[:2]).method
+    assert np.isnan(mean_of_adjusted(clear[:1]).ci_low)
 
 
 @pytest.mark.parametrize(("chance", "said"), [(0.009, False), (0.011, True)])
