@@ -26,7 +26,7 @@ def answer(claims: Mapping[str, Claim]) -> str:
         return ""
     share = claims["per_input.anti_share"]
     # A sentence of its own: behind "is not shown to move answers" it would read as one more thing not shown.
-    single = f"{share.shown[0]} of single inputs are moved the wrong way{_in_brackets(share)}."
+    single = f"{share.shown[0]} of single inputs are moved the wrong way{_in_brackets(share, _of_one(share, claims))}."
     return " ".join(filter(None, [_on_average(claims), single, _bias(claims), _loss(claims)]))
 
 
@@ -88,12 +88,21 @@ def _bias(claims: Mapping[str, Claim]) -> str:
     factors = "answer letter or word" if mean.facts["untold_everywhere"] else "answer letter and word"
     if len(known := mean.facts["known"]) == 1:
         factors = f"the answer's {known[0]}"
-    text = f"{share} of the variance between inputs {goes} with {factors}{_in_brackets(mean)}."
+    text = f"{share} of the variance between inputs {goes} with {factors}{_in_brackets(mean, _of_one(mean, claims))}."
     told, every = mean.n if mean.n_of == "datasets" else 1, claims["per_input.signs"].n
     if told == every:
         return text
     few = f"one dataset of {every} that tells" if told == 1 else f"{told} of {every} datasets that tell"
     return f"In the {few}, {text[:1].lower()}{text[1:]}"
+
+
+def _of_one(share: Claim, claims: Mapping[str, Claim]) -> str:
+    """What limits over one dataset's inputs are about, where those of the mean before them hold the vector's error.
+
+    Over datasets each has a vector of its own, whose error is part of their spread.
+    """
+    known = share.n_of != "datasets" and np.isfinite([share.ci_low, share.ci_high]).all()
+    return "for this very vector" if known and "per_input.signs_refits" in claims else ""
 
 
 def _loss(claims: Mapping[str, Claim]) -> str:

@@ -85,6 +85,19 @@ def test_the_first_sentence_counts_the_vectors_own_error_or_says_these_very_vect
     assert f"{sentence} 10% of single inputs are moved the wrong way." in answer
 
 
+def test_shares_of_one_dataset_hold_nothing_of_the_vectors_error_that_the_mean_before_them_counts():
+    limits = {"estimate": 0.1, "ci_low": 0.05, "ci_high": 0.2}
+    one, facts = (
+        replace(SHARE, **limits, n=60, n_of="questions"),
+        {"untold_everywhere": False, "known": [], "dataset": "d"},
+    )
+    bias = replace(one, key="explained.mean", n_of="inputs", facts=facts)
+    inputs, refits = signs("per_input.signs", 1, 0, 0), signs("per_input.signs_refits", 1, 0, 0)
+    assert told(one, bias, inputs, refits)["answer"].count("(5% to 20%, for this very vector)") == 2
+    assert told(one, bias, inputs)["answer"].count("(5% to 20%)") == 2  # where that is said of the mean, too
+    assert told(replace(SHARE, **limits), INPUTS, REFITS)["answer"].count("(5% to 20%)") == 1
+
+
 @pytest.mark.parametrize(
     ("counts", "sentence"),
     [
