@@ -45,6 +45,7 @@ from steerstats.simulate.calibration.models import LAMBDA
 from steerstats.spurious.explained import CHANCE_IN, NOT_SKEWED
 from steerstats.spurious.pooled import few_df_warning
 from steerstats.steerability import LinearityTest, linearity_test, slope_spread
+from steerstats.steerability.distribution import NOT_SKEWED as NOT_SKEWED_MEAN
 from steerstats.steerability.replicates import corrected_anti_steerable
 from steerstats.study.notes import TOO_LITTLE
 
@@ -141,6 +142,7 @@ def enough() -> str:
 
 PLAIN, DRAWN = "unweighted", "mean over datasets, slopes drawn, coverage"
 ONE, UNEQUAL = "mean over datasets, one dominates, coverage", "mean over unequal questions, coverage"
+MEAN, T = "mean gap, coverage", "t on n - 1"
 EXPLAINED, SPREAD = "variance explained, coverage", "SD of steerability, coverage"
 LETTER, BOTH = (f"published split, {name}, coverage" for name in ("the letter", "letter and word"))
 STRAIGHT, SKEW = "mean curve straight, type I", "mean curve straight, all contrasts skewed, type I"
@@ -180,6 +182,12 @@ STATED: dict[str, tuple[str | Callable[[], str], str, str | None, list[float]]] 
         ".1-.7,",
         None,
         [end for n in (10, 30, 100) for end in ends(over(LETTER, f"{n} questions") + over(BOTH, f"{n} questions"))],
+    ),
+    "mean": (
+        NOT_SKEWED_MEAN,
+        "lognormal slopes",
+        None,
+        [*ends(over(MEAN, "n = 50,", "lognormal", method=T)), *ends(over(MEAN, "n = 500,", "lognormal", method=T))],
     ),
     "spread, claim": (SKEWED, "intervals", None, ends(over(SPREAD, "lognormal"))),
     "spread": (

@@ -19,6 +19,11 @@ from steerstats.results import SLOPE_UNIT, VECTOR_AS_GIVEN, Estimate, Estimates
 from steerstats.rounding import STORED, varies
 from steerstats.steerability.signs import anti_steerable
 
+NOT_SKEWED = (
+    "slopes are not very skewed, or questions are many: of 95% intervals of the mean of lognormal slopes 90-92% held "
+    "the truth with 50 questions and 94% with 500, and most of the others lay on the side of the short tail"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SteerabilitySummary(Estimates):
@@ -73,7 +78,7 @@ def mean_slope(slopes: np.ndarray, *, questions: Sequence | None = None, level: 
         unit=SLOPE_UNIT,
         level=level,
         method=f"mean over {s.size} inputs, t interval over {groups} questions{few}",
-        assumptions=("questions are independent", VECTOR_AS_GIVEN),
+        assumptions=("questions are independent", NOT_SKEWED, VECTOR_AS_GIVEN),
         warnings=tuple(warnings),
     )
 
