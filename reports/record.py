@@ -152,7 +152,7 @@ def refuse_strangers(folder: Path, caches: Sequence[str | Path] = (), *, over: b
     strangers = [path for path in folder.iterdir() if path.resolve() not in allowed and path.name != UNFINISHED]
     page = folder / PAGE
     if page.exists() and not _is_our_page(page):
-        raise InputError(f"{page} is not of steerstats and would be replaced; choose another directory")
+        raise InputError(f"{page} was not written by steerstats and would be replaced; choose another directory")
     if strangers and not page.exists():
         raise InputError(f"{folder} is not empty and holds no earlier report; choose another directory")
     _refuse_notes(folder)
@@ -166,7 +166,7 @@ def _refuse_notes(folder: Path) -> None:
     for path in sorted(results.rglob("*")):
         ours = path.suffix in WRITTEN and path.with_name(re.sub(r"-\d+$", "", path.stem)) in records
         if not (ours or path.is_dir()):
-            raise InputError(f"{path} is not of a report and would be lost; move it, or choose another directory")
+            raise InputError(f"{path} is not part of a report and would be lost; move it, or choose another directory")
 
 
 def _is_record(path: Path) -> bool:

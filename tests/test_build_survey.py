@@ -245,7 +245,7 @@ def module(folder, name, body):
         ),
         (lambda p, n: p[99999], r"^extraction method 'mine' \(of others 1\.0\) failed: IndexError: "),
         (lambda p, n: p, r"^extraction method 'mine' .* returned shape \(\d+, 32\); it has to be \(32,\)"),
-        (7, r"^extraction method 'mine' .* is no function but int"),
+        (7, r"^extraction method 'mine' .* is not a function \(int\)"),
     ],
 )
 def test_what_goes_wrong_in_an_extractor_is_one_line_that_names_it(model, tmp_path, monkeypatch, function, message):

@@ -239,11 +239,11 @@ def mistakes(tmp_path):
         "version": (["inspect", tmp_path / "old"], "schema version 99 cannot be read; this steerstats reads 1"),
         "spec": (
             ["fit", tmp_path / "base.toml", "-o", tmp_path / "new"],
-            "base.toml is a spec and no cache; `steerstats",
+            "base.toml is a spec, not a cache; `steerstats",
         ),
         "scores": (
             ["report", tmp_path / "semi.csv", "-o", tmp_path / "new"],
-            "semi.csv is a table and no cache; `steerstats import",
+            "semi.csv is a table, not a cache; `steerstats import",
         ),
         "semicolons": (["import", tmp_path / "semi.csv", "-o", tmp_path / "new"], "seem to be by ';'"),
         "unit": (["inspect", tmp_path / "good", "--unit", "x"], "dataset 'x' is not in this cache; it has openness"),

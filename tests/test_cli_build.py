@@ -170,7 +170,7 @@ def test_options_of_ray_reach_it_from_build_and_from_sweep(run, tmp_path, model,
 def test_options_of_ray_without_ray_are_refused_and_nothing_is_built(run, model, tmp_path, command, options):
     code, _, text = run(command, write_spec(tmp_path, model), "-o", tmp_path / "c", *options)
     assert code == 2
-    assert f"Invalid value for {options[0]}: it is of a build on Ray; give --backend ray too" in text
+    assert f"Invalid value for {options[0]}: only a build on Ray takes it; give --backend ray too" in text
     if command == "build":
         assert run(command, write_spec(tmp_path, model), "--dry-run", "--no-probe", *options)[0] == 2
     assert not (tmp_path / "c").exists()

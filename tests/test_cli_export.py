@@ -65,7 +65,7 @@ def test_export_from_a_table_says_that_there_are_scores_only(run, tmp_path):
     import_table(tmp_path / "scores.csv", tmp_path / "c", model="m")
     code, _, errors = run("export", tmp_path / "c", "kindness", "-o", tmp_path / "v.safetensors")
     assert code == 2
-    assert "no vectors are in this cache, which holds what they did only" in " ".join(errors.split())
+    assert "this cache holds no vectors, only what they did" in " ".join(errors.split())
     assert not (tmp_path / "v.safetensors").exists()
 
 

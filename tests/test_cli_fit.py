@@ -30,7 +30,7 @@ def test_fit_replaces_its_own_tables_and_no_others(run, tmp_path):
     mine.write_text("mine")
     code, _, errors = run("fit", tmp_path / "c", "-o", tmp_path / "own")
     assert code == 2
-    assert f"{mine} is not of an earlier fit and would be replaced" in errors
+    assert f"{mine} is not from an earlier fit and would be replaced" in errors
     assert mine.read_text() == "mine"
     assert [run("fit", tmp_path / "c", "-o", tmp_path / "fit")[0] for _ in range(2)] == [0, 0]
 

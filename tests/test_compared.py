@@ -147,7 +147,7 @@ def test_what_cannot_be_compared_is_a_named_error():
         compare_slopes(grids, inputs, [BASE, "base->base"], rng=np.random.default_rng(0))
     rng = np.random.default_rng(0)
     assert compare_slopes(grids, inputs, "base->user_neg", rng=rng, n_resamples=20).shifts == ("base->user_neg",)
-    with pytest.raises(InputError, match="has 2; 12 slopes"):
+    with pytest.raises(InputError, match="has 2 labels for 12 slopes"):
         compare_slopes(grids, {**inputs, "b": {"x": [1, 2], "y": [1]}}, rng=np.random.default_rng(0))
 
 

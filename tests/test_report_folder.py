@@ -35,7 +35,7 @@ def test_a_report_replaces_no_page_of_anyone_else_and_no_reproduction(tmp_path):
     own.mkdir()
     (own / "report.html").write_text("<html>mine</html>")
     for write in (render_report, reproduce):
-        with pytest.raises(InputError, match=r"own/report\.html is not of steerstats and would be replaced"):
+        with pytest.raises(InputError, match=r"own/report\.html was not written by steerstats and would be replaced"):
             write([plain_cache()], own)
     assert (own / "report.html").read_text() == "<html>mine</html>"
     done = shutil.copytree(reproduction(), tmp_path / "done")
@@ -59,7 +59,7 @@ def test_notes_kept_among_the_results_are_not_lost(tmp_path, name, over):
     label = next((done / "results").iterdir()).name
     note = done / "results" / name.format(label=label)
     note.write_text("[]")
-    with pytest.raises(InputError, match=rf"{re.escape(str(note))} is not of a report and would be lost; move it"):
+    with pytest.raises(InputError, match=rf"{re.escape(str(note))} is not part of a report and would be lost; move it"):
         refuse_strangers(done, over=over)
 
 

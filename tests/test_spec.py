@@ -65,7 +65,7 @@ def test_the_demo_preset_names_bundled_things_only():
         ("multiplier=[1]", "multiplier: key is not known; did you mean multipliers?"),
         ("model.idd=x", "model.idd: key is not known; did you mean id?"),
         ("xyzzy=1", "xyzzy: key is not known; there are name, model, datasets"),
-        ("multipliers=[0.5, 1]", "multipliers: must contain 0 and one other multiplier at least, not [0.5, 1.0]"),
+        ("multipliers=[0.5, 1]", "multipliers: must contain 0 and at least one other multiplier, not [0.5, 1.0]"),
         ("multipliers=[0, nan]", "multipliers: must be finite"),
         ('multipliers=[0, "x"]', "multipliers.1: "),
         ("scope=last", "scope: input should be 'last_prompt', 'first_answer', 'all' or 'prompt', not 'last'"),

@@ -99,7 +99,7 @@ class Forward:
             logits, store, counts = run(layout, tables, reads, wanted)
         logits = logits.reshape(-1, logits.shape[-1])
         if len(logits) != max(len(wanted), 1):
-            raise ModelError(f"{type(self.model).__name__} post-processes logits in a way that was not foreseen")
+            raise ModelError(f"{type(self.model).__name__} post-processes logits in a way that is not supported")
         logits = logits.float()
         inverse = self._tensor(inverse.reshape(layout.score_node.shape)).to(logits.device)
         target = self._tensor(layout.score_target).to(logits.device)

@@ -199,7 +199,7 @@ class BuildSpec(Frozen):
             raise ValueError("must be finite numbers")
         grid = tuple(sorted({m + 0.0 for m in value}))  # -0.0 and 0.0 are one multiplier
         if 0.0 not in grid or len(grid) < 2:
-            raise ValueError(f"must contain 0 and one other multiplier at least, not {list(value)}")
+            raise ValueError(f"must contain 0 and at least one other multiplier, not {list(value)}")
         return grid
 
     @field_validator("sweep", "activation_layers", "layers")

@@ -131,7 +131,7 @@ def _load(point: EntryPoint) -> Extractor:
     except Exception as error:
         raise InputError(f"extraction method {_name(point)} cannot be loaded: {_one_line(error)}") from error
     if not callable(found):
-        raise InputError(f"extraction method {_name(point)} is no function but {type(found).__name__}")
+        raise InputError(f"extraction method {_name(point)} is not a function ({type(found).__name__})")
     return found
 
 

@@ -93,7 +93,7 @@ def _optional(leave_out: str | Iterable[str]) -> frozenset[str]:
     names = frozenset([leave_out] if isinstance(leave_out, str) else leave_out)
     for name in sorted(names, key=str):
         if name not in BY_NAME:
-            raise InputError(f"leave_out names {name!r}, which is no array of a cache (see SCHEMA.md)")
+            raise InputError(f"leave_out names {name!r}, which is not an array of a cache (see SCHEMA.md)")
         if BY_NAME[name].required or name in SCALES:
             raise InputError(f"leave_out names {name!r}, which a unit needs; activations can stay behind, for one")
     return names

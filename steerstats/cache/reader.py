@@ -262,10 +262,10 @@ def _read_pack(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Path, str, d
     except OSError as error:
         name = shlex.quote(str(path))
         if path.suffix == ".toml":
-            raise CacheError(f"{path} is a spec and no cache; `steerstats build {name} -o DIR` makes one") from error
+            raise CacheError(f"{path} is a spec, not a cache; `steerstats build {name} -o DIR` makes one") from error
         if path.suffix in (".csv", ".parquet"):
-            raise CacheError(f"{path} is a table and no cache; `steerstats import {name} -o DIR` makes one") from error
-        raise CacheError(f"{path} is no cache: it cannot be opened as HDF5: {error}") from error
+            raise CacheError(f"{path} is a table, not a cache; `steerstats import {name} -o DIR` makes one") from error
+        raise CacheError(f"{path} is not a cache: it cannot be opened as HDF5: {error}") from error
     with file, _readable(str(path)):
         if _plain(file.attrs.get("type")) != PACK_TYPE:
             raise CacheError(f"{path}: attribute type is {file.attrs.get('type')!r}, not {PACK_TYPE!r}")
@@ -278,7 +278,7 @@ def _read_pack(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Path, str, d
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
                 raise CacheError(f"{path}:/{name} is a link that leaves the file; it is not followed")
             if not isinstance(file[name], h5py.Group):
-                raise CacheError(f"{path}:/{name} is no group, and a unit is one")
+                raise CacheError(f"{path}:/{name} is not a group; a unit is one")
             side = parse_json(str(_plain(file[name].attrs.get("sidecar", "{}"))), f"{path}:/{name} sidecar")
             found[name] = (path, f"/{name}", side)
     return manifest, found

@@ -46,7 +46,7 @@ def fit(cache: CachePath, target: OutDir = Path("steerstats-fit")) -> None:
     # An earlier fit left all of them; a table that stands there alone is someone's own.
     there = [target / name for name in TABLES if (target / name).exists()]
     if 0 < len(there) < len(TABLES):
-        raise InputError(f"{there[0]} is not of an earlier fit and would be replaced; choose another directory")
+        raise InputError(f"{there[0]} is not from an earlier fit and would be replaced; choose another directory")
     study = steerstats.open_cache(cache)
     result = study.steerability()
     per_input = pd.concat([slopes_frame(study.reader[name]) for name in study.datasets], ignore_index=True)

@@ -163,7 +163,7 @@ def export(
 
     unit = CacheReader(cache)[dataset]
     if "direction" not in unit.names:
-        raise InputError(f"{unit.where}: no vectors are in this cache, which holds what they did only")
+        raise InputError(f"{unit.where}: this cache holds no vectors, only what they did")
     layers, slots = unit.read("vector_layer", vector=vector), unit.read("direction", vector=vector)
     by_layer = {int(layer): direction for layer, direction in zip(layers, slots)}
     model = str(unit.attrs.get("model"))
@@ -205,7 +205,7 @@ def _ray_options(backend: str, **ray: Any) -> dict[str, Any]:
         raise typer.BadParameter(f"{backend!r} is neither local nor ray", param_hint="--backend")
     given = [f"--{name.replace('_', '-')}" for name, value in ray.items() if value is not None]
     if given and backend == "local":
-        raise typer.BadParameter("it is of a build on Ray; give --backend ray too", param_hint=given[0])
+        raise typer.BadParameter("only a build on Ray takes it; give --backend ray too", param_hint=given[0])
     return ray
 
 

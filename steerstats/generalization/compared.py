@@ -168,7 +168,7 @@ def compare_slopes(
         for name, values in grid.slopes.items():
             if len(inputs[label][name]) != values.shape[2]:
                 raise InputError(
-                    f"inputs[{label!r}][{name!r}] has {len(inputs[label][name])}; {values.shape[2]} slopes"
+                    f"inputs[{label!r}][{name!r}] has {len(inputs[label][name])} labels for {values.shape[2]} slopes"
                 )
     pairs, datasets = tuple(combinations(grids, 2)), shared_datasets(grids)
     wanted = list(parse_shifts(shifts))

@@ -94,10 +94,10 @@ def dataset_associations(
     -------
     RankAssociations
         Percentile interval over units, none with fewer than eight or a perfect ranking; permutation p-values,
-        single-step over the candidates, none with fewer than four; datasets that can be arranged in no more than
-        `n_permutations` other ways are, each once. Permutations deal the outcomes of a whole unit to
-        another (`deal`): exact where categories are of one size, and close where they are not (type I error .04 at 5%
-        in simulation, with six categories of 1 to 31 datasets).
+        single-step over the candidates, none with fewer than four; where there are no more than `n_permutations`
+        other arrangements, each is used once. Permutations give the outcomes of a whole unit to another (`deal`):
+        exact where categories are of one size, and close where they are not (type I error .04 at 5% in simulation,
+        with six categories of 1 to 31 datasets).
 
     Raises
     ------
@@ -296,11 +296,13 @@ def check_columns(
     >>> check_columns(pd.DataFrame({"slope": [0.1]}), ["slope", "projection"], ["projection"], None)
     Traceback (most recent call last):
     ...
-    steerstats.errors.InputError: columns ['projection'] of 1 rows; there are ['slope']
+    steerstats.errors.InputError: columns ['projection'] are missing; there are ['slope']
     """
     missing = [name for name in columns if name not in frame]
-    if missing or not len(frame) or not len(predictors):
-        raise InputError(f"columns {missing or list(predictors)} of {len(frame)} rows; there are {list(frame.columns)}")
+    if missing:
+        raise InputError(f"columns {missing} are missing; there are {list(frame.columns)}")
+    if not len(frame) or not len(predictors):
+        raise InputError(f"{len(frame)} rows and {len(predictors)} predictors; at least one of each is needed")
     if "unsteered" in predictors:
         if multipliers is None:
             raise InputError("'unsteered' is a predictor: give multipliers, so that their symmetry can be checked")
