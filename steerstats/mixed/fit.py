@@ -32,8 +32,8 @@ def fit_mixed(
     formula : str
         "y ~ lam * (pos_is_a + pos_is_yes) + (1 + lam | input)", with further random terms nested
         ("+ (1 + lam | dataset) + (1 + lam | dataset:input)") or, balanced and intercepts only, crossed
-        ("(1 | input) + (1 | template)"). Copies of a question (both orders of its options) want the term by input in
-        two, "(1 + lam | question) + (1 + lam | question:input)": otherwise they count as independent inputs.
+        ("(1 | input) + (1 | template)"). Copies of a question (both orders of its options) need the term by input split
+        in two, "(1 + lam | question) + (1 + lam | question:input)": otherwise they count as independent inputs.
     frame : DataFrame
         One row per observation. Rows with a missing value in a column of the formula are left out and counted.
     engine : {"auto", "closed_form", "crossed", "sufficient", "statsmodels"}
@@ -42,8 +42,8 @@ def fit_mixed(
     reml : bool
         Restricted maximum likelihood, or maximum likelihood (for likelihood-ratio tests of fixed effects).
     population : str, optional
-        Column whose levels are a sample to speak beyond, such as "dataset": effects that the model takes to be the
-        same in all of them are named in `warnings`. The outer factor of a group `dataset:input` always is.
+        Column whose levels are a sample to generalise from, such as "dataset": effects that the model takes to be the
+        same in all of them are named in `warnings`. The outer factor of a group `dataset:input` always is one.
     level : float
         Nominal coverage of the intervals.
 

@@ -89,7 +89,7 @@ def variance_explained(
     With two factors, A's share is ½[R²(A) + R²(A, Yes) − R²(Yes)], every R² adjusted. Interactions are divided
     among themselves after all main effects. "explained" is the adjusted R² of everything.
 
-    Adjusting takes off what columns without effect would explain in the mean: k/(n − 1 − k) of what is left, and where
+    Adjusting subtracts what columns without effect explain on average: k/(n − 1 − k) of what is left, and where
     questions have several inputs its counterpart by question (`steerstats.spurious.moments`). Counting inputs there
     gave factors without effect −.016 (A) and +.013 (Yes) of the variance with 30 questions of two orders that share
     95%; by question both are 0 within the error of 400 rounds.

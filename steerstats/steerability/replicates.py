@@ -167,12 +167,13 @@ def corrected_anti_steerable(
 
     Slopes are drawn toward their mean by √reliability, so that their variance is that of the noise-free slopes
     (Louis 1984, doi:10.1080/01621459.1984.10478062; shrinking by the reliability itself would narrow them too far),
-    and counted. Interval: Wilson's, its n the size that matches the variance over a bootstrap of questions and
-    replicates (never above n, so that a share of 0 keeps an interval). What all inputs share of a refit's error moves
-    the whole distribution across 0: each draw of refits is shifted by the centred mean of one of them, without which
-    intervals are far too short. Where more than one resample in forty has no spread left beyond its noise, the interval
-    also takes in the bootstrap quantiles, and a warning says so. In simulation 95% intervals covered .97 where
-    vectors do not move the mean, .96 where they do by 0.3 of the noise-free spread, .90 there with 6 refits for 20.
+    and those below 0 are counted. Interval: Wilson's, with the n that matches the variance over a bootstrap of
+    questions and replicates (never above n, so that a share of 0 keeps an interval). Error of a refit that all inputs
+    share moves the whole distribution across 0: each draw of refits is shifted by the centred mean of one of them,
+    without which intervals are far too short. Where more than one resample in forty has no spread left beyond its
+    noise, the interval also takes in the bootstrap quantiles, and a warning says so. In simulation 95% intervals
+    covered .97 where vectors do not move the mean, .96 where they do by 0.3 of the noise-free spread, .90 there with 6
+    refits for 20.
 
     Raises
     ------
