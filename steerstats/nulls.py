@@ -29,8 +29,8 @@ FEWEST_QUESTIONS = 20
 EXCHANGEABLE = {
     "random": "the vector is exchangeable with the random vectors under the null",
     "shuffled": "the vector is exchangeable with the shuffled vectors under the null that the sign of each training "
-    f"question's difference is arbitrary; approximately, as half of the questions are exchanged (with fewer than "
-    f"{FEWEST_QUESTIONS} training questions p is too small)",
+    "question's difference is arbitrary; only approximately, since always half of the questions are exchanged (with "
+    f"fewer than {FEWEST_QUESTIONS} training questions p is too small)",
 }
 NOTABLE = 1.3  # p-values too small by this factor: at 5%, those of fewer than 20 questions
 HIGH = 0.075  # a level for 5% that is said where questions are many and a few of them carry the mean
@@ -235,7 +235,7 @@ def null_table(
         )
     elif columns["n_null"].min() < needed:
         warnings.append(
-            f"{columns['n_null'].min()} {NAMES[kind]} could not show one dataset alone to differ at a false discovery "
+            f"{columns['n_null'].min()} {NAMES[kind]} cannot show a single dataset to differ at a false discovery "
             f"rate of {alpha:g} over {every}, only several together; {needed} are needed for one"
         )
     return NullTable(

@@ -187,7 +187,7 @@ def fit_components(
     warnings = []
     if not usable.all():
         still = ", ".join(name for name, use in zip(names, usable) if not use)
-        warnings.append(f"every question has the same gap in {still}: not in the variance between datasets")
+        warnings.append(f"every question has the same gap in {still}: left out of the variance between datasets")
     if measured.any() and not measured.all():
         warnings.append(
             f"the vector's variance is known in {measured.sum()} of {len(means)} datasets; the others get its mean"
@@ -230,11 +230,11 @@ def smallest_detectable_gap(
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> PowerTable:
-    """Smallest mean gap that a two-sided t test finds with the given power, for every combination of sizes.
+    """Smallest mean gap that a two-sided t test detects with the given power, for every combination of sizes.
 
     SE² = (tau² + σ²_vector · N₀ / N + σ²_inputs / n) / D, t(D − 1): the power of the unweighted mean, and of the mean
-    that `mean_over_datasets` quotes where datasets differ. Where they do not, that mean finds gaps somewhat less often,
-    since its interval is floored where estimates agree by chance.
+    that `mean_over_datasets` quotes where datasets differ. Where they do not, that mean detects gaps somewhat less
+    often, since its interval is floored where estimates agree by chance.
 
     One dataset says nothing about datasets in general: its test is about that dataset alone, tau² is left out, and the
     row says "this dataset" with a warning. That test is the one of `with_vector_error`: t with Satterthwaite's degrees
@@ -323,8 +323,8 @@ def smallest_detectable_gap(
         ends = " to ".join(f"{np.sqrt(limit):.2g}" for limit in (components.between_low, components.between_high))
         warnings.append(
             f"the spread between datasets is an estimate from {components.n} of them, {TAU_LEVEL:.0%} interval {ends}: "
-            f"over it the gap of {gap[k]:.2g} ({inputs[k]} inputs, {how_many(datasets[k], 'dataset')}) runs from "
-            f"{low[k]:.2g} to {high[k]:.2g}"
+            f"over this range the gap of {gap[k]:.2g} ({inputs[k]} inputs, {how_many(datasets[k], 'dataset')}) runs "
+            f"from {low[k]:.2g} to {high[k]:.2g}"
         )
     return PowerTable(
         n_inputs=inputs,

@@ -127,7 +127,7 @@ class RandomEffectsMean:
     def doubt(self) -> str:
         """What a reader of a collapsed interval has to know."""
         return (
-            f"estimates agree more closely than their standard errors let one expect (Hartung-Knapp factor "
+            f"estimates agree more closely than their standard errors suggest (Hartung-Knapp factor "
             f"{self.factor:.2g}): the interval is narrower than that of one common effect; {FLOORED_ADVICE}, "
             f"{self.floored_low:.4g} to {self.floored_high:.4g}"
         )

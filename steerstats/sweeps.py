@@ -33,7 +33,7 @@ ONE_LAYER = "mean steerability over datasets, each counting once, on validation 
 CHOSEN = (
     "intervals, shares and layers not told apart here are about these datasets and take the vectors as given",
     "for other datasets: these are independent draws, and differences between layers roughly normal",
-    "the best of several looks better than it is, for which its interval does not allow: judge it on test inputs",
+    "the best of several looks better than it is, and its interval does not allow for that: judge it on test inputs",
 )
 GIVEN = ("the interval is about these datasets and takes the vectors as given",)  # of one layer
 

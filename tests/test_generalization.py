@@ -184,7 +184,7 @@ def test_cells_that_were_not_evaluated_stay_empty_in_the_table():
     assert steerability_table(every).assumptions[1] == "the interval includes the vector's own sampling error"
     told = steerability_table(SlopeGrid(train=SETTINGS, evaluate=SETTINGS, slopes={"d0": s}, refits=refits)).warnings
     assert [text for text in told if "very vectors" in text] == [
-        "intervals of sys_pos->sys_pos are about these very vectors: no refits were measured there"
+        "intervals of sys_pos->sys_pos hold for these very vectors: no refits were measured there"
     ]
 
 

@@ -75,7 +75,7 @@ def test_groups_are_said_in_the_table_and_reach_the_estimate_that_a_verdict_judg
         text for text in found.as_estimate(SHIFT, FIXED).warnings if "two groups of datasets (of 20 and 20)" in text
     ]
     assert said
-    assert "noise-corrected interval assumes one law" in said[0]
+    assert "noise-corrected interval assumes one for all" in said[0]
     plain = id_ood_correlation(make_grid(true_means(0.7)), ["base->user_neg"], rng=rng, n_resamples=100)
     assert not any("two groups" in text for text in plain.warnings)
 
@@ -97,7 +97,7 @@ def test_groups_that_one_law_might_have_made_are_said_to_be_possible_alone(monke
     monkeypatch.setattr("steerstats.generalization.two_groups.CLEARLY", np.inf)
     found = id_ood_correlation(grid, ["base->user_neg"], rng=rng, n_resamples=50)
     (said,) = [text for text in found.warnings if "two groups of datasets" in text]
-    assert "may describe the means better than one normal law" in said
+    assert "may describe the means better than one normal distribution" in said
 
 
 def ranked(d: int = 8) -> SlopeGrid:

@@ -208,8 +208,8 @@ def test_noise_pulls_a_correlation_towards_its_own(shared, words):
     (said,) = _noisy(one, SimpleNamespace(reliability_x=0.5, reliability_y=0.6, estimate=0.7), 0.4)
     assert said.startswith("50% and 40% of the variance between observed means is noise")
     assert words in said
-    assert ("towards that number: 0.40" in said) == (shared > 0)
-    assert said.endswith("noise taken out, 0.70")
+    assert ("towards 0.50: 0.40" in said) == (shared > 0)
+    assert said.endswith("with the noise removed, 0.70")
 
 
 def test_noise_of_one_side_alone_is_said_too():

@@ -115,7 +115,7 @@ def test_generalization_begins_with_gaps_correlations_ratios_and_the_whole_table
     result = shown["generalization"]
     titles = [title for title, _ in result.sections()]
     assert [title.split(" over")[0].split(" of each")[0].split(" at")[0] for title in titles] == [
-        "Mean gap", "Mean part of the prompt", "Mean part of transfer", "Spearman correlation with base->base",
+        "Mean gap", "Mean part due to the prompt", "Mean part due to transfer", "Spearman correlation with base->base",
         "Relative steerability", "Mean steerability", "Mean steerability",
     ]  # fmt: skip
     sections = [table for _, table in result.sections()]

@@ -253,7 +253,7 @@ def test_a_range_that_is_narrow_or_has_nothing_to_do_with_datasets_is_no_warning
     assert near.gap_low[1] < near.gap[1] < near.gap_high[1]
     assert not any("runs from" in text for text in near.warnings)
     low = smallest_detectable_gap(components(between_low=0.01, between_high=0.045), n_inputs=50, n_datasets=9)
-    told = f"95% interval 0.1 to 0.21: over it the gap of {low.gap[0]:.2g} (50 inputs, 9 datasets) runs from"
+    told = f"95% interval 0.1 to 0.21: over this range the gap of {low.gap[0]:.2g} (50 inputs, 9 datasets) runs from"
     assert any(told in text for text in low.warnings), "tau, not its square"
     assert {"gap_low", "gap_high"} <= set(near.to_frame())
     unknown = smallest_detectable_gap(components(), n_inputs=50, n_datasets=9)
@@ -267,7 +267,7 @@ def test_a_gap_without_error_is_named_and_costs_the_others_nothing():
     slopes["still"] = np.repeat(rng.normal(1, 0.5, (1, 1, 30)), 2, axis=1)
     found = fit_components(SlopeGrid(train=("base",), evaluate=("base", "x"), slopes=slopes), "base->x")
     assert (found.between_datasets, found.between_high) == (rest.between_datasets, rest.between_high)
-    assert any("the same gap in still: not in the variance between datasets" in text for text in found.warnings)
+    assert any("the same gap in still: left out of the variance between datasets" in text for text in found.warnings)
     slopes["still"][:, 1] -= 0.2  # the same for every question, but for rounding
     found = fit_components(SlopeGrid(train=("base",), evaluate=("base", "x"), slopes=slopes), "base->x")
     assert (found.between_datasets, found.between_high) == (rest.between_datasets, rest.between_high)

@@ -67,7 +67,7 @@ def test_gaps_and_their_parts_are_those_of_the_draw(study, simulated):
     np.testing.assert_allclose(parts[0], parts[1] + parts[2], atol=1e-9)
     assert found.gaps.includes_vector_error[0].all()
     assert not found.gaps.includes_vector_error[1:].any(), "the simulation refits no vector in its own setting"
-    assert "transfer: intervals are about these very vectors: eval->eval has no refits" in found.warnings
+    assert "transfer: intervals hold for these very vectors: eval->eval has no refits" in found.warnings
     frame = found.to_frame()
     assert frame.groupby("component")["includes_vector_error"].unique().map(list).to_dict() == {
         "gap": [True], "prompt": [False], "transfer": [False]

@@ -49,7 +49,7 @@ def test_one_dataset_without_refits_takes_vector_error_from_itself_alone(tmp_pat
     assert found.settings.includes_vector_error[:, 0, 0].all()
     assert found.settings.includes_vector_error[:, 0, 1].tolist() == [True, False, True]
     assert not found.correlations.includes_vector_error.any()
-    text = "sim-01: intervals of base->user_neg are about these very vectors: no refits were measured there"
+    text = "sim-01: intervals of base->user_neg hold for these very vectors: no refits were measured there"
     assert text in found.warnings
     table = study.steerability("base->user_neg")
     assert "sim-01" not in table.vector_error

@@ -42,9 +42,9 @@ POPULATION = "a population of datasets"
 FIXED = "these datasets"
 NOISE_FREE = "a population of datasets, without measurement noise"
 GROUPED = (
-    "two groups of datasets (of {tight} and {others}) describe the means clearly better than one normal law, and each "
-    "has a law of its own in the interval for these datasets; the noise-corrected interval assumes one law for all, "
-    "and may be far too short (it covered 91-96% in simulation with three tenths of 40 datasets next to zero, 30-86% "
+    "two groups of datasets (of {tight} and {others}) describe the means clearly better than one normal distribution; "
+    "each has its own in the interval for these datasets; the noise-corrected interval assumes one for all, and may be "
+    "far too short (it covered 91-96% in simulation with three tenths of 40 datasets next to zero, 30-86% "
     "with half of them)"
 )
 ONE_LAW = (
@@ -52,8 +52,8 @@ ONE_LAW = (
     "datasets, normal in each of two groups where that fits clearly better"
 )
 MAYBE_GROUPED = (
-    "two groups of datasets (of {tight} and {others}) may describe the means better than one normal law; if so, the "
-    "interval for these datasets and the noise-corrected one are too short"
+    "two groups of datasets (of {tight} and {others}) may describe the means better than one normal distribution; if "
+    "so, the interval for these datasets and the noise-corrected one are too short"
 )
 
 NOISY = 0.8  # a reliability below which the correlation of observed means is said to be another than that of true ones
@@ -151,8 +151,8 @@ def id_ood_correlation(
     Parameters
     ----------
     grid : SlopeGrid
-        Where both sides of a comparison have `refits`, measurement noise includes the vectors': with one side's alone
-        the error of a vector that acts in both would count as if it were in one.
+        Where both sides of a comparison have `refits`, measurement noise includes the vectors' errors: with refits of
+        one side alone, the error of a vector that acts in both would count in one only.
     shifts : sequence of (train, eval) or "train->eval"
     rng : numpy.random.Generator
     reference : (train, eval)
@@ -362,11 +362,11 @@ def _noisy(one: Comparison, corrected: Corrected, rho: float) -> list[str]:
     parts = " and ".join(f"{min(1 - share, 1):.0%}" for share in reliability)
     known = one.noise_correlation != 0
     noise = f"noise that correlates {one.noise_correlation:.2f} between the two sides" if known else "noise"
-    taken_out = f"; noise taken out, {corrected.estimate:.2f}" if np.isfinite(corrected.estimate) else ""
+    removed = f"; with the noise removed, {corrected.estimate:.2f}" if np.isfinite(corrected.estimate) else ""
     text = (
         f"{parts} of the variance between observed means is {noise}, and pulls their correlation towards "
-        f"{'that number' if known else '0'}: {rho:.2f} and its intervals for a population are of observed means, not "
-        f"of true ones{taken_out}"
+        f"{f'{one.noise_correlation:.2f}' if known else '0'}: {rho:.2f} and its intervals for a population are for "
+        f"observed means, not for true ones{removed}"
     )
     return [text]
 

@@ -270,7 +270,7 @@ def gap_table(
     for component, where in zip(components, included):
         warnings += cells_without(where, grid.datasets, labels[component])
         if included.any() and not where.any():
-            warnings.append(f"{component}: intervals are about these very vectors: eval->eval has no refits")
+            warnings.append(f"{component}: intervals hold for these very vectors: eval->eval has no refits")
     how = "Satterthwaite t" if included.all() else f"{method} bootstrap"
     if included.any() and not included.all():
         how = f"Satterthwaite t where there are refits, else {how}"

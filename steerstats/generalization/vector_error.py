@@ -22,10 +22,10 @@ from steerstats.results import SLOPE_UNIT, Estimate
 from steerstats.rounding import STORED, varies
 
 VECTOR_ERROR_IN = "the interval includes the vector's own sampling error"
-VECTOR_ERROR_OUT = "the interval does not include the vector's own sampling error: it is about this very vector"
+VECTOR_ERROR_OUT = "the interval does not include the vector's own sampling error: it holds for this very vector"
 VECTOR_ERROR_MIXED = (
-    "intervals include the vector's own sampling error where the column includes_vector_error says so, and are "
-    "elsewhere about this very vector"
+    "intervals include the vector's own sampling error where the column includes_vector_error says so, and elsewhere "
+    "hold for this very vector"
 )
 FLAT = "every question and every vector gives the same value: the interval has no width"
 
@@ -62,14 +62,16 @@ def cells_without(
     lines = []
     if anywhere.sum() < len(cells) - anywhere.sum():
         having = [cell for cell, has in zip(cells, anywhere) if has]
-        lines.append(f"only intervals of {', '.join(having)} include the vector's own error: elsewhere {why}")
+        lines.append(
+            f"only intervals of {', '.join(having)} include the vector's own error: no refits were measured elsewhere"
+        )
     elif not anywhere.all():
         lacking = [cell for cell, has in zip(cells, anywhere) if not has]
-        lines.append(f"intervals of {', '.join(lacking)} are about these very vectors: {why}")
+        lines.append(f"intervals of {', '.join(lacking)} hold for these very vectors: {why}")
     for name, row in zip(datasets, anywhere & present & ~included):
         lacking = [cell for cell, lacks in zip(cells, row) if lacks]
         if lacking:
-            lines.append(f"{name}: intervals of {', '.join(lacking)} are about these very vectors: {why}")
+            lines.append(f"{name}: intervals of {', '.join(lacking)} hold for these very vectors: {why}")
     return tuple(lines)
 
 
@@ -103,9 +105,9 @@ def with_vector_error(
     """Mean over inputs under the full-data vector, with an interval for another draw of pairs and of inputs.
 
     Var = σ̂²_vector + σ̂²_inputs / n, t with Satterthwaite's degrees of freedom. σ̂²_vector is the variance of the
-    refits' means; the little that vector and inputs share (σ²_input×vector / n) is in both terms, so the interval
-    errs on the wide side by it. Resamples of n training questions have (n − 1) / n of the vector's variance and know it
-    on n − 1 degrees of freedom at best, which is not in the interval: where vectors err more than inputs, 95% intervals
+    refits' means; their interaction (σ²_input×vector / n) is in both terms, so the interval is slightly too wide.
+    Resamples of n training questions show (n − 1) / n of the vector's variance, on n − 1 degrees of freedom at best,
+    which the interval does not allow for: where vectors err more than inputs, 95% intervals
     covered .85, .91, .92 and .93 with 4, 8, 12 and 20 questions.
 
     Parameters

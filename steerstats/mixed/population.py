@@ -79,7 +79,7 @@ def twin_warnings(formula: str, frame: pd.DataFrame) -> list[str]:
     text = (
         f"{sizes[sizes > 1].sum()} of {sizes.sum()} inputs share their question with others ({(sizes > 1).sum()} of "
         f"{sizes.size} questions), and the formula has {which}: they count as independent inputs, so that effects that "
-        "differ between questions are tested far too boldly, and those that differ inside them too timidly (two orders "
+        "differ between questions are tested far too liberally, those inside them too conservatively (two orders "
         "of every question: at 5% the mean slope rejected 11% where they shared half of their variance, 16-17% where "
         f"nine tenths); fit {cure}{how}"
     )

@@ -112,12 +112,12 @@ def cross_validated_ridge(
     Works on inputs (many rows per dataset) and on datasets (one row each). Predictors are standardised and the
     penalty is chosen inside the training datasets, leaving whole datasets (categories) out in turn again: inputs of a
     dataset share its level, and leaving single ones out would choose a penalty that fits that level. A few folds of
-    several datasets would make R² and p depend on which ones stand together, by more than their errors: with 40
-    datasets R² ran from -.36 to .06 over their orders. The null deals means
-    of outcomes to other datasets (whole categories, their datasets shuffled inside: `deal`), turns the sign of what
-    varies inside by whole datasets (categories), and fits everything anew. That is exact where candidate and slope
-    go together with one sign in a dataset as often as with the other, strongly or not, and where inputs of a
-    question resemble each other; shuffled rows would be a null of independence inside every dataset.
+    several datasets would make R² and p depend on how datasets are grouped, by more than their errors: with 40
+    datasets R² ran from -.36 to .06 over their orders. The null gives mean
+    outcomes to other datasets (whole categories, their datasets shuffled inside: `deal`), flips the sign of what
+    varies inside whole datasets (categories), and refits everything. That is exact where candidate and slope are
+    related with either sign equally often over datasets, however strongly, and however alike the inputs of a question
+    are; shuffling rows would instead test independence inside every dataset.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def cross_validated_ridge(
     if d < 3 or units < 2:
         raise CannotEstimate(f"{d} datasets in {units} groups: cross-validation needs three datasets")
     if not varies(y):
-        raise CannotEstimate("'slope' does not vary: there is nothing to foretell")
+        raise CannotEstimate("'slope' does not vary: there is nothing to predict")
     x = x * [varies(column) for column in x.T]  # rounding is not scaled to unit variance
     weights = 1 / np.bincount(codes)[codes]
     several = len(frame) > d
@@ -206,7 +206,7 @@ def cross_validated_ridge(
         warnings.append(f"{units} {what} can be arranged in {math.factorial(units)} ways only: no p-value")
     elif several and units < MIN_FOR_SIGNS:
         warnings.append(
-            f"{units} {what}: p inside datasets cannot fall below {0.5**units:.2g}, since signs can be turned in "
+            f"{units} {what}: p inside datasets cannot fall below {0.5**units:.2g}, since signs can be flipped in "
             f"{2**units} ways only"
         )
     if np.isnan(alphas).any():
@@ -231,11 +231,11 @@ def cross_validated_ridge(
         n_folds=alphas.size,
         level=level,
         method=f"ridge, {what} held out {'one at a time' if units <= MOST_FOLDS else f'in {MOST_FOLDS} folds'}, "
-        f"penalty chosen by leaving {what} out inside, equal weight per dataset; {n_null} permutations of "
-        f"whole {what}{f' (their means dealt, signs inside turned by whole {what})' * several}; {limits}",
+        f"penalty chosen by leaving out {what} among the rest, equal weight per dataset; {n_null} permutations of "
+        f"whole {what}{f' (means exchanged, signs inside flipped by whole {what})' * several}; {limits}",
         assumptions=(
             f"{what} are exchangeable under the null"
-            + (", and a relation inside them has either sign alike" if several else ""),
+            + (", and a relation inside them has either sign equally often" if several else ""),
             "predictions are taken as given in the interval",
         ),
         warnings=tuple(warnings),

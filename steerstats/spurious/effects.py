@@ -17,7 +17,7 @@ from steerstats.spurious.coding import FactorDesign, Factors, code_factors, none
 from steerstats.steerability.grid import check_grid
 
 NO_VECTOR_ERROR = (
-    "the steering vector is taken as given: its own sampling error is not in these standard errors, which speak of new "
+    "the steering vector is taken as given: its own sampling error is not in these standard errors, which are for new "
     "inputs under this very vector"
 )
 NO_MIXED = "no mixed model"
@@ -104,8 +104,8 @@ def spurious_factors(
 ) -> SpuriousFactors:
     """Regress per-input steerability on nuisance factors.
 
-    A level that one question alone holds has no robust variance. It costs that level, not the other factors: it
-    counts as "neither" or goes with its factor, and a warning names it with its count.
+    A level that only one question holds has no robust variance. That level is lost, not the other factors: it counts
+    as "neither" or is dropped with its factor, and a warning names it with its count.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def spurious_factors(
     interactions : sequence of pairs, or bool
         True takes pos_is_a × pos_is_yes.
     drop_undefined : bool
-        Leave inputs out that have an undefined factor, instead of a level of their own.
+        Leave out inputs that have an undefined factor, instead of giving them a level of their own.
     questions : sequence (n,), optional
         Question of each input. Twins then get CR2 standard errors; the mixed model is left out, since it would
         take them for independent inputs.

@@ -31,7 +31,7 @@ class PooledSpuriousFactors(Result):
         Two-sided test that the mean is 0, on D − 1 degrees of freedom; NaN where the datasets agree to the last digit.
     p_floored : mapping of (response, term) to float
         The same with the Hartung–Knapp factor kept at 1 or above: what to read where a warning says that datasets
-        agree more closely than their standard errors let one expect.
+        agree more closely than their standard errors suggest.
     p_unweighted : mapping of (response, term) to float
         The t test of the unweighted mean on D − 1 degrees of freedom: what to read where `to_read` of the fit says
         "unweighted", because one dataset dominates, standard errors go with the effects, or effects of some rest on few

@@ -71,7 +71,7 @@ def linearity_test(
     level: float = 0.95,
     resolution: float = 1e-12,
 ) -> LinearityTest:
-    """Hotelling T² test over inputs that the mean propensity curve has no non-linear part, with its effect size.
+    """Hotelling's T² test, over inputs, of whether the mean propensity curve is straight, with its effect size.
 
     The m − 2 orthonormal contrasts that are blind to height and slope are averaged within question and tested
     against zero with their own covariance over questions, so unequal variances and correlations along the grid
@@ -154,7 +154,8 @@ def linearity_test(
         if n_questions < SKEWED_BELOW and _skewness_p(units) < 0.01:
             warnings.append(
                 f"the non-linear contrasts are skewed over {n_questions} questions: the test rejects too often (7-8% "
-                f"at 5% for skewed curvature, up to 29% where all contrasts are skewed; from {SKEWED_BELOW} on 6-11%)"
+                f"at 5% for skewed curvature, up to 29% where all contrasts are skewed; 6-11% from {SKEWED_BELOW} "
+                "questions on)"
             )
     df_den = n_questions - k
     f_statistic = t_squared * df_den / (k * (n_questions - 1))
@@ -162,7 +163,7 @@ def linearity_test(
     distance, low, high = (float(np.sqrt(limit / n_questions)) for limit in limits)
     if high == 0 and not exactly_linear:
         warnings.append(
-            "the mean curve is straighter than chance lets one expect: its distance has an empty interval, shown as 0"
+            "the mean curve is straighter than expected by chance: its distance has an empty interval, shown as 0"
         )
     return LinearityTest(
         t_squared=t_squared,
@@ -182,7 +183,7 @@ def linearity_test(
         method=f"Hotelling T² on {k} {contrast} of the curve, units are questions",
         numbers={"n_contrasts": k},
         assumptions=(
-            "contrasts by question are near normal, or many (skewed curvature, 12-60 questions: 7-8% at 5%)",
+            "contrasts by question are near normal, or many (skewed curvature, 12-60 questions: rejects 7-8% at 5%)",
             "questions are independent",
             VECTOR_AS_GIVEN,
         ),

@@ -69,7 +69,7 @@ class Generalization(Headlined):
                 rows = [(shift, found) for own, shift, found in keys if own == component]
                 if not rows:
                     continue
-                what = {"gap": "gap", "prompt": "part of the prompt", "transfer": "part of transfer"}[component]
+                what = {"gap": "gap", "prompt": "part due to the prompt", "transfer": "part due to transfer"}[component]
                 title = f"Mean {what} over datasets, {UNIT} ({OVER})"
                 out.append((title, over_datasets(rows, "shift", level)))
         elif d == 1:  # of several the rows by dataset say it

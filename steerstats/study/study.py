@@ -196,11 +196,11 @@ class Study(StudyDoubts):
         ----------
         formula : str
             Over the columns of `curves_frame`: `y`, `lam`, `dataset`, `input`, `question`, and the recorded factors.
-            Several datasets want random factor slopes by dataset: `y ~ lam * (pos_is_a + pos_is_yes) + (1 + lam *
+            Several datasets need random factor slopes by dataset: `y ~ lam * (pos_is_a + pos_is_yes) + (1 + lam *
             (pos_is_a + pos_is_yes) | dataset) + (1 + lam | dataset:input)`. Effects that the model takes to be the
             same in every dataset are named in `warnings`: their p-values hold for no other dataset. Where a question
-            has several inputs (counterbalanced copies), the term by input wants two: `(1 + lam | question) + (1 + lam
-            | question:input)`; a warning says so where there is none by question.
+            has several inputs (counterbalanced copies), split the term by input in two: `(1 + lam | question) + (1 +
+            lam | question:input)`; a warning says so where there is none by question.
         shift, engine, reml, level
             As in `steerstats.mixed.fit_mixed`.
 
@@ -229,7 +229,7 @@ class Study(StudyDoubts):
         n_resamples: int = 5000,
         n_permutations: int = 1000,
     ) -> predicting.Predictors:
-        """What in the cached activations foretells steerability, over datasets and inside them.
+        """What in the cached activations predicts steerability, over datasets and inside them.
 
         Parameters
         ----------
@@ -285,7 +285,7 @@ class Study(StudyDoubts):
         power: float = 0.8,
         alpha: float = 0.05,
     ) -> PowerTable:
-        """Smallest mean gap that a study of this or another size would find.
+        """Smallest mean gap that a study of this or another size would detect.
 
         Parameters
         ----------
@@ -294,7 +294,7 @@ class Study(StudyDoubts):
         n_inputs, n_datasets, n_pairs : int or sequence of int, optional
             Sizes to consider; default: this study's.
         power, alpha : float
-            Share of such studies that are to find the gap, by a two-sided test at `alpha`.
+            Share of such studies that should detect the gap, by a two-sided test at `alpha`.
 
         Examples
         --------
