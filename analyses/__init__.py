@@ -50,7 +50,7 @@ SECTIONS: tuple[Section, ...] = (
         "spurious",
         "How much of it is spurious?",
         "Some of what looks like steering of a behaviour is a pull towards the letter A or B, or towards the words Yes "
-        "or No, whichever stands for the behaviour in that question.",
+        "or No, no matter which of them stands for the behaviour in that question.",
         ("positive_option", "variance_explained", "spurious_effects", "own_factors", "debiased_vectors"),
     ),
     Section(
@@ -74,9 +74,9 @@ SECTIONS: tuple[Section, ...] = (
     ),
     Section(
         "reach",
-        "What could be foretold and seen",
-        "Could steerability have been foretold from the training data, and could a study of this size have seen what "
-        "this one did not find?",
+        "What could be predicted and detected",
+        "Could steerability have been predicted from the training data, and could a study of this size have detected "
+        "what this one did not find?",
         ("predictors", "power"),
     ),
 )

@@ -265,7 +265,7 @@ def plain_mean(
     if n == 1:
         return replace(found, method="one dataset: no interval over datasets", **shared)
     if np.isinf(low):
-        return replace(found, method=f"t({n - 1}) interval over datasets counted alike", **shared)
+        return replace(found, method=f"t({n - 1}) interval over equally weighted datasets", **shared)
     why = "no interval: two datasets are too few for one that stays in its range" if n < 3 else ""
     if not why and not low < mean < high:
         where = f"strictly between {low:g} and {high:g}" if np.isfinite(high) else f"above {low:g}"
@@ -279,7 +279,7 @@ def plain_mean(
     else:
         scale = "Fisher z" if (low, high) == (-1.0, 1.0) else "logit"
         limits = logit_limits(mean, margin, (low, high))
-    method = f"t({n - 1}) interval over datasets counted alike, on the {scale} scale (delta method)"
+    method = f"t({n - 1}) interval over equally weighted datasets, on the {scale} scale (delta method)"
     return replace(found, ci_low=float(limits[0]), ci_high=float(limits[1]), method=method, **shared)
 
 

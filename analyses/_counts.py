@@ -26,7 +26,7 @@ BELOW = "a share lies below its own interval: resamples of few questions explain
 NO_MEAN = "fewer than two datasets have a standard error above 0"
 CUT, ROUNDING = "limits cut at 0 and 100%, between which a share lies", 1e-12
 IMPOSSIBLE = "no interval: it would lie below 0, where no share can"
-WRONG = "Share of inputs that steer the wrong way"
+WRONG = "Share of inputs steered the wrong way"
 FALLS = "Share of inputs whose propensity falls as the direction is taken out"  # operator ablate
 
 
@@ -35,11 +35,11 @@ def sign_claims(result: DatasetSteerability) -> list[Claim]:
     claims = []
     inputs = [one["mean"] for one in result.results.values()]
     for key, means, doubt in (
-        ("", inputs, "over inputs"),
-        ("_refits", result.vector_error.values(), "over inputs, with the vector's own error"),
+        ("", inputs, ""),
+        ("_refits", result.vector_error.values(), ", with the vector's own error"),
     ):
         if means:
-            text = f"Datasets by where the 95% interval of their mean steerability lies, {doubt}:"
+            text = f"Datasets by where the 95% interval of mean steerability over their inputs lies{doubt}:"
             counts = {OUTCOMES[side]: count for side, count in signs(means).items()}
             why = "a count; each interval is for its dataset alone"
             claims.append(Claim.counted(f"per_input.signs{key}", text, counts, "datasets", why))
@@ -128,7 +128,7 @@ def share_claims(
         text = f"{text}, in {most['dataset']}:"
         return [in_range(Claim.row(keys[0], text, most, interval=how, facts=facts | where, **shared))]
     if most["estimate"] > mean.estimate:
-        how += "; it does not allow for the choice"
+        how += "; not adjusted for picking the largest"
         text_most = f"{text}, where it is largest, in {most['dataset']}, picked after looking:"
     else:  # nothing was picked
         text_most = f"{text}, alike in all datasets, here of {most['dataset']}:"

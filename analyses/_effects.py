@@ -23,7 +23,7 @@ from steerstats.study.results import SpuriousTable
 MEAN = "mean over datasets"  # the row of a figure that is none of the datasets
 BARS = (
     "95% intervals, HC2 (CR2 with twins) with Bell–McCaffrey degrees of freedom; the mean over datasets: "
-    "Hartung–Knapp t(D − 1), or what the warnings say to read in its place."
+    "Hartung–Knapp t(D − 1), or what the warnings say to read instead."
 )
 UNTOLD = "which cannot be told apart here"
 LETTER, WORD = "letter", "word"
@@ -108,7 +108,7 @@ def effect_claims(term: str, name: str, fit: MetaAnalysis, p: float, how: str) -
          (fit.tau, fit.tau_ci_low, fit.tau_ci_high), "Q-profile interval; REML"),
         (".new", f"Effect of {name} on steerability expected in a new dataset (prediction interval):",
          (fit.mean, fit.prediction_low, fit.prediction_high), "prediction interval, confidence distribution of tau"),
-        ("", f"Signed mean of the effect of {name}, in which effects of either sign cancel ({p_words(p)}):",
+        ("", f"Signed mean of the effect of {name}, in which effects of opposite sign cancel ({p_words(p)}):",
          (told.mean, told.ci_low, told.ci_high), how if told.plain else told.interval),
     ]  # fmt: skip
     if fit.n == 2:

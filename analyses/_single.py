@@ -29,11 +29,11 @@ BY_QUESTION = (
     "and 79% where a tenth of 30 inputs made the correlation)"
 )
 SKEWED = "too short for skewed slopes (of 95% intervals 70% to 89% held the truth for lognormal ones, 10 to 500 inputs)"
-SQUARED = "squares are skewed, which makes it too short (see how to read the figure)"
+SQUARED = "too short, since squares are skewed (see how to read the figure)"
 SQUARES = (
-    "Intervals of the fall of squares are too short: with 5 to 8 datasets whose biases differ, 82–86% held the truth "
-    "in simulation and the others lay below it; without any bias, 12–15% said that it changed: that it grew where "
-    "slopes vary less under the debiased vector, that it fell where they vary more."
+    "Intervals of the fall in squares are too short: with 5 to 8 datasets whose biases differ, 82–86% held the truth "
+    "in simulation and the others lay below it; without any bias, 12–15% showed a change: a rise where slopes vary "
+    "less under the debiased vector, a fall where they vary more."
 )
 NOTABLE = 0.1  # of a share: what chance alone would show of it is then said
 HALF = 0.5  # of a mean curve's variation: a bend beyond it is large
@@ -132,13 +132,13 @@ def error_claims(frame: pd.DataFrame, reliable: pd.DataFrame) -> tuple[Claim, Cl
     own = frame[["dataset", "n"]].assign(estimate=frame["times_wider"])
     refits = int(reliable["n_replicates"].min())
     few = f" (a rough figure: only {refits} refits tell that error)" if refits < FEW_REFITS else ""
-    text = f"The interval of mean steerability grows by this factor when the vector's own error is counted{few}"
+    text = f"Factor by which counting the vector's own error widens the interval of mean steerability{few}"
     below, n = int((reliable["estimate"] < 0).sum()), len(reliable)
     where = "" if n == 1 else f" in {below} of {n} datasets"
     zero = f" (below 0{where}, used as 0)" if below else ""
     cut = reliable.assign(**{name: reliable[name].clip(0.0, 1.0) for name in ("estimate", "ci_low", "ci_high")})
     share = plain_mean(cut["estimate"], "reliability", "share")
-    spread = f"Share of the variance of slopes that is a difference between inputs and not between refits{zero}"
+    spread = f"Share of the variance of slopes that lies between inputs and not between refits{zero}"
     how = f"jackknife by question and replicate, and the vector's own draw{f'; {CUT}' if below else ''}"
     return (
         mean_or_own("vector_error.wider", text, wider, own, facts={"few_refits": refits} if few else {}),

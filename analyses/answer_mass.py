@@ -30,7 +30,7 @@ def main(cache, out):
         f"Probability on the {answers} at the multiplier where it is lowest",
     )
     lost = [name for name, bad in zip(result.datasets, result.collapsed[:, result.multipliers == 0]) if bad.any()]
-    steered, how = [name for name in flagged if name not in lost], f"{HOW}; it does not allow for the choice"
+    steered, how = [name for name in flagged if name not in lost], f"{HOW}; not adjusted for picking the lowest"
     claims = (
         in_range(mean_or_own("mass.unsteered", texts[0], rest, frame[unsteered], HOW, facts={"lost": lost})),
         in_range(mean_or_own("mass.lowest", texts[1], least, lowest, how, facts={"lost": steered})),

@@ -31,7 +31,7 @@ def main(cache, out):
         # An estimate's size holds its noise, and debiased vectors have less of it: squares, their noise taken out.
         was, now = (rows[side] ** 2 - rows[f"{side}_se"] ** 2 for side in sides.values())
         change = doubted(plain_mean(was - now, "change", f"({SLOPE_UNIT})²"), SQUARED)
-        text = f"Fall of the squared effect of {in_words(term)}, noise taken out"
+        text = f"Fall in the squared effect of {in_words(term)}, noise removed"
         own = rows.assign(estimate=was - now, n=rows["dataset"].map(loss.set_index("dataset")["n"]))
         claims.append(mean_or_own(f"debiased.{term}", text, change, own, end=" (below 0: it grew)"))
     n = len(loss)
@@ -46,8 +46,8 @@ def main(cache, out):
     found = Finding.of(
         result, script="debiased_vectors", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Left: what the dataset loses when the vector no longer holds the directions of the letter and of the "
-        "word. Then the spurious effects under the vector as trained and under the debiased one: marks that move to "
-        f"zero are bias that went. {SQUARES}",
+        "word. Then the spurious effects under the vector as trained and under the debiased one: where marks move to "
+        f"zero, bias was removed. {SQUARES}",
         bars="95% intervals: paired by input for the loss, robust for the effects.",
         counted=f"{datasets_of(n)}.", facts=facts_of(study),
         alt=f"Loss of steerability by debiasing in {datasets_of(n)} ({number(lost.estimate)} nats per unit "

@@ -35,15 +35,15 @@ def main(cache, out):
         figures.transfer_table(cells, means.train, means.evaluate, ax=top)
         draw_unsteered(unsteered, means.evaluate, ax=below)
     error = result.gaps.includes_vector_error[0]
-    error = "hold" if error.all() else "hold, where there are refits," if error.any() else "do not hold"
+    error = "include" if error.all() else "include, where there are refits," if error.any() else "do not include"
     found = Finding.of(
         result, script="gap_parts", title=TITLE, paper=PAPER, absent=absences(study),
         claims=tuple(gap_claims(study, result.gaps)), pages=("by dataset and shift", "mean over datasets"),
         reading="First figure: steerability that each dataset loses under each shift: what the prompt does even to a "
-        "vector made for it, plus what it costs to bring a vector from another prompt. Second: mean steerability of "
+        "vector made for it, plus what using a vector from another prompt costs. Second: mean steerability of "
         "every vector in every prompt, in nats per unit multiplier (the diagonal is a vector at home)"
         + (", and below it where the unsteered model stands in each prompt, m(0), in nats." if known else "."),
-        bars="95% intervals of the mean over questions, paired by input; those of the loss in all "
+        bars="95% intervals of the mean over questions, paired by input; those of the total loss "
         f"{error} the vector's own error. The table has simultaneous bands and adjusted p-values for all shifts.",
         counted=f"{datasets_of(len(order), result.gaps.n)}.",
         alt=f"Loss of steerability, {' and '.join(list(PART_NAMES.values())[1:])} in {datasets_of(len(order))} "

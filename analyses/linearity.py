@@ -42,10 +42,10 @@ def main(cache, out):
         figures.misfit_rows(frame, ax=right)
     found = Finding.of(
         tested, script="linearity", title=TITLE, paper=PAPER, claims=tuple(claims),
-        reading="Left: each dot is an input, its slope against the distance of its curve from its own line. Points far "
-        "up are inputs whose slope says little. Right: how far the mean curve of each dataset bends, in units of how "
-        "much bending differs between inputs; 0 is straight. Where inputs bend alike that unit is small, and a bend of "
-        f"several SDs can be a small part of the curve{how_bent(study, frame)}",
+        reading="Left: each dot is an input: its slope against the distance of its curve from its own line. The slope "
+        "of an input far up says little. Right: how far the mean curve of each dataset bends, in SDs of the bending "
+        "between inputs; 0 is straight. Where inputs bend alike that SD is small, and a bend of several SDs can be a "
+        f"small part of the curve{how_bent(study, frame)}",
         bars="95% intervals of the effect size, by inverting the non-central F of Hotelling's T².",
         counted=f"{len(inputs):,} inputs in {datasets_of(len(order))}.",
         alt=f"Scatter of slope against RMSE for {len(inputs)} inputs, and the departure from linearity of "

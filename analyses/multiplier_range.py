@@ -40,7 +40,7 @@ def main(cache, out):
         reading="Each line is a dataset. Left: its mean slope when only multipliers up to the given size are used; a "
         "level line means that the choice of range does not matter. Right: how many inputs change sign against the "
         f"slope over the whole grid ({whole}), where the line reaches 0. "
-        f"Slopes on a part and on the whole share their data: those of noise alone would correlate by {floor:.2f}.",
+        f"Slopes on a part and on the whole share their data: those of noise alone would correlate at {floor:.2f}.",
         bars="left: bands are 95% t intervals over questions." if n <= 5 else "none are drawn; the table has 95% t "
         "intervals over questions.",
         counted=f"{datasets_of(n, frame['n'])}.",

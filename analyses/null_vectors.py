@@ -23,7 +23,7 @@ def main(cache, out):
         counts = {words: table.decision.count(decision) for decision, words in DECISIONS.items()}
         text = f"Datasets by whether their vector differs from {NAMES[kind]}, false discovery rate {table.alpha:g}"
         if counts[DECISIONS[CANNOT_RESOLVE]]:
-            text += f" ({table.n_null.min()} null vectors resolve too little, {table.n_null_needed} are needed)"
+            text += f" ({table.n_null.min()} null vectors are too few, {table.n_null_needed} are needed)"
         facts = {"n_null": int(table.n_null.min()), "n_null_needed": table.n_null_needed}
         claims.append(
             Claim.counted(f"null.{kind}", f"{text}:", counts, "datasets", "a count of decisions", facts=facts)
@@ -37,11 +37,11 @@ def main(cache, out):
         figures.key_outside(figure, left, right)
     found = Finding.of(
         result, script="null_vectors", title=TITLE, paper=PAPER, claims=tuple(claims),
-        reading="Left: the dot is the dataset's own vector; a dot inside a bar lies where 95% of such vectors lie. "
-        "Right: the share of anti-steerable inputs, here all with a slope below 0, beside the shares that null vectors "
-        "show; a single random vector can show nearly any share, so one half is not the mark to beat.",
-        bars="left: 95% of null vectors have a mean within the bar (a quantile, no interval). Right: the middle 95% "
-        f"over {NAMES[shown]}.",
+        reading="Left: the dot is the dataset's own vector; a dot inside a bar lies where 95% of null vectors lie. "
+        "Right: the share of anti-steerable inputs, here every input with a slope below 0, beside the shares under "
+        "null vectors; a single random vector can show nearly any share, so one half is not the mark to beat.",
+        bars="left: 95% of null vectors have a mean within the bar (a quantile, not a confidence interval). Right: the "
+        f"middle 95% over {NAMES[shown]}.",
         counted=f"{datasets_of(len(rows))}; "
         + "; ".join(f"{table.n_null.min()} {NAMES[kind]}" for kind, table in tables.items()) + ".",
         alt=f"Mean steerability of {len(rows)} vectors beside the range of {' and '.join(NAMES[k] for k in tables)}.",

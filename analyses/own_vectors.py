@@ -30,13 +30,13 @@ def main(cache, out):
     with figures.style():
         drawn = [panels([cell for cell in cells if cell.vector == vector]) for vector in vectors]
     assumptions = tuple(text for text in cells[0].own.assumptions if "fourth moment" not in text)  # that is of the SD
-    wrong = "whose propensity falls as it is taken out" if ABLATE in study.operators else "that it steers the wrong way"
+    wrong = "whose propensity falls as it is taken out" if ABLATE in study.operators else "steered the wrong way"
     found = Finding.of(
         cells[0].own, script="own_vectors", title=TITLE, paper=PAPER, claims=tuple(claims), method=method_of(cells[0]),
         reading="Marks of one row are of one dataset: mean steerability under a vector of yours and under the base "
         "vector that was fitted here, in the same setting and on the same inputs. Last panel: the share of inputs "
-        f"{wrong}; the broken line is one half. Every vector is taken as given: how much another draw of training "
-        "data would change it is in no interval here, nor is the base vector's own error.",
+        f"{wrong}; the broken line is one half. Every vector is taken as given: no interval here says how much another "
+        "draw of training data would change it, nor includes the base vector's own error.",
         bars="95% t intervals of means and Wilson intervals of shares, by question. Those of differences (in the table "
         "and above) are paired by input: two bars that overlap can still differ.",
         assumptions=assumptions,

@@ -44,7 +44,7 @@ def main(cache, out):
     found = Finding.of(
         result, script="per_input_steerability", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Each dot is one input: how much one unit of multiplier moves its answer. Dots left of zero "
-        + ("fall as the direction is taken out" if ablated else "steer the wrong way")
+        + ("fall as the direction is taken out" if ablated else "are steered the wrong way")
         + ". Datasets are ordered by their median, the upright stroke; dots are spread within a row only to keep "
         "them apart. Right: the share left of zero by more than numerical error; the broken line is one half.",
         bars="95% Wilson intervals of the share, by question.", warnings=own_warnings(result),

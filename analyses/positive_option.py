@@ -45,7 +45,7 @@ def main(cache, out):
         script="positive_option", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Left: mean steerability of the inputs of each kind. If marks of one dataset lie apart, part of what "
         "looks like steering of a behaviour is a pull to a letter or a word. Right: how many inputs are of each kind, "
-        f"in the order of the key{letters}. Kinds that lack inputs lack marks.",
+        f"in the order of the key{letters}. Kinds without inputs have no marks.",
         bars="95% t intervals of the mean over the questions of that kind.",
         counted=f"{frame['n'].sum():,} inputs in {datasets_of(len(names))}.",
         alt=f"Mean steerability by kind of positive option in {datasets_of(len(names))}, with counts per kind.",

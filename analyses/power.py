@@ -1,4 +1,4 @@
-"""How small a gap could this study have seen, and how large would the next one have to be?"""
+"""How small a gap could this study have detected, and how large would the next one have to be?"""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from steerstats import figures
 from steerstats.generalization import shift_name
 from steerstats.results import SLOPE_UNIT
 
-TITLE = "What a study of this size can see"
+TITLE = "What a study of this size can detect"
 PAPER = ""
 INPUTS = (25, 50, 100, 200, 400, 800)
 LIMITS = "the gap at the 95% limits of the variance between datasets, the other components as fitted"
@@ -27,8 +27,8 @@ def main(cache, out):
     n, inputs = len(study.datasets), int(here.n_inputs[0])
     datasets = sorted({5, 10, 20, 40, n}) if n > 1 else [1]
     design = ask(study, "power", shift=shift, n_inputs=INPUTS, n_datasets=datasets)
-    text = f"Smallest mean gap under {words} that a study of this size finds with power {here.power:g} (two-sided test "
-    text += f"at {here.alpha:g}):"
+    text = f"Smallest mean gap under {words} that a study of this size detects with power {here.power:g} "
+    text += f"(two-sided test at {here.alpha:g}):"
     claim = Claim.bare("power.gap", text, here.gap[0], n, "datasets", NO_LIMITS, unit=SLOPE_UNIT,
                        facts={"vector_error": here.includes_vector_error})  # fmt: skip
     bars = f"none: {NO_LIMITS}."
@@ -45,8 +45,8 @@ def main(cache, out):
     found = Finding.of(
         here, script="power", title=TITLE, paper=PAPER, claims=(claim,),
         reading=f"Each line is a number of datasets: the smallest true mean gap that {here.power:.0%} of such studies "
-        "find. Where it levels off, more questions do not help: differences between datasets, or the vector's own "
-        "error, set the floor. The broken line is the gap seen here; one is significant from about 0.7 of its line on.",
+        "detect. Where it levels off, more questions do not help: differences between datasets, or the vector's own "
+        "error, set a floor. The broken line is the gap seen here; gaps are significant from about 0.7 of their line.",
         bars=bars,
         counted=f"components fitted on {datasets_of(n)} with {questions_each(study, inputs)}.",
         alt=f"Smallest detectable gap under {words} against questions per dataset; {number(here.gap[0])} nats per unit "

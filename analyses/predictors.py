@@ -1,4 +1,4 @@
-"""Could steerability have been foretold from the training activations? Cosine agreement, d′ and their relatives."""
+"""Could steerability have been predicted from the training activations? Cosine agreement, d′ and their relatives."""
 
 from analyses._cache import ask, current_seed, datasets_of, facts_of, need_array, study_of
 from analyses._candidates import DRAWN, OTHERS, REASONS, WORDS
@@ -43,7 +43,7 @@ def main(cache, out):
         result.over_datasets, script="predictors", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Left: each dot is a dataset. Across: a property of its training activations; up: its mean "
         "steerability. Right: the rank correlation of every candidate with mean steerability. Projections are held "
-        "out, since in sample noise alone would give a large d′; cosine agreement is in-sample, as published, where n "
+        "out, since noise alone would give a large d′ in-sample; cosine agreement is in-sample, as published, where n "
         "pairs of pure noise show about 1/√n.",
         bars="95% percentile intervals, resampling datasets." if drawn else "none are drawn: with so few datasets a "
         "correlation has no interval.",

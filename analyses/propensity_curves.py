@@ -22,7 +22,7 @@ def main(cache, out):
     places = {name: (fit.coords["setting_eval"].index("base"), fit.coords["vector"].index("base"))
               for name, fit in fits.items()}  # fmt: skip
     tau = {name: fits[name].monotonicity[places[name]] for name in order}
-    text = "How steadily an input's propensity rises with the multiplier (Kendall's τ, 1 always, 0 no trend)"
+    text = "How steadily an input's propensity rises with the multiplier (Kendall's τ; 1: always, 0: no trend)"
     claim, monotone = inputs_claim(study, "curves.monotonicity", text, tau, (-1.0, 1.0))
     columns = min(4, len(order))
     rows = math.ceil(len(order) / columns)
@@ -38,11 +38,11 @@ def main(cache, out):
         acts = "as the vector's direction is taken out (1 is all of it). A falling line is a direction that held it up"
     found = Finding(
         script="propensity_curves", title=TITLE, paper=PAPER, claims=(claim,),
-        reading="How far the model leans to the answer that shows the behaviour (above zero) or to the other (below), "
-        f"{acts}; datasets are ordered by their median steerability, as in the paper's figure 1, and each has a scale "
-        "of its own.",
+        reading="How far the model leans towards the answer that shows the behaviour (above zero) or the other one "
+        f"(below), {acts}; datasets are ordered by their median steerability, as in the paper's figure 1, and each has "
+        "its own scale.",
         bars="upright bars are 95% t intervals of the mean over questions; the grey band holds the middle 80% of "
-        "inputs and is no interval.",
+        "inputs and is not an interval.",
         counted=f"{between(n, 'questions')} in {each_of(len(order))}.",
         alt=f"Mean propensity against the multiplier in {datasets_of(len(order))}, one panel each. Curves are "
         f"monotone by Kendall's τ of {number(monotone.estimate)} on average.",

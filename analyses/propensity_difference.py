@@ -44,8 +44,8 @@ def main(cache, out):
     found = Finding.of(
         result, script="propensity_difference", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Each dot is a dataset and a pair of prompts. Across: how differently the unsteered model leans under "
-        "the two. Up, left: the part of a vector's effect at home that is left after the move; self-pairs are 0 and 1 "
-        "by construction, a falling trend of their own. Right: the loss itself, which no small denominator inflates.",
+        "the two. Up, left: the part of a vector's effect at home that the other prompt leaves; self-pairs are 0 and 1 "
+        "by construction, a falling trend by themselves. Right: the loss itself, which no small denominator inflates.",
         bars="none are drawn; the intervals above, where there are any, leave whole datasets out in turn.",
         counted=f"{len(points)} pairs of prompts in {datasets_of(result.n)}; {len(kept)} in "
         f"{datasets_of(kept['dataset'].nunique())} pass the published threshold.",

@@ -41,9 +41,9 @@ def main(cache, out):
         figures.agreement(pairs, ax=ax, xlabel="clean split", ylabel="overlapping split")
     found = Finding.of(
         pooled, script="split_leakage", title=TITLE, paper=PAPER, claims=(claim,),
-        reading="Each dot is a dataset: mean steerability where no test question was trained on, across, and on the "
-        "split that the published code's literal reading gives, where nearly half of the test questions were. Above "
-        "the broken line, leakage flatters the vector.",
+        reading="Each dot is a dataset. Across: mean steerability where no test question was trained on; up: on the "
+        "split that the published code literally makes, where nearly half of the test questions were. Above the broken "
+        "line, leakage flatters the vector.",
         bars="hair lines are 95% t intervals of each mean, over questions.",
         counted=f"{len(pairs)} datasets that both caches have.",
         alt=f"Mean steerability on the clean against the overlapping split, {len(pairs)} datasets; the mean "

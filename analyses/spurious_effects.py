@@ -34,8 +34,8 @@ def main(cache, out):
             figures.effect_rows(frames[term], ax=ax, xlabel=label, labels=names, pooled=MEAN)
     found = Finding.of(
         result, script="spurious_effects", title=TITLE, paper=PAPER, claims=tuple(claims),
-        reading="Each dot is how much more an input steers when the positive option has that letter or word, the other "
-        "factor held fixed. Away from zero, the vector moves letters or words as well as behaviour.",
+        reading="Each dot is how much more an input is steered when the positive option has that letter or word, the "
+        "other factor held fixed. Away from zero, the vector moves letters or words as well as behaviour.",
         bars=BARS,
         counted=f"{datasets_of(n, rows['n'], 'inputs')}.",
         alt=f"Effects of {' and '.join(map(in_words, terms))} on steerability in {datasets_of(n)}.",

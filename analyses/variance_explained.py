@@ -43,8 +43,8 @@ def main(cache, out):
         result, script="variance_explained", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Left: each bar divides the variance of steerability between inputs of one dataset; the grey rest is "
         f"not explained. Shares left of zero mean less than a random factor would explain.{PUBLISHED if both else ''}",
-        bars=f"points: 95% percentile intervals of the total, bootstrapping questions, {TOO_HIGH}; the stacked bars "
-        "carry none.", counted=f"{datasets_of(n, ours['n'], 'inputs')}.",
+        bars=f"at the points, 95% percentile intervals of the total, bootstrapping questions, {TOO_HIGH}; none on the "
+        "stacked bars.", counted=f"{datasets_of(n, ours['n'], 'inputs')}.",
         alt=f"{share} in {datasets_of(n)}: {percent(mean.estimate)} on average, at most {percent(most['share'])}.",
         method=f"Shapley (LMG) shares of adjusted R²{'; beside it the published sequential split of R²' * both}; "
         f"percentile intervals, {result.numbers['n_resamples']} resamples of questions",

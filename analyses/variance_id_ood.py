@@ -36,8 +36,8 @@ def main(cache, out):
         figures.key_outside(figure, ax, columns=2)
     found = Finding.of(
         result, script="variance_id_ood", title=TITLE, paper=PAPER, claims=tuple(claims), absent=absences(study),
-        reading="Each mark is how many times larger the variance between inputs is under a shift than where the "
-        "vector was made; right of 1, steering became less even.",
+        reading="Each mark is how many times larger the variance between inputs is under a shift than under "
+        "base → base; right of 1, steering became less even.",
         bars=f"95% jackknife intervals of the logarithm of the ratio, over questions; {TOO_SHORT}.",
         counted=f"{datasets_of(n, result.n)}.",
         alt=f"Ratio of the variance of steerability under {len(shifts)} shifts to that in distribution, "

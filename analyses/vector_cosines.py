@@ -38,10 +38,10 @@ def main(cache, out):
     found = Finding.of(
         result, script="vector_cosines", title=TITLE, paper=PAPER, claims=tuple(claims),
         reading="Each cell is the cosine between the vectors of two training settings, averaged over datasets: 1 is "
-        f"the same direction. {f'Not counted, as no one setting trained it: {rest}. ' * bool(rest)}"
-        "Vectors of two settings are fitted to the same pairs and share their sampling error, which draws them "
-        "together: a high cosine, even above that of a vector with its refits, is no proof that the directions behind "
-        "them are alike.",
+        f"the same direction. {f'Not counted above: {rest}, which no single setting trained. ' * bool(rest)}"
+        "Vectors of two settings are fitted to the same pairs and share sampling error, which draws them together: a "
+        "high cosine, even above that of a vector with its refits, is no proof that the directions behind them are "
+        "alike.",
         bars="none: cosines describe these very vectors. The table has the quantiles over refits.",
         counted=f"{len(result.vectors)} vectors in {each_of(len(result.datasets))}.",
         alt=f"Table of cosines between the vectors of {', '.join(result.vectors)}; {claims[0].shown[0]} on average "

@@ -15,7 +15,7 @@ def main(cache, out):
     study = study_of(cache)
     need_controls(study, "resampled")
     if not study.has_refits(["base->base"]):
-        raise lacking(study, "two resampled vectors, the fewest that tell it")
+        raise lacking(study, "two resampled vectors, the fewest that show it")
     result = ask(study, "steerability")
     table = result.to_frame().set_index(["name", "dataset"])
     inner, outer = table.loc["mean"], table.loc["mean, vector error included"]
@@ -35,8 +35,8 @@ def main(cache, out):
     found = Finding(
         script="vector_sampling_error", title=TITLE, paper=PAPER, claims=claims,
         reading="The thick bar is the interval of mean steerability if this very vector is all that matters; the thin "
-        "one is what holds for another vector made from as many training pairs. Where they differ much, more test "
-        "inputs will not help.",
+        "one also holds for other vectors made from as many training pairs. Where they differ much, more test inputs "
+        "will not help.",
         bars="95% t intervals over questions; thin bars add the variance of the mean over refits (Satterthwaite).",
         counted=f"{n}, {refits} refits on bootstrap resamples of the training questions each.",
         alt=f"Mean steerability of {n} with two intervals each; with the vector's error they are "

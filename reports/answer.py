@@ -88,7 +88,8 @@ def _bias(claims: Mapping[str, Claim]) -> str:
     factors = "answer letter or word" if mean.facts["untold_everywhere"] else "answer letter and word"
     if len(known := mean.facts["known"]) == 1:
         factors = f"the answer's {known[0]}"
-    text = f"{share} of the variance between inputs {goes} with {factors}{_in_brackets(mean, _of_one(mean, claims))}."
+    told_by = _in_brackets(mean, _of_one(mean, claims))
+    text = f"{share} of the variance of steerability between inputs {goes} with {factors}{told_by}."
     told, every = mean.n if mean.n_of == "datasets" else 1, claims["per_input.signs"].n
     if told == every:
         return text
@@ -132,7 +133,7 @@ def _loss(claims: Mapping[str, Claim]) -> str:
             doubts = [] if part.ci_low > 0 or part.ci_high < 0 else ["not shown to differ from 0"]
             if gap.facts.get("vector_error") and not part.facts.get("vector_error"):
                 doubts.insert(0, "for these very vectors")  # the loss itself is for others, too
-            parts.append(f"{together([part.estimate])[0]}{_in_brackets(part, ', '.join(doubts))} by {cause}")
+            parts.append(f"{together([part.estimate])[0]}{_in_brackets(part, ', '.join(doubts))} due to {cause}")
     split = f": {' and '.join(parts)}" if len(parts) == 2 else ""
     gap = _turned(gap) if rose else gap
     change = f"{together([gap.estimate])[0]} {more if rose else less} than {home}{_in_brackets(gap)}{split}"
@@ -193,14 +194,14 @@ def _against(null: Claim, name: str) -> str:
     one = null.n == 1
     if few := _too_few(null):
         tell = f"to tell whether the {'vector differs' if one else 'vectors differ'} from them"
-        where = "" if one else f" to tell it of one dataset among {null.n}"
+        where = "" if one else f" to tell it for one dataset among {null.n}"
         had, needed, _ = few
         return f"{had} {name} are too few {tell}; {needed} are needed{where}."
     if one:
         return f"The vector {'differs' if differ else 'is not shown to differ'} from {name}."
     unknown = f", and {open_} cannot be resolved with so few of them" if open_ else ""
     other = f", {rest} {'is' if rest == 1 else 'are'} not shown to" if rest else ""
-    return f"Against {name}, {differ} of {null.n} differ{other}{unknown}."
+    return f"{differ} of {null.n} vectors {'differs' if differ == 1 else 'differ'} from {name}{other}{unknown}."
 
 
 def _too_few(null: Claim) -> tuple[int, ...]:

@@ -51,23 +51,23 @@ def _inference(ran: Ran, cite: Cited) -> str:
     levels = listed([f"{level:.0%}" for level in sorted({claim.level for claim in ran.claims()})])
     if levels:
         over = any(claim.n_of.startswith("dataset") and claim.n > 1 for claim in ran.claims())
-        more = ", and the datasets where a mean or a correlation is over datasets" if over else ""
-        lines.append(f"Intervals are {levels} intervals; they count, or resample, the questions of a dataset{more}.")
-    if ran.says("counted alike"):
+        more = ", or the dataset where a mean or a correlation is over datasets" if over else ""
+        lines.append(f"Intervals are {levels} intervals; the unit that they count or resample is the question{more}.")
+    if ran.says("equally weighted datasets"):
         scales = [name for words, name in SCALES.items() if ran.says(words)]
         some = f"{', '.join(scales[:-1])} or {scales[-1]}" if scales[1:] else "".join(scales)
         scale = f", taken on the {some} scale where the quantity has bounds" if scales else ""
-        text = f"Means over datasets count every dataset alike and have t intervals from their spread{scale}"
+        text = f"Means over datasets weight all datasets equally and have t intervals from their spread{scale}"
         if "logit" in scale:
-            text += "; these are too short where a few datasets are unlike the rest"
+            text += "; these intervals are too short where a few datasets are unlike the rest"
         lines.append(f"{text}.")
     if ran.says("Hartung–Knapp"):
         lines.append(_random_effects(ran, cite))
     if not ran.says("Satterthwaite") and not ran.keys("per_input_steerability", SIGNS_REFITS):
-        text = "ntervals are about these very vectors: the vectors' own sampling error is not in them"
-        if ran.says("counted alike") or ran.says("Hartung–Knapp") or ran.says("t(D − 1) over datasets"):
+        text = "ntervals hold for these very vectors: they do not include the vectors' own sampling error"
+        if ran.says("equally weighted datasets") or ran.says("Hartung–Knapp") or ran.says("t(D − 1) over datasets"):
             # Each dataset has a vector of its own, whose error adds to the spread that such an interval is made from.
-            lines.append(f"I{text}, but in those of means over datasets, where it counts as difference between these.")
+            lines.append(f"I{text}, except in means over datasets, where it counts as difference between datasets.")
         else:
             lines.append(f"All i{text}.")
     if ran.says("Benjamini–Hochberg"):
@@ -93,7 +93,7 @@ def _random_effects(ran: Ran, cite: Cited) -> str:
     if ran.says("over datasets, unweighted"):
         parts.append(
             "where one dataset dominates, or standard errors are uncertain or go with the effects, the unweighted mean "
-            f"is given in their place{cite('ibragimov')}"
+            f"is given instead{cite('ibragimov')}"
         )
     return "; ".join([text, *parts]) + "."
 

@@ -140,7 +140,7 @@ def _split(study: Any, cite: Cited) -> str:
     parts = zip(spec.get("split_percent") or (), ("training", "validation", "test"))
     share = ", ".join(f"{percent}% {part}" for percent, part in parts)
     text = f"Questions were split {rule}{f' ({share})' if share else ''}"
-    return f"{text}; numbers are about {inputs_of(study)} inputs only."
+    return f"{text}; all numbers are for {inputs_of(study)} inputs."
 
 
 def _order(study: Any, cite: Cited) -> str:
@@ -177,7 +177,7 @@ def _vectors(study: Any, cite: Cited) -> str:
 def _mean(study: Any, cite: Cited) -> str:
     if not study.spec.get("vectors") or not _has_mean(study):
         return ""
-    return "One vector more is their mean." if len(_trained(study)) > 1 else "Its mean vector is that vector once more."
+    return "Their mean is one more vector." if len(_trained(study)) > 1 else "Its mean vector is that vector once more."
 
 
 def _norms(study: Any, cite: Cited) -> str:

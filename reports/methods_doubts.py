@@ -31,18 +31,19 @@ def shifts_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
         lines += _gaps(ran, cite)
     if "id_vs_ood" in ran:
         lines.append(
-            "How far datasets keep their order under a shift is Spearman's correlation over datasets of their mean "
-            f"steerability with that under base → base{cite('spearman')}{_rank_interval(ran, 'id_vs_ood', cite)}."
+            "How far datasets keep their order under a shift was measured by Spearman's correlation over datasets of "
+            "their mean steerability with that under base → base"
+            f"{cite('spearman')}{_rank_interval(ran, 'id_vs_ood', cite)}."
         )
     lines += _figure7(ran)
     if "variance_id_ood" in ran.by:
         ranks = ", and by their rank correlation over datasets" if "variance_id_ood" in ran else ""
         lines.append(
-            "Variances of steerability are compared by the logarithm of their ratio, with jackknife intervals over "
+            "Variances of steerability were compared by the logarithm of their ratio, with jackknife intervals over "
             f"questions{cite('miller')}{ranks}."
         )
     if "vector_cosines" in ran:
-        lines.append("The vectors of the settings are compared by their cosines.")
+        lines.append("The vectors of the settings were compared by their cosines.")
     return " ".join([*lines, *_caches(ran, studies, cite)])
 
 
@@ -70,15 +71,15 @@ def _figure7(ran: Ran) -> list[str]:
 
 def _gaps(ran: Ran, cite: Cited) -> list[str]:
     text = (
-        "What a shift costs is the mean over inputs, paired by input, of steerability under base → base minus that "
+        "The loss under a shift is the mean over inputs, paired by input, of steerability under base → base minus that "
         "under the shift"
     )
     families = ""
     if ran.keys("gap_parts", "prompt."):
         families = " (of the loss, and of each part by itself)"
         text += (
-            "; it is the sum of what the prompt costs a vector made in that prompt itself, and of what it costs to "
-            "use the vector of another prompt there instead (transfer)"
+            "; it is the sum of what the prompt costs a vector made in that prompt itself, and what using the vector "
+            "of another prompt there costs on top (transfer)"
         )
     refitted, plain = ran.says("Satterthwaite t", "gap_parts"), ran.says("bootstrap intervals", "gap_parts")
     plain = plain or not refitted
@@ -100,7 +101,7 @@ def _rank_interval(ran: Ran, script: str, cite: Cited) -> str:
     resamples = ran.number("n_resamples", script)
     return (
         f", with percentile intervals from {resamples} resamples of datasets; the tables add analytic intervals"
-        f"{cite('bonett')}, the correlation without measurement noise, and intervals for these very datasets"
+        f"{cite('bonett')}, the correlation corrected for measurement noise, and intervals for these very datasets"
     )
 
 
@@ -143,13 +144,13 @@ def _layers(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
     rule = (
         f"The layer is the one with the {' or, under operator ablate, '.join(ends)} mean steerability over datasets, "
         f"each counting once; we give the share of {resamples} resamples of questions in which it is so. The mean at a "
-        f"layer has a t interval over {over}, in which the choice of the layer is not."
+        f"layer has a t interval over {over}, which does not allow for the choice of the layer."
     )
     lines = [rule]
     if ran.says("on others: paired t(", "layer_sweep"):
         lines.append(
             f"A subset of the layers that holds the best one on datasets such as these{cite('gupta')} is selected by "
-            "one-sided paired t tests over datasets of the chosen layer against each other one, with p-values adjusted "
+            "one-sided paired t tests over datasets of the chosen layer against every other, with p-values adjusted "
             "by Bonferroni."
         )
     return lines
@@ -168,7 +169,7 @@ def doubts_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
         refitted = all(claim.facts["vector_error"] for claim in ran.claims("power"))
         parts += ["between questions", *["over refits"] * refitted]
         lines.append(
-            f"The smallest mean loss that a study of this size finds (two-sided t test at {alpha} with power "
+            f"The smallest mean loss that a study of this size detects (two-sided t test at {alpha} with power "
             f"{power}) was computed from the variance{'s' * (len(parts) > 1)} {listed(parts)}."
         )
     return " ".join(filter(None, lines))
@@ -189,7 +190,7 @@ def _refits(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
     )
     if "vector_sampling_error" in ran:
         text += "; the reliability of slopes is the share of their variance between inputs that refits do not explain"
-    return f"{text}. Other intervals of a single dataset are about these very vectors."
+    return f"{text}. Other intervals of a single dataset hold for these very vectors."
 
 
 def _nulls(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
@@ -202,7 +203,7 @@ def _nulls(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
     return (
         f"{_only(holders, studies, 'Each')} dataset's base vector was ranked by the size of its mean steerability "
         f"among {listed([f'{_numbers(counts)} {NULLS[kind]}' for kind, counts in each.items()])}; two-sided p = (1 + "
-        f"number of null vectors with as large a mean) / (1 + number of null vectors){cite('phipson')}."
+        f"number of null vectors with at least as large a mean) / (1 + number of null vectors){cite('phipson')}."
     )
 
 
@@ -255,7 +256,7 @@ def _refit_norms(refits: Mapping[str, Mapping[str, Any]], studies: Mapping[str, 
 def _predictors(ran: Ran, cite: Cited) -> str:
     names = [WORDS.get(key, in_words(key)) for key in ran.keys("predictors", "predictors.")]
     text = (
-        f"As candidates to foretell steerability{cite('bas', 'braun')} we took from the training activations "
+        f"As candidate predictors of steerability{cite('bas', 'braun')} we computed from the training activations "
         f"{listed(names)}, and correlated each with mean steerability over datasets (Spearman"
     )
     if ran.bounded("predictors"):

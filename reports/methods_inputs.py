@@ -22,7 +22,7 @@ def inputs_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
     lines = []
     if "per_input_steerability" in ran:
         lines.append(
-            "Unless said otherwise, numbers are about the vector of the base setting used in the base setting "
+            "Unless said otherwise, numbers are for the vector of the base setting used in the base setting "
             "(base → base). For each dataset we give the mean steerability of its inputs with a t interval over "
             "questions, their median with an interval between order statistics, their standard deviation with a "
             f"jackknife interval on the log scale{cite('miller')}, and the share of anti-steerable inputs, whose slope "
@@ -35,7 +35,8 @@ def inputs_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
             )
     if "propensity_curves" in ran:
         lines.append(
-            f"How steadily propensity rises with the multiplier is Kendall's τ within each input{cite('kendall')}."
+            "How steadily propensity rises with the multiplier was measured by Kendall's τ within each input"
+            f"{cite('kendall')}."
         )
     if "linearity" in ran:
         contrasts = ran.number("n_contrasts", "linearity") or "all"  # of as many as each dataset's multipliers have
@@ -45,10 +46,10 @@ def inputs_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
             f"of the multiplier{cite('hotelling')}."
         )
     if "multiplier_range" in ran:
-        lines.append("Slopes on narrower ranges of the multiplier were set against those on its whole range.")
+        lines.append("Slopes on narrower ranges of the multiplier were compared with those on its whole range.")
     if "answer_mass" in ran:
         answers = "answers" if any(map(with_several_wrong, studies.values())) else "two answers"
-        lines.append(f"At every multiplier we summed the probability of the {answers}, to see that they keep it.")
+        lines.append(f"At every multiplier we summed the probability of the {answers}, to check that they keep it.")
     return " ".join([*lines, *_features(ran, studies, cite)])
 
 
@@ -62,7 +63,7 @@ def _features(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
     if "variance_explained" in ran or ran.keys("own_factors", "own."):
         resamples = ran.number("n_resamples", "variance_explained")
         what = (
-            "is explained in this way"
+            "these factors explain"
             if regressed
             else f"goes with {OPTION} being {listed([LEVELS[name] for name in known])}"
         )
@@ -73,13 +74,13 @@ def _features(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
         )
     # With one factor there is no order in which to take two.
     if ran.says("published sequential", "variance_explained") and len(known) > 1:
-        lines.append("The published sequential split of R² (letter before word) stands beside it.")
+        lines.append("The published sequential split of R² (letter before word) is given beside it.")
     if "debiased_vectors" in ran:
         resamples = ran.number("n_resamples", "debiased_vectors")
         lines.append(
             f"We also projected {projected_out(studies)} out of each base vector"
-            f"{where(with_controls(studies, 'debiased'), studies)}, and gave what was left the norm of that vector; "
-            "what this costs is the mean difference of slopes, paired by input (studentised intervals, "
+            f"{where(with_controls(studies, 'debiased'), studies)}, and rescaled what was left to the norm of that "
+            "vector; what this costs is the mean difference of slopes, paired by input (studentised intervals, "
             f"{resamples} resamples of questions)."
         )
     if "own_vectors" in ran:
@@ -122,5 +123,5 @@ def _mixed(ran: Ran, cite: Cited) -> str:
         return ""
     return (
         "A linear mixed model of propensity (random intercept and slope for every input), fitted by REML"
-        f"{cite('laird', 'patterson')}, stands beside this regression in the tables."
+        f"{cite('laird', 'patterson')}, is given beside this regression in the tables."
     )

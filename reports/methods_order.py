@@ -113,7 +113,7 @@ def _rule(study: Any, found: Sequence[Letters]) -> list[str]:
         # Letters in free completions are none of the build's, and no rule of the spec has moved them.
         dealt = [one.name for one in found if one.dealt]
         where = "" if len(dealt) == len(found) else f" in {named(dealt, study.datasets)}"
-        text = f"Letters were dealt by a hash of the question{where}, so that A and B are balanced over a dataset."
+        text = f"Letters were assigned by a hash of the question{where}, so that A and B are balanced over a dataset."
         return [text] * bool(dealt)
     if order != "tan2024":
         return [f"The order of the options followed the rule {order}."]
@@ -123,8 +123,8 @@ def _rule(study: Any, found: Sequence[Letters]) -> list[str]:
     lines = []
     if turn:
         where = f" in {named(turn, study.datasets)}" if kept else ""
-        lines.append(f"A and B took turns by a question's place in the file{where}, as in the original code.")
+        lines.append(f"A and B alternated by a question's place in the file{where}, as in the original code.")
     if kept:
         where = f" ({named(kept, study.datasets)})" if turn else ""
-        lines.append(f"Choices that a file carries{where} stayed in the order of the file.")
+        lines.append(f"Choices already in a file{where} stayed in the order of the file.")
     return lines

@@ -68,7 +68,7 @@ def notices_of(study: Any, findings: Sequence[Finding] = ()) -> list[str]:
         where = "here" if explained.facts["untold_everywhere"] else f"in {', '.join(untold)}"
         found.append(
             f"letter (A or B) and word (Yes or No) of the answer cannot be told apart {where}: what is said "
-            "of one may be the other's."
+            "of one may be due to the other."
         )
     return found
 
@@ -106,12 +106,12 @@ def notices_between(studies: Mapping[str, Any]) -> list[str]:
     if len({ABLATE in study.operators for study in studies.values()}) > 1:
         found.append(
             f"operators differ ({_each(studies, lambda study: study.operators)}): under ablate a slope is what taking "
-            "the direction out does, and its difference to the slope of an added vector compares two things."
+            "the direction out does, so that its difference from the slope of an added vector compares unlike things."
         )
     if len({_scores(study) for study in studies.values()}) > 1:
         found.append(
-            f"scores differ ({_each(studies, _scores)}): a difference in steerability between these caches is one of "
-            "scores, too."
+            f"scores differ ({_each(studies, _scores)}): a difference in steerability between these caches is also a "
+            "difference of scores."
         )
     return found
 

@@ -23,7 +23,7 @@ ACTS = {
     "ablate": "had their direction taken out (1 takes out all of it), with nothing added, of",
     "ablate_add": "were added, in place of the activation's own part along them, to",
 }
-ENDS = ("Inputs that steer least, or the wrong way", "Inputs that steer most")
+ENDS = ("Inputs steered least, or the wrong way", "Inputs steered most")
 ENDS_ABLATE = (
     "Inputs whose propensity falls most as the direction is taken out",
     "Inputs whose propensity falls least, or rises",

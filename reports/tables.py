@@ -37,7 +37,7 @@ def cells(frame: pd.DataFrame, caption: str, *, label: str = "", most: int | Non
                 constants.append(f"{heading(name)} {told}")
             shown = shown.drop(columns=name)
     if constants:
-        caption += f" (everywhere: {', '.join(constants)})"
+        caption += f" (in every row: {', '.join(constants)})"
     if most is not None and len(shown) > most:
         caption += f". The first {most} of {len(shown)} rows; the files beside this page have all."
         shown = shown.head(most)

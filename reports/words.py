@@ -28,9 +28,9 @@ GLOSSARY = {
     "2407.12404), whose figures are repeated here and whose values are called published",
     "positive option": "the answer that shows the behaviour; its position or letter is A or B, its token or word Yes "
     "or No",
-    "in distribution": "base → base: the vector used under the prompt that it was made under",
+    "in distribution, at home": "under the prompt that the vector was made under; base → base unless said otherwise",
     "m(0)": "the unsteered propensity: that at multiplier 0",
-    "random-effects mean": "a mean over datasets that allows for their truly differing, not only by chance",
+    "random-effects mean": "a mean over datasets that allows for true differences between them, beyond chance",
     "nat": "the unit of propensity, a difference of logits: 1 nat multiplies the odds between the two answers by 2.7",
     "multiplier, λ": "how many times the steering vector is added",
     "propensity": "by how many nats the model prefers the answer that shows the behaviour",
@@ -44,8 +44,8 @@ GLOSSARY = {
     "label-shuffled vectors": "made from the same training pairs with the two answers exchanged in a random half of "
     "them",
     "random directions": "vectors of the same length that know nothing of the data",
-    "refits": "the same vector made again from resampled training questions; they tell its own sampling error",
-    "FDR": "false discovery rate: the expected share of false ones among the datasets that are said to differ",
+    "refits": "the same vector made again from resampled training questions; they show its own sampling error",
+    "FDR": "false discovery rate: the expected share of false findings among the datasets said to differ",
     "question": "the unit of resampling; the same question with its options exchanged counts once",
 }
 
@@ -123,7 +123,9 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
         factors = f"the letter (A or B) or the word (Yes or No), {UNTOLD},"
     elif len(known := mean.facts["known"]) == 1:
         factors = {LETTER: "the letter (A or B)", WORD: "the word (Yes or No)"}[known[0]]
-    words = f"of the variance of steerability between inputs (not of its mean) goes with {factors} of the answer"
+    words = (
+        f"of the variance of steerability between inputs (not of mean steerability) goes with {factors} of the answer"
+    )
     shown = mean.shown[0]
     if mean.estimate <= 0:
         words = f"less than chance would give ({shown}): the variance between inputs is not shown to go with {factors} "
@@ -149,7 +151,7 @@ def _where(claims: Mapping[str, Claim], mean: Claim, extreme: str) -> str:
         return f", on average over {mean.n} datasets, and in none of them more than that."
     value, low, high = together([most.estimate, most.ci_low, most.ci_high], most.unit)
     return (
-        f", on average over {mean.n} datasets. It is largest in {most.facts['dataset']}: {value} "
+        f", on average over {mean.n} datasets. The share is largest in {most.facts['dataset']}: {value} "
         f"({low} to {high}; not adjusted for picking the largest)."
     )
 
@@ -168,7 +170,7 @@ def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: s
     own += ", the shift that the paper prints" if first == HEADLINE else ""
     if what == "id_vs_ood":
         what_is = "rank correlation"
-        words = f"between how datasets steer under base → base and {own}; 1 would keep their order."
+        words = f"of the datasets' steerability under base → base with that {own}; 1 would keep their order."
         if first in gaps:
             gap = gaps[first]
             more = f", which is {gain}" if gap.ci_high < 0 else ""

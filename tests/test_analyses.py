@@ -136,7 +136,7 @@ def test_a_cache_is_told_what_it_lacks(script, reason, tmp_path):
 def test_one_refit_tells_no_sampling_error(tmp_path):
     once = write_cache(tmp_path / "once", replace(TRUTH, datasets=["one"], mean_steerability=1.0, n_resampled=1))
     finding = analyses.run("vector_sampling_error", once, tmp_path / "out")
-    assert finding.missing == "not in this cache: built without two resampled vectors, the fewest that tell it"
+    assert finding.missing == "not in this cache: built without two resampled vectors, the fewest that show it"
 
 
 def test_a_setting_that_is_not_there_is_named(tmp_path):

@@ -17,8 +17,8 @@ def test_a_loss_is_told_with_what_the_prompt_and_what_transfer_cost():
     ]
     assert _loss({one.key: one for one in claims}) == (
         "Under the prompt user (negative), the system (positive) vector steers 0.076 less than the base vector at "
-        "home (0.030 to 0.120): 0.062 (0.020 to 0.100) by the prompt and 0.015 (−0.020 to 0.050, not shown to differ "
-        "from 0) by transfer."
+        "home (0.030 to 0.120): 0.062 (0.020 to 0.100) due to the prompt and 0.015 (−0.020 to 0.050, not shown to "
+        "differ from 0) due to transfer."
     )
     home = [claims[0], claim("gap.base->user_neg", -0.2, -0.1, -0.05)]
     assert _loss({one.key: one for one in home}) == (
@@ -39,7 +39,8 @@ def test_a_gain_is_told_with_parts_of_its_own_sign_and_of_a_vector_that_steers_t
 
     shift = "sys_pos->user_neg"
     gain = ((f"gap.{shift}", -0.3), ("prompt.user_neg", -0.32), (f"transfer.{shift}", 0.02))
-    parts = "0.320 (0.270 to 0.370) by the prompt and −0.020 (−0.070 to 0.030, not shown to differ from 0) by transfer."
+    parts = "0.320 (0.270 to 0.370) due to the prompt and −0.020 (−0.070 to 0.030, not shown to differ from 0) due to "
+    parts += "transfer."
     assert told(0.3, *gain) == (
         "Under the prompt user (negative), the system (positive) vector steers 0.300 more than the base vector at "
         f"home (0.250 to 0.350): {parts}"
@@ -92,9 +93,9 @@ def test_parts_of_a_loss_are_said_to_be_of_these_vectors_where_the_loss_is_of_ot
     rows.append(("prompt.user_neg", 0.1, 0.15, 0.2, own))
     told = said(*rows, ("transfer.base->user_neg", -0.1, 0.05, 0.2, own))
     assert told.endswith(
-        ": 0.150 (0.100 to 0.200, for these very vectors) by the prompt and 0.050 (−0.100 to 0.200, for these very "
-        "vectors, not shown to differ from 0) by transfer."
+        ": 0.150 (0.100 to 0.200, for these very vectors) due to the prompt and 0.050 (−0.100 to 0.200, for these very "
+        "vectors, not shown to differ from 0) due to transfer."
     )
     told = said(*rows, ("transfer.base->user_neg", -0.1, 0.05, 0.2, others))
-    assert told.endswith("and 0.050 (−0.100 to 0.200, not shown to differ from 0) by transfer.")
+    assert told.endswith("and 0.050 (−0.100 to 0.200, not shown to differ from 0) due to transfer.")
     assert said(*rows).endswith("0.200 less than at home (0.100 to 0.300).")  # one part of two says of neither

@@ -80,7 +80,7 @@ def test_a_mean_that_no_dataset_exceeds_names_no_dataset():
         for one in (most, replace(most, estimate=0.2))
     ]
     assert cards[0].endswith("on average over 2 datasets, and in none of them more than that.")
-    assert "It is largest in which, of two: 20% (" in cards[1]
+    assert "The share is largest in which, of two: 20% (" in cards[1]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_share_that_all_datasets_have_is_not_said_to_be_picked(largest, said):
     most = {"dataset": "kindness", "estimate": largest, "ci_low": 0.0, "ci_high": 0.4, "n": 20}
     claim = share_claims(("a", "b"), "Share", mean, most, "Wilson interval")[1]
     assert claim.statement.startswith(f"Share, {said} kindness")
-    assert ("does not allow for the choice" in claim.interval) == (largest > 0)
+    assert ("not adjusted for picking the largest" in claim.interval) == (largest > 0)
 
 
 def test_one_of_two_datasets_is_no_mean_over_them_where_the_other_has_no_error(tmp_path):

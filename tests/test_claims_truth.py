@@ -150,7 +150,9 @@ def test_of_letter_and_word_it_is_said_what_the_share_allows(estimate, goes, unt
     share = interval("explained.mean", estimate, estimate - 0.1, estimate + 0.1, unit="share", facts=facts)
     page = told(SHARE, INPUTS, REFITS, share)
     verb, pair = "goes" if estimate > 0 else "is shown to go", "or" if untold else "and"
-    assert f"{goes} of the variance between inputs {verb} with answer letter {pair} word" in page["answer"]
+    assert (
+        f"{goes} of the variance of steerability between inputs {verb} with answer letter {pair} word" in page["answer"]
+    )
     assert page["cards"][1]["number"] == goes.lower()  # an interval that has 0 in it does not make a share none
     aside = ", which cannot be told apart here," if untold else ""
     assert f"(A or B) {pair} the word (Yes or No){aside} of the answer" in page["cards"][1]["words"]
@@ -168,7 +170,7 @@ def test_a_share_of_the_datasets_that_have_letters_or_words_is_not_said_of_all(n
     facts = {"untold_everywhere": False, "known": ("letter", "word"), "dataset": "d"}
     share = replace(interval("explained.mean", 0.3, 0.2, 0.4, unit="share", facts=facts), n=n, n_of=of)
     answer = told(SHARE, signs("per_input.signs", 13, 0, 1), share)["answer"]
-    assert f"{begin} between inputs goes with answer letter and word (20% to 40%)." in answer
+    assert f"{begin} of steerability between inputs goes with answer letter and word (20% to 40%)." in answer
 
 
 def test_of_several_losses_the_one_that_the_paper_prints_is_told():
@@ -401,17 +403,17 @@ def test_a_dataset_that_cannot_be_resolved_is_not_one_that_does_not_differ(monke
     claim = null_vectors.main(hostile_cache(), tmp_path).claims[0]
     assert claim.counts == {"differ": 0, "not shown to differ": 12, "cannot be resolved": 2}
     lead = told(SHARE, INPUTS, claim)["lead"]
-    assert "Against label-shuffled vectors, 0 of 14 differ, 12 are not shown to, and 2 cannot be resolved" in lead
+    assert "0 of 14 vectors differ from label-shuffled vectors, 12 are not shown to, and 2 cannot be resolved" in lead
     every = replace(claim, counts={"differ": 14, "not shown to differ": 0, "cannot be resolved": 0})
-    assert "Against label-shuffled vectors, 14 of 14 differ." in told(every)["lead"]
+    assert "14 of 14 vectors differ from label-shuffled vectors." in told(every)["lead"]
     none = replace(claim, counts={"differ": 0, "not shown to differ": 0, "cannot be resolved": 14})
     few = "99 label-shuffled vectors are too few to tell whether the vectors differ from them; 279 are needed to "
-    assert f"{few}tell it of one dataset among 14." in told(none)["lead"]
+    assert f"{few}tell it for one dataset among 14." in told(none)["lead"]
 
 
 def test_a_high_cosine_between_settings_is_not_called_the_same_vector(tmp_path):
     reading = vector_cosines.main(hostile_cache(), tmp_path).reading
-    assert "share their sampling error" in reading
+    assert "share sampling error" in reading
     assert "the same vector" not in reading
 
 
@@ -433,4 +435,4 @@ def test_a_reliability_is_called_a_share_of_the_variance_that_it_is():
     frame = rows[["dataset", "n"]].assign(times_wider=2.0)
     claim = error_claims(frame, rows)[1]
     assert claim.estimate == pytest.approx(1 - (rows["sd_noise"] / rows["sd_measured"]).item() ** 2)
-    assert claim.statement.startswith("Share of the variance of slopes that is a difference between inputs")
+    assert claim.statement.startswith("Share of the variance of slopes that lies between inputs and not between refits")

@@ -63,7 +63,7 @@ def test_an_effect_is_headed_by_its_spread_and_no_claim_is_printed_twice():
     assert [claim.key for claim in effects][:3] == ["effects.pos_is_a.tau", "effects.pos_is_a.new", "effects.pos_is_a"]
     fit = study_of(hostile_cache()).spurious_factors().over_datasets.pooled["slope", "pos_is_a"]
     assert (effects[1].ci_low, effects[1].ci_high) == (fit.prediction_low, fit.prediction_high)
-    assert "effects of either sign cancel" in effects[2].statement
+    assert "effects of opposite sign cancel" in effects[2].statement
     told = [(claim.estimate, claim.ci_low, claim.ci_high) for claim in claims_of("three").values()]
     told = [one for one in told if np.isfinite(one[1])]
     assert len(told) == len(set(told)), "the same numbers under two names"
@@ -114,7 +114,7 @@ def test_the_transfer_card_says_on_the_numbers_line_what_it_is_and_goes_on_from_
     ranks = [replace(one, key=one.key.replace("gap.", "id_ood.")) for one in gaps[:2]]
     rank = card(*ranks, *gaps)
     assert (rank["number"], rank["unit"]) == ("0.006", "rank correlation")
-    assert rank["words"].startswith("between how datasets steer under base → base and under system (positive)")
+    assert rank["words"].startswith("of the datasets' steerability under base → base with that under system")
     assert "Under the other shift the correlation is 0.020; its interval includes 0." in rank["words"]
     tied = card(*(replace(one, ci_low=np.nan, ci_high=np.nan, estimate=1.0, n=9) for one in ranks), *gaps)
     assert (tied["number"], tied["unit"]) == ("0.006", "nats per unit multiplier")
@@ -138,7 +138,7 @@ def test_the_title_is_answered_with_the_mean_its_variance_and_what_a_shift_costs
     assert answer.startswith(f"{counted} counted {size}. ")
     for claim, words in (
         (wrong, "of single inputs are moved the wrong way"),
-        (variance, "of the variance between inputs goes with answer letter and word"),
+        (variance, "of the variance of steerability between inputs goes with answer letter and word"),
     ):
         assert f"{claim.shown[0]} {words} ({limits(claim).removeprefix('95% interval ')}). " in f"{answer} "
     assert mean.ci_low < 0, "so that nothing is told of a loss"
@@ -331,7 +331,7 @@ def test_none_of_several_is_not_said_to_be_shown_where_all_is_open():
 
 def test_a_column_that_is_empty_all_through_is_not_told_of_in_a_caption():
     frame = pd.DataFrame({"claim": list("abcd"), "published": "", "low": np.nan, "unit": "nat"})
-    assert cells(frame, "Claims")["caption"] == "Claims (everywhere: unit nat)"
+    assert cells(frame, "Claims")["caption"] == "Claims (in every row: unit nat)"
 
 
 @pytest.mark.parametrize("where", ["in crowds", "mean over datasets"])

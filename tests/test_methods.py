@@ -195,7 +195,7 @@ def test_what_a_cache_lacks_has_no_sentence():
     ):
         assert words not in text
     assert not any(name in one for one in references for name in ("Phipson", "Satterthwaite"))
-    assert "the vectors' own sampling error is not in them" in text
+    assert "they do not include the vectors' own sampling error" in text
 
 
 def test_two_caches_are_told_apart_and_what_one_has_is_said_of_it():
@@ -247,8 +247,8 @@ def test_a_table_and_a_sweep_have_a_section_of_their_own():
     assert "decoder blocks 3, 7 and 9 (counted from 0), one block at a time" in layers
     assert "4,000 resamples of questions" in layers
     assert "A subset of the layers that holds the best one on datasets such as these (Gupta, 1965) is" in layers
-    assert "of the chosen layer against each other one, with p-values adjusted by Bonferroni." in layers
-    assert "The mean at a layer has a t interval over datasets, in which the choice of the layer is not." in layers
+    assert "of the chosen layer against every other, with p-values adjusted by Bonferroni." in layers
+    assert "has a t interval over datasets, which does not allow for the choice of the layer." in layers
     assert "the one with the highest mean" in layers
     down = write_sweep(scratch() / "down", ["a", "b", "c"], [-0.2, -0.9, -0.4], [-1.0, 0.0, 1.0], operator="ablate")
     assert "the one with the lowest mean steerability" in said_of(down)[0]

@@ -39,7 +39,7 @@ def test_norms_are_said_of_the_vectors_that_were_given_them(monkeypatch):
     assert {kind for kind, alike in same.items() if not alike} == {"resampled"}
     assert "training questions; a refitted base vector keeps its own norm." in text
     assert "exchanged, and given the same norm)" in text
-    assert "out of each base vector, and gave what was left the norm of that vector;" in text
+    assert "out of each base vector, and rescaled what was left to the norm of that vector;" in text
     swept = steerstats.open_cache(sweep())
     monkeypatch.setattr(type(swept), "spec", {"vectors": {"method": "pca", "rescale": "base"}})
     paragraph = methods({"s": swept}, [], 0, {})[0][0]
@@ -51,8 +51,8 @@ def test_norms_are_said_of_the_vectors_that_were_given_them(monkeypatch):
 A_IN_TURN = np.arange(20) // 2 % 2 == 1
 A_MIXED = np.arange(20) % 5 < 2
 LETTERS = {
-    "persona": ("tan2024", [A_IN_TURN], ("under B equally often. A and B took turns by a question's place",)),
-    "own file": ("tan2024", [A_MIXED], ("A in 40% of the test inputs. Choices that a file carries stayed in",)),
+    "persona": ("tan2024", [A_IN_TURN], ("under B equally often. A and B alternated by a question's place",)),
+    "own file": ("tan2024", [A_MIXED], ("A in 40% of the test inputs. Choices already in a file stayed in",)),
     "all A": ("tan2024", [np.ones(20)], ("under A in all test inputs of d0, where position and behaviour therefore",)),
     "several": (
         "tan2024",
@@ -60,10 +60,10 @@ LETTERS = {
         (
             "In d0 and d1 the option that shows the behaviour stood under A in 40% to 50% of a dataset's test inputs.",
             "stood under B in all test inputs of d2,",
-            "file in d0, as in the original code. Choices that a file carries (d1 and d2) stayed in the order of",
+            "file in d0, as in the original code. Choices already in a file (d1 and d2) stayed in the order of",
         ),
     ),
-    "dealt": ("balanced", [A_IN_TURN], ("under B equally often. Letters were dealt by a hash of the question, so",)),
+    "dealt": ("balanced", [A_IN_TURN], ("under B equally often. Letters were assigned by a hash of the question, so",)),
     "own letters": ("balanced", [A_MIXED], ("A in 40% of the test inputs. Questions",)),
     "no letters": ("tan2024", [np.full(20, -1)], ()),
 }
@@ -99,9 +99,9 @@ def test_what_is_said_of_letters_is_so_of_the_inputs(kind):
     study = steerstats.open_cache(lettered(columns, spec={"order": order}))
     text = methods({"c": study}, [], 0, {})[0][0]
     assert all(words in text for words in said), text
-    assert ("took turns" in text) == any(column is A_IN_TURN for column in columns) * (order == "tan2024")
+    assert ("alternated" in text) == any(column is A_IN_TURN for column in columns) * (order == "tan2024")
     assert ("stayed in the order" in text) == (kind in ("own file", "all A", "several"))
-    assert ("dealt" in text) == (kind == "dealt")
+    assert ("assigned" in text) == (kind == "dealt")
     assert ("stood under" in text) == bool(said)
     assert "exchanged" not in text
     assert "asked in both orders" not in text
@@ -216,16 +216,17 @@ def test_vectors_of_ones_own_are_named_with_what_they_were_compared_with(tmp_pat
 def test_the_vectors_error_is_in_intervals_over_datasets_and_in_no_other():
     """A mean over datasets has an interval from their spread, to which the error of each one's own vector adds."""
     mean = Claim(key="x.mean", statement="Mean:", estimate=0.2, ci_low=0.1, ci_high=0.3, n=8, n_of="datasets",
-                 interval="t(7) interval over datasets counted alike, on the logit scale (delta method)")  # fmt: skip
+                 interval="t(7) interval over equally weighted datasets, on the logit scale (delta method)",
+                 )  # fmt: skip
     own = replace(mean, n_of="questions", interval="t interval over 8 questions")
     studies = {"h": steerstats.open_cache(hostile_cache())}
     told, alone = (
         methods(studies, [Finding(script="x", title="x", claims=(one,))], 0, {})[0][-1] for one in (mean, own)
     )
     assert "All intervals" not in told
-    assert "but in those of means over datasets, where it counts as difference between these." in told
+    assert "except in means over datasets, where it counts as difference between datasets." in told
     assert "too short where a few datasets are unlike the rest" in told
-    assert "All intervals are about these very vectors: the vectors' own sampling error is not in them." in alone
+    assert "All intervals hold for these very vectors: they do not include the vectors' own sampling error." in alone
     assert "unlike the rest" not in alone
 
 
@@ -252,7 +253,7 @@ def test_bands_of_losses_are_said_to_hold_for_the_families_that_they_hold_for():
         ("Q-profile", "; the standard deviation between datasets has its Q-profile interval (Viechtbauer, 2007)."),
         ("prediction interval", "; prediction intervals for a new dataset are those of Nagashima et al. (2019)."),
         ("t(4), floored", "widened to the model's own error (Röver et al., 2015)."),
-        ("mean over datasets, unweighted", "the unweighted mean is given in their place (Ibragimov & Müller, 2010)."),
+        ("mean over datasets, unweighted", "the unweighted mean is given instead (Ibragimov & Müller, 2010)."),
     ],
 )
 def test_of_random_effects_what_ran_is_said_with_its_source_and_nothing_else(ran, told):
@@ -299,7 +300,7 @@ def test_multipliers_that_differ_between_datasets_are_told_of_each(tmp_path):
     reading = multiplier_range.main(study, tmp_path / "out").reading
     assert "whole grid (|λ| ≤ 1 to 2)" in reading
     # Slopes of noise on −0.5, 0 and 0.5 have 0.5 of 2.5 of the whole grid's sum of squares, or 0.5 of 8.5.
-    assert f"would correlate by {(np.sqrt(0.5 / 2.5) + np.sqrt(0.5 / 8.5)) / 2:.2f}." in reading
+    assert f"would correlate at {(np.sqrt(0.5 / 2.5) + np.sqrt(0.5 / 8.5)) / 2:.2f}." in reading
 
 
 def test_refits_that_some_datasets_have_are_told_of_these(tmp_path):
@@ -321,4 +322,4 @@ def test_refits_that_some_datasets_have_are_told_of_these(tmp_path):
     assert "refits" not in none
     # Nothing was said of their reliability here, and some intervals are of other vectors too.
     assert all("reliability" not in text for text in said)
-    assert [("ntervals are about these very vectors: the vectors" in text) for text in said] == [False, False, True]
+    assert [("ntervals hold for these very vectors: they" in text) for text in said] == [False, False, True]

@@ -86,7 +86,7 @@ def test_a_report_on_ablation_says_first_what_a_slope_is(caches, tmp_path):
         "Taking the vector&#39;s direction out (operator ablate) lowers propensity on average in 2 of 4"
     )
     assert "of single inputs" in answer
-    for wrong in ("intended way", "are steered the wrong way", "Inputs that steer most", "are added to the output"):
+    for wrong in ("intended way", "are steered the wrong way", "Inputs steered most", "are added to the output"):
         assert wrong not in page
     assert (
         "propensity falls as the direction is taken out" in records["per_input_steerability"]["claims"][0]["statement"]

@@ -234,7 +234,7 @@ def test_long_tables_are_cut_and_say_so_and_constants_move_to_the_caption():
     assert len(view["rows"]) == 4
     assert (
         view["caption"]
-        == "Numbers (everywhere: level 0.950). The first 4 of 9 rows; the files beside this page have all."
+        == "Numbers (in every row: level 0.950). The first 4 of 9 rows; the files beside this page have all."
     )
 
 
