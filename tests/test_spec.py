@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from cache_builder.datasets import paper_datasets
-from cache_builder.spec import DEFAULT_LAYERS, SETTINGS, BuildSpec, load_spec, local_path, parse_spec, presets
+from cache_builder.spec import DEFAULT_LAYERS, SETTINGS, BuildSpec, is_place, load_spec, local_path, parse_spec, presets
 from steerstats.errors import SpecError
 
 MINIMAL = 'datasets = ["openness"]\nlayers = [1]\n[model]\nid = "some/model"\n'
@@ -66,6 +67,7 @@ def test_the_demo_preset_names_bundled_things_only():
         ("model.idd=x", "model.idd: key is not known; did you mean id?"),
         ("xyzzy=1", "xyzzy: key is not known; there are name, model, datasets"),
         ("multipliers=[0.5, 1]", "multipliers: must contain 0 and at least one other multiplier, not [0.5, 1.0]"),
+        ("multipliers=[0, -0.0]", "multipliers: must contain 0 and at least one other multiplier, not [0.0, -0.0]"),
         ("multipliers=[0, nan]", "multipliers: must be finite"),
         ('multipliers=[0, "x"]', "multipliers.1: "),
         ("scope=last", "scope: input should be 'last_prompt', 'first_answer', 'all' or 'prompt', not 'last'"),
@@ -73,6 +75,8 @@ def test_the_demo_preset_names_bundled_things_only():
         ("datasets=openess", "datasets: dataset 'openess' is not known; did you mean openness"),
         ("datasets=[]", "datasets: is empty"),
         ("split_percent=[40, 10, 40]", "split_percent: [40, 10, 40] must add up to 100"),
+        ("split_percent=[0, 50, 50]", "split_percent: [0, 50, 50] must add up to 100, train and test above 0"),
+        ("split_percent=[50, 50, 0]", "split_percent: [50, 50, 0] must add up to 100, train and test above 0"),
         ("layers=[]", "layers: is empty"),
         ("layers=[-1]", "layers.0: "),
         ("seed=-1", "seed: "),
@@ -83,8 +87,13 @@ def test_the_demo_preset_names_bundled_things_only():
         ("controls.shifts=everything", "controls.shifts: 'everything' is not train->eval"),
         ("vectors.read=last_prompt", 'vectors.read: "last_prompt" contrasts the two descriptions, which stand in'),
         ("vectors.files={base='v.safetensors'}", "vectors.files: the name 'base' may hold"),
+        ("vectors.files={mean='v.safetensors'}", "vectors.files: the name 'mean' may hold"),
         ("vectors.files_rescale=2", "vectors.files_rescale: "),
         ('vectors.settings=["sys_pos"]', 'vectors.rescale: "base" needs the base setting'),
+        (
+            "vectors={files={a='v'}, files_rescale='base', rescale='none', settings=['sys_pos']}",
+            'vectors.files_rescale: "base" needs the base setting among the training settings',
+        ),
         ("prompt.date=today", "prompt.date: "),
         ("custom_datasets={'a b' = 'x'}", "custom_datasets: the name 'a b'"),
         ("custom_datasets={'güte' = 'x'}", "custom_datasets: the name 'güte' should be ASCII letters"),
@@ -100,6 +109,7 @@ def test_the_demo_preset_names_bundled_things_only():
         ("model=x", "model: "),
         ("run.budget=0", "run.budget: "),
         ("no equals sign", "override 'no equals sign': must be key=value"),
+        ("=1", "override '=1': must be key=value"),
         ("seed.x=1", "override 'seed.x=1': seed is not a table"),
     ],
 )
@@ -118,9 +128,47 @@ def test_a_misspelt_dataset_of_ones_own_is_told_from_one_of_the_papers():
     assert "openness" in load_spec("tan2024", [own, "datasets=openness"]).dataset_names()
 
 
+def test_a_dataset_that_is_named_twice_is_built_once():
+    own = "custom_datasets={openness='o.jsonl'}"
+    assert load_spec("tan2024", [own, 'datasets=["openness", "narcissism", "openness"]']).dataset_names() == (
+        "openness",
+        "narcissism",
+    )
+    assert load_spec("tan2024", ['datasets=["paper", "openness"]']).dataset_names() == paper_datasets()
+
+
 def test_one_line_even_for_several_wrong_keys(toml):
     with pytest.raises(SpecError, match=r"spec\.toml: .* \(and 1 more wrong key\)$"):
         load_spec(toml(MINIMAL), ["seed=-1", "order=none"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ['settings=["base"]', 'vectors.settings=["base", "sys_pos"]'],
+            r"vectors\.settings: sys_pos is not among .*base\)",
+        ),
+        (["vectors.files.mine=v", "sweep=[1, 2]"], r"vectors\.files: a sweep has vectors of its own only"),
+        (
+            ["vectors.files.mine=v", "shifts=mine->base", "controls.random=1"],
+            r"controls\.shifts: 'base->base' is not among",
+        ),
+        (
+            ["vectors.read=last_prompt", 'vectors.settings=["base", "sys_neg"]'],
+            "in the system text for base and sys_neg: these would be one vector",
+        ),
+    ],
+)
+def test_keys_that_do_not_go_together_are_named(overrides, message):
+    with pytest.raises(SpecError, match=message):
+        load_spec("tan2024", overrides)
+
+
+@pytest.mark.parametrize("name", ["bundled:demo/model", "./m", "../m", "/m", "~/m", "C:\\m", "d:/m"])
+def test_a_model_named_by_its_place_is_told_from_one_of_the_hub(name):
+    assert is_place(name)
+    assert not is_place(f"hub/{name[1:]}")
 
 
 def test_both_quantisations_at_once_are_refused():
@@ -141,14 +189,20 @@ def test_paths_in_a_file_are_relative_to_it_and_in_an_override_to_the_caller(tom
     (tmp_path / "weights").mkdir()
     text = (
         MINIMAL.replace("some/model", "weights")
-        + '[prompt]\ndescriptions = "d.json"\n[custom_datasets]\nmine = "m.jsonl"\n'
+        + '[prompt]\nsystem_text = "Hi"\ndescriptions = "d.json"\n[custom_datasets]\nmine = "m.jsonl"\n'
     )
     spec = load_spec(toml(text), ["custom_datasets.yours=y.jsonl", "run.data_dir=data"])
     assert local_path(spec.model.id) == tmp_path / "weights"
     assert spec.prompt.descriptions == str(tmp_path / "d.json")
+    assert spec.prompt.system_text == "Hi"
     assert spec.custom_datasets == {"mine": str(tmp_path / "m.jsonl"), "yours": "y.jsonl"}
     assert spec.run.data_dir == "data"
     assert spec.dataset_names() == ("openness", "mine", "yours")
+    elsewhere = '[run]\nout = "built"\n[custom_datasets]\nhome = "~/h.jsonl"\ndemo = "bundled:demo/d.jsonl"\n'
+    spec = load_spec(toml(MINIMAL.replace("some/model", "./gone") + elsewhere))
+    assert spec.model.id == str(tmp_path / "gone"), "a place, whether something is there or not"
+    assert spec.run.out == str(tmp_path / "built")
+    assert spec.custom_datasets == {"home": str(Path.home() / "h.jsonl"), "demo": "bundled:demo/d.jsonl"}
     monkeypatch.chdir(tmp_path)
     assert load_spec("tan2024", ["model.id=weights"]).model.id == "./weights"
 
@@ -232,6 +286,8 @@ def test_imported_vectors_are_identified_by_name_and_scale_and_lie_where_the_spe
     files = ["vectors.files={a='x/v.safetensors'}", "vectors.files={a='y/v.safetensors'}"]
     one, two = (load_spec("tan2024", [file]).hash({"vector_files": {"a": "1"}}) for file in files)
     assert one == two
+    both = [load_spec("tan2024", [f"vectors.files={{{names}}}"]).hash() for names in ("a='v', b='w'", "b='w', a='v'")]
+    assert both[0] == both[1]
     assert load_spec("tan2024", [files[0], "vectors.files_rescale=unit"]).hash({"vector_files": {"a": "1"}}) != one
     spec = load_spec(toml(MINIMAL + '[vectors.files]\nmine = "v.safetensors"\n'))
     assert spec.vectors.files == {"mine": str(tmp_path / "v.safetensors")}
@@ -247,6 +303,10 @@ def test_what_is_asked_of_controls_matters_only_where_there_are_controls(toml):
         load_spec(toml(text), ['settings=["user_neg"]', "controls.random=1"])
     every = load_spec(toml(MINIMAL), ["controls.random=1", "controls.shifts=all", 'settings=["base","sys_pos"]'])
     assert every.control_settings() == ("base", "sys_pos", "mean")
+    for control in ("resampled=1", "folds=2", "random=1", "shuffled=1", "debiased=true"):
+        assert load_spec(toml(MINIMAL), [f"controls.{control}"]).control_settings() == ("base",)
+    both = load_spec(toml(MINIMAL), ["controls.random=1", 'controls.shifts=["base->base", "base->user_neg"]'])
+    assert both.control_settings() == ("base",)
     bare = load_spec(toml(MINIMAL), ["controls.random=1", "controls.shifts=mean->sys_neg"])
     assert bare.control_settings() == ("mean",)
 
@@ -317,9 +377,10 @@ def test_the_hash_is_the_same_in_every_version():
 
 
 def test_layers_are_checked_against_the_model():
-    spec = load_spec("tan2024", ["layers=[3, 40]"])
-    assert spec.steered_layers() == ((3, 40),)
-    with pytest.raises(SpecError, match=r"layers: layer 40 is not in meta-llama/Llama-2-7b-chat-hf; it has 0-31"):
+    assert load_spec("tan2024", ["layers=[31]"]).kept_layers(32) == (31,)
+    spec = load_spec("tan2024", ["layers=[3, 32]"])
+    assert spec.steered_layers() == ((3, 32),)
+    with pytest.raises(SpecError, match=r"layers: layer 32 is not in meta-llama/Llama-2-7b-chat-hf; it has 0-31"):
         spec.steered_layers(32)
     with pytest.raises(SpecError, match="activation_layers: layer 99"):
         load_spec("tan2024", ["activation_layers=[99]"]).steered_layers(32)
