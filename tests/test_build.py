@@ -262,14 +262,17 @@ def test_a_sweep_says_what_it_leaves_out_and_trusts_whom_the_spec_trusts(model, 
     said, asked, plain = [], [], AutoConfig.from_pretrained
     monkeypatch.setattr(AutoConfig, "from_pretrained", lambda place, **o: asked.append(o) or plain(place))
     values = content(model, shifts=["base->sys_pos"], controls={"random": 1, "shifts": ["base->sys_pos"]})
-    trusting = parse_spec(values | {"model": {"id": str(model), "trust_remote_code": True}})
+    trusting = parse_spec(values | {"model": {"id": str(model), "trust_remote_code": True, "revision": "ab"}})
     sweep_spec(trusting, "all", said.append)
-    assert asked[0]["trust_remote_code"] is True
+    assert asked[0] == {"trust_remote_code": True, "revision": "ab"}
     assert len(said) == 1
     assert "in the base setting, without controls: settings, shifts, controls of the spec are left out" in said[0]
     assert sweep_spec(tiny_spec(model, settings=["base"], controls={}), "0,1", pytest.fail).sweep == (0, 1)
     unsaid = {key: value for key, value in content(model, controls={}).items() if key != "settings"}
     assert sweep_spec(parse_spec(unsaid), "0,1", pytest.fail).settings == ("base",), "nobody asked for five"
+    files = {"settings": ["base"], "controls": {}, "vectors": {"files": {"mine": "v.safetensors"}}}
+    assert sweep_spec(parse_spec(content(model, **files)), "1", said.append).vectors.files == {}
+    assert said[1].endswith("without controls: vectors.files of the spec is left out")
 
 
 @pytest.mark.parametrize("score", ["logit_diff", "logprob_sum", "logit_sum"])
