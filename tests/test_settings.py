@@ -73,6 +73,7 @@ def test_a_bare_table_is_read_and_a_malformed_one_named(tmp_path):
     ("entry", "message"),
     [
         ({"positive": "P."}, r"mine: field 'negative' is missing$"),
+        ({"positive": " ", "negative": "N."}, r"mine: field 'positive' must be text$"),
         ({"positive": "P.", "negative": 3}, r"mine: field 'negative' must be text$"),
         ({"positive": "P.", "negative": "N\ud83d"}, r"mine: field 'negative' holds half a character, which is no text"),
         ("P.", r"mine: must hold the fields 'positive' and 'negative', not 'P\.'$"),
@@ -293,7 +294,11 @@ def test_a_template_that_fails_is_one_line(template, said):
     assert "\n" not in str(caught.value)
 
 
-def test_a_template_that_changes_the_question_is_refused():
+def test_a_template_that_changes_the_question_or_the_system_text_is_refused_unless_it_is_the_space_around_it():
+    assert "<user>\nq?" in Renderer(byte_level(WITH_SYSTEM), system_text=" You are. ").render("base", " q?\n")
+    lower = Renderer(byte_level(WITH_SYSTEM.replace("| trim", "| lower")), system_text="You are good.")
+    with pytest.raises(ModelError, match="changes or drops the text 'You are good"):
+        lower.render("base", "q?")
     upper = WITH_SYSTEM.replace("| trim", "| upper")
     with pytest.raises(ModelError, match="changes or drops the text 'you are good"):
         Renderer(byte_level(upper), system_text=None).render("sys_pos", "q?", Description("you are good.", "x"))
