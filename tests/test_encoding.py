@@ -133,6 +133,8 @@ def test_whole_completions_may_begin_one_another_and_are_read_at_their_last_toke
     assert not pair.parts_at_once
     assert pair.read_positive == len(pair.ids_positive) - 1
     assert pair.read_negative == pair.first_diff
+    turned = encode_pair(tokenizer, PROMPT, "Yes, I do", "Yes", whole=True)
+    assert (turned.first_diff, turned.reads) == (pair.first_diff, pair.reads[::-1])
     with pytest.raises(InputError, match="they are the same tokens"):
         encode_pair(tokenizer, PROMPT, "Yes", "Yes", whole=True)
 
