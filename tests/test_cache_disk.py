@@ -222,14 +222,14 @@ def test_what_a_killed_pack_left_of_a_file_is_gone_with_the_next_and_nothing_els
     """A file of a process that is still there, of another machine's, or of another target stays."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    tag, gone = disk.machine_tag(), ended.pid
-    left = f".small.h5.{tag}-{gone}-0a0b.partial"
-    others = [f".small.h5.{tag}-{os.getpid()}-0a0b.partial", f".small.h5.fedcba98-{gone}-0a0b.partial"]
-    others += [f".other.h5.{tag}-{gone}-0a0b.partial", "small.h5.partial", ".small.h5.partial"]
+    tag, gone, small = disk.machine_tag(), ended.pid, "small[1].h5"  # a pattern to a shell
+    left = f".{small}.{tag}-{gone}-0a0b.partial"
+    others = [f".{small}.{tag}-{os.getpid()}-0a0b.partial", f".{small}.fedcba98-{gone}-0a0b.partial"]
+    others += [f".small1.h5.{tag}-{gone}-0a0b.partial", f"{small}.partial", f".{small}.partial"]
     for name in [left, *others]:
         (tmp_path / name).write_bytes(b"half")
-    pack(steerstats.demo_cache(), tmp_path / "small.h5", leave_out=["activation", "direction"])
-    assert sorted(os.listdir(tmp_path)) == sorted([*others, "small.h5"])
+    pack(steerstats.demo_cache(), tmp_path / small, leave_out=["activation", "direction"])
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, small])
 
 
 def test_of_two_builders_that_begin_one_cache_at_once_the_later_takes_the_manifest_of_the_first(tmp_path, monkeypatch):
