@@ -35,6 +35,7 @@ SQUARES = (
     "in simulation and the others lay below it; without any bias, 12–15% showed a change: a rise where slopes vary "
     "less under the debiased vector, a fall where they vary more."
 )
+LIFTED = "what lies below 0 being used as 0 lifts the mean and its limits, which may lie above the truth"
 NOTABLE = 0.1  # of a share: what chance alone would show of it is then said
 HALF = 0.5  # of a mean curve's variation: a bend beyond it is large
 
@@ -138,6 +139,8 @@ def error_claims(frame: pd.DataFrame, reliable: pd.DataFrame) -> tuple[Claim, Cl
     zero = f" (below 0{where}, used as 0)" if below else ""
     cut = reliable.assign(**{name: reliable[name].clip(0.0, 1.0) for name in ("estimate", "ci_low", "ci_high")})
     share = plain_mean(cut["estimate"], "reliability", "share")
+    if below and n > 1:  # a single one far below 0 would decide a mean of what is not cut
+        share = doubted(share, LIFTED)
     spread = f"Share of the variance of slopes that lies between inputs and not between refits{zero}"
     how = f"jackknife by question and replicate, and the vector's own draw{f'; {CUT}' if below else ''}"
     return (

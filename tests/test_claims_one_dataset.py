@@ -140,7 +140,11 @@ def test_a_reliability_below_0_is_shown_as_the_0_that_it_is_used_as():
     assert several.estimate == pytest.approx(0.4)
     assert 0 < several.ci_low < several.ci_high < 1
     assert "(below 0 in 1 of 3 datasets, used as 0), mean over datasets:" in several.statement
+    assert several.interval.endswith("; what lies below 0 being used as 0 lifts the mean and its limits, which may lie "
+                                     "above the truth")  # fmt: skip
+    assert "lifts" not in claim.interval
     assert "below 0" not in errors([0.5, 0.4, 0.8])[1].statement
+    assert "lifts" not in errors([0.5, 0.4, 0.8])[1].interval
 
 
 def test_a_factor_that_few_refits_tell_says_so():
