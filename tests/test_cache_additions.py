@@ -264,9 +264,11 @@ def test_a_packed_file_deflates_all_but_activations_and_keeps_no_width_that_noth
 def test_cells_that_were_not_planned_may_be_nan_where_an_estimate_reads_them(tmp_path):
     unit = make_unit()
     unit.arrays["planned"][0, 1] = 0
-    for name in ("propensity", "answer_logit", "logsumexp"):
+    unit.arrays["input_projection"] = np.zeros_like(unit.arrays["propensity"][:, :, 0])
+    for name in ("propensity", "answer_logit", "logsumexp", "input_projection"):
         unit.arrays[name][0, 1] = np.nan
     reader = save(tmp_path, unit.arrays)["openness"]
+    assert np.isnan(read_finite(reader, "input_projection", setting_eval="base", vector="sys_pos")).all()
     assert np.isnan(read_finite(reader, "propensity", setting_eval="base", vector=["base", "sys_pos"])[1]).all()
     assert read_finite(reader, "answer_logit").shape == unit.arrays["answer_logit"].shape
 
@@ -284,7 +286,7 @@ def test_a_number_that_is_not_finite_is_named_by_the_labels_that_were_asked_for(
 
     reader.read = spoilt
     place = "setting_eval=base, vector=sys_neg, multiplier=1.0, input=i3"
-    with pytest.raises(CacheError, match=rf"/propensity is inf at {place}; it should be finite"):
+    with pytest.raises(CacheError, match=rf"/propensity is inf at {place}; it should be finite$"):
         read_finite(reader, "propensity", **labels)
 
 
