@@ -320,8 +320,10 @@ def test_unit_names_cannot_leave_the_directory(tmp_path):
             write_unit(tmp_path, name, make_unit())
 
 
-def test_a_unit_that_is_a_link_out_of_the_directory_is_not_followed(tmp_path):
+def test_a_unit_that_is_a_link_out_of_the_directory_is_not_followed_and_a_directory_that_is_one_is(tmp_path):
     file = make_cache(tmp_path / "cache") / "units" / "openness.h5"
+    (tmp_path / "linked").symlink_to(tmp_path / "cache")
+    assert CacheReader(tmp_path / "linked").units == ("openness",)
     file.rename(tmp_path / "elsewhere.h5")
     file.symlink_to(tmp_path / "elsewhere.h5")
     with pytest.raises(CacheError, match=r"openness\.h5 is a link that leaves the cache directory"):
