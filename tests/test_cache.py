@@ -91,6 +91,7 @@ def test_labels_select_in_the_order_asked_for(tmp_path):
     unit, whole = CacheReader(make_cache(tmp_path))["openness"], make_unit().arrays["propensity"]
     got = unit.read("propensity", vector=["mean", "base"], setting_eval="user_pos", multiplier=1.0)
     np.testing.assert_array_equal(got, whole[3][[5, 0]][:, 2])
+    np.testing.assert_array_equal(unit.read("propensity", vector=["base", "base"])[:, 1], whole[:, 0])
     both = unit.read("propensity", vector=np.array(["mean", "base"]), setting_eval=["sys_neg", "base"])
     np.testing.assert_array_equal(both, whole[[2, 0]][:, [5, 0]])
 
