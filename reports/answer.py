@@ -16,6 +16,7 @@ from steerstats.figures import nice_setting
 from steerstats.nulls import CANNOT_RESOLVE
 
 VERY = ("these very vectors", "move", "are"), ("this very vector", "moves", "is")  # whether there is but one
+NOT_SHOWN = "not shown to differ from 0"
 BY_CHANCE = 0.1  # how often a count may come about without any effect before the sentence says so
 HEADLINE = "sys_pos->user_neg"  # the one shift that the published code prints
 
@@ -88,8 +89,10 @@ def _bias(claims: Mapping[str, Claim]) -> str:
     factors = "answer letter or word" if mean.facts["untold_everywhere"] else "answer letter and word"
     if len(known := mean.facts["known"]) == 1:
         factors = f"the answer's {known[0]}"
-    told_by = _in_brackets(mean, _of_one(mean, claims))
-    text = f"{share} of the variance of steerability between inputs {goes} with {factors}{told_by}."
+    # A share above what chance gives is told as it is, and its limits may still hold 0.
+    doubts = [_of_one(mean, claims), NOT_SHOWN * (mean.estimate > 0 and mean.ci_low <= 0)]
+    limited = _in_brackets(mean, ", ".join(filter(None, doubts)))
+    text = f"{share} of the variance of steerability between inputs {goes} with {factors}{limited}."
     told, every = mean.n if mean.n_of == "datasets" else 1, claims["per_input.signs"].n
     if told == every:
         return text
@@ -130,7 +133,7 @@ def _loss(claims: Mapping[str, Claim]) -> str:
         part = claims.get(key)
         if part is not None and np.isfinite(part.estimate):
             part = _turned(part) if rose else part
-            doubts = [] if part.ci_low > 0 or part.ci_high < 0 else ["not shown to differ from 0"]
+            doubts = [] if part.ci_low > 0 or part.ci_high < 0 else [NOT_SHOWN]
             if gap.facts.get("vector_error") and not part.facts.get("vector_error"):
                 doubts.insert(0, "for these very vectors")  # the loss itself is for others, too
             parts.append(f"{together([part.estimate])[0]}{_in_brackets(part, ', '.join(doubts))} due to {cause}")

@@ -12,7 +12,7 @@ from analyses._counts import CUT
 from analyses._effects import LETTER, UNTOLD, WORD
 from analyses._own import NOT_ASKED
 from analyses._words import together
-from reports.answer import HEADLINE, answer, by_shift, lead, limits, steers
+from reports.answer import HEADLINE, NOT_SHOWN, answer, by_shift, lead, limits, steers
 from steerstats.errors import how_many
 from steerstats.figures import nice_shift
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
@@ -195,7 +195,7 @@ def _transfer(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: s
 
 def _not_shown(claim: Claim) -> str:
     """What a loss must not be read without where its interval allows for none."""
-    return ", not shown to differ from 0" if claim.ci_low <= 0 <= claim.ci_high else ""
+    return f", {NOT_SHOWN}" if claim.ci_low <= 0 <= claim.ci_high else ""
 
 
 def _others(claims: Mapping[str, Claim], first: str, one: str, many: str) -> str:

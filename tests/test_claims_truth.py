@@ -153,6 +153,7 @@ def test_of_letter_and_word_it_is_said_what_the_share_allows(estimate, goes, unt
     assert (
         f"{goes} of the variance of steerability between inputs {verb} with answer letter {pair} word" in page["answer"]
     )
+    assert ("not shown to differ from 0)" in page["answer"]) == (estimate == 0.04)
     assert page["cards"][1]["number"] == goes.lower()  # an interval that has 0 in it does not make a share none
     aside = ", which cannot be told apart here," if untold else ""
     assert f"(A or B) {pair} the word (Yes or No){aside} of the answer" in page["cards"][1]["words"]

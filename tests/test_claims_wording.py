@@ -136,11 +136,16 @@ def test_the_title_is_answered_with_the_mean_its_variance_and_what_a_shift_costs
     wrong, variance = (claims[key] for key in ("per_input.anti_share", "explained.mean"))
     counted = f"On average steering moves answers the intended way in {up} of 3 datasets, with the vector's own error"
     assert answer.startswith(f"{counted} counted {size}. ")
-    for claim, words in (
-        (wrong, "of single inputs are moved the wrong way"),
-        (variance, "of the variance of steerability between inputs goes with answer letter and word"),
+    assert variance.ci_low <= 0 < variance.estimate
+    for claim, words, doubt in (
+        (wrong, "of single inputs are moved the wrong way", ""),
+        (
+            variance,
+            "of the variance of steerability between inputs goes with answer letter and word",
+            ", not shown to differ from 0",
+        ),
     ):
-        assert f"{claim.shown[0]} {words} ({limits(claim).removeprefix('95% interval ')}). " in f"{answer} "
+        assert f"{claim.shown[0]} {words} ({limits(claim).removeprefix('95% interval ')}{doubt}). " in f"{answer} "
     assert mean.ci_low < 0, "so that nothing is told of a loss"
     assert "Under the prompt" not in answer
 

@@ -294,7 +294,7 @@ def test_a_share_that_may_be_negative_has_a_plain_interval_and_words(tmp_path):
     assert card["words"].startswith("less than chance would give (−2%): the variance between inputs is not shown to go")
     # An estimate below 0 is no proof of none: of a true 5%, 30 inputs show that little in 42% of studies.
     assert answer._bias({"explained.mean": replace(claim, ci_high=0.12), "per_input.signs": claim}) == (
-        "None of the variance between inputs is shown to go with answer letter and word (−5% to 12%)."
+        "None of the variance of steerability between inputs is shown to go with answer letter and word (−5% to 12%)."
     )
 
 
