@@ -20,6 +20,7 @@ from cache_builder.build import BuildReport, run_build
 from cache_builder.workers.leases import clear_leftovers
 from steerstats.cache import CacheReader, verify
 from steerstats.cache.disk import machine_tag
+from steerstats.cache.sidecar import SEAL, manifest_hash
 from steerstats.errors import CacheError
 
 
@@ -84,8 +85,11 @@ def test_a_finished_cache_is_found_finished_without_proof_and_without_writing(mo
 
 
 def edit(path, change):
+    """As by someone who knows of the manifest's seal."""
     said = json.loads(path.read_text())
     change(said)
+    if SEAL in said:
+        said[SEAL] = manifest_hash(said)
     path.write_text(json.dumps(said))
 
 
@@ -119,6 +123,20 @@ def test_what_a_build_does_not_need_of_edited_files_does_not_stop_it(model, buil
     assert report.built == DATASETS[1:2]
     again, whole = CacheReader(root)[DATASETS[1]], CacheReader(built)[DATASETS[1]]
     assert again.sidecar["content_sha256"] == whole.sidecar["content_sha256"]
+
+
+def test_a_manifest_that_was_edited_is_refused_and_written_anew_once_it_is_deleted(model, built, tmp_path):
+    root = shutil.copytree(built, tmp_path / "cache")
+    manifest = root / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"provenance": {', '"provenance": {"note": "mine", ', 1))
+    (root / "units" / f"{DATASETS[1]}.json").unlink()
+    with pytest.raises(
+        CacheError, match=r"is not as it was written: .*; restore it, or delete it and the build writes"
+    ):
+        run_build(tiny_spec(model, run={}), root)
+    manifest.unlink()
+    assert run_build(tiny_spec(model, run={}), root).built == DATASETS[1:2]
+    assert all(check.ok for check in verify(root))
 
 
 def test_one_unit_was_and_two_were_finished_before():

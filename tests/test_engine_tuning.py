@@ -14,6 +14,7 @@ from cache_builder import session
 from cache_builder.build import run_build
 from cache_builder.engine import Engine, forward, tuning
 from cache_builder.spec import parse_spec
+from steerstats.cache.sidecar import SEAL, manifest_hash
 from steerstats.errors import InputError
 
 HEADS = {"hidden_size": 128, "head_dim": 32, "num_attention_heads": 4}  # FlexAttention wants heads of at least 16
@@ -245,7 +246,7 @@ def test_a_cache_that_was_begun_with_flex_attention_goes_on_without_it_where_the
     before = json.loads(sidecar.read_text())
     begun = json.loads(manifest.read_text())
     begun["runtime"]["mask"] = "flex"
-    manifest.write_text(json.dumps(begun))
+    manifest.write_text(json.dumps(begun | {SEAL: manifest_hash(begun)}))
     sidecar.unlink()
     run_build(spec, tmp_path / "cache")
     after = json.loads(sidecar.read_text())

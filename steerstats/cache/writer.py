@@ -99,7 +99,7 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
     if theirs.get(SEAL, digest := manifest_hash(theirs)) != digest:
         raise CacheError(
             f"{target} is not as it was written: its {SEAL} is {theirs[SEAL]}, its content hashes to {digest}; "
-            "restore it, or choose another directory"
+            "restore it, or delete it and the build writes it anew"
         )
     return root
 
