@@ -48,10 +48,9 @@ def main(cache, out):
         reading="Left: what the dataset loses when the vector no longer holds the directions of the letter and of the "
         "word. Then the spurious effects under the vector as trained and under the debiased one: where marks move to "
         f"zero, bias was removed. {SQUARES}",
-        bars="95% intervals: paired by input for the loss, robust for the effects.",
-        counted=f"{datasets_of(n)}.", facts=facts_of(study),
-        alt=f"Loss of steerability by debiasing in {datasets_of(n)} ({number(lost.estimate)} nats per unit "
-        "multiplier on average), and spurious effects before and after.",
+        bars="95% intervals: paired by input for the loss, robust for the effects.", facts=facts_of(study),
+        counted=f"{datasets_of(n)}.", alt=f"Loss of steerability by debiasing in {datasets_of(n)} "
+        f"({number(lost.estimate)} nats per unit multiplier on average), and spurious effects before and after.",
     )  # fmt: skip
     return publish(out, found, figure, loss)
 

@@ -21,11 +21,10 @@ def main(cache, out):
     study = study_of(cache)
     result = ask(study, "steerability")
     table, order, n = result.to_frame(), list(result.results), len(result.results)
-    anti = by_dataset(table[table["name"] == "anti_steerable"], order)
+    anti = by_dataset(table.query("name == 'anti_steerable'"), order)
     slopes = {name: study.slopes(name).at("base->base") for name in order}
     share = plain_mean(anti["estimate"], "share of anti-steerable inputs", "share")
-    sds = [result[name]["sd"].estimate for name in order]
-    spread = plain_mean(sds, "SD over inputs", SLOPE_UNIT, bounds=(0.0, np.inf))
+    spread = plain_mean(table.query("name == 'sd'")["estimate"], "SD over inputs", SLOPE_UNIT, bounds=(0.0, np.inf))
     worst = anti.loc[anti["estimate"].idxmax()]
     wrong = FALLS if (ablated := ABLATE in study.operators) else WRONG
     claims = share_claims(("per_input.anti_share", "per_input.worst"), wrong, share, worst, worst["method"])

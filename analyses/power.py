@@ -47,11 +47,10 @@ def main(cache, out):
         reading=f"Each line is a number of datasets: the smallest true mean gap that {here.power:.0%} of such studies "
         "detect. Where it levels off, more questions do not help: differences between datasets, or the vector's own "
         "error, set a floor. The broken line is the gap seen here; gaps are significant from about 0.7 of their line.",
-        bars=bars,
+        bars=bars, facts=facts_of(study),
         counted=f"components fitted on {datasets_of(n)} with {questions_each(study, inputs)}.",
         alt=f"Smallest detectable gap under {words} against questions per dataset; {number(here.gap[0])} nats per unit "
         f"multiplier at the size of this study, where the gap seen is {number(seen)}.",
-        facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, design.to_frame())
 

@@ -127,7 +127,7 @@ def test_a_packed_file_says_all_that_was_left_out_and_is_never_left_without_what
     assert CacheReader(light)["openness"].sidecar["left_out"] == ["activation"]
     lighter = pack(light, tmp_path / "lighter.h5", leave_out=["answer_logit", "direction"])  # it has no direction
     assert CacheReader(lighter)["openness"].sidecar["left_out"] == ["activation", "answer_logit"]
-    for name, message in {"activations": "no array", "propensity": "needs", "vector": "needs"}.items():
+    for name, message in {"activations": "not an array", "propensity": "needs", "vector": "needs"}.items():
         with pytest.raises(InputError, match=f"leave_out names '{name}', which .*{message}"):
             pack(source, tmp_path / "not.h5", leave_out=[name])
     with pytest.raises(CacheError, match="has no finished unit to pack"):
@@ -353,7 +353,7 @@ def test_a_unit_of_a_packed_file_is_a_group_of_that_file(tmp_path):
     with pytest.raises(CacheError, match=r"unit name 'away/openness' leaves the cache file"):
         CacheReader(path)
     path = repacked(tmp_path / "array.h5", source, lambda file: file.create_dataset("openness", data=[1.0]))
-    with pytest.raises(CacheError, match=r"array\.h5:/openness is no group"):
+    with pytest.raises(CacheError, match=r"array\.h5:/openness is not a group"):
         CacheReader(path)
     path = repacked(tmp_path / "bare.h5", source, lambda file: file.__delitem__("manifest"))
     with pytest.raises(CacheError, match="/manifest is missing"):
