@@ -218,7 +218,15 @@ def _factors(unit: Unit, axis: str) -> dict[str, object]:
 
 
 def factor_column(values: np.ndarray) -> pd.Series:
-    """A stored factor of the user's own: numbers, flags or text, missing where a record has none."""
+    """A stored factor of the user's own: numbers, flags or text, missing where a record has none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from steerstats.frames import factor_column
+    >>> factor_column(np.array([1, 0, -1], dtype=np.int8)).tolist()
+    [True, False, <NA>]
+    """
     if values.dtype == np.int8:
         return pd.Series(np.where(values == NOT_DEFINED, None, values == 1), dtype="boolean")
     if values.dtype == object:
