@@ -194,8 +194,16 @@ def test_one_layer_of_several_is_a_cache_as_if_the_table_held_it_alone(tmp_path,
         np.testing.assert_array_equal(taken["kindness"].read(name), values)
     assert taken.manifest["spec"]["layer"] == 4
     assert taken.spec_hash != CacheReader(import_table(both, tmp_path / "3", model="mine", layer=3)).spec_hash
-    with pytest.raises(InputError, match=r"has no column 'layer' to take layer 3 from"):
+    with pytest.raises(InputError, match=r"names no layers in a column 'layer', of which layer 3 could be taken"):
         import_table(save(frame, tmp_path / "none.csv"), tmp_path / "n", model="mine", layer=3)
+
+
+@pytest.mark.parametrize("cell", ["four", "4.5", ""])
+def test_a_row_whose_layer_cannot_be_read_is_refused_where_one_layer_is_taken_too(tmp_path, frame, cell):
+    both = pd.concat([frame.assign(layer=str(layer)) for layer in (3, 4)], ignore_index=True)
+    both.loc[(both["input"] == "q3") & (both["layer"] == "4"), "layer"] = cell  # an input that would be gone unseen
+    with pytest.raises(InputError, match="should be a layer: a whole number from 0"):
+        import_table(save(both, tmp_path / "t.csv"), tmp_path / "c", model="mine", layer=4)
 
 
 def test_an_input_without_a_text_has_an_empty_one(tmp_path, frame):

@@ -150,11 +150,14 @@ def import_table(source: str | Path, target: str | Path, *, model: str, layer: i
         input (but for its text) or a vector; the message names the coordinates. Nothing is written then.
     """
     frame = read_table(source)
+    parts = {
+        name: _whole_columns(part, f"{source}: dataset {name}") for name, part in frame.groupby("dataset", sort=True)
+    }
     if layer is not None:
-        frame = _at_layer(frame, layer, source)
+        parts = _at_layer(parts, layer, source)
     digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
     # Every dataset is checked before the first is written: bad input leaves nothing half-made.
-    arrays = {name: _unit(part, f"{source}: dataset {name}") for name, part in frame.groupby("dataset", sort=True)}
+    arrays = {name: _unit(part, f"{source}: dataset {name}") for name, part in parts.items()}
     spec = {"source": Path(source).name, "sha256": digest, "model": model}
     if layer is not None:
         spec["layer"] = layer
@@ -183,20 +186,20 @@ def import_table(source: str | Path, target: str | Path, *, model: str, layer: i
     return root
 
 
-def _at_layer(frame: pd.DataFrame, layer: int, source: str | Path) -> pd.DataFrame:
-    """The rows of one layer."""
-    if "layer" not in frame:
-        raise InputError(f"{source}: it has no column 'layer' to take layer {layer} from")
-    column = pd.to_numeric(frame["layer"], errors="coerce")
-    if not (column == layer).any():
-        found = ", ".join(f"{value:g}" for value in np.unique(column.dropna())) or "none"
+def _at_layer(parts: dict[str, pd.DataFrame], layer: int, source: str | Path) -> dict[str, pd.DataFrame]:
+    """The rows of one layer, of the datasets that have any."""
+    having = {name: part for name, part in parts.items() if "layer" in part}
+    if not having:
+        raise InputError(f"{source}: it names no layers in a column 'layer', of which layer {layer} could be taken")
+    taken = {name: part[part["layer"] == layer] for name, part in having.items()}
+    if all(part.empty for part in taken.values()):
+        found = ", ".join(map(str, np.unique(np.concatenate([part["layer"] for part in having.values()]))))
         raise InputError(f"{source}: no row is of layer {layer}; its layers are {found}")
-    return frame[column == layer]
+    return {name: part for name, part in taken.items() if len(part)}
 
 
 def _unit(frame: pd.DataFrame, where: str) -> dict[str, np.ndarray]:
-    frame = _whole_columns(frame, where)
-    frame["vector"] = _vector_labels(frame)
+    frame = frame.assign(vector=_vector_labels(frame))
     for name in ("setting_train", "layer"):
         _agree(frame, "vector", name, where, "give each its own vector label")
     _one_vector_each(frame, where)
