@@ -90,7 +90,7 @@ def _bias(claims: Mapping[str, Claim]) -> str:
     if len(known := mean.facts["known"]) == 1:
         factors = f"the answer's {known[0]}"
     # A share above what chance gives is told as it is, and its limits may still hold 0.
-    doubts = [_of_one(mean, claims), NOT_SHOWN * (mean.estimate > 0 and mean.ci_low <= 0)]
+    doubts = [_of_one(mean, claims), NOT_SHOWN if mean.estimate > 0 and mean.ci_low <= 0 else ""]
     limited = _in_brackets(mean, ", ".join(filter(None, doubts)))
     text = f"{share} of the variance of steerability between inputs {goes} with {factors}{limited}."
     told, every = mean.n if mean.n_of == "datasets" else 1, claims["per_input.signs"].n

@@ -21,7 +21,7 @@ from analyses import (
     vector_cosines,
 )
 from analyses._claim import Claim, Finding
-from analyses._effects import effect_claims, myopic_variance
+from analyses._effects import effect_claims, mean_of_adjusted, myopic_variance
 from analyses._single import error_claims
 from reports import operators
 from reports.words import summary
@@ -157,6 +157,14 @@ def test_of_letter_and_word_it_is_said_what_the_share_allows(estimate, goes, unt
     assert page["cards"][1]["number"] == goes.lower()  # an interval that has 0 in it does not make a share none
     aside = ", which cannot be told apart here," if untold else ""
     assert f"(A or B) {pair} the word (Yes or No){aside} of the answer" in page["cards"][1]["words"]
+
+
+def test_a_share_is_told_where_one_dataset_of_several_shows_less_than_chance_gives():
+    mean = mean_of_adjusted(pd.Series([-0.01, *np.linspace(0.25, 0.35, 7)]))
+    facts = {"untold_everywhere": False, "known": (), "dataset": "d"}
+    share = Claim.over_datasets("explained.mean", "Share", mean, facts=facts)
+    signed = signs("per_input.signs", 8, 0, 0)
+    assert "26% of the variance of steerability between inputs goes with" in told(SHARE, signed, share)["answer"]
 
 
 @pytest.mark.parametrize(
