@@ -251,6 +251,8 @@ def how_bent(study: Study, frame: pd.DataFrame) -> str:
     bent = frame[stats.false_discovery_control(frame["p_value"]) <= 0.025]
     if bent.empty:
         size = "; here no mean curve is shown to bend"
+        if (frame["p_value"] <= 0.025).any():
+            size += ", since of several intervals some exclude 0 by chance"
     else:
         most = bent["nonlinear_share"].max()
         size = f", or as here {percent(most)} of its variation" if most > HALF else ": it is systematic, not large"

@@ -152,7 +152,9 @@ def test_how_much_curves_bend_is_told_of_the_dataset_that_bends_most():
     assert how_bent(built, little).startswith(": it is systematic, not large")
     for p_values in ([0.5, 0.6, 0.4], [0.02, 0.6, 0.4]):  # one of three is below .025 where none bends, too
         straight = pd.DataFrame(bent | {"p_value": p_values})
-        assert how_bent(built, straight).startswith("; here no mean curve is shown to bend")
+        told = how_bent(built, straight)
+        assert told.startswith("; here no mean curve is shown to bend")
+        assert ("of several intervals some exclude 0 by chance" in told) == (min(p_values) < 0.025)
     assert how_bent(built, straight.iloc[:1]).startswith(": it is systematic"), "one dataset is not picked out of many"
 
 
