@@ -197,12 +197,12 @@ def _engine(r: dict) -> list[Row]:
                 "reported",
             ),
             (
-                "the grid of one shift with 20 resampled and 20 random vectors, against the grid without",
+                "cost of the grid of one shift with 20 resampled and 20 random vectors, in grids without them",
                 _span(extras, "controls_over_grid", ".2f"),
                 "reported",
             ),
             (
-                "the paper's grid with these controls on one shift, against the grid without",
+                "cost of the paper's grid with these controls on one shift, in grids without them",
                 _span(extras, "controls_over_papers_grid", ".2f"),
                 "reported",
             ),
