@@ -1,4 +1,4 @@
-"""What in a dataset's cached activations foretells steerability, and whether it does so out of sample."""
+"""What in a dataset's cached activations predicts steerability, and whether it does so out of sample."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a dataset's cached activations look like before anything is steered: candidates to foretell steerability.
+"""What a dataset's cached activations look like before anything is steered: candidates to predict steerability.
 
-How far apart the answers lie is measured in `separation`; whether a candidate foretells anything is judged in
+How far apart the answers lie is measured in `separation`; whether a candidate predicts anything is judged in
 `associations` and `prediction`.
 """
 

@@ -1,4 +1,4 @@
-"""Does anything foretell steerability out of sample: ridge regression judged on datasets that it has not seen.
+"""Does anything predict steerability out of sample: ridge regression judged on datasets that it has not seen.
 
 The unit is the dataset, or its category where categories are given: folds (those that choose the penalty, too),
 permutations and the bootstrap take units whole.
@@ -173,7 +173,7 @@ def cross_validated_ridge(
     x = x * [varies(column) for column in x.T]  # rounding is not scaled to unit variance
     weights = 1 / np.bincount(codes)[codes]
     several = len(frame) > d
-    # Where nothing varies inside any dataset what centring leaves is rounding, of which no share can be foretold.
+    # Where nothing varies inside any dataset what centring leaves is rounding, of which no share can be predicted.
     inside_known = several and bool((np.abs(_centred(y[:, None], codes)) > 1e-12 * np.abs(y).max()).any())
     # Columns: the data, then the null of `p`, then (with several rows per dataset) that of `p_within`.
     outcomes, n_null = _rearranged(y, codes, family, several, n_permutations, rng)

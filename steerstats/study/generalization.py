@@ -100,7 +100,7 @@ class Generalization(Headlined):
             limited = [limits(row["ci_low"], row["ci_high"], 2) for row in (population, fixed)]
             rows.append([name.split(" vs ")[-1], number(population["estimate"], 2), limited[0], corrected, limited[1]])
         title = f"Spearman correlation with base->base over {how_many(c.n, 'dataset')}, {c.level:.0%} intervals "
-        title += "(percentile over datasets; noise taken out, percentile; draws of the true means of these datasets)"
+        title += "(percentile over datasets; noise removed, percentile; draws of the true means of these datasets)"
         return title, pd.DataFrame(rows, columns=["shift", "rho", "population", "without noise", "these datasets"])
 
     def _ratios(self) -> list[tuple[str, pd.DataFrame]]:

@@ -1,4 +1,4 @@
-"""What foretells steerability, asked of a study: candidates per dataset and per input, ranks and held-out ridge."""
+"""What predicts steerability, asked of a study: candidates per dataset and per input, ranks and held-out ridge."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PROJECTIONS = {"projection": "input_projection", "difference_cosine": "input_dif
 
 @dataclass(frozen=True, kw_only=True)
 class Predictors(Headlined):
-    """Candidates to foretell steerability, and how well they do.
+    """Candidates to predict steerability, and how well they do.
 
     Parameters
     ----------
