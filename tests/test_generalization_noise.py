@@ -220,7 +220,7 @@ def test_noise_of_one_side_alone_is_said_too():
     found = correlate(SlopeGrid(train=("base",), evaluate=("base", "user_neg"), slopes=slopes), 50)
     assert found.reliability_x[0] > 0.99
     assert found.reliability_y[0] < 0.8
-    (said,) = [text for text in found.warnings if "of observed means, not of true ones" in text]
+    (said,) = [text for text in found.warnings if "for observed means, not for true ones" in text]
     assert f": 0% and {1 - found.reliability_y[0]:.0%} of the variance between observed means" in said
 
 
@@ -235,7 +235,7 @@ def test_noise_that_both_sides_share_is_said_where_it_can_make_the_correlation()
         row = found.row(SHIFT, POPULATION, "percentile over datasets")
         missed += row["ci_low"] > 0
         if min(row["reliability_x"], row["reliability_y"]) < 0.8:
-            assert any("of observed means, not of true ones" in text for text in found.warnings)
+            assert any("for observed means, not for true ones" in text for text in found.warnings)
     assert missed > 8, "the population interval is about observed means"
     quiet = correlate(make_grid(true_means(0.7)), 200)  # two hundred inputs a dataset
-    assert not any("of observed means, not of true ones" in text for text in quiet.warnings)
+    assert not any("for observed means, not for true ones" in text for text in quiet.warnings)

@@ -287,7 +287,7 @@ def test_cosines_between_settings_leave_out_vectors_that_no_setting_trained(monk
     monkeypatch.setattr(vector_cosines, "ask", lambda *_: result)
     finding = vector_cosines.main(study, tmp_path)
     assert finding.claims[0].estimate == pytest.approx(0.8)
-    assert names[-1] in finding.reading.partition("trained it: ")[2].partition(".")[0]
+    assert names[-1] in finding.reading.partition("Not counted above: ")[2].partition(", which no single setting")[0]
 
 
 # --- one range of multipliers ---------------------------------------------------------------------
