@@ -189,7 +189,7 @@ def test_one_dataset_that_dominates_is_named_and_the_unweighted_mean_holds():
 
 
 def test_skewed_slopes_pull_weights_after_effects_and_the_unweighted_mean_is_read():
-    rng, times, plain, read, even = np.random.default_rng(3), 100, 0, 0, 0
+    rng, times, plain, read, even, apart = np.random.default_rng(3), 100, 0, 0, 0, 0
     for shape in ("lognormal", "normal"):
         for _ in range(times):
             z = rng.standard_normal((30, 40))  # 30 datasets alike, of 40 questions
@@ -200,10 +200,13 @@ def test_skewed_slopes_pull_weights_after_effects_and_the_unweighted_mean_is_rea
                 continue
             plain += found.ci_low <= 0 <= found.ci_high
             read += found.quoted.ci_low <= 0 <= found.quoted.ci_high
+            apart += found.tau_ci_low > 0
             assert found.why_to_read == "standard errors go with the effects"
             (said,) = [text for text in found.warnings if "read the" in text]
             assert said.startswith("datasets with small effects have the smaller standard errors")
+            assert "Q and the lower limit of tau told them apart too often" in said
             assert said.endswith("read the unweighted mean, whose interval covered 94-95%")
+    assert apart / times > 0.06  # of a nominal .025
     assert plain / times < 0.7
     assert read / times > 0.9
     assert even / times < 0.2
