@@ -252,7 +252,7 @@ def how_bent(study: Study, frame: pd.DataFrame) -> str:
     if bent.empty:
         size = "; here no mean curve is shown to bend"
         if (frame["p_value"] <= 0.025).any():
-            size += ", since of several intervals some exclude 0 by chance"
+            size += " at a false discovery rate of 2.5%, since of several intervals some exclude 0 by chance"
     else:
         most = bent["nonlinear_share"].max()
         size = f", or as here {percent(most)} of its variation" if most > HALF else ": it is systematic, not large"

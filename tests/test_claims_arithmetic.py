@@ -154,7 +154,8 @@ def test_how_much_curves_bend_is_told_of_the_dataset_that_bends_most():
         straight = pd.DataFrame(bent | {"p_value": p_values})
         told = how_bent(built, straight)
         assert told.startswith("; here no mean curve is shown to bend")
-        assert ("of several intervals some exclude 0 by chance" in told) == (min(p_values) < 0.025)
+        chance = " at a false discovery rate of 2.5%, since of several intervals some exclude 0 by chance"
+        assert (chance in told) == (min(p_values) < 0.025)
     assert how_bent(built, straight.iloc[:1]).startswith(": it is systematic"), "one dataset is not picked out of many"
 
 
