@@ -357,18 +357,30 @@ def _noisy(one: Comparison, corrected: Corrected, rho: float) -> list[str]:
     sides, 45 of 100 population intervals missed 0; with reliability .7, 17 of 100.
     """
     reliability = corrected.reliability_x, corrected.reliability_y
-    if np.isnan([rho, *reliability]).any() or min(reliability) >= NOISY:
-        return []
-    parts = " and ".join(f"{min(1 - share, 1):.0%}" for share in reliability)
-    known = one.noise_correlation != 0
-    noise = f"noise that correlates {one.noise_correlation:.2f} between the two sides" if known else "noise"
+    text = noise_pulls("means", reliability, one.noise_correlation, rho)
     removed = f"; with the noise removed, {corrected.estimate:.2f}" if np.isfinite(corrected.estimate) else ""
-    text = (
-        f"{parts} of the variance between observed means is {noise}, and pulls their correlation towards "
-        f"{f'{one.noise_correlation:.2f}' if known else '0'}: {rho:.2f} and its intervals for a population are for "
-        f"observed means, not for true ones{removed}"
+    return [text + removed] if text else []
+
+
+def noise_pulls(what: str, reliability: tuple[float, float], noise_correlation: float, rho: float) -> str:
+    """What noise does to a correlation of observed values; "" where it is little of their spread.
+
+    Examples
+    --------
+    >>> from steerstats.generalization.correlation import noise_pulls
+    >>> noise_pulls("means", (0.9, 0.5), 0.3, 0.4)[:70]
+    '10% and 50% of the variance between observed means is noise that corre'
+    """
+    if np.isnan([rho, *reliability]).any() or min(reliability) >= NOISY:
+        return ""
+    parts = " and ".join(f"{min(1 - share, 1):.0%}" for share in reliability)
+    known = noise_correlation != 0
+    noise = f"noise that correlates {noise_correlation:.2f} between the two sides" if known else "noise"
+    return (
+        f"{parts} of the variance between observed {what} is {noise}, and pulls their correlation towards "
+        f"{f'{noise_correlation:.2f}' if known else '0'}: {rho:.2f} and its intervals for a population are for "
+        f"observed {what}, not for true ones"
     )
-    return [text]
 
 
 def _grouped(x: np.ndarray, y: np.ndarray, errors: tuple[np.ndarray, ...]) -> list[str]:

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from steerstats.errors import check_level, check_resamples, how_many
+from steerstats.generalization.correlation import noise_pulls
 from steerstats.generalization.slopes import (
     ID_SHIFT,
     PAPER_SHIFTS,
@@ -134,9 +135,9 @@ def steerability_variance(
         cells = grid.cells(name, [reference, *shifts])
         excluded.append(cells.n_excluded)
         rows.append(_ratios(cells.slopes, cells.question, level))
-        _, _, ratio, low, _, groups = rows[-1]
+        _, _, ratio, low, _, groups, _ = rows[-1]
         warnings += _doubts(name, shifts, ratio, low, groups)
-    own, other, ratio, low, high, n = (np.array(column) for column in zip(*rows))
+    own, other, ratio, low, high, n, noise = (np.array(column) for column in zip(*rows))
     rho = np.array([correlation_of(own, other[:, k]) for k in range(len(shifts))])
     limits = np.full((4, len(shifts)), np.nan)
     usable = np.isfinite(own).all() and np.isfinite(other).all()
@@ -148,6 +149,8 @@ def steerability_variance(
             draws = bootstrap_correlation(own, other[:, k], rng=rng, n_resamples=n_resamples)
             limits[:2, k] = np.clip(quantile_pair(draws, level), -1, 1)
             limits[2:, k] = bonett_wright(rho[k], len(own), level)
+            if said := _noisy(own, other[:, k], noise[:, [0, 0, k + 1], [0, k + 1, k + 1]], rho[k]):
+                warnings.append(f"{shift_name(shift)}, correlation of variances: {said}")
     else:
         had = how_many(len(own), "dataset")
         warnings.append(f"{had}: no interval for the correlation (eight with known variances are needed)")
@@ -191,8 +194,24 @@ def _doubts(name: str, shifts: Sequence[Shift], ratio: np.ndarray, low: np.ndarr
     return warnings
 
 
+def _noisy(own: np.ndarray, other: np.ndarray, noise: np.ndarray, rho: float) -> str:
+    """What the sampling error of variances does to their correlation: both are of the same inputs.
+
+    With slopes of 60 inputs that correlate .9 between the two sides, and true variances that are alike in all
+    datasets, 139 of 150 intervals lay off 0 with 14 datasets, and 60 of 60 with 40.
+    """
+    first, shared, second = noise.mean(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.array([np.log(side).var(ddof=1) for side in (own, other)])
+        reliability = 1 - np.array([first, second]) / spread
+        return noise_pulls("log variances", tuple(reliability), shared / np.sqrt(first * second), rho)
+
+
 def _ratios(slopes: np.ndarray, question: np.ndarray | None, level: float) -> tuple:
-    """Variances, their ratios to the first cell's, and limits: the log ratio jackknifed over questions."""
+    """Variances, their ratios to the first cell's, and limits: the log ratio jackknifed over questions.
+
+    Last the covariance of the errors of the log variances, NaN where they have none.
+    """
     n_inputs = slopes.shape[1]
     deviations = slopes - slopes.mean(axis=1, keepdims=True)
     # A cell without spread is rounding error of its size, as in `slope_spread`.
@@ -204,15 +223,18 @@ def _ratios(slopes: np.ndarray, question: np.ndarray | None, level: float) -> tu
     total, groups = squares.sum(axis=1), len(sizes)
     variance = total / (n_inputs - 1) if n_inputs > 1 else np.full(len(slopes), np.nan)
     low, high = np.full((2, len(slopes) - 1), np.nan)
+    noise = np.full((len(slopes), len(slopes)), np.nan)
     if groups < 2 or not total[0] > 0:
-        return variance[0], variance[1:], low, low, high, groups
+        return variance[0], variance[1:], low, low, high, groups, noise
     ratio, left = variance[1:] / variance[0], n_inputs - sizes
     if groups >= MIN_QUESTIONS and (left > 1).all():
         without = (total[:, None] - squares - np.square(first) / left) / (left - 1)
         spread = (without > np.maximum(1e-14 * variance, rounding**2)[:, None]).all(axis=1)
         able = spread[1:] & spread[0]
         logs = np.log(without[1:][able] / without[0])
+        if spread[0]:
+            noise[np.ix_(spread, spread)] = (groups - 1) ** 2 / groups * np.cov(np.log(without[spread]))
         error = (groups - 1) / np.sqrt(groups) * logs.std(axis=1, ddof=1)
         margin = stats.t.ppf((1 + level) / 2, groups - 1) * error
         low[able], high[able] = ratio[able] * np.exp(-margin), ratio[able] * np.exp(margin)
-    return variance[0], variance[1:], ratio, low, high, groups
+    return variance[0], variance[1:], ratio, low, high, groups, noise
