@@ -102,3 +102,12 @@ def test_error_that_two_variances_share_is_told_where_it_makes_their_correlation
     (text,) = said
     assert "of the variance between observed log variances is noise that correlates 0.8" in text  # .9²
     assert text.endswith("its intervals for a population are for observed log variances, not for true ones")
+
+
+def test_a_perfect_ranking_of_variances_may_be_that_of_their_errors():
+    z = np.random.default_rng(0).standard_normal((12, 1, 1, 20))
+    slopes = {f"d{k}": np.concatenate([one, 2 * one + 0.3], axis=1) for k, one in enumerate(z)}
+    grid = SlopeGrid(train=("base",), evaluate=("base", "other"), slopes=slopes)
+    found = steerability_variance(grid, ["base->other"], rng=np.random.default_rng(0), n_resamples=2)
+    assert found.rho[0] == 1
+    assert any("noise that correlates 1.00" in text for text in found.warnings)

@@ -143,14 +143,14 @@ def steerability_variance(
     usable = np.isfinite(own).all() and np.isfinite(other).all()
     if len(own) >= MIN_FOR_INTERVAL and usable:
         for k, shift in enumerate(shifts):
+            if said := _noisy(own, other[:, k], noise[:, [0, 0, k + 1], [0, k + 1, k + 1]], rho[k]):
+                warnings.append(f"{shift_name(shift)}, correlation of variances: {said}")
             if is_perfect(rho[k]):
                 warnings.append(f"{shift_name(shift)}, correlation of variances: {PERFECT}")
                 continue
             draws = bootstrap_correlation(own, other[:, k], rng=rng, n_resamples=n_resamples)
             limits[:2, k] = np.clip(quantile_pair(draws, level), -1, 1)
             limits[2:, k] = bonett_wright(rho[k], len(own), level)
-            if said := _noisy(own, other[:, k], noise[:, [0, 0, k + 1], [0, k + 1, k + 1]], rho[k]):
-                warnings.append(f"{shift_name(shift)}, correlation of variances: {said}")
     else:
         had = how_many(len(own), "dataset")
         warnings.append(f"{had}: no interval for the correlation (eight with known variances are needed)")
