@@ -37,6 +37,7 @@ SQUARES = (
 )
 LIFTED = "what lies below 0 being used as 0 lifts the mean and its limits, which may lie above the truth"
 NOTABLE = 0.1  # of a share: what chance alone would show of it is then said
+BENT = 0.025  # p of a bend whose two-sided 95% interval excludes 0, and their false discovery rate over datasets
 HALF = 0.5  # of a mean curve's variation: a bend beyond it is large
 
 
@@ -248,11 +249,11 @@ def how_bent(study: Study, frame: pd.DataFrame) -> str:
     """The end of a sentence on mean curves that bend: how large that is, and whether noise can be in it."""
     # The rest may owe its share to chance: that of a flat curve is large. Of 40 straight ones, one or more lies beyond
     # its own interval in two of three studies; with one dataset this is whether its interval excludes 0.
-    bent = frame[stats.false_discovery_control(frame["p_value"]) <= 0.025]
+    bent = frame[stats.false_discovery_control(frame["p_value"]) <= BENT]
     if bent.empty:
         size = "; here no mean curve is shown to bend"
-        if (frame["p_value"] <= 0.025).any():
-            size += " at a false discovery rate of 2.5%, since of several intervals some exclude 0 by chance"
+        if (frame["p_value"] <= BENT).any():
+            size += f" at a false discovery rate of {BENT:.1%}, since of several intervals some exclude 0 by chance"
     else:
         most = bent["nonlinear_share"].max()
         size = f", or as here {percent(most)} of its variation" if most > HALF else ": it is systematic, not large"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -134,9 +135,8 @@ def steerability_variance(
     for name in grid.datasets:
         cells = grid.cells(name, [reference, *shifts])
         excluded.append(cells.n_excluded)
-        rows.append(_ratios(cells.slopes, cells.question, level))
-        _, _, ratio, low, _, groups, _ = rows[-1]
-        warnings += _doubts(name, shifts, ratio, low, groups)
+        rows.append(found := _ratios(cells.slopes, cells.question, level))
+        warnings += _doubts(name, shifts, found)
     own, other, ratio, low, high, n, noise = (np.array(column) for column in zip(*rows))
     rho = np.array([correlation_of(own, other[:, k]) for k in range(len(shifts))])
     limits = np.full((4, len(shifts)), np.nan)
@@ -181,14 +181,27 @@ def steerability_variance(
     )
 
 
-def _doubts(name: str, shifts: Sequence[Shift], ratio: np.ndarray, low: np.ndarray, groups: int) -> list[str]:
+class _Ratios(NamedTuple):
+    """Variances of one dataset's slopes, and their ratios under each shift to that in distribution."""
+
+    own: float
+    other: np.ndarray  # (shifts,), as are the ratios and their limits
+    ratio: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    n_questions: int
+    noise: np.ndarray  # covariance of the errors of all the log variances, NaN where they have none
+
+
+def _doubts(name: str, shifts: Sequence[Shift], found: _Ratios) -> list[str]:
     """What is missing from a dataset's ratios, or doubtful in their intervals."""
-    if not np.isfinite(ratio).all():
+    groups = found.n_questions
+    if not np.isfinite(found.ratio).all():
         return [f"{name}: no spread over inputs in distribution, or a single question: no ratio"]
     if groups < MIN_QUESTIONS:
         return [f"{name}: {groups} questions are too few to jackknife a ratio of variances: no interval"]
     warnings = list(unit_warnings(groups, f"{name}: "))
-    without = ", ".join(shift_name(shift) for shift, limit in zip(shifts, low) if not np.isfinite(limit))
+    without = ", ".join(shift_name(shift) for shift, limit in zip(shifts, found.low) if not np.isfinite(limit))
     if without:
         warnings.append(f"{name}, {without}: slopes that are equal, but for one question at most, give no interval")
     return warnings
@@ -207,11 +220,8 @@ def _noisy(own: np.ndarray, other: np.ndarray, noise: np.ndarray, rho: float) ->
         return noise_pulls("log variances", tuple(reliability), shared / np.sqrt(first * second), rho)
 
 
-def _ratios(slopes: np.ndarray, question: np.ndarray | None, level: float) -> tuple:
-    """Variances, their ratios to the first cell's, and limits: the log ratio jackknifed over questions.
-
-    Last the covariance of the errors of the log variances, NaN where they have none.
-    """
+def _ratios(slopes: np.ndarray, question: np.ndarray | None, level: float) -> _Ratios:
+    """Of slopes whose first cell is that in distribution; limits from the log ratio, jackknifed over questions."""
     n_inputs = slopes.shape[1]
     deviations = slopes - slopes.mean(axis=1, keepdims=True)
     # A cell without spread is rounding error of its size, as in `slope_spread`.
@@ -225,7 +235,7 @@ def _ratios(slopes: np.ndarray, question: np.ndarray | None, level: float) -> tu
     low, high = np.full((2, len(slopes) - 1), np.nan)
     noise = np.full((len(slopes), len(slopes)), np.nan)
     if groups < 2 or not total[0] > 0:
-        return variance[0], variance[1:], low, low, high, groups, noise
+        return _Ratios(variance[0], variance[1:], low, low, high, groups, noise)
     ratio, left = variance[1:] / variance[0], n_inputs - sizes
     if groups >= MIN_QUESTIONS and (left > 1).all():
         without = (total[:, None] - squares - np.square(first) / left) / (left - 1)
@@ -237,4 +247,4 @@ def _ratios(slopes: np.ndarray, question: np.ndarray | None, level: float) -> tu
         error = (groups - 1) / np.sqrt(groups) * logs.std(axis=1, ddof=1)
         margin = stats.t.ppf((1 + level) / 2, groups - 1) * error
         low[able], high[able] = ratio[able] * np.exp(-margin), ratio[able] * np.exp(margin)
-    return variance[0], variance[1:], ratio, low, high, groups, noise
+    return _Ratios(variance[0], variance[1:], ratio, low, high, groups, noise)
