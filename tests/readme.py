@@ -30,7 +30,7 @@ def steerstats(line: str, cwd: Path, *more: str) -> str:
     arguments = [*shlex.split(line)[1:], *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "steerstats.cli", *arguments],
+        [sys.executable, "-m", "steerstats", *arguments],
         cwd=cwd, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"

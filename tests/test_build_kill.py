@@ -74,7 +74,7 @@ def test_interrupting_the_command_keeps_finished_units_and_says_how_to_go_on(mod
     elsewhere = units / f".{DATASETS[2]}.lease"
     elsewhere.parent.mkdir(parents=True)
     elsewhere.write_text(json.dumps({"token": "theirs", "machine": "elsewhere", "pid": 1}))
-    command = [sys.executable, "-m", "steerstats.cli", "build", str(spec), "-o", str(tmp_path / "cache")]
+    command = [sys.executable, "-m", "steerstats", "build", str(spec), "-o", str(tmp_path / "cache")]
     # Whoever runs the tests in the background of a shell has SIGINT ignored, and children inherit that.
     process = subprocess.Popen(
         command,

@@ -243,7 +243,7 @@ if __name__ == "__main__":
 
 
 def test_ctrl_c_while_workers_start_is_one_line_and_leaves_nothing(tmp_path):
-    command = [sys.executable, "-m", "steerstats.cli", "reproduce", str(EXAMPLE / "cache.h5"), "--jobs", "2", "-o"]
+    command = [sys.executable, "-m", "steerstats", "reproduce", str(EXAMPLE / "cache.h5"), "--jobs", "2", "-o"]
     # Whoever runs the tests in the background of a shell has SIGINT ignored, and children inherit that.
     with subprocess.Popen(
         [*command, str(tmp_path / "out")],

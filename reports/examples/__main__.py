@@ -30,7 +30,7 @@ def main(report_only: bool = False) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if not report_only:
-            command = [sys.executable, "-m", "steerstats.cli", "build", "demo", "-o", str(folder / "cache")]
+            command = [sys.executable, "-m", "steerstats", "build", "demo", "-o", str(folder / "cache")]
             subprocess.run(command, check=True)
             pack(folder / "cache", HERE / "cache.h5", leave_out=("activation",), overwrite=True)
         reproduce([HERE / "cache.h5"], folder / "out", jobs=2)
