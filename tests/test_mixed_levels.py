@@ -184,4 +184,6 @@ def test_two_stage_names_the_dataset_that_holds_most_of_a_terms_weight():
         parts.append(pd.DataFrame(columns | {"y": y.ravel()}))
     pooled = two_stage("y ~ lam + (1 + lam | input)", pd.concat(parts))
     assert any(text.startswith("lam: close holds 100% of the weight") for text in pooled.warnings)
-    assert pooled.to_frame().set_index("term").loc["lam", "to_read"] == "unweighted"
+    row, told = pooled.to_frame().set_index("term").loc["lam"], pooled.pooled["lam"].quoted
+    assert (row.to_read, told.name) == ("unweighted", "unweighted mean")
+    assert tuple(row[["unweighted_mean", "unweighted_ci_low", "unweighted_ci_high"]]) == (told.mean, *told[2:4])

@@ -30,16 +30,19 @@ class PooledEffects(Result):
     level: float = 0.95
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per term: the columns of `MixedFit.to_frame`, then tau, prediction interval, and floored interval."""
+        """One row per term: the columns of `MixedFit.to_frame`, tau, prediction, and each interval `to_read` may name.
+
+        `estimate` and its interval are the random-effects mean's, whatever `to_read` says.
+        """
         fits = list(self.pooled.values())
         same = ("se", "ci_low", "ci_high", "n", "tau", "prediction_low", "prediction_high", "hk_factor")
-        columns = {name: np.array([getattr(fit, name) for fit in fits]) for name in (*same, "floored_ci_low")}
+        others = ("floored_ci_low", "floored_ci_high", "unweighted_mean", "unweighted_ci_low", "unweighted_ci_high")
+        columns = {name: np.array([getattr(fit, name) for fit in fits]) for name in (*same, *others)}
         estimate, df = np.array([fit.mean for fit in fits]), columns["n"] - 1.0
         statistic, p = t_statistic(estimate, columns["se"], df, np.abs(estimate).max())
         frame = pd.DataFrame({"term": list(self.pooled), "estimate": estimate, "se": columns.pop("se"), "df": df})
         frame = frame.assign(statistic=statistic, p=p, ci_low=columns.pop("ci_low"), ci_high=columns.pop("ci_high"))
-        frame = frame.assign(se_type=SE_TYPE, **columns, floored_ci_high=[fit.floored_ci_high for fit in fits])
-        return frame.assign(to_read=[fit.to_read for fit in fits])
+        return frame.assign(se_type=SE_TYPE, **columns, to_read=[fit.to_read for fit in fits])
 
 
 def two_stage(formula: str, frame: pd.DataFrame, by: str = "dataset", *, level: float = 0.95) -> PooledEffects:
