@@ -24,10 +24,15 @@ def main(cache, out):
         text = f"Datasets by whether their vector differs from {NAMES[kind]}, false discovery rate {table.alpha:g}"
         if counts[DECISIONS[CANNOT_RESOLVE]]:
             text += f" ({table.n_null.min()} null vectors are too few, {table.n_null_needed} are needed)"
-        facts = {"n_null": int(table.n_null.min()), "n_null_needed": table.n_null_needed}
+        facts = {"n_null": int(table.n_null.min()), "n_null_needed": table.n_null_needed, "at_least": table.at_least}
         claims.append(
             Claim.counted(f"null.{kind}", f"{text}:", counts, "datasets", "a count of decisions", facts=facts)
         )
+        if table.at_least:
+            text = f"Datasets whose vector differs from {NAMES[kind]}, all taken together:"
+            counts = {"differ at least": table.at_least, "may differ or not": len(table.datasets) - table.at_least}
+            why = f"a lower limit with {1 - table.alpha:.0%} confidence, partial conjunctions of p-values by Fisher"
+            claims.append(Claim.counted(f"null.{kind}_together", text, counts, "datasets", why))
     shown = next(iter(tables))
     rows = by_dataset(frame[frame["kind"] == shown], order)
     with figures.style():

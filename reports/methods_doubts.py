@@ -200,11 +200,18 @@ def _nulls(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
     found = {kind: _controls(studies, kind) for kind in kinds}
     each = {kind: {label: own["base"] for label, own in found[kind].items() if own.get("base")} for kind in kinds}
     holders = {label: None for own in found.values() for label in own}
-    return (
+    text = (
         f"{_only(holders, studies, 'Each')} dataset's base vector was ranked by the size of its mean steerability "
         f"among {listed([f'{_numbers(counts)} {NULLS[kind]}' for kind, counts in each.items()])}; two-sided p = (1 + "
         f"number of null vectors with at least as large a mean) / (1 + number of null vectors){cite('phipson')}."
     )
+    if "shuffled_together" in ran.keys("null_vectors", "null."):
+        text += (
+            f" How many vectors at least differ from label-shuffled ones was bounded by partial conjunctions"
+            f"{cite('heller')}: Fisher's combination of the largest p-values, each first taken to the tail of t over "
+            "training questions."
+        )
+    return text
 
 
 def _controls(studies: Mapping[str, Any], kind: str) -> dict[str, dict[str, list[int]]]:

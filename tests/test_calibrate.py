@@ -66,6 +66,8 @@ VALID = {
     ("Yes on the slope, twins, coverage", "15 questions", "CR2, Bell-McCaffrey"): (0.935, 0.97),
     ("vector like the random ones, type I", "99 random", "rank among null vectors"): (0.04, 0.06),
     ("vectors over datasets, FDR", "399 random", "Benjamini-Hochberg"): (0.02, 0.05),
+    ("vectors that differ at least, too many", "14 datasets", "partial conjunctions, Fisher"): (0, 0.06),
+    ("vectors that differ at least, any where 5 of 14 do", "24 questions", "partial conjunctions, Fisher"): (0.55, 1),
     ("A acts on the slope, type I", "interior", "t on N - p, unconstrained"): (0.04, 0.06),
     ("A acts on the slope, type I", "boundary", "t on N - p, unconstrained"): (0.04, 0.06),
     ("A acts on the slope, type I", "50 inputs", "F on the slope column"): (0.03, 0.07),

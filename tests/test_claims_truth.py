@@ -180,7 +180,7 @@ def test_a_dataset_that_cannot_be_resolved_is_not_one_that_does_not_differ(monke
     result = NullComparison(random=None, shuffled=table, shift="base->base", method=table.method)
     monkeypatch.setattr(null_vectors, "ask", lambda *_: result)
     monkeypatch.setattr(null_vectors, "order_by_median", lambda _: list(slopes))
-    claim = null_vectors.main(hostile_cache(), tmp_path).claims[0]
+    (claim,) = null_vectors.main(hostile_cache(), tmp_path).claims
     assert claim.counts == {"differ": 0, "not shown to differ": 12, "cannot be resolved": 2}
     lead = told(SHARE, INPUTS, claim)["lead"]
     assert "0 of 14 vectors differ from label-shuffled vectors, 12 are not shown to, and 2 cannot be resolved" in lead
@@ -189,6 +189,26 @@ def test_a_dataset_that_cannot_be_resolved_is_not_one_that_does_not_differ(monke
     none = replace(claim, counts={"differ": 0, "not shown to differ": 0, "cannot be resolved": 14})
     few = "99 label-shuffled vectors are too few to tell whether the vectors differ from them; 279 are needed to "
     assert f"{few}tell it for one dataset among 14." in told(none)["lead"]
+
+
+def test_vectors_that_only_together_are_shown_to_differ_are_told_so(monkeypatch, tmp_path):
+    null = {f"d{k}": np.arange(1.0, 20)[:, None] * np.ones(2) for k in range(14)}
+    slopes = {f"d{k}": np.full(2, 20.0 if k < 11 else 18.5) for k in range(14)}
+    table = null_table(slopes, null, kind="shuffled")
+    result = NullComparison(random=None, shuffled=table, shift="base->base", method=table.method)
+    monkeypatch.setattr(null_vectors, "ask", lambda *_: result)
+    monkeypatch.setattr(null_vectors, "order_by_median", lambda _: list(slopes))
+    claim, together = null_vectors.main(hostile_cache(), tmp_path).claims
+    assert 11 < table.at_least < 14
+    assert together.counts == {"differ at least": table.at_least, "may differ or not": 14 - table.at_least}
+    said = f"At least {table.at_least} of 14 vectors differ from label-shuffled vectors (95% confidence, all taken "
+    assert f"{said}together); 19 such vectors are too few to say which" in told(SHARE, INPUTS, claim)["lead"]
+    random = replace(claim, key="null.random", facts=claim.facts | {"at_least": None})
+    lead = told(SHARE, INPUTS, claim, random)["lead"]
+    assert "19 random directions are too few to tell whether the vectors differ" in lead, "not said of these"
+    some = replace(claim, counts=dict(zip(claim.counts, (4, 10, 0))))
+    least = "4 of 14 vectors differ from label-shuffled vectors, 10 are not shown to; all taken together, at least "
+    assert f"{least}{table.at_least} do (95% confidence)." in told(SHARE, INPUTS, some)["lead"]
 
 
 def test_a_high_cosine_between_settings_is_not_called_the_same_vector(tmp_path):

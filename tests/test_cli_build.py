@@ -87,6 +87,10 @@ def test_a_dry_run_says_how_many_datasets_so_few_null_vectors_can_show(count, da
         assert (min(stats.false_discovery_control(p)) <= 0.05 + 1e-9) == (together == least)
     assert _few_nulls("random", 18, 14).startswith("controls.random = 18 cannot show any of 14 datasets to differ")
     assert _few_nulls("random", 279, 14) == _few_nulls("random", 0, 14) == ""
+    assert _few_nulls("shuffled", 10, 40).endswith(
+        "799 can show one alone; all taken together, they can show that at least 39 differ"
+    )
+    assert _few_nulls("shuffled", 3, 14).endswith("279 can show one alone"), "fourteen p-values of 1/4 show nothing"
 
 
 def test_a_dry_run_notes_too_few_controls(run, tmp_path, model):

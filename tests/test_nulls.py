@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from steerstats.errors import InputError
-from steerstats.nulls import null_table, null_vectors_needed, shown_together, tail_doubt
+from steerstats.nulls import differ_at_least, null_table, null_vectors_needed, shown_together, tail_doubt
 
 
 def study(rng, effects: np.ndarray, n_null: int, n: int = 40) -> tuple[dict, dict]:
@@ -151,3 +154,38 @@ def test_many_datasets_that_pass_far_out_are_named_by_the_first_few():
     slopes = {name: np.array([100.0 if k < 10 else 50.0]) for k, name in enumerate(null)}
     text = tail_doubt(null_table(slopes, null, kind="shuffled"), dict.fromkeys(null, 20))
     assert text.startswith("d0, d1, d2, d3, d4 and 5 more: p-values are too small this far out (0.01 from 20 training")
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.1, 0.3, 1.0])
+def test_how_many_differ_at_least_is_what_closed_testing_leaves(scale):
+    """All but the largest set of which Fisher's combination does not reject that all know nothing, by brute force."""
+    for seed in range(20):
+        p = np.random.default_rng(seed).uniform(1e-4, scale, 7)
+        kept = [
+            size
+            for size in range(1, 8)
+            if any(stats.combine_pvalues(part, method="fisher").pvalue > 0.05 for part in combinations(p, size))
+        ]
+        assert differ_at_least(p) == 7 - max(kept, default=0)
+
+
+def test_datasets_that_no_single_p_value_resolves_are_counted_together():
+    found = null_table(*unlike([0] * 11 + [1, 2, 8], 19), kind="shuffled")
+    assert (set(found.decision), found.at_least) == ({"cannot resolve"}, 11)
+    assert any("all taken together, at least 11 of 14 datasets differ (95% confidence)" in w for w in found.warnings)
+    assert "partial conjunctions" in found.method
+    few = null_table(*unlike([0] * 11 + [1, 2, 8], 19), kind="shuffled", questions={f"d{k}": 6 for k in range(14)})
+    assert few.at_least < 11, "p-values of six questions are too small"
+    np.testing.assert_array_equal(few.p, found.p)
+
+
+def test_vectors_that_may_share_a_direction_are_not_counted_together():
+    found = null_table(*unlike([0] * 11 + [1, 2, 8], 19), kind="random")
+    assert found.at_least is None
+    assert "together" not in f"{found.method}{found.warnings[0]}"
+
+
+def test_p_values_that_are_none_are_refused():
+    for p in ([], [0.0, 0.5], [0.5, np.nan], [1.5]):
+        with pytest.raises(InputError, match="p-values above 0 and at most 1 are needed"):
+            differ_at_least(p)

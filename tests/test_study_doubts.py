@@ -43,6 +43,13 @@ def test_nulls_stay_apart_and_say_when_they_cannot_resolve(study, tmp_path):
     assert strong.random.decision == ("differs from the null",)
 
 
+def test_vectors_counted_together_rest_on_their_training_questions(tmp_path):
+    small = cache_of(tmp_path, datasets=6, n_pairs=12, n_shuffled=6).path
+    few, untold = open_cache(small), open_cache(pack(small, tmp_path / "p.h5", leave_out="pair_question"))
+    assert few.nulls().shuffled.p.tolist() == [1 / 7] * 6
+    assert [one.nulls().shuffled.at_least for one in (few, untold)] == [1, 3], "1 / 7 of 12 questions stands for more"
+
+
 def test_the_debiased_vector_has_lost_the_bias_and_not_the_effect(study):
     found = study.debiased()
     effects = found.effects.query("term == 'pos_is_a'").groupby("vector")["estimate"].mean()

@@ -78,16 +78,18 @@ def build(
 
 def _few_nulls(kind: str, count: int, datasets: int) -> str:
     """What so few null vectors can show over these datasets, jointly; empty where one dataset alone could pass."""
-    from steerstats.nulls import null_vectors_needed, shown_together
+    from steerstats.nulls import differ_at_least, null_vectors_needed, shown_together
 
     needed = null_vectors_needed(datasets)
     if not 0 < count < needed:
         return ""
     together = shown_together(count, datasets)
     least = f"fewer than {together}" if together <= datasets else "any"
+    most = differ_at_least([1 / (count + 1)] * datasets) if kind == "shuffled" else 0
+    taken = f"; all taken together, they can show that at least {most} differ" if most else ""
     return (
         f"controls.{kind} = {count} cannot show {least} of {datasets} datasets to differ from the null, at a false "
-        f"discovery rate of 5%; {needed} can show one alone"
+        f"discovery rate of 5%; {needed} can show one alone{taken}"
     )
 
 

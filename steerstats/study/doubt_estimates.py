@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from steerstats.generalization import answer_mass as mass_by_multiplier
 from steerstats.generalization.gap import method_of_gaps
 from steerstats.generalization.slopes import Shift
 from steerstats.nulls import NullTable, null_table, shuffled_doubt, tail_doubt
+from steerstats.resampling.question_weight import carrying_questions
 from steerstats.resampling.seeds import generator
 from steerstats.results import VECTOR_AS_GIVEN
 from steerstats.rounding import STORED
@@ -41,7 +43,8 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
         if having:
             own = {unit.name: unit.slopes.at(shift) for unit in having}
             controls = {unit.name: unit.control_slopes(kind, shift) for unit in having}
-            tables[kind] = null_table(own, controls, kind=kind, alpha=alpha)
+            carried = {name: carrying_questions(sizes) for name, sizes in _training_questions(having).items()}
+            tables[kind] = null_table(own, controls, kind=kind, alpha=alpha, questions=carried)
     found = [table for table in tables.values() if table is not None]
     if not found:
         remedy = "a table brings none" if study.kind == "import" else "build with controls.random or controls.shuffled"
@@ -65,16 +68,17 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
     )
 
 
+def _training_questions(units: Iterable[StudyUnit]) -> dict[str, list[int]]:
+    """Pairs of each training question, of the datasets that say which pair is of which question."""
+    questions = {one.name: one.unit.read("pair_question") for one in units if "pair_question" in one.unit}
+    return {name: np.unique(own, return_counts=True)[1].tolist() for name, own in questions.items()}
+
+
 def _shuffled_doubts(study: Study, table: NullTable) -> list[str]:
-    units = {name: study.unit(name).unit for name in table.datasets}
-    sizes = {
-        name: np.unique(unit.read("pair_question"), return_counts=True)[1].tolist()
-        for name, unit in units.items()
-        if "pair_question" in unit
-    }
+    sizes = _training_questions([study.unit(name) for name in table.datasets])
     # Of a stream of its own: an assessment of the design, which has nothing to do with a seed of resamples.
     doubts = {name: shuffled_doubt(own, rng=generator(0, "half flips")) for name, own in sizes.items()}
-    said = {name: filter(None, [doubts.get(name)]) for name in units}
+    said = {name: filter(None, [doubts.get(name)]) for name in table.datasets}
     tail = tail_doubt(table, {name: len(own) for name, own in sizes.items()})
     return [*by_text(said), *filter(None, [tail])]
 

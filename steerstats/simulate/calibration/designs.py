@@ -81,23 +81,48 @@ def _one_dataset(refits: int, rng: np.random.Generator, n: int) -> list[Outcome]
     return [Outcome("smallest detectable gap, power", "one dataset, vector's error in it", POWER, found)]
 
 
+def _half_shuffled(differences: np.ndarray, vectors: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Slopes, along the first dimension, of a vector and of so many of its norm with half of the questions exchanged.
+
+    `differences` is (question, dimension); what is returned are (1,) and (vectors, 1).
+    """
+    questions = len(differences)
+    half = np.argsort(rng.random((vectors, questions), dtype=np.float32), axis=1) < questions // 2
+    trained, shuffled = differences.mean(axis=0), (1 - 2 * half) @ differences / questions
+    scale = np.linalg.norm(trained) / np.linalg.norm(shuffled, axis=1)
+    return trained[:1], (scale * shuffled[:, 0])[:, None]
+
+
 def _shuffled(questions: int, rng: np.random.Generator, n: int) -> list[Outcome]:
     """40 datasets whose questions agree on nothing; 999 vectors from exchanging half of the questions, of one norm.
 
     Of 64 dimensions the first is the one that steers.
     """
-    d, dimensions, vectors = 40, 64, 999
     false = np.empty(n, dtype=bool)
     for k in range(n):
         own, null = {}, {}
-        for j in range(d):
-            differences = rng.standard_normal((questions, dimensions))
-            half = np.argsort(rng.random((vectors, questions), dtype=np.float32), axis=1) < questions // 2
-            trained, shuffled = differences.mean(axis=0), (1 - 2 * half) @ differences / questions
-            scale = np.linalg.norm(trained) / np.linalg.norm(shuffled, axis=1)
-            own[f"d{j}"], null[f"d{j}"] = trained[:1], (scale * shuffled[:, 0])[:, None]
+        for j in range(40):
+            own[f"d{j}"], null[f"d{j}"] = _half_shuffled(rng.standard_normal((questions, 64)), 999, rng)
         false[k] = DIFFERS in null_table(own, null, kind="shuffled").decision
     return [Outcome("some dataset among 40, type I", "Benjamini-Hochberg among half-shuffled", ERROR, false)]
+
+
+def _together(questions: int, vectors: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """14 datasets, the questions of 5 of which agree on the dimension that steers: at least how many do?"""
+    too_many, some = (np.empty(n, dtype=bool) for _ in range(2))
+    for k in range(n):
+        own, null = {}, {}
+        for j in range(14):
+            differences = rng.standard_normal((questions, 64))
+            differences[:, 0] += 2.0 * (j < 5)
+            own[f"d{j}"], null[f"d{j}"] = _half_shuffled(differences, vectors, rng)
+        least = null_table(own, null, kind="shuffled", questions=dict.fromkeys(own, questions)).at_least
+        too_many[k], some[k] = least > 5, least > 0
+    how = "partial conjunctions, Fisher"
+    return [
+        Outcome("vectors that differ at least, too many", how, ERROR, too_many),
+        Outcome("vectors that differ at least, any where 5 of 14 do", how, 1.0, some),
+    ]
 
 
 def _squares(d: int, spread: float, rng: np.random.Generator, n: int) -> list[Outcome]:
@@ -131,6 +156,11 @@ def _cells() -> dict[str, Cell]:
     for questions in (24, 40):
         setting = f"40 datasets of {questions} questions, 999 vectors"
         cells[f"shuffled, {questions} questions"] = Cell(setting, partial(_shuffled, questions), 800)
+    for questions, vectors in product((6, 24), (19, 199)):
+        setting = f"14 datasets of {questions} questions, 5 steer, {vectors} label-shuffled vectors"
+        cells[f"together, {questions} questions, {vectors} vectors"] = Cell(
+            setting, partial(_together, questions, vectors), 2000
+        )
     for d, spread in product((5, 8), (0.0, 0.2, 0.5)):
         what = f"effects of SD {spread:g} halved by debiasing" if spread else "no effects"
         cells[f"squares, D = {d}, SD {spread:g}"] = Cell(

@@ -1,20 +1,16 @@
-"""Is this vector better than a vector of the same norm that knows nothing, or nothing about the labels?
-
-Random directions and label-shuffled vectors answer different questions and are never pooled. The p-value counts
-vectors, not inputs: p = (1 + #{|s̄_r| >= |s̄|}) / (R + 1).
-"""
+"""Each dataset's vector against null vectors: p-values, and a decision for every dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import InputError, check_count, check_level, first_few, how_many
-from steerstats.resampling.question_weight import carrying_questions
+from steerstats.errors import InputError, check_level, how_many
+from steerstats.nulls.counts import ROUNDING, differ_at_least, null_vectors_needed, with_t_tail
 from steerstats.results import Result
 
 DIFFERS = "differs from the null"
@@ -22,7 +18,6 @@ CANNOT_RESOLVE = "cannot resolve"
 NOT_SHOWN = "not shown to differ"  # which is no finding of no difference
 NAMES = {"random": "random directions", "shuffled": "label-shuffled vectors"}
 QUANTILES = (0.025, 0.5, 0.975)
-ROUNDING = 1e-9
 SAME = 1e-3  # relative: null vectors that differ by less in strength, all of them, are the vector itself up to sign
 FEWEST_QUESTIONS = 20
 """Training questions; with fewer, the p-value of half flips is noticeably too small (`cache_builder.vectors.draws`)."""
@@ -32,84 +27,17 @@ EXCHANGEABLE = {
     "question's difference is arbitrary; only approximately, since always half of the questions are exchanged (with "
     f"fewer than {FEWEST_QUESTIONS} training questions p is too small)",
 }
-NOTABLE = 1.3  # p-values too small by this factor: at 5%, those of fewer than 20 questions
-HIGH = 0.075  # a level for 5% that is said where questions are many and a few of them carry the mean
-SHUFFLES = 19  # label-shuffled vectors: the fewest that can show anything at 5%
-STUDIES, FLIPS = 4000, 400
-
-
-def shuffled_level(sizes: Sequence[int], *, rng: np.random.Generator) -> float:
-    """How often a vector without information passes at 5% against label-shuffled ones, copies being answered alike.
-
-    Questions of nearly equal size are exchanged in pairs, one of each two. What the larger ones of a dataset happen to
-    agree on is then in its vector and in no shuffle of it, and where few of them carry the mean that is much of it.
-    One that carries it alone has no such partner, and does no harm.
-
-    Parameters
-    ----------
-    sizes : sequence of int
-        Training pairs of each question.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    float
-        By simulation of normal differences between questions, to .004 or so.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from steerstats.nulls import shuffled_level
-    >>> [round(shuffled_level(sizes, rng=np.random.default_rng(0)), 2) for sizes in ([1] * 60, [30, 29] + [1] * 60)]
-    [0.06, 0.35]
-    """
-    sizes = np.sort(np.asarray(sizes, dtype=float))[::-1]
-    pairs, odd = divmod(len(sizes), 2)
-    # As a builder exchanges them: the largest first, those of one size in random order, one of each two at random.
-    order = np.argsort(-sizes + 0.5 * rng.random((FLIPS, len(sizes))), axis=1)
-    turned = rng.choice([-1.0, 1.0], size=(FLIPS, pairs + odd))
-    signs = np.stack([turned, -turned], axis=2).reshape(FLIPS, -1)[:, : len(sizes)]
-    flips = np.empty_like(signs)
-    np.put_along_axis(flips, order, signs, axis=1)
-    differences = sizes * rng.standard_normal((STUDIES, len(sizes)))
-    own, others = np.abs(differences.sum(axis=1)), np.abs(differences @ flips.T)
-    return float(np.mean((others < own[:, None]).mean(axis=1) ** SHUFFLES))
-
-
-def shuffled_doubt(sizes: Sequence[int], *, rng: np.random.Generator) -> str:
-    """Why p-values against label-shuffled vectors are too small, from the training questions; "" where they are not.
-
-    Parameters
-    ----------
-    sizes : sequence of int
-        Training pairs of each question.
-    rng : numpy.random.Generator
-        For `shuffled_level`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from steerstats.nulls import shuffled_doubt
-    >>> shuffled_doubt([1] * 12, rng=np.random.default_rng(0))[:76]
-    'with 12 training questions, p-values of label-shuffled vectors are too small'
-    >>> shuffled_doubt([1] * 40, rng=np.random.default_rng(0))
-    ''
-    """
-    few = 1 < len(sizes) < FEWEST_QUESTIONS  # of a single one every shuffle is the vector up to sign, and p is 1
-    if not few and carrying_questions(sizes) >= FEWEST_QUESTIONS:
-        return ""
-    level = shuffled_level(sizes, rng=rng)
-    small = f"p-values of label-shuffled vectors are too small (in simulation, {level:.0%} of vectors without "
-    small += "information passed at 5%)"
-    if few:
-        return f"with {len(sizes)} training questions, {small}"
-    if level <= HIGH:
-        return ""
-    first, second = sorted(sizes)[:-3:-1]
-    return (
-        f"the two largest of {len(sizes)} training questions hold {first} and {second} of {sum(sizes)} pairs: where "
-        f"copies of a question are answered alike, {small}"
-    )
+METHOD = (
+    "two-sided rank of |mean steerability| among {kind} vectors of the same norm, "
+    "p = (1 + #{{|null| >= |observed|}}) / (R + 1); Benjamini-Hochberg over datasets"
+)
+TOGETHER = (
+    "at least so many differ by partial conjunctions (Benjamini & Heller 2008), Fisher's combination of p-values that "
+    "are brought to the tails of t over training questions"
+)
+SHARE_NOTHING = (
+    "for the number that differ at least, datasets share no training questions, so that their shuffles are independent"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +71,12 @@ class NullTable(Result):
         Null vectors.
     n_null_needed : int
         D / alpha − 1, rounded up: with as many, one dataset alone could pass whatever the others show.
+    at_least : int or None
+        As many vectors, if not more, differ from label-shuffled ones with confidence 1 − alpha, all datasets taken
+        together (`differ_at_least`); where single datasets cannot be resolved, this often can. None against random
+        directions: the vectors of several datasets may have a direction in common, and their p-values with it.
     alpha : float
-        False discovery rate.
+        False discovery rate, and 1 − the confidence of `at_least`.
     """
 
     kind: str
@@ -160,6 +92,7 @@ class NullTable(Result):
     n_excluded: np.ndarray
     n_null: np.ndarray
     n_null_needed: int
+    at_least: int | None
     alpha: float
 
     def to_frame(self) -> pd.DataFrame:
@@ -174,7 +107,12 @@ class NullTable(Result):
 
 
 def null_table(
-    slopes: Mapping[str, np.ndarray], null: Mapping[str, np.ndarray], *, kind: str, alpha: float = 0.05
+    slopes: Mapping[str, np.ndarray],
+    null: Mapping[str, np.ndarray],
+    *,
+    kind: str,
+    alpha: float = 0.05,
+    questions: Mapping[str, float] | None = None,
 ) -> NullTable:
     """Compare the vectors of D datasets with null vectors of one kind.
 
@@ -188,6 +126,9 @@ def null_table(
         Which null this is. Call once per kind.
     alpha : float
         False discovery rate over the datasets.
+    questions : mapping of str to float, optional
+        Dataset -> training questions of its vector, as far as they are known, or as many of one size as carry it
+        (`resampling.question_weight.carrying_questions`). `at_least` allows for them, p does not.
 
     Returns
     -------
@@ -221,7 +162,12 @@ def null_table(
     passed = p_fdr <= alpha * (1 + ROUNDING)
     open_ = ~passed & ~_could_pass(columns["p"], columns["n_null"], alpha)
     decision = np.select([passed, open_], [DIFFERS, CANNOT_RESOLVE], NOT_SHOWN)
-    warnings = []
+    at_least, together, method, assumptions, warnings = None, "", METHOD.format(kind=kind), [EXCHANGEABLE[kind]], []
+    if kind == "shuffled" and len(slopes) > 1:
+        known = np.array([(questions or {}).get(name, np.nan) for name in slopes], dtype=float)
+        at_least = differ_at_least(with_t_tail(columns["p"], known), alpha)
+        together = f"; all taken together, at least {at_least} of {every} differ ({1 - alpha:.0%} confidence)"
+        method, assumptions = f"{method}; {TOGETHER}", [*assumptions, SHARE_NOTHING]
     same = [name for name, one in zip(slopes, columns.pop("same")) if one]
     if same:
         warnings.append(
@@ -231,7 +177,7 @@ def null_table(
     if open_.any():
         warnings.append(
             f"{open_.sum()} of {every} cannot be resolved: {columns['n_null'][open_].min()} {NAMES[kind]} "
-            f"are too few for a false discovery rate of {alpha:g} over {every}; {needed} are needed"
+            f"are too few for a false discovery rate of {alpha:g} over {every}; {needed} are needed{together}"
         )
     elif columns["n_null"].min() < needed:
         warnings.append(
@@ -245,84 +191,11 @@ def null_table(
         p_fdr=p_fdr,
         decision=tuple(decision.tolist()),
         n_null_needed=needed,
+        at_least=at_least,
         alpha=alpha,
-        method=f"two-sided rank of |mean steerability| among {kind} vectors of the same norm, "
-        "p = (1 + #{|null| >= |observed|}) / (R + 1); Benjamini-Hochberg over datasets",
-        assumptions=(
-            EXCHANGEABLE[kind],
-            "p-values of different datasets are independent or positively dependent",
-        ),
+        method=method,
+        assumptions=(*assumptions, "p-values of different datasets are independent or positively dependent"),
         warnings=tuple(warnings),
-    )
-
-
-def null_vectors_needed(n_datasets: int, alpha: float = 0.05) -> int:
-    """Null vectors with which one dataset alone could pass: the smallest R >= D / alpha − 1.
-
-    Examples
-    --------
-    >>> from steerstats.nulls import null_vectors_needed
-    >>> null_vectors_needed(40)  # one of forty datasets, at 5%
-    799
-    """
-    n_datasets, alpha = check_count("n_datasets", n_datasets), check_level(alpha, "alpha", such_as=0.05)
-    return int(np.ceil(n_datasets / alpha - 1 - 1e-9))
-
-
-def shown_together(n_null: int, n_datasets: int, alpha: float = 0.05) -> int:
-    """Fewest datasets that R null vectors can show to differ, jointly: 1 / (R + 1) has to pass Benjamini–Hochberg.
-
-    More than there are where none could be shown.
-
-    Examples
-    --------
-    >>> from steerstats.nulls import shown_together
-    >>> shown_together(19, 14), shown_together(18, 14), shown_together(279, 14)
-    (14, 15, 1)
-    """
-    n_null, n_datasets = check_count("n_null", n_null), check_count("n_datasets", n_datasets)
-    return int(np.ceil(n_datasets / check_level(alpha, "alpha", such_as=0.05) / (n_null + 1) - 1e-9))
-
-
-def tail_doubt(table: NullTable, questions: Mapping[str, int]) -> str:
-    """Which datasets pass against label-shuffled vectors only because p is too small far out; "" where none does.
-
-    Exchanging half of the questions takes what they agree on out of the null's spread, which makes a z test of what
-    is a t test on n − 1 degrees of freedom: hardly to be seen at 5% with 20 questions or more, but the smaller p, the
-    more it is too small, and one of many datasets passes by a small p alone.
-
-    Parameters
-    ----------
-    table : NullTable
-    questions : mapping of str to int
-        Training questions of the datasets, where they are known.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from steerstats.nulls import null_table, tail_doubt
-    >>> null = {f"d{k}": np.arange(1.0, 200)[:, None] for k in range(10)}  # 199 vectors
-    >>> slopes = {name: np.array([200.0 if name == "d0" else 50.0]) for name in null}
-    >>> tail_doubt(null_table(slopes, null, kind="shuffled"), {"d0": 30})[:69]
-    'd0: p-values are too small this far out (0.005 from 30 training quest'
-    >>> tail_doubt(null_table(slopes, null, kind="shuffled"), {"d0": 300})
-    ''
-    """
-    passed = [k for k, decision in enumerate(table.decision) if decision == DIFFERS]
-    needed = table.alpha * len(passed) / len(table.datasets)
-    honest = {}
-    for k in passed:
-        if (n := questions.get(table.datasets[k], 0)) >= FEWEST_QUESTIONS:
-            honest[k] = 2 * float(stats.t.sf(stats.norm.isf(table.p[k] / 2), n - 1))
-    doubted = [k for k, p in honest.items() if p > NOTABLE * needed]
-    if not doubted:
-        return ""
-    worst = max(doubted, key=honest.__getitem__)
-    return (
-        f"{first_few([table.datasets[k] for k in doubted])}: p-values are too small this far out "
-        f"({table.p[worst]:.2g} from {questions[table.datasets[worst]]} training questions stands for about "
-        f"{honest[worst]:.2g}, and {needed:.2g} was needed): of simulated studies of 40 datasets without information, "
-        "19% with 24 questions each and 12% with 40 showed one to differ at 5%"
     )
 
 
