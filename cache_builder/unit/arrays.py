@@ -32,8 +32,8 @@ def answer_labels(n_options: int) -> list[str]:
 
 
 def at_layer(one: VectorSet) -> VectorSet:
-    """A sweep's vectors are told apart by `@layer` in their labels."""
-    return replace(one, label=tuple(f"{label}@{'+'.join(map(str, one.layers[0]))}" for label in one.label))
+    """A sweep's vectors, of one layer each, are told apart by `@layer` in their labels."""
+    return replace(one, label=tuple(f"{label}@{one.layers[0, 0]}" for label in one.label))
 
 
 def join(sets: Sequence[VectorSet]) -> VectorSet:

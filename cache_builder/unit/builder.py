@@ -318,7 +318,7 @@ class UnitBuilder:
         return out if alignment is None else out | {"vector_unembedding_cosine": alignment}
 
     def _label(self, setting: str) -> str:
-        return setting if len(self.layer_sets) == 1 else f"{setting}@{'+'.join(map(str, self.layer_sets[0]))}"
+        return setting if len(self.layer_sets) == 1 else f"{setting}@{self.layer_sets[0][0]}"
 
     def _unembedding_cosine(self, plan: UnitPlan, vectors: VectorSet) -> np.ndarray | None:
         """Cosine of each vector (its last slot) with the unembedding of A minus B, where the answers are letters."""
