@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -236,6 +239,23 @@ def module(folder, name, body):
     return found.mine
 
 
+def test_the_source_of_an_extractor_is_the_file_that_defines_it_however_it_is_wrapped(monkeypatch, tmp_path):
+    def source(function):
+        registered(monkeypatch, function)
+        return extractors.extractor_facts("mine")["source"]
+
+    plain = module(tmp_path, "a", "return positive[0]\nclass Mine:\n    def __call__(self, *_):\n        pass")
+    monkeypatch.setitem(sys.modules, "a", SimpleNamespace(__file__=plain.__code__.co_filename))
+    made = plain.__globals__["Mine"]
+    wraps = functools.wraps(plain)(lambda *given: plain(*given))
+    twice = functools.partial(functools.partial(plain, 1), 2)
+    assert {source(one) for one in (plain, made, made(), wraps, functools.partial(wraps), twice)} == {
+        hashlib.sha256((tmp_path / "a.py").read_bytes()).hexdigest()
+    }
+    typed = [eval(f"lambda positive, negative: {k} * positive[0]") for k in (2, 2, 3)]  # no file: the bytecode
+    assert source(typed[0]) == source(typed[1]) != source(typed[2])
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -244,7 +264,10 @@ def module(folder, name, body):
             r"^extraction method 'mine' \(of others 1\.0\) cannot be loaded: Import",
         ),
         (lambda p, n: p[99999], r"^extraction method 'mine' \(of others 1\.0\) failed: IndexError: "),
-        (lambda p, n: p, r"^extraction method 'mine' .* returned shape \(\d+, 32\); it has to be \(32,\)"),
+        (
+            lambda p, n: (p - n).mean(axis=0, keepdims=True),
+            r"^extraction method 'mine' .* returned shape \(1, 32\); it has to be \(32,\)",
+        ),
         (7, r"^extraction method 'mine' .* is not a function \(int\)"),
     ],
 )

@@ -79,7 +79,7 @@ def test_a_logistic_vector_minds_neither_units_nor_what_all_activations_share():
     positive, negative = np.random.default_rng(4).normal(size=(2, 40, HIDDEN))
     positive = positive + np.linspace(0, 1, HIDDEN)
     found = extractors.logistic(positive, negative)
-    np.testing.assert_allclose(extractors.logistic(1e3 * positive, 1e3 * negative), 1e3 * found, rtol=1e-3)
+    np.testing.assert_allclose(extractors.logistic(1e-3 * positive, 1e-3 * negative), 1e-3 * found, rtol=1e-3)
     np.testing.assert_allclose(extractors.logistic(positive + 100, negative + 100), found, rtol=1e-3)
 
 
