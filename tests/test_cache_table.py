@@ -125,6 +125,8 @@ BAD = {
         lambda f: pd.concat([f.assign(layer=3), f.assign(layer=4, setting_eval="user_pos")]).assign(vector="mine"),
         r"layer of vector 'mine' is 3 in line 2 and 4 in line 14",
     ),
+    "NUL": (lambda f: f.assign(text=["a"] * 5 + ["a\0"] + ["a"] * 6), r"text, line 7: 'a\\x00' should be without NUL"),
+    "NUL name": (lambda f: f.assign(dataset="a\0b"), r"dataset, line 2: 'a\\x00b' should be without NUL"),
     "only zero": (lambda f: f[f["multiplier"] == 0], r"multiplier is 0 in every row; a slope needs two multipliers"),
 }
 

@@ -83,6 +83,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
         blank = frame[name].isna() | (frame[name].astype(str).str.strip() == "")
         _refuse(blank, frame[name], f"{source}: {name}", "a label")
         frame[name] = frame[name].astype(str)
+    for name in frame.select_dtypes(exclude=["number", "bool"]):
+        nul = frame[name].astype(str).str.contains("\0", regex=False)
+        _refuse(nul, frame[name], f"{source}: {name}", "without NUL characters, which no cache can hold")
     for name, known in (("setting_eval", SETTINGS), ("setting_train", (*SETTINGS, "mean"))):
         _refuse(~frame[name].isin(known), frame[name], f"{source}: {name}", f"one of {', '.join(known)}")
     for name in ("multiplier", "propensity"):
