@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.cache.disk import folders_for
-from steerstats.cache.schema import BY_NAME, NOT_DEFINED, SETTINGS, UNIT_TYPE, VERSION, UnitData, check_unit
+from steerstats.cache.schema import BY_NAME, NOT_DEFINED, SETTINGS, UnitData
 from steerstats.cache.writer import create_cache, name_fault, write_unit
 from steerstats.errors import InputError
 
@@ -166,11 +166,10 @@ def import_table(source: str | Path, target: str | Path, *, model: str, layer: i
         spec["layer"] = layer
     spec_hash = hashlib.sha256(repr(sorted(spec.items())).encode()).hexdigest()
     names = _stems(arrays)
-    units = {}
-    for name, own in arrays.items():
-        attrs = {"dataset": name, "model": model, "score": "imported", "spec_hash": spec_hash}
-        units[name] = UnitData(own, attrs)
-        check_unit(UnitData(own, {"type": UNIT_TYPE, "version": VERSION, **attrs}), f"{source}: dataset {name}")
+    units = {
+        name: UnitData(own, {"dataset": name, "model": model, "score": "imported", "spec_hash": spec_hash})
+        for name, own in arrays.items()
+    }
     manifest = {"kind": "import", "spec": spec, "spec_hash": spec_hash, "model": model, "units": sorted(names.values())}
     root = Path(target)
     existed = root.exists()
@@ -217,8 +216,7 @@ def _unit(frame: pd.DataFrame, where: str) -> dict[str, np.ndarray]:
             f"{where}: multiplier is 0 in every row; a slope needs two multipliers or more, such as 0 and 1"
         )
     grid = _grid(frame, axes, where)
-    by_input = frame.drop_duplicates("input").set_index("input", drop=False).loc[list(axes["input"])]
-    by_vector = frame.drop_duplicates("vector").set_index("vector").loc[list(axes["vector"])]
+    by_input, by_vector = (frame.drop_duplicates(name) for name in ("input", "vector"))  # as the axes: by first row
     arrays: dict[str, np.ndarray] = axes | {
         "propensity": grid,
         "planned": np.isfinite(grid).any(axis=(2, 3)).astype(np.uint8),
