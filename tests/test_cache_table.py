@@ -35,7 +35,7 @@ def test_a_csv_is_read_exactly_without_an_argument_that_this_pandas_is_to_lose(t
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_every_value_lands_at_its_coordinates(tmp_path, frame, ending):
-    shuffled = frame.sample(frac=1.0, random_state=0)
+    shuffled = frame.assign(len_negative=frame["input"].str[1:].astype(int)).sample(frac=1.0, random_state=0)
     cache = CacheReader(import_table(save(shuffled, tmp_path / f"t.{ending}"), tmp_path / "c", model="mine"))
     unit = cache["kindness"]
     for row in frame.itertuples():
@@ -43,15 +43,25 @@ def test_every_value_lands_at_its_coordinates(tmp_path, frame, ending):
         assert unit.read("propensity", **place) == np.float32(row.propensity)
     flags = dict(zip(unit.coords["input"], unit.read("input_pos_is_a")))
     assert flags == {"q0": 1, "q1": 0, "q2": 1, "q3": 0}
+    assert [f"q{size}" for size in unit.read("input_len_negative")] == unit.coords["input"].tolist()
     assert unit.attrs["score"] == "imported"
     assert all(check.ok for check in verify(tmp_path / "c"))
+
+
+def test_labels_that_are_digits_stay_as_they_are_written(tmp_path, frame):
+    digits = frame.assign(dataset="007", vector="1e3", input=frame["input"].str.replace("q", "0"))
+    digits["question"] = digits["input"].where(digits["input"] != "02", "1")
+    (unit,) = CacheReader(import_table(save(digits, tmp_path / "t.csv"), tmp_path / "c", model="mine"))
+    assert (unit.attrs["dataset"], unit.coords["vector"].tolist()) == ("007", ["1e3"])
+    assert unit.coords["input"].tolist() == ["00", "01", "02", "03"]
+    assert unit.read("input_question").tolist() == ["00", "01", "1", "03"]
 
 
 def test_unmeasured_settings_are_unplanned_and_undefined_factors_stay_so(tmp_path, frame):
     other = frame[frame["multiplier"] == 0].assign(setting_train="mean", setting_eval="user_pos")
     other = pd.concat([other.assign(multiplier=value) for value in (-1.0, 0.0, 1.0)])
-    both = pd.concat([other, frame]).astype({"pos_is_a": object})
-    both.loc[both["input"] == "q2", "pos_is_a"] = None
+    both = pd.concat([other, frame]).astype({"pos_is_a": float})  # as pandas reads 1, 0 and empty cells
+    both.loc[both["input"] == "q2", "pos_is_a"] = np.nan
     unit = CacheReader(import_table(save(both, tmp_path / "t.csv"), tmp_path / "c", model="mine"))["kindness"]
     assert unit.read("planned").tolist() == [[1, 0], [0, 1]]
     assert unit.read("vector_kind").tolist() == ["mean", "trained"]
@@ -85,6 +95,7 @@ BAD = {
     "layer text": (lambda f: f.assign(layer="abc"), r"layer, line 2: 'abc' should be a layer: a whole number from 0"),
     "layer fraction": (lambda f: f.assign(layer=2.7), r"layer, line 2: 2\.7 should be a layer"),
     "layer negative": (lambda f: f.assign(layer=-3), r"layer, line 2: -3 should be a layer"),
+    "layer of 2^31": (lambda f: f.assign(layer=1 << 31), r"layer, line 2: 2147483648 should be a layer"),
     "layer inf": (lambda f: f.assign(layer=np.inf), r"layer, line 2: inf should be a layer"),
     "length inf": (lambda f: f.assign(len_positive=np.inf), r"len_positive, line 2: inf should be a whole number"),
     "length negative": (lambda f: f.assign(len_negative=-5), r"len_negative, line 2: -5 should be a whole number"),
@@ -151,10 +162,15 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path, frame):
         {"propensity": {frame.propensity[5]: "high"}}
     ).to_csv(path, index=False)
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([lines[0], "\n", *lines[1:]]))
-    shown = next(k for k, line in enumerate(path.read_text().splitlines(), start=1) if "high" in line)
+    text = "".join([lines[0], "\n", "  \n", *lines[1:]])
+    path.write_text(text)
+    shown = next(k for k, line in enumerate(text.splitlines(), start=1) if "high" in line)
     with pytest.raises(InputError, match=rf"propensity, line {shown}: 'high'"):
         import_table(path, tmp_path / "c", model="mine")
+    for column, row in (("dataset", "," * lines[0].count(",")), ("input", "kindness")):  # of which pandas makes rows
+        path.write_text(text + row + "\n")
+        with pytest.raises(InputError, match=rf"{column}, line {text.count(chr(10)) + 1}: an empty or NA cell"):
+            import_table(path, tmp_path / "c", model="mine")
     frame.loc[5, "propensity"] = np.nan
     with pytest.raises(InputError, match=r"propensity, row 6: an empty or NA cell"):
         import_table(save(frame, tmp_path / "t.parquet"), tmp_path / "c", model="mine")
@@ -188,7 +204,9 @@ def test_layers_of_one_setting_are_vectors_of_their_own_where_a_table_names_none
 
 def test_one_layer_of_several_is_a_cache_as_if_the_table_held_it_alone(tmp_path, frame):
     layers = [frame.assign(layer=layer, propensity=frame["propensity"] * layer) for layer in (3, 4)]
-    both = save(pd.concat([*layers, frame.assign(dataset="bare")]), tmp_path / "both.csv")
+    both = save(
+        pd.concat([*layers, layers[0].assign(dataset="elsewhere"), frame.assign(dataset="bare")]), tmp_path / "both.csv"
+    )
     alone = CacheReader(import_table(save(layers[1], tmp_path / "4.csv"), tmp_path / "alone", model="mine"))
     taken = CacheReader(import_table(both, tmp_path / "taken", model="mine", layer=4))
     assert list(taken.units) == list(alone.units) == ["kindness"]
@@ -279,7 +297,7 @@ def test_dataset_names_become_safe_stems_without_colliding(tmp_path, frame):
 
 
 def test_stems_that_differ_by_case_alone_are_alike_where_a_disk_does_not_tell_them_apart(tmp_path, frame):
-    assert len({stem.casefold() for stem in units_of({"A b", "a/b"}, tmp_path, frame).values()}) == 2
+    assert len({stem.casefold() for stem in units_of({"A b", "A/b", "a/b"}, tmp_path, frame).values()}) == 3
 
 
 def test_a_dataset_is_named_as_near_to_its_name_as_a_file_can_be(tmp_path, frame):
