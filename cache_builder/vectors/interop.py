@@ -194,4 +194,4 @@ def _checked(vector: Mapping[int, np.ndarray], place: str) -> dict[int, np.ndarr
 def _to_numpy(values: Any) -> np.ndarray:
     if hasattr(values, "detach"):
         values = values.detach().float().cpu().numpy()
-    return np.asarray(values, dtype=np.float32).reshape(-1)
+    return np.asarray(values, dtype=np.float32)
