@@ -201,11 +201,9 @@ def nuisance_weights(n_pairs: int, pos_is_a: np.ndarray | None, pos_is_yes: np.n
 
 
 def project_out(vector: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """The part of `vector` (hidden,) orthogonal to every row of `directions` (n, hidden)."""
-    if not len(directions):
-        return vector
+    """The part of `vector` (hidden,) orthogonal to every row of `directions` (n, hidden), n above 0."""
     _, size, basis = np.linalg.svd(directions, full_matrices=False)
-    basis = basis[size > 1e-10 * max(size.max(), 1e-30)]
+    basis = basis[size > 1e-10 * size.max()]
     return vector - (vector @ basis.T) @ basis
 
 

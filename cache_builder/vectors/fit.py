@@ -143,7 +143,7 @@ def fit_vectors(
     for setting in wanted:
         if setting not in fit.names:
             raise InputError(f"control setting {setting!r} is not among {', '.join(fit.names)}")
-    if 0 < len(groups) < folds:
+    if len(groups) < folds:
         raise InputError(f"{folds} disjoint folds need as many questions; there are {len(groups)}")
 
     everything, again = np.arange(n_pairs), fit.behind(wanted)
