@@ -7,6 +7,7 @@ import pytest
 
 from cache_builder.vectors import extractors, fit_vectors
 from cache_builder.vectors.draws import check_shuffled, named_rng
+from cache_builder.vectors.extractors import nuisance_weights
 from cache_builder.vectors.files import imported_vectors
 from steerstats.errors import InputError
 
@@ -24,9 +25,16 @@ def test_of_several_wrong_answers_the_mean_is_the_negative_one():
 
 def test_the_norm_is_that_of_the_base_vector_wherever_it_stands_among_the_settings():
     activations = np.random.default_rng(1).normal(size=(3, 1, 2, 30, HIDDEN))
-    found = fit_vectors(activations, ("user_neg", "sys_pos", "base"), (0,))
+    found = fit_vectors(activations, ("user_neg", "sys_pos", "base"), (0,), random=1)
     base = np.linalg.norm((activations[2, 0, 0] - activations[2, 0, 1]).mean(axis=0))
     np.testing.assert_allclose(found.norm, base, rtol=1e-6)
+    assert found.label[-1] == "random:base:0", "nor does its place decide for which setting controls are made"
+    with pytest.raises(InputError, match="rescale 'base' needs the base setting; there are user_neg, sys_pos"):
+        fit_vectors(activations[:2], ("user_neg", "sys_pos"), (0,))
+
+
+def test_a_pair_that_has_no_letter_counts_neither_for_a_nor_for_b():
+    assert nuisance_weights(4, np.array([1, 0, -1, 1]), np.array([-1, -1, 0, 0])).tolist() == [[0.25, -0.5, 0, 0.25]]
 
 
 def test_a_vector_made_elsewhere_lies_in_the_order_of_its_layers_and_tells_the_norm_that_it_had():
@@ -34,7 +42,7 @@ def test_a_vector_made_elsewhere_lies_in_the_order_of_its_layers_and_tells_the_n
     found = imported_vectors({"mine": file}, np.array([1.0, 2.0]), 4, 12, 2)
     assert found.layers.tolist() == [[2, 10]]
     np.testing.assert_allclose(found.direction, [[[0, 1, 0, 0], [1.2, 0, 0, 1.6]]], rtol=1e-6)
-    assert found.raw_norm.tolist() == [13]
+    assert (found.raw_norm.tolist(), found.norm.tolist()) == ([13], [pytest.approx(5**0.5)])
     with pytest.raises(InputError, match=r"vectors\.files\.mine: is zero at layer 10"):
         imported_vectors({"mine": file | {10: np.zeros(4)}}, None, 4, 12, 2)
     with pytest.raises(InputError, match="layer 10 is not in this model; it has 0-9"):
