@@ -207,11 +207,17 @@ def test_a_content_hash_tells_where_one_label_ends_and_the_next_begins():
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("propensity", "propensity = logit difference"), ("logsumexp", "probabilities at most 1")]
+    ("name", "off", "what"),
+    [
+        ("propensity", 5e-4, "propensity = logit difference"),
+        ("propensity", -5e-4, "propensity = logit difference"),
+        ("logsumexp", -5e-4, "probabilities at most 1"),
+    ],
 )
-def test_verify_holds_scores_and_probabilities_against_the_logits(tmp_path, name, what):
+def test_verify_holds_scores_and_probabilities_against_the_logits(tmp_path, name, off, what):
     unit = make_unit()
-    unit.arrays[name][1, 2, 0, 3] += np.float32(0.01) if name == "propensity" else np.float32(-5)
+    right = {"propensity": unit.arrays[name][1, 2, 0, 3], "logsumexp": unit.arrays["answer_logit"][1, 2, 0, :, 3].max()}
+    unit.arrays[name][1, 2, 0, 3] = right[name] + off
     save(tmp_path, unit.arrays)
     assert [check.what for check in verify(tmp_path) if not check.ok] == [what]
 
