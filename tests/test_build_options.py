@@ -292,6 +292,11 @@ def test_a_vector_made_elsewhere_is_evaluated_as_it_is_or_at_the_norm_asked_for(
     assert any("mine has the norm" in text for text in finding.warnings) == (rescale != "base")
 
 
+def test_a_norm_for_files_is_asked_of_no_vector_where_there_are_none(model, tmp_path):
+    asked = {"settings": ["user_neg"], "vectors": {"rescale": "none", "files_rescale": "base"}}
+    assert built(demo(model, **asked), tmp_path)[0].coords["vector"].tolist() == ["user_neg", "mean"]
+
+
 def test_the_identity_holds_the_content_of_imported_vectors_and_not_their_place(model, tmp_path):
     save_vector(tmp_path / "v.safetensors", {1: np.ones(32)})
     shutil.copy(tmp_path / "v.safetensors", tmp_path / "w.safetensors")

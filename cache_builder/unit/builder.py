@@ -80,7 +80,7 @@ class UnitBuilder:
         overlap: bool = True,
     ) -> None:
         self.spec, self.loaded, self.engine = spec, loaded, engine
-        self.renderer, self.files, self.scratch = renderer, files or {}, scratch
+        self.renderer, self.files, self.scratch = renderer, files, scratch
         self.inputs = Inputs(spec, loaded.model, loaded.tokenizer, renderer, descriptions, scratch)
         self.survey: Survey | None = None
         self.layer_sets = spec.steered_layers(engine.n_layers)
@@ -250,13 +250,15 @@ class UnitBuilder:
         ]
         if len(sets) > 1:
             return join([at_layer(one) for one in sets])
+        if not self.files:
+            return sets[0]
         n_slots, norms = len(self.layer_sets[0]), None
         if spec.vectors.files_rescale == "base":
             norms = slot_norms(sets[0].direction[sets[0].label.index("base")])
         elif spec.vectors.files_rescale == "unit":
             norms = np.ones(n_slots)
         others = imported_vectors(self.files, norms, self.engine.hidden, self.engine.n_layers, n_slots)
-        return sets[0] if others is None else join([sets[0], others])
+        return join([sets[0], others])
 
     def _grid(self, plan: UnitPlan, vectors: VectorSet, planned: np.ndarray, report: Report) -> dict[str, np.ndarray]:
         spec = self.spec

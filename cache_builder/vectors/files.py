@@ -43,13 +43,13 @@ def file_hashes(files: Mapping[str, str]) -> dict[str, str]:
 
 def imported_vectors(
     files: Mapping[str, Mapping[int, np.ndarray]], norms: np.ndarray | None, hidden: int, n_layers: int, n_slots: int
-) -> VectorSet | None:
+) -> VectorSet:
     """Vectors that were made elsewhere, beside the fitted ones.
 
     Parameters
     ----------
     files : mapping of name to {layer: array (hidden,)}
-        As `interop.load_vector` gives them.
+        As `interop.load_vector` gives them; one or more.
     norms : array (n_slots,) or None
         Norm of each slot to rescale to; None keeps a vector as it is.
     hidden, n_layers : int
@@ -62,8 +62,6 @@ def imported_vectors(
     InputError
         Naming the vector and what does not fit the model or the build.
     """
-    if not files:
-        return None
     directions, layers, raw = [], [], []
     for name, by_layer in files.items():
         where = f"vectors.files.{name}"
