@@ -84,9 +84,10 @@ def test_a_vector_is_read_in_any_type_and_a_model_is_told_from_it(tmp_path, dtyp
     found = load_vector(tmp_path / "v")[0][3]
     assert found.dtype == np.float32
     assert found.tolist() == [1.5, -2.0, 0.25]
-    save_file({"layer.3": torch.ones(3)}, str(tmp_path / "w"), metadata={"format": "steerstats.vector", "facts": "{"})
-    with pytest.raises(InputError, match=r"w: not a readable steerstats\.vector"):
-        load_vector(tmp_path / "w")
+    for facts in ("{", "[" * 100_000):
+        save_file({"layer.3": torch.ones(3)}, str(tmp_path / "w"), metadata={"facts": facts})
+        with pytest.raises(InputError, match=r"w: not a readable steerstats\.vector"):
+            load_vector(tmp_path / "w")
 
 
 @pytest.mark.parametrize("save", [save_vector, lambda path, vector: save_gguf(path, vector, "llama")])

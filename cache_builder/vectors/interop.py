@@ -74,7 +74,7 @@ def load_vector(path: str | Path) -> tuple[dict[int, np.ndarray], dict[str, obje
         raise
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from error
-    except (TypeError, ValueError) as error:  # facts that are no JSON
+    except (ValueError, RecursionError) as error:  # facts that are no JSON, or more than Python can hold
         raise InputError(f"{path}: not a readable {FORMAT} ({error})") from error
     return _checked(vector, str(path)), facts
 
