@@ -248,8 +248,8 @@ def test_the_source_of_an_extractor_is_the_file_that_defines_it_however_it_is_wr
     monkeypatch.setitem(sys.modules, "a", SimpleNamespace(__file__=plain.__code__.co_filename))
     made = plain.__globals__["Mine"]
     wraps = functools.wraps(plain)(lambda *given: plain(*given))
-    twice = functools.partial(functools.partial(plain, 1), 2)
-    assert {source(one) for one in (plain, made, made(), wraps, functools.partial(wraps), twice)} == {
+    both = functools.wraps(functools.partial(plain))(lambda *given: plain(*given))
+    assert {source(one) for one in (plain, made, made(), wraps, functools.partial(wraps), both)} == {
         hashlib.sha256((tmp_path / "a.py").read_bytes()).hexdigest()
     }
     typed = [eval(f"lambda positive, negative: {k} * positive[0]") for k in (2, 2, 3)]  # no file: the bytecode

@@ -160,10 +160,9 @@ def _one_line(error: Exception) -> str:
 
 def _source_hash(extractor: Extractor) -> str:
     """Of the whole defining file: what a function calls is mostly written beside it."""
-    inner = extractor
+    inner = inspect.unwrap(extractor)
     while isinstance(inner, functools.partial):
-        inner = inner.func
-    inner = inspect.unwrap(inner)
+        inner = inspect.unwrap(inner.func)
     if not inspect.isroutine(inner) and not inspect.isclass(inner):
         inner = type(inner)
     try:
