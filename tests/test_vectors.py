@@ -266,7 +266,7 @@ def rounded(activations):
         (lambda a: np.where(np.arange(HIDDEN) == 2, np.nan, a), {}, "setting base is not finite"),
         (lambda a: np.where(np.arange(HIDDEN) == 2, np.inf, a), {"method": "logistic"}, "setting base is not finite"),
         (
-            lambda a: np.repeat(a[:, :, :1], 2, axis=2),
+            lambda a: np.repeat(a[:, :, :1, :9], 2, axis=2),
             {"method": "pca"},
             "pca, setting base: the steering vector is zero",
         ),
