@@ -45,7 +45,7 @@ def crossfit_projection(activation: np.ndarray, questions: np.ndarray, n_folds: 
         sums += own @ apart, own @ (values[0] - apart / 2)
     rest = len(fold) - count
     means, middle = (sums.sum(axis=1, keepdims=True) - sums) / np.maximum(rest, 1)[:, None]
-    units = np.array([unit_vector(mean) if other else np.zeros(hidden) for mean, other in zip(means, rest)])
+    units = np.array([unit_vector(mean) for mean in means])
     out = np.zeros((n_options, n_pairs), dtype=np.float32)
     for rows in parts:
         values = activation[:, rows].astype(np.float64) - middle[fold[rows]]
