@@ -62,9 +62,7 @@ def by_option(frame: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
         style = {"color": color, "marker": marker, "filled": filled, "label": cell}
         intervals(ax, at, rows["mean"], rows["ci_low"], rows["ci_high"], size=3.4, **style)
     zero_line(ax)
-    dataset_axis(ax, names, labels=labels)
-    ax.set_xlabel(SLOPE)
-    return ax
+    return dataset_axis(ax, names, xlabel=SLOPE, labels=labels)
 
 
 def option_counts(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
@@ -91,9 +89,7 @@ def option_counts(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axe
     cells = list(dict.fromkeys(frame["cell"]))
     parts = [(cell, _cell_style(cell, k)[0], table[cell].to_numpy()) for k, cell in enumerate(cells)]
     shares(ax, np.arange(len(names)), parts, height=0.62, hatched=[cell for cell in cells if cell.startswith("B")])
-    dataset_axis(ax, names, labels=labels)
-    ax.set_xlabel("inputs")
-    return ax
+    return dataset_axis(ax, names, xlabel="inputs", labels=labels)
 
 
 def variance_shares(frame: pd.DataFrame, *, ax: Axes, labels: bool = True, title: str = "") -> Axes:
@@ -125,11 +121,9 @@ def variance_shares(frame: pd.DataFrame, *, ax: Axes, labels: bool = True, title
         parts.append((COMPONENT_NAMES.get(component, component), colour, rows.fillna(0).to_numpy()))
     shares(ax, np.arange(len(names)), parts, height=0.68)
     zero_line(ax)
-    dataset_axis(ax, names, labels=labels)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    ax.set_xlabel("share of the variance of steerability")
     ax.set_title(title)
-    return ax
+    return dataset_axis(ax, names, xlabel="share of the variance of steerability", labels=labels)
 
 
 def total_share(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
@@ -156,10 +150,8 @@ def total_share(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
     ax.set_xlim(min([0.0, *(dots - half), *finite(frame["ci_low"])]), max([1.0, *(dots + half)]))
     intervals(ax, np.arange(len(frame)), frame["share"], frame["ci_low"], frame["ci_high"])
     zero_line(ax)
-    dataset_axis(ax, frame["dataset"], labels=labels)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    ax.set_xlabel("explained by all factors")
-    return ax
+    return dataset_axis(ax, frame["dataset"], xlabel="explained by all factors", labels=labels)
 
 
 def effect_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = True, pooled: str | None = None) -> Axes:
@@ -182,18 +174,15 @@ def effect_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = Tr
     >>> [label.get_text() for label in ax.get_yticklabels()][:3]
     ['keeps-pets', 'likes-crowds', 'likes-noise']
     """
-    own = frame["dataset"] != pooled
-    places = np.arange(len(frame), dtype=float)
-    intervals(ax, places[own], *(frame.loc[own, c] for c in ("estimate", "ci_low", "ci_high")))
-    rest = ~own
-    style = {"color": INK, "marker": "D", "size": 5.5, "label": "mean over datasets"}
-    if rest.any():
-        intervals(ax, places[rest], *(frame.loc[rest, c] for c in ("estimate", "ci_low", "ci_high")), **style)
-        ax.axhline(places[rest][0] - 0.5, color="#000000", linewidth=0.4)
+    own, places = (frame["dataset"] != pooled).to_numpy(), np.arange(len(frame), dtype=float)
+    values = frame[["estimate", "ci_low", "ci_high"]].to_numpy(float)
+    intervals(ax, places[own], *values[own].T)
+    if not own.all():
+        style = {"color": INK, "marker": "D", "size": 5.5, "label": "mean over datasets"}
+        intervals(ax, places[~own], *values[~own].T, **style)
+        ax.axhline(places[~own][0] - 0.5, color="#000000", linewidth=0.4)
     zero_line(ax)
-    dataset_axis(ax, frame["dataset"], labels=labels)
-    ax.set_xlabel(xlabel)
-    return ax
+    return dataset_axis(ax, frame["dataset"], xlabel=xlabel, labels=labels)
 
 
 def before_and_after(

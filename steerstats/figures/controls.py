@@ -62,9 +62,7 @@ def against_null(frame: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
     own = frame.drop_duplicates("dataset").set_index("dataset").reindex(names)["mean"]
     ax.plot(own, np.arange(len(names)), "o", color=BLUE, markersize=4.6, label="the dataset's vector", zorder=3)
     zero_line(ax)
-    dataset_axis(ax, names, labels=labels)
-    ax.set_xlabel("mean " + SLOPE)
-    return ax
+    return dataset_axis(ax, names, xlabel="mean " + SLOPE, labels=labels)
 
 
 def null_share(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
@@ -95,10 +93,8 @@ def null_share(frame: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
     ax.plot(
         frame["anti_steerable"], places, "s", color=VERMILLION, markersize=4.2, zorder=3, label="the vector's share"
     )
-    dataset_axis(ax, frame["dataset"], labels=labels)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    ax.set_xlabel("anti-steerable inputs")
-    return ax
+    return dataset_axis(ax, frame["dataset"], xlabel="anti-steerable inputs", labels=labels)
 
 
 def two_intervals(frame: pd.DataFrame, *, ax: Axes, xlabel: str, names: tuple[str, str], labels: bool = True) -> Axes:
@@ -133,9 +129,7 @@ def two_intervals(frame: pd.DataFrame, *, ax: Axes, xlabel: str, names: tuple[st
     ax.hlines(places, frame["inner_low"], frame["inner_high"], color=BLUE, linewidth=3.4, zorder=2.2, label=names[0])
     ax.plot(frame["estimate"], places, "o", color=INK, markersize=3.4, zorder=3)
     zero_line(ax)
-    dataset_axis(ax, frame["dataset"], labels=labels)
-    ax.set_xlabel(xlabel)
-    return ax
+    return dataset_axis(ax, frame["dataset"], xlabel=xlabel, labels=labels)
 
 
 def mass_curves(frame: pd.DataFrame, *, ax: Axes, collapsed: Sequence[str] = (), answers: str = "two answers") -> Axes:

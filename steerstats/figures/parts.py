@@ -27,13 +27,17 @@ PHONE = 4.7  # inches of a figure that a page on a phone shows before it is scro
 KEY_LINE = 0.17  # inches that a line of a legend takes
 
 
-def dataset_axis(ax: Axes, names: Sequence[str], *, limit: int = 34, labels: bool = True) -> Axes:
+def dataset_axis(
+    ax: Axes, names: Sequence[str], *, xlabel: str | None = None, limit: int = 34, labels: bool = True
+) -> Axes:
     """One row per dataset, the first on top; a tall list is read from above, so its scale stands there too."""
     ax.set_yticks(np.arange(len(names)), shorts(names, limit) if labels else [""] * len(names))
     ax.set_ylim(len(names) - 0.5, -0.5)
     if len(names) > TALL:
         ax.tick_params(axis="x", top=True, labeltop=True)
         ax.xaxis.set_label_position("top")
+    if xlabel is not None:
+        ax.set_xlabel(xlabel)
     return light_grid(ax, "x")
 
 

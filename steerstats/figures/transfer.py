@@ -99,9 +99,7 @@ def gap_rows(frame: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
         style = {"color": PART_COLOURS[part], "marker": PART_MARKERS[part], "label": PART_NAMES[part]}
         intervals(ax, at, *limits, size=3.4, **style)
     zero_line(ax)
-    dataset_axis(ax, names, labels=labels)
-    ax.set_xlabel("loss of steerability (nat per unit multiplier)")
-    return ax
+    return dataset_axis(ax, names, xlabel="loss of steerability (nat per unit multiplier)", labels=labels)
 
 
 def transfer_table(values: np.ndarray, train: Sequence[str], evaluate: Sequence[str], *, ax: Axes) -> Axes:
@@ -243,9 +241,7 @@ def paired_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = Tr
     )
     intervals(ax, places, frame["estimate"], frame["ci_low"], frame["ci_high"], label="difference, 95% interval")
     zero_line(ax)
-    dataset_axis(ax, frame["dataset"], labels=labels)
-    ax.set_xlabel(xlabel)
-    return ax
+    return dataset_axis(ax, frame["dataset"], xlabel=xlabel, labels=labels)
 
 
 def spread_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = True, ratios: bool = False) -> Axes:
@@ -285,9 +281,7 @@ def spread_rows(frame: pd.DataFrame, *, ax: Axes, xlabel: str, labels: bool = Tr
         style = {"color": SERIES[k % len(SERIES)], "marker": MARKERS[k % len(MARKERS)]}
         limits = rows["estimate"], rows["ci_low"], rows["ci_high"]
         intervals(ax, at, *limits, label=nice_shift(*shift.split("->")), size=3.4, **style)
-    dataset_axis(ax, names, labels=labels)
-    ax.set_xlabel(xlabel)
-    return ax
+    return dataset_axis(ax, names, xlabel=xlabel, labels=labels)
 
 
 def _ratio_axis(ax: Axes, values: np.ndarray) -> None:

@@ -54,10 +54,8 @@ def per_input(slopes: Mapping[str, np.ndarray], medians: Mapping[str, float], *,
     for row, (name, values) in enumerate(slopes.items()):
         dots(ax, row, values)
         ax.plot([medians[name]] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=1.8, zorder=3)
-    dataset_axis(ax, list(slopes))
     zero_line(ax)
-    ax.set_xlabel(SLOPE)
-    return ax
+    return dataset_axis(ax, list(slopes), xlabel=SLOPE)
 
 
 def anti_share(rows: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
@@ -82,11 +80,9 @@ def anti_share(rows: pd.DataFrame, *, ax: Axes, labels: bool = False) -> Axes:
     right = max([0.5, *1.05 * finite(rows[["estimate", "ci_high"]])])
     ax.set_xlim(-0.03 * right, right)
     intervals(ax, places, rows["estimate"], rows["ci_low"], rows["ci_high"], color=ANTI, marker="s")
-    dataset_axis(ax, rows["dataset"], labels=labels)
     ax.axvline(0.5, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    ax.set_xlabel("anti-steerable inputs")
-    return ax
+    return dataset_axis(ax, rows["dataset"], xlabel="anti-steerable inputs", labels=labels)
 
 
 def propensity_curve(rows: pd.DataFrame, *, ax: Axes, band: str = "") -> Axes:
@@ -209,11 +205,9 @@ def misfit_rows(rows: pd.DataFrame, *, ax: Axes, labels: bool = True) -> Axes:
     """
     right = max([1.0, *1.05 * finite(rows[["distance", "distance_high"]])])
     ax.set_xlim(-0.02 * right, right)
-    limits = rows["distance"], rows["distance_low"], rows["distance_high"]
-    intervals(ax, np.arange(len(rows)), *limits, color=BLUE)
-    dataset_axis(ax, rows["dataset"], labels=labels)
-    ax.set_xlabel("departure of the mean curve from a line\n(in SDs over inputs)")
-    return ax
+    intervals(ax, np.arange(len(rows)), rows["distance"], rows["distance_low"], rows["distance_high"])
+    xlabel = "departure of the mean curve from a line\n(in SDs over inputs)"
+    return dataset_axis(ax, rows["dataset"], xlabel=xlabel, labels=labels)
 
 
 def range_sensitivity(frame: pd.DataFrame, *, ax: Axes, value: str, ylabel: str, share: bool = False) -> Axes:
