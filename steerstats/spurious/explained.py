@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import factorial
 
@@ -23,6 +23,11 @@ from steerstats.spurious.coding import Factors, code_factors, none_varies, one_f
 from steerstats.spurious.moments import Moments, question_sums
 
 MAX_FACTORS = 8
+SHAPLEY, SEQUENTIAL = "shapley_adjusted_r2", "published_sequential"
+METHODS = {
+    SHAPLEY: "Shapley (LMG) shares of adjusted R², interactions after main effects",
+    SEQUENTIAL: "sequential split of unadjusted R², A/B before Yes/No, as published",
+}
 NOT_SKEWED = (
     "what factors leave unexplained is not very skewed (lognormal with a log SD of .8: 95% intervals of a share "
     "covered 74-88% at 60 questions, 84-91% at 300; else 94-98%)"
@@ -31,6 +36,7 @@ CHANCE_IN = (
     "chance adds to unadjusted R², so that intervals lie too high and never hold 0 (of 95% intervals of shares of "
     ".1-.7, 55-87% held the truth at 10 questions of two orders, 81-93% at 30, 90-95% at 100)"
 )
+DOUBTS = {SHAPLEY: NOT_SKEWED, SEQUENTIAL: CHANCE_IN}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,28 +153,17 @@ def variance_explained(
     if n <= p:
         raise CannotEstimate(f"{n} inputs for {p} columns: adjusted R² needs at least {p + 1}")
 
-    def shares(moments: Moments) -> np.ndarray:
+    def shares(moments: Moments) -> dict[str, np.ndarray]:
         def adjusted(names: tuple[str, ...]) -> np.ndarray:
             return moments.adjusted_r2([j for name in names for j in columns[name]])
 
-        parts = [*_shapley(main, (), adjusted), *_shapley(crossed, tuple(main), adjusted)]
+        parts = _shapley(main, (), adjusted) | _shapley(crossed, tuple(main), adjusted)
         total = adjusted((*main, *crossed))
-        return np.stack([*parts, total, 1 - total], axis=-1)
+        return parts | {"explained": total, "unexplained": 1 - total}
 
-    return _divide(
-        s[design.kept],
-        design.columns,
-        None if questions is None else np.asarray(list(questions), dtype=object)[design.kept],
-        shares,
-        components=(*main, *crossed, "explained", "unexplained"),
-        split="shapley_adjusted_r2",
-        method="Shapley (LMG) shares of adjusted R², interactions after main effects",
-        rng=rng,
-        n_resamples=n_resamples,
-        level=level,
-        doubt=NOT_SKEWED,
-        warnings=design.warnings,
-    )
+    questions = None if questions is None else np.asarray(list(questions), dtype=object)[design.kept]
+    found = _divide(SHAPLEY, shares, s[design.kept], design.columns, questions, rng, n_resamples, level)
+    return replace(found, warnings=(*design.warnings, *found.warnings))
 
 
 def published_variance_split(
@@ -212,30 +207,20 @@ def published_variance_split(
     read = code_factors({name: factors[name] for name in ("pos_is_a", "pos_is_yes")}, s.size).level
     binary = np.column_stack([np.ones(s.size), *(read[name] == 1 for name in ("pos_is_a", "pos_is_yes"))])
 
-    def shares(moments: Moments) -> np.ndarray:
+    def shares(moments: Moments) -> dict[str, np.ndarray]:
         a, yes, both = (moments.r2(which) for which in ([0], [1], [0, 1]))
-        return np.stack([a, both - a, 1 - both, yes, both], axis=-1)
+        own = {"pos_is_a": a, "pos_is_yes after pos_is_a": both - a, "unexplained": 1 - both}
+        return own | {"pos_is_yes alone": yes, "both": both}
 
     undefined = int(np.isnan(read["pos_is_yes"]).sum())
-    return _divide(
-        s,
-        binary.astype(float),
-        questions,
-        shares,
-        components=("pos_is_a", "pos_is_yes after pos_is_a", "unexplained", "pos_is_yes alone", "both"),
-        split="published_sequential",
-        method="sequential split of unadjusted R², A/B before Yes/No, as published",
-        rng=rng,
-        n_resamples=n_resamples,
-        level=level,
-        doubt=CHANCE_IN,
-        warnings=(f"{undefined} inputs are neither Yes nor No and count as No",) if undefined else (),
-    )
+    said = (f"{undefined} inputs are neither Yes nor No and count as No",) if undefined else ()
+    found = _divide(SEQUENTIAL, shares, s, binary.astype(float), questions, rng, n_resamples, level)
+    return replace(found, warnings=(*said, *found.warnings))
 
 
 def _shapley(
     names: Sequence[str], base: tuple[str, ...], value: Callable[[tuple[str, ...]], np.ndarray]
-) -> list[np.ndarray]:
+) -> dict[str, np.ndarray]:
     """Shapley value of each name when all of `base` is already in; the empty set is worth 0."""
     k = len(names)
     worth = {
@@ -243,31 +228,26 @@ def _shapley(
         for size in range(k + 1)
         for chosen in combinations(names, size)
     }
-    out = []
+    out = {}
     for name in names:
         total = 0.0
         for size in range(k):
             weight = factorial(size) * factorial(k - size - 1) / factorial(k)
             for others in combinations([other for other in names if other != name], size):
                 total = total + weight * (worth[frozenset((*others, name))] - worth[frozenset(others)])
-        out.append(total)
+        out[name] = total
     return out
 
 
 def _divide(
+    split: str,
+    shares: Callable[[Moments], dict[str, np.ndarray]],
     s: np.ndarray,
     columns: np.ndarray,
     questions: Sequence | None,
-    shares: Callable[[Moments], np.ndarray],
-    *,
-    components: tuple[str, ...],
-    split: str,
-    method: str,
     rng: np.random.Generator,
     n_resamples: int,
     level: float,
-    doubt: str,
-    warnings: tuple[str, ...],
 ) -> VarianceExplained:
     level, n_resamples = check_level(level), check_resamples(n_resamples)
     if s.ndim != 1 or s.size < 3 or not np.isfinite(s).all():
@@ -278,7 +258,8 @@ def _divide(
     if not varies(s, STORED):
         raise CannotEstimate("the slopes are all equal: there is no variance to divide")
     drawn = Moments(resampled_sums(by_question, n_resamples, rng), k)
-    share, draws = shares(observed)[0], shares(drawn)
+    told = shares(observed)
+    share, draws = np.array([one[0] for one in told.values()]), np.column_stack(list(shares(drawn).values()))
     if np.isnan(share).any():
         raise CannotEstimate(
             f"{groups} questions for {columns.shape[1]} columns: too few to tell what inputs of a question share from "
@@ -286,17 +267,13 @@ def _divide(
         )
     low, high = quantile_pair(draws, level)
     variance_low, variance_high = quantile_pair(draws * drawn.variance[:, None], level)
-    by_twins = groups < s.size and split == "shapley_adjusted_r2"
+    by_twins = groups < s.size and split == SHAPLEY
     alike = ("what inputs of a question share is the same part of their variance in every question",) * by_twins
-    doubts = list(warnings)
     undefined = int(np.isnan(draws).any(axis=1).sum())
-    if undefined:
-        doubts.append(
-            f"{undefined} of {n_resamples} resamples had no variance or too few inputs; they widen the interval"
-        )
+    said = f"{undefined} of {n_resamples} resamples had no variance or too few inputs; they widen the interval"
     return VarianceExplained(
         split=split,
-        components=components,
+        components=tuple(told),
         share=share,
         ci_low=low,
         ci_high=high,
@@ -307,8 +284,8 @@ def _divide(
         n=s.size,
         n_questions=groups,
         level=level,
-        method=f"{method}; percentile interval, {n_resamples} resamples of {groups} questions",
+        method=f"{METHODS[split]}; percentile interval, {n_resamples} resamples of {groups} questions",
         numbers={"n_resamples": n_resamples},
-        assumptions=("questions are independent", "additive in the coded factors", doubt, *alike),
-        warnings=tuple(doubts),
+        assumptions=("questions are independent", "additive in the coded factors", DOUBTS[split], *alike),
+        warnings=(said,) * bool(undefined),
     )
