@@ -213,6 +213,8 @@ def _free_covariance(design: Design, levels: list[Level], fit: SufficientFit) ->
 
 def with_crossed(design: Design, reml: bool) -> tuple[Solution | None, str]:
     """Balanced crossed random intercepts by REML."""
+    if len({term.label for term in design.terms}) < 2:
+        return None, "there is one grouping factor only"
     if not reml:
         return None, "crossed factors are fitted by REML only"
     if any(names != ("Intercept",) for names in design.z_names):

@@ -89,25 +89,18 @@ def _solve(design: Design, engine: str, reml: bool) -> Solution:
     """Run the engine asked for, or the first that is exact for this design."""
     if engine == "statsmodels":
         return engines.with_statsmodels(design, reml)
-    labels = list(dict.fromkeys(term.label for term in design.terms))
-    refusals = []
-    if engine in ("auto", "closed_form"):
-        solution, why = engines.with_closed_form(design, reml)
-        if solution:
-            return solution
-        refusals.append(why)
-    if engine in ("auto", "sufficient"):
-        solution, why = engines.with_sufficient(design, reml, "; ".join(refusals))
-        if solution:
-            return solution
-        refusals.append(why)
-    if engine in ("auto", "crossed") and len(labels) > 1:
-        solution, why = engines.with_crossed(design, reml)
-        if solution:
-            return solution
-        refusals.append(why)
-    elif engine == "crossed":
-        refusals.append("there is one grouping factor only")
+    refusals: list[str] = []
+    ways = {
+        "closed_form": lambda: engines.with_closed_form(design, reml),
+        "sufficient": lambda: engines.with_sufficient(design, reml, "; ".join(refusals)),
+        "crossed": lambda: engines.with_crossed(design, reml),
+    }
+    for name, way in ways.items():
+        if engine in ("auto", name):
+            solution, why = way()
+            if solution:
+                return solution
+            refusals.append(why)
     raise InputError(
         f"engine {engine!r} cannot fit {design.formula!r}: {'; '.join(refusals)}"
         + ("" if engine != "auto" else " (crossed factors have to be balanced, with intercepts only, by REML)")

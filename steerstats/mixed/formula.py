@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -134,9 +134,8 @@ def build_design(formula: str, frame: pd.DataFrame, population: str | None = Non
     texts = [fixed, *(term.effects for term in terms)]
     parts = [_formula(text) for text in texts]
     answer = None if response in frame.columns else _formula(f"0 + {response}")
-    needed = {str(name) for part in [*parts, *([answer] if answer else [])] for name in part.required_variables}
-    needed |= set() if answer else {response}
-    grouping = {name for term in terms for name in term.group} | ({population} if population is not None else set())
+    needed, grouping = _columns(formula, frame)
+    grouping |= set() if population is None else {population}
     missing = sorted((needed | grouping) - set(map(str, frame.columns)))
     if missing:
         hint = f"; numpy's function is written np.{missing[0]}" if f"{missing[0]}(" in formula else ""
@@ -174,11 +173,16 @@ def build_design(formula: str, frame: pd.DataFrame, population: str | None = Non
 
 def complete_rows(formula: str, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of a frame that a formula is fitted to: those with no missing value in a column of it."""
+    return frame[frame[list(set.union(*_columns(formula, frame)))].notna().all(axis=1)]
+
+
+def _columns(formula: str, frame: pd.DataFrame) -> tuple[set[str], set[str]]:
+    """The columns that response and effects of a formula are made of, and those that name its groups."""
     response, fixed, terms = parse_formula(formula)
-    texts = [fixed, *(term.effects for term in terms), *([] if response in frame.columns else [f"0 + {response}"])]
-    used = {str(name) for text in texts for name in _formula(text).required_variables}
-    used |= {name for term in terms for name in term.group} | ({response} & set(frame.columns))
-    return frame[np.logical_and.reduce([frame[name].notna().to_numpy() for name in sorted(used)])]
+    there = response in frame.columns
+    texts = [fixed, *(term.effects for term in terms), *([] if there else [f"0 + {response}"])]
+    needed = {str(name) for text in texts for name in _formula(text).required_variables}
+    return needed | ({response} if there else set()), {name for term in terms for name in term.group}
 
 
 def effect_names(effects: str) -> dict[str, None]:
@@ -313,11 +317,23 @@ def _products(text: str, frame: Mapping[str, pd.Series]) -> tuple[np.ndarray, tu
         if frame[name].dtype.kind not in "fiu":
             return None
         columns[name] = frame[name].to_numpy(dtype=float)
-    matrix = np.ones((len(next(iter(frame.values()))), len(terms)))
+    return multiplied(terms, columns, (len(next(iter(frame.values()))),)), product_names(terms)
+
+
+def multiplied(
+    terms: Sequence[tuple[str, ...]], columns: Mapping[str, np.ndarray], shape: tuple[int, ...]
+) -> np.ndarray:
+    """Products of columns that broadcast to `shape`, along a last axis of one for each term."""
+    matrix = np.ones((*shape, len(terms)))
     for j, factors in enumerate(terms):
         for name in factors:
-            matrix[:, j] *= columns[name]
-    return matrix, tuple(":".join(factors) or "Intercept" for factors in terms)
+            matrix[..., j] *= columns[name]
+    return matrix
+
+
+def product_names(terms: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Names of the products of columns, "Intercept" for that of none."""
+    return tuple(":".join(factors) or "Intercept" for factors in terms)
 
 
 def _pools(

@@ -19,7 +19,14 @@ import numpy as np
 import pandas as pd
 
 from steerstats.mixed.arrays import Orthogonal, orthogonal
-from steerstats.mixed.formula import Pool, RandomTerm, column_products, parse_formula
+from steerstats.mixed.formula import (
+    Pool,
+    RandomTerm,
+    column_products,
+    multiplied,
+    parse_formula,
+    product_names,
+)
 
 COLLINEAR = 1e-8  # smallest eigenvalue of the normalised cross-products, over W times over Z; aliasing begins at 1e-14
 
@@ -81,11 +88,7 @@ class ProductDesign:
     @property
     def X(self) -> np.ndarray:
         """The model matrix (n, P), multiplied in the order of `build_design` and so equal to its matrix bit by bit."""
-        matrix = np.ones((*self.Y.shape, len(self.fixed)))
-        for j, factors in enumerate(self.fixed):
-            for name in factors:
-                matrix[..., j] *= self.columns[name]
-        return matrix.reshape(self.Y.size, -1)
+        return multiplied(self.fixed, self.columns, self.Y.shape).reshape(self.Y.size, -1)
 
 
 def product_design(formula: str, frame: pd.DataFrame) -> ProductDesign | None:
@@ -133,7 +136,8 @@ def product_design(formula: str, frame: pd.DataFrame) -> ProductDesign | None:
     placed = _placement(formula, tuple(between))
     if placed is None:
         return None
-    W, Z = _matrix(placed.rows, columns, len(Y)), _matrix(placed.along, columns, m)
+    W = multiplied(placed.rows, columns, (len(Y), 1))[:, 0]
+    Z = multiplied(placed.along, columns, (1, m))[0]
     if len(W) <= W.shape[1] or len(Z) <= Z.shape[1]:
         return None
     within, between_groups = orthogonal(Z, complete=True), orthogonal(W)
@@ -166,7 +170,7 @@ def _read_formula(formula: str) -> ProductFormula | None:
     if None in parts:
         return None
     columns = tuple(dict.fromkeys(name for part in parts for factors in part for name in factors))
-    return ProductFormula(response, columns, parts[0], parts[1], terms, *map(_names, parts))
+    return ProductFormula(response, columns, parts[0], parts[1], terms, *map(product_names, parts))
 
 
 @lru_cache(maxsize=256)
@@ -242,19 +246,6 @@ def _blocks(series: pd.Series) -> tuple[np.ndarray, int]:
             return np.empty(0, dtype=int), 0
     ends = np.append(np.flatnonzero(codes[1:] != codes[:-1]) + 1, len(codes))
     return ends, len(set(codes[ends - 1].tolist())) if len(codes) else 0
-
-
-def _matrix(keys: tuple[tuple[str, ...], ...], columns: dict[str, np.ndarray], n: int) -> np.ndarray:
-    """Products of columns, shape (n, len(keys))."""
-    matrix = np.ones((n, len(keys)))
-    for j, factors in enumerate(keys):
-        for name in factors:
-            matrix[:, j] *= columns[name].ravel()
-    return matrix
-
-
-def _names(terms: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
-    return tuple(":".join(factors) or "Intercept" for factors in terms)
 
 
 def _far_from_collinear(*triangles: np.ndarray) -> bool:
