@@ -185,8 +185,12 @@ def compare_slopes(
                 matched[p] = found
                 n[p, d], n_inputs[p, d] = len(set(found.question)), len(found.question)
                 paired[p, d] = len(found.vectors) == 1
-        if matched:
-            _one_dataset(matched, d, out, t, n_refits, child, level, n_resamples)
+                behind = min((len(part.means) for part in found.vectors), default=0)
+                n_refits[p, d, found.cells[found.refitted]] = behind
+        for p, (values, deviations) in _in_one_dataset(matched, child, level, n_resamples).items():
+            for key, value in zip(LIMITS, values):
+                out[key][p, d, matched[p].cells] = value
+            t[p, d, matched[p].cells] = deviations.T
     if not np.isfinite(out["estimate"]).any():
         raise CannotEstimate("the caches share no input of any dataset in any shift")
     kept = np.isfinite(out["estimate"]).any(axis=(0, 1))
@@ -225,19 +229,16 @@ def shared_datasets(grids: Mapping[str, SlopeGrid]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(every) if every.count(name) > 1)
 
 
-def _one_dataset(
-    matched: dict[int, Matched],
-    d: int,
-    out: dict[str, np.ndarray],
-    t: np.ndarray,
-    n_refits: np.ndarray,
-    rng: np.random.Generator,
-    level: float,
-    n_resamples: int,
-) -> None:
-    """Fill in one dataset: pairs of the same questions on the same resamples of these, all on those of the refits."""
+def _in_one_dataset(
+    matched: dict[int, Matched], rng: np.random.Generator, level: float, n_resamples: int
+) -> dict[int, tuple[list[np.ndarray], np.ndarray]]:
+    """Pair -> its `LIMITS`, each (cells,), and studentised deviations (n_resamples, cells), of one dataset.
+
+    Pairs of the same questions are on the same resamples of these, all on those of the refits.
+    """
     drawn = _question_draws(matched, rng, n_resamples)
     draws = _vector_draws(matched, rng, n_resamples)
+    found = {}
     for p, one in matched.items():
         replicates, questions = drawn[p], drawn[p].n_units
         values = [v.copy() for v in (replicates.estimate, replicates.se, *interval(replicates, "studentised", level))]
@@ -246,12 +247,10 @@ def _one_dataset(
             values[1][k], margin = _with_vectors(replicates, k, one, level)
             values[2][k], values[3][k] = values[0][k] - margin, values[0][k] + margin
             deviations[:, k] = replicates.t_with(k, *(sum(column) for column in zip(*draws[p, k])))
-            n_refits[p, d, one.cells[k]] = min(len(part.means) for part in one.vectors)
         if questions < 2:
             values[1:] = [np.full(len(one.cells), np.nan)] * 3
-        for key, value in zip(LIMITS, values):
-            out[key][p, d, one.cells] = value
-        t[p, d, one.cells] = deviations.T
+        found[p] = values, deviations
+    return found
 
 
 def _question_draws(matched: dict[int, Matched], rng: np.random.Generator, n_resamples: int) -> dict[int, Replicates]:
