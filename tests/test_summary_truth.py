@@ -20,8 +20,8 @@ from reports import operators
     [
         ((INPUTS, REFITS), "moves answers the intended way in 13 of 14 datasets, with the vector's own error counted."),
         (
-            (INPUTS, signs("per_input.signs_refits", 1, 0, 1)),
-            "moves answers the intended way in 1 of 2 datasets that have refits, with the vector's own error counted.",
+            (INPUTS, signs("per_input.signs_refits", 2, 0, 1)),
+            "moves answers the intended way in 2 of 3 datasets that have refits, with the vector's own error counted.",
         ),
         (
             (INPUTS, signs("per_input.signs_refits", 0, 0, 1)),
@@ -29,8 +29,8 @@ from reports import operators
         ),
         ((INPUTS,), "these very vectors move answers the intended way in 14 of 14 datasets."),
         (
-            (signs("per_input.signs", 1, 2, 1),),
-            "these very vectors move answers the intended way in 1 of 4 datasets and the wrong way in 2.",
+            (signs("per_input.signs", 4, 2, 1),),
+            "these very vectors move answers the intended way in 4 of 7 datasets and the wrong way in 2.",
         ),
         ((signs("per_input.signs", 1, 0, 0),), "this very vector moves answers the intended way in the one dataset."),
         (
@@ -90,9 +90,9 @@ def test_intervals_with_the_vectors_own_error_are_said_to_be_of_the_datasets_tha
             "(as chance alone would show in 38% of such studies) and the wrong way in 1 (as chance alone would show in",
         ),
         ((1, 0, 8), "the intended way in 1 of 9 datasets (as chance alone would show in 20% of such studies)."),
-        ((2, 0, 10), "the intended way in 2 of 12 datasets."),
+        ((2, 0, 10), "the intended way in 2 of 12 datasets (as chance alone may show where slopes are skewed)."),
         ((39, 1, 0), "the intended way in 39 of 40 datasets and the wrong way in 1."),
-        ((3, 0, 17), "the intended way in 3 of 20 datasets."),
+        ((5, 0, 15), "the intended way in 5 of 20 datasets."),
     ],
 )
 def test_counts_that_chance_alone_would_show_are_said_to_be_no_more(counts, sentence):
