@@ -53,6 +53,11 @@ def test_every_kind_of_vector_lands_under_its_name(built):
     planned = dict(zip(labels, unit.read("planned").T.tolist()))
     assert all(planned[label] == [1, 1, 1] for label in labels[:4])
     assert all(planned[label] == [1, 0, 0] for label in labels[4:])
+    methods = dict(zip(kinds.values(), unit.read("vector_method")))
+    assert methods == dict.fromkeys(methods, "mean_difference") | {"random": "random"}
+    last = [label.split(":") for label in labels[4:]]
+    assert unit.read("vector_setting").tolist() == labels[:4] + [setting for _, setting, *_ in last]
+    assert unit.read("vector_replicate").tolist() == [-1] * 4 + [int(k[0]) if k else -1 for _, _, *k in last]
 
 
 def test_vectors_are_mean_differences_at_the_base_norm(built):
@@ -65,6 +70,7 @@ def test_vectors_are_mean_differences_at_the_base_norm(built):
     expected = np.vstack([expected, mean / np.linalg.norm(mean) * norm])
     got = unit.read("direction")[:4, 0]
     np.testing.assert_allclose(got, expected, atol=2e-3 * norm)
+    np.testing.assert_allclose(unit.read("vector_raw_norm")[:3], np.linalg.norm(raw, axis=1), rtol=1e-3)
     kinds, norms = unit.read("vector_kind"), unit.read("vector_norm")
     # A refit on a resample repeats the whole procedure, and has its own base norm.
     np.testing.assert_allclose(norms[kinds != "resampled"], norm, rtol=1e-3)

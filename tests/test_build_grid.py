@@ -89,7 +89,7 @@ def test_every_cell_of_a_cache_is_what_the_spec_says(model, tmp_path, scope, ope
 
 
 def test_summaries_of_inputs_are_of_where_the_answer_is_predicted_and_of_the_two_answers(model, tmp_path):
-    spec = tiny_spec(model, datasets=["bundled:demo/likes-rain"], limit=12, layers=[1], controls={})
+    spec = tiny_spec(model, datasets=["bundled:demo/likes-rain"], limit=12, layers=[1, 2], controls={})
     run_build(spec, tmp_path / "cache")
     session = Session(spec)
     plan, network = session.units[0], session.loaded.model
@@ -104,6 +104,8 @@ def test_summaries_of_inputs_are_of_where_the_answer_is_predicted_and_of_the_two
 
     for row, setting in enumerate(spec.settings):
         examples = session.builder.inputs.examples(plan, EVALUATED, setting)
+        encoded = session.builder.encode(plan, plan.evaluated, setting)
+        assert unit.read("input_prompt_tokens")[row].tolist() == [len(one.prompt_ids) for one in encoded]
         stored = [unit.read(name)[row] for name in ("input_projection", "input_difference_cosine")]
         for i, example in enumerate(examples):
             positive, negative = map(after_block_1, example.options)

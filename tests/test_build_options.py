@@ -20,7 +20,7 @@ from cache_builder.build import Session, run_build
 from cache_builder.dryrun import dry_run
 from cache_builder.spec import parse_spec
 from cache_builder.unit.builder import UnitBuilder
-from cache_builder.vectors.interop import convert_steering_vectors, load_vector, save_vector
+from cache_builder.vectors.interop import load_vector, save_vector
 from steerstats.cache import CacheReader, verify
 from steerstats.errors import InputError
 from steerstats.frames import inputs_frame, propensity_frame, slopes_frame
@@ -211,18 +211,30 @@ def test_a_unit_says_how_it_was_steered_read_and_ordered_and_whose_its_data_are(
     made = Session(parse_spec(content(model) | asked))
     plan = replace(made.units[0], name="openness", dataset=replace(made.units[0].dataset, attribution="theirs"))
     told = asked | {"dataset": "openness", "category": "persona", "attribution": "theirs", "split": plan.split.rule}
-    told |= {"read": "answer", "spec_hash": "ab12", "model": str(model), "notes": '["one", "two"]'}
+    told |= {
+        "crossfit_origin": "midpoint",
+        "read": "answer",
+        "spec_hash": "ab12",
+        "model": str(model),
+        "notes": '["one", "two"]',
+    }
     said = made.builder._attrs(plan, "ab12", ["one", "two", "one"])
     assert {name: said[name] for name in told} == told
     made.close()
 
 
-def test_controls_are_drawn_with_the_builds_seed_by_the_units_name_in_their_own_settings(model, monkeypatch):
-    asked = {}
+def test_vectors_are_fitted_as_the_spec_says_with_the_builds_seed_and_the_units_name(model, monkeypatch):
+    asked, controls = {}, {"resampled": 2, "folds": 3, "random": 4, "shuffled": 5, "debiased": True}
     monkeypatch.setattr("cache_builder.unit.builder.fit_vectors", lambda *_, **options: asked.update(options))
-    made = Session(parse_spec(content(model) | {"seed": 3}))
+    vectors = {"method": "logistic", "mean": False, "rescale": "unit"}
+    made = Session(parse_spec(content(model) | {"seed": 3, "controls": controls, "vectors": vectors}))
     made.builder._vectors(made.units[0], SimpleNamespace(layers=lambda _: None))
-    assert (asked["seed"], asked["name"], list(asked["control_settings"])) == (3, "likes-rain", ["base"])
+    told = controls | vectors | {"seed": 3, "name": "likes-rain", "control_settings": ("base",)}
+    assert {name: tuple(asked[name]) if name == "control_settings" else asked[name] for name in told} == told
+    pairs = made.units[0].training
+    assert list(asked["questions"]) == [pair.question for pair in pairs]
+    for name in ("pos_is_a", "pos_is_yes"):
+        assert [{1: True, 0: False, -1: None}[k] for k in asked[name]] == [getattr(pair, name) for pair in pairs]
     made.close()
 
 
@@ -331,14 +343,6 @@ def test_an_imported_vector_that_does_not_fit_is_named_before_anything_is_writte
         dry_run(demo(model, vectors={"files": {"mine": str(tmp_path / "v.safetensors")}}), probe=False)
 
 
-def test_a_steering_vectors_object_becomes_a_file_that_a_spec_can_name(tmp_path):
-    package = pytest.importorskip("steering_vectors", reason="the package is not installed")
-    convert_steering_vectors(tmp_path / "v.safetensors", package.SteeringVector({3: torch.arange(4.0)}), made="here")
-    vector, facts = load_vector(tmp_path / "v.safetensors")
-    assert vector[3].tolist() == [0.0, 1.0, 2.0, 3.0]
-    assert facts == {"made": "here"}
-
-
 def test_descriptions_that_a_sliding_window_hides_from_the_place_read_make_no_vector_of_rounding(tmp_path):
     narrow = write_model(tmp_path / "model", "mistral", sliding_window=3)
     contrasted = {"read": "last_prompt", "settings": ["base"], "rescale": "unit"}
@@ -364,7 +368,7 @@ def test_a_head_without_weights_leaves_one_summary_out_and_nothing_else(model, t
     session.close()
 
 
-@pytest.mark.parametrize("step", ["_training_summaries", "_kept", "_grid"])
+@pytest.mark.parametrize("step", ["_vectors", "_training_summaries", "_kept", "_grid"])
 def test_a_unit_that_fails_leaves_no_activations_open(step, model, tmp_path, monkeypatch):
     def fails(*_):
         raise KeyboardInterrupt
@@ -382,11 +386,14 @@ def test_what_a_dataset_does_not_allow_is_said_before_it_is_built(model, tmp_pat
     made = [
         {"prompt": f"Do you like {word}?", "positive": f" {WORDS[0]}", "negative": f" {WORDS[1]}"} for word in WORDS
     ]
+    made[1]["prompt"] += "\0"
     spec, said = own(model, tmp_path, [*made, made[0]], controls={"debiased": True}), []
     run_build(spec, tmp_path / "cache", notice=said.append)
     assert "mine: no debiased vector is made, since the training pairs define neither A/B nor Yes/No" in said
-    made_there = CacheReader(tmp_path / "cache")["mine"].read("vector")
-    assert dry_run(spec, probe=False).vectors == len(made_there), "nor is it counted"
+    unit = CacheReader(tmp_path / "cache")["mine"]
+    assert dry_run(spec, probe=False).vectors == len(unit.read("vector")), "nor is it counted"
+    for told in ("no debiased vector for base: the pairs define neither", "1 records hold NUL characters"):
+        assert told in unit.attrs["notes"]
     assert any(text.startswith(f"mine: 1 of {len(WORDS) + 1} records repeat another one (1 exactly)") for text in said)
     said.clear()
     run_build(demo(model, controls={"debiased": True}), tmp_path / "other", notice=said.append)

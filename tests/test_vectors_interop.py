@@ -9,6 +9,7 @@ import pytest
 
 from cache_builder.vectors.interop import (
     GGUF_NAMES,
+    convert_steering_vectors,
     from_steering_vectors,
     gguf_architecture,
     load_vector,
@@ -127,6 +128,15 @@ def test_steering_vectors_objects_go_out_and_come_back():
     out = to_steering_vectors(vector)
     assert isinstance(out, package.SteeringVector)
     assert np.array_equal(from_steering_vectors(out)[2], vector[2])
+
+
+def test_a_steering_vectors_object_becomes_a_file_that_a_spec_can_name(tmp_path):
+    torch = pytest.importorskip("torch", reason="needs torch")
+    package = pytest.importorskip("steering_vectors", reason="the package is not installed")
+    convert_steering_vectors(tmp_path / "v.safetensors", package.SteeringVector({3: torch.arange(4.0)}), made="here")
+    vector, facts = load_vector(tmp_path / "v.safetensors")
+    assert vector[3].tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert facts == {"made": "here"}
 
 
 def test_the_hint_for_steering_vectors_is_a_command_that_works(monkeypatch):
