@@ -154,14 +154,14 @@ def ask(study: Study, question: str, **options: Any) -> Any:
 
 def letter_and_word(study: Study) -> SpuriousTable:
     """What A/B and Yes/No do to slopes, or what a table that knows neither has to add."""
-    if study.kind == "import" and not any(study.unit(name).factors(DEFAULT_FACTORS) for name in study.datasets):
+    if study.kind == "import" and not any(unit.factors(DEFAULT_FACTORS) for unit in study.units.values()):
         raise lacking(study, "", ", ".join(DEFAULT_FACTORS))
     return ask(study, "spurious_factors")
 
 
 def need_shifts(study: Study) -> tuple[tuple[str, str], ...]:
     """Those of the paper's four shifts that every dataset has, or the reason why there is none."""
-    found = tuple(shift for shift in PAPER_SHIFTS if all(study.unit(name).has(shift) for name in study.datasets))
+    found = tuple(shift for shift in PAPER_SHIFTS if all(unit.has(shift) for unit in study.units.values()))
     if not found:
         absent = dict.fromkeys(name for shift in PAPER_SHIFTS for name in shift if name not in study.settings)
         if absent:
@@ -176,7 +176,7 @@ def absent_shifts(study: Study) -> dict[tuple[str, str], str]:
     """Those of the paper's four shifts that this cache does not have for every dataset, each with the reason."""
     found = {}
     for shift in PAPER_SHIFTS:
-        lack = [name for name in study.datasets if not study.unit(name).has(shift)]
+        lack = [name for name, unit in study.units.items() if not unit.has(shift)]
         names = [name for name in dict.fromkeys(shift) if name not in {*study.settings, *study.vectors}]
         trained = [f"vectors of {shift[0]}"] if shift[0] not in study.vectors else []
         what = ", ".join(names or trained) or f"{shift_name(shift)} in {', '.join(lack[:3])}"
@@ -192,16 +192,14 @@ def absences(study: Study) -> tuple[str, ...]:
 
 def need_controls(study: Study, *kinds: str, of: Callable[[Iterable[bool]], bool] = all) -> None:
     """Raise `NotInCache` unless all datasets (or `any`) have control vectors of one of these kinds, in distribution."""
-    units = [study.unit(name) for name in study.datasets]
-    if not any(of(unit.has(("base", "base"), kind) for unit in units) for kind in kinds):
+    if not any(of(unit.has(("base", "base"), kind) for unit in study.units.values()) for kind in kinds):
         raise lacking(study, f"{' or '.join(kinds)} vectors")
 
 
 def vectors_of_kind(study: Study, kind: str) -> list[str]:
     """Names of main vectors that are of one kind ("trained", "mean", "imported") in every dataset that has them."""
     kinds: dict[str, set[str]] = {}
-    for name in study.datasets:
-        unit = study.unit(name)
+    for unit in study.units.values():
         for setting, own in zip(unit.vectors, unit.unit.read("vector_kind", vector=list(unit.vectors.values()))):
             kinds.setdefault(setting, set()).add(str(own))
     return [setting for setting in study.vectors if kinds[setting] == {kind}]
@@ -209,7 +207,7 @@ def vectors_of_kind(study: Study, kind: str) -> list[str]:
 
 def need_array(study: Study, name: str, what: str) -> None:
     """Raise `NotInCache` unless every unit holds an array."""
-    if not all(name in study.unit(dataset).unit for dataset in study.datasets):
+    if not all(name in unit.unit for unit in study.units.values()):
         if study.kind == "import":
             raise NotInCache(f"a table of propensities does not hold {what}")
         raise lacking(study, what)
@@ -217,7 +215,7 @@ def need_array(study: Study, name: str, what: str) -> None:
 
 def with_several_wrong(study: Study) -> list[str]:
     """The datasets whose questions set the right answer against more than one wrong one."""
-    units = {name: study.unit(name).unit for name in study.datasets}
+    units = {name: unit.unit for name, unit in study.units.items()}
     return [
         name
         for name, unit in units.items()
@@ -227,7 +225,7 @@ def with_several_wrong(study: Study) -> list[str]:
 
 def facts_of(study: Study) -> dict[str, Any]:
     """What decides whether a number can be held against a published one; None where the cache does not say."""
-    steered = {layer for name in study.datasets for layer in study.unit(name).steered_layers}
+    steered = {layer for unit in study.units.values() for layer in unit.steered_layers}
     layer = sorted(steered) if len(steered) > 1 else steered.pop() if steered else study.spec.get("layer")
     return {"model": study.model, **protocol_of(study), "layer": layer, "datasets": sorted(study.datasets)}
 
@@ -294,8 +292,7 @@ def mean_curves(study: Study) -> pd.DataFrame:
         inputs), n (questions).
     """
     parts = []
-    for name in study.datasets:
-        unit = study.unit(name)
+    for name, unit in study.units.items():
         curves = unit.propensity[unit.place(("base", "base"))]
         found = question_means(curves.T, unit.question, 0.95)
         low, high = np.quantile(curves, [0.1, 0.9], axis=0)
@@ -353,7 +350,7 @@ def between(counts: Iterable[int], what: str) -> str:
 
 def questions_each(study: Study, harmonic: int) -> str:
     """ "60 questions each", or the range of the datasets' numbers of questions with their harmonic mean."""
-    sizes = [len(set(study.unit(name).question)) for name in study.datasets]
+    sizes = [len(set(unit.question)) for unit in study.units.values()]
     mean = f" ({harmonic} in the harmonic mean, by which errors go)" if len(set(sizes)) > 1 else ""
     return f"{between(sizes, 'questions')} each{mean}"
 

@@ -76,7 +76,7 @@ def compared(studies: Mapping[str, Study]) -> ComparedSlopes:
         Name -> cache, two or more.
     """
     grids = {label: study.grid(_evaluated(study), refits=True) for label, study in studies.items()}
-    inputs = {label: {name: s.unit(name).inputs for name in s.datasets} for label, s in studies.items()}
+    inputs = {label: {name: unit.inputs for name, unit in study.units.items()} for label, study in studies.items()}
     rng = NamedStreams(current_seed(), "comparison", shared_datasets(grids))
     found = compare_slopes(grids, inputs, rng=rng)
     return replace(found, warnings=(*differences(studies), *found.warnings))
@@ -84,7 +84,7 @@ def compared(studies: Mapping[str, Study]) -> ComparedSlopes:
 
 def _evaluated(study: Study) -> list[tuple[str, str]] | None:
     """Cells worth reading; None, which is all of them, where datasets differ in what they have."""
-    has = {shift: [study.unit(name).has(shift) for name in study.datasets] for shift in (ID_SHIFT, *PAPER_SHIFTS)}
+    has = {shift: [unit.has(shift) for unit in study.units.values()] for shift in (ID_SHIFT, *PAPER_SHIFTS)}
     if any(any(found) and not all(found) for found in has.values()) or not any(map(any, has.values())):
         return None
     return [shift for shift, found in has.items() if all(found)]

@@ -55,7 +55,7 @@ def usable(study: Study) -> tuple[dict[str, str], list[str]]:
     kinds, notes = {}, []
     for factor in study.own_factors:
         try:
-            columns = [study.unit(name).factors(factor) for name in study.datasets]
+            columns = [unit.factors(factor) for unit in study.units.values()]
             for term in (term for found in columns for term in found):
                 check_name(term)
         except InputError as error:
@@ -75,7 +75,7 @@ def usable(study: Study) -> tuple[dict[str, str], list[str]]:
 
 def why_not(study: Study, factor: str) -> str:
     """Why no dataset has an effect of a factor."""
-    columns = [column for name in study.datasets for column in study.unit(name).factors(factor).values()]
+    columns = [column for unit in study.units.values() for column in unit.factors(factor).values()]
     if any(pd.Series(column).nunique() > 1 for column in columns):
         return "has a level in one question alone wherever it varies, which gives no variance"
     return NOWHERE

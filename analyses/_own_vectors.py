@@ -62,7 +62,7 @@ def own_cells(study: Study) -> tuple[list[Cell], list[str]]:
         If there is none.
     """
     cells, absent = [], []
-    vectors, units = vectors_of_kind(study, "imported"), [study.unit(name) for name in study.datasets]
+    vectors, units = vectors_of_kind(study, "imported"), list(study.units.values())
     if not vectors:
         raise lacking(study, NO_VECTORS)
     for vector in vectors:
@@ -81,7 +81,7 @@ def own_cells(study: Study) -> tuple[list[Cell], list[str]]:
 
 def _cell(study: Study, vector: str, setting: str) -> Cell:
     own, base, difference = ask(study, "steerability", shift=f"{vector}->{setting}"), None, {}
-    units = [study.unit(name) for name in own.results]
+    units = [study.units[name] for name in own.results]
     if all(unit.has((BASE, setting)) for unit in units):
         base = ask(study, "steerability", shift=f"{BASE}->{setting}")
         for unit in units:
@@ -153,7 +153,7 @@ def table_of(cells: Sequence[Cell], study: Study) -> pd.DataFrame:
     order, found = list(cells[0].own.results), []
     rows = pd.concat([by_dataset(rows_of(cell), order) for cell in cells], ignore_index=True)
     for dataset, vector in zip(rows["dataset"], rows["vector"]):
-        unit = study.unit(dataset)
+        unit = study.units[dataset]
         (norm, layer), (base_norm, base_layer) = (_length(unit, name) for name in (vector, BASE))
         found.append({"norm": norm, "base_norm": base_norm, "layer": layer, "base_layer": base_layer})
     return rows.assign(**pd.DataFrame(found, index=rows.index))

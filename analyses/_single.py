@@ -69,7 +69,7 @@ def inputs_claim(
         return Claim.over_datasets(key, text, found, over="inputs"), found
     ((name, own),) = values.items()
     inside = known[name]
-    found = replace(mean_slope(own[inside], questions=study.unit(name).question[inside]), unit="1")
+    found = replace(mean_slope(own[inside], questions=study.units[name].question[inside]), unit="1")
     low, high = max(found.ci_low, bounds[0]), min(found.ci_high, bounds[1])
     if found.n > 1:
         flat = f"; {NO_WIDTH}" if found.se == 0 else ""
@@ -219,7 +219,7 @@ def range_claims(study: Study, inner: pd.DataFrame, narrow: float) -> tuple[tupl
     )
     if len(inner) == 1:
         row = inner.iloc[0]
-        unit, other = study.unit(row["dataset"]), share_in(row, "share_other_sign")
+        unit, other = study.units[row["dataset"]], share_in(row, "share_other_sign")
         slopes = unit.fit.range_slope[unit.place(("base", "base"))]
         part = slopes[:, np.flatnonzero(unit.fit.ranges == narrow)[0]]
         same = correlation_in(part, slopes[:, -1], unit.question)

@@ -20,7 +20,7 @@ def main(cache, out):
     if study.kind != "sweep":
         held = "layers steered together" if isinstance(facts_of(study)["layer"], list) else "one layer"
         raise NotInCache(f"{held} only; `steerstats sweep` builds a cache that has them all")
-    unit = study.unit(study.datasets[0]).unit
+    unit = study.units[study.datasets[0]].unit
     layers = np.unique(unit.read("vector_layer"))
     frame = layer_rows(study, layers.tolist())
     whole = frame[frame["dataset"].isna()] if frame["dataset"].isna().any() else frame

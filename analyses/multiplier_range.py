@@ -21,7 +21,7 @@ def main(cache, out):
     if part.empty:
         raise NotInCache("multipliers of more than one size, so there is no narrower range to compare")
     inner, n = part[part["range"] == (narrow := part["range"].min())], frame["dataset"].nunique()
-    floor = np.mean([part_whole(study.unit(name).multipliers, narrow) for name in inner["dataset"]])
+    floor = np.mean([part_whole(study.units[name].multipliers, narrow) for name in inner["dataset"]])
     whole = sorted(set(frame.groupby("dataset")["range"].max()))  # a table's datasets may have grids of their own
     whole = f"|λ| ≤ {whole[0]:g}" + (f" to {whole[-1]:g}" if len(whole) > 1 else "")
     claims, other = range_claims(study, inner, narrow)

@@ -49,7 +49,7 @@ def dataset_pages(study: Study, results: Path, prefix: str = "", *, brief: bool 
         Without the curve and with one input at each end: for caches that stand beside a first one, whose pages would
         otherwise make a book of the report.
     """
-    if study.kind == "sweep" or not all(study.unit(name).has(("base", "base")) for name in study.datasets):
+    if study.kind == "sweep" or not all(unit.has(("base", "base")) for unit in study.units.values()):
         return []  # the sections say what is not there
     curves = mean_curves(study)
     tables = {name: _read(results / f"{name}.parquet") for name in ("per_input_steerability", "gap_parts")}
@@ -71,7 +71,7 @@ def dataset_pages(study: Study, results: Path, prefix: str = "", *, brief: bool 
                 "most": most,
                 "svg": "" if brief else _figure(curves[curves["dataset"] == name], name, f"{prefix}d{k + 1}"),
                 "figure_label": f"Propensity curve of {name}",
-                "caption": _caption(len(study.unit(name).inputs)),
+                "caption": _caption(len(study.units[name].inputs)),
                 "table": cells(
                     pd.DataFrame(numbers, columns=["quantity", "estimate", "95% interval", "n"]),
                     f"Numbers of {name}, base → base unless said; steerability in nats per unit multiplier",
@@ -138,8 +138,8 @@ def _shown(row: dict[str, Any], key: str, form: Any) -> tuple[str, str, str]:
 
 
 def _inputs_at_ends(study: Study, name: str, most: int) -> dict[str, list[dict[str, str]]]:
-    unit = study.unit(name)
-    slopes = study.slopes(name).at("base->base")
+    unit = study.units[name]
+    slopes = unit.slopes.at("base->base")
     order = np.argsort(slopes, kind="stable")
     few = min(most, max(1, len(order) // 2))
     shown = {"worst": order[:few], "best": order[::-1][: min(few, len(order) - few)]}  # one input is at one end only

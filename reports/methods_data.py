@@ -93,7 +93,7 @@ def _model(study: Any, cite: Cited) -> str:
 
 
 def _data(study: Any, cite: Cited) -> str:
-    units = [study.unit(name) for name in study.datasets]
+    units = list(study.units.values())
     inputs, questions = ([len(unit.inputs) for unit in units], [len(set(unit.question)) for unit in units])
     kind = inputs_of(study)
     names = f" ({', '.join(study.datasets)})" if len(units) <= MOST_NAMES else ""
@@ -125,7 +125,7 @@ def inputs_of(study: Any) -> str:
 
 
 def _source(study: Any, cite: Cited) -> str:
-    texts = {str(study.unit(name).unit.attrs.get("attribution") or "") for name in study.datasets}
+    texts = {str(unit.unit.attrs.get("attribution") or "") for unit in study.units.values()}
     keys = sorted({key for start, key in SOURCES.items() for text in texts if text.startswith(start)})
     if not keys:
         return ""
@@ -205,7 +205,7 @@ def _elsewhere(study: Any, cite: Cited) -> str:
 
 
 def _kinds(study: Any) -> list[tuple[str, str]]:
-    return [pair for name in study.datasets for pair in _main(study.unit(name).unit)]
+    return [pair for unit in study.units.values() for pair in _main(unit.unit)]
 
 
 def _trained(study: Any) -> list[str]:
@@ -223,7 +223,7 @@ def _main(unit: Any) -> list[tuple[str, str]]:
 
 
 def _training_pairs(study: Any) -> str:
-    units = [study.unit(name).unit for name in study.datasets]
+    units = [unit.unit for unit in study.units.values()]
     if not all("pair_question" in unit for unit in units):
         return ""
     return f" from {between([len(unit.read('pair_question')) for unit in units], 'training pairs')}"
@@ -232,8 +232,8 @@ def _training_pairs(study: Any) -> str:
 def grids_of(study: Any) -> str:
     """ "−1, 0, 1", or where datasets have other multipliers "−1, 0, 1 (a and b); 0, 1, 2 (c)": a table may mix them."""
     grids: dict[str, list[str]] = {}
-    for name in study.datasets:
-        grid = ", ".join(f"{value:g}".replace("-", "−") for value in study.unit(name).multipliers)
+    for name, unit in study.units.items():
+        grid = ", ".join(f"{value:g}".replace("-", "−") for value in unit.multipliers)
         grids.setdefault(grid, []).append(name)
     if len(grids) == 1:
         return next(iter(grids))
@@ -241,12 +241,10 @@ def grids_of(study: Any) -> str:
 
 
 def _steering(study: Any, cite: Cited) -> str:
-    unit, grid = study.unit(study.datasets[0]), grids_of(study)
+    unit, grid = study.units[study.datasets[0]], grids_of(study)
     if "vector_layer" not in unit.unit:
         return f"Scores are at the multipliers {grid}."
-    layers = sorted(
-        {int(one) for name in study.datasets for one in np.ravel(study.unit(name).unit.read("vector_layer"))}
-    )
+    layers = sorted({int(one) for unit in study.units.values() for one in np.ravel(unit.unit.read("vector_layer"))})
     where, counted = _blocks(layers), "counted from 0"
     turn = ", one block at a time" if study.kind == "sweep" and len(layers) > 1 else ""
     if elsewhere := _steered_elsewhere(study):
@@ -265,7 +263,7 @@ def _blocks(layers: Sequence[int]) -> str:
 def _steered_elsewhere(study: Any) -> dict[str, tuple[int, ...]]:
     """Vectors from files that steer other layers than the trained ones do ("" -> theirs); empty where none does."""
     found: dict[str, tuple[int, ...]] = {}
-    for unit in [study.unit(name) for name in study.datasets] if study.kind != "sweep" else ():
+    for unit in study.units.values() if study.kind != "sweep" else ():
         kinds = dict(_main(unit.unit))
         for name, label in unit.vectors.items():
             own = tuple(sorted(int(one) for one in np.ravel(unit.unit.read("vector_layer", vector=label))))
@@ -275,7 +273,7 @@ def _steered_elsewhere(study: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _score(study: Any, cite: Cited) -> str:
-    scores = list(dict.fromkeys(str(study.unit(name).unit.attrs.get("score")) for name in study.datasets))
+    scores = list(dict.fromkeys(str(unit.unit.attrs.get("score")) for unit in study.units.values()))
     text = f"Propensity is {' or '.join(SCORES.get(score, f'the score {score}, in nats') for score in scores)}"
     several = with_several_wrong(study)
     rest = "; where there are several wrong answers, it is the log odds of the right one against all of them"

@@ -218,7 +218,7 @@ def _controls(studies: Mapping[str, Any], kind: str) -> dict[str, dict[str, list
     """Cache -> training setting -> how many control vectors of a kind each dataset has, of those that have any."""
     found: dict[str, dict[str, list[int]]] = {}
     for label, study in studies.items():
-        for unit in [study.unit(name) for name in study.datasets] if study.kind != "sweep" else ():
+        for unit in study.units.values() if study.kind != "sweep" else ():
             for made in unit.vectors:
                 if own := unit.controls(kind, made):
                     found.setdefault(label, {}).setdefault(made, []).append(len(own))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from analyses._words import listed
@@ -15,33 +16,30 @@ DIRECTIONS = {"pos_is_a": "the letter", "pos_is_yes": "the word"}
 Holders = dict[str, list[str]]  # cache -> its datasets
 
 
-def _units(studies: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Cache, dataset and unit of all that is no sweep, which has no factors to tell of."""
-    for label, study in studies.items():
-        for name in study.datasets if study.kind != "sweep" else ():
-            yield label, name, study.unit(name)
+def _units(study: Any) -> Mapping[str, Any]:
+    """The units of a cache by dataset; none of a sweep, which has no factors to tell of."""
+    return {} if study.kind == "sweep" else study.units
+
+
+def _holders(studies: Mapping[str, Any], has: Callable[[Any], bool]) -> Holders:
+    found = {label: [name for name, unit in _units(study).items() if has(unit)] for label, study in studies.items()}
+    return {label: names for label, names in found.items() if names}
 
 
 def in_design(studies: Mapping[str, Any], *, robust: bool = False) -> dict[str, Holders]:
     """Those of A/B and Yes/No that are in the design of any dataset, with the datasets: one that has a single level,
     or that cannot be told from the other, is dropped; and in a `robust` regression one of which a single question has
     the rarer level, since it has no robust variance."""
-    found: dict[str, Holders] = {}
-    for label, name, unit in _units(studies):
-        terms = _terms(unit, list(LEVELS), robust)
-        for factor in LEVELS:
-            if factor in terms:
-                found.setdefault(factor, {}).setdefault(label, []).append(name)
-    return {factor: found[factor] for factor in LEVELS if factor in found}
+    found = {
+        factor: _holders(studies, lambda unit, factor=factor: factor in _terms(unit, list(LEVELS), robust))
+        for factor in LEVELS
+    }
+    return {factor: holders for factor, holders in found.items() if holders}
 
 
 def with_own(studies: Mapping[str, Any], factor: str) -> Holders:
     """The datasets in whose regression a factor of the user's own is, beside A/B and Yes/No."""
-    found: Holders = {}
-    for label, name, unit in _units(studies):
-        if factor in _terms(unit, [*LEVELS, factor], True):
-            found.setdefault(label, []).append(name)
-    return found
+    return _holders(studies, lambda unit: factor in _terms(unit, [*LEVELS, factor], True))
 
 
 def _terms(unit: Any, names: Sequence[str], robust: bool) -> set[str]:
@@ -71,28 +69,20 @@ def where(holders: Holders, studies: Mapping[str, Any]) -> str:
 
 def with_controls(studies: Mapping[str, Any], kind: str) -> Holders:
     """The datasets that have control vectors of a kind: without A/B and Yes/No there is nothing to project out."""
-    found: Holders = {}
-    for label, name, unit in _units(studies):
-        if any(unit.controls(kind, made) for made in unit.vectors):
-            found.setdefault(label, []).append(name)
-    return found
+    return _holders(studies, lambda unit: any(unit.controls(kind, made) for made in unit.vectors))
 
 
 def projected_out(studies: Mapping[str, Any]) -> str:
     """The directions that debiased vectors lack: those of factors that have both levels among the training pairs."""
-    found: dict[str, None] = {}
-    unknown = False
-    for unit in (unit for _, _, unit in _units(studies) if unit.controls("debiased")):
-        codes = {name: _codes(unit.unit, f"pair_{name}") for name in DIRECTIONS}
-        unknown |= any(one is None for one in codes.values())
-        found |= dict.fromkeys(n for n, code in codes.items() if code is not None and {0, 1} <= set(code))
-    names: Sequence[str] = [DIRECTIONS[name] for name in DIRECTIONS if name in found]
+    found, unknown = set(), False
+    units = [unit.unit for study in studies.values() for unit in _units(study).values() if unit.controls("debiased")]
+    for unit, name in product(units, DIRECTIONS):
+        unknown |= f"pair_{name}" not in unit
+        if f"pair_{name}" in unit and {0, 1} <= set(unit.read(f"pair_{name}").tolist()):
+            found.add(name)
+    names = [words for name, words in DIRECTIONS.items() if name in found]
     if unknown or not names:
         return "the directions of letter and word that the training pairs define"
     if len(names) == 1:
         return f"the direction of {names[0]}"
     return f"the directions of {listed([names[0], f'of {names[1]}'])}"
-
-
-def _codes(unit: Any, name: str) -> list[int] | None:
-    return unit.read(name).tolist() if name in unit else None

@@ -18,7 +18,7 @@ EFFECTS = ("spurious_effects", "own_factors")
 
 def inputs_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
     """Slopes of single inputs within a dataset, and what explains their differences; "" where none was asked for."""
-    units = [study.unit(name) for study in studies.values() for name in study.datasets]
+    units = [unit for study in studies.values() for unit in study.units.values()]
     lines = []
     if "per_input_steerability" in ran:
         lines.append(

@@ -52,7 +52,7 @@ def order_of(study: Any, kind: str) -> str:
     kind : str
         "test" or "validation": the inputs that count.
     """
-    found = [letters for name in study.datasets if (letters := _letters(study.unit(name)))]
+    found = [letters for unit in study.units.values() if (letters := _letters(unit))]
     if not found:
         return ""
     both = [one for one in found if one.both]

@@ -134,7 +134,7 @@ def warned(texts: Sequence[str], names: Collection[str]) -> list[str]:
 
 
 def _scores(study: Any) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(str(study.unit(name).unit.attrs.get("score")) for name in study.datasets))
+    return tuple(dict.fromkeys(str(unit.unit.attrs.get("score")) for unit in study.units.values()))
 
 
 def _each(studies: Mapping[str, Any], of: Callable[[Any], Sequence[str]]) -> str:

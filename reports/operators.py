@@ -55,7 +55,7 @@ def glossary(studies: Iterable[Any]) -> list[tuple[str, str]]:
     others are not, both meanings."""
     studies = tuple(studies)
     ablate = [ABLATE in study.operators for study in studies]
-    scores = [{study.unit(name).unit.attrs.get("score") for name in study.datasets} for study in studies]
+    scores = [{unit.unit.attrs.get("score") for unit in study.units.values()} for study in studies]
     no_odds = [not each <= set(LOG_ODDS) for each in scores]
     found = []
     for word, meaning in words.GLOSSARY.items():

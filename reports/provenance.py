@@ -15,7 +15,7 @@ WORDS = {"dirty": "uncommitted changes"}
 
 def provenance_rows(study: Any, seed: int) -> list[tuple[str, str]]:
     """(name, value) of everything that is known about a cache, for the end of the page."""
-    manifest, first = study.reader.manifest, study.unit(study.datasets[0]).unit
+    manifest, first = study.reader.manifest, study.units[study.datasets[0]].unit
     rows = [
         ("model", study.model),
         ("kind of cache", study.kind),
@@ -30,18 +30,15 @@ def provenance_rows(study: Any, seed: int) -> list[tuple[str, str]]:
     parity = (first.sidecar.get("run") or {}).get("parity")
     if parity:
         rows.append(("engine parity, first dataset", _flat(parity)))
-    digests = [str(study.unit(name).unit.sidecar.get("content_sha256"))[:16] for name in study.datasets]
-    rows.append(("content hashes", ", ".join(f"{name} {digest}" for name, digest in zip(study.datasets, digests))))
-    sources = dict.fromkeys(str(study.unit(name).unit.attrs.get("attribution") or "") for name in study.datasets)
+    digests = {name: str(unit.unit.sidecar.get("content_sha256"))[:16] for name, unit in study.units.items()}
+    rows.append(("content hashes", ", ".join(f"{name} {digest}" for name, digest in digests.items())))
+    sources = dict.fromkeys(str(unit.unit.attrs.get("attribution") or "") for unit in study.units.values())
     rows += [("attribution", text) for text in sources if text]
-    rows += [("noted by the builder", text) for text in by_text({name: _notes(study, name) for name in study.datasets})]
+    notes = {name: json.loads(unit.unit.attrs.get("notes") or "[]") for name, unit in study.units.items()}
+    rows += [("noted by the builder", text) for text in by_text(notes)]
     rows.append(("seed of the analysis", str(seed)))
     rows.append(("analysed with", ", ".join(f"{name} {number}" for name, number in software_versions().items())))
     return rows
-
-
-def _notes(study: Any, name: str) -> list[str]:
-    return json.loads(study.unit(name).unit.attrs.get("notes") or "[]")
 
 
 def _flat(value: Any) -> str:

@@ -193,7 +193,7 @@ def _facts(studies: Mapping[str, Any]) -> list[tuple[str, str]]:
             for label, one in studies.items()
         ]
         return [("caches", str(len(studies))), *built]
-    inputs = sum(len(study.unit(name).inputs) for name in study.datasets)
+    inputs = sum(len(unit.inputs) for unit in study.units.values())
     facts = [
         *([("study", name)] if (name := _name(study)) else []),
         ("datasets", str(len(study.datasets))),

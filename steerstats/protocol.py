@@ -10,6 +10,7 @@ from steerstats.errors import first_few
 
 if TYPE_CHECKING:
     from steerstats.study import Study
+    from steerstats.study.unit import StudyUnit
 
 UNNAMED = "not recorded"  # the model of a table that does not name it
 NAMES = {
@@ -49,7 +50,7 @@ def protocol_of(study: Study, dataset: str | None = None) -> dict[str, str | Non
     ('last_prompt', 'mean_difference', '-1.5, -1, -0.5, 0, 0.5, 1, 1.5')
     """
     spec, vectors = study.spec, study.spec.get("vectors") or {}
-    units = [_of_unit(study, name) for name in ([dataset] if dataset else study.datasets)]
+    units = [_of_unit(study.units[name]) for name in ([dataset] if dataset else study.datasets)]
     own = {key: list(dict.fromkeys(unit[key] for unit in units)) for key in OF_A_UNIT}
     found = {
         **{key: spec.get(key) for key in ("split", "scope", "order")},
@@ -111,8 +112,8 @@ def _of_prompt(prompt: Mapping | None) -> dict[str, str | None]:
     }
 
 
-def _of_unit(study: Study, name: str) -> dict[str, str | None]:
-    unit, score = study.unit(name), study.unit(name).unit.attrs.get("score")
+def _of_unit(unit: StudyUnit) -> dict[str, str | None]:
+    score = unit.unit.attrs.get("score")
     return {
         "score": None if score in (None, "imported") else str(score),
         "operator": unit.unit.attrs.get("operator") or None,

@@ -349,10 +349,10 @@ def choose_sweep_layer(path: object, *, seed: int = 0) -> LayerChoice:
     study = open_cache(path)
     if study.kind != "sweep":
         raise CacheError(f"{path} is a cache of kind {study.kind}; a layer is chosen on a sweep (`steerstats sweep`)")
-    layers = np.unique(study.unit(study.datasets[0]).unit.read("vector_layer"))
+    layers = np.unique(study.units[study.datasets[0]].unit.read("vector_layer"))
     at_layer = [open_cache(path, layer=int(layer)) for layer in layers]
     slopes = {name: np.stack([one.slopes(name).at("base->base") for one in at_layer]) for name in study.datasets}
-    questions = {name: study.unit(name).question for name in study.datasets}
+    questions = {name: unit.question for name, unit in study.units.items()}
     if len(study.operators) > 1:
         raise CacheError(
             f"{path} holds the operators {', '.join(study.operators)}; no one rule chooses a layer for all"

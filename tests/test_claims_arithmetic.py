@@ -178,7 +178,7 @@ def test_what_chance_alone_bends_is_said_from_a_tenth_on(chance, said):
 def test_layers_that_are_steered_are_named_whether_one_or_several(layers, layer, monkeypatch):
     monkeypatch.setattr("analyses._cache.protocol_of", lambda study: {})
     units = {name: SimpleNamespace(steered_layers=own) for name, own in zip("ab", layers)}
-    study = SimpleNamespace(model="m", datasets=list(units), unit=units.get, spec={"layer": 7})
+    study = SimpleNamespace(model="m", datasets=list(units), units=units, spec={"layer": 7})
     assert facts_of(study)["layer"] == layer
 
 
@@ -226,7 +226,7 @@ def test_a_mean_curve_has_limits_by_question_and_the_middle_of_its_inputs():
     curves = np.random.default_rng(4).normal(size=(12, 3))
     question = np.repeat([f"q{k}" for k in range(4)], 3)
     unit = SimpleNamespace(propensity=[curves], place=lambda cell: 0, question=question, multipliers=[-1.0, 0.0, 1.0])
-    rows = mean_curves(SimpleNamespace(datasets=("d",), unit=lambda name: unit))
+    rows = mean_curves(SimpleNamespace(units={"d": unit}))
     means = curves.reshape(4, 3, 3).mean(axis=1)
     low, high = stats.t.interval(0.95, 3, means.mean(axis=0), stats.sem(means))
     np.testing.assert_allclose(rows[["estimate", "ci_low", "ci_high"]], np.stack([means.mean(axis=0), low, high]).T)
@@ -246,7 +246,7 @@ def test_a_dot_is_of_the_vector_trained_in_the_first_setting_and_evaluated_in_th
 def test_a_mean_over_the_inputs_of_one_dataset_is_by_question_and_stays_in_its_range():
     values = np.array([0.99, 0.97, 0.98, 0.96, 0.2, np.nan])
     question = np.array(["a", "a", "b", "b", "c", "c"])
-    study = SimpleNamespace(unit=lambda name: SimpleNamespace(question=question))
+    study = SimpleNamespace(units={"d": SimpleNamespace(question=question)})
     claim, _ = inputs_claim(study, "k", "R²", {"d": values}, (0.0, 1.0))
     assert claim.statement == "R² (1 of 6 inputs, for which it is not defined, left out), mean over inputs, in d:"
     assert (claim.n, claim.n_of) == (3, "questions")

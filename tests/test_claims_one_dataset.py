@@ -177,7 +177,7 @@ def test_that_no_factor_varies_is_said_without_their_names_in_code():
 
 def test_a_constant_curve_costs_its_own_r2_and_not_the_other_inputs():
     question = np.array(["q0", "q1", "q2", "q3"])
-    study = SimpleNamespace(unit=lambda name: SimpleNamespace(question=question))
+    study = SimpleNamespace(units={"d": SimpleNamespace(question=question)})
     values = {"d": np.array([np.nan, 0.5, 0.6, 0.7])}
     claim, found = inputs_claim(study, "r2", "R²", values, (0.0, 1.0))
     assert (claim.estimate, claim.n) == (pytest.approx(0.6), 3)

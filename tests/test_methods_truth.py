@@ -120,7 +120,7 @@ def test_factors_that_no_dataset_has_are_not_said_to_have_been_used(monkeypatch)
     assert projected_out({"demo": study}) == "the directions of the letter and of the word"
     unit = study.unit(study.datasets[0]).unit
     read = unit.read
-    monkeypatch.setattr(type(study), "datasets", study.datasets[:1])
+    monkeypatch.setattr(study, "units", {name: study.units[name] for name in study.datasets[:1]})
     monkeypatch.setattr(unit, "read", lambda name: np.full(48, -1) if name == "pair_pos_is_yes" else read(name))
     assert projected_out({"demo": study}) == "the direction of the letter"
 

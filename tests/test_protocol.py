@@ -33,7 +33,7 @@ def a_study(multipliers=(-1.0, 0.0, 1.0), score="logit_diff", operator="add", ve
     values = {"scope": "last_prompt", "split": "content", "order": "tan2024", "prompt": prompt, **spec}
     made = {"method": "pca", "read": "answer", "rescale": "base", **(vectors or {})}
     return SimpleNamespace(
-        spec=values | {"vectors": made}, datasets=tuple(units), operators=(operator,), unit=units.get, model=model
+        spec=values | {"vectors": made}, datasets=tuple(units), operators=(operator,), units=units, model=model
     )
 
 

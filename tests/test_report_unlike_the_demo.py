@@ -143,7 +143,7 @@ def test_leakage_of_splits_without_a_question_in_common_adds_their_errors_and_on
 def study(kind, spec_hash, operator="add", score="logit_diff"):
     unit = SimpleNamespace(unit=SimpleNamespace(attrs={"score": score}))
     reader = SimpleNamespace(spec_hash=spec_hash)
-    return SimpleNamespace(kind=kind, reader=reader, operators=(operator,), datasets=("d",), unit=lambda name: unit)
+    return SimpleNamespace(kind=kind, reader=reader, operators=(operator,), units={"d": unit})
 
 
 def test_slopes_of_two_kinds_are_said_not_to_be_one_thing():

@@ -70,7 +70,8 @@ class StudyBase:
         # A builder's refits follow from its seed; simulated and imported ones are of nobody else's pairs.
         built = reader.kind in ("grid", "sweep")
         seed = (reader.manifest.get("spec") or {}).get("seed") if built else None
-        self._units = {name: StudyUnit(reader[name], split=split, layer=layer, seed=seed) for name in wanted}
+        #: Dataset -> its unit; `unit` gives one, or says which there are.
+        self.units = {name: StudyUnit(reader[name], split=split, layer=layer, seed=seed) for name in wanted}
 
     def __repr__(self) -> str:
         datasets = how_many(len(self.datasets), "dataset")
@@ -84,7 +85,7 @@ class StudyBase:
     @property
     def datasets(self) -> tuple[str, ...]:
         """Datasets under analysis, in the manifest's order."""
-        return tuple(self._units)
+        return tuple(self.units)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -110,7 +111,7 @@ class StudyBase:
     @property
     def operators(self) -> tuple[str, ...]:
         """How the vectors act, each operator once: one in a cache that was built; ("add",) where it is not recorded."""
-        return tuple(dict.fromkeys(unit.operator for unit in self._units.values()))
+        return tuple(dict.fromkeys(unit.operator for unit in self.units.values()))
 
     @property
     def category(self) -> dict[str, str] | None:
@@ -121,18 +122,18 @@ class StudyBase:
     @property
     def settings(self) -> tuple[str, ...]:
         """Evaluation settings of any dataset, in the paper's order."""
-        found = dict.fromkeys(name for unit in self._units.values() for name in unit.settings)
+        found = dict.fromkeys(name for unit in self.units.values() for name in unit.settings)
         return tuple(sorted(found, key=lambda name: SETTINGS.index(name) if name in SETTINGS else len(SETTINGS)))
 
     @property
     def vectors(self) -> tuple[str, ...]:
         """Training settings of the main vectors, "mean", and the names of vectors made elsewhere."""
-        return tuple(dict.fromkeys(name for unit in self._units.values() for name in unit.vectors))
+        return tuple(dict.fromkeys(name for unit in self.units.values() for name in unit.vectors))
 
     @property
     def own_factors(self) -> tuple[str, ...]:
         """Factors of the user's own that any dataset has, `factor_NAME`."""
-        return tuple(dict.fromkeys(name for unit in self._units.values() for name in own_factors(unit.unit)))
+        return tuple(dict.fromkeys(name for unit in self.units.values() for name in own_factors(unit.unit)))
 
     def unit(self, dataset: str) -> StudyUnit:
         """One dataset's arrays, restricted to what an analysis uses.
@@ -144,11 +145,11 @@ class StudyBase:
         >>> study.unit(study.datasets[0]).multipliers.tolist()
         [-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5]
         """
-        if dataset not in self._units:
+        if dataset not in self.units:
             raise CacheError(
                 f"{self.path}: dataset {dataset!r} is not in this study; it has {', '.join(self.datasets)}"
             )
-        return self._units[dataset]
+        return self.units[dataset]
 
     def slopes(self, dataset: str) -> Slopes:
         """Per-input steerability of one dataset under every main vector, in every setting.
@@ -182,7 +183,7 @@ class StudyBase:
         """
         if wanted is not None:
             return tuple(self.require(shift) for shift in parse_shifts(wanted))
-        found = tuple(shift for shift in PAPER_SHIFTS if all(unit.has(shift) for unit in self._units.values()))
+        found = tuple(shift for shift in PAPER_SHIFTS if all(unit.has(shift) for unit in self.units.values()))
         if not found:
             raise CacheError(
                 f"{self.path}: none of {', '.join(map(shift_name, PAPER_SHIFTS))} is in this cache for every dataset; "
@@ -208,12 +209,10 @@ class StudyBase:
                 raise Absent(
                     f"{self.path}: {name} is not in this cache: {without} {asked}; it has the {what} {', '.join(known)}"
                 )
-        for dataset, unit in self._units.items():
+        for dataset, unit in self.units.items():
             if not unit.has((train, evaluation)):
-                has = [shift_name((t, e)) for t in unit.vectors for e in unit.settings if unit.has((t, e))]
-                raise Absent(
-                    f"{self.path}: {name} is not in this cache: dataset {dataset} was evaluated in {', '.join(has)}"
-                )
+                has = ", ".join(map(shift_name, unit.evaluated))
+                raise Absent(f"{self.path}: {name} is not in this cache: dataset {dataset} was evaluated in {has}")
         return train, evaluation
 
     def grid(self, shifts: Sequence[Shift | str] | None = None, *, refits: bool = False) -> SlopeGrid:
@@ -236,18 +235,14 @@ class StudyBase:
         cells = None if shifts is None else self.shifts(shifts)
         train, evaluate = self.vectors, self.settings
         slopes, question, unsteered, again, draws = {}, {}, {}, {}, {}
-        for name, unit in self._units.items():
+        for name, unit in self.units.items():
             own, n = unit.slopes, len(unit.inputs)
             slopes[name] = np.full((len(train), len(evaluate), n), np.nan)
             question[name] = own.question
             unsteered[name] = np.full((len(evaluate), n), np.nan)
-            for j, evaluation in enumerate(evaluate):
-                if evaluation in own.settings:
-                    unsteered[name][j] = own.unsteered[own.settings.index(evaluation)]
-                for i, trained in enumerate(train):
-                    shift = trained, evaluation
-                    if unit.has(shift) and (cells is None or shift in cells):
-                        slopes[name][i, j] = own.at(shift)
+            unsteered[name][[evaluate.index(setting) for setting in own.settings]] = own.unsteered
+            for shift in unit.evaluated if cells is None else cells:
+                slopes[name][train.index(shift[0]), evaluate.index(shift[1])] = own.at(shift)
             measured = [shift for shift in unit.refitted if cells is None or shift in cells]
             if refits and measured:
                 again[name], common = self._refits(unit, measured)
@@ -282,7 +277,7 @@ class StudyBase:
         ['dataset', 'input', 'question', 'lam', 'y']
         """
         chosen, frames = self.require(shift), []
-        for name, unit in self._units.items():
+        for name, unit in self.units.items():
             m, n = len(unit.multipliers), len(unit.inputs)
             columns = {
                 "dataset": np.full(n * m, name, dtype=object),
@@ -307,7 +302,7 @@ class StudyBase:
         True
         """
         cells = parse_shifts(shifts)
-        return all(unit.has_refits(shift) for unit in self._units.values() for shift in cells)
+        return all(unit.has_refits(shift) for unit in self.units.values() for shift in cells)
 
     def _refits(self, unit: StudyUnit, cells: list[Shift]) -> tuple[np.ndarray, list[int]]:
         """(refit, setting_train, setting_eval, input), NaN outside `cells`, and the number of each refit.

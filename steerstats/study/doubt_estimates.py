@@ -35,10 +35,9 @@ if TYPE_CHECKING:
 
 def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
     """One table per kind of null vector that the cache holds."""
-    units = [study.unit(name) for name in study.datasets]
     tables: dict[str, NullTable | None] = {}
     for kind in ("random", "shuffled"):
-        having = [unit for unit in units if unit.has(shift, kind)]
+        having = [unit for unit in study.units.values() if unit.has(shift, kind)]
         tables[kind] = None
         if having:
             own = {unit.name: unit.slopes.at(shift) for unit in having}
@@ -75,7 +74,7 @@ def _training_questions(units: Iterable[StudyUnit]) -> dict[str, list[int]]:
 
 
 def _shuffled_doubts(study: Study, table: NullTable) -> list[str]:
-    sizes = _training_questions([study.unit(name) for name in table.datasets])
+    sizes = _training_questions(study.units[name] for name in table.datasets)
     # Of a stream of its own: an assessment of the design, which has nothing to do with a seed of resamples.
     doubts = {name: shuffled_doubt(own, rng=generator(0, "half flips")) for name, own in sizes.items()}
     said = {name: filter(None, [doubts.get(name)]) for name in table.datasets}
@@ -86,12 +85,11 @@ def _shuffled_doubts(study: Study, table: NullTable) -> list[str]:
 def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: int) -> Debiased:
     """Own against debiased vector, on the same inputs."""
     loss, rows, notes, untold = {}, [], list(said_first(study)), {}
-    having = [name for name in study.datasets if study.unit(name).has(shift, "debiased")]
+    having = {name: unit for name, unit in study.units.items() if unit.has(shift, "debiased")}
     absent = [name for name in study.datasets if name not in having]
     if having and absent:
         notes.append(f"without a debiased vector, and left out: {', '.join(absent)}")
-    for name in having or study.datasets:
-        unit = study.unit(name)
+    for name, unit in (having or study.units).items():
         own, other = unit.slopes.at(shift), unit.control_slopes("debiased", shift)[0]
         rng = generator(seed, "debiased", name)
         loss[name] = gap(own, other, rng=rng, questions=unit.question, level=level, n_resamples=n_resamples)
@@ -122,8 +120,7 @@ def debiased(study: Study, shift: Shift, seed: int, level: float, n_resamples: i
 def reliability(study: Study, shift: Shift, level: float) -> PerDataset:
     """Signal in the spread of slopes, from resampled vectors."""
 
-    def one(name: str):
-        unit = study.unit(name)
+    def one(unit: StudyUnit):
         refits = unit.control_slopes("resampled", shift)
         own = unit.slopes.at(shift)
         return slope_reliability(refits, kind="refits", slopes=own, questions=unit.question, level=level)
@@ -134,12 +131,11 @@ def reliability(study: Study, shift: Shift, level: float) -> PerDataset:
 def corrected_anti_steerable(study: Study, shift: Shift, seed: int, level: float, n_resamples: int) -> PerDataset:
     """Share below zero after the noise of the vector is taken out of the spread."""
 
-    def one(name: str):
-        unit = study.unit(name)
+    def one(unit: StudyUnit):
         return corrected_share(
             unit.control_slopes("resampled", shift),
             kind="refits",
-            rng=generator(seed, "corrected anti-steerable", name),
+            rng=generator(seed, "corrected anti-steerable", unit.name),
             slopes=unit.slopes.at(shift),
             questions=unit.question,
             n_resamples=n_resamples,
@@ -152,8 +148,7 @@ def corrected_anti_steerable(study: Study, shift: Shift, seed: int, level: float
 def answer_mass(study: Study, shift: Shift, threshold: float, level: float) -> AnswerMass:
     """Mass by multiplier under one shift."""
     logits, totals, questions, grids = {}, {}, {}, []
-    for name in study.datasets:
-        unit = study.unit(name)
+    for name, unit in study.units.items():
         label = unit.vectors[shift[0]]
         cell = {"setting_eval": shift[1], "vector": label}
         logits[name] = read_finite(unit.unit, "answer_logit", **cell)[..., unit.kept]
@@ -174,8 +169,7 @@ def vector_cosines(study: Study) -> VectorCosines:
     shape = (len(study.datasets), len(names))
     cosine, norm = np.full((*shape, len(names)), np.nan), np.full(shape, np.nan)
     stability = np.full((*shape, 3), np.nan)
-    for d, dataset in enumerate(study.datasets):
-        unit = study.unit(dataset)
+    for d, unit in enumerate(study.units.values()):
         rows = [names.index(name) for name in unit.vectors]
         main = _unit_directions(unit, list(unit.vectors.values()))
         cosine[d][np.ix_(rows, rows)] = main @ main.T
@@ -204,8 +198,7 @@ def vector_cosines(study: Study) -> VectorCosines:
 def linearity(study: Study, shift: Shift, level: float) -> PerDataset:
     """Hotelling T² on every dataset's curves."""
 
-    def one(name: str):
-        unit = study.unit(name)
+    def one(unit: StudyUnit):
         curves = unit.propensity[unit.place(shift)]
         return linearity_test(curves, unit.multipliers, questions=unit.question, level=level, resolution=STORED)
 
@@ -215,8 +208,7 @@ def linearity(study: Study, shift: Shift, level: float) -> PerDataset:
 def multiplier_range(study: Study, shift: Shift, level: float) -> MultiplierRange:
     """Slopes on |λ| ≤ c, as the per-input fits hold them."""
     frames, notes = [], list(said_first(study))
-    for name in study.datasets:
-        unit = study.unit(name)
+    for name, unit in study.units.items():
         slopes = unit.fit.range_slope[unit.place(shift)]
         frames.append(range_rows(name, slopes, unit.fit.ranges, unit.question, level))
         if len(unit.fit.ranges) < 2:
@@ -231,7 +223,7 @@ def multiplier_range(study: Study, shift: Shift, level: float) -> MultiplierRang
 
 
 def _per_dataset(study: Study, shift: Shift, one) -> PerDataset:
-    results, left_out = for_each(study.datasets, one)
+    results, left_out = for_each(study.units, one)
     first, *others = results.values()
     # Datasets of a table may have other multipliers each, and then other contrasts.
     shared = {name: n for name, n in first.numbers.items() if all(other.numbers.get(name) == n for other in others)}

@@ -45,6 +45,7 @@ from steerstats.study.factors import FACTORS, OWN, usual_levels
 from steerstats.study.generalization import Generalization
 from steerstats.study.notes import few_trained, flat_curves, no_parity, said_first
 from steerstats.study.results import DatasetSteerability, SpuriousTable, doubts, for_each, pooled
+from steerstats.study.unit import StudyUnit
 
 if TYPE_CHECKING:
     from steerstats.study import Study
@@ -56,8 +57,7 @@ POOLED = "over datasets, "  # how warnings about a mean effect over datasets beg
 def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerability:
     """Per-dataset summaries, highest median first."""
     found, errors, refits, twins = {}, {}, {}, False
-    for name in study.datasets:
-        unit = study.unit(name)
+    for name, unit in study.units.items():
         slopes, questions = unit.slopes.at(shift), unit.question
         twins |= len(set(questions)) < len(slopes)
         found[name] = summarise_steerability(slopes, error=unit.slope_error, questions=questions, level=level)
@@ -143,11 +143,10 @@ def spurious(
     if unknown:
         there = ", ".join((*FACTORS, *study.own_factors))
         raise InputError(f"factor {unknown[0]!r} is in no dataset of this cache; there are {there}")
-    against = usual_levels(((study.unit(name).unit, study.unit(name).kept) for name in study.datasets), factors)
+    against = usual_levels(((unit.unit, unit.kept) for unit in study.units.values()), factors)
 
-    def one(name: str):
-        unit = study.unit(name)
-        slopes, columns = unit.slopes.at(shift), unit.factors(factors, shift[1], against)
+    def one(unit: StudyUnit):
+        name, slopes, columns = unit.name, unit.slopes.at(shift), unit.factors(factors, shift[1], against)
         if not columns:
             raise CannotEstimate(f"the cache records none of {', '.join(factors)}")
         if len(slopes) < 3:
@@ -176,7 +175,7 @@ def spurious(
             **rest,
         )
 
-    results, left_out = for_each(study.datasets, one)
+    results, left_out = for_each(study.units, one)
     notes = [*said_first(study), *flat_curves(study, [shift]), *doubts(results, left_out)]
     try:
         over = pool_spurious_factors(results, category=study.category, level=level)
@@ -259,7 +258,7 @@ def cross_model(
             shared[1].require(shift)
     else:
         every = [ID_SHIFT, *PAPER_SHIFTS]
-        units = [study.unit(name) for study in shared for name in common]
+        units = [unit for study in shared for unit in study.units.values()]
         chosen = [shift for shift in every if all(unit.has(shift) for unit in units)]
         if not chosen:
             raise CannotEstimate(f"the two caches share none of {', '.join(map(shift_name, every))}")
@@ -306,7 +305,7 @@ def detectable_gap(
     """Components from this study, and what a study of some size could see."""
     cells = [ID_SHIFT, shift]
     refits = study.has_refits(cells)
-    units = [study.unit(name) for name in study.datasets]
+    units = list(study.units.values())
     pairs = [len(unit.unit.coords["pair"]) for unit in units if "pair" in unit.unit.coords]
     refits = refits and len(pairs) == len(units)
     grid = study.grid(cells, refits=refits)

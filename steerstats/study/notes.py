@@ -39,14 +39,13 @@ def held_twice(study: Study) -> list[str]:
     if study.kind == "sweep":
         return []
     alike: dict[tuple, list[str]] = {}
-    for name in study.datasets:
-        curves = study.unit(name).propensity
-        if np.ptp(np.nan_to_num(curves[..., 0])) > 0:  # curves that are all one say nothing of whose they are
-            alike.setdefault((curves.shape, curves[0, 0].tobytes()), []).append(name)
+    curves = {name: unit.propensity for name, unit in study.units.items()}
+    for name, own in curves.items():
+        if np.ptp(np.nan_to_num(own[..., 0])) > 0:  # curves that are all one say nothing of whose they are
+            alike.setdefault((own.shape, own[0, 0].tobytes()), []).append(name)
     found = []
     for first, *others in alike.values():
-        curves = study.unit(first).propensity
-        same = [name for name in others if np.array_equal(study.unit(name).propensity, curves, equal_nan=True)]
+        same = [name for name in others if np.array_equal(curves[name], curves[first], equal_nan=True)]
         if same:
             found.append(
                 f"{first_few([first, *same])} hold the same propensities to the bit: they are one dataset, which means "
@@ -58,9 +57,8 @@ def held_twice(study: Study) -> list[str]:
 def one_sided(study: Study) -> list[str]:
     """Datasets in which the behaviour is always one letter or one word: no estimator can tell the two apart."""
     always: dict[str, list[str]] = {}
-    for name in study.datasets:
-        columns = study.unit(name).factors(tuple(LEVEL_NAMES))
-        for factor, column in columns.items():
+    for name, unit in study.units.items():
+        for factor, column in unit.factors(tuple(LEVEL_NAMES)).items():
             known = column[~np.isnan(column)]
             if len(known) > 1 and len(known) == len(column) and np.ptp(known) == 0:
                 always.setdefault(LEVEL_NAMES[factor][int(known[0])], []).append(name)
@@ -73,13 +71,13 @@ def one_sided(study: Study) -> list[str]:
 
 def grid_doubts(study: Study) -> list[str]:
     """What the multipliers make doubtful, said once over datasets."""
-    return by_text({name: grid_warnings(study.unit(name).multipliers) for name in study.datasets})
+    return by_text({name: grid_warnings(unit.multipliers) for name, unit in study.units.items()})
 
 
 def few_trained(study: Study, datasets: Collection[str]) -> list[str]:
     """Where vectors come from so few questions that resamples of these cannot tell how far another draw would lie."""
     # Refits of other caches than a builder's need not be of resamples.
-    units = [study.unit(name) for name in datasets if study.unit(name).training_draw is not None]
+    units = [unit for name, unit in study.units.items() if name in datasets and unit.training_draw is not None]
     counts = {unit.name: len(np.unique(unit.unit.read("pair_question"))) for unit in units}
     few = [f"{name} ({count})" for name, count in counts.items() if count < FEWEST_QUESTIONS]
     if not few:
@@ -91,8 +89,7 @@ def few_trained(study: Study, datasets: Collection[str]) -> list[str]:
 def flat_curves(study: Study, shifts: Collection[Shift]) -> list[str]:
     """How many curves under these shifts are constant, said once over datasets."""
     flat, total = {}, 0
-    for name in study.datasets:
-        unit = study.unit(name)
+    for name, unit in study.units.items():
         undefined = [np.isnan(unit.fit.r_squared[unit.place(shift)]) for shift in shifts if unit.has(shift)]
         total += sum(one.size for one in undefined)
         if any(one.any() for one in undefined):
@@ -105,11 +102,12 @@ def flat_curves(study: Study, shifts: Collection[Shift]) -> list[str]:
 
 def no_parity(study: Study) -> list[str]:
     """That no engine's parity vouches for the signs of slopes near 0, said once over datasets."""
-    lacking = [name for name in study.datasets if study.unit(name).engine_error is None]
+    lacking = {name: unit.slope_error for name, unit in study.units.items() if unit.engine_error is None}
     if not lacking:
         return []
-    of = "" if len(lacking) == len(study.datasets) else f" of {first_few(lacking)}"
-    most = max(study.unit(name).slope_error for name in lacking)
+    of = "" if len(lacking) == len(study.datasets) else f" of {first_few(list(lacking))}"
+    most = max(lacking.values())
     text = f"how exactly the propensities{of} were computed is not recorded: an input counts as anti-steerable where "
-    text += f"its slope is below 0 by more than stored values are rounded, {most:.1g} nat per unit multiplier or less"
-    return [text]
+    return [
+        f"{text}its slope is below 0 by more than stored values are rounded, {most:.1g} nat per unit multiplier or less"
+    ]

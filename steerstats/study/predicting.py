@@ -32,6 +32,7 @@ from steerstats.study.factors import FACTORS
 from steerstats.study.headlines import Headlined, number, with_limits
 from steerstats.study.notes import said_first
 from steerstats.study.results import doubts, for_each, stack
+from steerstats.study.unit import StudyUnit
 
 if TYPE_CHECKING:
     from steerstats.study import Study
@@ -149,7 +150,7 @@ def predictors(
     study: Study, shift: Shift, by_category: bool, seed: int, level: float, n_resamples: int, n_permutations: int
 ) -> Predictors:
     """Candidates of the shift's vector against its slopes."""
-    results, left_out = for_each(study.datasets, lambda name: _of_dataset(study, name, shift, level))
+    results, left_out = for_each(study.units, lambda unit: _of_dataset(unit, shift, level))
     notes = [*said_first(study), *doubts(results, left_out), *_on_several_scales(study, list(results))]
     category = study.category if by_category else None
     if by_category and category is None:
@@ -208,10 +209,9 @@ def predictors(
     )
 
 
-def _of_dataset(study: Study, name: str, shift: Shift, level: float) -> DatasetPredictors:
+def _of_dataset(unit: StudyUnit, shift: Shift, level: float) -> DatasetPredictors:
     """Candidates from the summaries of the shift's training setting."""
-    unit, train = study.unit(name), shift[0]
-    cache, label = unit.unit, unit.vectors[train]
+    train, cache, label = shift[0], unit.unit, unit.vectors[shift[0]]
     needed = ("crossfit_projection", "pair_difference_cosine", "activation_norm", "vector_raw_norm")
     absent = [array for array in needed if array not in cache]
     if absent or train not in cache.coords.get("setting_train", ()):
@@ -236,7 +236,7 @@ def _of_dataset(study: Study, name: str, shift: Shift, level: float) -> DatasetP
 
 def _on_several_scales(study: Study, datasets: Sequence[str]) -> tuple[str, ...]:
     """What to say of projections that do not count from the midpoint of the folds behind their vector."""
-    old = [name for name in datasets if study.unit(name).unit.attrs.get("crossfit_origin") != "midpoint"]
+    old = [name for name in datasets if study.units[name].unit.attrs.get("crossfit_origin") != "midpoint"]
     if not old:
         return ()
     text = (
@@ -249,8 +249,7 @@ def _on_several_scales(study: Study, datasets: Sequence[str]) -> tuple[str, ...]
 def _inputs(study: Study, shift: Shift, notes: list[str]) -> tuple[pd.DataFrame, list[str], np.ndarray]:
     """One row per input, the candidates that every dataset records, and the multipliers."""
     frames = []
-    for name in study.datasets:
-        unit = study.unit(name)
+    for name, unit in study.units.items():
         e, _ = unit.place(shift)
         columns = {"dataset": name, "slope": unit.slopes.at(shift), "unsteered": unit.slopes.unsteered[e]}
         cell = {"setting_eval": shift[1], "vector": unit.vectors[shift[0]]}
@@ -261,15 +260,14 @@ def _inputs(study: Study, shift: Shift, notes: list[str]) -> tuple[pd.DataFrame,
     inputs = pd.concat(frames, ignore_index=True)
     everywhere = [name for name in inputs.columns[2:] if all(name in frame for frame in frames)]
     notes += _not_everywhere([name for name in inputs.columns[2:] if name not in everywhere], "all that is per input")
-    multipliers = study.unit(study.datasets[0]).multipliers
     if not all(map(has_unsteered, study.operators)):
         everywhere.remove("unsteered")
         notes.append(NO_UNSTEERED)
-    elif not all(is_symmetric(study.unit(name).multipliers) for name in study.datasets):
+    elif not all(is_symmetric(unit.multipliers) for unit in study.units.values()):
         everywhere.remove("unsteered")
         notes.append("the multiplier grid is not symmetric about 0: m(0) is refused as a predictor of slopes")
     varying = [name for name in everywhere if inputs[name].notna().any() and inputs[name].nunique() > 1]
-    return inputs, varying, multipliers
+    return inputs, varying, next(iter(study.units.values())).multipliers
 
 
 def _not_everywhere(names: Sequence[str], where: str) -> list[str]:

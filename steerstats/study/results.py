@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -17,6 +17,7 @@ from steerstats.results import Estimate, Result
 from steerstats.spurious import FactorCells, PooledSpuriousFactors, SpuriousFactors, VarianceExplained
 from steerstats.steerability import SteerabilitySummary
 from steerstats.study.headlines import OVER, UNIT, Headlined, middle, number, over_datasets, share, with_limits
+from steerstats.study.unit import StudyUnit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +240,9 @@ def stack(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"dataset": []})
 
 
-def for_each(datasets: Iterable[str], estimate: Callable[[str], Result]) -> tuple[dict[str, Result], dict[str, str]]:
+def for_each(
+    units: Mapping[str, StudyUnit], estimate: Callable[[StudyUnit], Result]
+) -> tuple[dict[str, Result], dict[str, str]]:
     """Results by dataset, and the reasons of those that cannot be estimated.
 
     Raises
@@ -248,9 +251,9 @@ def for_each(datasets: Iterable[str], estimate: Callable[[str], Result]) -> tupl
         If none can, with the first reason.
     """
     results, left_out = {}, {}
-    for name in datasets:
+    for name, unit in units.items():
         try:
-            results[name] = estimate(name)
+            results[name] = estimate(unit)
         except CannotEstimate as error:
             left_out[name] = str(error)
     if not results:

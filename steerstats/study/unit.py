@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -187,6 +188,11 @@ class StudyUnit:
             warnings=fit.warnings,
         )
 
+    @cached_property
+    def evaluated(self) -> tuple[Shift, ...]:
+        """Shifts under which main vectors were evaluated."""
+        return tuple(shift for shift in product(self.vectors, self.settings) if self.has(shift))
+
     def has(self, shift: Shift, kind: str = "main") -> bool:
         """Whether main vectors (or every control of a kind) were evaluated under a shift."""
         train, evaluation = shift
@@ -233,8 +239,7 @@ class StudyUnit:
     @cached_property
     def refitted(self) -> tuple[Shift, ...]:
         """Shifts with two or more resampled vectors, whose intervals can include the vector's own error."""
-        every = [(train, evaluation) for train in self.vectors for evaluation in self.settings]
-        return tuple(shift for shift in every if self.has_refits(shift))
+        return tuple(shift for shift in product(self.vectors, self.settings) if self.has_refits(shift))
 
     def control_slopes(self, kind: str, shift: Shift | str) -> np.ndarray:
         """Slopes (replicate, input) of control vectors under one shift.
