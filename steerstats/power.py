@@ -158,7 +158,7 @@ def fit_components(
     if grid.refits is not None and n_pairs is None:
         raise InputError("n_pairs is needed with refits: the vector's variance is that of so many training pairs")
     n_pairs = None if n_pairs is None else check_count("n_pairs", n_pairs)
-    names, means, errors, inputs, vectors, refits, units = [], [], [], [], [], [], []
+    rows = []
     for name in grid.datasets:
         cells = grid.cells(name, [reference, shift])
         mean, covariance, n_units = mean_covariance(cells.slopes[0] - cells.slopes[1], cells.question)
@@ -167,23 +167,18 @@ def fit_components(
         # A grid may hold refits of some datasets and cells only.
         apart = np.empty(0) if cells.refits is None else (cells.refits[:, 0] - cells.refits[:, 1]).mean(axis=1)
         apart = apart[np.isfinite(apart)]
-        if len(apart) > 1:
-            refits.append(len(apart))
-        vectors.append(refit_variance(apart) if len(apart) > 1 else float("nan"))
-        names.append(name)
-        units.append(n_units)
-        means.append(mean[0])
-        inputs.append(covariance[0, 0] * n_units)
-        errors.append(covariance[0, 0])
-    if not means:
+        vector = refit_variance(apart) if len(apart) > 1 else np.nan
+        rows.append((name, n_units, mean[0], covariance[0, 0], vector, len(apart)))
+    if not rows:
         raise CannotEstimate("no dataset has two questions; the variance between inputs is unknown")
-    of_vector = np.array(vectors)
+    names, *columns = zip(*rows)
+    units, means, errors, of_vector, refits = map(np.array, columns)
     measured = np.isfinite(of_vector)
     typical = float(of_vector[measured].mean()) if measured.any() else float("nan")
-    squared_errors = np.array(errors) + np.where(measured, of_vector, np.nan_to_num(typical))
+    squared_errors = errors + np.where(measured, of_vector, np.nan_to_num(typical))
     # As in a mean over datasets: a gap without error would have all of the weight.
     usable = squared_errors > 0
-    many, found = usable.sum() > 1, (np.array(means)[usable], squared_errors[usable])
+    many, found = usable.sum() > 1, (means[usable], squared_errors[usable])
     warnings = []
     if not usable.all():
         still = ", ".join(name for name, use in zip(names, usable) if not use)
@@ -194,7 +189,7 @@ def fit_components(
         )
     if len(means) < 5:
         warnings.append(f"only {how_many(len(means), 'dataset')}: the variance between datasets is poorly known")
-    if (few := sum(count < FEW_UNITS for count in units)) and many:
+    if (few := (units < FEW_UNITS).sum()) and many:
         warnings.append(
             f"{few} of {len(units)} datasets have fewer than {FEW_UNITS} questions (the fewest: {min(units)}), and the "
             "variance between datasets takes their uncertain standard errors as known: with 10 datasets of 4, 6 and 10 "
@@ -210,10 +205,10 @@ def fit_components(
         between_datasets=reml_tau2(*found) if many else float("nan"),
         between_low=low,
         between_high=high,
-        between_inputs=float(np.mean(inputs)),
+        between_inputs=float(np.mean(errors * units)),
         of_vector=typical,
         n_pairs=n_pairs if measured.any() else None,
-        n_refits=min(refits, default=None),
+        n_refits=int(refits[measured].min()) if measured.any() else None,
         n=len(means),
         method=f"gap {shift_name(reference)} minus {shift_name(shift)}: REML between datasets (Q-profile limits), mean "
         "sample variance between questions, mean variance over refitted vectors",

@@ -26,9 +26,9 @@ from steerstats.generalization import (
 )
 from steerstats.generalization.slopes import Shift
 from steerstats.generalization.vector_error import VECTOR_ERROR_MIXED, VECTOR_ERROR_OUT, cells_without
-from steerstats.meta import MetaAnalysis, with_few_units
+from steerstats.meta import MetaAnalysis, mean_over_datasets, with_few_units
 from steerstats.operators import ABLATE, has_unsteered
-from steerstats.power import PowerTable, fit_components, smallest_detectable_gap
+from steerstats.power import GapComponents, fit_components
 from steerstats.protocol import UNNAMED, differences
 from steerstats.resampling.seeds import NamedStreams, generator
 from steerstats.results import VECTOR_AS_GIVEN, Estimate
@@ -44,7 +44,7 @@ from steerstats.steerability.distribution import method_of_summaries
 from steerstats.study.factors import FACTORS, OWN, usual_levels
 from steerstats.study.generalization import Generalization
 from steerstats.study.notes import few_trained, flat_curves, no_parity, said_first
-from steerstats.study.results import DatasetSteerability, SpuriousTable, doubts, for_each, pooled
+from steerstats.study.results import DatasetSteerability, SpuriousTable, doubts, for_each
 from steerstats.study.unit import StudyUnit
 
 if TYPE_CHECKING:
@@ -74,15 +74,15 @@ def steerability(study: Study, shift: Shift, level: float) -> DatasetSteerabilit
     order = sorted(found, key=lambda name: (-found[name]["median"].estimate, name))
     found = {name: found[name] for name in order}
     mean = {name: result["mean"] for name, result in found.items()}
-    summary = pooled(
-        {name: one.estimate for name, one in mean.items()},
-        {name: errors.get(name, one).se for name, one in mean.items()},
-        study.category,
-        level,
-    )
-    if summary is not None:
+    effects = np.array([one.estimate for one in mean.values()])
+    se = np.array([errors.get(name, one).se for name, one in mean.items()])
+    groups = None if study.category is None else [study.category[name] for name in order]
+    try:
+        summary = mean_over_datasets(effects, np.square(se), names=order, category=groups, level=level)
         summary = _with_vectors_said(summary, order, errors)
         summary = with_few_units(summary, {name: mean[name].n for name in study.datasets}, refits)
+    except CannotEstimate:  # too few datasets
+        summary = None
     first = next(iter(found.values()))
     # What each estimate assumes by itself is no longer true of the table where some hold the vectors' error.
     said = [text for text in first.assumptions if text != VECTOR_AS_GIVEN]
@@ -293,16 +293,8 @@ def _among(study: Study, datasets: Sequence[str]) -> Study:
     return type(study)(study.reader, datasets=datasets, layer=study.layer)
 
 
-def detectable_gap(
-    study: Study,
-    shift: Shift,
-    n_inputs: int | Sequence[int] | None,
-    n_datasets: int | Sequence[int] | None,
-    n_pairs: int | Sequence[int] | None,
-    power: float,
-    alpha: float,
-) -> PowerTable:
-    """Components from this study, and what a study of some size could see."""
+def gap_components(study: Study, shift: Shift) -> tuple[GapComponents, dict[str, int]]:
+    """The variance components of a shift's gap, and the size of this study as `smallest_detectable_gap` takes it."""
     cells = [ID_SHIFT, shift]
     refits = study.has_refits(cells)
     units = list(study.units.values())
@@ -317,14 +309,7 @@ def detectable_gap(
         why_no_refits=_why_no_refits(study, cells, len(pairs) == len(units)),
     )
     questions = round(float(harmonic_mean([len(np.unique(unit.question)) for unit in units])))
-    return smallest_detectable_gap(
-        components,
-        n_inputs=max(questions, 2) if n_inputs is None else n_inputs,
-        n_datasets=len(units) if n_datasets is None else n_datasets,
-        n_pairs=n_pairs,
-        power=power,
-        alpha=alpha,
-    )
+    return components, {"n_inputs": max(questions, 2), "n_datasets": len(units)}
 
 
 def _why_no_refits(study: Study, cells: Sequence[Shift], pairs_known: bool) -> str:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
-import numpy as np
 import pandas as pd
 
 from steerstats.errors import CannotEstimate, InputError, first_few, gathered
-from steerstats.meta import MetaAnalysis, mean_over_datasets
+from steerstats.meta import MetaAnalysis
 from steerstats.operators import ABLATE, ADD
 from steerstats.results import Estimate, Result
 from steerstats.spurious import FactorCells, PooledSpuriousFactors, SpuriousFactors, VarianceExplained
@@ -269,20 +268,3 @@ def doubts(results: Mapping[str, Result], left_out: Mapping[str, str]) -> tuple[
         everywhere = len(names) == len(results) > 1
         lines.append(f"all datasets: {text}" if everywhere else f"{first_few(names)}: {text}")
     return tuple(lines)
-
-
-def pooled(
-    effects: Mapping[str, float], errors: Mapping[str, float], category: Mapping[str, str] | None, level: float
-) -> MetaAnalysis | None:
-    """Random-effects mean over datasets, None where there are too few."""
-    names = list(effects)
-    try:
-        return mean_over_datasets(
-            np.array([effects[name] for name in names]),
-            np.square([errors[name] for name in names]),
-            names=names,
-            category=None if category is None else [category[name] for name in names],
-            level=level,
-        )
-    except CannotEstimate:
-        return None

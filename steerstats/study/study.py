@@ -13,7 +13,7 @@ from steerstats.generalization.slopes import Shift, parse_shifts
 from steerstats.mixed import MixedFit, fit_mixed
 from steerstats.mixed.population import twin_warnings
 from steerstats.operators import NO_UNSTEERED, has_unsteered
-from steerstats.power import PowerTable
+from steerstats.power import PowerTable, smallest_detectable_gap
 from steerstats.study import estimates, predicting
 from steerstats.study.doubts import ID, StudyDoubts, check_asked
 from steerstats.study.generalization import Generalization
@@ -306,4 +306,7 @@ class Study(StudyDoubts):
         """
         check_level(power, "power")
         chosen = self.require(shift) if shift is not None else self.shifts()[0]
-        return estimates.detectable_gap(self, chosen, n_inputs, n_datasets, n_pairs, power, alpha)
+        components, sizes = estimates.gap_components(self, chosen)
+        asked = {"n_inputs": n_inputs, "n_datasets": n_datasets, "n_pairs": n_pairs}
+        sizes |= {name: size for name, size in asked.items() if size is not None}
+        return smallest_detectable_gap(components, **sizes, power=power, alpha=alpha)
