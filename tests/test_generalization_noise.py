@@ -204,7 +204,7 @@ def test_the_noise_corrected_correlation_covers_under_lognormal_means():
 )
 def test_noise_pulls_a_correlation_towards_its_own(shared, words):
     half = np.full(12, 0.5)
-    one = Comparison("x vs y", half, half, half, half, shared * 2 * half, half > 0)
+    one = Comparison("x vs y", half, half, (half, half, shared * 2 * half), half > 0)
     (said,) = _noisy(one, SimpleNamespace(reliability_x=0.5, reliability_y=0.6, estimate=0.7), 0.4)
     assert said.startswith("50% and 40% of the variance between observed means is noise")
     assert words in said

@@ -73,7 +73,7 @@ def cross_model_agreement(
     for k, shift in enumerate(shifts):
         noise = [m.of_inputs[:, k, k] + np.where(both[:, k], m.of_vectors[:, k, k], 0.0) for m in (one, other)]
         noise.append(shared[:, k] + np.where(both[:, k], paired[:, k], 0.0))
-        comparisons.append(Comparison(shift_name(shift), one.mean[:, k], other.mean[:, k], *noise, both[:, k]))
+        comparisons.append(Comparison(shift_name(shift), one.mean[:, k], other.mean[:, k], tuple(noise), both[:, k]))
     excluded = one.n_excluded + other.n_excluded
     found = correlation_table(comparisons, common, excluded, rng, level, n_resamples)
     if labelled:

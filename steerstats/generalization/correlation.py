@@ -190,9 +190,8 @@ def id_ood_correlation(
     for k, shift in enumerate(shifts, start=1):
         both = measured.refitted[:, 0] & measured.refitted[:, k]
         noise = (measured.of_inputs.T + np.where(both, measured.of_vectors.T, 0.0))[[0, k, 0], [0, k, k]]
-        comparisons.append(
-            Comparison(f"{shift_name(reference)} vs {shift_name(shift)}", mean[0], mean[k], *noise, both)
-        )
+        name = f"{shift_name(reference)} vs {shift_name(shift)}"
+        comparisons.append(Comparison(name, mean[0], mean[k], tuple(noise), both))
     return correlation_table(comparisons, grid.datasets, measured.n_excluded, rng, level, n_resamples)
 
 
@@ -206,21 +205,15 @@ class Comparison:
     name: str
     x: np.ndarray  # (n_datasets,), as all below
     y: np.ndarray
-    var_x: np.ndarray
-    var_y: np.ndarray
-    covariance: np.ndarray
+    noise: tuple[np.ndarray, np.ndarray, np.ndarray]  # variance of the errors of x, that of y, and their covariance
     refitted: np.ndarray
-
-    @property
-    def noise(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Variances and covariance of the errors."""
-        return self.var_x, self.var_y, self.covariance
 
     @property
     def noise_correlation(self) -> float:
         """Correlation of the errors, over all datasets together."""
-        scale = np.sqrt(self.var_x.mean() * self.var_y.mean())
-        return float(self.covariance.mean() / scale) if scale > 0 else float("nan")
+        var_x, var_y, covariance = (one.mean() for one in self.noise)
+        scale = np.sqrt(var_x * var_y)
+        return float(covariance / scale) if scale > 0 else float("nan")
 
 
 @dataclass(frozen=True)

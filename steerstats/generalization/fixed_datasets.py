@@ -106,7 +106,8 @@ def _draw_groups(seen: np.ndarray, noise: np.ndarray, tight: np.ndarray, n_resam
                 true[side][:, own] = middle[side] + spread[side] * drawn
             # The next memberships, given a law of each group and the group's share of datasets.
             law = _from_grid(ends, weights, 1, rng)
-            mean = middle[:, 0] + spread[:, 0] * np.array(_common_mean(a, v, law, rng))[:, 0]
+            *inverse, _ = _inverse(*(law[:, :, None] + v[:, None, :]))
+            mean = middle[:, 0] + spread[:, 0] * np.array(_common_mean(a, *inverse, rng))[:, 0]
             s_x, s_y = spread[:, 0]
             law = law * np.array([s_x**2, s_x * s_y, s_y**2])[:, None]
             values.append(log_density(seen - mean[:, None], law + noise))
@@ -177,13 +178,8 @@ def _posterior(seen: np.ndarray, noise: np.ndarray, sd_x: np.ndarray, sd_y: np.n
     return (weights / weights.sum()).reshape(GRID, GRID, GRID)
 
 
-def _common_mean(seen: np.ndarray, noise: np.ndarray, between: np.ndarray, rng: np.random.Generator) -> tuple:
-    """Means of all datasets, (draws,) on each side, given their covariance (3, draws)."""
-    i11, i12, i22, _ = _inverse(*(between[:, :, None] + noise[:, None, :]))
-    return _mean_given(seen, i11, i12, i22, rng)
-
-
-def _mean_given(seen, i11, i12, i22, rng) -> tuple[np.ndarray, np.ndarray]:
+def _common_mean(seen, i11, i12, i22, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Means of all datasets, (draws,) on each side, given the inverse covariance of each, (draws, n_datasets)."""
     a, b = seen
     m11, m12, m22, _ = _inverse(i11.sum(axis=1), i12.sum(axis=1), i22.sum(axis=1))
     b1, b2 = i11 @ a + i12 @ b, i12 @ a + i22 @ b
@@ -199,7 +195,7 @@ def _true_means(
     a, b = seen
     t11, t12, t22 = between[:, :, None]
     i11, i12, i22, _ = _inverse(*(between[:, :, None] + noise[:, None, :]))
-    mean_a, mean_b = _mean_given(seen, i11, i12, i22, rng)
+    mean_a, mean_b = _common_mean(seen, i11, i12, i22, rng)
     # Gain T (T + V)⁻¹ of each dataset, 2 x 2 in closed form.
     g11, g12 = t11 * i11 + t12 * i12, t11 * i12 + t12 * i22
     g21, g22 = t12 * i11 + t22 * i12, t12 * i12 + t22 * i22

@@ -267,8 +267,12 @@ def _rows(cells: Cells, above, below, rng, method: str, level: float, n_resample
         found = fieller(y, x, total[0, 0], total[1, 1], total[0, 1], df, level)
     elif method == "delta":
         found = _between(*t_interval(estimate, se, df, level))
+    elif rng is None:
+        raise InputError(f"the {method!r} interval resamples: rng is needed")
     else:
-        found = _between(*_resampled_limits(cells, above, below, rng, method, level, n_resamples))
+        sums = [collapse(cells.slopes[side], cells.question)[0] for side in (above, below)]
+        replicates = resample([SumRatio(*sums, resolution=STORED)], rng=rng, n_resamples=n_resamples)[0]
+        found = _between(*interval(replicates, method, level))
     out |= {"ci_low": found.low, "ci_high": found.high, "shape": found.shape}
     out |= {"excluded_low": found.excluded_low, "excluded_high": found.excluded_high}
     lost = zero & ((method != "fieller") | ~(total[1, 1] > 0))
@@ -284,14 +288,6 @@ def _rows(cells: Cells, above, below, rng, method: str, level: float, n_resample
         out[key] = np.where(lost | same, np.nan, out[key])
     out["no_width"] = flat & ~same
     return out
-
-
-def _resampled_limits(cells: Cells, above, below, rng, method: str, level: float, n_resamples: int) -> tuple:
-    if rng is None:
-        raise InputError(f"the {method!r} interval resamples: rng is needed")
-    sums = [collapse(cells.slopes[side], cells.question)[0] for side in (above, below)]
-    ratio = SumRatio(*sums, resolution=STORED)
-    return interval(resample([ratio], rng=rng, n_resamples=n_resamples)[0], method, level)
 
 
 def _between(low: np.ndarray, high: np.ndarray) -> Fieller:

@@ -119,9 +119,8 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
         ]
         for key, value in zip(out, values):
             value[again] = [getattr(one, key) for one in found]
-        included[d][where] = cells.refitted
-        for key, value in zip(out, values):
             out[key][d][where] = value
+        included[d][where] = cells.refitted
         if grid.unsteered is not None:
             resting[:, d] = _resting(np.asarray(grid.unsteered[name], float)[:, cells.complete], cells.question, level)
         n.append(units)

@@ -102,14 +102,12 @@ def factor_cells(
 def _describe(s: np.ndarray, codes: np.ndarray, level: float) -> tuple[dict[str, float], tuple[str, ...]]:
     """A cell's numbers, and what is doubtful in the interval of its mean (that one question has none is plain)."""
     row = {"n": s.size, "n_questions": np.unique(codes).size}
-    names = ["mean", "ci_low", "ci_high", "sd", "q25", "median", "q75"]
-    names += ["anti_steerable", "anti_low", "anti_high"]
     if s.size == 0:
-        return row | dict.fromkeys(names, np.nan), ()
+        return row, ()
     mean = mean_slope(s, questions=codes, level=level)
     share = anti_steerable(s, questions=codes, level=level)["anti_steerable"]
-    quartiles = np.quantile(s, [0.25, 0.5, 0.75])
-    spread = s.std(ddof=1) if s.size > 1 else np.nan
-    values = [mean.estimate, mean.ci_low, mean.ci_high, spread, *quartiles, share.estimate, share.ci_low, share.ci_high]
-    row |= {name: float(value) for name, value in zip(names, values)}
+    row |= {"mean": mean.estimate, "ci_low": mean.ci_low, "ci_high": mean.ci_high}
+    row["sd"] = s.std(ddof=1) if s.size > 1 else np.nan
+    row |= dict(zip(("q25", "median", "q75"), np.quantile(s, [0.25, 0.5, 0.75])))
+    row |= {"anti_steerable": share.estimate, "anti_low": share.ci_low, "anti_high": share.ci_high}
     return row, mean.warnings if row["n_questions"] > 1 else ()

@@ -132,7 +132,8 @@ def pool_spurious_factors(
     if not frames:
         raise CannotEstimate("there is no dataset to pool")
     table = pd.concat(frames, ignore_index=True)
-    wanted = list(terms) if terms is not None else [t for t in table["term"].unique() if _is_effect(t)]
+    effects = (term for term in table["term"].unique() if term != "Intercept" and "[" not in term)
+    wanted = list(effects if terms is None else terms)
     table = table[table["term"].isin(wanted)].reset_index(drop=True)
     table["p_fdr"] = np.nan
     pooled, smallest, notes = {}, {}, []
@@ -157,7 +158,10 @@ def pool_spurious_factors(
             continue
         used = rows[rows["se"] > 0]
         smallest[response, term] = float(used["df"].min())
-        fit = pooled[response, term] = _with_few_df_said(fit, dict(zip(used["dataset"], used["df"])))
+        if said := few_df_warning(dict(zip(used["dataset"], used["df"]))):
+            # The floored interval takes the standard errors as known too.
+            fit = fit.read_unweighted("effects of some rest on few degrees of freedom", *said)
+        pooled[response, term] = fit
         notes += [(response, term, text) for text in fit.warnings]
         if len(rows) < len(datasets):
             notes.append((response, term, f"defined in {len(rows)} of {len(datasets)} datasets"))
@@ -223,17 +227,5 @@ def few_df_warning(df: Mapping[str, float]) -> tuple[str, ...]:
     return (text,)
 
 
-def _with_few_df_said(fit: MetaAnalysis, df: Mapping[str, float]) -> MetaAnalysis:
-    said = few_df_warning(df)
-    if not said:
-        return fit
-    # The floored interval takes the standard errors as known too.
-    return fit.read_unweighted("effects of some rest on few degrees of freedom", *said)
-
-
 def _two_sided(fit: MetaAnalysis, mean: float, se: float) -> float:
     return float(2 * stats.t.sf(abs(mean) / se, fit.n - 1)) if se > 0 else float("nan")
-
-
-def _is_effect(term: str) -> bool:
-    return term != "Intercept" and "[" not in term

@@ -41,17 +41,14 @@ class VectorCosines(Result):
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset and pair of vectors (each pair once, a vector with itself left out)."""
         first, second = np.triu_indices(len(self.vectors), k=1)
-        rows = []
-        for d, name in enumerate(self.datasets):
-            for a, b in zip(first, second):
-                row = {"dataset": name, "vector_a": self.vectors[a], "vector_b": self.vectors[b]}
-                row["cosine"] = self.cosine[d, a, b]
-                for key, v in (("a", a), ("b", b)):
-                    for q, value in zip(("low", "median", "high"), self.stability[d, v]):
-                        row[f"stability_{key}_{q}"] = value
-                    row[f"raw_norm_{key}"] = self.norm[d, v]
-                rows.append(row)
-        return pd.DataFrame(rows)
+        names = [(name, self.vectors[a], self.vectors[b]) for name in self.datasets for a, b in zip(first, second)]
+        frame = pd.DataFrame(names, columns=["dataset", "vector_a", "vector_b"])
+        frame["cosine"] = self.cosine[:, first, second].ravel()
+        for key, own in (("a", first), ("b", second)):
+            for k, quantile in enumerate(("low", "median", "high")):
+                frame[f"stability_{key}_{quantile}"] = self.stability[:, own, k].ravel()
+            frame[f"raw_norm_{key}"] = self.norm[:, own].ravel()
+        return frame
 
 
 @dataclass(frozen=True, kw_only=True)
