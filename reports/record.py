@@ -171,11 +171,7 @@ def _refuse_notes(folder: Path) -> None:
 
 def _is_record(path: Path) -> bool:
     """Whether a file is the record of a script's finding."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, Mapping) and found.get("script") == path.stem
+    return _field(path, "script") == path.stem
 
 
 def _is_our_page(page: Path) -> bool:
@@ -189,8 +185,13 @@ def _is_our_page(page: Path) -> bool:
 
 def _is_ours(folder: Path) -> bool:
     """Whether the manifest there is that of a reproduction; caches have manifests too."""
+    return _field(folder / MANIFEST, "type") == "steerstats.reproduction"
+
+
+def _field(path: Path, name: str) -> Any:
+    """One field of a JSON file, None where there is no such file or field."""
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(found, Mapping) and found.get("type") == "steerstats.reproduction"
+        return None
+    return found.get(name) if isinstance(found, Mapping) else None

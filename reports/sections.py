@@ -50,18 +50,11 @@ def sections_of_a_sweep(done: Sequence[Done], out: Path, *, names: Collection[st
     names : collection of str
         As for `sections_of`.
     """
-    chosen = [one for one in done if one.job.script == LAYER]
-    told = {
-        "id": "layer",
-        "title": "Which layer?",
-        "lead": "One vector for each layer, in the base setting, on validation inputs: where does it move answers "
-        "most?",
-        "findings": [finding_view(one, out, False, names) for one in chosen if not one.finding.missing],
-        "missing": _by_reason(line for one in chosen for line in _missing_view(one, False)),
-    }
+    lead = "One vector for each layer, in the base setting, on validation inputs: where does it move answers most?"
+    told = _section(analyses.Section("layer", "Which layer?", lead, (LAYER,)), done, out, False, names)
     rows = []
     for section in analyses.SECTIONS:
-        rest = [one for one in done if one.job.script in section.scripts and one not in chosen]
+        rest = [one for one in done if one.job.script in section.scripts and one.job.script != LAYER]
         titles = "; ".join(one.finding.title for one in rest if one.finding.missing)
         if titles:
             rows.append({"lines": [{"id": section.id, "title": section.title}], "why": titles})
