@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from analyses._cache import ask, by_dataset, current_seed, lacking, plain_mean, vectors_of_kind
 from analyses._claim import Claim, NotInCache
-from analyses._counts import FALLS, WRONG, mean_claim, share_claims
+from analyses._means import mean_claim
 from analyses._own import NO_VECTORS
+from analyses._shares import FALLS, WRONG, share_claims
 from analyses._words import listed, number
 from steerstats import figures
 from steerstats.errors import gathered

@@ -128,7 +128,7 @@ MYOPIC_VARIANCE = Published(
 
 def published_for(table: Mapping[str, Published], model: str) -> Published:
     """The entry for the model at hand; the paper's first model where there is none (then not comparable)."""
-    return next((entry for name, entry in table.items() if same_model(model, name)), table[LLAMA])
+    return next((entry for name, entry in table.items() if named_as(model, name)), table[LLAMA])
 
 
 def judge(
@@ -159,7 +159,7 @@ def judge(
     return found.verdict, found.reason
 
 
-def same_model(ours: str, theirs: str) -> bool:
+def named_as(ours: str, theirs: str) -> bool:
     """Whether a model id (`meta-llama/Llama-2-7b-chat-hf`) or folder is named as the paper's model, and not as one
     that was made from it (`.../Llama-2-7b-chat-uncensored`)."""
     return ours.lower().rstrip("/").rpartition("/")[2].removesuffix("-hf") == theirs.lower()
@@ -168,10 +168,10 @@ def same_model(ours: str, theirs: str) -> bool:
 def _differences(published: Published, facts: tuple[Mapping[str, Any], ...], shift: str) -> dict[str, str]:
     """Condition -> how it differs; of two caches in the order of the published models."""
     found: dict[str, str] = {}
-    if len(facts) == 2 and same_model(str(facts[0]["model"]), published.models[-1]):
+    if len(facts) == 2 and named_as(str(facts[0]["model"]), published.models[-1]):
         facts = facts[::-1]
     for fact, model in zip(facts, published.models):
-        if not same_model(str(fact["model"]), model):
+        if not named_as(str(fact["model"]), model):
             found.setdefault("model", f"model is {fact['model']}, there {model}")
         if fact["layer"] != LAYERS[model]:
             layer = "not recorded" if fact["layer"] is None else fact["layer"]

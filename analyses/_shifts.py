@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from analyses._cache import absent_shifts, by_dataset
 from analyses._claim import Claim
-from analyses._counts import NO_MEAN, quoted_row
+from analyses._means import NO_MEAN, quoted_row
 from steerstats import figures
 from steerstats.generalization import GapTable, overall_gap, parse_shift, shift_name
 from steerstats.results import SLOPE_UNIT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -9,11 +10,12 @@ from functools import partial
 import numpy as np
 
 from steerstats.figures.theme import nice_setting, nice_shift
-from steerstats.nulls import NAMES
+from steerstats.nulls import CANNOT_RESOLVE, DIFFERS, NAMES, NOT_SHOWN
 from steerstats.spurious.rare import NEITHER
 from steerstats.text import LARGE, decimals
 
 MOST_DIGITS = 4
+DECISIONS = {DIFFERS: "differ", NOT_SHOWN: "not shown to differ", CANNOT_RESOLVE: "cannot be resolved"}
 UNDEFINED = f"[{NEITHER}]"  # ends the name of the column of inputs for which a factor is not defined
 _SHIFT = re.compile(r"\b(\w+)\s*->\s*(\w+)\b")
 _MINUS = re.compile(r"(?<![\w.)\]−-])-(?=\d)")
@@ -184,6 +186,13 @@ def percent(value: float, digits: int | None = None) -> str:
     if digits is None:
         digits = 1 if 0 < abs(value) < 0.01 or 0.99 < value < 1 else 0
     return f"{_signed(f'{100 * value:.{digits}f}')}%"
+
+
+def p_words(p: float, kind: str = "") -> str:
+    """ "p = 0.03", and never a p of exactly 0 or 1; with too few units to permute there is none."""
+    if math.isnan(p):
+        return f"no {kind}p-value"
+    return kind + ("p > 0.99" if p > 0.99 else "p < 0.001" if p < 0.001 else f"p = {p:.2g}")
 
 
 def together(values: Sequence[float], unit: str = "1") -> list[str]:

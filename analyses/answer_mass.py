@@ -2,8 +2,8 @@
 
 from analyses._cache import ask, datasets_of, facts_of, need_array, plain_mean, study_of, with_several_wrong
 from analyses._claim import Finding, command_line, publish
-from analyses._counts import in_range
-from analyses._single import mean_or_own
+from analyses._means import mean_or_own
+from analyses._shares import in_range
 from steerstats import figures
 from steerstats.operators import has_unsteered
 

@@ -2,8 +2,9 @@
 
 from analyses._cache import ask, by_median, datasets_of, facts_of, need_controls, plain_mean, study_of
 from analyses._claim import Finding, command_line, publish
+from analyses._effects import SQUARED, SQUARES
+from analyses._means import doubted, mean_or_own
 from analyses._shifts import PAIRED
-from analyses._single import SQUARED, SQUARES, doubted, mean_or_own
 from analyses._words import in_words, number
 from steerstats import figures
 from steerstats.results import SLOPE_UNIT
@@ -24,7 +25,7 @@ def main(cache, out):
     wide = effects.pivot(index=["dataset", "term"], columns="vector", values=["estimate", "se", "ci_low", "ci_high"])
     sides = {"own": "before", "debiased": "after"}
     wide.columns = [f"{sides[v]}{'' if q == 'estimate' else '_' + q.removeprefix('ci_')}" for q, v in wide.columns]
-    wide = by_median(wide.reset_index(), study)
+    wide, n = by_median(wide.reset_index(), study), len(loss)
     terms = [term for term in DEFAULT_FACTORS if (wide["term"] == term).any()]
     for term in terms:
         rows = wide[wide["term"] == term]
@@ -34,7 +35,6 @@ def main(cache, out):
         text = f"Fall in the squared effect of {in_words(term)}, noise removed"
         own = rows.assign(estimate=was - now, n=rows["dataset"].map(loss.set_index("dataset")["n"]))
         claims.append(mean_or_own(f"debiased.{term}", text, change, own, end=" (below 0: it grew)"))
-    n = len(loss)
     with figures.style():
         figure, axes = figures.canvas(1, 1 + len(terms), width=8.4, height=1.3 + 0.25 * n, squeeze=False)
         figures.effect_rows(loss, ax=axes[0, 0], xlabel="steerability lost\n(nat per unit multiplier)")

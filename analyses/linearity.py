@@ -4,7 +4,8 @@ import pandas as pd
 
 from analyses._cache import ask, by_dataset, datasets_of, facts_of, order_by_median, plain_mean, study_of
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._single import by_chance, how_bent, inputs_claim, mean_or_own
+from analyses._curves import by_chance, how_bent
+from analyses._means import inputs_claim, mean_or_own
 from analyses._words import number
 from steerstats import figures
 
@@ -19,10 +20,8 @@ def main(cache, out):
     tested = ask(study, "linearity")
     order = [name for name in order_by_median(study) if name in tested.results]
     frame = by_dataset(tested.to_frame(), order)
-    parts = []
-    for name in order:
-        per_input = study.slopes(name).to_frame()
-        parts.append(per_input[(per_input["setting_eval"] == "base") & (per_input["vector"] == "base")])
+    fits = (study.slopes(name).to_frame() for name in order)
+    parts = [one[(one["setting_eval"] == "base") & (one["vector"] == "base")] for one in fits]
     inputs = pd.concat(parts, ignore_index=True)
     values = {name: part["r_squared"].to_numpy() for name, part in zip(order, parts)}
     line, r2 = inputs_claim(study, "linearity.r2", "R² of an input's own line", values, (0.0, 1.0))

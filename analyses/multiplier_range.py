@@ -4,7 +4,7 @@ import numpy as np
 
 from analyses._cache import ask, datasets_of, facts_of, study_of
 from analyses._claim import Finding, NotInCache, command_line, publish
-from analyses._single import part_whole, range_claims
+from analyses._curves import part_whole, range_claims
 from steerstats import figures
 
 TITLE = "Sensitivity to the multiplier range"

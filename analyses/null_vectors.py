@@ -2,7 +2,7 @@
 
 from analyses._cache import ask, by_dataset, datasets_of, facts_of, need_controls, order_by_median, study_of
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._counts import DECISIONS
+from analyses._words import DECISIONS
 from steerstats import figures
 from steerstats.nulls import CANNOT_RESOLVE, NAMES
 

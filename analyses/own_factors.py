@@ -4,9 +4,9 @@ import numpy as np
 
 from analyses._cache import ask, by_median, current_seed, datasets_of, facts_of, lacking, plain_mean, study_of
 from analyses._claim import Finding, command_line, publish
-from analyses._counts import of_slopes, share_claims
-from analyses._effects import BARS, said_of
+from analyses._effects import BARS, of_slopes, said_of
 from analyses._own import BESIDE, changed, held_fixed, of_factor, panels, usable, why_not
+from analyses._shares import share_claims
 from analyses._words import in_words
 from steerstats import figures
 

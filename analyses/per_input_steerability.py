@@ -5,8 +5,8 @@ import numpy as np
 from analyses import _published as published
 from analyses._cache import ask, by_dataset, datasets_of, facts_of, plain_mean, study_of
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._counts import FALLS, WRONG, mean_claim, own_warnings, share_claims, sign_claims
-from analyses._single import SKEWED
+from analyses._means import SKEWED, mean_claim, own_warnings, sign_claims
+from analyses._shares import FALLS, WRONG, share_claims
 from analyses._words import number
 from steerstats import figures
 from steerstats.operators import ABLATE

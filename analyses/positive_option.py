@@ -2,8 +2,7 @@
 
 from analyses._cache import by_median, datasets_of, facts_of, letter_and_word, study_of
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._counts import of_shown
-from analyses._single import cell_claims
+from analyses._effects import cell_claims, of_shown
 from analyses._words import in_words
 from steerstats import figures
 from steerstats.study.study import DEFAULT_FACTORS

@@ -3,8 +3,7 @@
 from analyses._cache import ask, current_seed, datasets_of, facts_of, need_array, study_of
 from analyses._candidates import DRAWN, OTHERS, REASONS, WORDS
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._counts import p_words
-from analyses._words import in_words, number
+from analyses._words import in_words, number, p_words
 from steerstats import figures
 
 TITLE = "What predicts steerability"

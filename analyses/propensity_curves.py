@@ -4,7 +4,7 @@ import math
 
 from analyses._cache import between, by_dataset, datasets_of, each_of, facts_of, mean_curves, order_by_median, study_of
 from analyses._claim import Finding, command_line, publish
-from analyses._single import inputs_claim
+from analyses._means import inputs_claim
 from analyses._words import number
 from steerstats import figures
 from steerstats.operators import ABLATE

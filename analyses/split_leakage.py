@@ -5,7 +5,7 @@ import numpy as np
 from analyses._cache import facts_of, same_model, side_by_side, two_studies
 from analyses._claim import Claim, Finding, NotInCache, command_line, publish
 from analyses._compared import difference_error
-from analyses._counts import quoted_row
+from analyses._means import quoted_row
 from analyses._words import number
 from steerstats import figures
 from steerstats.generalization import ID_SHIFT, steerability_table

@@ -2,8 +2,8 @@
 
 from analyses._cache import by_median, current_seed, datasets_of, facts_of, letter_and_word, study_of
 from analyses._claim import Finding, command_line, publish
-from analyses._counts import of_shown, share_claims
-from analyses._effects import mean_of_adjusted, myopic_variance, share_words
+from analyses._effects import mean_of_adjusted, myopic_variance, of_shown, share_words
+from analyses._shares import share_claims
 from analyses._words import percent
 from steerstats import figures
 

@@ -2,8 +2,7 @@
 
 from analyses._cache import ask, datasets_of, facts_of, lacking, need_controls, study_of
 from analyses._claim import Finding, command_line, publish
-from analyses._counts import own_warnings
-from analyses._single import error_claims
+from analyses._means import error_claims, own_warnings
 from steerstats import figures
 
 TITLE = "Sampling error of the vector itself"

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import stats
 
 from analyses._claim import Claim
-from analyses._counts import DECISIONS, OUTCOMES
-from analyses._words import listed, together
+from analyses._means import OUTCOMES
+from analyses._words import DECISIONS, listed, together
 from steerstats.errors import how_many
 from steerstats.figures import nice_setting
 from steerstats.nulls import CANNOT_RESOLVE

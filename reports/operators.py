@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from analyses._claim import Finding
-from analyses._counts import OUTCOMES
+from analyses._means import OUTCOMES
 from reports import words
 from reports.answer import lead, that_have
 from steerstats.errors import how_many

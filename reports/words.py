@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from analyses._claim import Claim, Finding
-from analyses._counts import CUT
 from analyses._effects import LETTER, UNTOLD, WORD
 from analyses._own import NOT_ASKED
+from analyses._shares import CUT
 from analyses._words import together
 from reports.answer import HEADLINE, NOT_SHOWN, answer, by_shift, lead, limits, steers
 from steerstats.errors import how_many

@@ -17,10 +17,11 @@ import steerstats
 from analyses._cache import facts_of, mean_curves, plain_mean, side_by_side, two_studies
 from analyses._claim import OF_TWO, Claim, Finding, command_line
 from analyses._compared import difference_claims, error_words
-from analyses._counts import in_range, signs
+from analyses._curves import by_chance, correlation_in, how_bent, part_whole
 from analyses._effects import mean_of_adjusted
+from analyses._means import inputs_claim, signs
+from analyses._shares import in_range, share_in
 from analyses._shifts import draw_unsteered, unsteered_means
-from analyses._single import by_chance, correlation_in, how_bent, inputs_claim, part_whole, share_in
 from analyses._tables import BOTH, estimate_and_limits, for_paper, to_latex
 from analyses._words import number, percent, together
 from steerstats import figures

@@ -13,7 +13,7 @@ from scipy import stats
 import analyses
 from analyses._cache import plain_mean
 from analyses._claim import Claim, Finding
-from analyses._counts import share_claims
+from analyses._shares import share_claims
 from reports import operators
 from reports.words import summary
 from steerstats.cache.table import import_table

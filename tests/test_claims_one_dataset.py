@@ -15,8 +15,10 @@ from reporting import TRUTH, scratch, write_cache
 import analyses
 from analyses._cache import each_of
 from analyses._claim import Claim
+from analyses._curves import by_chance, correlation_in
+from analyses._effects import cell_claims
+from analyses._means import error_claims, inputs_claim
 from analyses._shifts import gap_claims
-from analyses._single import by_chance, cell_claims, correlation_in, error_claims, inputs_claim
 from reports import answer
 from reports.notices import notices_of
 from steerstats import demo_cache, open_cache

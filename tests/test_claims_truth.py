@@ -22,7 +22,7 @@ from analyses import (
 )
 from analyses._claim import Claim
 from analyses._effects import effect_claims, myopic_variance
-from analyses._single import error_claims
+from analyses._means import error_claims
 from steerstats import demo_cache, mean_over_datasets, open_cache
 from steerstats.meta import with_few_units
 from steerstats.nulls import null_table

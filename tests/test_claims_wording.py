@@ -16,8 +16,7 @@ from reporting import TRUTH, hostile_cache, reproduction, scratch, write_cache
 import analyses
 from analyses._cache import ask, between, datasets_of, study_of
 from analyses._claim import Claim, Finding
-from analyses._counts import p_words
-from analyses._words import tidy, together
+from analyses._words import p_words, tidy, together
 from reports.answer import answer, lead, limits
 from reports.provenance import _flat
 from reports.render import _differences, render_report

@@ -16,7 +16,7 @@ from reporting import hostile_cache, reproduction, scratch
 from statsmodels.api import OLS, add_constant
 
 import analyses
-from analyses._counts import of_slopes
+from analyses._effects import of_slopes
 from analyses._own import panels
 from analyses._words import plain_codes
 from reports.methods import methods

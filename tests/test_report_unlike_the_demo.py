@@ -19,8 +19,8 @@ import steerstats
 from analyses._cache import UNNAMED, check_distinct, same_model, vectors_of_kind
 from analyses._claim import Claim
 from analyses._compared import difference_error
-from analyses._counts import CUT, in_range
 from analyses._effects import share_words
+from analyses._shares import CUT, in_range
 from reports.notices import begun, notices_between, warned
 from reports.render import _facts, render_report
 from reports.reproduce import reproduce

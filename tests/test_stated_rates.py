@@ -15,7 +15,9 @@ import pytest
 import steerstats
 from analyses import linearity as linearity_page
 from analyses import variance_id_ood
-from analyses._single import BY_QUESTION, SKEWED, SQUARES
+from analyses._curves import BY_QUESTION
+from analyses._effects import SQUARES
+from analyses._means import SKEWED
 from analyses.variance_explained import TOO_HIGH
 from cache_builder.vectors import draws
 from steerstats.generalization import (

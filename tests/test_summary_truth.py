@@ -11,7 +11,7 @@ from summary_claims import INPUTS, REFITS, SHARE, interval, signs, told
 
 from analyses._claim import Claim
 from analyses._effects import mean_of_adjusted
-from analyses._single import error_claims
+from analyses._means import error_claims
 from reports import operators
 
 
