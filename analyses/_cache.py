@@ -248,10 +248,6 @@ def plain_mean(
         datasets make 95% intervals miss the mean too often, by lying on the side of the short tail: 8% of those over
         5 lognormal values did, 12% over 14. Of a share that is small but in few of the datasets, nothing shows that
         these exist where none of them was drawn.
-
-    Returns
-    -------
-    Estimate
     """
     values = np.asarray(values, float)
     finite = values[np.isfinite(values)]

@@ -209,10 +209,6 @@ def mean_over_datasets(
         Category of each dataset; leave-one-out then leaves out whole categories.
     level : float
 
-    Returns
-    -------
-    MetaAnalysis
-
     Raises
     ------
     CannotEstimate

@@ -132,10 +132,6 @@ def fit_components(
     why_no_refits : str
         What to say, in the warning, of a grid without `refits`.
 
-    Returns
-    -------
-    GapComponents
-
     Raises
     ------
     CannotEstimate
@@ -245,10 +241,6 @@ def smallest_detectable_gap(
     n_pairs : int or sequence of int, optional
         Training pairs; those of the fitted study when left out.
     power, alpha : float
-
-    Returns
-    -------
-    PowerTable
 
     Raises
     ------

@@ -176,10 +176,6 @@ def choose_layer(
     operator : str
         How the vectors act, as the spec of the build names it.
 
-    Returns
-    -------
-    LayerChoice
-
     Raises
     ------
     InputError

@@ -39,10 +39,6 @@ def cross_model_agreement(
     rng, level, n_resamples
         As in `id_ood_correlation`.
 
-    Returns
-    -------
-    CorrelationTable
-
     Raises
     ------
     InputError

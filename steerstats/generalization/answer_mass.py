@@ -93,10 +93,6 @@ def answer_mass(
         Mean mass below which the answers have collapsed.
     level : float
 
-    Returns
-    -------
-    AnswerMass
-
     Raises
     ------
     InputError

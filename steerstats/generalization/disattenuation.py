@@ -68,10 +68,6 @@ def corrected_spearman(
     level : float
     n_resamples : int
 
-    Returns
-    -------
-    Corrected
-
     Raises
     ------
     InputError

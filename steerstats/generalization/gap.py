@@ -196,10 +196,6 @@ def gap_table(
     level : float
     n_resamples : int
 
-    Returns
-    -------
-    GapTable
-
     Raises
     ------
     InputError

@@ -129,10 +129,6 @@ def ratio(
     level : float
     n_resamples : int
 
-    Returns
-    -------
-    RatioEstimate
-
     Raises
     ------
     InputError
@@ -184,10 +180,6 @@ def relative_steerability(
         The cell eval->eval has to be in the grid for each.
     rng, method, level, n_resamples
         As in `ratio`.
-
-    Returns
-    -------
-    RatioTable
 
     Examples
     --------

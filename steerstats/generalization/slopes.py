@@ -151,10 +151,6 @@ class SlopeGrid:
         dataset : str
         shifts : sequence of (train, eval)
 
-        Returns
-        -------
-        Cells
-
         Raises
         ------
         InputError

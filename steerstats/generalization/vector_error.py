@@ -121,10 +121,6 @@ def with_vector_error(
     level : float
     name : str
 
-    Returns
-    -------
-    Estimate
-
     Raises
     ------
     CannotEstimate
@@ -177,10 +173,6 @@ def from_disjoint_folds(
         Twins are averaged within their question first, and questions then count equally.
     level : float
     name : str
-
-    Returns
-    -------
-    Estimate
 
     Raises
     ------

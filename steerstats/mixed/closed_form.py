@@ -155,10 +155,6 @@ def closed_form(
     level : float
         Nominal coverage of the intervals.
 
-    Returns
-    -------
-    ClosedForm
-
     Raises
     ------
     InputError

@@ -46,10 +46,6 @@ def fit_complete(
     names : tuple of str
         Names of the columns of Z, for messages.
 
-    Returns
-    -------
-    CompleteFit or None
-
     Raises
     ------
     CannotEstimate

@@ -47,10 +47,6 @@ def fit_mixed(
     level : float
         Nominal coverage of the intervals.
 
-    Returns
-    -------
-    MixedFit
-
     Raises
     ------
     InputError

@@ -120,10 +120,6 @@ def build_design(formula: str, frame: pd.DataFrame, population: str | None = Non
     population : str, optional
         A column whose levels are a sample, whether or not the formula names it.
 
-    Returns
-    -------
-    Design
-
     Raises
     ------
     InputError

@@ -67,10 +67,6 @@ def joint_test(fit: MixedFit, terms: Sequence[str]) -> HypothesisTest:
     terms : sequence of str
         Fixed effects with the same entry in `fit.columns`.
 
-    Returns
-    -------
-    HypothesisTest
-
     Raises
     ------
     InputError
@@ -124,10 +120,6 @@ def wilks_test(fit: MixedFit, terms: Sequence[str]) -> HypothesisTest:
         In closed form, with a fixed part W x Z.
     terms : sequence of str
         Complete sets such as ["pos_is_a", "lam:pos_is_a"].
-
-    Returns
-    -------
-    HypothesisTest
 
     Raises
     ------

@@ -108,10 +108,6 @@ def hc2_bell_mccaffrey(
     level : float
         Nominal coverage of the intervals.
 
-    Returns
-    -------
-    RobustFit
-
     Raises
     ------
     InputError

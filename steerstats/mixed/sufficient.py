@@ -59,10 +59,6 @@ def fit_levels(y: np.ndarray, X: np.ndarray, levels: list[Level], *, reml: bool 
         One level, or two with the outer one first.
     reml : bool
 
-    Returns
-    -------
-    SufficientFit
-
     Raises
     ------
     InputError

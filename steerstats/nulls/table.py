@@ -130,10 +130,6 @@ def null_table(
         Dataset -> training questions of its vector, as far as they are known, or as many of one size as carry it
         (`resampling.question_weight.carrying_questions`). `at_least` allows for them, p does not.
 
-    Returns
-    -------
-    NullTable
-
     Raises
     ------
     InputError

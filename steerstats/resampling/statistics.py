@@ -206,10 +206,6 @@ def bootstrap_mean(
     unit : array of shape (n_inputs,), optional
         Label of each input's unit (its question).
 
-    Returns
-    -------
-    Replicates
-
     Examples
     --------
     >>> import numpy as np
@@ -240,10 +236,6 @@ def bootstrap_ratio(
     denominator : array of shape (n_inputs,) or (cells, n_inputs)
     rng, n_resamples, unit
         As in `bootstrap_mean`.
-
-    Returns
-    -------
-    Replicates
 
     Examples
     --------

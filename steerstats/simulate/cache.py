@@ -91,10 +91,6 @@ def simulate_cache(
     unfinished : sequence of str
         Datasets that the manifest names and that are not written, as after an interrupted build.
 
-    Returns
-    -------
-    Simulation
-
     Raises
     ------
     CacheError

@@ -128,10 +128,6 @@ def spurious_factors(
         take them for independent inputs.
     level : float
 
-    Returns
-    -------
-    SpuriousFactors
-
     Raises
     ------
     CannotEstimate

@@ -101,10 +101,6 @@ def fit_steerability(
     coords : mapping of axis name to labels, optional
         One entry per axis of `propensity` but the last, in order; used in errors and frames.
 
-    Returns
-    -------
-    SteerabilityFit
-
     Raises
     ------
     InputError

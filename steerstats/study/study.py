@@ -35,10 +35,6 @@ def open_cache(path: str | Path, *, datasets: Sequence[str] | str | None = None,
     layer : int, optional
         The layer to look at in a sweep, where several were steered one at a time.
 
-    Returns
-    -------
-    Study
-
     Raises
     ------
     CacheError
