@@ -16,6 +16,7 @@ from cache_builder.prompts.inputs import EVALUATED, TRAINING, Survey, provable, 
 from cache_builder.prompts.settings import Description, Renderer, choose_descriptions, load_descriptions
 from cache_builder.provenance import now, provenance
 from cache_builder.spec import BuildSpec, is_place
+from cache_builder.spec.differences import what_differs
 from cache_builder.unit.builder import UnitBuilder
 from cache_builder.unit.grid import WHOLE
 from cache_builder.vectors.extractors import extractor_facts
@@ -192,6 +193,10 @@ class Session:
     def close(self) -> None:
         """End what runs in the background."""
         self.builder.close()
+
+    def what_differs(self, manifest: Mapping[str, Any]) -> str:
+        """In what another cache's manifest is not of this spec, for the message that refuses it."""
+        return what_differs(manifest, self.spec, self.facts)
 
     def manifest(self, measured: Mapping[str, Any]) -> dict[str, Any]:
         """The cache's immutable description."""

@@ -16,6 +16,7 @@ from cache_builder import session
 from cache_builder.build import Session, run_build, sweep_spec
 from cache_builder.dryrun import dry_run
 from cache_builder.spec import ModelSpec, parse_spec
+from cache_builder.spec.differences import what_differs
 from steerstats.cache import CacheReader, verify
 from steerstats.errors import CacheError, ModelError, SpecError
 
@@ -129,9 +130,25 @@ def test_a_missing_unit_is_computed_again_to_the_same_bits_and_nothing_else_is(b
 
 def test_another_spec_is_refused_before_anything_is_computed(built, model):
     before = hashes(built[0])
-    with pytest.raises(CacheError, match="specs are not mixed"):
+    with pytest.raises(CacheError, match=r"\(multipliers: \[.*\] there, .* 1\.0\] here\): specs are not mixed"):
         run_build(tiny_spec(model, multipliers=[-1.0, 0.0, 1.0]), built[0])
     assert hashes(built[0]) == before
+
+
+def test_a_refusal_names_what_differs_and_not_what_follows_from_it(model):
+    spec = tiny_spec(model)
+    facts = {"datasets": {"likes-rain": "a" * 64}, "layers": [[1]], "descriptions": {"likes-rain": {}}}
+    manifest = {"spec": spec.model_dump(mode="json", exclude={"run"}), "facts": facts}
+    assert what_differs(manifest, tiny_spec(model, name="other"), facts) == ""  # a name is no part of the identity
+    other = tiny_spec(model, settings=["base"], layers=[2], seed=1)
+    fewer = {"datasets": {"likes-rain": "b" * 64}, "layers": [[2]], "descriptions": {}}
+    assert what_differs(manifest, other, fewer) == (
+        ' (settings: ["base", "sys_pos", "user_neg"] there, ["base"] here; seed: 0 there, 1 here; '
+        "layers: [1] there, [2] here; datasets.likes-rain: other content)"
+    )
+    del manifest["spec"]["scope"]
+    manifest["spec"]["steered"] = "all"  # as another version may have called it
+    assert what_differs(manifest, other, fewer) == ""
 
 
 @pytest.mark.parametrize("content", ["[1]", "not json"])

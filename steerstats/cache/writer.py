@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +104,18 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
     return root
 
 
-def refuse_other_spec(path: Path, facts: Mapping[str, Any], spec_hash: str) -> None:
-    """Raise `CacheError` where a manifest or a sidecar, the facts of the file at `path`, is of another spec."""
+def refuse_other_spec(
+    path: Path, facts: Mapping[str, Any], spec_hash: str, why: Callable[[Mapping[str, Any]], str] = lambda _: ""
+) -> None:
+    """Raise `CacheError` where a manifest or a sidecar, the facts of the file at `path`, is of another spec.
+
+    `why` says, of these facts, in what.
+    """
     theirs = str(facts.get("spec_hash"))
     if theirs != spec_hash:
         raise CacheError(
-            f"{path} belongs to spec {theirs[:12]}, this build is {spec_hash[:12]}: specs are not mixed in one "
-            "directory, choose another"
+            f"{path} belongs to spec {theirs[:12]}, this build is {spec_hash[:12]}{why(facts)}: specs are not mixed in "
+            "one directory, choose another"
         )
 
 
