@@ -265,7 +265,10 @@ def smallest_detectable_gap(
     known = np.isfinite(components.of_vector)
     pairs = components.n_pairs if n_pairs is None else n_pairs
     if n_pairs is not None and not known:
-        raise CannotEstimate("the components hold no vector variance (no refitted vectors): n_pairs has no effect")
+        raise CannotEstimate(
+            "the components hold no vector variance, so that n_pairs has no effect: it takes refitted vectors "
+            "(controls.resampled) under both shifts of the gap (controls.shifts)"
+        )
     sizes = [
         _sizes("n_inputs", n_inputs, 2),
         _sizes("n_pairs", pairs, 1) if known else [0],
@@ -326,7 +329,8 @@ def smallest_detectable_gap(
         alpha=alpha,
         includes_vector_error=bool(known),
         about=tuple("a mean over datasets" if d > 1 else "this dataset" for d in datasets),
-        method=f"two-sided t test at {alpha:g} with power {power:g}, noncentral t, from fitted variance components",
+        # With the components' own, which says what the gap is: a table of designs must not leave that open.
+        method=f"{components.method}; two-sided t test at {alpha:g} with power {power:g}, noncentral t",
         numbers={"alpha": alpha, "power": power},
         assumptions=tuple(assumptions),
         warnings=tuple(warnings),

@@ -13,10 +13,10 @@ from statsmodels.stats.power import TTestPower
 import analyses
 from steerstats.cache.table import import_table
 from steerstats.errors import CannotEstimate, InputError
-from steerstats.generalization import SlopeGrid, with_vector_error
+from steerstats.generalization import SlopeGrid, shift_name, with_vector_error
 from steerstats.meta import mean_over_datasets, reml_tau2
 from steerstats.power import GapComponents, fit_components, noncentrality, smallest_detectable_gap
-from steerstats.study import open_cache
+from steerstats.study import demo_cache, open_cache
 
 
 def components(**changes) -> GapComponents:
@@ -165,8 +165,13 @@ def test_more_of_anything_detects_less():
 
 
 def test_designs_that_cannot_be_judged_are_refused():
+    study = open_cache(demo_cache())
     with pytest.raises(CannotEstimate, match="n_pairs has no effect"):
         smallest_detectable_gap(components(of_vector=float("nan"), n_pairs=None), n_inputs=10, n_pairs=5)
+    with pytest.raises(CannotEstimate, match=r"n_pairs has no effect: .*controls\.shifts"):
+        study.power("base->user_neg", n_pairs=100)  # refits there are, but under base->base alone
+    with pytest.raises(InputError, match="base->base is the reference itself and has no gap"):
+        study.power("base->base")
     with pytest.raises(CannotEstimate, match="between datasets is unknown"):
         smallest_detectable_gap(components(between_datasets=float("nan")), n_inputs=10, n_datasets=2)
     with pytest.raises(InputError, match="n_inputs is 1; a whole number, 2 or more"):
@@ -185,6 +190,11 @@ def test_designs_that_cannot_be_judged_are_refused():
     for name, value in (("power", 80), ("alpha", 0), ("alpha", "5%")):
         with pytest.raises(InputError, match=f"{name} is .*; a share strictly between 0 and 1"):
             smallest_detectable_gap(components(), n_inputs=10, **{name: value})
+
+
+def test_a_table_of_designs_says_which_gap_it_is_about():
+    study = open_cache(demo_cache())
+    assert f"gap base->base minus {shift_name(study.shifts()[0])}" in study.power().summary()
 
 
 def test_one_dataset_speaks_of_itself_only():

@@ -295,7 +295,8 @@ def _among(study: Study, datasets: Sequence[str]) -> Study:
 
 def gap_components(study: Study, shift: Shift) -> tuple[GapComponents, dict[str, int]]:
     """The variance components of a shift's gap, and the size of this study as `smallest_detectable_gap` takes it."""
-    cells = [ID_SHIFT, shift]
+    # base->base is left to `fit_components`, which says that it has no gap.
+    cells = list(dict.fromkeys([ID_SHIFT, shift]))
     refits = study.has_refits(cells)
     units = list(study.units.values())
     pairs = [len(unit.unit.coords["pair"]) for unit in units if "pair" in unit.unit.coords]

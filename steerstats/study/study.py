@@ -281,12 +281,12 @@ class Study(StudyDoubts):
         power: float = 0.8,
         alpha: float = 0.05,
     ) -> PowerTable:
-        """Smallest mean gap that a study of this or another size would detect.
+        """Smallest mean gap, base->base minus a shift, that a study of this or another size would detect.
 
         Parameters
         ----------
         shift : (train, eval) or "train->eval", optional
-            Default: the first out-of-distribution shift of the cache.
+            Default: the first out-of-distribution shift of the cache; `method` of the result names it.
         n_inputs, n_datasets, n_pairs : int or sequence of int, optional
             Sizes to consider; default: this study's.
         power, alpha : float
