@@ -70,7 +70,8 @@ def test_unmeasured_settings_are_unplanned_and_undefined_factors_stay_so(tmp_pat
 
 BAD = {
     "blank name": (lambda f: f.assign(dataset=" "), r"t.csv: dataset, line 2: ' ' should be a label"),
-    "hole": (lambda f: f.drop(index=4), r"vector=base has no value at multiplier=0, input=q1"),
+    "hole": (lambda f: f.drop(index=4), r"no value at multiplier=0, input=q1 \(inputs that lack one: 1 of 4\); "),
+    "holes": (lambda f: f.drop(index=[4, 7, 8]), r"inputs that lack one: 2 of 4\)"),
     "twice": (lambda f: pd.concat([f, f.iloc[[3]]]), r"input=q1 is there 2 times \(lines 5 and 14\)"),
     "no zero": (lambda f: f[f["multiplier"] != 0], r"multiplier 0 \(the unsteered model\) is missing; it has -1, 1"),
     "text": (
@@ -78,6 +79,14 @@ BAD = {
         r"propensity, line 7: 'high' should be a finite number",
     ),
     "column": (lambda f: f.drop(columns="setting_eval"), r"column 'setting_eval' is missing; it has [\w, ]+$"),
+    "columns": (
+        lambda f: f.drop(columns=["setting_eval", "propensity"]),
+        r"columns 'setting_eval', 'propensity' are missing; it has [\w, ]+$",
+    ),
+    "wide": (
+        lambda f: f.pivot(index=["dataset", "input"], columns="multiplier", values="propensity").reset_index(),
+        r"'multiplier', 'propensity' are missing; .*; -1\.0, 0\.0, 1\.0 seem to be multipliers, which go in rows",
+    ),
     "stranger": (lambda f: f.assign(slope=1), r"column 'slope' is not known"),
     "flag": (lambda f: f.assign(pos_is_a="maybe"), r"pos_is_a, line 2: 'maybe' should be true, false or empty"),
     "setting": (

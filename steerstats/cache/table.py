@@ -66,12 +66,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
             raise
         what = "it is not UTF-8; save it as that" if isinstance(error, UnicodeDecodeError) else error
         raise InputError(f"{source} cannot be read as a table: {what}") from error
-    for name in REQUIRED:
-        if name not in frame:
-            found = [str(column) for column in frame.columns]
-            other = next((mark for mark in (";", "\t", "|") if len(found) == 1 and mark in found[0]), "")
-            hint = f"; columns are separated by commas, and here seem to be by {other!r}" if other else ""
-            raise InputError(f"{source}: column {name!r} is missing; it has {', '.join(found)}{hint}")
+    if lacking := [name for name in REQUIRED if name not in frame]:
+        raise InputError(f"{source}: {_lacking(lacking, [str(column) for column in frame.columns])}")
     if frame.empty:
         raise InputError(f"{source} has no rows")
     frame.index = _places(source, len(frame))
@@ -200,6 +196,18 @@ def _at_layer(parts: dict[str, pd.DataFrame], layer: int, source: str | Path) ->
     return {name: part for name, part in taken.items() if len(part)}
 
 
+def _lacking(names: list[str], found: list[str]) -> str:
+    """Which required columns are not there, all at once, and what that may come from."""
+    said = f"column {names[0]!r} is" if len(names) == 1 else f"columns {', '.join(map(repr, names))} are"
+    hint = ""
+    numbers = [column for column in found if re.fullmatch(r"[+-]?\d*\.?\d+", column)]
+    if other := next((mark for mark in (";", "\t", "|") if len(found) == 1 and mark in found[0]), ""):
+        hint = f"; columns are separated by commas, and here seem to be by {other!r}"
+    elif "multiplier" in names and len(numbers) > 1:
+        hint = f"; {', '.join(numbers)} seem to be multipliers, which go in rows, one value each (pandas: melt)"
+    return f"{said} missing; it has {', '.join(found)}{hint}"
+
+
 def _unit(frame: pd.DataFrame, where: str) -> dict[str, np.ndarray]:
     frame = frame.assign(vector=_vector_labels(frame))
     for name in ("setting_train", "layer"):
@@ -255,9 +263,11 @@ def _grid(frame: pd.DataFrame, axes: dict[str, np.ndarray], where: str) -> np.nd
     measured = np.isfinite(grid)
     for e, v in zip(*np.nonzero(measured.any(axis=(2, 3)) & ~measured.all(axis=(2, 3)))):
         m, i = np.argwhere(~measured[e, v])[0]
+        lacking = (~measured[e, v]).any(axis=0)
         raise InputError(
             f"{where}: setting_eval={axes['setting_eval'][e]}, vector={axes['vector'][v]} has no value at "
-            f"multiplier={axes['multiplier'][m]:g}, input={axes['input'][i]}; measure every input at every multiplier"
+            f"multiplier={axes['multiplier'][m]:g}, input={axes['input'][i]} (inputs that lack one: {lacking.sum()} of "
+            f"{lacking.size}); measure every input at every multiplier"
         )
     return grid
 
