@@ -252,7 +252,8 @@ def plain_mean(
     values = np.asarray(values, float)
     finite = values[np.isfinite(values)]
     if not finite.size:
-        raise CannotEstimate(f"{name} is not defined in any of {values.size} datasets: it takes two inputs of one")
+        where = "the one dataset" if values.size == 1 else f"any of {values.size} datasets"
+        raise CannotEstimate(f"{name} is not defined in {where}: it takes two inputs of one")
     found = mean_slope(finite)
     shared = {"name": name, "unit": unit, "assumptions": ("datasets are independent",)}
     mean, n = found.estimate, found.n

@@ -93,8 +93,8 @@ class Claim:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.n == 1 and self.n_of.startswith("datasets"):
-            object.__setattr__(self, "n_of", self.n_of.replace("datasets", "dataset", 1))
+        if self.n == 1:
+            object.__setattr__(self, "n_of", re.sub(r"^(dataset|question|input)s\b", r"\1", self.n_of))
         named = self.interval.startswith(("percentile", "jackknife", "Hartung"))
         if np.isnan(self.ci_low) and np.isnan(self.ci_high) and named:
             # With more there is another reason, such as a perfect ranking; and none where questions are counted.

@@ -29,6 +29,8 @@ def test_two_questions_on_three_multipliers_are_too_few():
     curves = np.array([[0.0, 1.0, 2.2], [0.0, 1.0, 2.1]])
     with pytest.raises(CannotEstimate, match=r"2 questions for 1 non-linear contrast: .* at least 3"):
         linearity_test(curves, [-1, 0, 1])
+    with pytest.raises(CannotEstimate, match=r"^1 question for 1 non-linear contrast: "):
+        linearity_test(curves[:1], [-1, 0, 1])
     three = linearity_test(np.vstack([curves, [[0.0, 1.1, 2.4]]]), [-1, 0, 1])
     assert 0 < three.p_value < 1
     assert "on 1 non-linear contrast of the curve" in three.method

@@ -55,6 +55,8 @@ def test_one_input_makes_a_report(tmp_path):
     assert "Read this first" not in page, "nothing is correlated over datasets, which are too few for it"
     assert page.count('<pre class="prompt') == 1, "the one input is shown once"
     assert "n = 1 input." in page
+    assert "n = 1 question;" in page
+    assert not re.findall(r"\b1 (?:questions|inputs|datasets)\b", page)
 
 
 def test_caches_that_share_no_dataset_make_a_report_that_says_so(tmp_path):

@@ -17,6 +17,7 @@ from reports.notices import notices_of
 from steerstats.cache import UnitData
 from steerstats.cache.table import import_table
 from steerstats.errors import CacheError, CannotEstimate, InputError
+from steerstats.protocol import UNNAMED
 from steerstats.simulate import SimulationTruth, simulate_cache, simulate_unit
 from steerstats.study import open_cache
 
@@ -249,6 +250,12 @@ def test_what_a_table_lacks_is_not_advised_to_be_built(tmp_path):
         study.nulls()
     with pytest.raises(CacheError, match=r"in this cache for every dataset; it has the settings base$"):
         study.generalization()
+
+
+def test_a_table_that_names_no_model_is_shown_as_a_study_of_one_that_is_not_recorded(tmp_path):
+    pd.DataFrame(list(example_rows())).to_csv(tmp_path / "scores.csv", index=False)
+    study = open_cache(import_table(tmp_path / "scores.csv", tmp_path / "cache", model=UNNAMED))
+    assert repr(study).startswith("<Study of a model that is not recorded: 1 dataset, ")
 
 
 def test_two_caches_without_a_dataset_in_common_are_told_what_each_has(tmp_path):

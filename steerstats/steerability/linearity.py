@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from steerstats.errors import CannotEstimate, InputError, check_level
+from steerstats.errors import CannotEstimate, InputError, check_level, how_many
 from steerstats.resampling.questions import group_codes
 from steerstats.results import VECTOR_AS_GIVEN, Result
 from steerstats.steerability.grid import check_grid, refuse_missing
@@ -119,11 +119,12 @@ def linearity_test(
     if k < 1:
         raise CannotEstimate("two multipliers cannot show a departure from a line; at least three are needed")
     codes, n_questions = group_codes(questions, y.shape[0])
-    contrast = "non-linear contrast" + ("s" if k > 1 else "")
+    contrasts_told = how_many(k, "non-linear contrast")
     # Two units are never skew, so that with one contrast, too, there is nothing to hold their shape against.
     least = max(k + 1, 3)
     if n_questions < least:
-        raise CannotEstimate(f"{n_questions} questions for {k} {contrast}: Hotelling T² needs at least {least}")
+        told = f"{how_many(n_questions, 'question')} for {contrasts_told}"
+        raise CannotEstimate(f"{told}: Hotelling T² needs at least {least}")
     basis = np.linalg.qr(np.column_stack([np.ones_like(lam), lam, np.eye(lam.size)]))[0][:, 2:]
     contrasts = y @ basis
     counts = np.bincount(codes)
@@ -180,7 +181,7 @@ def linearity_test(
         n=y.shape[0],
         n_questions=n_questions,
         level=level,
-        method=f"Hotelling T² on {k} {contrast} of the curve, units are questions",
+        method=f"Hotelling T² on {contrasts_told} of the curve, units are questions",
         numbers={"n_contrasts": k},
         assumptions=(
             "contrasts by question are near normal, or many (skewed curvature, 12-60 questions: rejects 7-8% at 5%)",

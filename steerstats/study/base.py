@@ -15,6 +15,7 @@ from steerstats.errors import Absent, CacheError, check_count, first_few, how_ma
 from steerstats.generalization import PAPER_SHIFTS, SlopeGrid, parse_shift, shift_name
 from steerstats.generalization.slopes import Shift, parse_shifts
 from steerstats.operators import has_unsteered
+from steerstats.protocol import UNNAMED
 from steerstats.study.factors import FACTORS, own_factors
 from steerstats.study.unit import Slopes, StudyUnit, names_once
 
@@ -75,7 +76,8 @@ class StudyBase:
 
     def __repr__(self) -> str:
         datasets = how_many(len(self.datasets), "dataset")
-        return f"<Study of {self.model}: {datasets}, settings {', '.join(self.settings)}>"
+        model = "a model that is not recorded" if self.model == UNNAMED else self.model
+        return f"<Study of {model}: {datasets}, settings {', '.join(self.settings)}>"
 
     @property
     def path(self) -> Path:
