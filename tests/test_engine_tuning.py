@@ -289,3 +289,19 @@ def test_timed_samples_are_alike_and_have_row_lengths_that_the_warm_up_did_not_h
     assert len({some.start for some in samples}) == (1 + tuning.ROUNDS if size >= 24 else 1)
     for some in samples:
         assert 0 <= some.start < some.stop <= size
+
+
+@pytest.mark.parametrize(("asked", "budget", "ceiling"), [(None, 96, 200), (128, 96, 200), (64, 64, None)])
+def test_a_session_takes_over_path_and_budget_of_a_cache_and_no_mask_that_is_for_cuda(
+    tmp_path, monkeypatch, asked, budget, ceiling
+):
+    """A budget that memory has made smaller since, too; a spec that asks for another one gets that."""
+    monkeypatch.setattr(session, "read_runtime", lambda _: {"budget": 128, "mask": "flex", "path": "plain"})
+    runs = iter([{"budget": 128, "ceiling": 300}, {"budget": 96, "ceiling": 200}, None])
+    monkeypatch.setattr(session, "finished_sidecar", lambda *_: (run := next(runs)) and {"run": run})
+    made = session.Session(tiny_spec(write_model(tmp_path / "model"), run={"threads": 1, "budget": asked}))
+    mask = made.engine.mask
+    made.settle(tmp_path)
+    assert (made.engine.path, made.engine.mask) == ("plain", mask)
+    assert (made.engine.budget, made.engine.ceiling) == (budget, ceiling)
+    made.close()
