@@ -134,8 +134,9 @@ def test_a_manifest_that_was_edited_is_refused_and_written_anew_once_it_is_delet
         CacheError, match=r"is not as it was written: .*; restore it, or delete it and the build writes"
     ):
         run_build(tiny_spec(model, run={}), root)
-    manifest.unlink()
-    assert run_build(tiny_spec(model, run={}), root).built == DATASETS[1:2]
+    for built_anew in (DATASETS[1:2], ()):
+        manifest.unlink()
+        assert run_build(tiny_spec(model, run={}), root).built == built_anew
     assert all(check.ok for check in verify(root))
 
 
