@@ -11,7 +11,7 @@ from analyses._claim import Claim, Finding
 from analyses._effects import LETTER, UNTOLD, WORD
 from analyses._own import NOT_ASKED
 from analyses._shares import CUT
-from analyses._words import together
+from analyses._words import in_words, listed, together
 from reports.answer import HEADLINE, NOT_SHOWN, answer, by_shift, lead, limits, steers
 from steerstats.errors import how_many
 from steerstats.figures import nice_shift
@@ -116,7 +116,9 @@ def _variability(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix
 def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefix: str) -> dict[str, str]:
     question = "Why do inputs differ?"
     if "explained.mean" not in claims:
-        return {"question": question, "missing": missing.get("variance_explained", "not computed")}
+        return {"question": question, "missing": missing.get("variance_explained", "not computed")} | _own(
+            claims, prefix
+        )
     mean = claims["explained.mean"]
     factors = "the letter (A or B) and the word (Yes or No)"
     if mean.facts["untold_everywhere"]:
@@ -140,6 +142,20 @@ def _spuriousness(claims: Mapping[str, Claim], missing: Mapping[str, str], prefi
         words += f" Steerability differs between A and B in {where} (FDR 0.05)."
     link = f"{prefix}variance_explained"
     return _card(question, shown, limits(mean), words, link, "Variance explained")
+
+
+def _own(claims: Mapping[str, Claim], prefix: str) -> dict[str, str]:
+    """What factors of one's own explain, for the card that has no letter and word to tell of; else nothing."""
+    parts = []
+    for key, share in claims.items():
+        if key.startswith("own.") and key.endswith(".share"):
+            name = in_words(key.removeprefix("own.").removesuffix(".share"))
+            where = f"in {share.facts['dataset']}" if "dataset" in share.facts else f"mean over {share.n} datasets"
+            parts.append(f"{name} explains {share.shown[0]} ({limits(share)}, {where})")
+    if not parts:
+        return {}
+    words = f"Of the variance of steerability between inputs, adjusted for chance, {listed(parts)}."
+    return {"words": words, "link": f"{prefix}own_factors", "link_text": "Factors of your own"}
 
 
 def _where(claims: Mapping[str, Claim], mean: Claim, extreme: str) -> str:

@@ -21,7 +21,7 @@ from analyses._own import panels
 from analyses._words import plain_codes
 from reports.methods import methods
 from reports.tables import cells
-from reports.words import missed
+from reports.words import missed, summary
 from steerstats import open_cache
 from steerstats.cache.table import import_table
 from steerstats.errors import InputError
@@ -128,6 +128,17 @@ def test_the_report_tells_what_own_factors_do():
     for name in ("own_factors", "own_factors-2", "own_factors-3"):
         assert (claims_folder() / f"{name}.svg").is_file()
     assert json.loads((claims_folder() / "own_factors.json").read_text())["missing"] == ""
+
+
+def test_the_summary_tells_of_own_factors_where_it_has_no_letter_and_word_to_tell_of():
+    _, card, _ = summary([finding()], prefix="c1-")["cards"]
+    shown = {claim.key: claim.shown[0] for claim in finding().claims}
+    for name in ("load", "seen", "topic"):
+        assert f"{name} explains {shown[f'own.factor_{name}.share']} (" in card["words"]
+    assert card["words"].count("mean over 3 datasets") == 3
+    assert card["link"] == "c1-own_factors"
+    assert card["missing"]
+    assert "words" not in summary([])["cards"][1]
 
 
 def test_no_mixed_model_is_told_of_where_none_is_shown():
