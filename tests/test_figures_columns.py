@@ -258,6 +258,13 @@ def test_cells_of_a_table_are_where_their_names_cross_blue_above_zero_and_vermil
     assert {text.get_color() for text in ax.texts if text.get_text().endswith("1.00")} == {"#ffffff"}
 
 
+@pytest.mark.parametrize(("size", "told"), [(1.0, ["0.25", "−0.18"]), (0.1, ["0.025", "−0.018"])])
+def test_cells_of_weak_vectors_have_the_digits_that_tell_them_apart(size, told):
+    _, ax = figures.canvas()
+    figures.transfer_table(size * np.array([[0.251, -0.179]]), ["base"], ["base", "user_neg"], ax=ax)
+    assert [text.get_text() for text in ax.texts] == told
+
+
 def test_colours_of_cosines_are_of_one_scale_however_alike_vectors_are(ax):
     figures.cosine_table(np.array([[0.2, 0.1], [0.1, 0.2]]), ["base", "sys_neg"], ax=ax)
     assert (ax.collections[0].norm.vmin, ax.collections[0].norm.vmax) == (-1.0, 1.0)

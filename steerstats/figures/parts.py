@@ -163,7 +163,9 @@ def matrix(
 ) -> Axes:
     """A table of numbers with coloured cells, from -`reach` to `reach`; cells without a number stay empty."""
     shown = np.asarray(values, float)
-    scale = Normalize(-(reach or np.nanmax(np.abs(shown))), reach or np.nanmax(np.abs(shown)))
+    reach = reach or np.nanmax(np.abs(shown))
+    scale = Normalize(-reach, reach)
+    digits = 2 if reach >= 0.1 else 3  # with two, weak vectors would all read 0.02 on cells of many colours
     ax.pcolormesh(np.ma.masked_invalid(shown), cmap=DIVERGING, norm=scale, edgecolor=RULE, linewidth=1.2)
     for (row, column), value in np.ndenumerate(shown):
         if np.isnan(value):
@@ -171,7 +173,7 @@ def matrix(
         # Black or white, whichever reads better on the cell; never the ink of the page, which a dark page exchanges.
         bright = np.array(DIVERGING(scale(value))[:3]) @ (0.2126, 0.7152, 0.0722) > 0.45
         style = {"color": "#101010" if bright else "#ffffff", "fontsize": 7.8, "ha": "center", "va": "center"}
-        ax.text(column + 0.5, row + 0.5, format_number(value, 2).replace("-", "−"), **style)
+        ax.text(column + 0.5, row + 0.5, format_number(value, digits).replace("-", "−"), **style)
     ax.set_xticks(np.arange(len(columns)) + 0.5, list(columns))
     ax.set_yticks(np.arange(len(rows)) + 0.5, list(rows))
     ax.set_ylim(len(rows), 0)
