@@ -254,6 +254,12 @@ def test_every_public_method_shows_how_it_is_called():
     assert [method.__name__ for method in methods if ">>>" not in (method.__doc__ or "")] == []
 
 
+def test_every_name_in_the_table_of_steerability_is_explained_by_its_help():
+    table = open_cache(base.demo_cache()).steerability()
+    names = {name.split(",")[0] for name in table.to_frame()["name"]}
+    assert {name for name in names if f"`{name}`" not in type(table).to_frame.__doc__} == set()
+
+
 def test_a_study_of_one_dataset_is_shown_with_one_dataset():
     assert "model: 1 dataset, settings" in repr(open_cache(base.demo_cache(), datasets=["likes-rain"]))
 

@@ -124,6 +124,10 @@ class DatasetSteerability(Headlined, PerDataset):
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset and estimate (name, estimate, se, ci_low, ci_high, level, n, unit, method).
 
+        Names: `mean`, `median` and `sd` of the inputs' slopes, and shares of inputs by the slope's sign:
+        `anti_steerable` (below 0 by more than numerical error), `within_error`, `steerable`, and whatever the error
+        `negative` (below 0) and `published_nonpositive` (0 or below, as the original code counts). n: questions.
+
         `includes_vector_error` tells the one row of a dataset, if any, whose interval holds the vector's own error.
         """
         parts = {}

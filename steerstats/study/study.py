@@ -65,6 +65,17 @@ class Study(StudyDoubts):
     def steerability(self, shift: Shift | str = ID, *, level: float = 0.95) -> DatasetSteerability:
         """Mean, median, spread and sign of per-input steerability, dataset by dataset; no interval here is resampled.
 
+        Parameters
+        ----------
+        shift : (train, eval) or "train->eval"
+        level : float
+            Of all intervals.
+
+        Returns
+        -------
+        DatasetSteerability
+            Its `to_frame` says what each name stands for.
+
         Examples
         --------
         >>> import steerstats
