@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pydoc
 import re
 import subprocess
@@ -28,6 +29,13 @@ def test_the_examples_run_as_they_stand(tmp_path, block, said):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
+
+
+def test_the_figure_of_the_page_is_drawn(tmp_path):
+    (code,) = [code for language, code in fences(PAGE) if "savefig" in code]
+    env = os.environ | {"MPLBACKEND": "agg"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True)
+    assert (tmp_path / "steerability.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_every_method_in_the_table_is_one_and_every_question_of_a_study_is_there():
