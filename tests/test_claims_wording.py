@@ -329,7 +329,7 @@ def test_none_of_several_is_not_said_to_be_shown_where_all_is_open():
     assert (
         said(0, 0, 3) == "On average these very vectors are not shown to move answers either way in any of 3 datasets"
     )
-    assert said(1, 0, 2) == "On average these very vectors move answers the intended way in 1 of 3 datasets"
+    assert said(2, 0, 1) == "On average these very vectors move answers the intended way in 2 of 3 datasets"
     assert said(0, 2, 1).endswith("in 0 of 3 datasets and the wrong way in 2")
 
 
