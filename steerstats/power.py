@@ -225,7 +225,7 @@ def smallest_detectable_gap(
 
     SE² = (tau² + σ²_vector · N₀ / N + σ²_inputs / n) / D, t(D − 1): the power of the unweighted mean, and of the mean
     that `mean_over_datasets` quotes where datasets differ. Where they do not, that mean detects gaps somewhat less
-    often, since its interval is floored where estimates agree by chance.
+    often (.77 for .80 with 10 datasets), since its interval is floored where estimates agree by chance.
 
     One dataset says nothing about datasets in general: its test is about that dataset alone, tau² is left out, and the
     row says "this dataset" with a warning. That test is the one of `with_vector_error`: t with Satterthwaite's degrees

@@ -44,7 +44,7 @@ from steerstats.resampling import question_weight
 from steerstats.simulate.calibration import TABLE
 from steerstats.simulate.calibration.cells import COVERAGE, ERROR
 from steerstats.simulate.calibration.models import LAMBDA
-from steerstats.spurious.explained import CHANCE_IN, NOT_SKEWED
+from steerstats.spurious.explained import CHANCE_IN, FEW_IN_ORDERS, NOT_SKEWED
 from steerstats.spurious.pooled import few_df_warning
 from steerstats.steerability import LinearityTest, linearity_test, slope_spread
 from steerstats.steerability.distribution import NOT_SKEWED as NOT_SKEWED_MEAN
@@ -163,6 +163,7 @@ FAR, AREA = "d′ of projections, coverage", "AUC of projections, coverage"
 ONE_LAW, CATEGORIES = "two groups where there is one, share", "Spearman over categories, type I"
 
 LOGNORMAL = at(EXPLAINED, ("n = 60,", "n = 300,"), "lognormal")
+IN_ORDERS = at("variance explained, both orders, coverage", ("10 questions", "30 questions", "100 questions"))
 LARGE = ("5 of 329", "2 of 202")  # questions that hold much
 NOT_OFFERED = ends(every(UNEQUAL, LARGE, "t on G - 1"))
 SMALL_N = every(STRAIGHT, [f"{n} inputs, curvature over inputs: log" for n in (12, 20, 60)])
@@ -172,7 +173,8 @@ FEW_DF = over(DIFFER, "of freedom each") + over(UNCERTAIN, "of freedom each", me
 # Where it is said -> the text, the words after which its rates come, the words that end them, what was measured.
 STATED: dict[str, tuple[str | Callable[[], str], str, str | None, list[float]]] = {
     # within one dataset
-    "explained": (TOO_HIGH, "slopes", None, LOGNORMAL),
+    "explained": (TOO_HIGH, "slopes", None, LOGNORMAL + IN_ORDERS),
+    "explained, both orders": (FEW_IN_ORDERS, ".1-.7", None, IN_ORDERS),
     "explained, assumption": (
         NOT_SKEWED,
         "a share covered",
@@ -256,7 +258,10 @@ STATED: dict[str, tuple[str | Callable[[], str], str, str | None, list[float]]] 
         d_prime.__doc__,
         "ones covered",
         "Examples",
-        ends(over(FAR, ", normal") + over(FAR, "two groups")) + ends(over(FAR, "lognormal")) + ends(over(AREA)),
+        ends(over(FAR, ", normal") + over(FAR, "two groups"))
+        + ends(over(FAR, "lognormal"))
+        + ends(over(AREA))
+        + ends([rate for name in ("d′", "AUC") for rate in over(f"{name} of cross-fitted projections, coverage")]),
     ),
     # factors
     "rare level": (few_df_warnings.__doc__, "at 5% rejected", None, at(RARE, ("ratio 3", "ratio 1"))),
@@ -326,6 +331,12 @@ STATED: dict[str, tuple[str | Callable[[], str], str, str | None, list[float]]] 
         "its power was",
         "The vector",
         [*over(POWER, "10 refits"), 0.8, *over(POWER, "3 refits")],
+    ),
+    "power, quoted": (
+        smallest_detectable_gap.__doc__,
+        "somewhat less",
+        "One dataset",
+        [*over(POWER, "tau 0 of", method="the one"), 0.8],
     ),
     "small p-values": (small_p, "without information,", "at 5%", over("some dataset among 40, type I")),
     "squares": (SQUARES, "differ,", None, ends(over(f"{FALL}, coverage")) + ends(over(f"{FALL}, type I"))),

@@ -147,7 +147,8 @@ def d_prime(
     Estimate
         Interval: linearised over questions, t(G − 1); held-out vectors are taken as given. In simulation with 12
         and 100 questions 95% ones covered .94-.96 for normal and two-group projections, .83-.90 for lognormal ones,
-        whose spread few of them show; those of `auc` .92-.95 for all of these.
+        whose spread few of them show; those of `auc` .92-.95 for all of these. Cross-fitted over 48 pairs in 200
+        dimensions both covered .95-.97.
 
     Examples
     --------

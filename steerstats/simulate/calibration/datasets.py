@@ -242,8 +242,9 @@ def _cells() -> dict[str, Cell]:
     for shape in ("normal", "mixture"):
         setting = f"6 datasets x 4 shifts, n = 60, no gap, {SHAPES[shape]}"
         cells[f"bands, {shape}"] = Cell(setting, partial(_bands, shape), 1200)
-    setting = "6 datasets x 4 shifts, n = 60, no gap, vector SD .1, 20 refits"
-    cells["bands, refits"] = Cell(setting, partial(_bands_with_refits, 0.1), 600)
+    for name, sigma in (("bands, refits", ".1"), ("bands, refits that err more than inputs", ".5")):
+        setting = f"6 datasets x 4 shifts, n = 60, no gap, vector SD {sigma}, 20 refits"
+        cells[name] = Cell(setting, partial(_bands_with_refits, float(sigma)), 600)
     for shared in (0.0, 0.8):
         setting = f"D = 40, 30 questions each, rho 0.6, reliability 0.65, shared question error {shared:g}"
         cells[f"two models, shared {shared:g}"] = Cell(setting, partial(_two_models, shared), 600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 from scipy import special
@@ -88,15 +89,32 @@ def _explained(shape: str, share: float, n_inputs: int, rng: np.random.Generator
     return [Outcome("variance explained, coverage", "percentile", COVERAGE, hits)]
 
 
-def _published(share: float, questions: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+def _both_orders(
+    share: float, questions: int, rng: np.random.Generator
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
     """Both orders of every question, which share 80% of what the letter, alone of effect, leaves; word by question."""
-    question, hits = np.repeat(np.arange(questions), 2), np.empty((2, n), dtype=bool)
+    question = np.repeat(np.arange(questions), 2)
     factors = {"pos_is_a": np.tile([1, 0], questions), "pos_is_yes": question % 2}
+    own = np.sqrt(0.8) * rng.standard_normal(questions)[question] + np.sqrt(0.2) * rng.standard_normal(len(question))
+    return np.sqrt(share) * (2 * factors["pos_is_a"] - 1) + np.sqrt(1 - share) * own, factors, question
+
+
+def _explained_in_orders(share: float, questions: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """The order-free share where `_both_orders` holds."""
+    hits = np.empty(n, dtype=bool)
     for k in range(n):
-        own = np.sqrt(0.8) * rng.standard_normal(questions)[question] + np.sqrt(0.2) * rng.standard_normal(
-            len(question)
-        )
-        slopes = np.sqrt(share) * (2 * factors["pos_is_a"] - 1) + np.sqrt(1 - share) * own
+        slopes, factors, question = _both_orders(share, questions, rng)
+        found = variance_explained(slopes, factors, rng=rng, questions=question, n_resamples=400)
+        place = found.components.index("explained")
+        hits[k] = inside(found.ci_low[place], found.ci_high[place], share)
+    return [Outcome("variance explained, both orders, coverage", "percentile", COVERAGE, hits)]
+
+
+def _published(share: float, questions: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """The sequential split where `_both_orders` holds."""
+    hits = np.empty((2, n), dtype=bool)
+    for k in range(n):
+        slopes, factors, question = _both_orders(share, questions, rng)
         found = published_variance_split(slopes, factors, rng=rng, questions=question, n_resamples=400)
         for row, name in zip(hits, ("pos_is_a", "both")):
             place = found.components.index(name)
@@ -189,6 +207,10 @@ def _cells() -> dict[str, Cell]:
             setting = f"{questions} questions in both orders, true share {share:g}"
             simulate = partial(_published, share, questions)
             cells[f"published split, {share:g}, {questions} questions"] = Cell(setting, simulate, 1500)
+    for share, questions in product((0.1, 0.4, 0.7), (10, 30, 100)):
+        setting = f"{questions} questions in both orders, true share {share:g}"
+        simulate = partial(_explained_in_orders, share, questions)
+        cells[f"explained in both orders, {share:g}, {questions} questions"] = Cell(setting, simulate, 1500)
     for sigma in (0.02, 0.05, 0.1):
         setting = f"n = 500, input SD .6, vector SD {sigma:g}, 20 refits"
         cells[f"vector error, {sigma:g}"] = Cell(setting, partial(_vector_error, sigma), 2500)

@@ -1,4 +1,4 @@
-"""Calibration where inputs are skewed: bends, ratios of variances, correlations over inputs, projections, means."""
+"""Calibration where inputs or datasets are skewed: bends, ratios of variances, correlations, projections, means."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import stats
 from steerstats.generalization import SlopeGrid, steerability_variance
 from steerstats.generalization.figure7 import jackknife_limits
 from steerstats.meta import mean_over_datasets
-from steerstats.predictors import auc, d_prime
+from steerstats.predictors import auc, crossfit, d_prime
 from steerstats.simulate.calibration.cells import COVERAGE, ERROR, SHAPES, Cell, Outcome, draw, inside
 from steerstats.simulate.calibration.models import LAMBDA
 from steerstats.steerability import linearity_test
@@ -107,6 +107,42 @@ def _means(shape: str, d: int, questions: int, rng: np.random.Generator, n: int)
     return [Outcome("mean over datasets, slopes drawn, coverage", methods[name], COVERAGE, hits[name]) for name in hits]
 
 
+def _between_datasets(shape: str, d: int, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """True effects of datasets are skewed; estimates err by .1 to .45 of their SD."""
+    knapp, plain, new = (np.empty(n, dtype=bool) for _ in range(3))
+    for k in range(n):
+        effects, v = draw(shape, d, rng), rng.uniform(0.01, 0.2, d)
+        found = mean_over_datasets(effects + np.sqrt(v) * rng.standard_normal(d), v, category=["one"] * d)
+        knapp[k] = inside(found.ci_low, found.ci_high, 0)
+        plain[k] = inside(found.unweighted_ci_low, found.unweighted_ci_high, 0)
+        new[k] = inside(found.prediction_low, found.prediction_high, draw(shape, 1, rng)[0])
+    mean = "mean over datasets, effects skewed, coverage"
+    return [
+        Outcome(mean, "Hartung-Knapp t(D - 1)", COVERAGE, knapp),
+        Outcome(mean, "unweighted, t(D - 1)", COVERAGE, plain),
+        Outcome("effect of a new dataset, effects skewed, coverage", "prediction interval", COVERAGE, new),
+    ]
+
+
+def _crossfitted(apart: float, rng: np.random.Generator, n: int) -> list[Outcome]:
+    """48 pairs in 200 dimensions, half of whose variance both answers share; the truth is what is found on average."""
+    estimators = {"d′": d_prime, "AUC": auc}
+    found = {name: np.empty((n, 3)) for name in estimators}
+    for k in range(n):
+        activations = rng.standard_normal((1, 48, 200)) + rng.standard_normal((2, 48, 200))
+        activations[0, :, 0] += apart * np.sqrt(2)
+        projection = crossfit(activations, rng=rng).projection
+        for name, estimate in estimators.items():
+            one = estimate(projection, crossfitted=True)
+            found[name][k] = one.estimate, one.ci_low, one.ci_high
+    methods = "linearised over questions", "Wilson, clustered"
+    hits = {name: inside(rows[:, 1], rows[:, 2], rows[:, 0].mean()) for name, rows in found.items()}
+    return [
+        Outcome(f"{name} of cross-fitted projections, coverage", method, COVERAGE, hits[name])
+        for name, method in zip(hits, methods)
+    ]
+
+
 def _cells() -> dict[str, Cell]:
     cells = {}
     for shape, n_inputs in product(("lognormal", "very skewed"), (12, 60, 200)):
@@ -133,6 +169,12 @@ def _cells() -> dict[str, Cell]:
     for shape, d, questions in [*skewed, ("normal", 10, 40)]:
         setting = f"D = {d} that do not differ, {questions} questions each, {SHAPES[shape]}"
         cells[f"means, {shape}, D = {d}, n = {questions}"] = Cell(setting, partial(_means, shape, d, questions), 2000)
+    for d in (5, 8, 14, 40):
+        setting = f"D = {d}, standard errors .1 to .45 of the SD, {SHAPES['lognormal'].replace('slopes', 'effects')}"
+        cells[f"between datasets, D = {d}"] = Cell(setting, partial(_between_datasets, "lognormal", d), 4000)
+    for apart in (0, 1, 2):
+        setting = f"48 pairs of 200 dimensions, {f'answers {apart} SD apart' if apart else 'answers alike'}"
+        cells[f"cross-fitted, {apart} SD"] = Cell(setting, partial(_crossfitted, apart), 1500)
     return cells
 
 
