@@ -245,9 +245,8 @@ def plain_mean(
         interval is then made on the scale of log((x − low)/(high − x)) (for a correlation, Fisher's z), or of
         log(x − low), with the delta method at the mean and t(D − 1), so that it cannot leave the range. It is not
         given below three datasets, nor where the mean itself is not inside the range. Values that are skewed between
-        datasets make 95% intervals miss the mean too often, by lying on the side of the short tail: 8% of those over
-        5 lognormal values did, 12% over 14. Of a share that is small but in few of the datasets, nothing shows that
-        these exist where none of them was drawn.
+        datasets make intervals too short (`steerstats.meta.NOT_SKEWED`), those on such a scale somewhat less so. Of a
+        share that is small but in few of the datasets, nothing shows that these exist where none of them was drawn.
     """
     values = np.asarray(values, float)
     finite = values[np.isfinite(values)]

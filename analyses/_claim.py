@@ -27,10 +27,12 @@ from analyses._tables import for_paper, to_latex
 from analyses._words import number, tidy, together
 from steerstats.errors import CannotEstimate, SteerstatsError
 from steerstats.figures.theme import save
+from steerstats.meta import NOT_SKEWED
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 from steerstats.results import Estimate
 
 OF_TWO = "two datasets rank alike or in reverse, whatever is so"
+OF_MEANS = re.compile(r"equally weighted datasets|Hartung.Knapp|over datasets, unweighted")  # intervals over datasets
 
 
 class NotInCache(CannotEstimate):
@@ -264,6 +266,8 @@ class Finding:
 def publish(out: str | Path, finding: Finding, figure: Any = None, table: pd.DataFrame | None = None) -> Finding:
     """Write figure, table and record under `out`, and hand the finding on.
 
+    One with means over datasets says what their intervals assume beside what its own result does.
+
     Parameters
     ----------
     out : path
@@ -275,6 +279,8 @@ def publish(out: str | Path, finding: Finding, figure: Any = None, table: pd.Dat
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
+    if any(np.isfinite(claim.ci_low) and OF_MEANS.search(claim.interval) for claim in finding.claims):
+        finding = replace(finding, assumptions=tuple(dict.fromkeys((*finding.assumptions, NOT_SKEWED))))
     if figure is not None:
         for name, one in zip(figure_names(finding), figure if isinstance(figure, list) else [figure], strict=True):
             save(one, folder / name)

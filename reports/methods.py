@@ -57,12 +57,11 @@ def _inference(ran: Ran, cite: Cited) -> str:
         scales = [name for words, name in SCALES.items() if ran.says(words)]
         some = f"{', '.join(scales[:-1])} or {scales[-1]}" if scales[1:] else "".join(scales)
         scale = f", taken on the {some} scale where the quantity has bounds" if scales else ""
-        text = f"Means over datasets weight all datasets equally and have t intervals from their spread{scale}"
-        if "logit" in scale:
-            text += "; these intervals are too short where a few datasets are unlike the rest"
-        lines.append(f"{text}.")
+        lines.append(f"Means over datasets weight all datasets equally and have t intervals from their spread{scale}.")
     if ran.says("Hartung–Knapp"):
         lines.append(_random_effects(ran, cite))
+    if ran.says("equally weighted datasets") or ran.says("Hartung–Knapp") or ran.says("over datasets, unweighted"):
+        lines.append("Intervals of means over datasets are too short where a few datasets are unlike the rest.")
     if not ran.says("Satterthwaite") and not ran.keys("per_input_steerability", SIGNS_REFITS):
         text = "ntervals hold for these very vectors: they do not include the vectors' own sampling error"
         if ran.says("equally weighted datasets") or ran.says("Hartung–Knapp") or ran.says("t(D − 1) over datasets"):

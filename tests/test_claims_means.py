@@ -12,11 +12,12 @@ from scipy import stats
 
 import analyses
 from analyses._cache import plain_mean
-from analyses._claim import Claim, Finding
+from analyses._claim import Claim, Finding, publish
 from analyses._shares import share_claims
 from reports import operators
 from reports.words import summary
 from steerstats.cache.table import import_table
+from steerstats.meta import NOT_SKEWED, mean_over_datasets
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,25 @@ def test_where_there_is_no_interval_the_method_says_why(values, unit, reason):
     assert np.isnan(found.ci_high)
     assert reason in found.method
     assert found.estimate == pytest.approx(np.mean(values))
+
+
+@pytest.mark.parametrize(
+    ("interval", "n_of", "said"),
+    [
+        (plain_mean([0.1, 0.2, 0.4], "x", "share").method, "datasets", True),
+        (mean_over_datasets([0.1, 0.2, 0.4], [0.01] * 3).quoted.interval, "datasets", True),
+        (mean_over_datasets([0.1, 0.2, 0.9], [0.01, 0.02, 0.2]).quoted.interval, "datasets", True),
+        ("percentile over datasets", "datasets", False),
+        ("t interval over 8 questions", "questions", False),
+    ],
+)
+def test_a_finding_with_a_mean_over_datasets_says_what_skew_between_them_does(tmp_path, interval, n_of, said):
+    claim = Claim(key="x.mean", statement="Mean:", estimate=0.2, ci_low=0.1, ci_high=0.3, interval=interval, n=8,
+                  n_of=n_of)  # fmt: skip
+    finding = Finding(script="x", title="x", claims=(claim,), assumptions=("questions are independent",))
+    assert publish(tmp_path, finding).assumptions == ("questions are independent", *[NOT_SKEWED] * said)
+    without = replace(claim, ci_low=np.nan, ci_high=np.nan)
+    assert NOT_SKEWED not in publish(tmp_path, replace(finding, claims=(without,))).assumptions
 
 
 # --- whole caches ---------------------------------------------------------------------------------

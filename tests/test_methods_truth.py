@@ -220,12 +220,13 @@ def test_the_vectors_error_is_in_intervals_over_datasets_and_in_no_other():
                  )  # fmt: skip
     own = replace(mean, n_of="questions", interval="t interval over 8 questions")
     studies = {"h": steerstats.open_cache(hostile_cache())}
-    told, alone = (
-        methods(studies, [Finding(script="x", title="x", claims=(one,))], 0, {})[0][-1] for one in (mean, own)
+    weighted = replace(mean, interval="Hartung–Knapp t(D − 1) over datasets")
+    told, alone, pooled = (
+        methods(studies, [Finding(script="x", title="x", claims=(one,))], 0, {})[0][-1] for one in (mean, own, weighted)
     )
     assert "All intervals" not in told
     assert "except in means over datasets, where it counts as difference between datasets." in told
-    assert "too short where a few datasets are unlike the rest" in told
+    assert all("too short where a few datasets are unlike the rest" in text for text in (told, pooled))
     assert "All intervals hold for these very vectors: they do not include the vectors' own sampling error." in alone
     assert "unlike the rest" not in alone
 

@@ -32,6 +32,7 @@ from steerstats.generalization import (
     with_vector_error,
 )
 from steerstats.generalization.correlation import GROUPED
+from steerstats.meta import NOT_SKEWED as NOT_SKEWED_DATASETS
 from steerstats.meta import mean_over_datasets, with_few_units
 from steerstats.mixed import compare, fit_mixed
 from steerstats.mixed.population import twin_warnings
@@ -143,6 +144,7 @@ def enough() -> str:
 
 
 PLAIN, DRAWN = "unweighted", "mean over datasets, slopes drawn, coverage"
+UNLIKE = "mean over datasets, effects skewed, coverage"
 ONE, UNEQUAL = "mean over datasets, one dominates, coverage", "mean over unequal questions, coverage"
 MEAN, T = "mean gap, coverage", "t on n - 1"
 EXPLAINED, SPREAD = "variance explained, coverage", "SD of steerability, coverage"
@@ -290,6 +292,12 @@ STATED: dict[str, tuple[str | Callable[[], str], str, str | None, list[float]]] 
         "intervals covered",
         None,
         [*over(DRAWN, "lognormal", method="Hartung")[1:], *ends(over(DRAWN, "lognormal", method=PLAIN))],
+    ),
+    "effects skewed": (
+        NOT_SKEWED_DATASETS,
+        "a mean",
+        None,
+        [*ends(every(UNLIKE, ("D = 5,", "D = 8,", "D = 14,"))), *ends(over(UNLIKE, "D = 40,"))],
     ),
     "a new dataset": (
         prediction_limits.__doc__,
