@@ -89,7 +89,9 @@ def test_every_cell_of_a_cache_is_what_the_spec_says(model, tmp_path, scope, ope
 
 
 def test_summaries_of_inputs_are_of_where_the_answer_is_predicted_and_of_the_two_answers(model, tmp_path):
-    spec = tiny_spec(model, datasets=["bundled:demo/likes-rain"], limit=12, layers=[1, 2], controls={})
+    shifts = [*(f"{name}->base" for name in ("base", "sys_pos", "user_neg", "mean")), "mean->sys_pos"]
+    asked = {"layers": [1, 2], "shifts": shifts, "controls": {}}  # in the third setting there is nothing to steer
+    spec = tiny_spec(model, datasets=["bundled:demo/likes-rain"], limit=12, **asked)
     run_build(spec, tmp_path / "cache")
     session = Session(spec)
     plan, network = session.units[0], session.loaded.model
@@ -97,6 +99,7 @@ def test_summaries_of_inputs_are_of_where_the_answer_is_predicted_and_of_the_two
     units = unit.read("direction")[:, 0].astype(np.float64)
     units /= np.linalg.norm(units, axis=1, keepdims=True)
     planned = unit.read("planned").astype(bool)
+    assert planned.tolist() == [[True] * 4, [False] * 3 + [True], [False] * 4]
 
     def after_block_1(ids):
         with torch.no_grad():
