@@ -189,10 +189,12 @@ def test_builders_that_begin_one_cache_in_the_same_instant_do_not_take_each_othe
     monkeypatch.setattr(Path, "iterdir", late)
     assert create_cache(root, MANIFEST) == root
     (tmp_path / "full").mkdir()
-    for name in (".a.partial", ".b.partial", ".c.partial", "thesis.tex"):
+    there = [".a.partial", ".b.partial", ".c.partial", "thesis.tex"]
+    for name in there:
         (tmp_path / "full" / name).touch()
     with pytest.raises(steerstats.SteerstatsError, match=r"holds no manifest\.json \(thesis\.tex, \.\.\.\)"):
         create_cache(tmp_path / "full", MANIFEST)
+    assert sorted(os.listdir(tmp_path / "full")) == there, "what is there is left alone"
 
 
 def test_a_manifest_for_which_there_is_no_room_is_one_error_that_names_it(tmp_path, monkeypatch):
