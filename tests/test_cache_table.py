@@ -235,6 +235,21 @@ def test_a_row_whose_layer_cannot_be_read_is_refused_where_one_layer_is_taken_to
         import_table(save(both, tmp_path / "t.csv"), tmp_path / "c", model="mine", layer=4)
 
 
+@pytest.mark.filterwarnings("error")
+def test_categories_are_the_values_that_they_stand_for_and_all_texts_may_be_empty(tmp_path, frame):
+    """As pandas keeps them in Parquet."""
+    known = frame["input"] != "q1"
+    frame["factor_topic"], frame["factor_size"] = np.where(known, "law", None), frame["input"].str[1:].astype(int)
+    frame["factor_seen"], frame["text"] = frame["pos_is_a"].astype(object).where(known, None), np.nan
+    plain, categories = (
+        CacheReader(import_table(save(one, tmp_path / f"{k}.parquet"), tmp_path / str(k), model="mine"))["kindness"]
+        for k, one in enumerate((frame, frame.astype("category")))
+    )
+    assert plain.read("input_text").tolist() == [""] * 4
+    for name, values in plain.load().arrays.items():
+        np.testing.assert_array_equal(categories.read(name), values)
+
+
 def test_an_input_without_a_text_has_an_empty_one(tmp_path, frame):
     texts = frame.assign(text=np.where(frame["input"] == "q1", None, "asked"))
     cache = CacheReader(import_table(save(texts, tmp_path / "t.csv"), tmp_path / "c", model="mine"))

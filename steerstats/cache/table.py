@@ -71,6 +71,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     if frame.empty:
         raise InputError(f"{source} has no rows")
     frame.index = _places(source, len(frame))
+    for name in frame.select_dtypes("category"):
+        frame[name] = frame[name].astype(object).infer_objects()
     strangers = [str(name) for name in frame.columns if name not in REQUIRED + OPTIONAL and not _is_factor(name)]
     if strangers:
         known = ", ".join((*REQUIRED, *OPTIONAL, f"{FACTOR}NAME (NAME of letters, digits, _, - and .)"))
@@ -228,13 +230,13 @@ def _unit(frame: pd.DataFrame, where: str) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = axes | {
         "propensity": grid,
         "planned": np.isfinite(grid).any(axis=(2, 3)).astype(np.uint8),
-        "input_question": _column(by_input, "question", axes["input"]),
+        "input_question": (by_input["question"] if "question" in by_input else by_input["input"]).to_numpy(object),
         "vector_setting": by_vector["setting_train"].to_numpy(object),
         "vector_kind": np.where(by_vector["setting_train"] == "mean", "mean", "trained").astype(object),
         "vector_replicate": np.full(len(by_vector), -1, dtype=np.int32),
     }
     if "text" in by_input:
-        arrays["input_text"] = by_input["text"].fillna("").astype(str).to_numpy(object)
+        arrays["input_text"] = _text(by_input["text"])
     for name, dtype in (dict.fromkeys(FLAGS, np.int8) | dict.fromkeys(LENGTHS, np.int32)).items():
         if name in by_input:
             arrays[f"input_{name}"] = by_input[name].to_numpy(dtype)
@@ -340,14 +342,9 @@ def _labels(column: pd.Series) -> np.ndarray:
     return np.sort(values.astype(np.float64)) if column.name == "multiplier" else np.array(list(values), dtype=object)
 
 
-def _column(frame: pd.DataFrame, name: str, fallback: np.ndarray) -> np.ndarray:
-    return frame[name].astype(str).to_numpy(object) if name in frame else fallback.copy()
-
-
 def _flag(column: pd.Series, where: str) -> pd.Series:
     words = {"true": 1, "1": 1, "1.0": 1, "yes": 1, "false": 0, "0": 0, "0.0": 0, "no": 0, "": NOT_DEFINED}
-    text = column.astype(object).where(column.notna(), "").astype(str).str.strip().str.lower()
-    flags = text.map(words)
+    flags = pd.Series(_text(column), column.index).str.strip().str.lower().map(words)
     _refuse(flags.isna(), column, where, "true, false or empty")
     return flags.astype(np.int8)
 
@@ -363,8 +360,11 @@ def _factor(column: pd.Series) -> np.ndarray:
         return column.map({True: 1, False: 0}).fillna(NOT_DEFINED).to_numpy(np.int8)
     if pd.api.types.is_numeric_dtype(column):
         return column.to_numpy(np.float64)
-    text = column.astype(object).where(column.notna(), "").astype(str)
-    return text.to_numpy(object)
+    return _text(column)
+
+
+def _text(column: pd.Series) -> np.ndarray:
+    return column.astype(object).where(column.notna(), "").astype(str).to_numpy(object)
 
 
 def _refuse(bad: pd.Series | np.ndarray, column: pd.Series, where: str, right: str) -> None:
