@@ -180,6 +180,8 @@ def test_a_manifest_that_was_changed_by_hand_is_joined_by_nobody(tmp_path):
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest, indent=3))
     assert create_cache(tmp_path, joining) == tmp_path
+    numbered = joining | {"facts": {9: "before 10 until it is text", 10: "after 9"}}
+    assert create_cache(tmp_path / "new", numbered) == tmp_path / "new"
     path.write_text(json.dumps(manifest | {"model": "another"}))
     with pytest.raises(CacheError, match=r"manifest\.json is not as it was written: its manifest_sha256 is \w{64}"):
         create_cache(tmp_path, joining)

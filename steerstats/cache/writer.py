@@ -88,7 +88,7 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
             raise CacheError(f"{root} is not empty and holds no {MANIFEST} ({', '.join(strangers[:3])}, ...)")
     (root / UNITS).mkdir(parents=True, exist_ok=True)
     if not target.exists():
-        said = json.loads(json.dumps(whole))  # as it will be read: tuples are lists by then
+        said = json.loads(json.dumps(whole))  # as it will be read: keys are text by then, in another order
         text = json.dumps({**said, SEAL: manifest_hash(said)}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         try:
             publish_once(target, text.encode())
