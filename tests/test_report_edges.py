@@ -374,7 +374,7 @@ def test_the_words_of_the_page_are_explained_and_notices_come_first():
     [("kind <b>ness", True), ("kind-sweep", True), ("demo", False), ("demo-sweep", False), ("", False), (None, False)],
 )
 def test_a_study_is_called_by_the_name_that_its_spec_gives_it(name, shown):
-    study = SimpleNamespace(spec={"name": name}, model="bundled:x", kind="sweep", datasets=(), settings=(),
+    study = SimpleNamespace(spec={"name": name}, model="bundled:x", kind="sweep", datasets=(), units={}, settings=(),
                             reader=SimpleNamespace(spec_hash="0" * 64))  # fmt: skip
     assert (("study", name) in _facts({"a": study})) == shown
     assert any(what == "study" for what, _ in _facts({"a": study})) == shown
