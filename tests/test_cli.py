@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+import numpy as np
 import pandas as pd
 import pytest
 from example_table import example_rows
@@ -197,6 +198,16 @@ def test_import_says_where_no_vector_is_used_under_its_own_base_prompt(run, tmp_
     assert code == 0
     assert " ".join(errors.split()).startswith(said)
     assert bool(errors) == bool(said)
+
+
+@pytest.mark.parametrize(("shift", "said"), [(0.0, True), (-0.5, False)])
+def test_import_doubts_that_shares_are_nats(run, tmp_path, shift, said):
+    table = pd.DataFrame(list(example_rows()))
+    table["propensity"] = np.linspace(0, 1, len(table)) + shift
+    table.to_csv(tmp_path / "t.csv", index=False)
+    code, _, errors = run("import", tmp_path / "t.csv", "-o", tmp_path / "c")
+    assert code == 0
+    assert ("every propensity lies from 0 to 1" in " ".join(errors.split())) is said
 
 
 def test_import_says_what_it_calls_a_dataset_whose_name_makes_no_file(run, tmp_path):

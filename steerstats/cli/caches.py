@@ -178,6 +178,11 @@ def import_(
             f"no rows{of} have both settings base, which nearly every question is about: if you steer under one "
             "prompt only, call it base, whatever it is"
         )
+    if all(_like_shares(unit) for unit in units):
+        notice(
+            "every propensity lies from 0 to 1, as probabilities and accuracies do: the pages take them for nats (a "
+            "difference of logits or log-probabilities, below 0 where the model prefers the other answer)"
+        )
     inputs = sum(len(unit.coords["input"]) for unit in units)
     grids = {tuple(unit.coords["multiplier"].tolist()) for unit in units}
     grid = ", ".join(f"{value:g}" for value in next(iter(grids))) if len(grids) == 1 else "others in each dataset"
@@ -188,6 +193,12 @@ def import_(
 
         following = f"in Python open_cache(path, layer=N) takes one layer; {ONE_LAYER}"
     say(f"{root}: {read}; {following}")
+
+
+def _like_shares(unit: Unit) -> bool:
+    values = unit.read("propensity")
+    values = values[values == values]  # what was not measured is NaN
+    return bool(((values >= 0) & (values <= 1)).all())
 
 
 def _at_home(unit: Unit) -> bool:
