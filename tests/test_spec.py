@@ -205,6 +205,7 @@ def test_paths_in_a_file_are_relative_to_it_and_in_an_override_to_the_caller(tom
     assert spec.custom_datasets == {"home": str(Path.home() / "h.jsonl"), "demo": "bundled:demo/d.jsonl"}
     monkeypatch.chdir(tmp_path)
     assert load_spec("tan2024", ["model.id=weights"]).model.id == "./weights"
+    assert load_spec("tan2024", ["model.id=../weights"]).model.id == "../weights"
 
 
 def test_a_spec_is_frozen_and_survives_a_round_trip():

@@ -126,7 +126,7 @@ def _anchor_model(content: dict[str, Any], folder: Path) -> None:
         return
     place = folder / Path(name).expanduser()
     if is_place(name) or place.is_dir():
-        model["id"] = str(place) if place.is_absolute() else f"./{place}"
+        model["id"] = str(place) if is_place(str(place)) else f"./{place}"
 
 
 def _override(content: dict[str, Any], override: str) -> None:
