@@ -307,6 +307,7 @@ STATED: dict[str, tuple[str | Callable[[], str], str, str | None, list[float]]] 
             *ends(over("gap of a new dataset, coverage")),
             COVERAGE,
             *ends(over("effect of a new dataset, one dominates, coverage")),
+            *ends(over("effect of a new dataset, effects skewed, coverage")),
         ],
     ),
     "few questions": (lambda: few_units()[0], "5% test rejected", None, over(DIFFER, "questions each")),
