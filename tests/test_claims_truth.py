@@ -157,6 +157,13 @@ def test_an_interval_for_a_population_of_datasets_judges_nothing(monkeypatch, tm
     assert claim.reason == "the recomputed value has no finite interval for these very datasets"
 
 
+def test_a_mean_over_datasets_has_its_doubts_beside_it(tmp_path):
+    over = open_cache(hostile_cache()).steerability().over_datasets
+    found = per_input_steerability.main(hostile_cache(), tmp_path)
+    assert any("read the unweighted mean" in text for text in over.warnings)
+    assert set(over.warnings) <= set(found.warnings)
+
+
 def test_n_is_named_for_what_it_counts(tmp_path):
     """With every question asked twice, a count of questions is half of that of inputs."""
     few = {"n_random": 0, "n_shuffled": 0, "n_resampled": 0, "debiased": False, "logits": False}
