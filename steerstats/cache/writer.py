@@ -220,8 +220,7 @@ def write_group(group: h5py.Group, unit: UnitData, *, compress: bool = False) ->
         else:
             packed = compress and name not in SCALES and name != "activation" and array.nbytes > SMALL_BYTES
             filters = {"compression": "gzip", "compression_opts": 6, "shuffle": True} if packed else {}
-            chunks = row_chunks(array) or (True if packed else None)
-            dataset = group.create_dataset(name, data=array, chunks=chunks, **filters)
+            dataset = group.create_dataset(name, data=array, chunks=row_chunks(array), **filters)
         dataset.attrs["long_name"] = BY_NAME[name].doc
         if name in SCALES:
             dataset.make_scale(name)
@@ -238,7 +237,7 @@ def row_chunks(array: np.ndarray | Streamed) -> tuple[int, ...] | None:
     chunks = [1] * array.ndim
     room = CHUNK_BYTES // array.itemsize
     for axis in reversed(range(array.ndim)):
-        chunks[axis] = max(1, min(array.shape[axis], room))
+        chunks[axis] = min(array.shape[axis], room)
         room //= chunks[axis]
     return tuple(chunks)
 
