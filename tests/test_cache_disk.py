@@ -206,6 +206,12 @@ def test_a_manifest_for_which_there_is_no_room_is_one_error_that_names_it(tmp_pa
         create_cache(tmp_path / "cache", MANIFEST)
 
 
+def test_a_name_that_is_longer_than_a_disk_takes_is_one_error(root, unit):
+    with pytest.raises(CacheError, match=r"x\.h5 could not be written: .*[Nn]ame too long"):
+        write_unit(root, "x" * 300, unit)
+    assert names(root) == []
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_the_first_manifest_wins_with_hard_links_and_without(tmp_path, monkeypatch, links):
     def refuse(*_):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,8 @@ def write_unit(
     except OSError as error:
         raise CacheError(f"{target} could not be written: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what is said
+            partial.unlink(missing_ok=True)
     return target
 
 
