@@ -17,9 +17,8 @@ from steerstats.errors import how_many
 from steerstats.figures import nice_shift
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 
-NOTHING = (
-    "On average the vectors are not shown to steer under base → base, so that little can be said of what they lose."
-)
+# Of the mean and not of the vectors: each of three may be shown to steer, and their mean not to differ from 0.
+NOTHING = "The mean steerability under base → base is not shown to differ from 0, so that little can be said of a loss."
 
 NEEDS_MORE = " A rank correlation over datasets needs more datasets."
 
