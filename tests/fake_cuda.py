@@ -189,4 +189,4 @@ def _to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def _zeros(tensor: torch.Tensor | None) -> np.ndarray | None:
-    return None if tensor is None else np.zeros(tuple(tensor.shape), dtype=np.float32)
+    return None if tensor is None else np.zeros(tuple(tensor.shape), {torch.float32: np.float32}[tensor.dtype])
