@@ -9,10 +9,10 @@ REFERENCES: dict[str, str] = {
     "control. arXiv:2511.18284 (first posted as: Steering latent traits, not learned facts)",
     "bell": "Bell, R. M., McCaffrey, D. F. (2002). Bias reduction in standard errors for linear regression "
     "with multi-stage samples. Survey Methodology 28, 169–181",
-    "bh": "Benjamini, Y., Hochberg, Y. (1995). Controlling the false discovery rate. Journal of the Royal "
-    "Statistical Society B 57, 289–300. doi:10.1111/j.2517-6161.1995.tb02031.x",
     "heller": "Benjamini, Y., Heller, R. (2008). Screening for partial conjunction hypotheses. Biometrics 64, "
     "1215–1222. doi:10.1111/j.1541-0420.2007.00984.x",
+    "bh": "Benjamini, Y., Hochberg, Y. (1995). Controlling the false discovery rate. Journal of the Royal "
+    "Statistical Society B 57, 289–300. doi:10.1111/j.2517-6161.1995.tb02031.x",
     "bonett": "Bonett, D. G., Wright, T. A. (2000). Sample size requirements for estimating Pearson, Kendall "
     "and Spearman correlations. Psychometrika 65, 23–28. doi:10.1007/BF02294183",
     "braun": "Braun, J., Eickhoff, C., Krueger, D., Bahrainian, S. A., Krasheninnikov, D. (2025). "
