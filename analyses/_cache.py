@@ -245,7 +245,7 @@ def plain_mean(
         interval is then made on the scale of log((x − low)/(high − x)) (for a correlation, Fisher's z), or of
         log(x − low), with the delta method at the mean and t(D − 1), so that it cannot leave the range. It is not
         given below three datasets, nor where the mean itself is not inside the range. Values that are skewed between
-        datasets make intervals too short (`steerstats.meta.NOT_SKEWED`), those on such a scale somewhat less so. Of a
+        datasets make intervals too short (`steerstats.meta.SKEWED`), those on such a scale somewhat less so. Of a
         share that is small but in few of the datasets, nothing shows that these exist where none of them was drawn.
     """
     values = np.asarray(values, float)

@@ -15,6 +15,7 @@ from reports.methods_doubts import doubts_paragraph, shifts_paragraph
 from reports.methods_inputs import inputs_paragraph
 from reports.ran import SIGNS_REFITS, Ran
 from reports.references import Cited
+from steerstats.meta import SKEWED
 
 SCALES = {"logit scale": "logit", "log scale": "log", "Fisher z scale": "Fisher's z"}
 
@@ -61,7 +62,10 @@ def _inference(ran: Ran, cite: Cited) -> str:
     if ran.says("Hartung–Knapp"):
         lines.append(_random_effects(ran, cite))
     if ran.says("equally weighted datasets") or ran.says("Hartung–Knapp") or ran.says("over datasets, unweighted"):
-        lines.append("Intervals of means over datasets are too short where a few datasets are unlike the rest.")
+        rates = SKEWED.replace("-", "–")
+        lines.append(
+            f"Intervals of means over datasets are too short where a few datasets are unlike the rest: {rates}."
+        )
     if not ran.says("Satterthwaite") and not ran.keys("per_input_steerability", SIGNS_REFITS):
         text = "ntervals hold for these very vectors: they do not include the vectors' own sampling error"
         if ran.says("equally weighted datasets") or ran.says("Hartung–Knapp") or ran.says("t(D − 1) over datasets"):

@@ -32,7 +32,7 @@ from steerstats.generalization import (
     with_vector_error,
 )
 from steerstats.generalization.correlation import GROUPED
-from steerstats.meta import NOT_SKEWED as NOT_SKEWED_DATASETS
+from steerstats.meta import SKEWED as SKEWED_DATASETS
 from steerstats.meta import mean_over_datasets, with_few_units
 from steerstats.mixed import compare, fit_mixed
 from steerstats.mixed.population import twin_warnings
@@ -294,8 +294,8 @@ STATED: dict[str, tuple[str | Callable[[], str], str, str | None, list[float]]] 
         [*over(DRAWN, "lognormal", method="Hartung")[1:], *ends(over(DRAWN, "lognormal", method=PLAIN))],
     ),
     "effects skewed": (
-        NOT_SKEWED_DATASETS,
-        "a mean",
+        SKEWED_DATASETS,
+        "held it",
         None,
         [*ends(every(UNLIKE, ("D = 5,", "D = 8,", "D = 14,"))), *ends(over(UNLIKE, "D = 40,"))],
     ),
