@@ -43,6 +43,8 @@ class GapComponents(Result):
         a study of one dataset knows its vector's error.
     n : int
         Datasets the components were fitted on.
+    gap_of : str
+        Which gap it is, "base->base minus base->user_neg"; "" where that was not said.
     """
 
     between_datasets: float
@@ -53,6 +55,7 @@ class GapComponents(Result):
     n_pairs: int | None = None
     n_refits: int | None = None
     n: int
+    gap_of: str = ""
 
     def to_frame(self) -> pd.DataFrame:
         """One row per component."""
@@ -88,6 +91,8 @@ class PowerTable(Result):
     includes_vector_error : bool
     about : tuple of str
         "this dataset" (one dataset; the variance between datasets is not in it) or "a mean over datasets".
+    gap_of : str
+        As of the components.
     """
 
     n_inputs: np.ndarray
@@ -102,6 +107,10 @@ class PowerTable(Result):
     alpha: float
     includes_vector_error: bool
     about: tuple[str, ...]
+    gap_of: str = ""
+
+    def _notes(self) -> list[tuple[str, str]]:
+        return [("Gap", self.gap_of)] * bool(self.gap_of) + super()._notes()
 
     def to_frame(self) -> pd.DataFrame:
         """One row per design."""
@@ -197,6 +206,7 @@ def fit_components(
         where = "not in it, and a gap is a lower bound" if len(means) == 1 else "counted as difference between datasets"
         warnings.append(f"{why_no_refits}: the vector's own error is {where}")
     low, high = q_profile(*found, TAU_LEVEL) if many else (float("nan"), float("nan"))
+    gap_of = f"{shift_name(reference)} minus {shift_name(shift)}"
     return GapComponents(
         between_datasets=reml_tau2(*found) if many else float("nan"),
         between_low=low,
@@ -206,7 +216,8 @@ def fit_components(
         n_pairs=n_pairs if measured.any() else None,
         n_refits=int(refits[measured].min()) if measured.any() else None,
         n=len(means),
-        method=f"gap {shift_name(reference)} minus {shift_name(shift)}: REML between datasets (Q-profile limits), mean "
+        gap_of=gap_of,
+        method=f"gap {gap_of}: REML between datasets (Q-profile limits), mean "
         "sample variance between questions, mean variance over refitted vectors",
         warnings=tuple(warnings),
     )
@@ -329,8 +340,8 @@ def smallest_detectable_gap(
         alpha=alpha,
         includes_vector_error=bool(known),
         about=tuple("a mean over datasets" if d > 1 else "this dataset" for d in datasets),
-        # With the components' own, which says what the gap is: a table of designs must not leave that open.
-        method=f"{components.method}; two-sided t test at {alpha:g} with power {power:g}, noncentral t",
+        gap_of=components.gap_of,
+        method=f"two-sided t test at {alpha:g} with power {power:g}, noncentral t, from fitted variance components",
         numbers={"alpha": alpha, "power": power},
         assumptions=tuple(assumptions),
         warnings=tuple(warnings),

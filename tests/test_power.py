@@ -194,7 +194,7 @@ def test_designs_that_cannot_be_judged_are_refused():
 
 def test_a_table_of_designs_says_which_gap_it_is_about():
     study = open_cache(demo_cache())
-    assert f"gap base->base minus {shift_name(study.shifts()[0])}" in study.power().summary()
+    assert f"Gap: base->base minus {shift_name(study.shifts()[0])}\n" in study.power().summary()
 
 
 def test_one_dataset_speaks_of_itself_only():

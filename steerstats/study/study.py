@@ -297,7 +297,7 @@ class Study(StudyDoubts):
         Parameters
         ----------
         shift : (train, eval) or "train->eval", optional
-            Default: the first out-of-distribution shift of the cache; `method` of the result names it.
+            Default: the first out-of-distribution shift of the cache; `gap_of` of the result names it.
         n_inputs, n_datasets, n_pairs : int or sequence of int, optional
             Sizes to consider; default: this study's.
         power, alpha : float
