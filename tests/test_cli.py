@@ -297,9 +297,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, case):
     assert not (tmp_path / "new").exists()
 
 
-def test_an_error_of_the_system_is_told_in_words(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("named", [True, False])
+def test_an_error_of_the_system_is_told_in_words(run, tmp_path, monkeypatch, named):
     def full(*_, **__):
-        raise OSError(28, "No space left on device", str(tmp_path / "new"))
+        raise OSError(28, "No space left on device", *[str(tmp_path / "new")] * named)
 
     monkeypatch.setattr("reports.render.render_report", full)
     code, _, errors = run("report", tmp_path, "-o", tmp_path / "new")

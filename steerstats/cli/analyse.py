@@ -126,13 +126,17 @@ def _name_unfinished(caches: Sequence[Path]) -> None:
 
 @contextmanager
 def _kept_whole(target: Path) -> Iterator[None]:
-    """Say on Ctrl-C what became of the directory: reports are made beside it and moved in at the end."""
+    """Reports are made beside the directory and moved in at the end: Ctrl-C says so, and a full disk which it was."""
     try:
         with interruptible():
             yield
     except KeyboardInterrupt:
         notice(f"interrupted: nothing new is in {target}")
         raise typer.Exit(130) from None
+    except OSError as error:
+        if error.filename is None and error.strerror:  # where not the opening but the writing fails
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
 
 
 def simulate(
