@@ -258,7 +258,10 @@ def mistakes(tmp_path):
         ),
         "semicolons": (["import", tmp_path / "semi.csv", "-o", tmp_path / "new"], "seem to be by ';'"),
         "unit": (["inspect", tmp_path / "good", "--unit", "x"], "dataset 'x' is not in this cache; it has openness"),
-        "table": (["import", tmp_path / "bad.csv", "-o", tmp_path / "new"], "column 'setting_train' is missing"),
+        "table": (
+            ["import", tmp_path / "bad.csv", "-o", tmp_path / "new"],
+            "columns 'setting_train', 'setting_eval', 'multiplier', 'propensity' are missing",
+        ),
         "no table": (["import", tmp_path / "no.csv", "-o", tmp_path / "new"], "no such file"),
         "taken": (["pack", tmp_path / "good", "-o", tmp_path / "junk.h5"], "junk.h5 exists"),
         "report": (["report", tmp_path / "nowhere", "-o", tmp_path / "new"], "nowhere"),
