@@ -146,6 +146,8 @@ def test_a_refusal_names_what_differs_and_not_what_follows_from_it(model):
         ' (settings: ["base", "sys_pos", "user_neg"] there, ["base"] here; seed: 0 there, 1 here; '
         "layers: [1] there, [2] here; datasets.likes-rain: other content)"
     )
+    for damaged in ({}, [], None):
+        assert "; facts: " in what_differs(manifest | {"facts": damaged}, tiny_spec(model, seed=1), {"layers": [[1]]})
     del manifest["spec"]["scope"]
     manifest["spec"]["steered"] = "all"  # as another version may have called it
     assert what_differs(manifest, other, fewer) == ""

@@ -63,7 +63,7 @@ def _flat(content: Any, key: str = "") -> dict[str, str]:
 
 
 def _said(key: str, there: str, here: str) -> str:
-    name = key.split(".", 1)[1].replace("training_settings", "vectors.settings")
+    name = (key.partition(".")[2] or key).replace("training_settings", "vectors.settings")
     if _HASH.fullmatch(there) and _HASH.fullmatch(here):
         return f"{name}: other content"
     return f"{name}: {_short(there)} there, {_short(here)} here"
