@@ -25,7 +25,7 @@ from analyses._effects import effect_claims, myopic_variance
 from analyses._means import error_claims
 from steerstats import demo_cache, mean_over_datasets, open_cache
 from steerstats.meta import with_few_units
-from steerstats.nulls import null_table
+from steerstats.nulls import DIFFERS, null_table
 from steerstats.study.doubt_results import NullComparison
 from steerstats.study.unit import StudyUnit
 
@@ -216,6 +216,15 @@ def test_vectors_that_only_together_are_shown_to_differ_are_told_so(monkeypatch,
     some = replace(claim, counts=dict(zip(claim.counts, (4, 10, 0))))
     least = "4 of 14 vectors differ from label-shuffled vectors, 10 are not shown to; all taken together, at least "
     assert f"{least}{table.at_least} do (95% confidence)." in told(SHARE, INPUTS, some)["lead"]
+    # Where more of them are shown to differ one by one, beside whom "2 differ at least" would read as a contradiction.
+    null = {f"d{k}": np.arange(1.0, 200)[:, None] * np.ones(2) for k in range(4)}
+    slopes = {f"d{k}": np.full(2, size) for k, size in enumerate((199.5, 199.5, 198.5, 20.5))}
+    table = null_table(slopes, null, kind="shuffled")
+    assert (table.decision.count(DIFFERS), table.at_least) == (3, 2)
+    monkeypatch.setattr(null_vectors, "ask", lambda *_: replace(result, shuffled=table))
+    monkeypatch.setattr(null_vectors, "order_by_median", lambda _: list(slopes))
+    assert [one.key for one in null_vectors.main(hostile_cache(), tmp_path).claims] == ["null.shuffled"]
+    assert "together" not in f"{table.warnings}"
 
 
 def test_a_high_cosine_between_settings_is_not_called_the_same_vector(tmp_path):

@@ -174,6 +174,9 @@ def test_datasets_that_no_single_p_value_resolves_are_counted_together():
     assert (set(found.decision), found.at_least) == ({"cannot resolve"}, 11)
     assert any("all taken together, at least 11 of 14 datasets differ (95% confidence)" in w for w in found.warnings)
     assert "partial conjunctions" in found.method
+    none = null_table(*unlike([9] * 14, 19), kind="shuffled")
+    assert none.at_least == 0
+    assert "together" not in f"{none.warnings}", "at least 0 says nothing"
     few = null_table(*unlike([0] * 11 + [1, 2, 8], 19), kind="shuffled", questions={f"d{k}": 6 for k in range(14)})
     assert few.at_least < 11, "p-values of six questions are too small"
     np.testing.assert_array_equal(few.p, found.p)

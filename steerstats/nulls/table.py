@@ -162,7 +162,8 @@ def null_table(
     if kind == "shuffled" and len(slopes) > 1:
         known = np.array([(questions or {}).get(name, np.nan) for name in slopes], dtype=float)
         at_least = differ_at_least(with_t_tail(columns["p"], known), alpha)
-        together = f"; all taken together, at least {at_least} of {every} differ ({1 - alpha:.0%} confidence)"
+        if at_least > passed.sum():
+            together = f"; all taken together, at least {at_least} of {every} differ ({1 - alpha:.0%} confidence)"
         method, assumptions = f"{method}; {TOGETHER}", [*assumptions, SHARE_NOTHING]
     same = [name for name, one in zip(slopes, columns.pop("same")) if one]
     if same:
