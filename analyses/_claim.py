@@ -32,7 +32,7 @@ from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 from steerstats.results import Estimate
 
 OF_TWO = "two datasets rank alike or in reverse, whatever is so"
-OF_MEANS = re.compile(r"equally weighted datasets|Hartung.Knapp|over datasets, unweighted")  # intervals over datasets
+OF_MEANS = re.compile(r"equally weighted datasets|Hartung.Knapp|t\(D − 1\) over datasets")  # intervals over datasets
 
 
 class NotInCache(CannotEstimate):

@@ -61,14 +61,15 @@ def _inference(ran: Ran, cite: Cited) -> str:
         lines.append(f"Means over datasets weight all datasets equally and have t intervals from their spread{scale}.")
     if ran.says("Hartung–Knapp"):
         lines.append(_random_effects(ran, cite))
-    if ran.says("equally weighted datasets") or ran.says("Hartung–Knapp") or ran.says("over datasets, unweighted"):
+    means = any(map(ran.says, ("equally weighted datasets", "Hartung–Knapp", "t(D − 1) over datasets")))
+    if means:
         rates = SKEWED.replace("-", "–")
         lines.append(
             f"Intervals of means over datasets are too short where a few datasets are unlike the rest: {rates}."
         )
     if not ran.says("Satterthwaite") and not ran.keys("per_input_steerability", SIGNS_REFITS):
         text = "ntervals hold for these very vectors: they do not include the vectors' own sampling error"
-        if ran.says("equally weighted datasets") or ran.says("Hartung–Knapp") or ran.says("t(D − 1) over datasets"):
+        if means:
             # Each dataset has a vector of its own, whose error adds to the spread that such an interval is made from.
             lines.append(f"I{text}, except in means over datasets, where it counts as difference between datasets.")
         else:

@@ -72,6 +72,7 @@ def test_where_there_is_no_interval_the_method_says_why(values, unit, reason):
         (plain_mean([0.1, 0.2, 0.4], "x", "share").method, "datasets", True),
         (mean_over_datasets([0.1, 0.2, 0.4], [0.01] * 3).quoted.interval, "datasets", True),
         (mean_over_datasets([0.1, 0.2, 0.9], [0.01, 0.02, 0.2]).quoted.interval, "datasets", True),
+        ("t(D − 1) over datasets, for others such as these", "datasets", True),  # of a sweep's best layer
         ("percentile over datasets", "datasets", False),
         ("t interval over 8 questions", "questions", False),
     ],

@@ -221,12 +221,14 @@ def test_the_vectors_error_is_in_intervals_over_datasets_and_in_no_other():
     own = replace(mean, n_of="questions", interval="t interval over 8 questions")
     studies = {"h": steerstats.open_cache(hostile_cache())}
     weighted = replace(mean, interval="Hartung–Knapp t(D − 1) over datasets")
-    told, alone, pooled = (
-        methods(studies, [Finding(script="x", title="x", claims=(one,))], 0, {})[0][-1] for one in (mean, own, weighted)
+    swept = replace(mean, interval="t(D − 1) over datasets, for others such as these")
+    told, alone, *others = (
+        methods(studies, [Finding(script="x", title="x", claims=(one,))], 0, {})[0][-1]
+        for one in (mean, own, weighted, swept)
     )
     assert "All intervals" not in told
     assert "except in means over datasets, where it counts as difference between datasets." in told
-    assert all("too short where a few datasets are unlike the rest" in text for text in (told, pooled))
+    assert all("too short where a few datasets are unlike the rest" in text for text in (told, *others))
     assert "All intervals hold for these very vectors: they do not include the vectors' own sampling error." in alone
     assert "unlike the rest" not in alone
 
