@@ -195,7 +195,7 @@ def need_controls(study: Study, *kinds: str, of: Callable[[Iterable[bool]], bool
     if not any(of(unit.has(("base", "base"), kind) for unit in study.units.values()) for kind in kinds):
         made = any("debiased" in unit.unit.read("vector_kind") for unit in study.units.values())
         if kinds == ("debiased",) and (study.spec.get("controls") or {}).get("debiased") and not made:
-            raise NotInCache("debiased vectors, as no training pairs define A/B or Yes/No")
+            raise NotInCache("debiased vectors, as no training pairs define A/B or Yes/No, or vectors are nothing else")
         raise lacking(study, f"{' or '.join(kinds)} vectors")
 
 
