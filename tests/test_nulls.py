@@ -10,6 +10,7 @@ from scipy import stats
 
 from steerstats.errors import InputError
 from steerstats.nulls import differ_at_least, null_table, null_vectors_needed, shown_together, tail_doubt
+from steerstats.nulls.counts import with_t_tail
 
 
 def study(rng, effects: np.ndarray, n_null: int, n: int = 40) -> tuple[dict, dict]:
@@ -180,6 +181,16 @@ def test_datasets_that_no_single_p_value_resolves_are_counted_together():
     few = null_table(*unlike([0] * 11 + [1, 2, 8], 19), kind="shuffled", questions={f"d{k}": 6 for k in range(14)})
     assert few.at_least < 11, "p-values of six questions are too small"
     np.testing.assert_array_equal(few.p, found.p)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 6, 8])
+def test_no_p_value_of_few_questions_is_below_how_often_they_beat_all_their_halves(n):
+    halves = np.array([np.isin(range(n), half) for half in combinations(range(n), n // 2)])
+    values = np.random.default_rng(0).normal(size=(4000, n))
+    beaten = np.abs(values @ (1 - 2.0 * halves.T)) < np.abs(values.sum(axis=1, keepdims=True)) - 1e-9
+    chance = beaten.all(axis=1).mean() if n > 1 else 1.0  # of a single question every shuffle is the vector up to sign
+    assert 0.8 * chance < with_t_tail(np.array([1e-3]), np.array([n])) < 1.1 * chance
+    assert with_t_tail(np.array([1e-3]), np.array([100])) == pytest.approx(2 * stats.t.sf(stats.norm.isf(5e-4), 99))
 
 
 def test_vectors_that_may_share_a_direction_are_not_counted_together():
