@@ -27,7 +27,7 @@ from analyses._tables import for_paper, to_latex
 from analyses._words import number, tidy, together
 from steerstats.errors import CannotEstimate, SteerstatsError
 from steerstats.figures.theme import save
-from steerstats.meta import NOT_SKEWED
+from steerstats.meta import NOT_SKEWED, SKEWED
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 from steerstats.results import Estimate
 
@@ -279,8 +279,12 @@ def publish(out: str | Path, finding: Finding, figure: Any = None, table: pd.Dat
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    if any(np.isfinite(claim.ci_low) and OF_MEANS.search(claim.interval) for claim in finding.claims):
-        finding = replace(finding, assumptions=tuple(dict.fromkeys((*finding.assumptions, NOT_SKEWED))))
+    means = [one.interval for one in finding.claims if np.isfinite(one.ci_low) and OF_MEANS.search(one.interval)]
+    if means:
+        # The rates stand where a page has its mean effects, and not in every section.
+        rates = f" ({SKEWED})" if any("equally weighted" not in interval for interval in means) else ""
+        said = tuple(dict.fromkeys((*finding.assumptions, f"{NOT_SKEWED}{rates}")))
+        finding = replace(finding, assumptions=said)
     if figure is not None:
         for name, one in zip(figure_names(finding), figure if isinstance(figure, list) else [figure], strict=True):
             save(one, folder / name)

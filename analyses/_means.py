@@ -74,6 +74,12 @@ def own_warnings(result: DatasetSteerability) -> tuple[str, ...]:
     return tuple(text for text in result.warnings if text not in over)
 
 
+def mean_warnings(result: DatasetSteerability) -> tuple[str, ...]:
+    """The same and those on which mean to read, for scripts that show it without tau and a prediction."""
+    own = own_warnings(result)
+    return tuple(text for text in result.warnings if text in own or "read the " in text)
+
+
 def inputs_claim(
     study: Study, key: str, text: str, values: Mapping[str, np.ndarray], bounds: tuple[float, float]
 ) -> tuple[Claim, Estimate]:

@@ -5,7 +5,7 @@ import numpy as np
 from analyses import _published as published
 from analyses._cache import ask, by_dataset, datasets_of, facts_of, plain_mean, study_of
 from analyses._claim import Claim, Finding, command_line, publish
-from analyses._means import SKEWED, mean_claim, sign_claims
+from analyses._means import SKEWED, mean_claim, mean_warnings, sign_claims
 from analyses._shares import FALLS, WRONG, share_claims
 from analyses._words import number
 from steerstats import figures
@@ -46,7 +46,7 @@ def main(cache, out):
         + ("fall as the direction is taken out" if ablated else "are steered the wrong way")
         + ". Datasets are ordered by their median, the upright stroke; dots are spread within a row only to keep "
         "them apart. Right: the share left of zero by more than numerical error; the broken line is one half.",
-        bars="95% Wilson intervals of the share, by question.",
+        bars="95% Wilson intervals of the share, by question.", warnings=mean_warnings(result),
         counted=f"{sum(map(len, slopes.values())):,} test inputs in {datasets_of(n)}.", facts=facts_of(study),
         alt=f"Steerability of every input in {datasets_of(n)}, ordered by median. Medians run from "
         f"{number(result[order[-1]]['median'].estimate)} to {number(result[order[0]]['median'].estimate)} nats per λ. "

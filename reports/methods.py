@@ -15,7 +15,6 @@ from reports.methods_doubts import doubts_paragraph, shifts_paragraph
 from reports.methods_inputs import inputs_paragraph
 from reports.ran import SIGNS_REFITS, Ran
 from reports.references import Cited
-from steerstats.meta import SKEWED
 
 SCALES = {"logit scale": "logit", "log scale": "log", "Fisher z scale": "Fisher's z"}
 
@@ -63,10 +62,7 @@ def _inference(ran: Ran, cite: Cited) -> str:
         lines.append(_random_effects(ran, cite))
     means = any(map(ran.says, ("equally weighted datasets", "Hartung–Knapp", "t(D − 1) over datasets")))
     if means:
-        rates = SKEWED.replace("-", "–")
-        lines.append(
-            f"Intervals of means over datasets are too short where a few datasets are unlike the rest: {rates}."
-        )
+        lines.append("Intervals of means over datasets are too short where a few datasets are unlike the rest.")
     if not ran.says("Satterthwaite") and not ran.keys("per_input_steerability", SIGNS_REFITS):
         text = "ntervals hold for these very vectors: they do not include the vectors' own sampling error"
         if means:

@@ -31,9 +31,9 @@ LEFT_OUT = "left out, without a finite effect and a positive variance"
 SHOWN_NAMES = 12
 NOT_SKEWED = "what is averaged over datasets is not very skewed between them"
 SKEWED = (
-    "95% intervals of a mean of lognormal effects (log SD .8) held it 89-91% of the time over 5 to 14 datasets and 93% "
-    "over 40, and most of the others lay on the side of the short tail; few datasets that do not look skewed are no "
-    "proof"
+    "95% intervals of a mean of lognormal effects (log SD .8) held it 85-91% of the time over 5 to 14 datasets and "
+    "92-93% over 40, least often where each is measured well, and most of the others lay on the side of the short "
+    "tail; few datasets that do not look skewed are no proof"
 )
 FEW_UNITS = 20
 FEW_REFITS = 10  # below, they tell a vector's error roughly

@@ -138,7 +138,7 @@ def table_lines(frame: pd.DataFrame) -> list[str]:
     >>> table_lines(pd.DataFrame({"gap": [0.25], "n_inputs": [60]}))
     ['  gap       0.25', '  n_inputs    60']
     """
-    if not frame.columns.size:  # one vector alone has no pairs
+    if not frame.columns.size:
         return ["  no rows"]
     if len(frame) == 1:
         row = compact(frame)[0].iloc[0]

@@ -88,7 +88,7 @@ def test_a_dry_run_says_how_many_datasets_so_few_null_vectors_can_show(count, da
     assert _few_nulls("random", 18, 14).startswith("controls.random = 18 cannot show any of 14 datasets to differ")
     assert _few_nulls("random", 279, 14) == _few_nulls("random", 0, 14) == ""
     assert _few_nulls("shuffled", 10, 40).endswith(
-        "799 can show one alone; all taken together, they can show that at least 39 differ"
+        "799 can show one alone; all taken together, they can at best show that at least 39 do"
     )
     assert _few_nulls("shuffled", 3, 14).endswith("279 can show one alone"), "fourteen p-values of 1/4 show nothing"
 

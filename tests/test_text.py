@@ -72,5 +72,6 @@ def test_every_result_of_a_study_fits_its_notes_and_says_nothing_in_every_row():
 def test_a_result_without_rows_has_a_summary(study):
     alone = replace(study.vector_cosines(), vectors=("base",))
     assert alone.to_frame().empty
-    assert alone.summary().startswith("VectorCosines\n\n  no rows\n\nMethod: ")
+    assert alone.summary().startswith("VectorCosines\n\n  dataset  vector_a  vector_b  cosine ")
+    assert table_lines(pd.DataFrame()) == ["  no rows"]
     assert "<table" in alone._repr_html_()

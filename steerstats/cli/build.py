@@ -86,7 +86,7 @@ def _few_nulls(kind: str, count: int, datasets: int) -> str:
     together = shown_together(count, datasets)
     least = f"fewer than {together}" if together <= datasets else "any"
     most = differ_at_least([1 / (count + 1)] * datasets) if kind == "shuffled" else 0
-    taken = f"; all taken together, they can show that at least {most} differ" if most else ""
+    taken = f"; all taken together, they can at best show that at least {most} do" if most else ""
     return (
         f"controls.{kind} = {count} cannot show {least} of {datasets} datasets to differ from the null, at a false "
         f"discovery rate of 5%; {needed} can show one alone{taken}"

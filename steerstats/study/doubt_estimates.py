@@ -42,8 +42,10 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
         if having:
             own = {unit.name: unit.slopes.at(shift) for unit in having}
             controls = {unit.name: unit.control_slopes(kind, shift) for unit in having}
+            # Where nobody says which pair is of which question there are at most as many questions as pairs.
+            most = {unit.name: float(len(unit.unit.coords["pair"])) for unit in having if "pair" in unit.unit.coords}
             carried = {name: carrying_questions(sizes) for name, sizes in _training_questions(having).items()}
-            tables[kind] = null_table(own, controls, kind=kind, alpha=alpha, questions=carried)
+            tables[kind] = null_table(own, controls, kind=kind, alpha=alpha, questions=most | carried)
     found = [table for table in tables.values() if table is not None]
     if not found:
         remedy = "a table brings none" if study.kind == "import" else "build with controls.random or controls.shuffled"

@@ -107,11 +107,13 @@ def _means(shape: str, d: int, questions: int, rng: np.random.Generator, n: int)
     return [Outcome("mean over datasets, slopes drawn, coverage", methods[name], COVERAGE, hits[name]) for name in hits]
 
 
-def _between_datasets(shape: str, d: int, rng: np.random.Generator, n: int) -> list[Outcome]:
-    """True effects of datasets are skewed; estimates err by .1 to .45 of their SD."""
+def _between_datasets(
+    shape: str, d: int, variances: tuple[float, float], rng: np.random.Generator, n: int
+) -> list[Outcome]:
+    """True effects of datasets are skewed; `variances` are those of the estimates' errors, least and most."""
     knapp, plain, new = (np.empty(n, dtype=bool) for _ in range(3))
     for k in range(n):
-        effects, v = draw(shape, d, rng), rng.uniform(0.01, 0.2, d)
+        effects, v = draw(shape, d, rng), rng.uniform(*variances, d)
         found = mean_over_datasets(effects + np.sqrt(v) * rng.standard_normal(d), v, category=["one"] * d)
         knapp[k] = inside(found.ci_low, found.ci_high, 0)
         plain[k] = inside(found.unweighted_ci_low, found.unweighted_ci_high, 0)
@@ -169,9 +171,16 @@ def _cells() -> dict[str, Cell]:
     for shape, d, questions in [*skewed, ("normal", 10, 40)]:
         setting = f"D = {d} that do not differ, {questions} questions each, {SHAPES[shape]}"
         cells[f"means, {shape}, D = {d}, n = {questions}"] = Cell(setting, partial(_means, shape, d, questions), 2000)
-    for d in (5, 8, 14, 40):
-        setting = f"D = {d}, standard errors .1 to .45 of the SD, {SHAPES['lognormal'].replace('slopes', 'effects')}"
-        cells[f"between datasets, D = {d}"] = Cell(setting, partial(_between_datasets, "lognormal", d), 4000)
+    effects = SHAPES["lognormal"].replace("slopes", "effects")
+    for named, errors, variances in (
+        ("", ".1 to .45", (0.01, 0.2)),
+        (", errors .01 to .06", ".01 to .06", (1e-4, 4e-3)),
+    ):
+        for d in (5, 8, 14, 40):
+            setting = f"D = {d}, standard errors {errors} of the SD, {effects}"
+            cells[f"between datasets, D = {d}{named}"] = Cell(
+                setting, partial(_between_datasets, "lognormal", d, variances), 4000
+            )
     for apart in (0, 1, 2):
         setting = f"48 pairs of 200 dimensions, {f'answers {apart} SD apart' if apart else 'answers alike'}"
         cells[f"cross-fitted, {apart} SD"] = Cell(setting, partial(_crossfitted, apart), 1500)
