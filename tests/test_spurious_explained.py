@@ -273,6 +273,14 @@ def test_a_rare_level_missing_from_resamples_widens_nothing_silently():
     assert fit.ci_low[0] <= 0  # the level is absent from an eighth of the resamples, which explain nothing
 
 
+@pytest.mark.parametrize("name", ["explained", "unexplained"])
+def test_a_factor_called_as_a_total_is_refused_and_not_lost(name):
+    slopes, factors = data(3)
+    factors[name] = factors.pop("length_difference")
+    with pytest.raises(InputError, match=f"factor '{name}' has the name of a total of shares"):
+        variance_explained(slopes, factors, rng=np.random.default_rng(0), n_resamples=50)
+
+
 def test_edges_are_named():
     rng = np.random.default_rng(0)
     a = np.arange(10) % 2

@@ -121,6 +121,8 @@ def variance_explained(
 
     Raises
     ------
+    InputError
+        If there are more than eight factors, or one is called as a total of shares is.
     CannotEstimate
         If the slopes are all equal, no factor varies, or there are too few inputs or questions for the adjusted R².
 
@@ -147,6 +149,8 @@ def variance_explained(
     crossed = [name for name in design.factors if ":" in name]
     if not main:
         raise none_varies(factors, design.warnings)
+    if taken := {"explained", "unexplained"} & set(main):
+        raise InputError(f"factor {min(taken)!r} has the name of a total of shares; rename it")
     if len(main) > MAX_FACTORS:
         raise InputError(f"{len(main)} factors need {2 ** len(main)} regressions; at most {MAX_FACTORS} are divided")
     columns = {
