@@ -23,8 +23,8 @@ from cache_builder.spec import BuildSpec
 from cache_builder.spec.sweep import sweep_spec
 from cache_builder.workers.leases import Lease, claim, clear_leftovers
 from steerstats.cache import UnitData, create_cache, finished_sidecar
-from steerstats.cache.sidecar import UNITS, read_json
-from steerstats.cache.writer import MANIFEST, refuse_other_spec
+from steerstats.cache.sidecar import UNITS
+from steerstats.cache.writer import refuse_other_spec
 from steerstats.errors import how_many
 from steerstats.interrupts import deferred
 
@@ -151,8 +151,8 @@ def begin(
     progress : callable (done, total, what)
     """
     if runtime is not None:
-        refuse_other_spec(root / MANIFEST, read_json(root / MANIFEST), session.spec_hash, session.what_differs)
-        create_cache(root, {"kind": "grid", "spec_hash": session.spec_hash})  # which looks at its seal
+        # Another spec is refused at once.
+        create_cache(root, {"kind": "grid", "spec_hash": session.spec_hash}, why=session.what_differs)
         session.settle(root)
     finished = {unit.name: finished_sidecar(root, unit.name) for unit in session.units}
     for name, side in finished.items():  # a manifest may be gone, and a unit copied
@@ -163,7 +163,7 @@ def begin(
     if runtime is None:
         progress(0, None, "measuring the best token budget and mask")
         measured = session.tune()
-        create_cache(root, session.manifest(measured))
+        create_cache(root, session.manifest(measured), why=session.what_differs)
         # Where several builders begin at once the first manifest wins, and all work with its budget.
         session.settle(root)
         session.prove_row()

@@ -41,7 +41,10 @@ CHUNK_BYTES = 1 << 20
 SMALL_BYTES = 1 << 12  # not worth a chunk index
 
 
-def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
+Why = Callable[[Mapping[str, Any]], str]  # in what the facts of a file are of another spec
+
+
+def create_cache(path: str | Path, manifest: Mapping[str, Any], *, why: Why = lambda _: "") -> Path:
     """Make a cache directory, or join the one that is there if it has the same spec.
 
     Parameters
@@ -96,7 +99,7 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
         except OSError as error:
             raise CacheError(f"{target} could not be written: {error}") from error
     theirs = read_json(target)
-    refuse_other_spec(target, theirs, str(whole["spec_hash"]))
+    refuse_other_spec(target, theirs, str(whole["spec_hash"]), why)
     if theirs.get(SEAL, digest := manifest_hash(theirs)) != digest:
         raise CacheError(
             f"{target} is not as it was written: its {SEAL} is {theirs[SEAL]}, its content hashes to {digest}; "
@@ -105,9 +108,7 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any]) -> Path:
     return root
 
 
-def refuse_other_spec(
-    path: Path, facts: Mapping[str, Any], spec_hash: str, why: Callable[[Mapping[str, Any]], str] = lambda _: ""
-) -> None:
+def refuse_other_spec(path: Path, facts: Mapping[str, Any], spec_hash: str, why: Why = lambda _: "") -> None:
     """Raise `CacheError` where a manifest or a sidecar, the facts of the file at `path`, is of another spec.
 
     `why` says, of these facts, in what.
