@@ -193,8 +193,8 @@ def absences(study: Study) -> tuple[str, ...]:
 def need_controls(study: Study, *kinds: str, of: Callable[[Iterable[bool]], bool] = all) -> None:
     """Raise `NotInCache` unless all datasets (or `any`) have control vectors of one of these kinds, in distribution."""
     if not any(of(unit.has(("base", "base"), kind) for unit in study.units.values()) for kind in kinds):
-        made = any("debiased" in unit.unit.read("vector_kind") for unit in study.units.values())
-        if kinds == ("debiased",) and (study.spec.get("controls") or {}).get("debiased") and not made:
+        asked = kinds == ("debiased",) and (study.spec.get("controls") or {}).get("debiased")
+        if asked and not any("debiased" in unit.unit.read("vector_kind") for unit in study.units.values()):
             raise NotInCache("debiased vectors, as no training pairs define A/B or Yes/No, or vectors are nothing else")
         raise lacking(study, f"{' or '.join(kinds)} vectors")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,16 +36,17 @@ if TYPE_CHECKING:
 def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
     """One table per kind of null vector that the cache holds."""
     tables: dict[str, NullTable | None] = {}
+    sizes = _training_questions(study)
+    # Where nobody says which pair is of which question there are at most as many questions as pairs.
+    pairs = {name: len(unit.unit.coords["pair"]) for name, unit in study.units.items() if "pair" in unit.unit.coords}
+    questions = pairs | {name: carrying_questions(own) for name, own in sizes.items()}
     for kind in ("random", "shuffled"):
         having = [unit for unit in study.units.values() if unit.has(shift, kind)]
         tables[kind] = None
         if having:
             own = {unit.name: unit.slopes.at(shift) for unit in having}
             controls = {unit.name: unit.control_slopes(kind, shift) for unit in having}
-            # Where nobody says which pair is of which question there are at most as many questions as pairs.
-            most = {unit.name: float(len(unit.unit.coords["pair"])) for unit in having if "pair" in unit.unit.coords}
-            carried = {name: carrying_questions(sizes) for name, sizes in _training_questions(having).items()}
-            tables[kind] = null_table(own, controls, kind=kind, alpha=alpha, questions=most | carried)
+            tables[kind] = null_table(own, controls, kind=kind, alpha=alpha, questions=questions)
     found = [table for table in tables.values() if table is not None]
     if not found:
         remedy = "a table brings none" if study.kind == "import" else "build with controls.random or controls.shuffled"
@@ -58,7 +59,7 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
         if absent:
             notes.append(f"without {kind} vectors, and left out: {', '.join(absent)}")
     if tables["shuffled"] is not None:
-        notes += _shuffled_doubts(study, tables["shuffled"])
+        notes += _shuffled_doubts(tables["shuffled"], sizes)
     return NullComparison(
         random=tables["random"],
         shuffled=tables["shuffled"],
@@ -69,16 +70,18 @@ def nulls(study: Study, shift: Shift, alpha: float) -> NullComparison:
     )
 
 
-def _training_questions(units: Iterable[StudyUnit]) -> dict[str, list[int]]:
+def _training_questions(study: Study) -> dict[str, list[int]]:
     """Pairs of each training question, of the datasets that say which pair is of which question."""
-    questions = {one.name: one.unit.read("pair_question") for one in units if "pair_question" in one.unit}
+    questions = {
+        name: unit.unit.read("pair_question") for name, unit in study.units.items() if "pair_question" in unit.unit
+    }
     return {name: np.unique(own, return_counts=True)[1].tolist() for name, own in questions.items()}
 
 
-def _shuffled_doubts(study: Study, table: NullTable) -> list[str]:
-    sizes = _training_questions(study.units[name] for name in table.datasets)
+def _shuffled_doubts(table: NullTable, sizes: Mapping[str, list[int]]) -> list[str]:
     # Of a stream of its own: an assessment of the design, which has nothing to do with a seed of resamples.
-    doubts = {name: shuffled_doubt(own, rng=generator(0, "half flips")) for name, own in sizes.items()}
+    known = [name for name in table.datasets if name in sizes]
+    doubts = {name: shuffled_doubt(sizes[name], rng=generator(0, "half flips")) for name in known}
     said = {name: filter(None, [doubts.get(name)]) for name in table.datasets}
     tail = tail_doubt(table, {name: len(own) for name, own in sizes.items()})
     return [*by_text(said), *filter(None, [tail])]
