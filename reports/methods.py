@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analyses._claim import Finding
+from analyses._claim import OF_MEANS, Finding
 from analyses._words import listed
 from reports.methods_data import cache_paragraphs
 from reports.methods_doubts import doubts_paragraph, shifts_paragraph
@@ -60,8 +60,7 @@ def _inference(ran: Ran, cite: Cited) -> str:
         lines.append(f"Means over datasets weight all datasets equally and have t intervals from their spread{scale}.")
     if ran.says("Hartung–Knapp"):
         lines.append(_random_effects(ran, cite))
-    means = any(map(ran.says, ("equally weighted datasets", "Hartung–Knapp", "t(D − 1) over datasets")))
-    if means:
+    if means := ran.matches(OF_MEANS):
         lines.append("Intervals of means over datasets are too short where a few datasets are unlike the rest.")
     if not ran.says("Satterthwaite") and not ran.keys("per_input_steerability", SIGNS_REFITS):
         text = "ntervals hold for these very vectors: they do not include the vectors' own sampling error"

@@ -6,6 +6,7 @@ words of a finding's method and intervals, so that the section names none that n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -52,6 +53,10 @@ class Ran:
     def says(self, words: str, *scripts: str) -> bool:
         """Whether methods, or what claims say of their intervals, hold these words."""
         return words in self._text(scripts)
+
+    def matches(self, pattern: re.Pattern[str]) -> bool:
+        """Whether methods, or what claims say of their intervals, hold what a pattern is of."""
+        return bool(pattern.search(self._text(())))
 
     def number(self, name: str, script: str) -> str:
         """A number of a script's method: "10,000", or "0.2 or 0.25" where caches differ; "" where there is none, or 0,
