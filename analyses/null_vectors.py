@@ -24,7 +24,7 @@ def main(cache, out):
         text = f"Datasets by whether their vector differs from {NAMES[kind]}, false discovery rate {table.alpha:g}"
         if counts[DECISIONS[CANNOT_RESOLVE]]:
             text += f" ({table.n_null.min()} null vectors are too few, {table.n_null_needed} are needed)"
-        facts = {"n_null": int(table.n_null.min()), "n_null_needed": table.n_null_needed, "at_least": table.at_least}
+        facts = {"n_null": int(table.n_null.min()), "n_null_needed": table.n_null_needed}
         claims.append(
             Claim.counted(f"null.{kind}", f"{text}:", counts, "datasets", "a count of decisions", facts=facts)
         )

@@ -174,10 +174,11 @@ def lead(claims: Mapping[str, Claim]) -> str:
         parts.append(f"With the vector's own sampling error {counted} {lies}.")
     kinds = (("shuffled", "label-shuffled vectors"), ("random", "random directions"))
     nulls = [(claims[f"null.{kind}"], name) for kind, name in kinds if f"null.{kind}" in claims]
+    jointly = {f"null.{kind}": claims.get(f"null.{kind}_together") for kind, _ in kinds}
     alike = len(nulls) == 2 and _too_few(nulls[0][0]) == _too_few(nulls[1][0]) != ()
-    if alike and not nulls[0][0].facts.get("at_least"):
+    if alike and not any(jointly.values()):
         nulls = [(nulls[0][0], f"{kinds[0][1]}, and as many {kinds[1][1]},")]
-    parts += [_against(null, name) for null, name in nulls]
+    parts += [_against(null, name, jointly[null.key]) for null, name in nulls]
     return " ".join(parts) or "This cache allows none of the three headline numbers; the sections say why."
 
 
@@ -195,17 +196,20 @@ def _sides(signs: Claim) -> str:
     return "".join(alike) or f"{listed([f'{where} in {count}' for count, where in counts if count])} of {signs.n}"
 
 
-def _against(null: Claim, name: str) -> str:
-    """One sentence on a null: a dataset that cannot be resolved is not one that does not differ."""
+def _against(null: Claim, name: str, jointly: Claim | None) -> str:
+    """One sentence on a null: a dataset that cannot be resolved is not one that does not differ.
+
+    `jointly` is there where all datasets taken together show more to differ than each by itself.
+    """
     differ, rest, open_ = (null.counts[kind] for kind in DECISIONS.values())
     one = null.n == 1
-    least = null.facts.get("at_least") or 0
     if few := _too_few(null):
         had, needed, _ = few
-        if least:
+        if jointly:
             return (
-                f"At least {least} of {null.n} vectors differ from {name} (95% confidence, all taken together); "
-                f"{had} such vectors are too few to say which, and {needed} are needed to tell it for one dataset."
+                f"At least {jointly.estimate:.0f} of {null.n} vectors differ from {name} (95% confidence, all taken "
+                f"together); {had} such vectors are too few to say which, and {needed} are needed to tell it for one "
+                "dataset."
             )
         tell = f"to tell whether the {'vector differs' if one else 'vectors differ'} from them"
         where = "" if one else f" to tell it for one dataset among {null.n}"
@@ -214,7 +218,7 @@ def _against(null: Claim, name: str) -> str:
         return f"The vector {'differs' if differ else 'is not shown to differ'} from {name}."
     unknown = f", and {open_} cannot be resolved with so few of them" if open_ else ""
     other = f", {rest} {'is' if rest == 1 else 'are'} not shown to" if rest else ""
-    taken = f"; all taken together, at least {least} do (95% confidence)" if least > differ else ""
+    taken = f"; all taken together, at least {jointly.estimate:.0f} do (95% confidence)" if jointly else ""
     return f"{differ} of {null.n} vectors {'differs' if differ == 1 else 'differ'} from {name}{other}{unknown}{taken}."
 
 

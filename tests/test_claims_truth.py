@@ -209,13 +209,13 @@ def test_vectors_that_only_together_are_shown_to_differ_are_told_so(monkeypatch,
     assert 11 < table.at_least < 14
     assert together.counts == {"differ at least": table.at_least, "may differ or not": 14 - table.at_least}
     said = f"At least {table.at_least} of 14 vectors differ from label-shuffled vectors (95% confidence, all taken "
-    assert f"{said}together); 19 such vectors are too few to say which" in told(SHARE, INPUTS, claim)["lead"]
-    random = replace(claim, key="null.random", facts=claim.facts | {"at_least": None})
-    lead = told(SHARE, INPUTS, claim, random)["lead"]
+    assert f"{said}together); 19 such vectors are too few to say which" in told(SHARE, INPUTS, claim, together)["lead"]
+    random = replace(claim, key="null.random")
+    lead = told(SHARE, INPUTS, claim, together, random)["lead"]
     assert "19 random directions are too few to tell whether the vectors differ" in lead, "not said of these"
     some = replace(claim, counts=dict(zip(claim.counts, (4, 10, 0))))
     least = "4 of 14 vectors differ from label-shuffled vectors, 10 are not shown to; all taken together, at least "
-    assert f"{least}{table.at_least} do (95% confidence)." in told(SHARE, INPUTS, some)["lead"]
+    assert f"{least}{table.at_least} do (95% confidence)." in told(SHARE, INPUTS, some, together)["lead"]
     # Where more of them are shown to differ one by one, beside whom "2 differ at least" would read as a contradiction.
     null = {f"d{k}": np.arange(1.0, 200)[:, None] * np.ones(2) for k in range(4)}
     slopes = {f"d{k}": np.full(2, size) for k, size in enumerate((199.5, 199.5, 198.5, 20.5))}
