@@ -31,7 +31,7 @@ def main(cache, out):
         if (table.at_least or 0) > counts[DECISIONS[DIFFERS]]:
             text = f"Datasets whose vector differs from {NAMES[kind]}, all taken together:"
             counts = {"differ at least": table.at_least, "may differ or not": len(table.datasets) - table.at_least}
-            why = f"a lower limit with {1 - table.alpha:.0%} confidence, partial conjunctions of p-values by Fisher"
+            why = f"a lower limit with {1 - table.alpha:.0%} confidence, by partial conjunctions"
             claims.append(Claim.counted(f"null.{kind}_together", text, counts, "datasets", why))
     shown = next(iter(tables))
     rows = by_dataset(frame[frame["kind"] == shown], order)

@@ -32,8 +32,8 @@ METHOD = (
     "p = (1 + #{{|null| >= |observed|}}) / (R + 1); Benjamini-Hochberg over datasets"
 )
 TOGETHER = (
-    "at least so many differ by partial conjunctions (Benjamini & Heller 2008), Fisher's combination of p-values that "
-    "are brought to the tails of t over training questions"
+    "how many differ at least is bounded by partial conjunctions (Benjamini & Heller 2008), which are Fisher's "
+    "combination of the largest p-values, each taken to the tail of t over training questions"
 )
 SHARE_NOTHING = (
     "for the number that differ at least, datasets share no training questions, so that their shuffles are independent"
