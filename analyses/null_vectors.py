@@ -4,7 +4,7 @@ from analyses._cache import ask, by_dataset, datasets_of, facts_of, need_control
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._words import DECISIONS
 from steerstats import figures
-from steerstats.nulls import CANNOT_RESOLVE, DIFFERS, NAMES
+from steerstats.nulls import CANNOT_RESOLVE, NAMES
 
 TITLE = "The vectors against vectors that know nothing"
 PAPER = ""
@@ -28,7 +28,7 @@ def main(cache, out):
         claims.append(
             Claim.counted(f"null.{kind}", f"{text}:", counts, "datasets", "a count of decisions", facts=facts)
         )
-        if (table.at_least or 0) > counts[DECISIONS[DIFFERS]]:
+        if table.more_together:
             text = f"Datasets whose vector differs from {NAMES[kind]}, all taken together:"
             counts = {"differ at least": table.at_least, "may differ or not": len(table.datasets) - table.at_least}
             why = f"a lower limit with {1 - table.alpha:.0%} confidence, by partial conjunctions"

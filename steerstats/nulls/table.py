@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -95,6 +95,11 @@ class NullTable(Result):
     at_least: int | None
     alpha: float
 
+    @property
+    def more_together(self) -> bool:
+        """Whether more vectors are shown to differ by all datasets taken together than one by one."""
+        return (self.at_least or 0) > self.decision.count(DIFFERS)
+
     def to_frame(self) -> pd.DataFrame:
         """One row per dataset."""
         names = ("mean", "null_abs_quantile", "p", "p_fdr", "decision", "anti_steerable", "n", "n_excluded", "n_null")
@@ -152,48 +157,53 @@ def null_table(
         raise InputError("slopes is empty; at least one dataset is needed")
     rows = [_one(name, slopes[name], null, alpha) for name in slopes]
     columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    needed, every = null_vectors_needed(len(rows), alpha), how_many(len(rows), "dataset")
     p_fdr = stats.false_discovery_control(columns["p"])
     # Sums of ranks meet alpha exactly (19 vectors, all p = 1/20): rounding must not decide.
     passed = p_fdr <= alpha * (1 + ROUNDING)
     open_ = ~passed & ~_could_pass(columns["p"], columns["n_null"], alpha)
     decision = np.select([passed, open_], [DIFFERS, CANNOT_RESOLVE], NOT_SHOWN)
-    at_least, together, method, assumptions, warnings = None, "", METHOD.format(kind=kind), [EXCHANGEABLE[kind]], []
+    at_least, method, assumptions = None, METHOD.format(kind=kind), [EXCHANGEABLE[kind]]
     if kind == "shuffled" and len(slopes) > 1:
         known = np.array([(questions or {}).get(name, np.nan) for name in slopes], dtype=float)
         at_least = differ_at_least(with_t_tail(columns["p"], known), alpha)
-        if at_least > passed.sum():
-            together = f"; all taken together, at least {at_least} of {every} differ ({1 - alpha:.0%} confidence)"
         method, assumptions = f"{method}; {TOGETHER}", [*assumptions, SHARE_NOTHING]
     same = [name for name, one in zip(slopes, columns.pop("same")) if one]
+    table = NullTable(
+        kind=kind,
+        datasets=tuple(slopes),
+        **columns,
+        p_fdr=p_fdr,
+        decision=tuple(decision.tolist()),
+        n_null_needed=null_vectors_needed(len(rows), alpha),
+        at_least=at_least,
+        alpha=alpha,
+        method=method,
+        assumptions=(*assumptions, "p-values of different datasets are independent or positively dependent"),
+    )
+    return replace(table, warnings=tuple(_doubts(table, same)))
+
+
+def _doubts(table: NullTable, same: list[str]) -> list[str]:
+    """What a reader has to know of a table, and of datasets whose null vectors are all the vector itself."""
+    kind, needed, every = table.kind, table.n_null_needed, how_many(len(table.datasets), "dataset")
+    open_, rate, warnings = np.array(table.decision) == CANNOT_RESOLVE, f"a false discovery rate of {table.alpha:g}", []
     if same:
         warnings.append(
             f"{', '.join(same)}: every {kind} vector is as strong as the vector itself to a part in a thousand, as "
             "label-shuffled PCA vectors are, which are the vector up to sign: no null, and p is set to 1"
         )
     if open_.any():
+        together = f"all taken together, at least {table.at_least} of {every} differ ({1 - table.alpha:.0%} confidence)"
         warnings.append(
-            f"{open_.sum()} of {every} cannot be resolved: {columns['n_null'][open_].min()} {NAMES[kind]} "
-            f"are too few for a false discovery rate of {alpha:g} over {every}; {needed} are needed{together}"
+            f"{open_.sum()} of {every} cannot be resolved: {table.n_null[open_].min()} {NAMES[kind]} are too few for "
+            f"{rate} over {every}; {needed} are needed" + (f"; {together}" if table.more_together else "")
         )
-    elif columns["n_null"].min() < needed:
+    elif table.n_null.min() < needed:
         warnings.append(
-            f"{columns['n_null'].min()} {NAMES[kind]} cannot show a single dataset to differ at a false discovery "
-            f"rate of {alpha:g} over {every}, only several together; {needed} are needed for one"
+            f"{table.n_null.min()} {NAMES[kind]} cannot show a single dataset to differ at {rate} over {every}, only "
+            f"several together; {needed} are needed for one"
         )
-    return NullTable(
-        kind=kind,
-        datasets=tuple(slopes),
-        **columns,
-        p_fdr=p_fdr,
-        decision=tuple(decision.tolist()),
-        n_null_needed=needed,
-        at_least=at_least,
-        alpha=alpha,
-        method=method,
-        assumptions=(*assumptions, "p-values of different datasets are independent or positively dependent"),
-        warnings=tuple(warnings),
-    )
+    return warnings
 
 
 def _could_pass(p: np.ndarray, n_null: np.ndarray, alpha: float) -> np.ndarray:
