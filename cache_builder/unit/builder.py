@@ -309,8 +309,8 @@ class UnitBuilder:
         out = {
             "crossfit_projection": np.stack([crossfit_projection(one, questions, folds, seed) for one in at_layer]),
             "pair_difference_cosine": np.stack(
-                [
-                    pair_cosines(one, vectors.direction[vectors.label.index(self._label(setting)), 0])
+                [  # a setting's first vector is the trained one of this layer
+                    pair_cosines(one, vectors.direction[vectors.setting.index(setting), 0])
                     for setting, one in zip(self.spec.training_settings(), at_layer)
                 ]
             ),
@@ -318,9 +318,6 @@ class UnitBuilder:
         }
         alignment = self._unembedding_cosine(plan, vectors)
         return out if alignment is None else out | {"vector_unembedding_cosine": alignment}
-
-    def _label(self, setting: str) -> str:
-        return setting if len(self.layer_sets) == 1 else f"{setting}@{self.layer_sets[0][0]}"
 
     def _unembedding_cosine(self, plan: UnitPlan, vectors: VectorSet) -> np.ndarray | None:
         """Cosine of each vector (its last slot) with the unembedding of A minus B, where the answers are letters."""
