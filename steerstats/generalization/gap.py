@@ -176,7 +176,6 @@ def gap_table(
     *,
     rng: np.random.Generator,
     reference: Shift = ID_SHIFT,
-    method: str = "studentised",
     level: float = 0.95,
     n_resamples: int = 10_000,
 ) -> GapTable:
@@ -185,14 +184,12 @@ def gap_table(
     Parameters
     ----------
     grid : SlopeGrid
-        Where it has `refits`, everything includes the vector's sampling error, and intervals are Satterthwaite t
-        whatever `method` says.
+        Intervals are studentised; where it has `refits`, everything includes the vector's sampling error, and they are
+        Satterthwaite t.
     shifts : sequence of (train, eval) or "train->eval"
     rng : numpy.random.Generator
         Each dataset gets an independent child generator, in the order of the grid.
     reference : (train, eval)
-    method : str
-        As in `gap`.
     level : float
     n_resamples : int
 
@@ -229,7 +226,7 @@ def gap_table(
         cells = grid.cells(name, wanted)
         parts = _parts(cells.slopes, len(shifts), len(components))
         replicates = _resampled(parts, cells, child, n_resamples)
-        values = [v.copy() for v in (replicates.estimate, replicates.se, *interval(replicates, method, level))]
+        values = [v.copy() for v in (replicates.estimate, replicates.se, *interval(replicates, "studentised", level))]
         deviations = replicates.t()
         refits = None if cells.refits is None else _parts(cells.refits, len(shifts), len(components))
         again = np.zeros(len(parts), dtype=bool) if refits is None else np.isfinite(refits).all(axis=(0, 2))
@@ -267,7 +264,7 @@ def gap_table(
         warnings += cells_without(where, grid.datasets, labels[component])
         if included.any() and not where.any():
             warnings.append(f"{component}: intervals hold for these very vectors: eval->eval has no refits")
-    how = "Satterthwaite t" if included.all() else f"{method} bootstrap"
+    how = "Satterthwaite t" if included.all() else "studentised bootstrap"
     if included.any() and not included.all():
         how = f"Satterthwaite t where there are refits, else {how}"
     return GapTable(
