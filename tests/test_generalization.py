@@ -16,9 +16,11 @@ from steerstats.generalization import (
     SlopeGrid,
     gap,
     gap_table,
+    id_ood_correlation,
     overall_gap,
     parse_shift,
     steerability_table,
+    steerability_variance,
     with_vector_error,
 )
 from steerstats.generalization.slopes import NO_WIDTH
@@ -120,6 +122,18 @@ def test_twins_of_a_question_are_one_unit_of_every_table():
     assert other.n[0] == 15
     np.testing.assert_allclose([other.se, other.ci_low], [one.se, one.ci_low])
     np.testing.assert_allclose(steerability_table(doubled).se, steerability_table(grid).se)
+
+
+@pytest.mark.parametrize("ask", [gap_table, id_ood_correlation, steerability_variance])
+def test_home_is_the_reference_that_was_named(ask):
+    grid, home = make_grid(9), ("sys_pos", "sys_pos")
+    names = tuple({"base": "sys_pos", "sys_pos": "base"}.get(name, name) for name in SETTINGS)
+    called = SlopeGrid(train=names, evaluate=names, slopes=grid.slopes)
+    one, other = (
+        ask(g, [f"{train}->user_neg"], rng=np.random.default_rng(0), reference=there, n_resamples=60).to_frame()
+        for g, train, there in ((grid, "base", ("base", "base")), (called, "sys_pos", home))
+    )
+    pd.testing.assert_frame_equal(one.select_dtypes(float), other.select_dtypes(float))
 
 
 def test_inputs_must_be_complete_in_every_cell_compared_and_only_there():
