@@ -21,7 +21,7 @@ from analyses._cache import study_of
 from analyses._claim import Claim, Finding, publish
 from analyses._tables import escape, to_latex
 from steerstats import demo_cache, figures, open_cache
-from steerstats.cache.table import _exact
+from steerstats.cache.table_file import _exact
 from steerstats.errors import Absent, CacheError
 from steerstats.generalization import steerability_table
 from steerstats.results import Estimate
