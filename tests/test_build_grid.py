@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import slow_steering
 import torch
-from tiny_build import content, tiny_spec, write_model
+from tiny_build import WORDS, content, tiny_spec, write_model
 
 from cache_builder.build import Session, run_build
 from cache_builder.engine import Engine, Steering
@@ -21,7 +21,6 @@ from steerstats.errors import ModelError, SpecError
 
 TOLERANCE = 1e-4
 SCORED = {"logit_diff": "logits", "logprob_sum": "completion_logprob", "logit_sum": "completion_logit"}
-WORDS = ["accidents", "agendas", "airports", "alarms", "amplifiers", "animals", "anvils", "apps", "armies", "ballads"]
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +145,7 @@ def test_training_summaries_are_of_the_first_steered_layer_and_cosines_with_the_
 
 @pytest.mark.parametrize("layer", [1, 2])
 def test_whole_completions_that_differ_at_once_are_built_from_the_answer_on(model, tmp_path, layer):
-    lines = [{"prompt": f"Do I admire {w}?", "positive": "Yes I do", "negative": "No I do not"} for w in WORDS]
+    lines = [{"prompt": f"Do I admire {w}?", "positive": "Yes I do", "negative": "No I do not"} for w in WORDS[:10]]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     own = {"datasets": [], "custom_datasets": {"mine": str(tmp_path / "mine.jsonl")}, "settings": ["base"]}
     own |= {"controls": {}, "order": "tan2024", "prompt": {}, "layers": [layer], "scope": "first_answer"}

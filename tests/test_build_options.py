@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny_build import content, write_model
+from tiny_build import WORDS, content, write_model
 from transformers import AutoTokenizer
 
 import analyses
@@ -26,22 +26,6 @@ from steerstats.errors import InputError
 from steerstats.frames import inputs_frame, propensity_frame, slopes_frame
 from steerstats.predictors import d_prime
 
-WORDS = [
-    "accidents",
-    "agendas",
-    "airports",
-    "alarms",
-    "amplifiers",
-    "animals",
-    "anvils",
-    "apps",
-    "armies",
-    "ballads",
-    "beaches",
-    "bedrooms",
-    "bells",
-    "borders",
-]
 SHIFTED = {"sys_pos": "sys", "base": "sys", "user_neg": "user"}
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny_build import DATASETS, content, tiny_spec, write_model
+from tiny_build import DATASETS, WORDS, content, tiny_spec, write_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, MptConfig
 
 from cache_builder import session as sessions
@@ -30,21 +30,7 @@ def model(tmp_path_factory):
 
 
 def records(n: int = 12, **changes) -> list[dict]:
-    words = [
-        "accidents",
-        "agendas",
-        "airports",
-        "alarms",
-        "amplifiers",
-        "animals",
-        "anvils",
-        "apps",
-        "armies",
-        "ballads",
-        "beaches",
-        "bells",
-    ]
-    made = [{"prompt": f"Do I admire {word}?", "positive": "Yes", "negative": "No"} for word in words[:n]]
+    made = [{"prompt": f"Do I admire {word}?", "positive": "Yes", "negative": "No"} for word in WORDS[:n]]
     for k, change in changes.items():
         made[int(k.removeprefix("r"))] |= change
     return made

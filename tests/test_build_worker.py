@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_build import content, tiny_spec, write_model
+from tiny_build import WORDS, content, tiny_spec, write_model
 
 from cache_builder import session
 from cache_builder.build import run_build
@@ -21,8 +21,6 @@ from cache_builder.workers.leases import claim
 from cache_builder.workers.worker import Worker
 from steerstats.cache import CacheReader
 from steerstats.errors import CacheError
-
-WORDS = ["accidents", "agendas", "airports", "alarms", "amplifiers", "animals", "anvils", "apps", "armies", "ballads"]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +96,7 @@ def relative(model, tmp_path, monkeypatch):
     """A spec with a relative path of every kind, in the folder in which they begin."""
     home = tmp_path / "home"
     home.mkdir()
-    lines = [{"prompt": f"Do I admire {word}?", "positive": "Yes", "negative": "No"} for word in WORDS]
+    lines = [{"prompt": f"Do I admire {word}?", "positive": "Yes", "negative": "No"} for word in WORDS[:10]]
     (home / "mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (home / "said.json").write_text(json.dumps({"mine": {"positive": "You admire.", "negative": "You despise."}}))
     save_vector(home / "v.safetensors", {1: np.ones(32)})

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_build import content, write_model
+from tiny_build import WORDS, content, write_model
 
 from cache_builder.build import run_build
 from cache_builder.spec import parse_spec
@@ -17,7 +17,6 @@ from steerstats.frames import propensity_frame
 
 torch.set_num_threads(1)
 LETTERS = ("(A)", "(B)", "(I)", "(Do)")
-WORDS = ("accidents", "agendas", "airports", "alarms", "amplifiers", "animals", "anvils", "apps", "armies", "bells")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def model(tmp_path_factory):
 
 def spec_of(model, folder, n_wrong, score):
     rows = []
-    for k, word in enumerate(WORDS):
+    for k, word in enumerate(WORDS[:10]):
         wrong = [letter for letter in LETTERS if letter != LETTERS[k % 4]][:n_wrong]
         prompt = f"Which {word} do I admire?\n(A) all\n(B) others\n(I) old\n(Do) new"
         rows.append({"prompt": prompt, "positive": LETTERS[k % 4], "negative": wrong})

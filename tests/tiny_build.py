@@ -10,6 +10,8 @@ from cache_builder.demo.tokenizer import make_tokenizer
 from cache_builder.spec import BuildSpec, parse_spec
 
 DATASETS = ("likes-rain", "plans-ahead", "tells-truth")
+WORDS = ["accidents", "agendas", "airports", "alarms", "amplifiers", "animals", "anvils", "apps", "armies", "ballads",
+         "beaches", "bedrooms", "bells", "borders"]  # of the demo's tokenizer, a token each  # fmt: skip
 
 
 def write_model(path: Path, architecture: str = "llama", **changes) -> Path:
