@@ -9,7 +9,8 @@ import pytest
 from example_table import example_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cache import ATTRS, edit, make_cache, make_unit, repacked, text
+from test_cache import ATTRS, edit, make_cache, make_unit, text
+from test_cache_hostile import repacked
 
 from steerstats.cache import (
     BY_NAME,

@@ -9,7 +9,8 @@ import os
 import h5py
 import numpy as np
 import pytest
-from test_cache import edit, make_cache, replace
+from test_cache import edit, make_cache
+from test_cache_hostile import replace
 
 import steerstats
 from steerstats.cache import CacheReader, finished_sidecar, pack, verify
