@@ -61,7 +61,7 @@ def write_caches(folder: Path, count: int, datasets: int, inputs: int) -> list[s
 
     truth = SimulationTruth(
         datasets=datasets, n_inputs=inputs, n_pairs=2, logits=False, activations=False, a_slope=0.8, yes_slope=0.3,
-        transfer_cost=0.2, curvature_sd=0.1,
+        transfer_cost=0.2, curvature_sd=0.1, wiggle_sd=0.05,
     )  # fmt: skip
     paths = [folder / f"{datasets}-{inputs}-model-{k}" for k in range(count)]
     for k, path in enumerate(paths):

@@ -1,8 +1,14 @@
-"""The benchmark's verdicts: what counts as met, and what an absent peer leaves open. Nothing here is timed."""
+"""Benchmarks of the analysis run, and say what counts as met and what an absent peer leaves open. Nothing is timed."""
 
 from __future__ import annotations
 
+from benchmarks.bench_analysis import analyse, write_caches
 from benchmarks.bench_mixed import judge, verdict
+
+
+def test_every_question_of_the_whole_analysis_has_an_answer(tmp_path):
+    seconds = analyse(write_caches(tmp_path, 1, datasets=2, inputs=30))
+    assert len(seconds) == 7
 
 
 def test_targets_are_judged_for_both_ways_in_and_an_absent_peer_is_not_a_pass():
