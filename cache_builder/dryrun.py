@@ -16,7 +16,7 @@ from cache_builder.engine.plan import Wanted, demand_of, lay_out
 from cache_builder.engine.stages import node_blocks, plan_stages
 from cache_builder.models import load_tokenizer, quiet_libraries, resolve, why_not
 from cache_builder.packing import Row
-from cache_builder.plan import UnitPlan, defines_letter_or_word, pair_arrays, plan_units, planned_grid
+from cache_builder.plan import UnitPlan, defines_letter_or_word, fit_options, plan_units, planned_grid
 from cache_builder.prompts.inputs import EVALUATED, TRAINING, Inputs, provable, scorable
 from cache_builder.prompts.settings import Renderer
 from cache_builder.session import unit_descriptions
@@ -230,27 +230,11 @@ def _open(spec: BuildSpec, probe: bool) -> _Opened:
 
 def _vector_names(spec: BuildSpec, unit: UnitPlan, n_layers: int) -> tuple[tuple, tuple, np.ndarray]:
     """Kinds, settings and layers of the vectors that a build would make, from the same code on two dimensions."""
-    pairs, settings = pair_arrays(unit.training, "pair", text=False), spec.training_settings()
-    controls = spec.controls
+    settings = spec.training_settings()
     noise = np.random.default_rng(0).normal(size=(len(settings), 1, 2, len(unit.training), 2))
-    made = fit_vectors(
-        noise,
-        settings,
-        (0,),
-        questions=pairs["pair_question"],
-        pos_is_a=pairs["pair_pos_is_a"],
-        pos_is_yes=pairs["pair_pos_is_yes"],
-        mean=spec.vectors.mean,
-        rescale=spec.vectors.rescale,
-        resampled=controls.resampled,
-        folds=controls.folds,
-        random=controls.random,
-        shuffled=controls.shuffled,
-        debiased=False,
-        control_settings=spec.control_settings() or None,
-    )
+    made = fit_vectors(noise, settings, (0,), **fit_options(spec, unit) | {"debiased": False})
     kinds, trained = made.kind, made.setting
-    if controls.debiased and defines_letter_or_word(unit):
+    if spec.controls.debiased and defines_letter_or_word(unit):
         kinds, trained = kinds + ("debiased",) * len(spec.control_settings()), trained + spec.control_settings()
     sets = spec.steered_layers(n_layers)
     layers = np.concatenate([np.tile(np.array(one), (len(kinds), 1)) for one in sets])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -118,6 +119,20 @@ def dataset_facts(units: Sequence[UnitPlan], descriptions: Mapping[str, Mapping[
     return {
         "datasets": {unit.name: unit.dataset.sha256 for unit in units},
         "descriptions": {unit.name: dict(descriptions.get(unit.name, {})) for unit in units},
+    }
+
+
+def fit_options(spec: BuildSpec, unit: UnitPlan) -> dict[str, Any]:
+    """What decides which vectors `fit_vectors` makes of a unit, and from which of its questions."""
+    pairs, controls = pair_arrays(unit.training, "pair", text=False), spec.controls
+    asked = {name: getattr(controls, name) for name in ("resampled", "folds", "random", "shuffled", "debiased")}
+    return asked | {
+        "questions": pairs["pair_question"],
+        "pos_is_a": pairs["pair_pos_is_a"],
+        "pos_is_yes": pairs["pair_pos_is_yes"],
+        "mean": spec.vectors.mean,
+        "rescale": spec.vectors.rescale,
+        "control_settings": spec.control_settings() or None,
     }
 
 

@@ -19,7 +19,7 @@ from cache_builder.blocks import ActivationStore
 from cache_builder.datasets import ContrastPair
 from cache_builder.engine import Engine, Scores, Steering
 from cache_builder.models import LoadedModel
-from cache_builder.plan import UnitPlan, factor_arrays, pair_arrays, planned_grid
+from cache_builder.plan import UnitPlan, factor_arrays, fit_options, pair_arrays, planned_grid
 from cache_builder.prompts.encoding import EncodedPair
 from cache_builder.prompts.example_store import ExampleStore
 from cache_builder.prompts.inputs import EVALUATED, TRAINING, Inputs, Survey
@@ -224,27 +224,16 @@ class UnitBuilder:
     _following: UnitPlan | None = None
 
     def _vectors(self, plan: UnitPlan, activations: ActivationStore) -> VectorSet:
-        spec, controls = self.spec, self.spec.controls
-        pairs = pair_arrays(plan.training, "pair", text=False)
+        spec, options = self.spec, fit_options(self.spec, plan)
         sets = [
             fit_vectors(
                 activations.layers([self.read_layers.index(layer) for layer in layers]),
                 spec.training_settings(),
                 layers,
-                questions=pairs["pair_question"],
-                pos_is_a=pairs["pair_pos_is_a"],
-                pos_is_yes=pairs["pair_pos_is_yes"],
                 method=spec.vectors.method,
-                mean=spec.vectors.mean,
-                rescale=spec.vectors.rescale,
-                resampled=controls.resampled,
-                folds=controls.folds,
-                random=controls.random,
-                shuffled=controls.shuffled,
-                debiased=controls.debiased,
-                control_settings=spec.control_settings() or None,
                 seed=spec.seed,
                 name=plan.name,
+                **options,
             )
             for layers in self.layer_sets
         ]
