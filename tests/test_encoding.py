@@ -8,12 +8,16 @@ from hypothesis import strategies as st
 from tiny_tokenizers import Slow, byte_level, metaspace, words
 from tokenizers.processors import TemplateProcessing
 
-from cache_builder.prompts.encoding import encode_pair, encode_pairs
+from cache_builder.prompts.encoding import encode_pairs
 from steerstats.errors import InputError, ModelError
 
 PROMPT = "<s><user>\nDo you agree?\n<assistant>"
 _BYTES = byte_level()
 MAKERS = {"byte_level": byte_level, "metaspace": metaspace, "words": words, "slow": lambda: Slow(())}
+
+
+def encode_pair(tokenizer, prompt, positive, negative, leading_space=True, *, others=(), whole=False):
+    return encode_pairs(tokenizer, [prompt], [positive], [negative], leading_space, others=[others], whole=whole)[0]
 
 
 def pieces(tokenizer, ids) -> list[str]:

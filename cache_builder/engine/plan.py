@@ -302,7 +302,6 @@ def count_nodes(
     examples: Sequence[Example],
     steering: Steering | None,
     *,
-    completions: bool = False,
     n_blocks: int | None = None,
 ) -> float:
     """Distinct (prefix, steering) nodes of all examples together: the floor of what has to be computed.
@@ -310,9 +309,8 @@ def count_nodes(
     With the number of decoder blocks, a steered node counts only for the blocks past its first steered layer: up to
     there it is no different from its unsteered twin.
     """
-    wanted = Wanted(completions=completions)
     row = Row(np.arange(len(examples)), np.arange(1, steering.n_codes if steering else 1), True, 0)
-    layout = lay_out(examples, steering, row, wanted, as_trie=True)
+    layout = lay_out(examples, steering, row, Wanted(), as_trie=True)
     if n_blocks is None or steering is None:
         return int(layout.lengths.sum())
     return float((1 - (1 + steering.first_layers[layout.under]) / n_blocks).sum())

@@ -14,7 +14,7 @@ import numpy as np
 
 from cache_builder.engine.plan import Layout
 
-MOST_STAGES = 8
+MOST_STAGES = 8  # with more layers than this, some codes branch off earlier than they have to
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Stage:
         return len(self.node)
 
 
-def plan_stages(layout: Layout, birth: np.ndarray, *, round_to: int = 1, most: int = MOST_STAGES) -> list[Stage]:
+def plan_stages(layout: Layout, birth: np.ndarray, *, round_to: int = 1) -> list[Stage]:
     """Stages of one trie row.
 
     Parameters
@@ -60,8 +60,6 @@ def plan_stages(layout: Layout, birth: np.ndarray, *, round_to: int = 1, most: i
         First layer that each steering code steers; entry 0 is not used.
     round_to : int
         Pad each stage to a multiple (compiled attention wants few lengths).
-    most : int
-        With more layers than this, some codes branch off earlier than they have to.
     """
     length = layout.token.shape[1]
     if layout.twin is None or not (layout.under > 0).any():
@@ -70,7 +68,7 @@ def plan_stages(layout: Layout, birth: np.ndarray, *, round_to: int = 1, most: i
     else:
         layers = np.unique(birth[layout.under[layout.under > 0]])
         # The earliest layer has to be among them: nobody may branch off late.
-        cuts = layers[np.linspace(0, len(layers), min(most, len(layers)), endpoint=False).astype(int)]
+        cuts = layers[np.linspace(0, len(layers), min(MOST_STAGES, len(layers)), endpoint=False).astype(int)]
         born = np.where(layout.under > 0, cuts[np.searchsorted(cuts, birth[layout.under], side="right") - 1], -1)
         twin, spare = layout.twin, layout.spare
     stages: list[Stage] = []

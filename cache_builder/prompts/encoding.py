@@ -71,20 +71,6 @@ class EncodedPair:
         return self.ids_positive[: self.answer_start]
 
 
-def encode_pair(
-    tokenizer: Any,
-    prompt: str,
-    positive: str,
-    negative: str,
-    leading_space: bool = True,
-    *,
-    others: Sequence[str] = (),
-    whole: bool = False,
-) -> EncodedPair:
-    """Encode one prompt with its completions; see `encode_pairs`."""
-    return encode_pairs(tokenizer, [prompt], [positive], [negative], leading_space, others=[others], whole=whole)[0]
-
-
 def encode_pairs(
     tokenizer: Any,
     prompts: Sequence[str],

@@ -68,7 +68,6 @@ def simulate_cache(
     *,
     seed: int = 0,
     model: str = "simulated-a",
-    categories: Mapping[str, str] | None = None,
     unfinished: Sequence[str] = (),
 ) -> Simulation:
     """Draw a whole cache and write it through the same writer as any build.
@@ -86,8 +85,6 @@ def simulate_cache(
     seed : int
     model : str
         Name of the pretended model.
-    categories : mapping, optional
-        Dataset to family, for the manifest. Default: four families in turn.
     unfinished : sequence of str
         Datasets that the manifest names and that are not written, as after an interrupted build.
 
@@ -117,7 +114,6 @@ def simulate_cache(
         "settings": list(truth.settings),
         "score": "logit_diff",
     }
-    families = categories or {name: f"family-{k % 4}" for k, name in enumerate(truth.datasets)}
     root = create_cache(
         path,
         {
@@ -126,7 +122,7 @@ def simulate_cache(
             "spec_hash": digest,
             "model": model,
             "units": [checked_name(name) for name in truth.datasets],
-            "categories": dict(families),
+            "categories": {name: f"family-{k % 4}" for k, name in enumerate(truth.datasets)},
             "provenance": {"source": "steerstats.simulate", "seed": int(seed)},
         },
     )
