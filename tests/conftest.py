@@ -81,6 +81,14 @@ def study(simulated):
     return open_cache(simulated.path)
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny random chat model on disk."""
+    from tiny_build import write_model  # there is no torch where the analysis half is tested
+
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
 @pytest.fixture
 def run(capsys):
     """Run the command line in this process: exit code, standard output, standard error."""

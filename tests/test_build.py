@@ -22,11 +22,6 @@ from steerstats.errors import CacheError, ModelError, SpecError
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
 def built(model, tmp_path_factory):
     root = tmp_path_factory.mktemp("built") / "cache"
     notices = []

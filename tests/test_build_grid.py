@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import slow_steering
 import torch
-from tiny_build import WORDS, content, tiny_spec, write_model
+from tiny_build import WORDS, content, tiny_spec
 
 from cache_builder.build import Session, run_build
 from cache_builder.engine import Engine, Steering
@@ -21,11 +21,6 @@ from steerstats.errors import ModelError, SpecError
 
 TOLERANCE = 1e-4
 SCORED = {"logit_diff": "logits", "logprob_sum": "completion_logprob", "logit_sum": "completion_logit"}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 def check_cells(spec, cache, *, scope, operator, layers, score, every=3):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_build import DATASETS, tiny_spec, write_model
+from tiny_build import DATASETS, tiny_spec
 
 from cache_builder import blocks, session
 from cache_builder.blocks import ActivationStore
@@ -22,11 +22,6 @@ from steerstats.cache import CacheReader, verify
 from steerstats.cache.disk import machine_tag
 from steerstats.cache.sidecar import SEAL, manifest_hash
 from steerstats.errors import CacheError
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

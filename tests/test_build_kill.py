@@ -14,16 +14,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from tiny_build import DATASETS, content, tiny_spec, write_model
+from tiny_build import DATASETS, content, tiny_spec
 
 from steerstats.cache import CacheReader, verify
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 def hashes(root) -> dict[str, str]:

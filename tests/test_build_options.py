@@ -29,11 +29,6 @@ from steerstats.predictors import d_prime
 SHIFTED = {"sys_pos": "sys", "base": "sys", "user_neg": "user"}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
-
-
 def demo(model, **overrides):
     changes = {"datasets": ["bundled:demo/likes-rain"], "controls": {}}
     return parse_spec(content(model) | changes | overrides)

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from tiny_build import DATASETS, tiny_spec, write_model
+from tiny_build import DATASETS, tiny_spec
 
 from cache_builder import build, session
 from cache_builder.ahead import Ahead, Writer
@@ -21,11 +21,6 @@ from cache_builder.engine.forward import Forward
 from cache_builder.prompts.inputs import Inputs
 from steerstats.cache import CacheReader, create_cache, verify
 from steerstats.errors import CacheError
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,6 @@ from steerstats.cache import CacheReader
 from steerstats.errors import InputError, ModelError
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
-
-
 def records(n: int = 12, **changes) -> list[dict]:
     made = [{"prompt": f"Do I admire {word}?", "positive": "Yes", "negative": "No"} for word in WORDS[:n]]
     for k, change in changes.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_build import WORDS, content, tiny_spec, write_model
+from tiny_build import WORDS, content, tiny_spec
 
 from cache_builder import session
 from cache_builder.build import run_build
@@ -21,11 +21,6 @@ from cache_builder.workers.leases import claim
 from cache_builder.workers.worker import Worker
 from steerstats.cache import CacheReader
 from steerstats.errors import CacheError
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 def test_a_worker_writes_and_encodes_beside_its_engine_and_gets_the_bits_of_a_local_build(model, tmp_path, monkeypatch):

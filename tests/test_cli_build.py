@@ -14,15 +14,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from scipy import stats
-from tiny_build import content, write_model
+from tiny_build import content
 
 from cache_builder.spec import load_spec
 from steerstats.cache import CacheReader
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 def write_spec(folder, model, **overrides):

@@ -17,11 +17,6 @@ from steerstats.cache import CacheReader, UnitData, create_cache, write_unit
 from steerstats.cache.table import import_table
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
-
-
 @pytest.mark.parametrize("ending", ["safetensors", "gguf"])
 def test_export_writes_the_vector_that_was_applied(run, tmp_path, model, ending):
     spec = write_spec(tmp_path, model, datasets=["bundled:demo/likes-rain"])

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_build import WORDS, content, write_model
+from tiny_build import WORDS, content
 
 from cache_builder.build import run_build
 from cache_builder.spec import parse_spec
@@ -17,11 +17,6 @@ from steerstats.frames import propensity_frame
 
 torch.set_num_threads(1)
 LETTERS = ("(A)", "(B)", "(I)", "(Do)")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("probability") / "model")
 
 
 def spec_of(model, folder, n_wrong, score):
