@@ -150,8 +150,12 @@ def test_two_stage_pools_each_term_over_the_datasets_that_have_it():
     row = table.loc["lam:a"]
     assert row["p"] == pytest.approx(2 * stats.t.sf(abs(alone.mean / alone.se), 4))
     assert any("1 of 6 datasets do not estimate it" in text for text in pooled.warnings)
-    with pytest.raises(CannotEstimate, match="1 of 1 datasets can be fitted"):
+    with pytest.raises(CannotEstimate, match=r"^1 of 1 dataset can be fitted, and two are needed$"):
         two_stage(formula, data[data.dataset == "d1"])
+    single = data[(data.dataset == "d1") & (data.input == data.input[data.dataset == "d1"].iloc[0])]
+    short = two_stage(formula, pd.concat([data[data.dataset != "d1"], single]))
+    assert any(text.startswith("dataset 'd1' is left out: 'input' has 1 level") for text in short.warnings)
+    assert dict(short.to_frame().set_index("term")["n"]) == {"Intercept": 5, "lam": 5, "a": 4, "lam:a": 4}
 
 
 def test_the_order_of_random_terms_and_an_optimiser_that_stops_short(monkeypatch):

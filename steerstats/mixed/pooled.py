@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import CannotEstimate, InputError, check_level
+from steerstats.errors import CannotEstimate, InputError, check_level, how_many
 from steerstats.meta import SE_TYPE, MetaAnalysis, mean_over_datasets
 from steerstats.mixed.arrays import t_statistic
 from steerstats.mixed.fit import fit_mixed
@@ -91,7 +91,8 @@ def two_stage(formula: str, frame: pd.DataFrame, by: str = "dataset", *, level: 
         except CannotEstimate as error:
             failed.append(f"{by} {name!r} is left out: {error}")
     if len(fits) < 2:
-        raise CannotEstimate(f"{len(fits)} of {len(fits) + len(failed)} datasets can be fitted. {' '.join(failed)}")
+        can = f"{len(fits)} of {how_many(len(fits) + len(failed), 'dataset')} can be fitted, and two are needed"
+        raise CannotEstimate("; ".join([can, *failed]))
     pooled, warnings = {}, []
     for term in dict.fromkeys(term for fit in fits.values() for term in fit.terms):
         rows = {name: fit.terms.index(term) for name, fit in fits.items() if term in fit.terms}
