@@ -18,7 +18,7 @@ import pandas as pd
 
 from analyses._claim import NotInCache
 from steerstats import open_cache
-from steerstats.errors import CannotEstimate, InputError, how_many
+from steerstats.errors import CannotEstimate, InputError, first_few, how_many
 from steerstats.figures.theme import nice_shift
 from steerstats.generalization import PAPER_SHIFTS, SteerabilityTable, shift_name
 from steerstats.protocol import UNNAMED, protocol_of
@@ -179,7 +179,7 @@ def absent_shifts(study: Study) -> dict[tuple[str, str], str]:
         lack = [name for name, unit in study.units.items() if not unit.has(shift)]
         names = [name for name in dict.fromkeys(shift) if name not in {*study.settings, *study.vectors}]
         trained = [f"vectors of {shift[0]}"] if shift[0] not in study.vectors else []
-        what = ", ".join(names or trained) or f"{shift_name(shift)} in {', '.join(lack[:3])}"
+        what = ", ".join(names or trained) or f"{shift_name(shift)} in {first_few(lack, 3)}"
         if lack:
             found[shift] = str(lacking(study, what))
     return found

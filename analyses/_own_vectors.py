@@ -16,7 +16,7 @@ from analyses._own import NO_VECTORS
 from analyses._shares import FALLS, WRONG, share_claims
 from analyses._words import listed, number
 from steerstats import figures
-from steerstats.errors import gathered
+from steerstats.errors import first_few, gathered
 from steerstats.figures.variability import SLOPE
 from steerstats.generalization import gap
 from steerstats.generalization.gap import method_of_gaps
@@ -73,7 +73,7 @@ def own_cells(study: Study) -> tuple[list[Cell], list[str]]:
                 cells.append(_cell(study, vector, setting))
             elif len(lack) < len(units) or setting == BASE:
                 # Where nobody asked for it in another setting, nobody misses it there.
-                where = f"{figures.nice_shift(vector, setting)} in {', '.join(lack[:3])}"
+                where = f"{figures.nice_shift(vector, setting)} in {first_few(lack, 3)}"
                 absent.append(f"{figures.nice_shift(vector, setting)}: {lacking(study, where)}")
     if not cells:
         raise NotInCache(f"no setting in which every dataset has {listed(vectors)}")

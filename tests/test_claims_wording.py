@@ -14,7 +14,7 @@ from example_table import example_rows
 from reporting import TRUTH, hostile_cache, reproduction, scratch, write_cache
 
 import analyses
-from analyses._cache import ask, between, datasets_of, study_of
+from analyses._cache import absent_shifts, ask, between, datasets_of, study_of
 from analyses._claim import Claim, Finding
 from analyses._words import p_words, tidy, together
 from reports.answer import answer, lead, limits
@@ -223,6 +223,15 @@ def test_an_imported_table_is_told_what_to_add_and_never_crashes(tmp_path, evalu
     assert "the table has no rows for" in page
     if evaluated == "base":
         assert "add columns pos_is_a, pos_is_yes to the table" in page
+
+
+def test_a_shift_that_some_datasets_lack_is_not_said_to_be_lacking_in_three(tmp_path):
+    rows = pd.DataFrame(list(example_rows()))
+    parts = [rows.assign(dataset=f"d{k}") for k in range(6)]
+    pd.concat([*parts, parts[0].assign(setting_eval="user_neg")]).to_csv(tmp_path / "t.csv", index=False)
+    study = study_of(import_table(tmp_path / "t.csv", tmp_path / "cache", model="m"))
+    why = absent_shifts(study)["base", "user_neg"]
+    assert why == "not in this cache: the table has no rows for base->user_neg in d1, d2, d3 and 2 more"
 
 
 def test_no_heading_stands_twice_and_identifiers_are_put_in_words():
