@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError, check_level, how_many
+from steerstats.errors import CannotEstimate, InputError, check_level, first_few, how_many
 from steerstats.random_effects import FLOORED_ADVICE, prediction_limits, q_profile, random_effects_mean, reml_tau2
 from steerstats.results import SLOPE_UNIT, Result
 from steerstats.rounding import varies
@@ -233,7 +233,7 @@ def mean_over_datasets(
     if isinstance(effects, Mapping) or isinstance(variances, Mapping):
         raise InputError("effects and variances are arrays; a mapping's keys go into names, its values into an array")
     effects, variances = np.asarray(effects, float), np.asarray(variances, float)
-    names = [f"dataset {k}" for k in range(len(effects))] if names is None else list(names)
+    names = [f"dataset {k}" for k in range(len(effects))] if names is None else list(map(str, names))
     lengths = {len(effects), len(variances), len(names), len(effects if category is None else category)}
     if len(lengths) != 1 or effects.ndim != 1:
         raise InputError("effects, variances, names and category must have one entry per dataset")
@@ -242,9 +242,8 @@ def mean_over_datasets(
     warnings = []
     if not use.all():
         dropped, rest = ([name for name, keep in zip(names, use) if bool(keep) is wanted] for wanted in (False, True))
-        warnings.append(
-            f"{LEFT_OUT}: {', '.join(dropped)}; the mean describes the other {len(rest)} alone: {_listed(rest)}"
-        )
+        others = f"the mean describes the other {len(rest)} alone: {first_few(rest, SHOWN_NAMES)}"
+        warnings.append(f"{LEFT_OUT}: {', '.join(dropped)}; {others}")
     y, v = effects[use], variances[use]
     if len(y) < 2:
         raise CannotEstimate(f"{how_many(len(y), 'usable dataset')}; a mean over datasets needs at least two")
@@ -355,14 +354,9 @@ def _few(counts: Mapping[str, int], fewest: int, what: str, n: int, rejected: st
     few = {name: count for name, count in counts.items() if count < fewest}
     if not few:
         return ""
+    which = first_few(list(few), SHOWN_NAMES)
     return (
-        f"{len(few)} of {n} datasets have fewer than {fewest} {what} ({_listed(list(few))}; the fewest: "
+        f"{len(few)} of {n} datasets have fewer than {fewest} {what} ({which}; the fewest: "
         f"{min(few.values())}): their standard errors are uncertain, and tau, Q and Hartung-Knapp take them as known "
         f"(with no difference between 20 datasets Q's 5% test rejected {rejected}); read the unweighted mean"
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names for a warning, the first few where they are many."""
-    shown = ", ".join(map(str, names[:SHOWN_NAMES]))
-    return shown + (f", and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else "")
