@@ -192,7 +192,7 @@ def test_builders_that_begin_one_cache_in_the_same_instant_do_not_take_each_othe
     there = [".a.partial", ".b.partial", ".c.partial", "thesis.tex"]
     for name in there:
         (tmp_path / "full" / name).touch()
-    with pytest.raises(steerstats.SteerstatsError, match=r"holds no manifest\.json \(thesis\.tex, \.\.\.\)"):
+    with pytest.raises(steerstats.SteerstatsError, match=r"holds no manifest\.json \(thesis\.tex\)"):
         create_cache(tmp_path / "full", MANIFEST)
     assert sorted(os.listdir(tmp_path / "full")) == there, "what is there is left alone"
 

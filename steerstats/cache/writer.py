@@ -34,7 +34,7 @@ from steerstats.cache.schema import (
     dtype_name,
 )
 from steerstats.cache.sidecar import SEAL, UNITS, finished_sidecar, manifest_hash, read_json, sidecar_path
-from steerstats.errors import CacheError, InputError
+from steerstats.errors import CacheError, InputError, first_few
 
 MANIFEST = "manifest.json"
 CHUNK_BYTES = 1 << 20
@@ -89,7 +89,7 @@ def create_cache(path: str | Path, manifest: Mapping[str, Any], *, why: Why = la
         strangers = sorted(child.name for child in root.iterdir() if not _is_ours(child.name))
         # Looked for last: another builder may be beginning the same cache.
         if strangers and not target.exists():
-            raise CacheError(f"{root} is not empty and holds no {MANIFEST} ({', '.join(strangers[:3])}, ...)")
+            raise CacheError(f"{root} is not empty and holds no {MANIFEST} ({first_few(strangers, 3)})")
     (root / UNITS).mkdir(parents=True, exist_ok=True)
     if not target.exists():
         said = json.loads(json.dumps(whole))  # as it will be read: keys are text by then, in another order

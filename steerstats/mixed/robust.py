@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError, check_level
+from steerstats.errors import CannotEstimate, InputError, check_level, first_few
 from steerstats.mixed.arrays import aliased_columns, as_finite, t_statistic
 from steerstats.results import Result
 
@@ -154,7 +154,7 @@ def hc2_bell_mccaffrey(
     leverage = np.einsum("ij,ij->i", Q, Q)
     full = np.flatnonzero(leverage > 1 - 1e-10)
     if full.size:
-        shown = ", ".join(map(str, full[:5])) + (", ..." if full.size > 5 else "")
+        shown = first_few(list(map(str, full)))
         raise CannotEstimate(
             f"leverage is 1 at row {shown} of {n}: HC2 has no residual there; a factor level needs two inputs"
         )

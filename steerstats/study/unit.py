@@ -13,7 +13,7 @@ import pandas as pd
 
 from steerstats.cache import Unit
 from steerstats.cache.sidecar import parity_of
-from steerstats.errors import Absent, CacheError, InputError
+from steerstats.errors import Absent, CacheError, InputError, first_few
 from steerstats.frames import MAIN_KINDS
 from steerstats.generalization import parse_shift, shift_name
 from steerstats.generalization.slopes import Shift
@@ -141,7 +141,7 @@ class StudyUnit:
         twice = main["setting"][main["setting"].duplicated()]
         if len(twice):
             setting = twice.iloc[0]
-            labels = ", ".join(main["label"][main["setting"] == setting][:6])
+            labels = first_few(main["label"][main["setting"] == setting].tolist(), 6)
             layers = np.unique(self.unit.read("vector_layer")) if "vector_layer" in self.unit else []
             hint = "an analysis takes one"
             if len(layers) > 1:
