@@ -29,7 +29,6 @@ KEYS = TOML[0]
 COMMANDS = [line for language, block in FENCES if language == "sh" for line in block.strip().splitlines()]
 BUILT = [line for line in COMMANDS if line.startswith(("steerstats export", "steerstats pack"))]
 PLANNED = [line for line in COMMANDS if "--backend" in line or "8bit" in line]  # what they need is not here
-REQUIRED = {"id": "bundled:demo/model"}
 
 
 def fields(model: type[Frozen], prefix: str = ""):
