@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from steerstats.errors import InputError, check_level
 from steerstats.predictors.separation import auc, d_prime
@@ -25,10 +24,6 @@ class DatasetPredictors(Estimates):
     def values(self) -> dict[str, float]:
         """Name to point estimate, a row for `dataset_associations`."""
         return {estimate.name: estimate.estimate for estimate in self.estimates}
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per candidate."""
-        return pd.concat([estimate.to_frame() for estimate in self.estimates], ignore_index=True)
 
 
 def difference_cosine(cosines: np.ndarray, *, questions: Sequence | None = None, level: float = 0.95) -> Estimate:
