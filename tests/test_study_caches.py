@@ -160,7 +160,10 @@ def test_one_dataset_with_few_inputs_has_answers_or_reasons(tmp_path):
     found = study.generalization(**FAST)
     assert found.overall is None
     assert np.isnan(found.correlations.ci_low).all()
-    assert any("1 dataset: fewer than 8" in text for text in found.warnings)
+    assert sum("one dataset has no ranking" in text for text in found.warnings) == 1
+    assert "Spearman" not in found.summary()
+    with pytest.raises(CannotEstimate, match="share sim-00 alone: one dataset has no ranking"):
+        study.cross_model(study)
     assert study.steerability().over_datasets is None
     with pytest.raises(CannotEstimate, match="2 inputs; the effect of a factor needs at least three"):
         study.spurious_factors()

@@ -35,7 +35,7 @@ from steerstats.resampling import (
     mean_covariance,
     quantile_pair,
 )
-from steerstats.resampling.ranks import MIN_FOR_INTERVAL, PERFECT, is_perfect
+from steerstats.resampling.ranks import MIN_FOR_INTERVAL, ONE_DATASET, PERFECT, is_perfect
 from steerstats.results import Estimate, Result
 
 POPULATION = "a population of datasets"
@@ -253,15 +253,16 @@ def correlation_table(
     """Every target and interval of each comparison."""
     n = len(datasets)
     rows, warnings = [], []
-    if n < MIN_FOR_INTERVAL:
+    if n == 1:
+        warnings.append(ONE_DATASET)
+    elif n < MIN_FOR_INTERVAL:
         warnings.append(
-            f"{how_many(n, 'dataset')}: fewer than {MIN_FOR_INTERVAL} say little about a correlation, no interval is "
-            "given"
+            f"{n} datasets: fewer than {MIN_FOR_INTERVAL} say little about a correlation, no interval is given"
         )
     for one in comparisons:
         found, said = _compared(one, rng, level, n_resamples)
         rows += found
-        warnings += said
+        warnings += said if n > 1 else []
         if one.refitted.any() and not one.refitted.all():
             without = ", ".join(dataset for dataset, has in zip(datasets, one.refitted) if not has)
             warnings.append(f"{one.name}: measurement noise is that of inputs only in {without}, without refits")
@@ -306,8 +307,7 @@ def _compared(
     corrected = corrected_spearman(x, y, *errors, level=level, **options)
     enough = n >= MIN_FOR_INTERVAL
     if np.isnan(rho):
-        alike = f"all {n} datasets have the same mean on one side" if n > 1 else "one dataset has no ranking"
-        warnings.append(f"{name}: {alike}, the correlation is not defined")
+        warnings.append(f"{name}: all {n} datasets have the same mean on one side, the correlation is not defined")
         enough = False
     population = fixed = analytic = nothing
     if enough:

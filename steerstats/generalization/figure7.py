@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import CannotEstimate, InputError, check_level
+from steerstats.errors import CannotEstimate, InputError, check_level, how_many
 from steerstats.generalization.slopes import SlopeGrid
 from steerstats.resampling import correlation_of
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
@@ -151,7 +151,9 @@ def propensity_shift(
     for other in other_thresholds:
         definitions.append((f"without self-pairs, threshold {other:g}", ratio, (own > other) & ~same))
     definitions += [("transfer loss", loss, ~same), ("transfer loss with self-pairs", loss, np.full(len(x), True))]
-    rows, warnings = [], []
+    rows, warnings, n = [], [], len(grid.datasets)
+    if n < MIN_FOR_INTERVAL:
+        warnings.append(f"{how_many(n, 'dataset')}, fewer than {MIN_FOR_INTERVAL}: no interval is given")
     for name, y, keep in definitions:
         for kind in ("spearman", "pearson"):
             estimate, low, high = float("nan"), float("nan"), float("nan")
@@ -162,11 +164,8 @@ def propensity_shift(
                 low, high = jackknife_limits(x[keep], y[keep], dataset[keep], kind, level)
                 if not np.isfinite(low):
                     warnings.append(f"{name}, {kind}: leaving one dataset out gives ±1 or no correlation; no interval")
-            elif kind == "spearman":
-                n = len(grid.datasets)
-                had = f"{n} datasets" if len(clusters) == n else f"only {len(clusters)} of {n} datasets contribute"
-                if len(grid.datasets) == 1:
-                    had = "one dataset" if len(clusters) else "the one dataset does not contribute"
+            elif kind == "spearman" and n >= MIN_FOR_INTERVAL:
+                had = f"only {len(clusters)} of {n} datasets contribute"
                 warnings.append(f"{name}: {had}, fewer than {MIN_FOR_INTERVAL}; no interval")
             rows.append((name, kind, estimate, low, high, int(keep.sum()), len(clusters)))
     definition, kind, *numbers = zip(*rows)
@@ -182,7 +181,7 @@ def propensity_shift(
         definition=definition,
         kind=kind,
         **dict(zip(("estimate", "ci_low", "ci_high", "n_points", "n_datasets"), map(np.array, numbers))),
-        n=len(grid.datasets),
+        n=n,
         level=level,
         method=f"correlation over (train, eval) pairs; ratios where s(eval->eval) > {threshold:g} unless said; "
         "jackknife of whole datasets, t(D - 1) interval on Fisher's scale",

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from steerstats.errors import check_level, check_resamples, how_many
+from steerstats.errors import check_level, check_resamples
 from steerstats.generalization.correlation import noise_pulls
 from steerstats.generalization.slopes import (
     ID_SHIFT,
@@ -32,7 +32,7 @@ from steerstats.resampling import (
     correlation_of,
     quantile_pair,
 )
-from steerstats.resampling.ranks import MIN_FOR_INTERVAL, PERFECT, is_perfect
+from steerstats.resampling.ranks import MIN_FOR_INTERVAL, ONE_DATASET, PERFECT, is_perfect
 from steerstats.results import Result
 from steerstats.rounding import STORED
 
@@ -151,9 +151,10 @@ def steerability_variance(
             draws = bootstrap_correlation(own, other[:, k], rng=rng, n_resamples=n_resamples)
             limits[:2, k] = np.clip(quantile_pair(draws, level), -1, 1)
             limits[2:, k] = bonett_wright(rho[k], len(own), level)
+    elif len(own) > 1:
+        warnings.append(f"{len(own)} datasets: no interval for the correlation (eight with known variances are needed)")
     else:
-        had = how_many(len(own), "dataset")
-        warnings.append(f"{had}: no interval for the correlation (eight with known variances are needed)")
+        warnings.append(ONE_DATASET)
     return VarianceTable(
         datasets=grid.datasets,
         shifts=tuple(map(shift_name, shifts)),

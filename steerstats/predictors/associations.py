@@ -263,10 +263,10 @@ def within_dataset_associations(
                 p[j] = 2 * stats.t.sf(abs(mean[j]) / se, df)
             else:
                 notes.append((name, f"the correlation is the same in all {d} datasets: no interval"))
+            if units < MIN_FOR_INTERVAL:
+                notes.append((name, f"{few_units(units, what)}, the interval rests on its t distribution"))
         else:
             notes.append((name, f"one {'category' if category else 'dataset'} has no interval"))
-        if units < MIN_FOR_INTERVAL:
-            notes.append((name, f"{few_units(units, what)}, the interval rests on its t distribution"))
     return RankAssociations(
         predictors=tuple(predictors),
         rho=mean,

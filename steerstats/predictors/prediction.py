@@ -14,7 +14,7 @@ from itertools import combinations, permutations, product
 import numpy as np
 import pandas as pd
 
-from steerstats.errors import CannotEstimate, InputError, check_count, check_level, check_resamples
+from steerstats.errors import CannotEstimate, InputError, check_count, check_level, check_resamples, how_many
 from steerstats.predictors.associations import check_columns
 from steerstats.resampling import quantile_pair, resampled_sums
 from steerstats.resampling.permutation import other_signs
@@ -166,7 +166,8 @@ def cross_validated_ridge(
         raise InputError(f"dataset {torn} has several values of {category!r}; a dataset belongs to one")
     units, what = int(family.max()) + 1, "datasets" if category is None else "categories"
     if d < 3 or units < 2:
-        raise CannotEstimate(f"{d} datasets in {units} groups: cross-validation needs three datasets")
+        there = f"{how_many(d, 'dataset')} in {how_many(units, 'group')}"
+        raise CannotEstimate(f"{there}: cross-validation needs three datasets")
     if not varies(y):
         raise CannotEstimate("'slope' does not vary: there is nothing to predict")
     x = x * [varies(column) for column in x.T]  # rounding is not scaled to unit variance

@@ -30,6 +30,7 @@ from steerstats.meta import MetaAnalysis, mean_over_datasets, with_few_units
 from steerstats.operators import ABLATE, has_unsteered
 from steerstats.power import GapComponents, fit_components
 from steerstats.protocol import UNNAMED, differences
+from steerstats.resampling.ranks import ONE_DATASET
 from steerstats.resampling.seeds import NamedStreams, generator
 from steerstats.results import VECTOR_AS_GIVEN, Estimate
 from steerstats.spurious import (
@@ -250,6 +251,8 @@ def cross_model(
     if not common:
         one, two = (those_there(study.datasets, "") for study in (first, second))
         raise InputError(f"{first.path} and {second.path} share no dataset: the first has {one}, the second {two}")
+    if len(common) == 1:
+        raise CannotEstimate(f"{first.path} and {second.path} share {common[0]} alone: {ONE_DATASET}")
     notes = list(dict.fromkeys([*said_first(first), *said_first(second)]))
     shared = [_among(study, common) for study in (first, second)]
     if shifts is not None:

@@ -181,7 +181,7 @@ class Study(StudyDoubts):
         CacheError
             If one lacks a shift that was asked for.
         CannotEstimate
-            If none was asked for, and they share none of these.
+            If none was asked for and they share none of these, or if they share one dataset, which has no ranking.
 
         Examples
         --------
