@@ -23,6 +23,7 @@ from steerstats.figures.theme import nice_shift
 from steerstats.generalization import PAPER_SHIFTS, SteerabilityTable, shift_name
 from steerstats.protocol import UNNAMED, protocol_of
 from steerstats.resampling.questions import logit_limits, question_means
+from steerstats.resampling.ranks import ONE_DATASET
 from steerstats.results import Estimate
 from steerstats.steerability import mean_slope
 from steerstats.study import Study
@@ -170,6 +171,12 @@ def need_shifts(study: Study) -> tuple[tuple[str, str], ...]:
             raise lacking(study, f"any of {', '.join(map(shift_name, PAPER_SHIFTS))} in every dataset")
         raise NotInCache("built without the paper's shifts; its vectors were evaluated in their own setting only")
     return found
+
+
+def need_datasets(study: Study) -> None:
+    """Raise `CannotEstimate` where there is one dataset: a script that is all of correlations over them has nothing."""
+    if len(study.datasets) == 1:
+        raise CannotEstimate(f"the cache has {study.datasets[0]} alone: {ONE_DATASET}")
 
 
 def absent_shifts(study: Study) -> dict[tuple[str, str], str]:

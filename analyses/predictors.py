@@ -1,6 +1,6 @@
 """Could steerability have been predicted from the training activations? Cosine agreement, d′ and their relatives."""
 
-from analyses._cache import ask, current_seed, datasets_of, facts_of, need_array, study_of
+from analyses._cache import ask, current_seed, datasets_of, facts_of, need_array, need_datasets, study_of
 from analyses._candidates import DRAWN, OTHERS, REASONS, WORDS
 from analyses._claim import Claim, Finding, command_line, publish
 from analyses._words import in_words, number, p_words
@@ -15,6 +15,7 @@ def main(cache, out):
     study = study_of(cache)
     for name in ("crossfit_projection", "pair_difference_cosine"):
         need_array(study, name, "summaries of the training activations")
+    need_datasets(study)
     result = ask(study, "predictors")
     frame, claims = result.over_datasets.to_frame(), []
     drawn = frame[["ci_low", "ci_high"]].notna().any(axis=None)

@@ -21,12 +21,8 @@ def main(cache, out):
     shifts, grid = need_shifts(study), study.grid()
     rng = NamedStreams(current_seed(), "variance", grid.datasets)
     result = steerability_variance(grid, shifts, rng=rng)
-    frame, n, claims = by_median(result.to_frame(), study), len(grid.datasets), []
-    for row in result.correlations().to_dict("records"):
-        words = figures.nice_shift(*parse_shift(row["shift"]))
-        row |= {"estimate": row["rho"], "ci_low": row["rho_ci_low"], "ci_high": row["rho_ci_high"]}
-        text = f"Spearman correlation over datasets of the variance at base → base with that under {words}:"
-        claims.append(Claim.ranking(f"variance.{row['shift']}", text, row, "percentile over datasets"))
+    frame, n = by_median(result.to_frame(), study), len(grid.datasets)
+    claims = [_ratio(row) for row in frame.to_dict("records")] if n == 1 else _ranks(result)
     with figures.style():
         figure, ax = figures.canvas(width=7.4, height=1.4 + 0.36 * n)
         figures.spread_rows(
@@ -45,6 +41,26 @@ def main(cache, out):
         seed=current_seed(), facts=facts_of(study),
     )  # fmt: skip
     return publish(out, found, figure, frame)
+
+
+def _ranks(result):
+    """Over datasets: do those that steer unevenly at home do so under the shift?"""
+    claims = []
+    for row in result.correlations().to_dict("records"):
+        row |= {"estimate": row["rho"], "ci_low": row["rho_ci_low"], "ci_high": row["rho_ci_high"]}
+        text = "Spearman correlation over datasets of the variance at base → base with that under"
+        text += f" {figures.nice_shift(*parse_shift(row['shift']))}:"
+        claims.append(Claim.ranking(f"variance.{row['shift']}", text, row, "percentile over datasets"))
+    return claims
+
+
+def _ratio(row):
+    """Of one dataset, which has no such correlation, the ratio itself."""
+    words = figures.nice_shift(*parse_shift(row["shift"]))
+    text = f"Variance of steerability under {words} over that at base → base, in {row['dataset']}:"
+    row = row | {"estimate": row["ratio"]}
+    how = f"jackknife of its logarithm over questions, {TOO_SHORT}"
+    return Claim.row(f"variance_ratio.{row['shift']}", text, row, "questions", interval=how)
 
 
 if __name__ == "__main__":

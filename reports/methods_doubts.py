@@ -37,7 +37,7 @@ def shifts_paragraph(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> str:
         )
     lines += _figure7(ran)
     if "variance_id_ood" in ran.by:
-        ranks = ", and by their rank correlation over datasets" if "variance_id_ood" in ran else ""
+        ranks = ", and by their rank correlation over datasets" if ran.keys("variance_id_ood", "variance.") else ""
         lines.append(
             "Variances of steerability were compared by the logarithm of their ratio, with jackknife intervals over "
             f"questions{cite('miller')}{ranks}."

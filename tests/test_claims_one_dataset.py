@@ -24,6 +24,7 @@ from reports.notices import notices_of
 from steerstats import demo_cache, open_cache
 from steerstats.cache.table import import_table
 from steerstats.errors import CannotEstimate
+from steerstats.resampling.ranks import ONE_DATASET
 from steerstats.spurious import spurious_factors, variance_explained
 
 
@@ -119,9 +120,20 @@ def test_nothing_is_said_of_each_of_one():
     assert each_of(14) == "each of 14 datasets"
 
 
-def test_a_correlation_that_one_dataset_cannot_have_has_no_family_wise_p_value_either():
-    found = analyses.run("predictors", lone(), scratch())
-    assert all(claim.statement.endswith("; no family-wise p-value:") for claim in found.claims)
+@pytest.mark.parametrize("script", ["id_vs_ood", "predictors"])
+def test_what_is_all_of_correlations_over_datasets_says_once_that_it_needs_several(script):
+    found = analyses.run(script, lone(), scratch())
+    assert found.missing == f"cannot be estimated here: the cache has lone alone: {ONE_DATASET}"
+
+
+def test_variances_of_one_dataset_have_their_ratio_in_place_of_a_correlation():
+    frame = open_cache(lone()).generalization(n_resamples=20).variances.to_frame().set_index("shift")
+    found = claims_of("variance_id_ood")
+    assert list(found) == [f"variance_ratio.{shift}" for shift in frame.index]
+    for shift, row in frame.iterrows():
+        claim = found[f"variance_ratio.{shift}"]
+        assert (claim.estimate, claim.ci_low, claim.ci_high) == (row["ratio"], row["ci_low"], row["ci_high"])
+        assert (claim.n, claim.n_of) == (20, "questions")
 
 
 # --- the vector's own error -----------------------------------------------------------------------
