@@ -64,14 +64,18 @@ def inline_svg(svg: str, prefix: str, title: str, description: str) -> str:
     names = _short_names(dict.fromkeys([*_HREF.findall(body), *_URL.findall(body)]), prefix)
     body = _TAG.sub(lambda tag: _restyle(tag.group(), names), body)
     body = _thinned(re.sub(r">\s+<", "><", body))
-    width = float(view.group(1).split()[2]) * 4 / 3  # points to CSS pixels
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" '
         f'viewBox="{view.group(1)}" role="img" aria-labelledby="{prefix}-title {prefix}-desc" '
-        f'style="--natural: {width:.0f}px">'
+        f'style="--natural: {natural_width(svg):.0f}px">'
         f'<title id="{prefix}-title">{escape(title)}</title>'
         f'<desc id="{prefix}-desc">{escape(description)}</desc>{body.strip()}'
     )
+
+
+def natural_width(svg: str) -> float:
+    """Width of a figure in CSS pixels, as drawn."""
+    return float(_VIEW.search(_ROOT.search(svg).group()).group(1).split()[2]) * 4 / 3
 
 
 def theme_variables(dark: bool) -> str:

@@ -15,7 +15,7 @@ import analyses
 from analyses._claim import Claim, Finding, figure_names, sentence
 from analyses._words import tidy
 from reports.collect import RESULTS, Done
-from reports.embed import inline_svg
+from reports.embed import inline_svg, natural_width
 from reports.notices import warned
 from reports.tables import MOST_ROWS, cells
 from reports.words import missed
@@ -145,8 +145,8 @@ def _figures(finding: Finding, folder: Path, anchor: str) -> list[dict[str, Any]
         heading = finding.pages[k] if len(finding.pages) > 1 else ""
         title = f"{finding.title}{f': {heading}' if heading else ''}"
         prefix = anchor if k == 0 else f"{anchor}-{k + 1}"
-        svg = Markup(inline_svg(svg, prefix, title, finding.alt))
-        shown.append({"svg": svg, "heading": heading, "title": title, "folded": k >= OPEN_FIGURES})
+        one = {"svg": Markup(inline_svg(svg, prefix, title, finding.alt)), "natural": f"{natural_width(svg):.0f}px"}
+        shown.append(one | {"heading": heading, "title": title, "folded": k >= OPEN_FIGURES})
     return shown
 
 
