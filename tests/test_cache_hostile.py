@@ -147,6 +147,8 @@ def test_units_that_are_no_list_of_names_are_a_located_error(tmp_path, units):
         (b"not json", "line 1 is not JSON"),
         (b"\xff", "cannot be read"),
         (b"[1]", "holds list"),
+        (b'{"emoji": "\\ud83d\\ude00",\n"model": "\\ud800"}', r"line 2 holds half a character \(\\ud800\)"),
+        (b'{"type": "\\ud83d\\ude00 \\\\ud800"}', "manifest type is '\U0001f600 "),
         (b'{"type": "x"}', "manifest type is 'x'"),
         (b'{"type": "steerstats.cache", "version": 99}', r"\(manifest\): schema version 99 cannot be read"),
     ],

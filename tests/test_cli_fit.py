@@ -74,3 +74,12 @@ def test_a_place_where_no_directory_can_be_made_is_named(run, tmp_path, monkeypa
     code, _, errors = run("fit", tmp_path / "c", "-o", tmp_path / "deep")
     assert code == 2
     assert f"{tmp_path / 'deep'}: no directory can be made there (No such file or directory)" in errors
+
+
+@pytest.mark.parametrize("command", ["fit", "report", "reproduce"])
+def test_tables_go_to_no_directory_whose_name_is_no_text(run, tmp_path, command):
+    target = os.fsdecode(os.fsencode(tmp_path) + b"/\xfcbung")
+    code, _, err = run(command, make_cache(tmp_path / "cache"), "-o", target)
+    assert code == 2
+    assert err.endswith("bung: the name is not UTF-8, as those of tables have to be; choose another\n")
+    assert not os.path.exists(target)

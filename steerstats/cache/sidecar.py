@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
@@ -14,6 +15,7 @@ from steerstats.errors import CacheError, SteerstatsError
 UNITS = "units"
 MAX_JSON_BYTES = 64 << 20
 SEAL = "manifest_sha256"
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def sidecar_path(root: str | Path, name: str) -> Path:
@@ -145,11 +147,21 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
 def json_value(text: str, where: str, wrong: type[SteerstatsError]) -> Any:
     """What a JSON text holds; `wrong` names its place where it is none, or none that Python can hold."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise wrong(f"{where}: line {error.lineno} is not JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
         raise wrong(f"{where} cannot be read: {error}") from error
+    if _SURROGATE.search(text):  # alone it is what Python reads, and can neither print nor write
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            line = text.count("\n", 0, text.lower().find(half)) + 1
+            raise wrong(
+                f"{where}: line {line} holds half a character ({half}), which is no text; write it whole"
+            ) from None
+    return value
 
 
 def _read_text(path: Path) -> str:

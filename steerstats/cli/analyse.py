@@ -41,6 +41,7 @@ def fit(cache: CachePath, target: OutDir = Path("steerstats-fit")) -> None:
     from steerstats.frames import slopes_frame
 
     directory(target, "the tables")
+    _refuse_bytes(target)
     if (target / "manifest.json").exists():
         raise InputError(f"{target} is a cache, or a reproduction; choose another directory for the tables")
     # An earlier fit left all of them; a table that stands there alone is someone's own.
@@ -124,9 +125,18 @@ def _name_unfinished(caches: Sequence[Path]) -> None:
             notice(f"{path}: {unfinished('the report', missing)}")
 
 
+def _refuse_bytes(target: Path) -> None:
+    """Raise InputError for a name that is no text, of which nothing that writes Parquet makes a file."""
+    try:
+        str(target).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{target}: the name is not UTF-8, as those of tables have to be; choose another") from error
+
+
 @contextmanager
 def _kept_whole(target: Path) -> Iterator[None]:
     """Reports are made beside the directory and moved in at the end: Ctrl-C says so, and a full disk which it was."""
+    _refuse_bytes(target)
     try:
         with interruptible():
             yield
