@@ -199,9 +199,11 @@ def test_two_datasets_have_a_dash_where_a_third_would_lie():
 
 
 def test_numbers_in_tables_are_short_and_never_minus_zero():
-    assert [number(v, 2) for v in (-0.001, -0.456, np.nan, np.inf, 2e6)] == ["0.00", "-0.46", "NaN", "inf", "2.00e+06"]
+    assert [number(v, 2) for v in (-0.001, -0.456, np.nan, np.inf, 2e6)] == ["0.00", "-0.46", "—", "inf", "2.00e+06"]
     assert [number(v) for v in (99.1234, -250.04, 80998.83)] == ["99.123", "-250.0", "80999"], "large ones have fewer"
-    assert middle([np.nan, np.nan]) == ("NaN", "")
+    assert middle([np.nan, np.nan]) == ("—", "")
+    assert with_limits(np.nan, np.nan, np.nan) == "—"
+    assert with_limits(0.5, np.nan, np.nan) == "0.500 —"
     assert middle([1, np.nan, 3]) == ("2.000", "1.000 to 3.000")
     wide = text_table(pd.DataFrame({"dataset": ["n" * 40], "x": ["1" * 50]}))
     assert wide[1:] == [f"  {'n' * 40}", f"  {' ' * 26}  {'1' * 50}"], "names that begin alike stay apart"

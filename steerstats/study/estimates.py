@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import hmean as harmonic_mean
 
-from steerstats.errors import CannotEstimate, InputError, those_there
+from steerstats.errors import CannotEstimate, InputError, how_many, those_there
 from steerstats.generalization import (
     ID_SHIFT,
     PAPER_SHIFTS,
@@ -151,7 +151,7 @@ def spurious(
         if not columns:
             raise CannotEstimate(f"the cache records none of {', '.join(factors)}")
         if len(slopes) < 3:
-            raise CannotEstimate(f"{len(slopes)} inputs; the effect of a factor needs at least three")
+            raise CannotEstimate(f"{how_many(len(slopes), 'input')}; the effect of a factor needs at least three")
         e, v = unit.place(shift)
         usable = crossed and {"pos_is_a", "pos_is_yes"} <= set(columns)
         rest = {"questions": unit.question, "level": level}

@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.results import Result
-from steerstats.text import WIDTH, html_items, limits, text_table, wrapped
-from steerstats.text import format_number as number
+from steerstats.text import WIDTH, format_number, html_items, limits, text_table, wrapped
 
 UNIT = "nats per unit multiplier"
 OVER = "random effects, Hartung–Knapp t; u: unweighted, f: floored, as warned; tau: SD between datasets"
@@ -60,21 +59,27 @@ class Headlined(Result):
         return {name: what for name, what in self.PARTS.items() if getattr(self, name.rstrip("()")) is not None}
 
 
+def number(value: float, digits: int = 3) -> str:
+    """ "0.063"; a dash where there is none, such as the SD of one input."""
+    return "—" if np.isnan(value) else format_number(value, digits)
+
+
 def with_limits(value: float, low: float, high: float, digits: int = 3) -> str:
-    """ "0.063 [0.020, 0.106]"."""
-    return f"{number(value, digits)} {limits(low, high, digits)}"
+    """ "0.063 [0.020, 0.106]", or one dash where there is nothing."""
+    nothing = np.isnan([value, low, high]).all()
+    return "—" if nothing else f"{number(value, digits)} {limits(low, high, digits)}"
 
 
 def share(value: float) -> str:
     """ "12%"."""
-    return "NaN" if np.isnan(value) else f"{value:.0%}"
+    return "—" if np.isnan(value) else f"{value:.0%}"
 
 
 def middle(values: Sequence[float], show=number) -> tuple[str, str]:
     """Median and range over datasets, as text."""
     finite = np.asarray(values, float)[np.isfinite(values)]
     if not len(finite):
-        return "NaN", ""
+        return "—", ""
     return show(float(np.median(finite))), f"{show(float(finite.min()))} to {show(float(finite.max()))}"
 
 
