@@ -25,6 +25,7 @@ from steerstats.protocol import UNNAMED, protocol_of
 from steerstats.resampling.questions import logit_limits, question_means
 from steerstats.resampling.ranks import ONE_DATASET
 from steerstats.results import Estimate
+from steerstats.spurious.coding import UNDEFINED
 from steerstats.steerability import mean_slope
 from steerstats.study import Study
 from steerstats.study.results import SpuriousTable
@@ -155,8 +156,11 @@ def ask(study: Study, question: str, **options: Any) -> Any:
 
 def letter_and_word(study: Study) -> SpuriousTable:
     """What A/B and Yes/No do to slopes, or what a table that knows neither has to add."""
-    if study.kind == "import" and not any(unit.factors(DEFAULT_FACTORS) for unit in study.units.values()):
+    columns = [column for unit in study.units.values() for column in unit.factors(DEFAULT_FACTORS).values()]
+    if study.kind == "import" and not columns:
         raise lacking(study, "", ", ".join(DEFAULT_FACTORS))
+    if columns and not any(np.isfinite(column).any() for column in columns):
+        raise CannotEstimate(UNDEFINED[DEFAULT_FACTORS])
     return ask(study, "spurious_factors")
 
 

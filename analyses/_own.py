@@ -37,6 +37,16 @@ NOWHERE = "varies in no dataset"
 CHANGE = {"text": "", "flag": " (yes rather than no)", "number": " (one unit more)"}
 
 
+def beside(study: Study) -> tuple[str, ...]:
+    """A/B and Yes/No, as far as inputs differ in them: where they do not, nobody asked for what would be dropped."""
+    units = study.units.values()
+    return tuple(
+        name
+        for name in BESIDE
+        if any(pd.Series(column).nunique(dropna=False) > 1 for unit in units for column in unit.factors(name).values())
+    )
+
+
 def held_fixed(terms: pd.Series) -> tuple[str, str]:
     """ ", beside A/B and Yes/No" and "A/B, Yes/No and the other factors held fixed", as far as models have these."""
     known = [words for name, words in BESIDE.items() if (terms == name).any()]

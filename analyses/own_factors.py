@@ -5,7 +5,7 @@ import numpy as np
 from analyses._cache import ask, by_median, current_seed, datasets_of, facts_of, lacking, plain_mean, study_of
 from analyses._claim import Finding, command_line, publish
 from analyses._effects import BARS, of_slopes, said_of
-from analyses._own import BESIDE, changed, held_fixed, of_factor, panels, usable, why_not
+from analyses._own import beside, changed, held_fixed, of_factor, panels, usable, why_not
 from analyses._shares import share_claims
 from analyses._words import in_words
 from steerstats import figures
@@ -18,7 +18,7 @@ def main(cache, out):
     """Effects and shares of variance of the user's own factors, A/B and Yes/No held fixed."""
     study = study_of(cache)
     own, notes = usable(study)
-    result = ask(study, "spurious_factors", factors=(*BESIDE, *own))
+    result = ask(study, "spurious_factors", factors=(*beside(study), *own))
     rows, shares = by_median(result.to_frame(), study), by_median(result.explained_frame(), study)
     (_, fixed), fitted = held_fixed(rows["term"]), rows
     effects = rows["term"].map(of_factor).isin(own) & ~rows["term"].str.contains("[", regex=False)
@@ -31,9 +31,9 @@ def main(cache, out):
             if not terms or part.empty:
                 notes.append(f"{name} {why_not(study, factor)}")
                 continue
-            beside, _ = held_fixed(fitted["term"][fitted["dataset"].isin(part["dataset"])])
+            along, _ = held_fixed(fitted["term"][fitted["dataset"].isin(part["dataset"])])
             mean = plain_mean(part["share"], f"share of {factor}", "share", bounds=(-np.inf, np.inf))
-            text = f"Share of the variance of steerability, adjusted for chance, that {name} explains{beside}"
+            text = f"Share of the variance of steerability, adjusted for chance, that {name} explains{along}"
             most = dict(part.rename(columns={"share": "estimate"}).loc[part["share"].idxmax()])
             keys = f"own.{factor}.share", f"own.{factor}.most"
             claims += share_claims(keys, text, mean, most, "percentile, by question", "inputs")

@@ -24,7 +24,7 @@ from reports.tables import cells
 from reports.words import missed, summary
 from steerstats import open_cache
 from steerstats.cache.table import import_table
-from steerstats.errors import InputError
+from steerstats.errors import CannotEstimate, InputError
 from steerstats.spurious import variance_explained
 from steerstats.study import factors
 
@@ -202,6 +202,7 @@ def test_own_factors_stand_beside_what_the_table_knows_of_letter_and_word(tmp_pa
     for name, table, words in (
         ("letter", rows, ", beside A/B, in a:"),
         ("none", rows.drop(columns="pos_is_a"), "tone explains, in a:"),
+        ("open", rows.assign(pos_is_a="", pos_is_yes=""), "tone explains, in a:"),  # recorded, and defined nowhere
     ):
         table.to_csv(tmp_path / f"{name}.csv", index=False)
         cache = import_table(tmp_path / f"{name}.csv", tmp_path / name, model="m")
@@ -210,6 +211,11 @@ def test_own_factors_stand_beside_what_the_table_knows_of_letter_and_word(tmp_pa
         assert "adjusted for chance" in found.claims[0].statement  # and may be below 0 where an effect is shown
         assert "Yes/No" not in f"{found.reading} {found.claims}"
         assert not any("pooled" in text for text in found.warnings), "of one dataset nobody expects a mean"
+        assert not any("dropped" in text for text in found.warnings), "what nobody asked for"
+        if name != "letter":
+            with pytest.raises(CannotEstimate, match=r"; factors=study.own_factors asks for factor_tone$"):
+                open_cache(cache).spurious_factors()
+            assert "own_factors" not in analyses.run("spurious_effects", cache, tmp_path / f"{name}-page").missing
 
 
 def test_warnings_call_own_factors_what_claims_call_them():

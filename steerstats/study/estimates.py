@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from scipy.stats import hmean as harmonic_mean
 
 from steerstats.errors import CannotEstimate, InputError, how_many, those_there
@@ -176,7 +177,14 @@ def spurious(
             **rest,
         )
 
-    results, left_out = for_each(study.units, one)
+    try:
+        results, left_out = for_each(study.units, one)
+    except CannotEstimate as error:
+        own = [name for name in study.own_factors if name not in factors]
+        columns = [column for unit in study.units.values() for column in unit.factors(factors).values()]
+        if own and not any(pd.notna(column).any() for column in columns):
+            raise CannotEstimate(f"{error}; factors=study.own_factors asks for {', '.join(own)}") from error
+        raise
     notes = [*said_first(study), *flat_curves(study, [shift]), *doubts(results, left_out)]
     try:
         over = pool_spurious_factors(results, category=study.category, level=level)

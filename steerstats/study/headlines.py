@@ -56,7 +56,9 @@ class Headlined(Result):
         return f"<div class='steerstats'>{''.join(parts)}</div>"
 
     def _parts(self) -> dict[str, str]:
-        return {name: what for name, what in self.PARTS.items() if getattr(self, name.rstrip("()")) is not None}
+        parts = {name: getattr(self, name.rstrip("()")) for name in self.PARTS}
+        empty = (part is None or (isinstance(part, Mapping) and not part) for part in parts.values())
+        return {name: what for (name, what), nothing in zip(self.PARTS.items(), empty) if not nothing}
 
 
 def number(value: float, digits: int = 3) -> str:
