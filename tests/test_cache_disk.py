@@ -330,3 +330,12 @@ def test_what_hdf5_reads_back_from_a_sink_is_what_it_wrote(unit, tmp_path):
             data[:, start : start + 500] = values[:, start : start + 500]
     with h5py.File(tmp_path / "a.h5") as file:
         np.testing.assert_array_equal(file["a"][()], values)
+
+
+def test_an_error_names_the_file_that_was_asked_for_and_not_the_one_it_is_written_to_first(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError) as raised,
+        disk.whole_file(tmp_path / "none" / "vector.safetensors") as partial,
+    ):
+        partial.write_bytes(b"")
+    assert raised.value.filename == str(tmp_path / "none" / "vector.safetensors")

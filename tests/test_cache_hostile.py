@@ -162,6 +162,14 @@ def test_a_damaged_manifest_is_a_located_error(tmp_path, content, said):
         make_cache(tmp_path)
 
 
+@pytest.mark.parametrize("part", ["manifest.json", "units/openness.h5", "units/openness.json"])
+def test_a_part_of_a_cache_is_told_from_the_cache(tmp_path, part):
+    make_cache(tmp_path)
+    said = f"{tmp_path / part}.* it is a part of the cache {tmp_path}; give that directory"
+    with pytest.raises(CacheError, match=said):
+        CacheReader(tmp_path / part)
+
+
 def test_truncated_hdf5_is_a_located_error(tmp_path):
     make_cache(tmp_path)
     file = tmp_path / "units" / "openness.h5"

@@ -67,6 +67,10 @@ def whole_file(target: Path) -> Iterator[Path]:
         yield partial
         fsync_file(partial)
         os.replace(partial, target)
+    except OSError as error:
+        if error.filename == str(partial):  # a name that nobody gave
+            error.filename = str(target)
+        raise
     finally:
         partial.unlink(missing_ok=True)
     fsync_folder(target.parent)

@@ -85,7 +85,7 @@ def pack(
                 side = {**unit.sidecar, "content_sha256": content_hash(kept), "left_out": sorted(left_out)}
                 group.attrs["sidecar"] = json.dumps(side, sort_keys=True)
     except OSError as error:
-        raise CacheError(f"{out} could not be written: {error}") from error
+        raise CacheError(f"{out} could not be written: {error.strerror or error}") from error
     return out
 
 

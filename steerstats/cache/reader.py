@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -265,10 +265,12 @@ def _read_pack(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Path, str, d
             raise CacheError(f"{path} is a spec, not a cache; `steerstats build {name} -o DIR` makes one") from error
         if path.suffix in (".csv", ".parquet"):
             raise CacheError(f"{path} is a table, not a cache; `steerstats import {name} -o DIR` makes one") from error
-        raise CacheError(f"{path} is not a cache: it cannot be opened as HDF5: {error}") from error
+        whole = _whole_cache(path)
+        raise CacheError(f"{path} is not a cache: {whole or f'it cannot be opened as HDF5: {error}'}") from error
     with file, _readable(str(path)):
-        if _plain(file.attrs.get("type")) != PACK_TYPE:
-            raise CacheError(f"{path}: attribute type is {file.attrs.get('type')!r}, not {PACK_TYPE!r}")
+        if (kind := _plain(file.attrs.get("type"))) != PACK_TYPE:
+            whole = _whole_cache(path)
+            raise CacheError(f"{path}: {whole or f'attribute type is {kind!r}, not {PACK_TYPE!r}'}")
         check_version(file.attrs.get("version"), str(path))
         manifest = parse_json(str(_load(file, "manifest", str(path), schema=False)[()]), f"{path}:/manifest")
         found = {}
@@ -282,6 +284,15 @@ def _read_pack(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Path, str, d
             side = parse_json(str(_plain(file[name].attrs.get("sidecar", "{}"))), f"{path}:/{name} sidecar")
             found[name] = (path, f"/{name}", side)
     return manifest, found
+
+
+def _whole_cache(path: Path) -> str:
+    """What to give in place of a file that is part of a cache directory, "" where it is of none."""
+    for folder in (path.parent, path.parent.parent):
+        with suppress(CacheError):
+            if read_json(folder / MANIFEST).get("type") == CACHE_TYPE:
+                return f"it is a part of the cache {folder}; give that directory"
+    return ""
 
 
 def _check_storage(root: h5py.Group, name: str, where: str) -> None:

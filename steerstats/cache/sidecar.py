@@ -172,4 +172,4 @@ def _read_text(path: Path) -> str:
     except FileNotFoundError:
         raise
     except (OSError, UnicodeDecodeError) as error:
-        raise CacheError(f"{path} cannot be read: {error}") from error
+        raise CacheError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
