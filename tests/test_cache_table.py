@@ -88,6 +88,10 @@ BAD = {
         r"'multiplier', 'propensity' are missing; .*; -1\.0, 0\.0, 1\.0 seem to be multipliers, which go in rows",
     ),
     "stranger": (lambda f: f.assign(slope=1), r"column 'slope' is not known"),
+    "pandas index": (
+        lambda f: f.assign(**{"Unnamed: 0": 1}),
+        r"column 'Unnamed: 0' is not known \(an index that pandas wrote",
+    ),
     "flag": (lambda f: f.assign(pos_is_a="maybe"), r"pos_is_a, line 2: 'maybe' should be true, false or empty"),
     "setting": (
         lambda f: f.assign(setting_eval="weird"),

@@ -69,7 +69,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     strangers = [str(name) for name in frame.columns if name not in REQUIRED + OPTIONAL and not is_factor(name)]
     if strangers:
         known = ", ".join((*REQUIRED, *OPTIONAL, f"{FACTOR}NAME (NAME of letters, digits, _, - and .)"))
-        raise InputError(f"{source}: column {strangers[0]!r} is not known; known are {known}")
+        hint = " (an index that pandas wrote? to_csv(index=False))" if strangers[0].startswith("Unnamed: ") else ""
+        raise InputError(f"{source}: column {strangers[0]!r} is not known{hint}; known are {known}")
     for name in ("dataset", "input", "setting_train", "setting_eval"):
         blank = frame[name].isna() | (frame[name].astype(str).str.strip() == "")
         _refuse(blank, frame[name], f"{source}: {name}", "a label")
