@@ -118,7 +118,8 @@ def notices_between(studies: Mapping[str, Any]) -> list[str]:
 
 def begun(text: str, names: Collection[str]) -> str:
     """A notice with a capital at its start, unless a cache's or a dataset's name stands there."""
-    return text if text.startswith(tuple(names)) else f"{text[:1].upper()}{text[1:]}"
+    named = any(text.startswith(name) and not text[len(name) :][:1].isalnum() for name in names)
+    return text if named else f"{text[:1].upper()}{text[1:]}"
 
 
 def warned(texts: Sequence[str], names: Collection[str]) -> list[str]:

@@ -164,6 +164,7 @@ def test_two_builds_of_one_spec_are_said_to_be_one_study():
 def test_what_is_to_be_read_first_begins_with_a_capital_or_with_a_name_as_it_is_written():
     assert begun("this cache is simulated.", ["openness"]) == "This cache is simulated."
     assert begun("openness and x hold the same.", ["openness"]) == "openness and x hold the same."
+    assert begun("all datasets hold the same.", ["a"]) == "All datasets hold the same.", "no cache is called all"
 
 
 def test_warnings_are_sentences_and_say_a_long_reason_once():
