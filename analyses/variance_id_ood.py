@@ -5,6 +5,7 @@ from analyses._claim import Claim, Finding, command_line, publish
 from analyses._words import number
 from steerstats import figures
 from steerstats.generalization import parse_shift, steerability_variance
+from steerstats.resampling.ranks import ONE_DATASET
 from steerstats.resampling.seeds import NamedStreams
 
 TITLE = "Variance of steerability, in distribution and under a shift"
@@ -38,9 +39,14 @@ def main(cache, out):
         counted=f"{datasets_of(n, result.n)}.",
         alt=f"Ratio of the variance of steerability under {len(shifts)} shifts to that in distribution, "
         f"{datasets_of(n)}; ratios from {number(frame['ratio'].min())} to {number(frame['ratio'].max())}.",
-        seed=current_seed(), facts=facts_of(study),
+        seed=current_seed(), facts=facts_of(study), warnings=_shown(result),
     )  # fmt: skip
     return publish(out, found, figure, frame)
+
+
+def _shown(result):
+    """Warnings, but that one dataset has no correlation, where none is shown."""
+    return tuple(text for text in result.warnings if text != ONE_DATASET)
 
 
 def _ranks(result):

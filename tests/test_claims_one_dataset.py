@@ -130,6 +130,7 @@ def test_variances_of_one_dataset_have_their_ratio_in_place_of_a_correlation():
     frame = open_cache(lone()).generalization(n_resamples=20).variances.to_frame().set_index("shift")
     found = claims_of("variance_id_ood")
     assert list(found) == [f"variance_ratio.{shift}" for shift in frame.index]
+    assert ONE_DATASET not in analyses.run("variance_id_ood", lone(), scratch()).warnings
     for shift, row in frame.iterrows():
         claim = found[f"variance_ratio.{shift}"]
         assert (claim.estimate, claim.ci_low, claim.ci_high) == (row["ratio"], row["ci_low"], row["ci_high"])
