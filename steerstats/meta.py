@@ -21,7 +21,7 @@ from scipy import stats
 from steerstats.errors import CannotEstimate, InputError, check_level, first_few, how_many
 from steerstats.random_effects import FLOORED_ADVICE, prediction_limits, q_profile, random_effects_mean, reml_tau2
 from steerstats.results import SLOPE_UNIT, Result
-from steerstats.rounding import varies
+from steerstats.rounding import floats, varies
 
 __all__ = ["MetaAnalysis", "ToRead", "mean_over_datasets", "reml_tau2"]
 SE_TYPE = "Hartung-Knapp, t(D-1)"
@@ -232,7 +232,7 @@ def mean_over_datasets(
     """
     if isinstance(effects, Mapping) or isinstance(variances, Mapping):
         raise InputError("effects and variances are arrays; a mapping's keys go into names, its values into an array")
-    effects, variances = np.asarray(effects, float), np.asarray(variances, float)
+    effects, variances = floats(effects), floats(variances)
     names = [f"dataset {k}" for k in range(len(effects))] if names is None else list(map(str, names))
     lengths = {len(effects), len(variances), len(names), len(effects if category is None else category)}
     if len(lengths) != 1 or effects.ndim != 1:

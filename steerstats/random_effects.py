@@ -11,7 +11,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from steerstats.errors import InputError
-from steerstats.rounding import varies
+from steerstats.rounding import floats, varies
 
 # Share of the weight in one dataset's hands past which Hartung-Knapp intervals, floored or not, are too short.
 DOMINANT = 0.5
@@ -45,7 +45,7 @@ def reml_tau2(effects: np.ndarray, variances: np.ndarray) -> float:
     >>> round(reml_tau2(table["estimate"], table["se"] ** 2) ** 0.5, 2)  # SD of true means over datasets
     0.03
     """
-    y, v = np.asarray(effects, float), np.asarray(variances, float)
+    y, v = floats(effects), floats(variances)
     if len(y) < 2 or not (np.isfinite([y, v]).all() and (v > 0).all()):
         raise InputError("two or more finite effects with positive variances are needed; leave the other datasets out")
     top = 4 * y.var(ddof=1) + v.max()
@@ -159,7 +159,7 @@ def random_effects_mean(effects: np.ndarray, variances: np.ndarray, level: float
     >>> same.factor, same.se, round(same.floored_se, 2)  # agreement by chance is no certainty
     (0.0, 0.0, 0.18)
     """
-    y, v, nan = np.asarray(effects, float), np.asarray(variances, float), float("nan")
+    y, v, nan = floats(effects), floats(variances), float("nan")
     d = len(y)
     if d < 2:
         given = dict.fromkeys(RandomEffectsMean.__dataclass_fields__, nan)
@@ -228,7 +228,7 @@ def prediction_limits(effects: np.ndarray, variances: np.ndarray, level: float) 
     >>> [round(limit, 2) for limit in prediction_limits([0.5] * 4, [0.1] * 4, 0.95)]  # alike, and not known better
     [0.19, 0.81]
     """
-    y, v = np.asarray(effects, float), np.asarray(variances, float)
+    y, v = floats(effects), floats(variances)
     if len(y) < 3:
         return float("nan"), float("nan")
     # Quantiles of chi-squared evenly spaced on the normal scale: its lower tail, where tau² is large, is what counts.

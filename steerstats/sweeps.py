@@ -22,6 +22,7 @@ from steerstats.errors import CacheError, CannotEstimate, InputError, check_leve
 from steerstats.operators import ABLATE, ADD
 from steerstats.resampling import collapse, resampled_sums
 from steerstats.resampling.seeds import NamedStreams
+from steerstats.rounding import floats
 from steerstats.study.headlines import UNIT, Headlined, number, share, with_limits
 
 RULE = "the layer with the highest mean steerability over datasets, each counting once, on validation inputs"
@@ -206,7 +207,7 @@ def choose_layer(
         raise InputError(f"questions of dataset {lacking[0]} are missing")
     means, draws, freedom, n_inputs = [], [], [], 0
     for (name, values), stream in zip(slopes.items(), rng.spawn(len(slopes))):
-        values = np.asarray(values, dtype=float)
+        values = floats(values)
         if values.ndim != 2 or len(values) != len(layers):
             raise InputError(
                 f"dataset {name}: slopes have shape {values.shape}; they should be ({len(layers)}, inputs)"

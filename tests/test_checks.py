@@ -213,3 +213,20 @@ def test_steerability_says_once_whether_the_vectors_error_is_in_it(tmp_path):
 def test_results_without_the_vectors_error_say_so(method):
     found = getattr(steerstats.open_cache(steerstats.demo_cache()), method)()
     assert any("its own sampling error is not in these intervals" in text for text in found.assumptions)
+
+
+def test_what_a_mask_hides_is_no_number():
+    # 1e6 stands below the mask, as fill values do, and would be the mean of everything.
+    hidden = np.ma.masked_greater([0.9, 1.1, 1e6, 1.0], 1e5)
+    curves, places = np.ma.masked_greater([[0.0, 1.0, 1e6], [0.0, 1.0, 2.0]], 1e5), [-1.0, 0.0, 1.0]
+    for refusing in (
+        lambda: steerstats.fit_steerability(curves, places),
+        lambda: linearity_test(curves, places),
+        lambda: mean_slope(hidden),
+        lambda: choose_layer({"d": hidden[None]}, [1], rng=generator(0, "x")),
+    ):
+        with pytest.raises(InputError, match=r"not finite|is nan"):
+            refusing()
+    pooled = steerstats.mean_over_datasets(hidden, np.full(4, 0.01))
+    assert pooled.n == 3
+    assert pooled.mean == pytest.approx(1.0)

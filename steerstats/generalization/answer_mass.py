@@ -18,6 +18,7 @@ from steerstats.generalization.slopes import SAMPLE, cells_frame, unit_warnings
 from steerstats.generalization.vector_error import VECTOR_ERROR_OUT
 from steerstats.resampling.questions import logit_limits, question_means
 from steerstats.results import Result
+from steerstats.rounding import floats
 
 COLLAPSED_BELOW = 0.5
 
@@ -112,12 +113,12 @@ def answer_mass(
     check_level(level)
     if not (isinstance(threshold, Real) and 0 < threshold < 1):
         raise InputError(f"threshold is {threshold!r}; a probability strictly between 0 and 1 is needed, such as 0.5")
-    multipliers = np.asarray(multipliers, float)
+    multipliers = floats(multipliers)
     rows, warnings = [], []
     for name in answer_logit:
         if name not in logsumexp:
             raise InputError(f"logsumexp lacks dataset {name!r}, which answer_logit has")
-        logits, total = np.asarray(answer_logit[name], float), np.asarray(logsumexp[name], float)
+        logits, total = floats(answer_logit[name]), floats(logsumexp[name])
         fits = logits.ndim == 3 and len(logits) == len(multipliers) and logits.shape[1] >= 2
         if not fits or total.shape != logits[:, 0].shape:
             raise InputError(

@@ -16,6 +16,7 @@ from steerstats.errors import InputError, check_level, check_resamples
 from steerstats.generalization.margins import near_normal
 from steerstats.resampling import iter_counts, quantile_pair
 from steerstats.resampling.ranks import correlation, weighted_midranks
+from steerstats.rounding import floats
 
 CLIPPED = "of resamples are clipped at 1 or undefined in the noise correction"
 
@@ -92,7 +93,7 @@ def corrected_spearman(
     shapes = [np.shape(v) for v in (x, y, var_x, var_y, covariance)]
     if len(shapes[0]) != 1 or len(set(shapes)) > 1:
         raise InputError(f"x, y, var_x, var_y and covariance have shapes {shapes}; vectors of one length are needed")
-    x, y, var_x, var_y, covariance = (np.asarray(v, float) for v in (x, y, var_x, var_y, covariance))
+    x, y, var_x, var_y, covariance = (floats(v) for v in (x, y, var_x, var_y, covariance))
     if not np.isfinite([x, y]).all():
         raise InputError("x or y holds NaN or infinite values; leave those datasets out")
     if np.nanmin([0.0, *var_x, *var_y]) < 0:

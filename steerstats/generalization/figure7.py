@@ -24,6 +24,7 @@ from steerstats.generalization.slopes import SlopeGrid
 from steerstats.resampling import correlation_of
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL
 from steerstats.results import Result
+from steerstats.rounding import floats
 
 PUBLISHED_THRESHOLD = 0.25
 VECTORS_RESAMPLED = (
@@ -207,7 +208,7 @@ def jackknife_limits(x: np.ndarray, y: np.ndarray, dataset: np.ndarray, kind: st
 def _points(grid: SlopeGrid, settings: Sequence[str]) -> list[tuple]:
     points = []
     for name in grid.datasets:
-        resting = np.asarray(grid.unsteered[name], float)
+        resting = floats(grid.unsteered[name])
         for a in settings:
             for b in settings:
                 if not (grid.has((a, b), name) and grid.has((b, b), name)):

@@ -13,6 +13,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
+from steerstats.rounding import floats
+
 MIN_DATASETS = 8
 LIKELIHOOD_RATIO = float(stats.chi2.ppf(0.95, 1))  # means that a normal law fits are left as they are
 POWERS = (-3.0, 5.0)
@@ -47,7 +49,7 @@ def near_normal(
     >>> [round(power, 1) for power in powers], bool((np.diff(x) > 0).all())  # y is left alone, and ranks are kept
     ([-0.7, 1.0], True)
     """
-    x, y, var_x, var_y, covariance = (np.asarray(v, float) for v in (x, y, var_x, var_y, covariance))
+    x, y, var_x, var_y, covariance = (floats(v) for v in (x, y, var_x, var_y, covariance))
     scale = np.sqrt(var_x * var_y)
     correlation = np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0)
     (new_x, new_var_x, power_x), (new_y, new_var_y, power_y) = (

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.generalization.slopes import Shift, SlopeGrid
+from steerstats.rounding import floats
 
 Pair = tuple[str, str]
 
@@ -79,7 +80,7 @@ def match(
         places = [grid.place(shifts[k]) for k in cells]
         slopes.append(np.stack([grid.slopes[name][i, j, row] for i, j in places]))
         complete &= np.isfinite(slopes[-1]).all(axis=0)
-        again = None if grid.refits is None or name not in grid.refits else np.asarray(grid.refits[name], float)
+        again = None if grid.refits is None or name not in grid.refits else floats(grid.refits[name])
         refits.append(None if again is None else np.stack([again[:, i, j][:, row] for i, j in places], axis=1))
         if refits[-1] is not None:
             refitted = np.isfinite(refits[-1]).any(axis=(0, 2))

@@ -15,6 +15,7 @@ import pandas as pd
 
 from steerstats.errors import InputError
 from steerstats.resampling.question_weight import weight_warnings
+from steerstats.rounding import floats
 
 Shift = tuple[str, str]
 
@@ -89,7 +90,7 @@ class SlopeGrid:
         if not self.slopes:
             raise InputError("slopes is empty; at least one dataset is needed")
         shape = (len(self.train), len(self.evaluate))
-        as_float = {name: np.asarray(array, dtype=float) for name, array in self.slopes.items()}
+        as_float = {name: floats(array) for name, array in self.slopes.items()}
         object.__setattr__(self, "slopes", as_float)
         for name, array in as_float.items():
             if array.ndim != 3 or array.shape[:2] != shape:
@@ -167,7 +168,7 @@ class SlopeGrid:
         complete = np.isfinite(slopes).all(axis=0)
         refits, refitted = None, np.zeros(len(shifts), dtype=bool)
         if self.refits is not None and dataset in self.refits:
-            again = np.asarray(self.refits[dataset], float)
+            again = floats(self.refits[dataset])
             refits = np.stack([again[:, i, j] for i, j in places], axis=1)
             refitted = np.isfinite(refits).any(axis=(0, 2))
             complete &= np.isfinite(refits[:, refitted]).all(axis=(0, 1))
@@ -223,7 +224,7 @@ class Cells:
     @classmethod
     def paired(cls, sides: Mapping[str, np.ndarray], question: np.ndarray | None, where: str) -> Cells:
         """Two vectors of slopes on the same inputs, by the names of arguments; `where` an input has to have both."""
-        values = [np.asarray(side, float) for side in sides.values()]
+        values = [floats(side) for side in sides.values()]
         if values[0].ndim != 1 or values[0].shape != values[1].shape:
             named = " and ".join(f"{name} {one.shape}" for name, one in zip(sides, values))
             raise InputError(f"{named} must be vectors of one length")

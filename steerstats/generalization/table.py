@@ -26,6 +26,7 @@ from steerstats.generalization.vector_error import (
 )
 from steerstats.resampling.questions import question_means
 from steerstats.results import Result
+from steerstats.rounding import floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,7 @@ def steerability_table(grid: SlopeGrid, *, level: float = 0.95) -> SteerabilityT
             out[key][d][where] = value
         included[d][where] = cells.refitted
         if grid.unsteered is not None:
-            resting[:, d] = _resting(np.asarray(grid.unsteered[name], float)[:, cells.complete], cells.question, level)
+            resting[:, d] = _resting(floats(grid.unsteered[name])[:, cells.complete], cells.question, level)
         n.append(units)
         n_excluded.append(cells.n_excluded)
         doubted[name] = found, labels[again]

@@ -19,7 +19,7 @@ from steerstats.resampling import collapse, mean_covariance, resampled_sums
 from steerstats.resampling.question_weight import question_df
 from steerstats.resampling.questions import group_codes
 from steerstats.results import SLOPE_UNIT, Estimate
-from steerstats.rounding import STORED, varies
+from steerstats.rounding import STORED, floats, varies
 
 VECTOR_ERROR_IN = "the interval includes the vector's own sampling error"
 VECTOR_ERROR_OUT = "the interval does not include the vector's own sampling error: it holds for this very vector"
@@ -191,7 +191,7 @@ def from_disjoint_folds(
     slope between multipliers 0 and 1: 0.915 [0.693, 1.136] (n = 60)
     """
     check_level(level)
-    folds = np.atleast_2d(np.asarray(folds, float))
+    folds = np.atleast_2d(floats(folds))
     sums, sizes = collapse(folds, questions)
     y = sums / sizes
     f, n = y.shape
@@ -290,7 +290,7 @@ def _estimate(
 
 
 def _checked(values: np.ndarray, refits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    values, refits = np.asarray(values, float), np.asarray(refits, float)
+    values, refits = floats(values), floats(refits)
     if values.ndim != 1 or refits.ndim != 2 or refits.shape[1] != len(values):
         raise InputError(
             f"values {values.shape} and refits {refits.shape}: (n_inputs,) and (n_refits, n_inputs) are needed"

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from steerstats.errors import InputError, check_count, check_level
+from steerstats.rounding import floats
 
 ROUNDING = 1e-9
 
@@ -74,7 +75,7 @@ def differ_at_least(p: Sequence[float], alpha: float = 0.05) -> int:
     >>> differ_at_least([1 / 20] * 11 + [0.1, 0.15, 0.45]), differ_at_least([0.3] * 14)
     (11, 0)
     """
-    p = np.sort(np.asarray(p, dtype=float).ravel())
+    p = np.sort(floats(p).ravel())
     if not len(p) or not ((p > 0) & (p <= 1)).all():
         raise InputError(f"p is {p.tolist()}; p-values above 0 and at most 1 are needed")
     alpha = check_level(alpha, "alpha", such_as=0.05)
@@ -104,7 +105,7 @@ def with_t_tail(p: np.ndarray, questions: np.ndarray) -> np.ndarray:
     >>> with_t_tail(np.array([0.05, 0.05, 0.001, 0.05]), np.array([8, 60, 8, np.nan])).round(3).tolist()
     [0.091, 0.055, 0.062, 0.05]
     """
-    questions = np.asarray(questions, dtype=float)
+    questions = floats(questions)
     known = np.isfinite(questions)
     n = np.where(known, questions, 2)
     wide = 2 * stats.t.sf(stats.norm.isf(np.asarray(p) / 2), np.maximum(n, 2) - 1)

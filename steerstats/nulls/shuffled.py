@@ -13,6 +13,7 @@ from steerstats.errors import first_few
 from steerstats.nulls.counts import with_t_tail
 from steerstats.nulls.table import DIFFERS, FEWEST_QUESTIONS, NullTable
 from steerstats.resampling.question_weight import carrying_questions
+from steerstats.rounding import floats
 
 NOTABLE = 1.3  # p-values too small by this factor: at 5%, those of fewer than 20 questions
 HIGH = 0.075  # a level for 5% that is said where questions are many and a few of them carry the mean
@@ -45,7 +46,7 @@ def shuffled_level(sizes: Sequence[int], *, rng: np.random.Generator) -> float:
     >>> [round(shuffled_level(sizes, rng=np.random.default_rng(0)), 2) for sizes in ([1] * 60, [30, 29] + [1] * 60)]
     [0.06, 0.35]
     """
-    sizes = np.sort(np.asarray(sizes, dtype=float))[::-1]
+    sizes = np.sort(floats(sizes))[::-1]
     pairs, odd = divmod(len(sizes), 2)
     # As a builder exchanges them: the largest first, those of one size in random order, one of each two at random.
     order = np.argsort(-sizes + 0.5 * rng.random((FLIPS, len(sizes))), axis=1)

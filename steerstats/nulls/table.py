@@ -12,6 +12,7 @@ from scipy import stats
 from steerstats.errors import InputError, check_level, how_many
 from steerstats.nulls.counts import ROUNDING, differ_at_least, null_vectors_needed, with_t_tail
 from steerstats.results import Result
+from steerstats.rounding import floats
 
 DIFFERS = "differs from the null"
 CANNOT_RESOLVE = "cannot resolve"
@@ -219,7 +220,7 @@ def _could_pass(p: np.ndarray, n_null: np.ndarray, alpha: float) -> np.ndarray:
 def _one(name: str, own: np.ndarray, null: Mapping[str, np.ndarray], alpha: float) -> dict:
     if name not in null:
         raise InputError(f"null lacks dataset {name!r}, which slopes has")
-    own, others = np.asarray(own, float), np.asarray(null[name], float)
+    own, others = floats(own), floats(null[name])
     if own.ndim != 1 or others.ndim != 2 or others.shape[1] != len(own) or len(others) == 0:
         raise InputError(
             f"{name}: slopes {own.shape} and null {others.shape}; (n_inputs,) and (n_null, n_inputs) are needed"

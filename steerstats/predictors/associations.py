@@ -22,7 +22,7 @@ from steerstats.resampling.permutation import other_orders
 from steerstats.resampling.ranks import MIN_FOR_INTERVAL, PERFECT, is_perfect
 from steerstats.resampling.units import MIN_FOR_P, category_codes, deals, few_units
 from steerstats.results import Result
-from steerstats.rounding import varies
+from steerstats.rounding import floats, varies
 from steerstats.spurious.clustered import cr2_bell_mccaffrey
 from steerstats.steerability import require_symmetric
 
@@ -118,7 +118,7 @@ def dataset_associations(
     level, n_resamples = check_level(level), check_resamples(n_resamples)
     n_permutations = check_count("n_permutations", n_permutations)
     check_rng(rng)
-    y = np.asarray(steerability, dtype=float)
+    y = floats(steerability)
     x = predictors.to_numpy(dtype=float)
     if y.ndim != 1 or x.shape[0] != y.size or not np.isfinite(y).all():
         raise InputError(f"{x.shape[0]} rows of predictors for steerability of shape {y.shape}; one finite number each")

@@ -14,6 +14,7 @@ import numpy as np
 from steerstats.errors import InputError, check_level
 from steerstats.predictors.separation import auc, d_prime
 from steerstats.results import Estimate, Estimates
+from steerstats.rounding import floats
 from steerstats.steerability import mean_slope
 
 
@@ -47,7 +48,7 @@ def difference_cosine(cosines: np.ndarray, *, questions: Sequence | None = None,
     >>> found.assumptions[0]
     'in-sample, pure noise would show about 0.144'
     """
-    level, c = check_level(level), np.asarray(cosines, dtype=float)
+    level, c = check_level(level), floats(cosines)
     if c.ndim != 1 or not np.isfinite(c).all() or (np.abs(c) > 1 + 1e-3).any():
         raise InputError(f"cosines have to be one row of numbers in [-1, 1]; their shape is {c.shape}")
     mean = mean_slope(c, questions=questions, level=level)

@@ -21,7 +21,7 @@ from scipy import stats
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level, check_rng
 from steerstats.resampling.questions import group_codes, wilson_interval
 from steerstats.results import Estimate, Result
-from steerstats.rounding import varies
+from steerstats.rounding import floats, varies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def crossfit(
     -0.02
     """
     check_rng(rng)
-    x = np.asarray(activations, dtype=float)
+    x = floats(activations)
     if x.ndim != 3 or x.shape[0] != 2:
         raise InputError(f"activations have shape {x.shape}; (2 answers, n pairs, hidden) is needed")
     if not np.isfinite(x).all():
@@ -248,7 +248,7 @@ def _given(crossfitted: bool) -> str:
 def _check_projection(
     projection: np.ndarray, questions: Sequence | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    x = np.asarray(projection, dtype=float)
+    x = floats(projection)
     if x.ndim != 2 or x.shape[0] != 2 or not np.isfinite(x).all():
         raise InputError(f"projection has shape {x.shape}; (2 answers, n pairs) of finite numbers is needed")
     codes, groups = group_codes(questions, x.shape[1])

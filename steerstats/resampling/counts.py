@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import InputError, check_count, check_rng
+from steerstats.rounding import floats
 
 # Chunks that stay in the processor's cache: with 16 MiB a draw of 10,000 resamples took half as long again.
 CHUNK_BYTES = 2**20
@@ -87,7 +88,7 @@ def resampled_sums(columns: np.ndarray, n_resamples: int, rng: np.random.Generat
     >>> round(float(means.std()), 3), round(float(slopes.std(ddof=1) / len(slopes) ** 0.5), 3)
     (0.01, 0.01)
     """
-    columns = np.asarray(columns, float)
+    columns = floats(columns)
     if columns.ndim != 2:
         raise InputError(f"columns has shape {columns.shape}; (n_units, k) is needed")
     out = np.empty((check_count("n_resamples", n_resamples), columns.shape[1]))
@@ -127,7 +128,7 @@ def collapse(values: np.ndarray, unit: np.ndarray | None) -> tuple[np.ndarray, n
     >>> sums.tolist(), sizes.tolist()
     ([3.0, 10.0], [2.0, 1.0])
     """
-    values = np.asarray(values, dtype=float)
+    values = floats(values)
     n = values.shape[-1]
     if not np.isfinite(values).all():
         raise InputError("values hold NaN or infinite entries; drop the incomplete inputs first")

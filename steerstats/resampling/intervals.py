@@ -13,6 +13,7 @@ from scipy import special, stats
 
 from steerstats.errors import InputError, check_level
 from steerstats.resampling.statistics import Replicates
+from steerstats.rounding import floats
 
 METHODS = ("studentised", "percentile", "basic", "bca", "t", "normal")
 
@@ -146,7 +147,7 @@ def fieller(
     ('bounded', 2.2, 25.3)
     """
     check_level(level)
-    args = [np.asarray(a, float) for a in (numerator, denominator, var_numerator, var_denominator, covariance)]
+    args = [floats(a) for a in (numerator, denominator, var_numerator, var_denominator, covariance)]
     y, x, vy, vx, c = np.broadcast_arrays(*args)
     t2 = stats.t.ppf((1 + level) / 2, df) ** 2  # NaN without a degree of freedom
     # a R² − 2 b R + k ≤ 0

@@ -17,6 +17,7 @@ from scipy import stats
 from steerstats.errors import CannotEstimate, InputError, check_count, check_rng
 from steerstats.resampling.counts import collapse
 from steerstats.resampling.ranks import paired
+from steerstats.rounding import floats
 
 
 def sign_flip_test(
@@ -100,7 +101,7 @@ def group_difference_test(
     0.001
     """
     check_rng(rng)
-    values = np.asarray(values, float)
+    values = floats(values)
     labels, codes = np.unique(np.asarray(group), return_inverse=True)
     if len(labels) != 2:
         raise CannotEstimate(f"group has the labels {labels.tolist()}; a difference needs exactly two")
@@ -152,7 +153,7 @@ def spearman_test(
     (0.69, 0.01)
     """
     check_rng(rng)
-    x, y = np.asarray(x, float), np.asarray(y, float)
+    x, y = floats(x), floats(y)
     if x.shape != y.shape or x.ndim not in (1, 2):
         raise InputError(f"x {x.shape} and y {y.shape} must have one shape, (n,) or (n_clusters, n_within)")
     shape = (len(x), x[0].size if x.ndim == 2 else 1)

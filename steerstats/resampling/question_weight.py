@@ -11,6 +11,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import integrate, optimize, stats
 
+from steerstats.rounding import floats
+
 __all__ = ["carrying_questions", "question_df", "weight_warnings"]
 
 ENOUGH = 30
@@ -33,7 +35,7 @@ def carrying_questions(sizes: np.ndarray) -> float:
     >>> round(carrying_questions([30, 30] + 200 * [1]), 1)
     2.5
     """
-    squares = np.square(np.asarray(sizes, dtype=float))
+    squares = np.square(floats(sizes))
     return float(squares.sum() ** 2 / np.square(squares).sum())
 
 

@@ -12,6 +12,7 @@ from scipy import stats
 from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.resampling import mean_covariance, t_interval
 from steerstats.resampling.question_weight import question_df
+from steerstats.rounding import floats
 
 __all__ = ["QuestionMeans", "group_codes", "logit_limits", "question_means", "wilson_interval"]
 
@@ -70,7 +71,7 @@ def question_means(values: np.ndarray, questions: Sequence | None, level: float)
     >>> found.mean.tolist(), found.ci_low.round(2).tolist(), found.n
     ([2.0], [-0.48], 3)
     """
-    values = np.asarray(values, dtype=float)
+    values = floats(values)
     mean, covariance, n = mean_covariance(values, questions)
     se = np.sqrt(np.diag(covariance))
     if n < 2:
@@ -114,7 +115,7 @@ def logit_limits(
     [0.843, 0.985]
     """
     low, high = bounds
-    mean, margin = np.asarray(mean, float), np.asarray(margin, float)
+    mean, margin = floats(mean), floats(margin)
     room = (mean - low) * (high - mean)
     step = np.divide(margin * (high - low), room, out=np.where(np.isnan(margin), np.nan, 0.0), where=room > 0)
     with np.errstate(divide="ignore", over="ignore"):
@@ -125,7 +126,7 @@ def logit_limits(
 
 def check_slopes(slopes: np.ndarray, questions: Sequence | None) -> tuple[np.ndarray, np.ndarray, int]:
     """Slopes of one dataset as floats, with `group_codes`; refused unless all are finite."""
-    s = np.asarray(slopes, dtype=float)
+    s = floats(slopes)
     if s.ndim != 1:
         raise InputError(f"slopes have shape {s.shape}; this takes the inputs of one dataset, shape (n,)")
     if s.size == 0:

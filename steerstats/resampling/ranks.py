@@ -10,7 +10,7 @@ from scipy import stats
 
 from steerstats.errors import InputError, check_level
 from steerstats.resampling.counts import iter_counts, refuse_unlabelled
-from steerstats.rounding import varies
+from steerstats.rounding import floats, varies
 
 MIN_FOR_INTERVAL = 8
 ONE_DATASET = "one dataset has no ranking, and a correlation over datasets takes several"
@@ -38,7 +38,7 @@ def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     >>> spearman([1, 2, 3, 4], [1, 2, 2, 5]).round(3)  # ties share their middle rank
     np.float64(0.949)
     """
-    rank_x, rank_y = (stats.rankdata(np.asarray(v, float), axis=-1) for v in (x, y))
+    rank_x, rank_y = (stats.rankdata(floats(v), axis=-1) for v in (x, y))
     return correlation(rank_x, rank_y, np.ones_like(rank_x))
 
 
@@ -87,7 +87,7 @@ def correlation_of(x: np.ndarray, y: np.ndarray, *, kind: str = "spearman") -> f
     >>> round(correlation_of(slopes.at("base->base"), slopes.at("base->user_neg"), kind="pearson"), 2)
     0.87
     """
-    x, y = np.asarray(x, float), np.asarray(y, float)
+    x, y = floats(x), floats(y)
     if not (np.isfinite(x).all() and np.isfinite(y).all() and varies(x) and varies(y)):
         return float("nan")
     if kind == "spearman":
@@ -182,7 +182,7 @@ def bonett_wright(rho: float, n: int, level: float = 0.95) -> tuple[float, float
 
 def paired(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both as finite float vectors of one length, or an InputError."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
+    x, y = floats(x), floats(y)
     if x.ndim != 1 or x.shape != y.shape or len(x) == 0:
         raise InputError(f"x {x.shape} and y {y.shape} must be vectors of one length, not empty")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):

@@ -10,6 +10,7 @@ import numpy as np
 
 from steerstats.errors import InputError, check_level
 from steerstats.resampling.intervals import sorted_quantile
+from steerstats.rounding import floats
 
 
 def max_t_bands(
@@ -106,7 +107,7 @@ def romano_wolf(estimate: np.ndarray, se: np.ndarray, t: np.ndarray, null: float
 
 
 def _family(estimate: np.ndarray, se: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    estimate, se, t = np.asarray(estimate, float), np.asarray(se, float), np.asarray(t)
+    estimate, se, t = floats(estimate), floats(se), np.asarray(t)
     if estimate.shape != se.shape or t.ndim != 2 or t.shape[1:] != estimate.shape:
         raise InputError(
             f"estimate {estimate.shape}, se {se.shape} and t {t.shape} do not fit: t is (resamples, cells)"

@@ -15,7 +15,7 @@ import numpy as np
 
 from steerstats.errors import InputError, check_count
 from steerstats.resampling.counts import collapse, iter_counts
-from steerstats.rounding import STORED
+from steerstats.rounding import STORED, floats
 
 # Below this share of the resampled squares a variance is the rounding error of a constant resample.
 CONSTANT_RESAMPLE = 1e-13
@@ -85,8 +85,8 @@ class SumRatio:
     def __init__(
         self, numerator: np.ndarray, denominator: np.ndarray, *, resolution: float = EXACT, size: float | None = None
     ) -> None:
-        numerator = np.atleast_2d(np.asarray(numerator, dtype=float))
-        denominator = np.atleast_2d(np.asarray(denominator, dtype=float))
+        numerator = np.atleast_2d(floats(numerator))
+        denominator = np.atleast_2d(floats(denominator))
         if numerator.shape[1] != denominator.shape[1] or len(denominator) not in (1, len(numerator)):
             raise InputError(
                 f"numerator {numerator.shape} and denominator {denominator.shape} do not pair: "
@@ -278,7 +278,7 @@ def mean_covariance(values: np.ndarray, unit: np.ndarray | None = None) -> tuple
     >>> mean.round(3).tolist(), (1e4 * covariance).round(2).tolist(), n
     ([0.128, 0.039], [[1.08, 0.98], [0.98, 1.17]], 60)
     """
-    values = np.atleast_2d(np.asarray(values, dtype=float))
+    values = np.atleast_2d(floats(values))
     sums, sizes = collapse(values, unit)
     n_units = len(sizes)
     mean = sums.sum(axis=1) / sizes.sum()

@@ -12,6 +12,7 @@ import pandas as pd
 from steerstats.errors import InputError, check_level
 from steerstats.resampling.questions import group_codes
 from steerstats.results import Result
+from steerstats.rounding import floats
 from steerstats.spurious.coding import Factors, code_factors
 from steerstats.spurious.rare import LEVEL_NAMES, NEITHER
 from steerstats.steerability import anti_steerable, mean_slope
@@ -72,7 +73,7 @@ def factor_cells(
     [['A', 30, 0.37], ['B', 30, 0.08]]
     """
     level = check_level(level)
-    s = np.asarray(slopes, dtype=float)
+    s = floats(slopes)
     coded = code_factors(factors, s.size)
     numeric = [str(name) for name in factors if str(name) not in coded.level]
     if numeric or not coded.level:

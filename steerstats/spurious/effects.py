@@ -12,6 +12,7 @@ from steerstats.errors import CannotEstimate, InputError, check_level
 from steerstats.mixed import ClosedForm, RobustFit, closed_form, hc2_bell_mccaffrey
 from steerstats.resampling.questions import group_codes
 from steerstats.results import SLOPE_UNIT, Result
+from steerstats.rounding import floats
 from steerstats.spurious.clustered import cr2_bell_mccaffrey
 from steerstats.spurious.coding import FactorDesign, Factors, code_factors, none_varies
 from steerstats.steerability.grid import check_grid
@@ -146,7 +147,7 @@ def spurious_factors(
     [0.29, 0.26, 0.32]
     """
     level = check_level(level)
-    s = np.asarray(slopes, dtype=float)
+    s = floats(slopes)
     if s.ndim != 1:
         raise InputError(f"slopes have shape {s.shape}; this takes the inputs of one dataset, shape (n,)")
     pairs = [("pos_is_a", "pos_is_yes")] if interactions is True else list(interactions or ())
@@ -156,7 +157,7 @@ def spurious_factors(
         raise none_varies(factors, design.warnings)
     responses = {"slope": s}
     if unsteered is not None:
-        responses["unsteered"] = np.asarray(unsteered, dtype=float)
+        responses["unsteered"] = floats(unsteered)
     for name, values in responses.items():
         if values.shape != s.shape or not np.isfinite(values).all():
             raise InputError(f"{name} has to be {s.size} finite numbers; it has shape {values.shape}")
@@ -200,7 +201,7 @@ def _mixed(
     if multipliers is None:
         raise InputError("propensity was given without multipliers; the mixed model needs both")
     lam = check_grid(multipliers)
-    y = np.asarray(propensity, dtype=float)
+    y = floats(propensity)
     if y.shape != (n, lam.size):
         raise InputError(f"propensity has shape {y.shape}; slopes and multipliers make it {(n, lam.size)}")
     if twins:

@@ -18,7 +18,7 @@ from steerstats.errors import CannotEstimate, InputError, check_level, check_res
 from steerstats.resampling import quantile_pair, resampled_sums
 from steerstats.resampling.questions import group_codes
 from steerstats.results import Result
-from steerstats.rounding import STORED, varies
+from steerstats.rounding import STORED, floats, varies
 from steerstats.spurious.coding import Factors, code_factors, none_varies, one_factor
 from steerstats.spurious.moments import Moments, question_sums
 
@@ -142,7 +142,7 @@ def variance_explained(
     >>> found.to_frame().set_index("component")["share"].round(2).to_dict()
     {'pos_is_a': 0.79, 'pos_is_yes': 0.1, 'explained': 0.89, 'unexplained': 0.11}
     """
-    s = np.asarray(slopes, dtype=float)
+    s = floats(slopes)
     pairs = [("pos_is_a", "pos_is_yes")] if interactions is True else list(interactions or ())
     design = code_factors(factors, s.size, interactions=pairs, whole_factors=True)
     main = list(dict.fromkeys(one_factor(name) for name in design.factors if ":" not in name))
@@ -208,7 +208,7 @@ def published_variance_split(
     >>> found.to_frame().set_index("component")["share"].round(2).to_dict()["pos_is_yes after pos_is_a"]
     0.12
     """
-    s = np.asarray(slopes, dtype=float)
+    s = floats(slopes)
     for name in ("pos_is_a", "pos_is_yes"):
         if name not in factors:
             raise InputError(f"the published split needs {name!r}; the factors are {list(factors)}")

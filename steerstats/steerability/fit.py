@@ -15,6 +15,7 @@ import pandas as pd
 
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.results import Result
+from steerstats.rounding import floats
 from steerstats.steerability.grid import check_grid, is_symmetric, refuse_missing
 
 
@@ -122,7 +123,7 @@ def fit_steerability(
     0.944
     """
     lam = check_grid(multipliers)
-    y = np.asarray(propensity, dtype=float)
+    y = floats(propensity)
     if y.ndim < 2 or y.shape[-1] != lam.size:
         raise InputError(
             f"propensity has shape {np.shape(propensity)}; it has to be (..., n inputs, {lam.size} multipliers)"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from steerstats.errors import CannotEstimate, InputError
+from steerstats.rounding import floats
 
 
 def check_grid(multipliers: np.ndarray) -> np.ndarray:
@@ -22,7 +23,7 @@ def check_grid(multipliers: np.ndarray) -> np.ndarray:
     ...
     steerstats.errors.InputError: multipliers [0.0, 1.0, 1.0] repeat a value; each has to occur once
     """
-    lam = np.asarray(multipliers, dtype=float)
+    lam = floats(multipliers)
     if lam.ndim != 1 or not np.isfinite(lam).all():
         raise InputError(f"multipliers are {multipliers!r}; they have to be one row of finite numbers")
     if np.unique(lam).size != lam.size:
@@ -64,7 +65,7 @@ def is_symmetric(multipliers: np.ndarray) -> bool:
     >>> is_symmetric(study.unit("likes-rain").multipliers), is_symmetric([0, 1, 2])
     (True, False)
     """
-    lam = np.sort(np.asarray(multipliers, dtype=float))
+    lam = np.sort(floats(multipliers))
     return bool(np.allclose(lam, -lam[::-1], rtol=0, atol=1e-9 * max(1.0, float(np.abs(lam).max()))))
 
 

@@ -12,6 +12,7 @@ from scipy import optimize, stats
 from steerstats.errors import CannotEstimate, InputError, check_level, how_many
 from steerstats.resampling.questions import group_codes
 from steerstats.results import VECTOR_AS_GIVEN, Result
+from steerstats.rounding import floats
 from steerstats.steerability.grid import check_grid, refuse_missing
 
 SKEWED_BELOW = 200  # questions from which a skewed curvature hardly matters
@@ -111,7 +112,7 @@ def linearity_test(
     (True, 0.0066)
     """
     level, lam = check_level(level), check_grid(multipliers)
-    y = np.asarray(propensity, dtype=float)
+    y = floats(propensity)
     if y.ndim != 2 or y.shape[1] != lam.size:
         raise InputError(f"propensity has shape {y.shape}; a linearity test takes (n inputs, {lam.size} multipliers)")
     refuse_missing(y, np.asarray(True), lam, {})

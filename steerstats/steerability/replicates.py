@@ -18,7 +18,7 @@ from scipy import stats
 from steerstats.errors import CannotEstimate, InputError, check_level, check_resamples, check_rng
 from steerstats.resampling.questions import group_codes, wilson_interval
 from steerstats.results import Estimate, Result
-from steerstats.rounding import ROUNDING
+from steerstats.rounding import ROUNDING, floats
 
 Kind = Literal["refits", "paraphrases"]
 # Share of resamples without reliability past which the corrected share's distribution is not one Wilson's n describes.
@@ -245,7 +245,7 @@ def corrected_anti_steerable(
 def _check(replicates: np.ndarray, slopes: np.ndarray | None, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
     if kind not in ("refits", "paraphrases"):
         raise InputError(f"kind is {kind!r}; it has to be 'refits' or 'paraphrases'")
-    z = np.asarray(replicates, dtype=float)
+    z = floats(replicates)
     if z.ndim != 2 or z.shape[0] < 2:
         raise CannotEstimate(
             f"replicates have shape {z.shape}: noise corrections need at least two refitted vectors or paraphrases, "
@@ -258,7 +258,7 @@ def _check(replicates: np.ndarray, slopes: np.ndarray | None, kind: str) -> tupl
         if slopes is not None:
             raise InputError("slopes were given with paraphrases; their measured slope is the mean of the replicates")
         return z, None
-    s = None if slopes is None else np.asarray(slopes, dtype=float)
+    s = None if slopes is None else floats(slopes)
     if s is None or s.shape != z.shape[1:] or not np.isfinite(s).all():
         got = None if s is None else s.shape
         raise InputError(f"slopes are {got}; refits need the {z.shape[1]} finite slopes of the full-data vector")

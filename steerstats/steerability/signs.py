@@ -11,6 +11,7 @@ import pandas as pd
 from steerstats.errors import InputError, check_level, how_many
 from steerstats.resampling.questions import check_slopes, effective_size, wilson_interval
 from steerstats.results import VECTOR_AS_GIVEN, Estimate, Estimates
+from steerstats.rounding import floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def anti_steerable(
     """
     level = check_level(level)
     s, codes, groups = check_slopes(slopes, questions)
-    allowed = np.broadcast_to(np.asarray(error, dtype=float), s.shape)
+    allowed = np.broadcast_to(floats(error), s.shape)
     if not (np.isfinite(allowed).all() and (allowed >= 0).all()):
         raise InputError(f"error is {error!r}; it has to be finite and 0 or more (nats per unit multiplier)")
     members = {
