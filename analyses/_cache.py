@@ -23,7 +23,7 @@ from steerstats.figures.theme import nice_shift
 from steerstats.generalization import PAPER_SHIFTS, SteerabilityTable, shift_name
 from steerstats.protocol import UNNAMED, protocol_of
 from steerstats.resampling.questions import logit_limits, question_means
-from steerstats.resampling.ranks import ONE_DATASET
+from steerstats.resampling.ranks import ONE_DATASET, TWO_DATASETS
 from steerstats.results import Estimate
 from steerstats.spurious.coding import UNDEFINED
 from steerstats.steerability import mean_slope
@@ -164,8 +164,11 @@ def letter_and_word(study: Study) -> SpuriousTable:
     return ask(study, "spurious_factors")
 
 
-def need_shifts(study: Study) -> tuple[tuple[str, str], ...]:
-    """Those of the paper's four shifts that every dataset has, or the reason why there is none."""
+def need_shifts(study: Study, *, ranked: bool = False) -> tuple[tuple[str, str], ...]:
+    """Those of the paper's four shifts that every dataset has, or the reason why there is none.
+
+    `ranked`: also the reason why datasets have no ranking under them, where they are too few.
+    """
     found = tuple(shift for shift in PAPER_SHIFTS if all(unit.has(shift) for unit in study.units.values()))
     if not found:
         absent = dict.fromkeys(name for shift in PAPER_SHIFTS for name in shift if name not in study.settings)
@@ -174,13 +177,15 @@ def need_shifts(study: Study) -> tuple[tuple[str, str], ...]:
         if study.kind == "import":
             raise lacking(study, f"any of {', '.join(map(shift_name, PAPER_SHIFTS))} in every dataset")
         raise NotInCache("built without the paper's shifts; its vectors were evaluated in their own setting only")
+    if ranked:
+        need_datasets(study)
     return found
 
 
 def need_datasets(study: Study) -> None:
-    """Raise `CannotEstimate` where there is one dataset: a script that is all of correlations over them has nothing."""
-    if len(study.datasets) == 1:
-        raise CannotEstimate(f"the cache has {study.datasets[0]} alone: {ONE_DATASET}")
+    """Raise `CannotEstimate` where no correlation over datasets says anything, for a script that is of nothing else."""
+    if (n := len(study.datasets)) < 3:
+        raise CannotEstimate(ONE_DATASET if n == 1 else TWO_DATASETS)
 
 
 def absent_shifts(study: Study) -> dict[tuple[str, str], str]:

@@ -28,10 +28,9 @@ from analyses._words import number, tidy, together
 from steerstats.errors import CannotEstimate, SteerstatsError
 from steerstats.figures.theme import save
 from steerstats.meta import NOT_SKEWED, SKEWED
-from steerstats.resampling.ranks import MIN_FOR_INTERVAL
+from steerstats.resampling.ranks import MIN_FOR_INTERVAL, TWO_DATASETS
 from steerstats.results import Estimate
 
-OF_TWO = "two datasets rank alike or in reverse, whatever is so"
 OF_MEANS = re.compile(r"equally weighted datasets|Hartung.Knapp|t\(D − 1\) over datasets")  # intervals over datasets
 
 
@@ -125,7 +124,7 @@ class Claim:
         """A claim on a rank correlation over datasets, which two of them do not have."""
         claim = cls.row(key, text, row, "datasets", interval=interval, **more)
         nothing = dict.fromkeys(("estimate", "ci_low", "ci_high"), float("nan"))
-        return replace(claim, **nothing, interval=OF_TWO) if claim.n == 2 else claim
+        return replace(claim, **nothing, interval=TWO_DATASETS) if claim.n == 2 else claim
 
     @classmethod
     def row(cls, key: str, statement: str, row: Any, n_of: str, **more: Any) -> Claim:

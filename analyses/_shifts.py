@@ -12,7 +12,8 @@ from analyses._cache import absent_shifts, by_dataset
 from analyses._claim import Claim
 from analyses._means import NO_MEAN, quoted_row
 from steerstats import figures
-from steerstats.generalization import GapTable, overall_gap, parse_shift, shift_name
+from steerstats.generalization import GapTable, VarianceTable, overall_gap, parse_shift, shift_name
+from steerstats.resampling.ranks import ONE_DATASET
 from steerstats.results import SLOPE_UNIT
 from steerstats.steerability import mean_slope
 from steerstats.study import Study
@@ -68,6 +69,27 @@ def gap_warnings(result: Any) -> tuple[str, ...]:
     parts = (result.ratios, result.correlations, result.variances)
     others = {text for part in parts if part is not None for text in part.warnings}
     return tuple(text for text in result.warnings if text in own or text not in others)
+
+
+def variance_claims(result: VarianceTable, doubt: str) -> list[Claim]:
+    """Over datasets, whether those that steer unevenly at home do so under a shift; of one dataset the ratio itself."""
+    claims, one = [], len(result.datasets) == 1
+    for row in (result.to_frame() if one else result.correlations()).to_dict("records"):
+        words = figures.nice_shift(*parse_shift(row["shift"]))
+        if one:
+            text = f"Variance of steerability under {words} over that at base → base, in {row['dataset']}:"
+            row, how = row | {"estimate": row["ratio"]}, f"jackknife of its logarithm over questions, {doubt}"
+            claims.append(Claim.row(f"variance_ratio.{row['shift']}", text, row, "questions", interval=how))
+        else:
+            row |= {"estimate": row["rho"], "ci_low": row["rho_ci_low"], "ci_high": row["rho_ci_high"]}
+            text = f"Spearman correlation over datasets of the variance at base → base with that under {words}:"
+            claims.append(Claim.ranking(f"variance.{row['shift']}", text, row, "percentile over datasets"))
+    return claims
+
+
+def variance_warnings(result: VarianceTable) -> tuple[str, ...]:
+    """Warnings on variances, but that one dataset has no correlation, where none is shown."""
+    return tuple(text for text in result.warnings if text != ONE_DATASET)
 
 
 def absent_claims(study: Study, key: str, text: str) -> list[Claim]:

@@ -1,17 +1,7 @@
 """Figure 5: steerability in distribution against steerability under each shift of the prompt."""
 
 from analyses import _published as published
-from analyses._cache import (
-    absences,
-    ask,
-    current_seed,
-    datasets_of,
-    facts_of,
-    need_datasets,
-    need_shifts,
-    side_by_side,
-    study_of,
-)
+from analyses._cache import absences, ask, current_seed, datasets_of, facts_of, need_shifts, side_by_side, study_of
 from analyses._claim import Claim, Finding, command_line, publish, short
 from analyses._shifts import absent_claims
 from steerstats import figures
@@ -25,8 +15,7 @@ PAPER = "figure 5"
 def main(cache, out):
     """Mean steerability of every dataset, base → base against each shift, and the rank correlation over datasets."""
     study = study_of(cache)
-    shifts = need_shifts(study)
-    need_datasets(study)
+    shifts = need_shifts(study, ranked=True)
     result = ask(study, "generalization").correlations
     means = steerability_table(study.grid())
     ours, claims = published.published_for(published.ID_OOD, study.model), []

@@ -15,7 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 import analyses
 import steerstats
 from analyses._cache import facts_of, mean_curves, plain_mean, side_by_side, two_studies
-from analyses._claim import OF_TWO, Claim, Finding, command_line
+from analyses._claim import Claim, Finding, command_line
 from analyses._compared import difference_claims, error_words
 from analyses._curves import by_chance, correlation_in, how_bent, part_whole
 from analyses._effects import mean_of_adjusted
@@ -29,6 +29,7 @@ from steerstats.errors import InputError
 from steerstats.generalization import SlopeGrid, steerability_table
 from steerstats.generalization.compared import compare_slopes
 from steerstats.generalization.slopes import NO_WIDTH
+from steerstats.resampling.ranks import TWO_DATASETS
 from steerstats.results import Estimate
 from steerstats.steerability import mean_slope
 
@@ -196,7 +197,7 @@ def test_one_dataset_has_no_mean_over_datasets_and_two_have_no_correlation():
         Claim.ranking("k", "R:", {"estimate": 1.0, "ci_low": 0.5, "ci_high": 1.0, "n": n}, "percentile") for n in (2, 3)
     )
     assert np.isnan([two.estimate, two.ci_low, two.ci_high]).all()
-    assert two.interval == OF_TWO
+    assert two.interval == TWO_DATASETS
     assert (three.estimate, three.ci_low, three.interval) == (1.0, 0.5, "percentile")
 
 

@@ -24,7 +24,7 @@ from reports.notices import notices_of
 from steerstats import demo_cache, open_cache
 from steerstats.cache.table import import_table
 from steerstats.errors import CannotEstimate
-from steerstats.resampling.ranks import ONE_DATASET
+from steerstats.resampling.ranks import ONE_DATASET, TWO_DATASETS
 from steerstats.spurious import spurious_factors, variance_explained
 
 
@@ -123,7 +123,9 @@ def test_nothing_is_said_of_each_of_one():
 @pytest.mark.parametrize("script", ["id_vs_ood", "predictors"])
 def test_what_is_all_of_correlations_over_datasets_says_once_that_it_needs_several(script):
     found = analyses.run(script, lone(), scratch())
-    assert found.missing == f"cannot be estimated here: the cache has lone alone: {ONE_DATASET}"
+    assert found.missing == f"cannot be estimated here: {ONE_DATASET}"
+    two = open_cache(demo_cache(), datasets=["likes-rain", "likes-spice"])
+    assert analyses.run(script, two, scratch()).missing == f"cannot be estimated here: {TWO_DATASETS}"
 
 
 def test_variances_of_one_dataset_have_their_ratio_in_place_of_a_correlation():

@@ -15,7 +15,7 @@ from steerstats.generalization import (
 )
 from steerstats.generalization.correlation import FIXED, POPULATION
 from steerstats.resampling import bonett_wright, bootstrap_correlation, mean_covariance
-from steerstats.resampling.ranks import ONE_DATASET
+from steerstats.resampling.ranks import ONE_DATASET, TWO_DATASETS
 
 SHIFT = "base->base vs base->user_neg"
 
@@ -246,3 +246,4 @@ def test_one_dataset_has_no_ranking():
     found = correlate(make_grid(means), 20)
     assert found.warnings == (ONE_DATASET,)
     assert np.isnan(found.estimate).all()
+    assert correlate(make_grid(true_means(0.7, 2)), 20).warnings == (TWO_DATASETS,)

@@ -35,7 +35,7 @@ from steerstats.resampling import (
     mean_covariance,
     quantile_pair,
 )
-from steerstats.resampling.ranks import MIN_FOR_INTERVAL, ONE_DATASET, PERFECT, is_perfect
+from steerstats.resampling.ranks import MIN_FOR_INTERVAL, ONE_DATASET, PERFECT, TWO_DATASETS, is_perfect
 from steerstats.results import Estimate, Result
 
 POPULATION = "a population of datasets"
@@ -253,8 +253,8 @@ def correlation_table(
     """Every target and interval of each comparison."""
     n = len(datasets)
     rows, warnings = [], []
-    if n == 1:
-        warnings.append(ONE_DATASET)
+    if n < 3:
+        warnings.append(ONE_DATASET if n == 1 else TWO_DATASETS)
     elif n < MIN_FOR_INTERVAL:
         warnings.append(
             f"{n} datasets: fewer than {MIN_FOR_INTERVAL} say little about a correlation, no interval is given"
@@ -262,7 +262,7 @@ def correlation_table(
     for one in comparisons:
         found, said = _compared(one, rng, level, n_resamples)
         rows += found
-        warnings += said if n > 1 else []
+        warnings += said if n > 2 else []
         if one.refitted.any() and not one.refitted.all():
             without = ", ".join(dataset for dataset, has in zip(datasets, one.refitted) if not has)
             warnings.append(f"{one.name}: measurement noise is that of inputs only in {without}, without refits")

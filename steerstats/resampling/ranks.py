@@ -13,6 +13,7 @@ from steerstats.resampling.counts import iter_counts, refuse_unlabelled
 from steerstats.rounding import floats, varies
 
 MIN_FOR_INTERVAL = 8
+TWO_DATASETS = "two datasets rank alike or in reverse, whatever is so"
 ONE_DATASET = "one dataset has no ranking, and a correlation over datasets takes several"
 PERFECT = (
     "the ranking is perfect, so that every resample repeats it: its interval has no width, and says nothing about "
