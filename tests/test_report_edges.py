@@ -107,16 +107,18 @@ def test_a_script_that_compares_two_caches_refuses_a_third(overlapping, tmp_path
 
 
 def test_a_cache_without_sys_neg_says_so_in_claims_and_caption_and_not_once_more_in_the_box(tmp_path):
-    finding = analyses.run("id_vs_ood", plain_cache(), tmp_path)
+    without = replace(TRUTH, settings=("base", "sys_pos", "user_pos", "user_neg"))
+    cache = write_cache(tmp_path / "cache", without)
+    finding = analyses.run("id_vs_ood", cache, tmp_path)
     why = "not in this cache: built without sys_neg"
     claims = {claim.key: claim for claim in finding.claims}
     assert len(claims) == 4
     assert claims["id_ood.sys_neg->user_pos"].shown == (why, "")
     assert finding.absent == (f"system (negative) → user (positive): {why}",)
     assert "3 shifts" in finding.alt
-    gaps = {claim.key: claim for claim in analyses.run("gap_parts", plain_cache(), tmp_path).claims}
+    gaps = {claim.key: claim for claim in analyses.run("gap_parts", cache, tmp_path).claims}
     assert gaps["gap.sys_neg->user_pos"].interval == why
-    page = render_report([plain_cache()], tmp_path / "out", jobs=1).read_text("utf-8")
+    page = render_report([cache], tmp_path / "out", jobs=1).read_text("utf-8")
     section = page.partition('<section id="transfer"')[2].partition("</section>")[0]
     assert "<h3>Not here</h3>" not in section
     assert f"<b>Not here:</b> system (negative) → user (positive): {why}." in page

@@ -32,7 +32,7 @@ from steerstats.resampling import (
     correlation_of,
     quantile_pair,
 )
-from steerstats.resampling.ranks import MIN_FOR_INTERVAL, ONE_DATASET, PERFECT, is_perfect
+from steerstats.resampling.ranks import MIN_FOR_INTERVAL, ONE_DATASET, PERFECT, TWO_DATASETS, is_perfect
 from steerstats.results import Result
 from steerstats.rounding import STORED
 
@@ -151,10 +151,10 @@ def steerability_variance(
             draws = bootstrap_correlation(own, other[:, k], rng=rng, n_resamples=n_resamples)
             limits[:2, k] = np.clip(quantile_pair(draws, level), -1, 1)
             limits[2:, k] = bonett_wright(rho[k], len(own), level)
-    elif len(own) > 1:
+    elif len(own) > 2:
         warnings.append(f"{len(own)} datasets: no interval for the correlation (eight with known variances are needed)")
     else:
-        warnings.append(ONE_DATASET)
+        warnings.append(ONE_DATASET if len(own) == 1 else TWO_DATASETS)
     return VarianceTable(
         datasets=grid.datasets,
         shifts=tuple(map(shift_name, shifts)),

@@ -80,7 +80,7 @@ class Generalization(Headlined):
             ]
             title = f"Mean gap of {g.datasets[0]}, {UNIT}"
             out.append((title, pd.DataFrame(rows, columns=["shift", f"gap [{level:.0%}]", "n"])))
-        out += [self._correlations()] * (d > 1) + self._ratios()
+        out += [self._correlations()] * (d > 2) + self._ratios()
         table = self.settings
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a cell that no dataset has is NaN
