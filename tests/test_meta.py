@@ -13,6 +13,7 @@ from scipy import stats
 
 from steerstats.errors import CannotEstimate, InputError
 from steerstats.meta import mean_over_datasets, reml_tau2, with_few_units
+from steerstats.random_effects import random_effects_mean
 
 REFERENCE = pd.read_csv(Path(__file__).parent / "reference" / "meta.csv")
 
@@ -129,6 +130,9 @@ def test_hartung_knapp_covers_where_the_normal_interval_does_not():
 def test_what_standard_errors_rest_on_is_named():
     fit = mean_over_datasets([0.1, 0.2, 0.3, 0.4, 0.5], [0.01] * 5)
     assert with_few_units(fit, {"a": 60, "b": 60}, {"a": 10}) is fit
+    for n in (4, 5):
+        said = mean_over_datasets(np.arange(n), np.full(n, 0.01)).warnings
+        assert any(text.startswith("only 4 datasets: the SD between them") for text in said) == (n == 4)
     both = with_few_units(fit, {"a": 60, "b": 5}, {"a": 9})
     assert both.quoted.interval.endswith("since standard errors of some rest on few questions or refits")
     assert [text[:41] for text in both.warnings] == [
@@ -186,6 +190,8 @@ def test_one_dataset_that_dominates_is_named_and_the_unweighted_mean_holds():
     assert warned / 300 > 0.6
     even = mean_over_datasets([0.0, 0.1, 0.3], [0.1, 0.2, 0.1])
     assert not any("of the weight" in text for text in even.warnings)
+    few = with_few_units(found := mean_over_datasets([0.0, 0.1, 0.3], [0.1, 0.2, 1e-3]), {"a": 5, "b": 60, "c": 60})
+    assert few.why_to_read == found.why_to_read == "one dataset holds more than half of the weight"
 
 
 def test_skewed_slopes_pull_weights_after_effects_and_the_unweighted_mean_is_read():
@@ -217,12 +223,23 @@ def test_weights_that_follow_effects_by_next_to_nothing_are_no_matter():
     assert mean_over_datasets(y, 1e-4 * (1 + y)).to_read == "plain"
 
 
+def test_how_far_weights_pull_the_mean_is_told_in_the_models_standard_errors():
+    y, v = np.array([0.1, 0.3, 0.2, 0.6]), np.array([0.01, 0.02, 0.02, 0.2])
+    fit = random_effects_mean(y, v, 0.95)
+    w = 1 / (v + fit.tau2)
+    assert fit.factor != pytest.approx(1, abs=0.1)
+    assert fit.apart == pytest.approx((fit.mean - y.mean()) * np.sqrt(w.sum()))
+
+
 def test_datasets_without_a_variance_are_left_out_by_name():
     found = mean_over_datasets([1.0, 2.0, 3.0, 9.0], [0.1, 0.2, np.nan, 0.0], names=["a", "b", "lonely", "constant"])
     assert found.n == 2
     (said,) = [text for text in found.warnings if "lonely, constant" in text]
     assert said.endswith("the mean describes the other 2 alone: a, b")
     assert np.isnan(found.prediction_low)
+    found = mean_over_datasets([np.nan, 0.1, 0.2, 0.0], [0.1, 0.1, 1e-3, 0.1], names=["lost", "a", "precise", "b"])
+    assert found.left_out == ("a", "precise", "b")
+    assert any(text.startswith("precise holds ") for text in found.warnings)
 
 
 def test_leaving_out_the_only_category_leaves_nothing():
@@ -250,12 +267,16 @@ def test_the_floored_interval_is_the_models_where_datasets_agree_and_hartung_kna
     assert close.hk_factor == pytest.approx(close.q / 3)
     assert close.floored_se == pytest.approx(model_se)
     assert close.floored_ci_low == pytest.approx(mean - stats.t.ppf(0.975, 3) * model_se)
+    assert close.quoted[:4] == (close.mean, close.floored_se, close.floored_ci_low, close.floored_ci_high)
     assert close.prediction_high >= mean + stats.norm.ppf(0.975) * model_se, "at least one common effect's"
     effect, variance, _ = case("boundary")
     spread = mean_over_datasets([0.0, 3.0, -2.0, 1.0], v)
     assert spread.hk_factor == pytest.approx(1, abs=0.05)  # REML tau makes it about 1
     assert spread.floored_ci_low == pytest.approx(min(spread.ci_low, spread.floored_ci_low))
     assert mean_over_datasets(effect, variance).hk_factor < 1
+    wide = mean_over_datasets([8.0, 8.0, -5.0, 8.0], [0.01, 0.1, 10.0, 0.1])
+    assert wide.hk_factor > 5
+    assert wide.floored_se == pytest.approx(wide.se)
 
 
 def test_datasets_that_agree_by_chance_are_no_certainty():
@@ -268,6 +289,9 @@ def test_datasets_that_agree_by_chance_are_no_certainty():
     for found in (same, nearly):
         (said,) = [text for text in found.warnings if "agree more closely" in text]
         assert f"{found.floored_ci_low:.4g} to {found.floored_ci_high:.4g}" in said
+        assert any("tau has an empty interval, shown as 0" in text for text in found.warnings)
+        few = with_few_units(found, {"a": 5})
+        assert not any("agree more closely" in text for text in few.warnings), "it says to read another row"
     apart = mean_over_datasets([1.0, 2.0, 0.0], [0.1] * 3)
     assert not any("agree more closely" in text for text in apart.warnings)
 
@@ -281,9 +305,9 @@ def test_effects_that_are_equal_have_no_spread_by_rounding(effect, variances):
 
 def test_the_warning_comes_exactly_where_the_interval_is_narrower_than_the_common_effects():
     rng, seen = np.random.default_rng(3), set()
-    for _ in range(60):
-        v = rng.uniform(0.05, 0.2, 6)
-        found = mean_over_datasets(rng.normal(0, 0.2, 6), v)
+    for k in range(60):
+        v = rng.uniform(0.05, 0.2, 6) if k % 2 else np.exp(rng.normal(size=20))  # with tau above 0 as well
+        found = mean_over_datasets(rng.normal(0, 0.2 if k % 2 else 1.0, len(v)), v, category=["one"] * len(v))
         common = 2 * stats.norm.ppf(0.975) / np.sqrt(np.sum(1 / v))
         narrow = found.ci_high - found.ci_low < common
         assert any("agree more closely" in text for text in found.warnings) == narrow

@@ -24,7 +24,9 @@ def study(rng, effects: np.ndarray, n_null: int, n: int = 40) -> tuple[dict, dic
 
 def test_the_p_value_counts_vectors_at_least_as_strong():
     null = {"d": np.array([[0.5, 0.5], [-2.0, -2.0], [1.0, 1.0], [-1.0, -1.0]])}
-    assert null_table({"d": np.array([0.0, 2.0])}, null, kind="random", alpha=0.5).p[0] == pytest.approx(4 / 5)
+    found = null_table({"d": np.array([0.0, 2.0])}, null, kind="random", alpha=0.5)
+    assert found.p[0] == pytest.approx(4 / 5)
+    assert (found.null_abs_quantile[0], found.anti_steerable[0]) == (1.0, 0.0), "the median; a slope of 0 is not below"
     assert null_table({"d": np.array([-3.0, -2.0])}, null, kind="random", alpha=0.5).p[0] == pytest.approx(1 / 5)
 
 
@@ -72,6 +74,9 @@ def test_left_open_is_what_could_not_have_passed_with_so_few_vectors():
     slopes, null = unlike([0, 0, 1, 10], 19)
     fewer = {name: values[:12] if name == list(slopes)[3] else values for name, values in null.items()}
     assert any("4 of 4" in text and "12 random" in text for text in null_table(slopes, fewer, kind="random").warnings)
+    slopes, null = unlike([0, 10], 79)
+    alone = null_table(slopes, null | {"d1": null["d1"][:12]}, kind="random")
+    assert alone.decision == ("differs from the null", "cannot resolve"), "12 vectors of its own, whatever others have"
     enough = null_table(*unlike([0, 1, 10, 60], 79), kind="random")
     assert enough.decision == (
         "differs from the null",
@@ -153,8 +158,11 @@ def test_null_vectors_that_are_the_vector_up_to_sign_say_nothing_whatever_roundi
 def test_many_datasets_that_pass_far_out_are_named_by_the_first_few():
     null = {f"d{k}": np.arange(1.0, 100)[:, None] for k in range(40)}
     slopes = {name: np.array([100.0 if k < 10 else 50.0]) for k, name in enumerate(null)}
-    text = tail_doubt(null_table(slopes, null, kind="shuffled"), dict.fromkeys(null, 20))
-    assert text.startswith("d0, d1, d2, d3, d4 and 5 more: p-values are too small this far out (0.01 from 20 training")
+    text = tail_doubt(null_table(slopes, null, kind="shuffled"), dict.fromkeys(null, 22) | {"d3": 20})
+    assert text.startswith(
+        "d0, d1, d2, d3, d4 and 5 more: p-values are too small this far out (0.01 from 20 training questions stands "
+        "for about 0.019, and 0.013 was needed)"
+    )
 
 
 @pytest.mark.parametrize("scale", [0.02, 0.1, 0.3, 1.0])
@@ -197,6 +205,12 @@ def test_vectors_that_may_share_a_direction_are_not_counted_together():
     found = null_table(*unlike([0] * 11 + [1, 2, 8], 19), kind="random")
     assert found.at_least is None
     assert "together" not in f"{found.method}{found.warnings[0]}"
+
+
+def test_one_dataset_is_not_taken_together_with_others():
+    found = null_table(*unlike([0], 19), kind="shuffled")
+    assert (found.at_least, found.decision) == (None, ("differs from the null",))
+    assert "partial conjunctions" not in found.method
 
 
 def test_p_values_that_are_none_are_refused():

@@ -74,8 +74,8 @@ class NullTable(Result):
         D / alpha − 1, rounded up: with as many, one dataset alone could pass whatever the others show.
     at_least : int or None
         As many vectors, if not more, differ from label-shuffled ones with confidence 1 − alpha, all datasets taken
-        together (`differ_at_least`); where single datasets cannot be resolved, this often can. None against random
-        directions: the vectors of several datasets may have a direction in common, and their p-values with it.
+        together (`differ_at_least`); where single datasets cannot be resolved, this often can. None of one dataset, and
+        against random directions: the vectors of several may have a direction in common, and their p-values with it.
     alpha : float
         False discovery rate, and 1 − the confidence of `at_least`.
     """
