@@ -110,6 +110,10 @@ def test_the_vectors_variances_add_and_only_where_both_have_refits():
     half = stats.t.ppf(0.975, df) * found.se[0, 0, 0]
     assert [found.ci_low[0, 0, 0], found.ci_high[0, 0, 0]] == pytest.approx(difference.mean() + np.array([-half, half]))
     assert "Satterthwaite t where both caches have refits" in found.method
+    refits[0]["x"][4, 0, 7] = np.nan
+    grids["a"] = grid(slopes[0], refits[0])
+    again = compare_slopes(grids, inputs, rng=np.random.default_rng(0), n_resamples=200)
+    assert (again.n_inputs[0, 0], again.includes_vector_error[0, 0].tolist()) == (n - 1, [True, False])
 
 
 def test_three_caches_of_the_same_questions_are_resampled_together():

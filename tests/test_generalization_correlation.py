@@ -81,6 +81,7 @@ def test_vector_error_counts_as_measurement_noise():
         grid = make_grid(means, n_refits=n_refits)
         found = correlate(grid, 1500)
         assert (found.includes_vector_error == (n_refits > 0)).all()
+        assert not any("without refits" in text for text in found.warnings)
         rows.append(found.row(SHIFT, FIXED))
     assert rows[1]["reliability_x"] < rows[0]["reliability_x"] - 0.05
     assert rows[1]["ci_high"] - rows[1]["ci_low"] > 1.5 * (rows[0]["ci_high"] - rows[0]["ci_low"])

@@ -11,7 +11,7 @@ from steerstats.generalization import SlopeGrid, id_ood_correlation, propensity_
 from steerstats.generalization.correlation import FIXED, NOISE_FREE, POPULATION
 from steerstats.generalization.figure7 import jackknife_limits
 from steerstats.generalization.fixed_datasets import draw_correlations
-from steerstats.generalization.two_groups import two_groups
+from steerstats.generalization.two_groups import possible, two_groups
 from steerstats.predictors.associations import dataset_associations
 from steerstats.resampling import correlation_of, spearman
 from steerstats.resampling.ranks import PERFECT
@@ -56,6 +56,7 @@ def test_normal_means_are_one_group_and_a_few_datasets_are_none():
     noise = np.full(40, 0.1), np.full(40, 0.1), np.zeros(40)
     assert two_groups(*rng.normal(size=(2, 40)), *noise) is None
     assert two_groups(*half_near_zero(rng, 0.01, 8)[1]) is None
+    assert [possible(rng.normal(size=(2, 12)), np.arange(12) < n) for n in (4, 5, 7, 8)] == [False, True, True, False]
     _, seen = half_near_zero(rng, 0.01)
     assert two_groups(*seen[:2], *np.zeros((3, 40))) is None  # without noise no law is needed
 

@@ -16,10 +16,17 @@ from steerstats.generalization import (
     corrected_spearman,
     cross_model_agreement,
 )
-from steerstats.generalization.correlation import FIXED, POPULATION, Comparison, _noisy
+from steerstats.generalization.correlation import (
+    FIXED,
+    NOISE_FREE,
+    POPULATION,
+    Comparison,
+    _noisy,
+    correlation_table,
+)
 from steerstats.generalization.fixed_datasets import draw_correlations
 from steerstats.generalization.margins import near_normal
-from steerstats.resampling import bootstrap_correlation
+from steerstats.resampling import bootstrap_correlation, iter_counts
 
 
 def test_without_noise_the_correction_changes_nothing():
@@ -30,6 +37,29 @@ def test_without_noise_the_correction_changes_nothing():
     assert (found.reliability_x, found.reliability_y) == (1, 1)
     draws = draw_correlations(x, y, none, none, none, rng=np.random.default_rng(0), n_resamples=50)
     np.testing.assert_allclose(draws, found.estimate)
+
+
+def test_noise_is_taken_out_inside_every_resample_of_datasets():
+    """By a loop: variances are those of the source, once more so in a resample of a sample."""
+    rng, n = np.random.default_rng(2), 12
+    x = stats.norm.ppf((np.arange(n) + 0.5) / n)
+    y = x + rng.normal(size=n)
+    noise = rng.uniform(0.02, 0.08, (2, n))
+    shared = 0.5 * np.sqrt(noise[0] * noise[1])
+    found = corrected_spearman(x, y, *noise, shared, rng=np.random.default_rng(0), n_resamples=60)
+
+    def once(rows, more):
+        a, b = (side[rows].var(ddof=1) * more for side in (x, y))
+        seen = 2 * np.sin(np.pi * stats.spearmanr(x[rows], y[rows])[0] / 6) * np.sqrt(a * b)
+        own = (a - noise[0, rows].mean()) * (b - noise[1, rows].mean())
+        return 6 / np.pi * np.arcsin(np.clip((seen - shared[rows].mean()) / np.sqrt(own), -1, 1) / 2)
+
+    assert found.estimate == pytest.approx(once(np.arange(n), 1.0))
+    assert found.reliability_x == pytest.approx(1 - noise[0].mean() / x.var(ddof=1))
+    counts = np.concatenate(list(iter_counts(n, 60, np.random.default_rng(0)))).astype(int)
+    draws = [once(np.repeat(np.arange(n), row), n / (n - 1)) for row in counts]
+    assert found.share_clipped < 0.2
+    np.testing.assert_allclose((found.ci_low, found.ci_high), np.quantile(draws, [0.025, 0.975]))
 
 
 def test_a_mean_that_is_not_known_is_refused_and_not_called_clipped():
@@ -68,6 +98,11 @@ def test_clipping_is_flagged():
     assert found.estimate == 1
     assert any("clipped" in text for text in found.warnings)
     assert found.share_clipped > 0.9
+    little = np.full(30, 0.02)  # every resample of a perfect ranking is clipped
+    one = Comparison("x vs x", x, x, (little, little, 0 * little), np.zeros(30, dtype=bool))
+    table = correlation_table([one], [f"d{k}" for k in range(30)], np.zeros(30), np.random.default_rng(0), 0.95, 50)
+    assert np.isnan(table.row("x vs x", NOISE_FREE)["ci_low"])
+    assert any("every resample gives 1; no interval is given" in text for text in table.warnings)
 
 
 def test_a_few_clipped_resamples_are_said_and_fewer_are_not():
@@ -174,9 +209,15 @@ def test_skewed_means_are_transformed_and_normal_ones_are_not(sign):
     for got, given in zip(left, (*z, *noise, shared)):
         np.testing.assert_array_equal(got, given)
     skewed = sign * np.exp(z[0])
-    (x, _, var_x, var_y, covariance), powers = near_normal(skewed, z[1], *noise, sign * shared)
+    seen = skewed, z[1], *noise, sign * shared
+    known = 1 - noise[0].mean() / skewed.var(ddof=1)  # of the means as they are
+    assert corrected_spearman(*seen, rng=rng, n_resamples=2).reliability_x == pytest.approx(known)
+    (x, _, var_x, var_y, covariance), powers = near_normal(*seen)
     assert powers[0] < 0.5 if sign == 1 else powers[0] > 1.5
     assert powers[1] == 1
+    scaled = near_normal(100 * skewed, z[1], 1e4 * noise[0], noise[1], sign * 100 * shared)[0]
+    np.testing.assert_allclose(scaled[::2], (x, var_x, covariance))
+    assert near_normal(*(side[:7] for side in (sign * np.exp(np.linspace(-3, 3, 40))[::6], *seen[1:])))[1] == (1, 1)
     np.testing.assert_array_equal(np.argsort(x), np.argsort(skewed))
     assert abs(stats.skew(x)) < 0.3
     np.testing.assert_allclose(covariance / np.sqrt(var_x * var_y), sign * 0.5)

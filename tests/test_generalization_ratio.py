@@ -149,6 +149,7 @@ def test_a_self_pair_is_one_without_width():
     np.testing.assert_allclose(found.estimate, 1)
     np.testing.assert_array_equal([found.ci_low, found.ci_high], np.ones((2, 10, 1)))
     assert (found.shape == "bounded").all()
+    assert not any("no width" in text for text in found.warnings), "by definition"
 
 
 def test_vector_error_widens_the_set():
@@ -160,6 +161,13 @@ def test_vector_error_widens_the_set():
     assert np.median(widths) > 1.5  # the vectors' error is 1.8 times the inputs' here
     assert (widths > 1.1).all()
     np.testing.assert_allclose(wide.estimate, narrow.estimate)
+    r, s, again = wide.estimate[1, 2], grid.slopes["d1"], grid.refits["d1"].mean(axis=3)  # sys_pos->user_neg
+    parts = np.array([(s[1, 4] - r * s[4, 4]).var(ddof=1) / 20, (again[:, 1, 4] - r * again[:, 4, 4]).var(ddof=1)])
+    df = parts.sum() ** 2 / (parts**2 / 19).sum()
+    half = stats.t.ppf(0.975, df) * np.sqrt(parts.sum()) / s[4, 4].mean()
+    assert wide.ci_high[1, 2] - r == pytest.approx(half)
+    drawn = relative_steerability(grid, method="percentile", rng=np.random.default_rng(0), n_resamples=20)
+    assert not drawn.includes_vector_error.any()
 
 
 def test_a_ratio_takes_vector_error_where_both_of_its_vectors_have_it():
@@ -192,6 +200,10 @@ def test_a_denominator_of_zero_has_no_ratio_and_says_so(method, below):
 def test_few_questions_and_a_ratio_without_spread_are_said():
     few = ratio(np.array([1.0, 2.0]), np.array([0.1, -0.3]))
     assert any("only 2 questions" in text for text in few.warnings)
+    assert ratio(np.arange(10.0), np.arange(10.0) + 20).warnings == ()
+    for middle, near in ((0.7, True), (0.8, False)):  # 2.7 and 3.1 standard errors from 0
+        found = ratio(np.arange(16.0), middle + np.tile([1.0, -1.0], 8))
+        assert any("denominator is near zero" in text for text in found.warnings) is near
     below = np.arange(1.0, 13.0)
     flat = ratio(0.5 * below, below)
     assert flat.estimate == 0.5

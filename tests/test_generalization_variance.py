@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from known_truth import make_grid, true_means
@@ -86,20 +88,23 @@ def test_a_variance_ratio_without_an_interval_says_so(slopes, said):
 
 @pytest.mark.parametrize("apart", [0.0, 0.6])
 def test_error_that_two_variances_share_is_told_where_it_makes_their_correlation(apart):
-    rng, slopes = np.random.default_rng(2), {}
+    rng, own, slopes = np.random.default_rng(2), np.random.default_rng(3), {}
     for k in range(30):
         z = rng.standard_normal((2, 40))
         z[1] = 0.9 * z[0] + np.sqrt(0.19) * z[1]
-        slopes[f"d{k}"] = (z * np.exp(apart * rng.standard_normal((2, 1))))[None]  # true variances are unrelated
-    grid = SlopeGrid(train=("base",), evaluate=("base", "other"), slopes=slopes)
-    found = steerability_variance(grid, ["base->other"], rng=rng, n_resamples=500)
+        z *= np.exp(apart * rng.standard_normal((2, 1)))  # true variances are unrelated
+        third = own.standard_normal((1, 40)) * np.exp(apart * own.standard_normal())  # its errors are its own
+        slopes[f"d{k}"] = np.concatenate([z, third])[None]
+    grid = SlopeGrid(train=("base",), evaluate=("base", "other", "third"), slopes=slopes)
+    found = steerability_variance(grid, ["base->other", "base->third"], rng=rng, n_resamples=500)
     said = [text for text in found.warnings if "correlation of variances" in text]
     if apart:
         assert found.rho_ci_low[0] < 0 < found.rho_ci_high[0]
         assert not said
         return
     assert found.rho_ci_low[0] > 0.4
-    (text,) = said
+    text, third = said
+    assert re.search(r"noise that correlates -?0\.0", third)
     assert "of the variance between observed log variances is noise that correlates 0.8" in text  # .9²
     assert text.endswith("its intervals for a population are for observed log variances, not for true ones")
 

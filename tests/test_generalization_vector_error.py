@@ -35,6 +35,7 @@ def test_vector_error_is_included_and_said():
     assert with_it.includes_vector_error.all()
     assert not without.includes_vector_error.any()
     assert any("does not include the vector" in text for text in without.assumptions)
+    assert not any("refits" in text for text in (*with_it.warnings, *without.warnings)), "all or none have them"
     assert any("includes the vector" in text for text in with_it.assumptions)
     s, r = grid.slopes["d1"], grid.refits["d1"]
     one = with_vector_error(s[0, 0] - s[0, 4], r[:, 0, 0] - r[:, 0, 4])
@@ -119,6 +120,9 @@ def test_vector_variance_is_that_of_the_refits_never_divided():
     assert found.estimate == pytest.approx(values.mean())
     assert found.warnings == with_vector_error(values, refits[:10]).warnings == ()
     assert with_vector_error(values, refits[:9]).warnings == ("only 9 refitted vectors",)
+    for away, said in ((2.0, False), (2.2, True)):  # two SD are 2.11
+        again = values + away + np.tile([-1.0, 1.0], 5)[:, None]
+        assert any("bootstrap bias" in text for text in with_vector_error(values, again).warnings) is said
 
 
 def test_intervals_with_vector_error_cover_and_those_without_do_not():

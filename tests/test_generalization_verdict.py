@@ -29,6 +29,8 @@ def estimate(low: float, high: float) -> Estimate:
         (0.995, 0.999, "inconsistent"),
         (np.nan, np.nan, "cannot say"),
         (-np.inf, np.inf, "cannot say"),
+        (0.995, np.inf, "cannot say"),
+        (0.50, 0.89 - 0.1, "cannot say"),  # reaches the margin
     ],
 )
 def test_a_verdict_needs_the_whole_interval_on_one_side_of_the_margin(low, high, found):
@@ -39,6 +41,8 @@ def test_an_interval_wider_than_the_margin_says_that_nothing_could_be_consistent
     wide, narrow = (verdict("rho", 0.89, estimate(low, 0.95), margin=0.1, matches=ALL).reason for low in (0.6, 0.78))
     assert "no value could come out consistent" in wide
     assert narrow == "the interval reaches both sides of the margin of 0.1, inside which the value itself lies"
+    beside = verdict("rho", 0.89, estimate(0.7, 0.85), margin=0.1, matches=ALL).reason
+    assert beside == "the interval reaches both sides of the margin of 0.1"
 
 
 @pytest.mark.parametrize("condition", MUST_MATCH)
