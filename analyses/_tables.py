@@ -63,7 +63,7 @@ PAPER: dict[str, Columns] = {
         "times_wider",
     ),
     "predictors": ("predictor", ("Spearman [95%]", "rho", "ci_low", "ci_high"), "p_family", "n_datasets"),
-    "power": ("n_inputs", "n_datasets", "gap"),
+    "power": ("n_inputs", "n_datasets", "effect"),
 }
 
 _ESCAPES = {

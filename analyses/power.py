@@ -29,17 +29,17 @@ def main(cache, out):
     design = ask(study, "power", shift=shift, n_inputs=INPUTS, n_datasets=datasets)
     text = f"Smallest mean gap under {words} that a study of this size detects with power {here.power:g} "
     text += f"(two-sided test at {here.alpha:g}):"
-    claim = Claim.bare("power.gap", text, here.gap[0], n, "datasets", NO_LIMITS, unit=SLOPE_UNIT,
+    claim = Claim.bare("power.gap", text, here.effect[0], n, "datasets", NO_LIMITS, unit=SLOPE_UNIT,
                        facts={"vector_error": here.includes_vector_error})  # fmt: skip
     bars = f"none: {NO_LIMITS}."
-    if limited := bool(np.isfinite([here.gap_low[0], here.gap_high[0]]).all()):
-        claim = replace(claim, ci_low=float(here.gap_low[0]), ci_high=float(here.gap_high[0]), interval=LIMITS)
+    if limited := bool(np.isfinite([here.effect_low[0], here.effect_high[0]]).all()):
+        claim = replace(claim, ci_low=float(here.effect_low[0]), ci_high=float(here.effect_high[0]), interval=LIMITS)
         bars = f"band, for the number of datasets of this study: {LIMITS}."
     gaps = ask(study, "generalization").gaps
     seen = float(np.mean(gaps.estimate[0, :, gaps.shifts.index(shift)]))
     with figures.style():
         figure, ax = figures.canvas(width=6.2, height=3.6)
-        figures.detectable_gap(design.to_frame(), ax=ax, observed=abs(seen), current=inputs,
+        figures.detectable_effect(design.to_frame(), ax=ax, observed=abs(seen), current=inputs,
                                banded=n if limited else None)  # fmt: skip
         figures.key_outside(figure, ax, columns=4)
     found = Finding.of(
@@ -49,8 +49,8 @@ def main(cache, out):
         "error, set a floor. The broken line is the gap seen here; gaps are significant from about 0.7 of their line.",
         bars=bars, facts=facts_of(study),
         counted=f"components fitted on {datasets_of(n)} with {questions_each(study, inputs)}.",
-        alt=f"Smallest detectable gap under {words} against questions per dataset; {number(here.gap[0])} nats per unit "
-        f"multiplier at the size of this study, where the gap seen is {number(seen)}.",
+        alt=f"Smallest detectable gap under {words} against questions per dataset; {number(here.effect[0])} nats per "
+        f"unit multiplier at the size of this study, where the gap seen is {number(seen)}.",
     )  # fmt: skip
     return publish(out, found, figure, design.to_frame())
 

@@ -280,7 +280,7 @@ def test_the_smallest_detectable_gap_carries_the_limits_of_the_spread_between_da
     (claim,) = results("power")["claims"]
     (row,) = study_of(hostile_cache()).power(shift="base->user_neg").to_frame().to_dict("records")
     assert (claim["ci_low"], claim["estimate"], claim["ci_high"]) == pytest.approx(
-        (row["gap_low"], row["gap"], row["gap_high"]), nan_ok=True
+        (row["effect_low"], row["effect"], row["effect_high"]), nan_ok=True
     )
     alone = write_cache(tmp_path / "one", replace(TRUTH, datasets=TRUTH.datasets[:1], mean_steerability=[1.0]))
     (claim,) = analyses.run("power", alone, tmp_path / "out").claims

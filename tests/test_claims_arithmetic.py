@@ -304,13 +304,13 @@ def test_means_and_extremes_of_claims_are_those_of_the_estimators_tables(tmp_pat
 
 def test_what_is_drawn_beside_a_claim_is_what_the_figure_says_it_is(tmp_path, monkeypatch):
     study, drawn = steerstats.open_cache(steerstats.demo_cache()), {}
-    for name in ("detectable_gap", "propensity_and_relative", "foretelling"):
+    for name in ("detectable_effect", "propensity_and_relative", "foretelling"):
         monkeypatch.setattr(figures, name, lambda frame, name=name, **more: drawn.setdefault(name, (frame, more)))
     for script in ("power", "propensity_difference"):
         analyses.run(script, study, tmp_path)
     gaps = study.generalization(n_resamples=20).gaps.to_frame().query("component == 'gap'")
     shift = gaps["shift"].iloc[0]
-    assert drawn["detectable_gap"][1]["observed"] == abs(gaps[gaps["shift"] == shift]["estimate"].mean())
+    assert drawn["detectable_effect"][1]["observed"] == abs(gaps[gaps["shift"] == shift]["estimate"].mean())
     published, ours = drawn["propensity_and_relative"][0], drawn["foretelling"][0]
     assert published["own"].min() > 0.25 > ours["own"].min(), "the threshold is the published figure's alone"
     assert published["self_pair"].any()

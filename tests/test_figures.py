@@ -280,9 +280,9 @@ def test_an_axis_of_probability_is_cut_where_nothing_is_lost_and_says_so(ax, lea
 
 @pytest.mark.parametrize(("banded", "bands"), [(10, 1), (None, 0), (7, 0)])
 def test_the_smallest_gap_has_the_band_of_one_number_of_datasets(ax, banded, bands):
-    frame = pd.DataFrame({"n_inputs": [50, 500] * 2, "n_datasets": [10, 10, 40, 40], "gap": [0.4, 0.3, 0.2, 0.1]})
-    frame = frame.assign(gap_low=frame["gap"] / 2, gap_high=frame["gap"] * 3)
-    figures.detectable_gap(frame, ax=ax, banded=banded)
+    frame = pd.DataFrame({"n_inputs": [50, 500] * 2, "n_datasets": [10, 10, 40, 40], "effect": [0.4, 0.3, 0.2, 0.1]})
+    frame = frame.assign(effect_low=frame["effect"] / 2, effect_high=frame["effect"] * 3)
+    figures.detectable_effect(frame, ax=ax, banded=banded)
     assert len(ax.collections) == bands
     for band in ax.collections:
         corners = {tuple(row) for row in band.get_paths()[0].vertices.round(6)}

@@ -208,8 +208,8 @@ def test_the_profile_over_layers_is_the_mean_before_its_datasets(ax):
 
 
 def test_the_gap_that_was_seen_and_the_study_as_it_is_are_lines(ax):
-    frame = pd.DataFrame({"n_inputs": [50, 500], "n_datasets": [10, 10], "gap": [0.4, 0.3]})
-    figures.detectable_gap(frame, ax=ax, observed=0.1, current=60)
+    frame = pd.DataFrame({"n_inputs": [50, 500], "n_datasets": [10, 10], "effect": [0.4, 0.3]})
+    figures.detectable_effect(frame, ax=ax, observed=0.1, current=60)
     assert {y for _, y in marks(ax, "gap seen here")} == {0.1}
     assert {x for x, _ in marks(ax, "questions per dataset here")} == {60.0}
     assert (ax.get_xscale(), [tick.get_text() for tick in ax.get_xticklabels()]) == ("log", ["50", "500"])
@@ -299,13 +299,13 @@ def test_axes_say_what_they_show():
         _, ax = figures.canvas()
         draw(ax)
         assert ax.get_xlabel() == label
-    gaps = pd.DataFrame({"n_inputs": [50, 500], "n_datasets": [10, 10], "gap": [0.4, 0.3]})
+    gaps = pd.DataFrame({"n_inputs": [50, 500], "n_datasets": [10, 10], "effect": [0.4, 0.3]})
     drawn = {
         "vector trained in": lambda ax: figures.transfer_table(*table, ax=ax),
         "RMSE about the line (nat)": lambda ax: figures.slope_and_misfit(
             pd.DataFrame({"slope": [-1.0, 1.0], "rmse": [0.1, 0.2]}), ax=ax
         ),
-        "smallest detectable gap\n(nat per unit multiplier)": lambda ax: figures.detectable_gap(gaps, ax=ax),
+        "smallest detectable gap\n(nat per unit multiplier)": lambda ax: figures.detectable_effect(gaps, ax=ax),
     }
     for label, draw in drawn.items():
         _, ax = figures.canvas()

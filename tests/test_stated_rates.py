@@ -38,7 +38,7 @@ from steerstats.mixed import compare, fit_mixed
 from steerstats.mixed.population import twin_warnings
 from steerstats.mixed.robust import few_df_warnings
 from steerstats.nulls import null_table, shuffled_level, tail_doubt
-from steerstats.power import fit_components, smallest_detectable_gap
+from steerstats.power import gap_components, smallest_detectable_effect
 from steerstats.predictors import associations, d_prime, dataset_associations
 from steerstats.random_effects import prediction_limits, random_effects_mean
 from steerstats.resampling import question_weight
@@ -101,7 +101,7 @@ def said(text: str, after: str, until: str | None = None) -> list[float]:
 def few_questions() -> str:
     slopes = {f"d{k}": np.random.default_rng(k).standard_normal((1, 2, 4)) for k in range(5)}
     grid = SlopeGrid(train=("base",), evaluate=("base", "other"), slopes=slopes)
-    (text,) = (one for one in fit_components(grid, "base->other").warnings if "fewer than" in one)
+    (text,) = (one for one in gap_components(grid, "base->other").warnings if "fewer than" in one)
     return text
 
 
@@ -336,13 +336,13 @@ STATED: dict[str, tuple[str | Callable[[], str], str, str | None, list[float]]] 
         at(SETS, (f"of {n} questions" for n in (4, 6, 10))) + at(GAP, (f"of {n} questions" for n in (4, 6, 10))),
     ),
     "power": (
-        smallest_detectable_gap.__doc__,
+        smallest_detectable_effect.__doc__,
         "its power was",
         "The vector",
         [*over(POWER, "10 refits"), 0.8, *over(POWER, "3 refits")],
     ),
     "power, quoted": (
-        smallest_detectable_gap.__doc__,
+        smallest_detectable_effect.__doc__,
         "somewhat less",
         "One dataset",
         [*over(POWER, "tau 0 of", method="the one"), 0.8],

@@ -162,7 +162,7 @@ def test_the_corrected_share_is_below_the_raw_one_where_noise_makes_inputs_negat
 def test_power_knows_the_vectors_and_the_sizes(study):
     table = study.power("base->user_neg", n_inputs=[20, 400], n_datasets=[1, 40]).to_frame()
     assert table["includes_vector_error"].all()
-    assert table["gap"].is_monotonic_decreasing or table.groupby("n_inputs")["gap"].min().is_monotonic_decreasing
+    assert table["effect"].is_monotonic_decreasing or table.groupby("n_inputs")["effect"].min().is_monotonic_decreasing
     assert study.power().n_inputs.tolist() == [40]
 
 

@@ -14,7 +14,7 @@ from steerstats.figures.bias import (
 )
 from steerstats.figures.controls import (
     against_null,
-    detectable_gap,
+    detectable_effect,
     foretelling,
     layer_profile,
     mass_curves,
@@ -54,7 +54,7 @@ __all__ = [
     "canvas",
     "coefficient_rows",
     "cosine_table",
-    "detectable_gap",
+    "detectable_effect",
     "effect_rows",
     "foretelling",
     "gap_rows",

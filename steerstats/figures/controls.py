@@ -201,26 +201,29 @@ def foretelling(frame: pd.DataFrame, *, ax: Axes, xlabel: str, ylabel: str, rema
     return ax
 
 
-def detectable_gap(
+def detectable_effect(
     frame: pd.DataFrame,
     *,
     ax: Axes,
     observed: float | None = None,
     current: int | None = None,
     banded: int | None = None,
+    what: str = "gap",
 ) -> Axes:
-    """Smallest detectable gap against the number of questions, one line per number of datasets.
+    """Smallest detectable effect against the number of questions, one line per number of datasets.
 
     Parameters
     ----------
     frame : DataFrame
-        Columns n_inputs, n_datasets, gap, and for a band gap_low and gap_high.
+        Columns n_inputs, n_datasets, effect, and for a band effect_low and effect_high, as of a `PowerTable`.
     observed : float, optional
-        The gap that was seen, as a level line.
+        The effect that was seen, as a level line.
     current : int, optional
         Questions per dataset of this cache, as a mark on the axis.
     banded : int, optional
         Number of datasets whose line gets its band (one, since the bands of neighbours overlap).
+    what : str
+        "gap", "mean" or "difference", for the words.
 
     Examples
     --------
@@ -229,16 +232,18 @@ def detectable_gap(
     >>> study = steerstats.open_cache(steerstats.demo_cache())
     >>> _, ax = figures.canvas()
     >>> frame = study.power(n_inputs=[50, 500], n_datasets=[10, 40]).to_frame()
-    >>> ax = figures.detectable_gap(frame, ax=ax, observed=0.1)
+    >>> ax = figures.detectable_effect(frame, ax=ax, observed=0.1)
     >>> ax.get_legend_handles_labels()[1]
     ['10 datasets', '40 datasets', 'gap seen here']
     """
     for k, (count, rows) in enumerate(frame.groupby("n_datasets", sort=True)):
-        limits = (rows["gap_low"], rows["gap_high"]) if count == banded else ()
+        limits = (rows["effect_low"], rows["effect_high"]) if count == banded else ()
         color, marker = SERIES[k % len(SERIES)], MARKERS[k % 9]
-        curve(ax, rows["n_inputs"], rows["gap"], *limits, color=color, marker=marker, label=how_many(count, "dataset"))
+        curve(
+            ax, rows["n_inputs"], rows["effect"], *limits, color=color, marker=marker, label=how_many(count, "dataset")
+        )
     if observed is not None:
-        ax.axhline(observed, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="gap seen here")
+        ax.axhline(observed, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label=f"{what} seen here")
     if current is not None:
         ax.axvline(current, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)), label="questions per dataset here")
     ax.set_xscale("log")
@@ -247,7 +252,7 @@ def detectable_gap(
     ax.minorticks_off()
     ax.set_ylim(0, None)
     ax.set_xlabel("questions per dataset")
-    ax.set_ylabel("smallest detectable gap\n(nat per unit multiplier)")
+    ax.set_ylabel(f"smallest detectable {what}\n(nat per unit multiplier)")
     return light_grid(ax, "y")
 
 

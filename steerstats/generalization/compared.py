@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from steerstats.errors import CannotEstimate, InputError, check_level, check_resamples, check_rng
-from steerstats.generalization.matched import Matched, Pair, match
+from steerstats.generalization.matched import Matched, Pair, check_inputs, match
 from steerstats.generalization.overall import means_of_pairs
 from steerstats.generalization.slopes import (
     ID_SHIFT,
@@ -28,7 +28,7 @@ from steerstats.generalization.slopes import (
     shift_name,
     unit_warnings,
 )
-from steerstats.generalization.vector_error import refit_draws, refit_variance, satterthwaite, vector_error_words
+from steerstats.generalization.vector_error import refit_draws, satterthwaite, vector_error_words
 from steerstats.meta import MetaAnalysis
 from steerstats.resampling import Replicates, SumRatio, interval, resample
 from steerstats.resampling.question_weight import question_df
@@ -164,12 +164,7 @@ def compare_slopes(
     check_rng(rng)
     if len(grids) < 2:
         raise InputError(f"{len(grids)} caches are given; a comparison needs two or more")
-    for label, grid in grids.items():
-        for name, values in grid.slopes.items():
-            if len(inputs[label][name]) != values.shape[2]:
-                raise InputError(
-                    f"inputs[{label!r}][{name!r}] has {len(inputs[label][name])} labels for {values.shape[2]} slopes"
-                )
+    check_inputs(grids, inputs)
     pairs, datasets = tuple(combinations(grids, 2)), shared_datasets(grids)
     wanted = list(parse_shifts(shifts))
     shape = (len(pairs), len(datasets), len(wanted))
@@ -216,7 +211,7 @@ def compare_slopes(
         numbers={"n_resamples": n_resamples},
         assumptions=(
             SAMPLE,
-            *_pairing_words(included, paired),
+            *pairing_words(included, paired),
             vector_error_words(included[some]),
         ),
         warnings=notes,
@@ -298,12 +293,12 @@ def _vector_draws(
 
 def _with_vectors(replicates: Replicates, k: int, one: Matched, level: float) -> tuple[float, float]:
     """Standard error and Satterthwaite margin with the variance over questions and of the vectors."""
-    parts = [float(replicates.se[k]) ** 2, *(refit_variance(part.means[:, k]) for part in one.vectors)]
+    variances, dfs = one.vector_parts(k)
     own = question_df(one.differences[k], *group_codes(one.question, len(one.question)), level)
-    return satterthwaite(parts, [max(own, 1.0), *(len(part.means) - 1 for part in one.vectors)], level)
+    return satterthwaite([float(replicates.se[k]) ** 2, *variances], [max(own, 1.0), *dfs], level)
 
 
-def _pairing_words(included: np.ndarray, paired: np.ndarray) -> list[str]:
+def pairing_words(included: np.ndarray, paired: np.ndarray) -> list[str]:
     """What is assumed of two caches' vectors where their errors are in the intervals."""
     some = included.any(axis=2)
     words = []

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from steerstats.errors import InputError
 from steerstats.generalization.slopes import Shift, SlopeGrid
+from steerstats.generalization.vector_error import refit_variance
 from steerstats.rounding import floats
 
 Pair = tuple[str, str]
@@ -36,6 +38,10 @@ class Matched:
         """Cells (bool) in which both caches have refits."""
         has = [np.isfinite(part.means).all(axis=0) for part in self.vectors]
         return np.logical_and.reduce(has) if has else np.zeros(len(self.cells), dtype=bool)
+
+    def vector_parts(self, k: int) -> tuple[list[float], list[int]]:
+        """What another draw of each vector adds to the variance of cell k's mean, and its degrees of freedom."""
+        return [refit_variance(part.means[:, k]) for part in self.vectors], [len(p.means) - 1 for p in self.vectors]
 
 
 def match(
@@ -98,6 +104,16 @@ def match(
         question=np.asarray(question)[complete],
         vectors=vectors,
     )
+
+
+def check_inputs(grids: Mapping[str, SlopeGrid], inputs: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+    """Refuse identities of inputs that are not one for each slope of a dataset."""
+    for label, grid in grids.items():
+        for name, values in grid.slopes.items():
+            if len(inputs[label][name]) != values.shape[2]:
+                raise InputError(
+                    f"inputs[{label!r}][{name!r}] has {len(inputs[label][name])} labels for {values.shape[2]} slopes"
+                )
 
 
 def _vectors(means: list[np.ndarray], draws: list[tuple[str, ...] | None], labels: Pair) -> tuple[Vectors, ...]:

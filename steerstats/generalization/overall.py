@@ -121,6 +121,16 @@ def overall_gap(table: GapTable, *, category: Mapping[str, str] | None = None, l
     )
 
 
+def weighed_alike(variance: np.ndarray) -> np.ndarray:
+    """One variance for all that have one, where some are 0 and none may be left out for not having changed.
+
+    The random-effects mean is then the unweighted one, and Hartung and Knapp's interval its t interval; weights of
+    1 / 0 have no other finite limit.
+    """
+    known = np.isfinite(variance)
+    return np.where(known, variance[known].mean(), variance)
+
+
 def means_of_pairs(
     pairs: tuple[Pair, ...],
     datasets: tuple[str, ...],
@@ -157,9 +167,7 @@ def means_of_pairs(
             notes.append(f"{place}: no mean over datasets, since fewer than two have a standard error above 0")
         elif there.sum() > 1:
             if still.any():
-                # Under one variance for all, the random-effects mean is the unweighted one, and Hartung and Knapp's
-                # interval its t interval; weights of 1 / 0 have no other finite limit.
-                variance = np.where(known, variance[known].mean(), variance)
+                variance = weighed_alike(variance)
                 notes.append(f"{place}: all datasets weigh alike in the mean over datasets")
             given[p, s] = effect[there], variance[there], [n for n, has in zip(datasets, there) if has], place
     for (p, s), (effect, variance, names, place) in given.items():

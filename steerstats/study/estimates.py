@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import hmean as harmonic_mean
 
 from steerstats.errors import CannotEstimate, InputError, how_many, those_there
 from steerstats.generalization import (
@@ -29,7 +28,6 @@ from steerstats.generalization.slopes import Shift
 from steerstats.generalization.vector_error import VECTOR_ERROR_MIXED, VECTOR_ERROR_OUT, cells_without
 from steerstats.meta import MetaAnalysis, mean_over_datasets, with_few_units
 from steerstats.operators import ABLATE, has_unsteered
-from steerstats.power import GapComponents, fit_components
 from steerstats.protocol import UNNAMED, differences
 from steerstats.resampling.ranks import ONE_DATASET
 from steerstats.resampling.seeds import NamedStreams, generator
@@ -45,7 +43,7 @@ from steerstats.steerability import summarise_steerability
 from steerstats.steerability.distribution import method_of_summaries
 from steerstats.study.factors import FACTORS, OWN, usual_levels
 from steerstats.study.generalization import Generalization
-from steerstats.study.notes import few_trained, flat_curves, no_parity, said_first
+from steerstats.study.notes import few_trained, flat_curves, labels_of_two, no_parity, only_in, said_first
 from steerstats.study.results import DatasetSteerability, SpuriousTable, doubts, for_each
 from steerstats.study.unit import StudyUnit
 
@@ -276,18 +274,11 @@ def cross_model(
         if len(chosen) < len(every):
             lost = [shift_name(shift) for shift in every if shift not in chosen]
             notes.append(f"not in both caches for every dataset, and left out: {', '.join(lost)}")
-    # Not by their paths: the same caches give the same words, wherever they lie.
-    labels = first.model, second.model
-    if UNNAMED in labels:
+    if UNNAMED in (first.model, second.model):
         notes.append("a table does not name its model: the two caches may be of one model")
-    if UNNAMED in labels or labels[0] == labels[1]:
-        labels = "the first cache", "the second cache"
+    labels = labels_of_two(first, second)
     named = dict(zip(labels, (first, second)))
-    for label, study in named.items():
-        alone = [name for name in study.datasets if name not in common]
-        if alone:
-            notes.append(f"only in {label}, and left out: {', '.join(alone)}")
-    notes += differences(named)
+    notes += [*only_in(named, common), *differences(named)]
     grids = [study.grid(chosen, refits=True) for study in shared]
     table = cross_model_agreement(
         *grids, chosen, rng=NamedStreams(seed, "cross-model", common), level=level, n_resamples=n_resamples
@@ -302,33 +293,3 @@ def _among(study: Study, datasets: Sequence[str]) -> Study:
     if set(datasets) == set(study.datasets):
         return study
     return type(study)(study.reader, datasets=datasets, layer=study.layer)
-
-
-def gap_components(study: Study, shift: Shift) -> tuple[GapComponents, dict[str, int]]:
-    """The variance components of a shift's gap, and the size of this study as `smallest_detectable_gap` takes it."""
-    # base->base is left to `fit_components`, which says that it has no gap.
-    cells = list(dict.fromkeys([ID_SHIFT, shift]))
-    refits = study.has_refits(cells)
-    units = list(study.units.values())
-    pairs = [len(unit.unit.coords["pair"]) for unit in units if "pair" in unit.unit.coords]
-    refits = refits and len(pairs) == len(units)
-    grid = study.grid(cells, refits=refits)
-    components = fit_components(
-        grid,
-        shift,
-        # Harmonic means: errors go with 1/n, of which few pairs or questions make more than many make up for.
-        n_pairs=round(float(harmonic_mean(pairs))) if refits else None,
-        why_no_refits=_why_no_refits(study, cells, len(pairs) == len(units)),
-    )
-    questions = round(float(harmonic_mean([len(np.unique(unit.question)) for unit in units])))
-    return components, {"n_inputs": max(questions, 2), "n_datasets": len(units)}
-
-
-def _why_no_refits(study: Study, cells: Sequence[Shift], pairs_known: bool) -> str:
-    every = [(train, evaluation) for train in study.vectors for evaluation in study.settings]
-    measured = [shift for shift in every if study.has_refits([shift])]
-    if not measured:
-        return "no refitted vectors"
-    if set(cells) <= set(measured) and not pairs_known:
-        return "the cache does not record how many training pairs the refitted vectors had"
-    return f"refits were measured only for {', '.join(map(shift_name, measured))}, not under this shift"

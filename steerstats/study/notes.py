@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from steerstats.errors import by_text, first_few, how_many
 from steerstats.generalization.slopes import Shift
 from steerstats.nulls import FEWEST_QUESTIONS
 from steerstats.operators import operator_caveats
+from steerstats.protocol import UNNAMED
 from steerstats.spurious.rare import LEVEL_NAMES
 from steerstats.steerability import grid_warnings
 
@@ -32,6 +33,22 @@ def said_first(study: Study) -> tuple[str, ...]:
         are = "is" if count == 1 else "are"
         notes.append(f"{how_many(count, 'planned dataset')} {are} not finished: {first_few(study.missing)}")
     return (*notes, *held_twice(study), *grid_doubts(study), *one_sided(study))
+
+
+def labels_of_two(first: Study, second: Study) -> tuple[str, str]:
+    """What two caches are called beside each other: by their models, where these tell them apart.
+
+    Not by their paths: the same caches give the same words, wherever they lie.
+    """
+    labels = first.model, second.model
+    alike = UNNAMED in labels or labels[0] == labels[1]
+    return ("the first cache", "the second cache") if alike else labels
+
+
+def only_in(named: Mapping[str, Study], common: Collection[str]) -> list[str]:
+    """Datasets that one of two caches has alone, by what the caches are called."""
+    alone = {label: [name for name in study.datasets if name not in common] for label, study in named.items()}
+    return [f"only in {label}, and left out: {', '.join(names)}" for label, names in alone.items() if names]
 
 
 def held_twice(study: Study) -> list[str]:

@@ -13,8 +13,8 @@ from steerstats.generalization.slopes import Shift, parse_shifts
 from steerstats.mixed import MixedFit, fit_mixed
 from steerstats.mixed.population import twin_warnings
 from steerstats.operators import NO_UNSTEERED, has_unsteered
-from steerstats.power import PowerTable, smallest_detectable_gap
-from steerstats.study import estimates, predicting
+from steerstats.power import PowerTable, smallest_detectable_effect
+from steerstats.study import estimates, planning, predicting
 from steerstats.study.doubts import ID, StudyDoubts, check_asked
 from steerstats.study.generalization import Generalization
 from steerstats.study.notes import said_first
@@ -286,34 +286,45 @@ class Study(StudyDoubts):
         self,
         shift: Shift | str | None = None,
         *,
+        of: str | None = None,
+        other: Study | str | Path | None = None,
         n_inputs: int | Sequence[int] | None = None,
         n_datasets: int | Sequence[int] | None = None,
         n_pairs: int | Sequence[int] | None = None,
         power: float = 0.8,
         alpha: float = 0.05,
     ) -> PowerTable:
-        """Smallest mean gap, base->base minus a shift, that a study of this or another size would detect.
+        """Smallest effect that a study of this or another size would detect: a gap, a mean, or a difference of caches.
 
         Parameters
         ----------
         shift : (train, eval) or "train->eval", optional
-            Default: the first out-of-distribution shift of the cache; `gap_of` of the result names it.
+            Default: for a gap the first out-of-distribution shift of the cache, else base->base; `effect_of` of the
+            result names it.
+        of : "gap" or "mean", optional
+            Of what: base->base minus the shift (the default), or mean steerability under the shift.
+        other : Study or path, optional
+            Another cache: the smallest difference in mean steerability, `other` minus this, that a comparison of two
+            caches would detect over the datasets and inputs that both hold.
         n_inputs, n_datasets, n_pairs : int or sequence of int, optional
-            Sizes to consider; default: this study's.
+            Sizes to consider; default: this study's, or those of what two caches share.
         power, alpha : float
-            Share of such studies that should detect the gap, by a two-sided test at `alpha`.
+            Share of such studies that should detect the effect, by a two-sided test at `alpha`.
 
         Examples
         --------
         >>> import steerstats
         >>> study = steerstats.open_cache(steerstats.demo_cache())
         >>> more = study.power(n_inputs=[50, 500])
-        >>> bool(more.gap[1] <= more.gap[0])
+        >>> bool(more.effect[1] <= more.effect[0])
         True
+        >>> mean = study.power("base->base", of="mean", n_datasets=5)
+        >>> mean.effect_of, mean.effect.round(3).tolist(), mean.half_width.round(3).tolist()
+        ('mean steerability under base->base', [0.066], [0.049])
         """
         check_level(power, "power")
-        chosen = self.require(shift) if shift is not None else self.shifts()[0]
-        components, sizes = estimates.gap_components(self, chosen)
+        second = other if other is None or isinstance(other, Study) else open_cache(other, layer=self.layer)
+        components, sizes = planning.components(self, shift, of, second)
         asked = {"n_inputs": n_inputs, "n_datasets": n_datasets, "n_pairs": n_pairs}
         sizes |= {name: size for name, size in asked.items() if size is not None}
-        return smallest_detectable_gap(components, **sizes, power=power, alpha=alpha)
+        return smallest_detectable_effect(components, **sizes, power=power, alpha=alpha)

@@ -10,7 +10,7 @@ import numpy as np
 from steerstats.generalization import SlopeGrid, with_vector_error
 from steerstats.meta import mean_over_datasets
 from steerstats.nulls import DIFFERS, null_table
-from steerstats.power import GapComponents, fit_components, smallest_detectable_gap
+from steerstats.power import EffectComponents, gap_components, smallest_detectable_effect
 from steerstats.simulate.calibration.cells import COVERAGE, ERROR, Cell, Outcome, inside
 
 SHIFT = "base->other"
@@ -21,18 +21,18 @@ def _spread(questions: int, tau: float, rng: np.random.Generator, n: int) -> lis
     """The spread between 10 datasets, in SDs between questions, and the gap that rests on it."""
     d, sigma = 10, 1.0
     size = {"n_inputs": 50, "n_datasets": 20}
-    truth = GapComponents(
+    truth = EffectComponents(
         between_datasets=tau**2, between_low=tau**2, between_high=tau**2, between_inputs=sigma**2, n=d, method="true"
     )
-    needed = smallest_detectable_gap(truth, **size).gap[0]
+    needed = smallest_detectable_effect(truth, **size).effect[0]
     spread, gap = np.empty(n, dtype=bool), np.empty(n, dtype=bool)
     for k in range(n):
         gaps = tau * rng.standard_normal((d, 1)) + sigma * rng.standard_normal((d, questions))
         slopes = {f"d{j}": np.stack([one, np.zeros(questions)])[None] for j, one in enumerate(gaps)}
-        found = fit_components(SlopeGrid(train=("base",), evaluate=("base", "other"), slopes=slopes), SHIFT)
+        found = gap_components(SlopeGrid(train=("base",), evaluate=("base", "other"), slopes=slopes), SHIFT)
         spread[k] = inside(found.between_low, found.between_high, tau**2)
-        table = smallest_detectable_gap(found, **size)
-        gap[k] = inside(table.gap_low[0], table.gap_high[0], needed)
+        table = smallest_detectable_effect(found, **size)
+        gap[k] = inside(table.effect_low[0], table.effect_high[0], needed)
     return [
         Outcome("spread of gaps between datasets, coverage", "Q-profile", COVERAGE, spread),
         Outcome("detectable gap, coverage", "at the limits of the spread", COVERAGE, gap),
@@ -42,8 +42,8 @@ def _spread(questions: int, tau: float, rng: np.random.Generator, n: int) -> lis
 def _over_datasets(d: int, tau: float, rng: np.random.Generator, n: int) -> list[Outcome]:
     """Gaps of the size that the design is said to find."""
     inputs, sigma = 50, 1.0
-    components = GapComponents(between_datasets=tau**2, between_inputs=sigma**2, n=d, method="true")
-    gap = smallest_detectable_gap(components, n_inputs=inputs, n_datasets=d, power=POWER).gap[0]
+    components = EffectComponents(between_datasets=tau**2, between_inputs=sigma**2, n=d, method="true")
+    gap = smallest_detectable_effect(components, n_inputs=inputs, n_datasets=d, power=POWER).effect[0]
     weighted, plain, quoted = (np.empty(n, dtype=bool) for _ in range(3))
     for k in range(n):
         true = gap + tau * rng.standard_normal((d, 1))
@@ -62,16 +62,16 @@ def _over_datasets(d: int, tau: float, rng: np.random.Generator, n: int) -> list
 
 def _one_dataset(refits: int, rng: np.random.Generator, n: int) -> list[Outcome]:
     inputs, sigma, vector = 50, 1.0, 0.15
-    components = GapComponents(
+    components = EffectComponents(
         between_datasets=np.nan,
         between_inputs=sigma**2,
         of_vector=vector**2,
         n_pairs=100,
-        n_refits=refits,
+        vector_df=refits - 1,
         n=1,
         method="true",
     )
-    gap = smallest_detectable_gap(components, n_inputs=inputs, power=POWER).gap[0]
+    gap = smallest_detectable_effect(components, n_inputs=inputs, power=POWER).effect[0]
     found = np.empty(n, dtype=bool)
     for k in range(n):
         # Refits scatter about the study's own vector as that does about the one of all pairs of the world.
