@@ -92,6 +92,9 @@ VALID = {
     # Above .95 where few datasets that do not differ agree by chance, and the interval is floored.
     ("mean over datasets, slopes drawn, coverage", "that do not differ", "the one to read"): (0.93, 0.99),
     ("smallest detectable gap, power", "tau 0.2", "the one to read"): (0.76, 0.83),
+    ("smallest detectable mean, power", "tau 0.2", "the one to read"): (0.77, 0.83),
+    ("smallest detectable difference, power", "tau 0.2", "the one to read"): (0.75, 0.84),
+    ("smallest detectable difference, power", "10 refits", "one dataset, vectors' error in it"): (0.78, 0.82),
     ("d′ of cross-fitted projections, coverage", "48 pairs", "linearised over questions"): (0.93, 0.98),
     ("AUC of cross-fitted projections, coverage", "48 pairs", "Wilson, clustered"): (0.93, 0.985),
     ("variance explained, both orders, coverage", "100 questions", "percentile"): (0.905, 0.965),
@@ -143,6 +146,7 @@ INVALID = {
     ("variance explained, both orders, coverage", "10 questions", "percentile"): (0.6, 0.92),
     ("mean over datasets, effects skewed, coverage", "D = 14,", "Hartung-Knapp t(D - 1)"): (0.86, 0.93),
     ("smallest detectable gap, power", "tau 0 of", "the one to read"): (0.73, 0.795),
+    ("smallest detectable difference, power", "tau 0 of", "the one to read"): (0.73, 0.8),
     ("mean slope of both orders, type I", "share 0.9", "orders as independent (warned of)"): (0.14, 0.18),
     ("A on the slope, few degrees of freedom, type I", "SD ratio 3", "HC2, Bell-McCaffrey"): (0.055, 0.08),
     ("fixed effects of few inputs, type I", "12 inputs", "likelihood ratio, chi²(2), ML"): (0.09, 0.125),

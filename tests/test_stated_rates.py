@@ -38,7 +38,7 @@ from steerstats.mixed import compare, fit_mixed
 from steerstats.mixed.population import twin_warnings
 from steerstats.mixed.robust import few_df_warnings
 from steerstats.nulls import null_table, shuffled_level, tail_doubt
-from steerstats.power import gap_components, smallest_detectable_effect
+from steerstats.power import difference_components, gap_components, smallest_detectable_effect
 from steerstats.predictors import associations, d_prime, dataset_associations
 from steerstats.random_effects import prediction_limits, random_effects_mean
 from steerstats.resampling import question_weight
@@ -159,6 +159,7 @@ GROUPS_HERE, GROUPS = (f"two groups, {quantity}" for quantity in (HERE, NOISE_FR
 RARE, ORDERS = "A on the slope, few degrees of freedom, type I", "mean slope of both orders, type I"
 VECTOR, FREE_SHARE = "mean gap, any vector, coverage", "anti-steerable share without noise, coverage"
 FOLDS, FEW_INPUTS = "mean gap, any fold's vector, coverage", "fixed effects of few inputs, type I"
+DIFFERENCE = "smallest detectable difference, power"
 POWER, FALL = "smallest detectable gap, power", "fall of squared effects"
 SETS, GAP = "spread of gaps between datasets, coverage", "detectable gap, coverage"
 FAR, AREA = "d′ of projections, coverage", "AUC of projections, coverage"
@@ -340,6 +341,12 @@ STATED: dict[str, tuple[str | Callable[[], str], str, str | None, list[float]]] 
         "its power was",
         "The vector",
         [*over(POWER, "10 refits"), 0.8, *over(POWER, "3 refits")],
+    ),
+    "power, two caches": (
+        difference_components.__doc__,
+        "In simulation",
+        "Parameters",
+        [0.8, *ends(over(DIFFERENCE, "D = ")), *ends(over(DIFFERENCE, "vectors' error as large"))],
     ),
     "power, quoted": (
         smallest_detectable_effect.__doc__,

