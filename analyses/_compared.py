@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 
@@ -11,18 +11,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses._cache import Cache, current_seed, label_caches, studies_of
+from analyses._cache import Cache, ask, current_seed, label_caches, studies_of
 from analyses._claim import Claim
-from analyses._words import together
+from analyses._words import percent, together
 from steerstats import figures
+from steerstats.errors import CannotEstimate
 from steerstats.generalization import ID_SHIFT, PAPER_SHIFTS, SlopeGrid, parse_shift
 from steerstats.generalization.compared import ComparedSlopes, compare_slopes, shared_datasets
+from steerstats.power import PowerTable
 from steerstats.protocol import differences
 from steerstats.resampling.questions import group_codes, mean_se
 from steerstats.resampling.seeds import NamedStreams
 from steerstats.results import SLOPE_UNIT
 from steerstats.study import Study
 
+Detectable = Mapping[tuple[str, str, str], PowerTable]  # first and second cache, shift
+DETECTED = "is found"  # of a true difference, so often
 PER_PAGE = 45  # datasets that one page has room for
 _NAMES: ContextVar[tuple[str, ...]] = ContextVar("steerstats_cache_names", default=())
 
@@ -90,8 +94,21 @@ def _evaluated(study: Study) -> list[tuple[str, str]] | None:
     return [shift for shift, found in has.items() if all(found)]
 
 
-def difference_claims(result: ComparedSlopes) -> list[Claim]:
-    """The mean difference of every pair and shift over datasets (with one dataset, its own), and what bands tell."""
+def detectable(studies: Mapping[str, Study], result: ComparedSlopes) -> Detectable:
+    """The smallest difference that each pair of caches detects in each shift, where their inputs can tell it."""
+    found = {}
+    for (first, second), values in zip(result.pairs, result.estimate):
+        for shift in (name for name, has in zip(result.shifts, np.isfinite(values).any(axis=0)) if has):
+            with suppress(CannotEstimate):
+                found[first, second, shift] = ask(studies[first], "power", shift=shift, other=studies[second])
+    return found
+
+
+def difference_claims(result: ComparedSlopes, found: Detectable | None = None) -> list[Claim]:
+    """The mean difference of every pair and shift over datasets (with one dataset, its own), and what bands tell.
+
+    `found` is what the pairs detect, for who reads that caches were not told apart.
+    """
     means, frame, claims = result.means_frame(), result.to_frame(), []
     for first, second in result.pairs:
         key = f"comparison.{first}.{second}"
@@ -107,6 +124,9 @@ def difference_claims(result: ComparedSlopes) -> list[Claim]:
             low, high = together([row["estimate"], row["band_low"], row["band_high"]])[1:]
             facts = {"first": first, "second": second, "shift": shift, "over": where, "at_once": f"[{low}, {high}]"}
             how = f"{row['interval']}; for all pairs and shifts at once: {facts['at_once']}"
+            if (least := (found or {}).get((first, second, row["shift"]))) is not None:
+                facts |= {"detectable": _least(least), "power": percent(least.power)}
+                how += f"; a true difference of {facts['detectable']} {DETECTED} {facts['power']} of the time"
             of = "questions" if one else "datasets"
             claims.append(Claim.row(f"{key}.{row['shift']}", text, row, of, unit=SLOPE_UNIT, interval=how, facts=facts))
         changed = int(((rows["band_low"] > 0) | (rows["band_high"] < 0)).sum())
@@ -117,6 +137,12 @@ def difference_claims(result: ComparedSlopes) -> list[Claim]:
             kinds = {"differ": changed, "not told apart": len(rows) - changed}
             claims.append(Claim.counted(f"{key}.changed", text, kinds, "cells", "a count of bands, no interval"))
     return claims
+
+
+def _least(table: PowerTable) -> str:
+    """ "0.041 [0.030, 0.088]", the brackets for the limits of the spread between datasets, where there are several."""
+    value, low, high = together([table.effect[0], table.effect_low[0], table.effect_high[0]])
+    return f"{value} [{low}, {high}]" if np.isfinite([table.effect_low[0], table.effect_high[0]]).all() else value
 
 
 def forests(result: ComparedSlopes) -> tuple[list[Figure], tuple[str, ...]]:

@@ -122,6 +122,11 @@ def _caches(ran: Ran, studies: Mapping[str, Any], cite: Cited) -> list[str]:
             f"{cite('westfall')} and the stepwise procedure{cite('romano')} on {resamples} resamples of questions"
             f"{'; means over datasets have limits by Bonferroni' * means}."
         )
+        if power := ran.number("power", "comparison"):
+            lines.append(
+                "Beside each difference stands the smallest true one that such a comparison detects (two-sided t test "
+                f"at {ran.number('alpha', 'comparison')} with power {power}), from the components of its variance."
+            )
     if "split_leakage" in ran:
         lines.append(
             "The overlapping split is compared with the clean one dataset by dataset; the difference's errors are over "

@@ -235,6 +235,7 @@ def _others(claims: Mapping[str, Claim], first: str, one: str, many: str) -> str
 def differences(findings: Sequence[Finding]) -> list[dict[str, str]]:
     """Rows of the summary's table of differences between caches: what is compared, and the difference."""
     claims = [one for finding in findings if finding.script == "comparison" for one in finding.claims if not one.counts]
+    detected = [one.facts["power"] for one in claims if "power" in one.facts]
     return [
         {
             "second minus first": f"{claim.facts['second']} minus {claim.facts['first']}",
@@ -243,6 +244,7 @@ def differences(findings: Sequence[Finding]) -> list[dict[str, str]]:
             "difference": claim.shown[0],
             "95% interval": claim.shown[1],
             "for all at once": claim.facts["at_once"],
+            **({f"found {detected[0]} of the time": claim.facts.get("detectable", "")} if detected else {}),
             "n": f"{claim.n} {claim.n_of}",
         }
         for claim in claims

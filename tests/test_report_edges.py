@@ -18,6 +18,7 @@ from reporting import TRUTH, hostile_cache, plain_cache, reproduction, scratch, 
 
 import analyses
 from analyses import _published as published
+from analyses._cache import study_of
 from analyses._claim import Claim, sentence
 from analyses._effects import share_words
 from analyses._tables import PAPER, for_paper, to_latex
@@ -197,6 +198,23 @@ def test_three_caches_are_compared_in_all_pairs_with_both_vectors_errors(three, 
         for name in ("95% interval", "for all at once")
     }
     assert (np.array(widths["for all at once"]) > widths["95% interval"]).all()
+
+
+def test_beside_each_difference_stands_the_one_that_the_comparison_would_have_found(three, tmp_path):
+    finding = analyses.run("comparison", three, tmp_path)
+    rows = differences([finding])
+    (row,) = [r for r in rows if (r["second minus first"], r["shift"]) == ("three minus one", "base → base")]
+    one, _, other = (study_of(path) for path in three)
+    table = one.power("base->base", other=other)
+    value, *_ = together([table.effect[0], table.effect_low[0], table.effect_high[0]])
+    assert row["found 80% of the time"].split(" ")[0] == value
+    (claim,) = [c for c in finding.claims if c.key == "comparison.one.three.base->base"]
+    assert f"a true difference of {row['found 80% of the time']} is found 80% of the time" in claim.interval
+    assert (finding.numbers["power"], finding.numbers["alpha"]) == (table.power, table.alpha)
+    assert "which true one the 95% interval of that shift, for itself, finds 80% of the time" in finding.reading
+    # A cache beside itself differs nowhere, and cannot say what would have been found.
+    same = analyses.run("comparison", [three[0], three[0]], tmp_path / "same")
+    assert not any("found" in text for text in (same.reading, *(claim.interval for claim in same.claims)))
 
 
 def test_axes_name_what_tells_two_caches_apart(three, tmp_path, monkeypatch):
