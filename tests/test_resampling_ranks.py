@@ -78,6 +78,8 @@ def test_a_resample_that_is_constant_but_for_rounding_has_no_correlation():
     found = bootstrap_correlation(x, y, kind="pearson", rng=np.random.default_rng(0), n_resamples=2000)
     index = np.random.default_rng(0).integers(0, 5, (2000, 5))
     np.testing.assert_array_equal(np.isnan(found), np.ptp(x[index], axis=1) == 0)
+    small = bootstrap_correlation(1e-6 * x, y, kind="pearson", rng=np.random.default_rng(0), n_resamples=2000)
+    np.testing.assert_allclose(small, found)
 
 
 def test_bonett_wright_has_no_interval_where_the_formula_has_none():
@@ -207,6 +209,8 @@ def test_an_infinite_t_does_not_vanish_from_the_maximum():
     assert np.isfinite(max_t_bands(estimate, se, t, 0.95)).all()
     t[:6, 1] = np.inf
     assert np.isinf(max_t_bands(estimate, se, t, 0.95)).all()
+    low, high = max_t_bands(estimate, np.array([1.0, 1.0, 0.0]), t, 0.95)
+    assert (low[2], high[2]) == (2, 2), "a cell without variance has a band of no width all the same"
     t[:6, 1] = np.nan
     assert np.isinf(max_t_bands(estimate, se, t, 0.95)).all()
     assert (romano_wolf(estimate, se, t) >= 7 / 101).all()

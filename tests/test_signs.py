@@ -52,6 +52,7 @@ def test_identical_twins_count_once_and_opposite_twins_never_count_more_than_twi
     one = rng.normal(0.3, 1, size=80)
     alone, twins = anti_steerable(one)["negative"], anti_steerable(np.repeat(one, 2), questions=np.repeat(range(80), 2))
     width = alone.ci_high - alone.ci_low
+    assert {found.n for found in twins.estimates} == {alone.n} == {80}, "questions"
     assert twins["negative"].ci_high - twins["negative"].ci_low == pytest.approx(width, rel=0.03)
     opposite = anti_steerable(np.column_stack([one, -one]).ravel(), questions=np.repeat(range(80), 2))["negative"]
     plain = anti_steerable(np.column_stack([one, -one]).ravel())["negative"]

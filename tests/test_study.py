@@ -231,6 +231,7 @@ def test_named_streams_differ_by_name_purpose_seed_and_round():
         draw(0, "gap", ["b"], 0, 2),
     ]
     assert len({reference, *others}) == 5
+    assert draw(0, "gap a", ["b"], 0) != draw(0, "gap ", ["ab"], 0), "words are kept apart"
     with pytest.raises(ValueError, match="2 are named"):
         NamedStreams(0, "gap", ["a", "b"]).spawn(3)
 
