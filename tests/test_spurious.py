@@ -23,6 +23,7 @@ from steerstats.spurious import (
     spurious_factors,
     variance_explained,
 )
+from steerstats.spurious.pooled import few_df_warning
 from steerstats.steerability import anti_steerable, fit_steerability
 
 # --- coding -----------------------------------------------------------------------------------------------------
@@ -248,7 +249,8 @@ def test_pooled_yes_uses_datasets_where_it_is_defined():
     pooled = pool_spurious_factors(fits)
     counts = pooled.to_frame().set_index("term")["n_datasets"]
     assert counts.to_dict() == {"pos_is_a": 4, "pos_is_yes": 3}
-    assert any("effect of pos_is_yes on steerability: defined in 3 of 4 datasets" in text for text in pooled.warnings)
+    said = [text for text in pooled.warnings if "defined in" in text]
+    assert said == ["effect of pos_is_yes on steerability: defined in 3 of 4 datasets"]
 
 
 def test_leaving_out_leaves_out_whole_categories():
@@ -278,6 +280,8 @@ def test_what_a_pooled_effect_takes_for_granted_is_said():
     for words in ("known variance", "category", "normal over datasets", "vector"):
         assert words in said
     assert any("steering vector is taken as given" in text for text in fits["a"].assumptions)
+    (few,) = few_df_warning({"first": 9.0, "second": 2.2, "third": 58.0})
+    assert "2 of 3 datasets have fewer than 20 degrees of freedom (the fewest: 2.2, in second)" in few
 
 
 @pytest.mark.parametrize("level", [0, 1.5, 95])
