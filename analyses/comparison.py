@@ -45,8 +45,8 @@ def _not_told_apart(least):
     power, several = percent(least[0].power), any(np.isfinite(one.effect_high[0]) for one in least)
     limits = " (in brackets, at the 95% limits of the variance between datasets, the other components as fitted)"
     return (
-        " Where no difference is found, the claims say which true one the 95% interval of that shift, for itself, "
-        f"finds {power} of the time{limits * several}; smaller ones are missed more often."
+        " Where no difference is found, the claims name the true difference that the 95% interval of that shift "
+        f"finds, by itself, {power} of the time{limits * several}; smaller ones are missed more often."
     )
 
 

@@ -211,7 +211,7 @@ def test_beside_each_difference_stands_the_one_that_the_comparison_would_have_fo
     (claim,) = [c for c in finding.claims if c.key == "comparison.one.three.base->base"]
     assert f"a true difference of {row['found 80% of the time']} is found 80% of the time" in claim.interval
     assert (finding.numbers["power"], finding.numbers["alpha"]) == (table.power, table.alpha)
-    assert "which true one the 95% interval of that shift, for itself, finds 80% of the time" in finding.reading
+    assert "true difference that the 95% interval of that shift finds, by itself, 80% of the time" in finding.reading
     # A cache beside itself differs nowhere, and cannot say what would have been found.
     same = analyses.run("comparison", [three[0], three[0]], tmp_path / "same")
     assert not any("found" in text for text in (same.reading, *(claim.interval for claim in same.claims)))
