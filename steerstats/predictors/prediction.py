@@ -13,6 +13,7 @@ from itertools import combinations, permutations, product
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import LeaveOneGroupOut
 
 from steerstats.errors import CannotEstimate, InputError, check_count, check_level, check_resamples, how_many
 from steerstats.predictors.associations import check_columns
@@ -293,8 +294,8 @@ def _held_out(
     fold = _folds(x, codes, family)
     losses = _losses(sums, fold)
     coefficients, alphas = np.zeros((len(losses), x.shape[1])), np.full(len(losses), np.nan)
-    for k, loss in enumerate(losses):
-        test = fold[codes] == k
+    for k, (_, test) in enumerate(LeaveOneGroupOut().split(x, groups=fold[codes])):
+        loss = losses[k]
         fitted, mean, scale = sums.without(fold == k)
         baseline[test] = mean + middle
         if loss is None:
