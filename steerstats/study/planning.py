@@ -1,12 +1,11 @@
-"""From studies to the components of what they may be planned for, with the size that they have themselves."""
+"""From studies to the components of what they may be planned for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 from scipy.stats import hmean as harmonic_mean
 
 from steerstats.errors import InputError
@@ -25,10 +24,8 @@ OF = ("gap", "mean")
 PAIRS_UNKNOWN = "the cache does not record how many training pairs the refitted vectors had"
 
 
-def components(
-    study: Study, shift: Shift | str | None, of: str | None, other: Study | None
-) -> tuple[EffectComponents, dict[str, int]]:
-    """The components of what `Study.power` is asked about, and the size of the study at hand.
+def components(study: Study, shift: Shift | str | None, of: str | None, other: Study | None) -> EffectComponents:
+    """The components of what `Study.power` is asked about.
 
     Parameters
     ----------
@@ -51,21 +48,18 @@ def components(
     return _own(study, chosen, list(dict.fromkeys([ID_SHIFT, chosen])), gap_components)
 
 
-def _own(study: Study, shift: Shift, cells: list[Shift], fit) -> tuple[EffectComponents, dict[str, int]]:
-    units = list(study.units.values())
-    n_pairs = _pairs(units)
+def _own(study: Study, shift: Shift, cells: list[Shift], fit: Callable[..., EffectComponents]) -> EffectComponents:
+    n_pairs = _pairs(study.units.values())
     refits = study.has_refits(cells) and n_pairs is not None
-    found = fit(
+    return fit(
         study.grid(cells, refits=refits),
         shift,
         n_pairs=n_pairs if refits else None,
         why_no_refits=_why_no_refits(study, cells, n_pairs is not None),
     )
-    questions = round(float(harmonic_mean([len(np.unique(unit.question)) for unit in units])))
-    return found, {"n_inputs": max(questions, 2), "n_datasets": len(units)}
 
 
-def _difference(first: Study, second: Study, shift: Shift | str) -> tuple[EffectComponents, dict[str, int]]:
+def _difference(first: Study, second: Study, shift: Shift | str) -> EffectComponents:
     """Of the other cache minus this one, over the datasets that both hold under the shift."""
     named = dict(zip(labels_of_two(first, second), (first, second)))
     shift, grids, inputs = parse_shift(shift), {}, {}
@@ -80,13 +74,13 @@ def _difference(first: Study, second: Study, shift: Shift | str) -> tuple[Effect
         why, grids = PAIRS_UNKNOWN, {label: replace(grid, refits=None) for label, grid in grids.items()}
     found = difference_components(grids, inputs, shift, n_pairs=n_pairs, why_no_refits=why)
     notes = *only_in(named, common), *differences(named)
-    return replace(found, warnings=(*notes, *found.warnings)), {"n_inputs": found.n_inputs, "n_datasets": found.n}
+    return replace(found, warnings=(*notes, *found.warnings))
 
 
 def _pairs(units: Iterable[StudyUnit]) -> int | None:
     """Training pairs of a dataset in the harmonic mean, None where one does not tell them.
 
-    Errors go with 1/n, of which few pairs or questions make more than many make up for.
+    Errors go with 1/n, of which few pairs make more than many make up for.
     """
     units = list(units)
     pairs = [len(unit.unit.coords["pair"]) for unit in units if "pair" in unit.unit.coords]

@@ -324,7 +324,8 @@ class Study(StudyDoubts):
         """
         check_level(power, "power")
         second = other if other is None or isinstance(other, Study) else open_cache(other, layer=self.layer)
-        components, sizes = planning.components(self, shift, of, second)
-        asked = {"n_inputs": n_inputs, "n_datasets": n_datasets, "n_pairs": n_pairs}
-        sizes |= {name: size for name, size in asked.items() if size is not None}
-        return smallest_detectable_effect(components, **sizes, power=power, alpha=alpha)
+        found = planning.components(self, shift, of, second)
+        n_inputs = found.n_inputs if n_inputs is None else n_inputs
+        n_datasets = found.n if n_datasets is None else n_datasets
+        sizes = {"n_inputs": n_inputs, "n_datasets": n_datasets, "n_pairs": n_pairs}
+        return smallest_detectable_effect(found, **sizes, power=power, alpha=alpha)
