@@ -26,7 +26,6 @@ from steerstats.results import SLOPE_UNIT
 from steerstats.study import Study
 
 Detectable = Mapping[tuple[str, str, str], PowerTable]  # first and second cache, shift
-DETECTED = "is found"  # of a true difference, so often
 PER_PAGE = 45  # datasets that one page has room for
 _NAMES: ContextVar[tuple[str, ...]] = ContextVar("steerstats_cache_names", default=())
 
@@ -126,7 +125,7 @@ def difference_claims(result: ComparedSlopes, found: Detectable | None = None) -
             how = f"{row['interval']}; for all pairs and shifts at once: {facts['at_once']}"
             if (least := (found or {}).get((first, second, row["shift"]))) is not None:
                 facts |= {"detectable": _least(least), "power": percent(least.power)}
-                how += f"; a true difference of {facts['detectable']} {DETECTED} {facts['power']} of the time"
+                how += f"; a true difference of {facts['detectable']} is found {facts['power']} of the time"
             of = "questions" if one else "datasets"
             claims.append(Claim.row(f"{key}.{row['shift']}", text, row, of, unit=SLOPE_UNIT, interval=how, facts=facts))
         changed = int(((rows["band_low"] > 0) | (rows["band_high"] < 0)).sum())
